@@ -1,0 +1,43 @@
+# make demo: the default run on generated data.   make test: all fast tests.   Both set up first.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+CORES  ?= all
+
+.PHONY: help setup demo test test-all lint clean stage-hashes report
+
+help:
+	@echo "make demo    set up, run the default config on generated data, show the scores"
+	@echo "make test    set up, run the tests (UNET_REAL_DATA=folder adds those on real images)"
+	@echo "make setup   only set up: a virtual environment in $(VENV), pinned by requirements.lock"
+	@echo "make lint    ruff, mypy, snakefmt, snakemake --lint"
+	@echo "make clean   remove the demo's results"
+
+# A stamp, so that a second call does not install again; a changed lock does.
+$(VENV)/.stamp: requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 12) else "Python 3.11 or 3.12 is needed, this is " + sys.version.split()[0] + "; write make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	touch $@
+
+setup: $(VENV)/.stamp
+
+demo: setup
+	$(BIN)/snakemake --cores $(CORES) --quiet rules
+	$(BIN)/python scripts/report.py --config config/config.yaml --show
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check workflow
+	$(BIN)/snakemake --lint
+
+stage-hashes: setup
+	$(BIN)/python -m tests.stage_hashes
+
+clean:
+	rm -rf results

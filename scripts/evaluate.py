@@ -1,0 +1,65 @@
+"""Scores the test images of all folds of a model against their labels. Writes metrics.csv."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+# The package need not be installed: this file's parent folder is the project.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from unet import slices
+from unet.command import parser, run, settings_of
+from unet.paths import Paths
+
+if TYPE_CHECKING:
+    from unet.evaluation.evaluate import MetricRow
+
+log = logging.getLogger("unet")
+
+
+def work(args: argparse.Namespace, paths: Paths) -> None:
+    from unet.config import EvaluateSection
+    from unet.data.store import Prepared
+    from unet.evaluation.evaluate import evaluate_model, write_metrics
+
+    settings = settings_of(args, lambda c: slices.evaluate(c, args.dataset))
+    prepared = Prepared(paths.prepared(args.dataset))
+    rows = evaluate_model(
+        args.dataset,
+        args.model,
+        {fold: paths.segmentation(args.dataset, args.model, fold) for fold in args.folds},
+        prepared.path,
+        {image: prepared.attrs(image).get("group") or "" for image in prepared.ids()},
+        EvaluateSection.model_validate(settings["evaluate"]),
+        settings["task"],
+        settings["class_names"],
+        args.threads,
+    )
+    write_metrics(paths.metrics(args.dataset, args.model), rows)
+    _log_means(rows, settings["task"])
+
+
+def _log_means(rows: list[MetricRow], task: str) -> None:
+    from unet.report.tables import HEADLINE
+
+    for score in HEADLINE[task]:
+        found = [r for r in rows if r.metric == score.metric and score.class_ in ("*", r.class_)]
+        values = [row.value for row in found if row.value == row.value]
+        if values:
+            log.info("%-12s %.4f  (mean of %d images)", score.label, fmean(values), len(values))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    p = parser("evaluate", __doc__ or "", model=True)
+    p.add_argument("--folds", required=True, nargs="+", type=int, help="numbers of the folds")
+    return run(p.parse_args(argv), work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Lists a dataset's images and labels, decodes each once, and sets the bad ones aside."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+# So that `python scripts/manifest.py` finds the package, which need not be installed.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from unet.command import parser, run, settings_of
+from unet.paths import Paths
+
+
+def work(args: argparse.Namespace, paths: Paths) -> None:
+    from unet.data.manifest import Source, fingerprint, list_files, manifest_stage
+    from unet.slices import manifest
+
+    settings = settings_of(args, lambda c: manifest(c, args.dataset))
+    source = Source(args.root, args.images, args.labels, settings["layout"], settings["labelled"])
+    # By hand there is no workflow that has taken it already.
+    settings["fingerprint"] = settings["fingerprint"] or fingerprint(
+        list_files(source), source.root, None
+    )
+    manifest_stage(
+        source,
+        settings,
+        manifest=paths.manifest(args.dataset),
+        inputs=paths.inputs(args.dataset),
+        threads=args.threads,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    p = parser("manifest", __doc__ or "")
+    p.add_argument("--root", type=Path, default=Path(), help="what the paths are relative to")
+    p.add_argument("--images", required=True, help="folder, glob or sheet (.csv) of the images")
+    p.add_argument("--labels", help="folder or glob of the labels (or what the layout takes)")
+    return run(p.parse_args(argv), work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

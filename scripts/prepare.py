@@ -1,0 +1,38 @@
+"""Writes a dataset's normalised images and label arrays into one zarr store."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+# So that `python scripts/prepare.py` finds the package, which need not be installed.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from unet.command import parser, run, settings_of
+from unet.paths import Paths
+
+
+def work(args: argparse.Namespace, paths: Paths) -> None:
+    from unet.data.prepare import prepare_stage
+    from unet.slices import prepare
+
+    prepare_stage(
+        paths.manifest(args.dataset),
+        paths.inputs(args.dataset),
+        paths.prepared(args.dataset),
+        paths.prepared_done(args.dataset),
+        settings_of(args, lambda c: prepare(c, args.dataset)),
+        threads=args.threads,
+        memory_bytes=int(args.memory_gb * 1e9),
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    p = parser("prepare", __doc__ or "")
+    p.add_argument("--memory-gb", type=float, default=4.0, help="memory for pixels, in gigabytes")
+    return run(p.parse_args(argv), work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Report tables and pages: of one dataset, or over all datasets of the run (--all)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+# The package need not be installed: this file's parent folder is the project.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from unet import command
+from unet.paths import Paths
+
+
+def _settings(config: Any, dataset: str | None) -> dict[str, Any]:
+    from unet import slices
+
+    return slices.report_all(config) if dataset is None else slices.report(config, dataset)
+
+
+def _work(args: argparse.Namespace, paths: Paths) -> None:
+    from unet.config import ReportSection
+    from unet.report import html
+
+    settings = command.settings_of(args, lambda config: _settings(config, args.dataset))
+    if args.dataset is not None:
+        html.report_dataset(
+            paths,
+            args.dataset,
+            ReportSection.model_validate(settings["report"]),
+            task=settings["task"],
+            models=settings["models"],
+            folds=settings["folds"],
+            class_names=settings["class_names"],
+            seed=settings["seed"],
+        )
+        return
+    datasets = html.dataset_tasks(settings["datasets"])
+    rows = html.report_all(paths, datasets)
+    _print_summary(paths, rows, {name: entry.task for name, entry in datasets.items()})
+
+
+def _print_summary(paths: Paths, rows: list[Any], tasks: dict[str, str]) -> None:
+    from rich.console import Console
+
+    from unet.report.show import summary_tables
+
+    console = Console()
+    if not console.is_terminal:
+        # In a log file or a pipe there is no width to keep to.
+        console.width = 120
+    for table in summary_tables(rows, tasks):
+        console.print(table)
+    print(f"Report: {paths.report_html}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = command.parser("report", __doc__, dataset=False)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--dataset", help="name of the dataset in the config")
+    which.add_argument(
+        "--all", action="store_true", help="the report over all datasets, from their own reports"
+    )
+    return command.run(parser.parse_args(argv), _work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

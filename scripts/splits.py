@@ -1,0 +1,36 @@
+"""Decides which images train, validate and test in each fold; earlier decisions are kept."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+# So that `python scripts/splits.py` finds the package, which need not be installed.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from unet.command import parser, run, settings_of
+from unet.paths import Paths
+
+
+def work(args: argparse.Namespace, paths: Paths) -> None:
+    from unet.data.records import read_manifest
+    from unet.data.split_memory import splits_stage
+    from unet.slices import splits
+
+    target = paths.splits(args.dataset)
+    splits_stage(
+        read_manifest(paths.manifest(args.dataset)),
+        settings_of(args, lambda c: splits(c, args.dataset)),
+        splits=target,
+        # Beside the output, hidden: the workflow deletes outputs before it makes them anew.
+        memory=target.with_name(".splits-kept.csv"),
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run(parser("splits", __doc__ or "").parse_args(argv), work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

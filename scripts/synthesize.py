@@ -1,0 +1,47 @@
+"""Generates a dataset of images with exact labels, for a first run and for tests."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+# So that `python scripts/synthesize.py` finds the package, which need not be installed.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from unet.command import parser, run, settings_of
+from unet.paths import Paths
+
+
+def work(args: argparse.Namespace, paths: Paths) -> None:
+    from unet.data.synthetic import write_dataset
+    from unet.files import remove, replacing, write_sentinel
+    from unet.slices import synthesize
+
+    settings = settings_of(args, lambda c: synthesize(c, args.dataset))
+    size = (settings["size"], settings["size"])
+    with replacing(paths.raw(args.dataset)) as temporary:
+        remove(temporary)  # it comes as an empty file
+        stems = write_dataset(
+            temporary,
+            settings["kind"],
+            settings["seed"],
+            settings["images"],
+            size,
+            settings["pixel_size_um"],
+        )
+    write_sentinel(
+        paths.raw_done(args.dataset),
+        settings["version"],
+        {stem: {"kind": settings["kind"], "size": size} for stem in stems},
+        seed=settings["seed"],
+        pixel_size_um=settings["pixel_size_um"],
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run(parser("synthesize", __doc__ or "").parse_args(argv), work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,470 @@
+"""The evaluate stage, from stores made by the writers of the stages before it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from scripts.evaluate import main
+from unet.config import EvaluateSection
+from unet.data.store import add_image, add_labels, layout_of, new_image
+from unet.errors import UserError
+from unet.evaluation.blockwise import Pair, confusion_of, contingency_of
+from unet.evaluation.contingency import contingency
+from unet.evaluation.evaluate import METRIC_COLUMNS, MetricRow, evaluate_model, write_metrics
+from unet.evaluation.pixel import confusion
+from unet.export import omezarr
+from unet.report import tables
+
+NAMES = ("background", "foreground")
+BORDER = ("background", "inside", "border")
+PIXEL = ("pixel_error", *["precision", "recall", "iou", "dice"] * 2, "iou", "dice")
+
+
+@dataclass
+class Stores:
+    """A dataset's stores under the pipeline's own names."""
+
+    root: Path
+    dataset: str = "cells"
+    model: str = "net"
+    made: set[int] = field(default_factory=set)
+
+    @property
+    def prepared(self) -> Path:
+        return self.root / self.dataset / "prepared.zarr"
+
+    def segmentation(self, fold: int) -> Path:
+        return self.root / self.dataset / self.model / f"fold-{fold}" / "segmentation.zarr"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / self.dataset / self.model / "metrics.csv"
+
+    def truth(
+        self, image: str, classes: Any, instances: Any = None, shape: Any = None, group: str = ""
+    ) -> None:
+        shape = np.shape(classes) if shape is None else shape
+        layout = layout_of(shape, 4, 2)
+        zarr.open_group(self.prepared, mode="a", zarr_format=3)
+        with new_image(self.prepared, image) as group_:
+            add_image(group_, 1, shape, layout)
+            if classes is not None:
+                add_labels(group_, "classes", "uint8", shape, layout)[:] = np.asarray(classes)
+            if instances is not None:
+                add_labels(group_, "instances", "uint32", shape, layout)[:] = np.asarray(instances)
+            group_.attrs["group"] = group
+
+    def prediction(
+        self,
+        image: str,
+        classes: Any,
+        instances: Any = None,
+        probabilities: Any = None,
+        *,
+        head: Sequence[str] = NAMES,
+        part: str = "test",
+        fold: int = 0,
+    ) -> None:
+        store = self.segmentation(fold)
+        if fold not in self.made:
+            zarr.create_group(str(store))
+            self.made.add(fold)
+        pyramid = omezarr.pyramid_of(np.shape(classes), 1, None)
+        about = {"unet": {"head": list(head), "part": part, "axes": "CYX", "pixel_size_um": None}}
+        (level,) = omezarr.create_image(store / image, pyramid, "float32", head, about)
+        if probabilities is not None:
+            level[:] = np.asarray(probabilities, np.float32)
+        dtypes: dict[str, Any] = {"classes": np.uint8}
+        if instances is not None:
+            dtypes["instances"] = np.uint32
+        labels = omezarr.create_labels(store / image, pyramid, dtypes, NAMES, len(head))
+        labels["classes"][0][:] = np.asarray(classes, np.uint8)
+        if instances is not None:
+            labels["instances"][0][:] = np.asarray(instances, np.uint32)
+
+    def evaluate(
+        self,
+        *metrics: str,
+        task: str = "semantic",
+        names: Sequence[str] = NAMES,
+        threads: int = 1,
+        groups: dict[str, str] | None = None,
+        block: int | None = None,
+        **section: Any,
+    ) -> list[MetricRow]:
+        return evaluate_model(
+            self.dataset,
+            self.model,
+            {fold: self.segmentation(fold) for fold in self.made or {0}},
+            self.prepared,
+            groups or {},
+            EvaluateSection(metrics=metrics, **section),
+            task,
+            names,
+            threads,
+            block,
+        )
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Stores:
+    return Stores(tmp_path)
+
+
+def values(rows: Sequence[MetricRow], image: str = "a", class_: str = "*") -> dict[str, float]:
+    return {r.metric: r.value for r in rows if r.image == image and class_ in ("*", r.class_)}
+
+
+def cells(gap: slice = slice(5, 6)) -> Any:
+    """Class map [5, 11]: cells (1), a membrane (0) in the columns ``gap``."""
+    classes = np.ones((5, 11), np.uint8)
+    classes[:, gap] = 0
+    return classes
+
+
+def probability(membrane: float, cell: float, gap: slice = slice(5, 6)) -> Any:
+    """Probabilities [2, 5, 11] of which the second class is ``cell`` but in the membrane."""
+    p = np.where(cells(gap) == 1, cell, membrane)
+    return np.stack([1 - p, p])
+
+
+def add_cells(stores: Stores, image: str, membrane: float, cell: float, **more: Any) -> None:
+    stores.truth(image, cells())
+    stores.prediction(image, cells(), probabilities=probability(membrane, cell), **more)
+
+
+# --- pixel
+
+
+def test_pixels_by_hand_without_ignored_ones(stores: Stores) -> None:
+    stores.truth("a", [[1, 1, 1, 0], [0, 0, 255, 255]])
+    stores.prediction("a", [[1, 1, 0, 1], [0, 0, 0, 1]])
+    rows = stores.evaluate("pixel", groups={"a": "mouse 1"})
+    assert {row[:5] for row in rows} == {("cells", "net", 0, "a", "mouse 1")}
+    assert tuple(row.metric for row in rows) == PIXEL
+    assert values(rows, class_="all") == {"pixel_error": pytest.approx(2 / 6)}
+    assert values(rows, class_="foreground") == {
+        "precision": pytest.approx(2 / 3),
+        "recall": pytest.approx(2 / 3),
+        "iou": pytest.approx(2 / 4),
+        "dice": pytest.approx(4 / 6),
+    }
+    assert values(rows, class_="background")["iou"] == pytest.approx(2 / 4)
+    assert values(rows, class_="foreground-mean")["iou"] == pytest.approx(2 / 4)
+
+
+def test_all_ignored_is_not_defined(stores: Stores) -> None:
+    stores.truth("a", [[255, 255]])
+    stores.prediction("a", [[0, 1]])
+    assert all(math.isnan(row.value) for row in stores.evaluate("pixel"))
+
+
+# --- instances
+
+
+def test_objects_by_hand(stores: Stores) -> None:
+    # Truth: 1 (four pixels), 2 (two). Predicted: 7 covers three of the four, 8 nothing true,
+    # 9 lies in ignored pixels alone, 2 is found exactly but for ignored pixels.
+    stores.truth(
+        "a",
+        [[1, 1, 1, 1, 0, 0], [1, 1, 0, 0, 255, 255]],
+        [[1, 1, 1, 1, 0, 0], [2, 2, 0, 0, 0, 0]],
+    )
+    stores.prediction(
+        "a",
+        [[1, 1, 1, 0, 0, 1], [1, 1, 0, 0, 1, 1]],
+        [[7, 7, 7, 0, 0, 8], [5, 5, 0, 0, 9, 9]],
+    )
+    rows = stores.evaluate("instance", task="instances")
+    assert {row.class_ for row in rows} == {"instances"}
+    found = values(rows)
+    assert (found["n_true"], found["n_pred"]) == (2, 3)
+    assert found["ap_0.50"] == pytest.approx(2 / 3)
+    assert found["ap_0.75"] == pytest.approx(2 / 3)
+    assert found["ap_0.80"] == pytest.approx(1 / 4)
+    assert found["seg"] == pytest.approx((3 / 4 + 1) / 2)
+    assert found["pq"] == pytest.approx((3 / 4 + 1) / 2.5)
+
+
+def test_no_objects_in_semantic_tasks(stores: Stores) -> None:
+    stores.truth("a", cells())
+    stores.prediction("a", cells())
+    rows = stores.evaluate("instance", "pixel")
+    assert [row.metric for row in rows] == list(PIXEL)
+
+
+MAP = hnp.arrays(np.uint8, (7, 9), elements=st.sampled_from([0, 1, 2, 255]))
+IDS = hnp.arrays(np.uint32, (7, 9), elements=st.integers(0, 4))
+
+
+@settings(max_examples=20, deadline=None)
+@given(truth=MAP, pred=MAP, ids=st.tuples(IDS, IDS), block=st.integers(2, 9), threads=st.just(2))
+def test_blocks_change_nothing(
+    truth: Any, pred: Any, ids: tuple[Any, Any], block: int, threads: int
+) -> None:
+    pred = np.where(pred == 255, 0, pred).astype(np.uint8)
+    arrays = [in_memory(array) for array in (truth, pred, *ids)]
+    pair = Pair("a", *arrays, arrays[0], NAMES)
+    np.testing.assert_array_equal(
+        confusion_of(pair, 3, threads, block), confusion(truth, pred, 3), strict=True
+    )
+    found = contingency_of(pair, threads, block)
+    expected = contingency(*ids, truth != 255)
+    for name in ("truth_ids", "pred_ids", "counts"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), strict=True)
+
+
+def in_memory(array: Any) -> Any:
+    result = zarr.create_array(
+        {}, shape=array.shape, dtype=array.dtype, chunks=(2, 2), shards=(4, 4)
+    )
+    result[:] = array
+    return result
+
+
+def test_blocks_and_threads_change_no_row(stores: Stores) -> None:
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        ids = [rng.integers(0, 4, (9, 13)) for _ in range(2)]
+        p = rng.random((2, 9, 13))
+        stores.truth(name, ids[0] > 0, ids[0])
+        stores.prediction(name, ids[1] > 0, ids[1], p, part="val" if name == "b" else "test")
+    run = [
+        stores.evaluate(
+            "pixel", "instance", "topology", task="instances", threads=threads, block=block
+        )
+        for threads, block in ((1, None), (2, 5), (5, 3))
+    ]
+    assert [row.image for row in run[0]] == sorted(row.image for row in run[0])
+    assert {row.image for row in run[0]} == {"a", "c"}
+    # As text: NaN does not equal NaN.
+    assert repr(run[0]) == repr(run[1]) == repr(run[2])
+
+
+# --- topology
+
+
+def test_threshold_is_chosen_on_validation_images(stores: Stores) -> None:
+    # The validation image is right at 0.35 and 0.4 alone, the test image from 0.6 to 0.85.
+    add_cells(stores, "v", 0.32, 0.42, part="val")
+    add_cells(stores, "a", 0.58, 0.88)
+    rows = stores.evaluate("topology")
+    assert {(row.image, row.class_) for row in rows} == {("a", "foreground")}
+    assert values(rows) == {
+        # Both cells are one: p^2 sums to 2 x 25^2, s^2 to 50^2, t^2 to 2 x 25^2.
+        "v_rand": pytest.approx(2 / 3),
+        "v_rand_split": 1,
+        "v_rand_merge": pytest.approx(1 / 2),
+        "v_info": 0,
+        "v_info_split": 1,
+        "v_info_merge": 0,
+        "topology_threshold": 0.4,
+    }
+
+
+def test_each_fold_has_its_own_threshold(stores: Stores) -> None:
+    for fold, image, membrane in ((1, "a", 0.32), (0, "b", 0.67)):
+        add_cells(stores, f"v{image}", membrane, membrane + 0.1, part="val", fold=fold)
+        add_cells(stores, image, membrane, 1, fold=fold)
+    rows = stores.evaluate("topology")
+    found = [(r.fold, r.image, r.value) for r in rows if r.metric == "topology_threshold"]
+    assert found == [(0, "b", 0.7), (1, "a", 0.4)]
+    assert values(rows, "a")["v_rand"] == values(rows, "b")["v_rand"] == 1
+
+
+def test_without_validation_images_the_threshold_is_one_half(
+    stores: Stores, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_cells(stores, "a", 0.48, 0.52)
+    with caplog.at_level(logging.WARNING):
+        found = values(stores.evaluate("topology"))
+    assert (found["topology_threshold"], found["v_rand"]) == (0.5, 1)
+    assert "no validation image" in caplog.text
+
+
+def test_validation_image_without_cells_is_not_asked(
+    stores: Stores, caplog: pytest.LogCaptureFixture
+) -> None:
+    stores.truth("v", np.zeros((5, 11)))
+    stores.prediction("v", cells(), probabilities=probability(0, 1), part="val")
+    add_cells(stores, "a", 0.48, 0.52)
+    with caplog.at_level(logging.WARNING):
+        assert values(stores.evaluate("topology"))["topology_threshold"] == 0.5
+    assert "no validation image" in caplog.text
+
+
+def test_boundaries_as_they_are(stores: Stores) -> None:
+    # A membrane of three columns: five pixels of each cell are predicted membrane.
+    stores.truth("a", cells())
+    stores.prediction("a", cells(), probabilities=probability(0, 1, slice(4, 7)))
+    assert values(stores.evaluate("topology"))["v_rand"] == 1
+    found = values(stores.evaluate("topology", boundary="as-is"))
+    assert found["v_rand_split"] == pytest.approx(810 / 1250)
+    assert found["v_rand_merge"] == 1
+    assert found["v_rand"] == pytest.approx(2 * 810 / (810 + 1250))
+
+
+def test_foreground_of_a_head_with_border_is_all_but_background(stores: Stores) -> None:
+    # 1 - background is 0.9 in the cells though neither class alone is above one half.
+    p = probability(0.1, 0.9)
+    stores.truth("a", cells(), cells())
+    stores.prediction("a", cells(), cells(), np.stack([p[0], p[1] / 2, p[1] / 2]), head=BORDER)
+    assert values(stores.evaluate("topology", task="instances"))["v_rand"] == 1
+
+
+def test_first_class_and_ignored_pixels(stores: Stores) -> None:
+    # The cells are the first class; the right one is ignored, so that nothing is merged with it.
+    truth = 1 - cells()
+    truth[:, 6:] = 255
+    stores.truth("a", truth)
+    stores.prediction("a", truth == 1, probabilities=probability(0, 0))
+    found = stores.evaluate("topology", topology_class="background")
+    assert {row.class_ for row in found} == {"background"}
+    assert values(found)["v_rand"] == 1
+
+
+def test_slices_of_a_volume_are_averaged(stores: Stores) -> None:
+    # The first is right, in the second the cells are one (2/3), the third has no cell.
+    truth = np.stack([cells(), cells(), 0 * cells()])
+    p = np.stack([probability(0, 1), probability(1, 1), probability(0, 1)], axis=1)
+    stores.truth("a", truth)
+    stores.prediction("a", truth, probabilities=p)
+    assert values(stores.evaluate("topology"))["v_rand"] == pytest.approx((1 + 2 / 3) / 2)
+
+
+# --- mistakes
+
+
+def test_unknown_topology_class(stores: Stores) -> None:
+    add_cells(stores, "a", 0, 1)
+    with pytest.raises(UserError, match="no class 'membrane'; there are: background, foreground"):
+        stores.evaluate("topology", topology_class="membrane")
+
+
+def test_labels_that_are_missing_or_do_not_fit(stores: Stores) -> None:
+    stores.prediction("a", cells())
+    with pytest.raises(UserError, match="no prepared store"):
+        stores.evaluate("pixel")
+    stores.truth("b", cells())
+    with pytest.raises(UserError, match="has no image 'a'"):
+        stores.evaluate("pixel")
+    stores.truth("a", None, shape=(5, 11))
+    with pytest.raises(UserError, match="has no labels"):
+        stores.evaluate("pixel")
+    stores.truth("c", np.zeros((5, 12)))
+    stores.prediction("c", cells(), fold=1)
+    stores.made = {1}
+    with pytest.raises(UserError, match=r"shape \(5, 12\), but the segmentation has \(5, 11\)"):
+        stores.evaluate("pixel")
+
+
+def test_segmentations_of_another_task_or_other_classes(stores: Stores) -> None:
+    stores.truth("a", cells())
+    stores.prediction("a", cells())
+    with pytest.raises(UserError, match="the prepare stage made no instances"):
+        stores.evaluate("instance", task="instances")
+    stores.truth("b", cells(), cells())
+    stores.prediction("b", cells(), fold=1)
+    stores.made = {1}
+    with pytest.raises(UserError, match="the stitch stage made no instances"):
+        stores.evaluate("pixel", task="instances")
+    with pytest.raises(UserError, match="now they are background, cell"):
+        stores.evaluate("pixel", names=("background", "cell"))
+
+
+def test_fold_without_test_images(stores: Stores, caplog: pytest.LogCaptureFixture) -> None:
+    add_cells(stores, "v", 0, 1, part="val")
+    with caplog.at_level(logging.WARNING):
+        assert stores.evaluate("pixel", "topology") == []
+    assert "holds no test image" in caplog.text
+
+
+# --- file and command line
+
+ROW = MetricRow("d", "m", 0, "a", "x, y", "all", "iou", 1 / 3)
+
+
+def test_file_by_hand_and_as_the_report_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "metrics.csv"
+    write_metrics(path, [ROW, ROW._replace(value=float("nan")), ROW._replace(value=12.0)])
+    assert path.read_text().splitlines() == [
+        "dataset,model,fold,image,group,class,metric,value",
+        'd,m,0,a,"x, y",all,iou,0.33333333',
+        'd,m,0,a,"x, y",all,iou,',
+        'd,m,0,a,"x, y",all,iou,12',
+    ]
+    assert METRIC_COLUMNS == tables.METRIC_COLUMNS
+    read = tables.read_metrics(path)
+    assert read[0][:-1] == ROW[:-1]
+    assert [row.value for row in read] == pytest.approx([1 / 3, math.nan, 12], nan_ok=True)
+
+
+def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    write_metrics(path, [ROW])
+    before = path.read_text()
+
+    def failing() -> Any:
+        yield ROW
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        write_metrics(path, failing())
+    assert path.read_text() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def arguments(stores: Stores, *folds: int) -> list[str]:
+    fixed = ["--output", str(stores.root), "--dataset", stores.dataset, "--model", stores.model]
+    return [*fixed, "--folds", *map(str, folds)]
+
+
+def test_command_line(stores: Stores, capsys: pytest.CaptureFixture[str]) -> None:
+    for fold, image in enumerate("ab"):
+        stores.truth(image, cells(), group="g1")
+        stores.prediction(image, cells(slice(5, 7)), fold=fold)
+    section = EvaluateSection(metrics=("pixel",)).model_dump(mode="json")
+    told = {"version": 1, "evaluate": section, "task": "semantic", "class_names": list(NAMES)}
+    assert main([*arguments(stores, 1, 0), "--settings", json.dumps(told)]) == 0
+    rows = tables.read_metrics(stores.metrics)
+    assert [(r.fold, r.image, r.group) for r in rows[:: len(PIXEL)]] == [
+        (0, "a", "g1"),
+        (1, "b", "g1"),
+    ]
+    assert values(rows, class_="foreground-mean")["iou"] == pytest.approx(45 / 50)
+    assert "IoU          0.9000  (mean of 2 images)" in capsys.readouterr().err
+    config = stores.root / "config.yaml"
+    config.write_text(
+        "datasets: {cells: {images: i, labels: l, classes: {background: 0, foreground: 1}}}\n"
+        "models: {net: {preset: unet-bn}}\n"
+        "evaluate: {metrics: [pixel]}\n"
+    )
+    before = stores.metrics.read_bytes()
+    stores.metrics.unlink()
+    assert main([*arguments(stores, 0, 1), "--config", str(config)]) == 0
+    assert stores.metrics.read_bytes() == before
+
+
+def test_command_line_without_segmentation(
+    stores: Stores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stores.truth("a", cells())
+    stores.prediction("a", cells())
+    section = EvaluateSection().model_dump(mode="json")
+    told = {"version": 1, "evaluate": section, "task": "semantic", "class_names": list(NAMES)}
+    assert main([*arguments(stores, 0, 1), "--settings", json.dumps(told)]) == 2
+    assert "fold-1/segmentation.zarr: no segmentation there" in capsys.readouterr().err
+    assert not stores.metrics.exists()

@@ -1,0 +1,129 @@
+"""What the command lines share: arguments, logging, and one-line errors."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from unet.errors import UserError
+from unet.paths import Paths
+
+log = logging.getLogger("unet")
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 143
+
+
+class Interrupted(Exception):
+    """The job was told to stop and has saved its state; the next run goes on from there."""
+
+
+def parser(
+    stage: str, description: str, *, model: bool = False, fold: bool = False, dataset: bool = True
+) -> argparse.ArgumentParser:
+    """The arguments that every stage's command line has.
+
+    ``--settings`` is what the workflow passes (the stage's own slice of the config); by hand
+    ``--config`` names a config file from which the same slice is taken.
+    """
+    p = argparse.ArgumentParser(
+        prog=f"python scripts/{stage}.py",
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    p.add_argument("--output", type=Path, default=Path("results"), help="the run's output folder")
+    if dataset:
+        p.add_argument("--dataset", required=True, help="name of the dataset in the config")
+    if model:
+        p.add_argument("--model", required=True, help="name of the model in the config")
+    if fold:
+        p.add_argument("--fold", required=True, type=int, help="number of the fold, from 0")
+    source = p.add_mutually_exclusive_group(required=True)
+    source.add_argument("--config", type=Path, help="config file to take the settings from")
+    source.add_argument("--settings", help="the stage's settings as JSON (the workflow does this)")
+    p.add_argument("--threads", type=int, default=2, help="threads to compute with")
+    p.add_argument("--log", type=Path, help="also write all messages to this file")
+    return p
+
+
+def settings_of(
+    args: argparse.Namespace, from_config: Callable[[Any], dict[str, Any]]
+) -> dict[str, Any]:
+    """The stage's settings: given as JSON, or taken from the config file by ``from_config``.
+
+    Raises:
+        UserError: the JSON or the config file is not valid, or has no such dataset or model.
+    """
+    if args.settings is not None:
+        try:
+            value = json.loads(args.settings)
+        except json.JSONDecodeError as error:
+            raise UserError(f"--settings: not valid JSON ({error})") from None
+        if not isinstance(value, dict):
+            raise UserError("--settings: must be a JSON object")
+        return value
+    from unet.config import load_file
+
+    config = load_file(args.config)
+    for kind in ("dataset", "model"):
+        name = getattr(args, kind, None)
+        known = getattr(config, kind + "s")
+        if name is not None and name not in known:
+            raise UserError(f"--{kind}: no {kind} {name!r}; there are: {', '.join(sorted(known))}")
+    return from_config(config)
+
+
+def setup_logging(path: Path | None) -> None:
+    """Messages go to the console (stderr) and, with more detail, to the job's log file."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    handlers[0].setFormatter(logging.Formatter("%(message)s"))
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
+        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
+    logging.captureWarnings(True)
+
+
+def run(args: argparse.Namespace, work: Callable[[argparse.Namespace, Paths], None]) -> int:
+    """Runs a stage and turns what goes wrong into one line and an exit code.
+
+    Returns:
+        0, or 2 for a user's mistake, 143 for an interruption, 1 for a fault of the program (whose
+        stack trace goes to the log file, or to the console when there is none).
+    """
+    setup_logging(args.log)
+    try:
+        work(args, Paths(args.output))
+    except UserError as error:
+        for line in str(error).splitlines():
+            log.error("error: %s", line)
+        return EXIT_USER_ERROR
+    except (Interrupted, KeyboardInterrupt) as error:
+        log.warning("stopped: %s", error or "interrupted")
+        return EXIT_INTERRUPTED
+    except OSError as error:
+        # Full disks, missing rights: the user's to mend, and no stack trace helps with it.
+        log.error("error: %s: %s", error.filename or args.output, error.strerror or error)
+        log.debug("", exc_info=True)
+        return EXIT_USER_ERROR
+    except Exception as error:
+        log.error("error: %s: %s (a fault of the program)", type(error).__name__, error)
+        _trace(args.log)
+        return 1
+    return 0
+
+
+def _trace(path: Path | None) -> None:
+    import traceback
+
+    if path is None:
+        traceback.print_exc()
+    else:
+        with path.open("a", encoding="utf-8") as handle:
+            traceback.print_exc(file=handle)

@@ -1,0 +1,197 @@
+"""What a file's axes mean, and the one order in which the rest of the program sees them.
+
+Letters of a file's axes, in file order: Y, X, Z (depth), C (channel), S (colour samples of a
+pixel), T (time), P (separate images), ? (no declared meaning). Nothing is guessed from sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unet.errors import UserError
+
+# Dask's arrays are not fully typed; importing it here would slow down the listing of files.
+DaskArray = Any
+
+KNOWN = "YXZCSTP"
+# Which axis the pages of a stack lie along, where the user says that the file is one.
+PAGE_AXES = "P?TZ"
+# Dask chunks grow to about this many pixels: few enough tasks, little enough memory.
+BLOCK_PIXELS = 1 << 22
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What a reader hands over.
+
+    Attributes:
+        array: lazy, in file order.
+        axes: one letter for each axis of ``array`` (see the module).
+        pixel_size: micrometres along those of Z, Y, X whose size is declared.
+        names: of the channels, along C or S; empty where not declared.
+        alpha: index of the opacity sample along S.
+        separate: number of images in the file where they have no common shape (the reader has
+            then picked the asked one already).
+    """
+
+    array: DaskArray
+    axes: str
+    pixel_size: Mapping[str, float] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    alpha: int | None = None
+    separate: int = 1
+
+
+@dataclass(frozen=True)
+class LazyImage:
+    """One image or label, not yet read.
+
+    Attributes:
+        axes: "CYX" or "CZYX" of an image, "YX" or "ZYX" of a label.
+        shape: in that order.
+        dtype: of the pixels (bilevel files give uint8 0 and 1), native byte order.
+        pixel_size_um: micrometres along the spatial axes, None when one of them is not declared.
+        channel_names: "" where unnamed; empty for a label.
+        array: dask array in that order; computing it raises UserError for pixels that cannot be
+            decoded.
+        pages: number of separate images that the file holds.
+    """
+
+    axes: str
+    shape: tuple[int, ...]
+    dtype: Any
+    pixel_size_um: tuple[float, ...] | None
+    channel_names: tuple[str, ...]
+    array: DaskArray
+    pages: int = 1
+
+
+def block_shape(stored: Sequence[int], shape: Sequence[int], axes: str) -> tuple[int, ...]:
+    """A chunk for dask: the file's own (what one read decodes), enlarged along Y and X only.
+
+    Args:
+        stored: the file's chunk, such as a tile or a strip.
+        shape, axes: of the whole array.
+    """
+    block = [min(chunk, size) for chunk, size in zip(stored, shape, strict=True)]
+    plane = [axis for axis, letter in enumerate(axes) if letter in "YX"]
+    while True:
+        pixels = 1
+        for size in block:
+            pixels *= max(size, 1)
+        short = [axis for axis in plane if block[axis] < shape[axis]]
+        if not short or pixels * 2 > BLOCK_PIXELS:
+            return tuple(block)
+        axis = min(short, key=lambda a: block[a])
+        block[axis] = min(block[axis] * 2, shape[axis])
+
+
+def letters_of(path: Path, raw: Raw, axes: str | None, *, label: bool = False) -> str:
+    """The meaning of each axis in file order, the user's ``axes`` laid over the file's own.
+
+    Raises:
+        UserError: ``axes`` does not fit the file.
+    """
+    if axes is None:
+        return raw.axes
+    ndim = raw.array.ndim
+    given = axes.upper().replace("S", "P")
+    for letters in (given, given.replace("C", "")) if label else (given,):
+        if len(letters) == ndim:
+            if "S" in raw.axes and letters[raw.axes.index("S")] in "YX":
+                break
+            return letters
+        if len(letters) == ndim - 1 and "S" in raw.axes:
+            at = raw.axes.index("S")
+            return letters[:at] + "S" + letters[at:]
+    else:
+        if raw.axes == "YX":
+            return raw.axes  # a plane alone: the other axes have length 1
+    raise UserError(
+        f"{path}: axes {axes} do not fit the file's {_described(raw.axes, raw.array.shape)}; "
+        "write one letter per axis, in the order of the file"
+    )
+
+
+def _described(letters: str, shape: Sequence[int]) -> str:
+    size = " x ".join(map(str, shape))
+    return f"axes {letters.replace('S', 'C').replace('P', 'S')} of {size}"
+
+
+def page_axis(letters: str, shape: Sequence[int]) -> int | None:
+    """Where the pages of a stack lie; None when the file is one image."""
+    for letter in PAGE_AXES:
+        for axis, found in enumerate(letters):
+            if found == letter and shape[axis] > 1:
+                return axis
+    return None
+
+
+def pages_of(path: Path, raw: Raw, axes: str | None, *, label: bool = False) -> int:
+    """Number of separate images in a file that the user calls a stack."""
+    if raw.separate > 1:
+        return raw.separate
+    letters = letters_of(path, raw, axes, label=label)
+    axis = page_axis(letters, raw.array.shape)
+    return 1 if axis is None else int(raw.array.shape[axis])
+
+
+def arrange(
+    path: Path, raw: Raw, axes: str | None, page: int | None, *, label: bool
+) -> tuple[DaskArray, str, int]:
+    """The asked image with its axes in the order C Z Y X (C and Z only where there), and the
+    number of images in the file.
+
+    Raises:
+        UserError: an axis without a declared meaning, no such page, no Y or X axis.
+    """
+    letters, array, pages = letters_of(path, raw, axes, label=label), raw.array, raw.separate
+    if page is not None and pages == 1:
+        pages = pages_of(path, raw, axes, label=label)
+        if not 0 <= page < pages:
+            raise UserError(f"{path}: page {page} asked for, but the file has {pages}")
+        axis = page_axis(letters, array.shape)
+        if axis is not None:
+            array = array[(slice(None),) * axis + (page,)]
+            letters = letters[:axis] + letters[axis + 1 :]
+    for axis in reversed(range(array.ndim)):
+        if letters[axis] not in "YXCS" and array.shape[axis] == 1:
+            array = array[(slice(None),) * axis + (0,)]
+            letters = letters[:axis] + letters[axis + 1 :]
+    _check_letters(path, letters, array.shape, separate=raw.separate if page is None else 1)
+    letters = letters.replace("S", "C")
+    order = [letters.index(letter) for letter in "CZYX" if letter in letters]
+    return array.transpose(order), "".join(letters[i] for i in order), pages
+
+
+def _check_letters(path: Path, letters: str, shape: Sequence[int], separate: int) -> None:
+    if separate > 1:
+        raise UserError(
+            f"{path}: {separate} images of different sizes; write layout: stack (pages are "
+            "separate images)"
+        )
+    unknown = [axis for axis, letter in enumerate(letters) if letter in "?TP"]
+    if unknown:
+        rest = " x ".join(str(n) for axis, n in enumerate(shape) if axis not in unknown)
+        if len(unknown) > 1:
+            found = _described(letters, shape)
+        else:
+            kind = {"T": "time points", "P": "separate images"}.get(letters[unknown[0]], "pages")
+            found = f"{shape[unknown[0]]} {kind} of {rest}"
+        undeclared = " without declared axes" if "?" in letters else ""
+        raise UserError(
+            f"{path}: {found}{undeclared}; write layout: stack (pages are separate images) or "
+            "axes: CYX / ZYX"
+        )
+    if "Y" not in letters or "X" not in letters:
+        raise UserError(f"{path}: {_described(letters, shape)}; Y and X are both needed")
+    if "C" in letters and "S" in letters:
+        raise UserError(
+            f"{path}: {_described(letters, shape)} has both channels and colours; save the "
+            "channels as grey values"
+        )
+    if len(set(letters)) != len(letters):
+        raise UserError(f"{path}: {_described(letters, shape)} names an axis twice; write axes:")

@@ -1,0 +1,175 @@
+"""Decodes one image and its label, block by block, and says what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unet.data.axes import LazyImage
+from unet.data.formats import open_image, open_label
+from unet.errors import UserError
+
+Array = NDArray[Any]
+
+MAX_ID = 2**32 - 1
+LISTED = 5
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the config says of a dataset's images.
+
+    Attributes:
+        task: "semantic" or "instances".
+        values: label value of each class (semantic).
+        ignore: label value of pixels that count nowhere.
+        axes, channels, pixel_size_um: over the files' own.
+    """
+
+    task: str
+    values: frozenset[int] = frozenset()
+    ignore: int | None = None
+    axes: str | None = None
+    channels: tuple[int | str, ...] | None = None
+    pixel_size_um: float | tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the manifest keeps of an image and its label."""
+
+    axes: str
+    shape: tuple[int, ...]
+    dtype: str
+    pixel_size_um: tuple[float, ...] | None
+    channels: tuple[str, ...]
+    objects: int | None
+
+
+def inspect(
+    image: Path,
+    label: Path | None,
+    page: int | None,
+    wanted: Wanted,
+    advance: Callable[[int], None] = lambda nbytes: None,
+) -> Facts:
+    """Decodes both files once, one block after the other.
+
+    Args:
+        advance: told the bytes of each decoded block.
+
+    Raises:
+        UserError: "<file>: <what is wrong>".
+    """
+    opened = open_image(image, axes=wanted.axes, channels=wanted.channels, page=page)
+    _check_planar(image, opened)
+    size = _pixel_size(image, opened, wanted.pixel_size_um)
+    _check_pixels(image, opened, advance)
+    objects = None
+    if label is not None:
+        marked = open_label(label, axes=wanted.axes, page=page)
+        if marked.shape != opened.shape[1:]:
+            raise UserError(
+                f"{label}: has {_times(marked.shape)} pixels, its image {_times(opened.shape[1:])}"
+            )
+        objects = _check_label(label, _values(label, marked, advance), wanted)
+    return Facts(opened.axes, opened.shape, str(opened.dtype), size, opened.channel_names, objects)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _check_planar(path: Path, opened: LazyImage) -> None:
+    if "Z" in opened.axes:
+        raise UserError(
+            f"{path}: 3D ({opened.shape[opened.axes.index('Z')]} planes), which is not supported "
+            "yet; write layout: stack to take each plane as an image"
+        )
+
+
+def _pixel_size(
+    path: Path, opened: LazyImage, override: float | tuple[float, ...] | None
+) -> tuple[float, ...] | None:
+    count = len(opened.shape) - 1
+    if override is None:
+        return opened.pixel_size_um
+    sizes = (float(override),) * count if isinstance(override, int | float) else tuple(override)
+    if len(sizes) != count:
+        raise UserError(
+            f"pixel_size_um: {len(sizes)} numbers for the {count} spatial axes of {path}; write "
+            f"one number, or one for each of {', '.join(opened.axes[1:])}"
+        )
+    return sizes
+
+
+def blocks_of(array: Any) -> Iterator[Array]:
+    """The chunks of a dask array, computed one at a time in this thread."""
+    for index in product(*map(range, array.numblocks)):
+        yield np.asarray(array.blocks[index].compute(scheduler="synchronous"))
+
+
+def _check_pixels(path: Path, opened: LazyImage, advance: Callable[[int], None]) -> None:
+    if opened.dtype.kind not in "uif":
+        raise UserError(f"{path}: pixels of type {opened.dtype}; save them as numbers")
+    lowest, highest = np.inf, -np.inf
+    for block in blocks_of(opened.array):
+        low, high = float(block.min()), float(block.max())
+        # The minimum of what holds a NaN is NaN; so is the maximum.
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise UserError(f"{path}: NaN or infinite pixels")
+        lowest, highest = min(lowest, low), max(highest, high)
+        advance(block.nbytes)
+    if lowest == highest:
+        raise UserError(f"{path}: all pixels have the value {lowest:g}")
+
+
+def _values(path: Path, opened: LazyImage, advance: Callable[[int], None]) -> Array:
+    """The distinct values of a label, sorted, as int64."""
+    if opened.dtype.kind not in "uif":
+        raise UserError(f"{path}: label values of type {opened.dtype}; save them as integers")
+    found = np.empty(0, np.int64)
+    for block in blocks_of(opened.array):
+        values = _distinct(block)
+        if values.dtype.kind == "f" and not (np.isfinite(values) & (values % 1 == 0)).all():
+            raise UserError(f"{path}: label values that are no integers")
+        if values.size and (values.max() > 2**62 or values.min() < -(2**62)):
+            raise UserError(f"{path}: label values beyond 2^62; number them from 1")
+        found = np.union1d(found, values.astype(np.int64))
+        advance(block.nbytes)
+    return found
+
+
+def _distinct(block: Array) -> Array:
+    if block.dtype.kind == "u" and block.dtype.itemsize <= 2:
+        # Counting is many times as fast as sorting, and most labels are of these types.
+        return np.flatnonzero(np.bincount(block.ravel()))
+    return np.unique(block)
+
+
+def _check_label(path: Path, found: Array, wanted: Wanted) -> int:
+    """Number of classes present (semantic) or of objects (instances)."""
+    values = [int(v) for v in found if int(v) != wanted.ignore]
+    if wanted.task == "semantic":
+        unknown = [v for v in values if v not in wanted.values]
+        if unknown:
+            more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
+            listed = ", ".join(map(str, unknown[:LISTED])) + more
+            known = ", ".join(map(str, sorted(wanted.values)))
+            raise UserError(
+                f"{path}: label values {listed} belong to no class (classes have {known}); add "
+                "them to classes: or write ignore:"
+            )
+        return len(values)
+    if values and values[0] < 0:
+        raise UserError(f"{path}: a negative instance id ({values[0]}); write ignore: or number "
+                        "the objects from 1")  # fmt: skip
+    if values and values[-1] > MAX_ID:
+        raise UserError(f"{path}: instance id {values[-1]} is beyond 32 bits; number them from 1")
+    return sum(v != 0 for v in values)

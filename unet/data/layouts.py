@@ -1,0 +1,221 @@
+"""Where a dataset's images and labels lie: one function per layout. Light: it decodes nothing.
+
+``LAYOUTS`` maps the config's ``layout`` to a function that lists the pairs of image and label; a
+new layout is one function and one line.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from unet.data.formats import CHANNEL_FILES, channel_files
+from unet.data.names import find, glob_paths, is_image, safe_id
+from unet.data.source import Pair, Source, labels_by_image, read_sheet
+from unet.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def find_pairs(source: Source) -> list[Pair]:
+    """All images of a dataset, sorted by id, each with its label where there is one.
+
+    Raises:
+        UserError: nothing there, names that do not tell which label belongs to which image.
+    """
+    layout = LAYOUTS.get(source.layout)
+    if layout is None:
+        raise UserError(f"layout: no {source.layout!r}; there are: {', '.join(LAYOUTS)}")
+    if source.sheet is not None and source.layout not in ("folders", "stack"):
+        raise UserError(f"images: a sheet goes with layout: folders or stack, not {source.layout}")
+    pairs = layout(source)
+    if not source.labelled:
+        pairs = [Pair(p.id, p.image, None, p.stack, p.group, p.columns) for p in pairs]
+    return sorted(pairs, key=lambda p: (p.id, str(p.image)))
+
+
+def list_files(source: Source) -> list[Path]:
+    """Every file (or folder, for OME-Zarr and mask folders) that the manifest depends on.
+
+    Nothing is decoded: fast enough for each start of the workflow. Raises as ``find_pairs``.
+    """
+    files = set() if source.sheet is None else {source.sheet}
+    for pair in find_pairs(source):
+        files.update(parts_of(pair.image))
+        if pair.label is not None:
+            files.add(pair.label)
+    return sorted(files)
+
+
+def parts_of(image: Path) -> list[Path]:
+    """The files that an image's path stands for: itself, or one per channel."""
+    if CHANNEL_FILES.search(image.name) and not image.exists():
+        return channel_files(image)
+    return [image]
+
+
+# The layouts
+
+
+def folders(source: Source) -> list[Pair]:
+    """Images and labels in two folders (or by two globs), matched by name; or a sheet."""
+    if source.sheet is not None:
+        return read_sheet(source, source.sheet)
+    images = find(source.images, source.root, "images")
+    labels = labels_by_image(source, images)
+    return [Pair(safe_id(item.name), item.path, labels.get(item.path)) for item in images]
+
+
+def stack(source: Source) -> list[Pair]:
+    """As ``folders``, but every page of a file is an image; one file of each needs no names."""
+    if source.sheet is not None:
+        pairs = read_sheet(source, source.sheet)
+    else:
+        images = find(source.images, source.root, "images")
+        labels: Mapping[Path, Path] = {}
+        if source.labels is not None and source.labelled:
+            found = find(source.labels, source.root, "labels")
+            alone = len(images) == len(found) == 1
+            labels = {images[0].path: found[0].path} if alone else labels_by_image(source, images)
+        pairs = [Pair(safe_id(item.name), item.path, labels.get(item.path)) for item in images]
+    return [Pair(p.id, p.image, p.label, True, p.group, p.columns) for p in pairs]
+
+
+def dsb2018(source: Source) -> list[Pair]:
+    """A folder per image: <id>/images/<one file> and <id>/masks/<one file per object>."""
+    pairs = []
+    for folder in _folders(source, "images"):
+        images = sorted(p for p in (folder / "images").glob("*") if is_image(p))
+        if not images:
+            continue
+        if len(images) > 1:
+            raise UserError(f"{folder / 'images'}: {len(images)} images; layout dsb2018 wants one")
+        masks = folder / "masks"
+        labelled = masks.is_dir() and any(is_image(p) for p in masks.iterdir())
+        pairs.append(Pair(safe_id(folder.name), images[0], masks if labelled else None))
+    return _some(pairs, source, "folders <id>/images with one image each")
+
+
+_CTC_FRAME = re.compile(r"t(\d{3,})\.tiff?", re.IGNORECASE)
+
+
+def ctc(source: Source) -> list[Pair]:
+    """Cell Tracking Challenge: <seq>/t000.tif with <seq>_GT/SEG/man_seg000.tif (or <seq>_ST).
+
+    ``labels`` chooses GT or ST; without it GT is taken wherever the sequence has one. Where labels
+    are expected, the frames that the challenge left without are no part of the dataset.
+    """
+    if source.labels not in (None, "GT", "ST"):
+        raise UserError(f"labels: {source.labels!r}; layout ctc takes GT, ST or nothing")
+    alone = source.root / Path(source.images).expanduser()
+    one = alone.is_dir() and any(_CTC_FRAME.fullmatch(p.name) for p in alone.iterdir())
+    folders = [alone] if one else _folders(source, "images")
+    pairs, skipped = [], 0
+    for folder in folders:
+        frames = {m[1]: p for p in folder.iterdir() if (m := _CTC_FRAME.fullmatch(p.name))}
+        kinds = (source.labels,) if source.labels else ("GT", "ST")
+        segs = [folder.with_name(f"{folder.name}_{kind}") / "SEG" for kind in kinds]
+        seg = next((s for s in segs if s.is_dir()), None)
+        for number, path in sorted(frames.items()):
+            label = seg / f"man_seg{number}{path.suffix}" if seg else None
+            label = label if label is not None and label.exists() else None
+            if label is None and seg is not None and source.labelled:
+                skipped += 1
+                continue
+            name = f"{folder.name}-t{number}"
+            pairs.append(Pair(safe_id(name), path, label, group=folder.name))
+    if skipped:
+        log.info("%d frames without a label are left out", skipped)
+    return _some(pairs, source, "sequences <nn>/t000.tif")
+
+
+_NNUNET = re.compile(r"(.+)_(\d{4})(\.[A-Za-z]+)")
+
+
+def nnunet(source: Source) -> list[Pair]:
+    """nnU-Net: imagesTr/<case>_0000.tif (a file per channel) and labelsTr/<case>.tif."""
+    folder = _existing(source, source.images, "images")
+    if (folder / "imagesTr").is_dir():
+        folder = folder / "imagesTr"
+    labels = folder.with_name(folder.name.replace("images", "labels", 1))
+    if source.labels is not None:
+        labels = _existing(source, source.labels, "labels")
+    cases: dict[str, list[tuple[str, str]]] = {}
+    for path in sorted(folder.iterdir()):
+        if is_image(path) and (parts := _NNUNET.fullmatch(path.name)):
+            cases.setdefault(parts[1], []).append((parts[2], parts[3]))
+    pairs = []
+    for case, files in sorted(cases.items()):
+        suffix = files[0][1]
+        if files != [(f"{number:04d}", suffix) for number in range(len(files))]:
+            names = ", ".join(f"{case}_{number}{ending}" for number, ending in files)
+            raise UserError(f"{folder}: channels must be _0000, _0001, ... of one format: {names}")
+        image = folder / f"{case}_{'????' if len(files) > 1 else '0000'}{suffix}"
+        label = labels / f"{case}{suffix}"
+        pairs.append(Pair(safe_id(case), image, label if label.exists() else None))
+    return _some(pairs, source, "images <case>_0000.tif")
+
+
+def ome_zarr(source: Source) -> list[Pair]:
+    """Each *.zarr is an image; its label is labels/<the config's labels, or the only one>."""
+    pairs = []
+    for item in find(source.images, source.root, "images"):
+        if item.path.suffix.lower() == ".zarr":
+            label = _zarr_label(item.path, source.labels) if source.labelled else None
+            pairs.append(Pair(safe_id(item.name), item.path, label))
+    return _some(pairs, source, "folders *.zarr")
+
+
+LAYOUTS: dict[str, Callable[[Source], list[Pair]]] = {
+    "folders": folders,
+    "stack": stack,
+    "dsb2018": dsb2018,
+    "ctc": ctc,
+    "nnunet": nnunet,
+    "ome-zarr": ome_zarr,
+}
+
+
+# What the layouts share
+
+
+def _existing(source: Source, pattern: str, key: str) -> Path:
+    folder = source.root / Path(pattern).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{key}: no folder {folder}")
+    return folder
+
+
+def _folders(source: Source, key: str) -> list[Path]:
+    """The folders in a folder, or those that match a glob."""
+    where = source.root / Path(source.images).expanduser()
+    if glob.has_magic(str(where)) and not where.exists():
+        found = [p for p in glob_paths(where)[1] if p.is_dir()]
+    else:
+        folder = _existing(source, source.images, key)
+        found = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not found:
+        raise UserError(f"{key}: {where} holds no folders; see layout: {source.layout}")
+    return found
+
+
+def _some(pairs: list[Pair], source: Source, wanted: str) -> list[Pair]:
+    if not pairs:
+        raise UserError(f"images: {source.images} holds no {wanted} (layout: {source.layout})")
+    return pairs
+
+
+def _zarr_label(image: Path, wanted: str | None) -> Path | None:
+    """The label group in an OME-Zarr image."""
+    folder = image / "labels"
+    if not folder.is_dir():
+        return None
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir())
+    if wanted is not None:
+        return folder / wanted if wanted in names else None
+    if len(names) > 1:
+        raise UserError(f"{image}: has labels {', '.join(names)}; write which one as labels:")
+    return folder / names[0] if names else None

@@ -1,0 +1,282 @@
+"""The manifest: every image of a dataset with what is known of it, and what is wrong with it.
+
+Importing this module is light; what decodes is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unet.data.fingerprint import Hashes, fingerprint, stamp, write_inputs
+from unet.data.layouts import find_pairs, list_files, parts_of
+from unet.data.names import relative
+from unet.data.records import ImageRecord, write_manifest
+from unet.data.source import Pair, Source
+from unet.errors import UserError
+from unet.files import digest
+
+if TYPE_CHECKING:
+    from unet.data.inspection import Wanted
+
+__all__ = ["Source", "build_manifest", "fingerprint", "list_files", "manifest_stage"]
+
+log = logging.getLogger(__name__)
+
+PARTS = ("train", "val", "test")
+PART_COLUMNS = ("part", "split")
+LISTED = 10
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to look at: a pair, or a page of one; with a reason it is bad already."""
+
+    id: str
+    pair: Pair
+    page: int | None = None
+    reason: str = ""
+
+
+def manifest_stage(
+    source: Source, settings: Mapping[str, Any], manifest: Path, inputs: Path, threads: int
+) -> None:
+    """Writes ``manifest.csv`` and ``inputs.json`` (arguments as ``build_manifest``)."""
+    stamps = {path: stamp(path) for path in list_files(source)}
+    hashes = Hashes()
+    records = build_manifest(
+        source, settings, strict=bool(settings["strict"]), threads=threads, hashes=hashes
+    )
+    write_inputs(inputs, source.root, str(settings["fingerprint"]), stamps, hashes.of)
+    write_manifest(manifest, records)
+
+
+def build_manifest(
+    source: Source,
+    settings: Mapping[str, Any],
+    strict: bool,
+    threads: int,
+    hashes: Hashes | None = None,
+) -> list[ImageRecord]:
+    """Decodes every image and label once; bad ones are quarantined with a reason.
+
+    Args:
+        settings: task, classes, ignore, axes, pixel_size_um, channels, group, and (optional)
+            column, the sheet's column that names each image's part.
+        strict: stop at the first bad image.
+        threads: images looked at at once; each holds one block of its file in memory.
+
+    Returns:
+        sorted by id.
+
+    Raises:
+        UserError: nothing found, all images bad, a bad one while ``strict``, no group for an image.
+    """
+    from unet.data.streaming import Progress, mapped
+
+    hashes = hashes or Hashes()
+    wanted = _wanted(settings)
+    pairs = find_pairs(source)
+    group = _grouping(settings.get("group"), pairs)
+    items = [i for some in mapped(_expander(wanted.axes), pairs, threads) for i in some]
+    items = _without_doubles(items)
+    for item in items:
+        group(item)
+    progress = Progress("manifest", len(items), sum(max(0, _nbytes(p)) for p in pairs))
+
+    def work(item: Item) -> ImageRecord:
+        record = ImageRecord(
+            id=item.id,
+            image=relative(item.pair.image, source.root),
+            label=relative(item.pair.label, source.root) if item.pair.label else "",
+            page=item.page,
+            sha256=hashes.of(item.pair.image),
+            label_sha256=hashes.of(item.pair.label) if item.pair.label else "",
+            group=group(item),
+            part=_part(item, settings.get("column")),
+        )
+        record = _examined(item, record, wanted, source.labelled)
+        if strict and record.status != "ok":
+            raise UserError(f"{item.pair.image}: {record.reason} (strict: true)")
+        progress.advance(0 if item.page else max(0, _nbytes(item.pair)), images=1)
+        return record
+
+    records = _same_channels(mapped(work, items, threads), strict)
+    _summary(records, source)
+    return _doubles_noted(sorted(records, key=lambda r: r.id))
+
+
+def _wanted(settings: Mapping[str, Any]) -> Wanted:
+    from unet.data.inspection import Wanted
+
+    def tuple_of(value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    return Wanted(
+        task=settings["task"],
+        values=frozenset((settings.get("classes") or {}).values()),
+        ignore=settings.get("ignore"),
+        axes=settings.get("axes"),
+        channels=tuple_of(settings.get("channels")),
+        pixel_size_um=tuple_of(settings.get("pixel_size_um")),
+    )
+
+
+def _nbytes(pair: Pair) -> int:
+    try:
+        return sum(stamp(path)[0] for path in parts_of(pair.image))
+    except UserError:
+        return 0
+
+
+def _expander(axes: str | None) -> Callable[[Pair], list[Item]]:
+    """Makes a function: the items of a pair, one per page where it is a stack."""
+
+    def items(pair: Pair) -> list[Item]:
+        from unet.data.formats import page_count
+
+        if not pair.stack:
+            return [Item(pair.id, pair)]
+        try:
+            pages = page_count(pair.image, axes=axes)
+            marked = page_count(pair.label, axes=axes, label=True) if pair.label else pages
+        except UserError as error:
+            return [Item(pair.id, pair, reason=_reason(error, pair))]
+        reason = ""
+        if marked != pages:
+            reason = f"{pages} pages, but its label has {marked}"
+        return [Item(f"{pair.id}-p{page:03d}", pair, page, reason) for page in range(pages)]
+
+    return items
+
+
+def _without_doubles(items: Sequence[Item]) -> list[Item]:
+    """Images whose id another has already are bad, and get an id of their own."""
+    first: dict[str, Item] = {}
+    result: list[Item] = []
+    for item in items:
+        # Some file systems take A and a for the same folder.
+        other = first.setdefault(item.id.lower(), item)
+        if other is not item:
+            reason = f"its id {item.id} is also that of {other.pair.image.name}; give both an id"
+            name = f"{item.id}-{digest([str(item.pair.image), item.page, len(result)])[:8]}"
+            item = replace(item, id=name, reason=reason)
+        result.append(item)
+    return result
+
+
+def _grouping(group: str | None, pairs: Sequence[Pair]) -> Callable[[Item], str]:
+    """Makes a function: an item's group, by a column, a regular expression, or the layout."""
+    if group is None:
+        return lambda item: item.pair.group or item.pair.columns.get("group", "")
+    columns = pairs[0].columns
+    if group in columns:
+        return lambda item: item.pair.columns[group]
+    try:
+        expression = re.compile(group)
+    except re.error as error:
+        raise UserError(f"split.group: {group!r} is no regular expression ({error})") from None
+    if expression.groups != 1:
+        there = f"the sheet has no such column ({', '.join(columns)})" if columns else "no sheet"
+        raise UserError(
+            f"split.group: {group!r}: {there}, and a regular expression must have one group, such "
+            "as (plate\\d+)"
+        )
+
+    def matched(item: Item) -> str:
+        match = expression.search(item.id)
+        if match is None:
+            raise UserError(f"split.group: {group!r} is not found in the image id {item.id}")
+        return match[1] or ""
+
+    return matched
+
+
+def _part(item: Item, column: str | None) -> str:
+    """The part that the sheet gives the image."""
+    columns = item.pair.columns
+    names = (column,) if column is not None else PART_COLUMNS
+    value = next((columns[name] for name in names if columns.get(name)), "").lower()
+    if value and value not in PARTS:
+        raise UserError(
+            f"{item.pair.image.name}: part {value!r} in the sheet; write train, val or test"
+        )
+    return value
+
+
+def _examined(item: Item, record: ImageRecord, wanted: Wanted, labelled: bool) -> ImageRecord:
+    from unet.data.inspection import inspect
+
+    reason = item.reason
+    if not reason and labelled and item.pair.label is None:
+        reason = "no label"
+    if not reason:
+        try:
+            facts = inspect(item.pair.image, item.pair.label, item.page, wanted)
+        except UserError as error:
+            reason = _reason(error, item.pair)
+        else:
+            return replace(record, **vars(facts))
+    return replace(record, status="quarantined", reason=reason)
+
+
+def _reason(error: UserError, pair: Pair) -> str:
+    """The message without the path that the manifest's row has already."""
+    text = str(error).removeprefix(f"{pair.image}: ")
+    return text.replace(f"{pair.label}: ", "label: ") if pair.label else text
+
+
+def _same_channels(records: list[ImageRecord], strict: bool) -> list[ImageRecord]:
+    """Quarantines images that have not as many channels as most (of equal numbers, the first)."""
+    counts = Counter(r.shape[0] for r in records if r.status == "ok")
+    if len(counts) < 2:
+        return records
+    usual, number = counts.most_common(1)[0]
+    result = []
+    for record in records:
+        if record.status == "ok" and record.shape[0] != usual:
+            reason = (
+                f"{record.shape[0]} channels, but {number} images have {usual} (mixed channels); "
+                "choose the same ones with channels:"
+            )
+            if strict:
+                raise UserError(f"{record.image}: {reason} (strict: true)")
+            record = replace(record, status="quarantined", reason=reason)
+        result.append(record)
+    return result
+
+
+def _doubles_noted(records: list[ImageRecord]) -> list[ImageRecord]:
+    """Notes in ``reason`` which image is a copy of an earlier one (both stay usable)."""
+    first: dict[tuple[str, int | None], str] = {}
+    result = []
+    for record in records:
+        if record.status == "ok":
+            other = first.setdefault((record.sha256, record.page), record.id)
+            if other != record.id:
+                record = replace(record, reason=f"same content as {other}")
+                log.warning("%s: same content as %s", record.id, other)
+        result.append(record)
+    return result
+
+
+def _summary(records: Sequence[ImageRecord], source: Source) -> None:
+    bad = [r for r in records if r.status != "ok"]
+    reasons: dict[str, list[str]] = {}
+    for record in bad:
+        page = "" if record.page is None else f" (page {record.page})"
+        reasons.setdefault(record.reason, []).append(record.image + page)
+    for reason, names in list(reasons.items())[:LISTED]:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        log.warning("left out: %s%s: %s", names[0], more, reason)
+    if len(reasons) > LISTED:
+        log.warning("left out for %d other reasons: see manifest.csv", len(reasons) - LISTED)
+    if len(bad) == len(records):
+        first = f"; the first: {bad[0].image}: {bad[0].reason}" if bad else ""
+        raise UserError(f"{source.images}: none of {len(records)} images is usable{first}")
+    log.info("manifest: %d images, %d left out", len(records) - len(bad), len(bad))

@@ -1,0 +1,189 @@
+"""Finding files by folder or glob, the names that match them to each other, and image ids."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from unet.data.formats import SUFFIXES, stem
+from unet.errors import UserError
+
+_MAGIC = re.compile(r"(\*\*/|\*|\?|\[[^\]]+\])")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+MAX_ID = 100
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file with what it may be matched by.
+
+    Attributes:
+        path: as found.
+        name: its path below the glob's fixed part (or the folder), without the format's suffix.
+        wild: the texts that the glob's wildcards stand for; empty for a folder.
+    """
+
+    path: Path
+    name: str
+    wild: tuple[str, ...] = ()
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file (or .zarr folder) has a suffix that there is a reader for, and is shown."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+# By what an image and a label may be matched, in this order of preference.
+MATCHES: tuple[Callable[[Found], tuple[str, ...]], ...] = (
+    lambda f: (f.name,),
+    lambda f: (f.name.rpartition("/")[2],),
+    lambda f: f.wild or (f.name,),
+)
+
+
+def find(pattern: str, root: Path, key: str) -> list[Found]:
+    """Images under a folder or that match a glob, in the order of their paths.
+
+    Args:
+        pattern: absolute, or relative to ``root``. A folder stands for all images right in it.
+        key: of the config, for messages.
+
+    Raises:
+        UserError: no such folder, nothing matches, or two files with one name.
+    """
+    where = root / Path(pattern).expanduser()
+    if glob.has_magic(str(where)) and not where.exists():
+        found = _glob(where)
+    elif where.is_dir() and where.suffix.lower() != ".zarr":
+        found = [Found(p, stem(p)) for p in sorted(where.iterdir()) if is_image(p)]
+    elif where.exists():
+        found = [Found(where, stem(where))]
+    else:
+        raise UserError(f"{key}: no folder or file {where}; write a folder, a glob or a sheet.csv")
+    if not found:
+        kinds = ", ".join(sorted(SUFFIXES))
+        raise UserError(f"{key}: {where} matches no image ({kinds}); write dir/*.tif or a folder")
+    _check_unique(found, key)
+    return found
+
+
+def _glob(where: Path) -> list[Found]:
+    fixed, paths = glob_paths(where)
+    expression = re.compile(_translated(where.relative_to(fixed).as_posix()))
+    found = []
+    for path in filter(is_image, paths):
+        below = path.relative_to(fixed)
+        match = expression.fullmatch(below.as_posix())
+        wild = tuple(_bare(part) for part in match.groups("")) if match else ()
+        found.append(Found(path, (below.parent / stem(path)).as_posix(), wild))
+    return found
+
+
+def glob_paths(where: Path) -> tuple[Path, list[Path]]:
+    """The part of a glob before its first wildcard, and the sorted paths that match it."""
+    fixed = fixed_part(where)
+    rest = str(where.relative_to(fixed))
+    # Not Path.glob: it follows no links to folders under ** and finds hidden files.
+    names = glob.iglob(rest, root_dir=fixed, recursive=True)  # noqa: PTH207
+    return fixed, sorted(fixed / name for name in names)
+
+
+def fixed_part(where: Path) -> Path:
+    """A glob's folders before its first wildcard; a folder itself; the folder of a file."""
+    for i, part in enumerate(where.parts):
+        # A folder that is really called [2024] is no pattern.
+        if glob.has_magic(part) and not Path(*where.parts[: i + 1]).exists():
+            return Path(*where.parts[:i])
+    return where.parent if where.suffix.lower() in {*SUFFIXES, ".csv"} else where
+
+
+def _translated(pattern: str) -> str:
+    """A regular expression for a glob, with one group for each wildcard."""
+    parts = []
+    for piece in _MAGIC.split(pattern):
+        if piece == "**/":
+            parts.append("(.*/)?")
+        elif piece == "*":
+            parts.append("([^/]*)")
+        elif piece == "?":
+            parts.append("([^/])")
+        elif _MAGIC.fullmatch(piece):
+            parts.append("([" + ("^" + piece[2:-1] if piece[1] == "!" else piece[1:-1]) + "])")
+        else:
+            parts.append(re.escape(piece))
+    return "".join(parts)
+
+
+def _bare(text: str) -> str:
+    return stem(Path(text)) if Path(text).suffix.lower() in SUFFIXES else text
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_unique(found: Iterable[Found], key: str) -> None:
+    seen: dict[str, Path] = {}
+    for item in found:
+        if not _is_text(item.name):
+            raise UserError(f"{key}: {item.name!a}: a file name that is not UTF-8; rename it")
+        other = seen.setdefault(item.name.lower(), item.path)
+        if other != item.path:
+            raise UserError(
+                f"{key}: {other} and {item.path} have one name; rename one, narrow the glob, or "
+                "list the images in a sheet.csv"
+            )
+
+
+def match(images: list[Found], labels: list[Found]) -> tuple[dict[Path, Path], list[Path]]:
+    """Labels by image: by name, else (where no name agrees) by what the wildcards stand for.
+
+    Returns:
+        label of each image that has one, and the labels that no image has.
+
+    Raises:
+        UserError: neither way matches a single image.
+    """
+    for key in MATCHES:
+        table: dict[tuple[str, ...], Path] = {}
+        for item in labels:
+            table.setdefault(key(item), item.path)
+        keys = [key(item) for item in images]
+        # A key that stands for two files tells nothing.
+        if len(table) < len(labels) or len(set(keys)) < len(keys):
+            continue
+        pairs = {i.path: table[k] for i, k in zip(images, keys, strict=True) if k in table}
+        if pairs:
+            used = set(pairs.values())
+            return pairs, [item.path for item in labels if item.path not in used]
+    raise UserError(
+        f"labels: none of {len(labels)} has the name of an image (such as {labels[0].path} and "
+        f"{images[0].path}); name each label like its image, write globs whose * agree, or list "
+        "the pairs in a sheet.csv"
+    )
+
+
+def safe_id(name: str) -> str:
+    """An id that is safe as a folder name and depends on ``name`` alone, whatever other files
+    there are: the name itself, or where it had to be changed, with a few digits of its hash."""
+    flat = name.replace("/", "-")
+    plain = unicodedata.normalize("NFKD", flat).encode("ascii", "ignore").decode()
+    clean = _UNSAFE.sub("_", plain).strip("._-")[:MAX_ID]
+    if clean == name or (clean == flat and "-" not in name):
+        return clean
+    return f"{clean or 'image'}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}"
+
+
+def relative(path: Path, root: Path) -> str:
+    """The path as seen from ``root``, with forward slashes (``..`` where it lies outside)."""
+    return Path(os.path.relpath(path, root)).as_posix()

@@ -1,0 +1,209 @@
+"""One image of the prepare stage: its statistics, its normalised array and its label arrays."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from unet.config import PrepareSection
+from unet.data import normalize
+from unet.data.formats import open_image, open_label
+from unet.data.label_maps import instance_maps, semantic_classes
+from unet.data.normalize import ImageStatistics
+from unet.data.records import ImageRecord
+from unet.data.store import Layout, add_image, add_labels, layout_of, new_image
+from unet.data.streaming import Budget, Progress, Source, mapped
+from unet.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the images of one run have in common."""
+
+    root: Path
+    store: Path
+    section: PrepareSection
+    task: str
+    classes: dict[str, int]
+    ignore: int | None
+    axes: str | None
+    channels: tuple[int | str, ...] | None
+    budget: Budget
+    workers: int
+    threads: int  # to decode one image with
+
+    @property
+    def allowed(self) -> int:
+        return self.budget.total // self.workers
+
+    def layout(self, record: ImageRecord) -> Layout:
+        return layout_of(record.shape[1:], self.section.tile, self.section.shard)
+
+    def image_source(self, record: ImageRecord) -> tuple[Source, Layout]:
+        """Opens a record's image.
+
+        Raises:
+            UserError: it cannot be read, or is not what the manifest says.
+        """
+        opened = open_image(
+            self.root / record.image, axes=self.axes, channels=self.channels, page=record.page
+        )
+        found = tuple(int(n) for n in opened.array.shape)
+        if found != record.shape:
+            raise UserError(
+                f"{record.image}: has shape {found}, but {record.shape} when the manifest was "
+                "made; run the manifest stage again"
+            )
+        layout = self.layout(record)
+        shard = (found[0], *layout.shard)
+        return Source(opened.array, shard, self.allowed, self.threads), layout
+
+    def label_source(self, record: ImageRecord) -> tuple[Source, Layout]:
+        """Opens a record's label.
+
+        Raises:
+            UserError: it cannot be read, or has not the image's spatial shape.
+        """
+        opened = open_label(self.root / record.label, axes=self.axes, page=record.page)
+        found = tuple(int(n) for n in opened.array.shape)
+        if found != record.shape[1:]:
+            raise UserError(
+                f"{record.label}: has shape {found}, but its image {record.image} has "
+                f"{record.shape[1:]}; a label needs one value per pixel of its image"
+            )
+        layout = self.layout(record)
+        return Source(opened.array, layout.shard, self.allowed, self.threads), layout
+
+
+def described(record: ImageRecord) -> dict[str, Any]:
+    """The attributes that come from the manifest and do not determine the arrays."""
+    size = record.pixel_size_um
+    return {
+        "axes": record.axes,
+        "pixel_size_um": None if size is None else list(size),
+        "channels": list(record.channels),
+        "group": record.group,
+    }
+
+
+def raw_bytes(record: ImageRecord) -> int:
+    return int(np.prod(record.shape, dtype=np.int64)) * np.dtype(record.dtype).itemsize
+
+
+def prepare_image(
+    stage: Stage,
+    record: ImageRecord,
+    key: str,
+    shared: dict[str, Any] | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Writes one image's group and returns its attributes; ``shared``: the dataset's statistics."""
+    with new_image(stage.store, record.id) as group:
+        statistics = _write_image(stage, record, group, shared, progress)
+        if record.label:
+            _write_labels(stage, record, group)
+        attrs = {
+            "key": key,
+            "statistics": statistics,
+            "display": {name: statistics[name] for name in ("low", "high")},
+            **described(record),
+        }
+        group.attrs.put(attrs)
+    progress.advance(0, images=1)
+    return attrs
+
+
+def _write_image(
+    stage: Stage,
+    record: ImageRecord,
+    group: zarr.Group,
+    shared: dict[str, Any] | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    source, layout = stage.image_source(record)
+    with stage.budget.reserve(source.walk.peak, record.image):
+        source.load()
+        statistics = shared or _image_statistics(stage, source, record)
+        array = add_image(group, source.shape[0], source.shape[1:], layout)
+        for region, block in source.regions():
+            array[region] = normalize.apply(block, statistics)
+            progress.advance(block.nbytes)
+    return statistics
+
+
+def _image_statistics(stage: Stage, source: Source, record: ImageRecord) -> dict[str, Any]:
+    section = stage.section.normalize
+    found = ImageStatistics(source.shape[0], source.dtype)
+    for block in source.shards():
+        found.update(block)
+    if found.passes == 2:
+        found.select(section.low, section.high)
+        for block in source.shards():
+            found.refine(block)
+    _warn_non_finite(found, record.image)
+    return normalize.describe(found, section)
+
+
+def dataset_statistics(stage: Stage, records: list[ImageRecord]) -> dict[str, Any]:
+    """Statistics of all images together, the same for any number of workers."""
+    section = stage.section.normalize
+    dtype = np.result_type(*{record.dtype for record in records})
+    total = ImageStatistics(records[0].shape[0], dtype)
+    progress = Progress("statistics", len(records), sum(map(raw_bytes, records)))
+
+    def gathered(record: ImageRecord, take: str, part: ImageStatistics) -> ImageStatistics:
+        source, _ = stage.image_source(record)
+        with stage.budget.reserve(source.walk.peak, record.image):
+            source.load()
+            for block in source.shards():
+                getattr(part, take)(block)
+                progress.advance(block.nbytes)
+        progress.advance(0, images=1)
+        return part
+
+    def gather(take: str) -> None:
+        # Merged in the records' order (sums of floats depend on it), few at a time (each holds
+        # its counts).
+        for start in range(0, len(records), 4 * stage.workers):
+            batch = records[start : start + 4 * stage.workers]
+            work = [(record, take, total.blank()) for record in batch]
+            for part in mapped(lambda item: gathered(*item), work, stage.workers):
+                total.merge(part)
+
+    gather("update")
+    if total.passes == 2:
+        total.select(section.low, section.high)
+        progress = Progress("statistics, pass 2", len(records), sum(map(raw_bytes, records)))
+        gather("refine")
+    _warn_non_finite(total, "the dataset")
+    return normalize.describe(total, section)
+
+
+def _warn_non_finite(found: ImageStatistics, name: str) -> None:
+    if found.non_finite:
+        log.warning("%s: %d values are NaN or infinite; they become 0", name, found.non_finite)
+
+
+def _write_labels(stage: Stage, record: ImageRecord, group: zarr.Group) -> None:
+    source, layout = stage.label_source(record)
+    classes = add_labels(group, "classes", "uint8", source.shape, layout)
+    if stage.task == "instances":
+        instances = add_labels(group, "instances", "uint32", source.shape, layout)
+    with stage.budget.reserve(source.walk.peak, record.label):
+        source.load()
+        for region, block in source.regions():
+            try:
+                if stage.task == "instances":
+                    classes[region], instances[region] = instance_maps(block, stage.ignore)
+                else:
+                    classes[region] = semantic_classes(block, stage.classes, stage.ignore)
+            except UserError as error:
+                page = "" if record.page is None else f" (page {record.page})"
+                raise UserError(f"{record.label}{page}: {error}") from None

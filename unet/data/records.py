@@ -1,0 +1,127 @@
+"""The manifest's rows and the splits' rows: one dataclass each, with CSV in and out."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from unet.errors import UserError
+from unet.files import replacing
+
+Part = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image (a slice of a stack counts as one) as the manifest lists it.
+
+    Attributes:
+        id: unique within the dataset, safe as a folder name.
+        image, label: paths relative to the dataset's root folder ("" = no label).
+        page: index of the slice where one file holds many images, else None; holds for the label
+            file too where that is a stack.
+        axes: of the array that the reader returns, always C, then Z where there, Y, X.
+        shape: in the order of ``axes``.
+        dtype: of the pixels as stored.
+        pixel_size_um: micrometres along the spatial axes ((Z,) Y, X), None = unknown.
+        channels: names, "" where unnamed.
+        objects: number of instances (task instances) or of classes present (semantic).
+        sha256, label_sha256: of the raw files.
+        group: images of one group never lie in different parts of a split.
+        part: fixed part of the split ("" unless a sheet says so).
+        status: "ok", or "quarantined" with the reason.
+    """
+
+    id: str
+    image: str
+    label: str = ""
+    page: int | None = None
+    axes: str = ""
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    pixel_size_um: tuple[float, ...] | None = None
+    channels: tuple[str, ...] = ()
+    objects: int | None = None
+    sha256: str = ""
+    label_sha256: str = ""
+    group: str = ""
+    part: str = ""
+    status: Literal["ok", "quarantined"] = "ok"
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class SplitRecord:
+    """The part that an image has in one fold."""
+
+    image: str
+    fold: int
+    part: Part
+
+
+_JSON_FIELDS = {"page", "shape", "pixel_size_um", "channels", "objects"}
+
+
+def _write(path: Path, names: list[str], rows: Iterable[dict[str, Any]]) -> None:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as handle,
+    ):
+        writer = csv.DictWriter(handle, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as handle:
+            return list(csv.DictReader(handle))
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); run the manifest stage"
+        ) from None
+
+
+def write_manifest(path: Path, records: Iterable[ImageRecord]) -> None:
+    """Writes the rows as CSV; tuples and numbers that may be missing are JSON in their cell."""
+    names = [f.name for f in fields(ImageRecord)]
+    rows = []
+    for record in records:
+        row = {name: getattr(record, name) for name in names}
+        for name in _JSON_FIELDS:
+            value = row[name]
+            row[name] = "" if value is None else json.dumps(value)
+        rows.append(row)
+    _write(path, names, rows)
+
+
+def read_manifest(path: Path) -> list[ImageRecord]:
+    """Reads what :func:`write_manifest` wrote."""
+    records = []
+    for row in _read(path):
+        values: dict[str, Any] = dict(row)
+        for name in _JSON_FIELDS:
+            value = json.loads(row[name]) if row[name] else None
+            values[name] = tuple(value) if isinstance(value, list) else value
+        records.append(ImageRecord(**values))
+    return records
+
+
+def write_splits(path: Path, rows: Iterable[SplitRecord]) -> None:
+    _write(path, ["image", "fold", "part"], (vars(row) for row in rows))
+
+
+def read_splits(path: Path) -> list[SplitRecord]:
+    return [
+        SplitRecord(row["image"], int(row["fold"]), row["part"])  # type: ignore[arg-type]
+        for row in _read(path)
+    ]
+
+
+def ids_of(rows: Iterable[SplitRecord], fold: int, part: Part) -> list[str]:
+    """Sorted ids of the images that have this part in this fold."""
+    return sorted(row.image for row in rows if row.fold == fold and row.part == part)

@@ -1,0 +1,266 @@
+"""Which images train, validate and test, in each fold: by group, balanced, seeded, and kept.
+
+A group (the images of one plate, animal, film; an image alone where none is given) is never torn
+apart. Parts are drawn anew only where they must be: images that have a part keep it, new ones
+fill up what is short of its share, so that a trained model's test images stay its test images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
+
+from unet.config import SplitSection
+from unet.data.records import ImageRecord, Part, SplitRecord
+from unet.errors import UserError
+
+log = logging.getLogger(__name__)
+
+K = TypeVar("K", bound=Hashable)
+Groups = Mapping[str, Sequence[str]]
+PARTS: tuple[Part, ...] = ("train", "val", "test")
+
+
+def make_splits(
+    records: Sequence[ImageRecord],
+    settings: SplitSection,
+    seed: int,
+    kept: Sequence[SplitRecord] = (),
+) -> list[SplitRecord]:
+    """Part of each usable image in each fold.
+
+    Args:
+        records: of the manifest; those that are not ``ok`` are left out.
+        settings: folds (each image is tested once), test (one held-out share) or column (parts as
+            the sheet gives them); val is a share of the images that are not tested.
+        seed: another seed draws other parts.
+        kept: an earlier result whose parts stay as they are.
+
+    Returns:
+        sorted by fold and image; in each fold the parts are disjoint and cover all images.
+
+    Raises:
+        UserError: too few images or groups, parts missing in the sheet, copies of one file in
+            different parts.
+    """
+    usable = [record for record in records if record.status == "ok"]
+    groups: dict[str, list[str]] = defaultdict(list)
+    for record in sorted(usable, key=lambda r: r.id):
+        # A space cannot be in an id: an image alone never falls into a group of its name.
+        groups[record.group or f" {record.id}"].append(record.id)
+    rows = _drawn(usable, groups, settings, seed, _kept_parts(kept, settings.number))
+    if kept and _empty_parts(rows, settings.number):
+        # Such as when all images that were tested are gone.
+        log.warning("the kept parts of the images leave a part empty: all are drawn anew")
+        rows = _drawn(usable, groups, settings, seed, {})
+    _check(rows, usable, groups, settings)
+    return sorted(rows, key=lambda row: (row.fold, row.image))
+
+
+def _drawn(
+    usable: Sequence[ImageRecord],
+    groups: Groups,
+    settings: SplitSection,
+    seed: int,
+    kept_parts: Mapping[tuple[str, int], Part],
+) -> list[SplitRecord]:
+    fixed = settings.column is not None
+    rows: list[SplitRecord] = []
+    tested = [] if fixed else _test_bins(groups, settings, seed, kept_parts)
+    for fold in range(settings.number):
+        before = {image: part for (image, at), part in kept_parts.items() if at == fold}
+        if fixed:
+            parts = _of_column(usable, groups, settings, seed, before)
+        else:
+            parts = _fold_parts(groups, tested[fold], settings.val, f"{seed}/{fold}", before)
+        rows += [SplitRecord(i, fold, parts[g]) for g, ids in groups.items() for i in ids]
+    return rows
+
+
+def _empty_parts(rows: Sequence[SplitRecord], folds: int) -> list[tuple[int, Part]]:
+    there = {(row.fold, row.part) for row in rows}
+    return [(k, part) for k in range(folds) for part in PARTS if (k, part) not in there]
+
+
+def _kept_parts(kept: Sequence[SplitRecord], folds: int) -> dict[tuple[str, int], Part]:
+    """Part by (image, fold); nothing where the number of folds was another one."""
+    if {row.fold for row in kept} != set(range(folds)):
+        return {}
+    return {(row.image, row.fold): row.part for row in kept}
+
+
+def _test_bins(
+    groups: Groups,
+    settings: SplitSection,
+    seed: int,
+    kept: Mapping[tuple[str, int], Part],
+) -> list[set[str]]:
+    """The groups that each fold tests."""
+    total = sum(map(len, groups.values()))
+    if settings.folds is not None:
+        _check_enough(groups, settings.folds, f"split.folds: {settings.folds}")
+        where = {image: fold for (image, fold), part in kept.items() if part == "test"}
+        shares = dict.fromkeys(range(settings.folds), total / settings.folds)
+        # Two groups at least must be left to train and validate, even beside one huge group.
+        most, before = len(groups) - 2, _of_groups(groups, where)
+        bins = _filled(groups, shares, f"{seed}/test", before, most=most)
+        return [{g for g, k in bins.items() if k == fold} for fold in range(settings.folds)]
+    share = 0.25 if settings.test is None else settings.test
+    _check_enough(groups, 1, f"split.test: {share:g}")
+    told = {image: part == "test" for (image, _), part in kept.items()}
+    shares_of = {True: share * total, False: (1 - share) * total}
+    bins_of = _filled(groups, shares_of, f"{seed}/test", _of_groups(groups, told), least=(1, 2))
+    return [{g for g, test in bins_of.items() if test}]
+
+
+def _check_enough(groups: Groups, folds: int, key: str) -> None:
+    """Each fold needs a group to test and, beside it, one to train and one to validate."""
+
+    def enough(number: int) -> bool:
+        tested = -(-number // folds) if folds > 1 else 1
+        return number >= folds and number - tested >= 2
+
+    if not enough(len(groups)):
+        need = next(number for number in range(folds + 4) if enough(number))
+        kind = "groups" if any(len(ids) > 1 for ids in groups.values()) else "images"
+        raise UserError(
+            f"{key}: only {len(groups)} usable {kind}; at least {need} are needed to train, "
+            "validate and test"
+        )
+
+
+def _of_groups(groups: Groups, by_image: Mapping[str, K]) -> dict[str, K]:
+    """What the images of a group had, where any had something (of several, what most had)."""
+    result = {}
+    for group, images in groups.items():
+        had = Counter(by_image[image] for image in images if image in by_image)
+        if had:
+            result[group] = min(had, key=lambda value: (-had[value], str(value)))
+    return result
+
+
+def _filled(
+    groups: Groups,
+    shares: Mapping[K, float],
+    salt: str,
+    kept: Mapping[str, K],
+    least: Sequence[int] = (),
+    most: int | None = None,
+) -> dict[str, K]:
+    """A bin for each group, so that the bins come near their shares.
+
+    Args:
+        shares: number of images that each bin should hold.
+        salt: draws the order in which groups of one size are handed out.
+        kept: groups that have a bin already.
+        least: number of groups that each bin must get (1 each if not given).
+        most: number of groups that a bin may get.
+    """
+    result = {group: bin_ for group, bin_ in kept.items() if bin_ in shares}
+    wanted = dict(shares)
+    missing = dict(zip(shares, least or (1,) * len(shares), strict=True))
+    for group, bin_ in result.items():
+        wanted[bin_] -= len(groups[group])
+        missing[bin_] -= 1
+    held = Counter(result.values())
+    # Large groups first: small ones then even out what these leave (longest processing time rule).
+    todo = sorted((g for g in groups if g not in result), key=lambda g: _order(g, groups, salt))
+    for left, group in zip(range(len(todo), 0, -1), todo, strict=True):
+        short = [bin_ for bin_ in shares if missing[bin_] > 0]
+        # When only as many groups are left as are missing, they must go there.
+        open_ = short if sum(missing[b] for b in short) >= left else list(shares)
+        room = [b for b in open_ if most is None or held[b] < most] or open_
+        bin_ = max(room, key=lambda b: wanted[b])
+        result[group] = bin_
+        wanted[bin_] -= len(groups[group])
+        missing[bin_] -= 1
+        held[bin_] += 1
+    return result
+
+
+def _order(group: str, groups: Groups, salt: str) -> tuple[int, str]:
+    # A hash and no shuffle: the order of two groups does not depend on which others there are.
+    return -len(groups[group]), hashlib.sha256(f"{salt}/{group}".encode()).hexdigest()
+
+
+def _fold_parts(
+    groups: Groups, tested: set[str], val: float, salt: str, before: Mapping[str, Part]
+) -> dict[str, Part]:
+    """Part of each group in one fold, the tested ones given."""
+    rest = {group: ids for group, ids in groups.items() if group not in tested}
+    total = sum(map(len, rest.values()))
+    told = {image: part for image, part in before.items() if part != "test"}
+    shares: dict[Part, float] = {"train": (1 - val) * total, "val": val * total}
+    parts = _filled(rest, shares, f"{salt}/val", _of_groups(rest, told))
+    return {**parts, **dict.fromkeys(tested, "test")}
+
+
+def _of_column(
+    usable: Sequence[ImageRecord],
+    groups: Groups,
+    settings: SplitSection,
+    seed: int,
+    before: Mapping[str, Part],
+) -> dict[str, Part]:
+    """Parts as the sheet gives them; val drawn from train where the sheet has none."""
+    parts = {record.id: record.part for record in usable}
+    key = f"split.column: {settings.column}"
+    if without := [image for image, part in parts.items() if part not in PARTS]:
+        raise UserError(
+            f"{key}: {without[0]} has no part in the sheet (nor have {len(without) - 1} others); "
+            "write train, val or test for each"
+        )
+    told: dict[str, Part] = {}
+    for group, ids in groups.items():
+        found = sorted({parts[image] for image in ids})
+        if len(found) > 1:
+            raise UserError(f"{key}: group {group} is in {' and '.join(found)}; it must be in one")
+        told[group] = next(part for part in PARTS if part == found[0])
+    if lacking := [part for part in ("train", "test") if part not in told.values()]:
+        raise UserError(f"{key}: no image has part {lacking[0]}; train and test are needed")
+    if "val" in told.values():
+        return told
+    tested = {group for group, part in told.items() if part == "test"}
+    if len(groups) - len(tested) < 2:
+        raise UserError(f"{key}: one train group alone; give an image part val")
+    return _fold_parts(groups, tested, settings.val, f"{seed}/0", before)
+
+
+def _check(
+    rows: Sequence[SplitRecord],
+    usable: Sequence[ImageRecord],
+    groups: Groups,
+    settings: SplitSection,
+) -> None:
+    """What must hold however the parts came about.
+
+    Raises:
+        UserError: a part is empty (large groups, or kept parts), or copies of one file in
+            different parts.
+        ValueError: an image is in no part, or in two.
+    """
+    by_id = {record.id: record for record in usable}
+    for fold, part in _empty_parts(rows, settings.number):
+        raise UserError(
+            f"split: fold {fold} has no {part} images ({len(by_id)} images in {len(groups)} "
+            "groups); use fewer folds or smaller groups"
+        )
+    for fold in range(settings.number):
+        of_fold = [row for row in rows if row.fold == fold]
+        if Counter(row.image for row in of_fold) != Counter(list(by_id)):
+            raise ValueError(f"fold {fold}: an image is in no part or in several")
+        parts = {row.image: row.part for row in of_fold}
+        if any(len({parts[image] for image in ids}) > 1 for ids in groups.values()):
+            raise ValueError(f"fold {fold}: a group is torn apart")
+        first: dict[tuple[str, int | None], ImageRecord] = {}
+        for record in usable:
+            other = first.setdefault((record.sha256, record.page), record)
+            if record.sha256 and parts[other.id] != parts[record.id]:
+                raise UserError(
+                    f"split: {other.image} and {record.image} are the same file, but one is in "
+                    f"{parts[other.id]} and one in {parts[record.id]}; remove one of them or put "
+                    "both in one group"
+                )

@@ -1,0 +1,185 @@
+"""The prepared store: one zarr v3 group per image, each of which appears whole or not at all.
+
+``image`` float32 [C, (Z,) Y, X], ``classes`` uint8 [(Z,) Y, X] (255 = ignore) and ``instances``
+uint32 [(Z,) Y, X] (0 = background). A chunk is a tile (all channels in one), a shard (one file)
+a square of tiles. An image's ``key`` attribute is a hash of all that determines its arrays.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.codecs import BloscCodec, ZstdCodec
+
+from unet.errors import UserError
+from unet.files import remove, replacing
+
+log = logging.getLogger(__name__)
+
+# Sections of a volume per chunk: a chunk of tile^3 voxels would be half a gigabyte.
+CHUNK_DEPTH = 8
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Chunk and shard of an array's spatial axes ((Z,) Y, X), in pixels.
+
+    ``shard`` is a multiple of ``chunk`` on each axis and the unit of writing.
+    """
+
+    chunk: tuple[int, ...]
+    shard: tuple[int, ...]
+
+
+def layout_of(shape: tuple[int, ...], tile: int, shard: int) -> Layout:
+    """The layout of an image of spatial shape ((Z,) Y, X): tiles, ``shard`` of them a side.
+
+    Both are cut to the image: the chunk to its size, the shard to as many chunks as there are.
+    """
+    tiles = [1 if axis < len(shape) - 2 else shard for axis in range(len(shape))]
+    wanted = [CHUNK_DEPTH if axis < len(shape) - 2 else tile for axis in range(len(shape))]
+    chunk = tuple(min(w, size) for w, size in zip(wanted, shape, strict=True))
+    number = [min(n, -(-s // c)) for n, s, c in zip(tiles, shape, chunk, strict=True)]
+    return Layout(chunk, tuple(n * c for n, c in zip(number, chunk, strict=True)))
+
+
+@contextmanager
+def new_image(store: Path, image: str) -> Iterator[zarr.Group]:
+    """A group to fill; it takes the image's name when the block ends without an error."""
+    with replacing(store / image) as temporary:
+        temporary.unlink()
+        yield zarr.open_group(temporary, mode="w", zarr_format=3)
+
+
+def add_image(group: zarr.Group, channels: int, shape: tuple[int, ...], layout: Layout) -> Any:
+    """Creates the array ``image``, float32 [channels, *shape]."""
+    # Level 1 of lz4 with byte shuffling: as small as higher levels on normalised microscopy
+    # images (whose low mantissa bits are noise), and twice as fast to write as they or zstd.
+    codec = BloscCodec(cname="lz4", clevel=1, shuffle="shuffle")
+    whole = Layout((channels, *layout.chunk), (channels, *layout.shard))
+    return _create(group, "image", "float32", (channels, *shape), whole, codec)
+
+
+def add_labels(
+    group: zarr.Group, name: str, dtype: str, shape: tuple[int, ...], layout: Layout
+) -> Any:
+    """Creates a label array ``name`` of the spatial ``shape``; pixels not written are 0."""
+    return _create(group, name, dtype, shape, layout, ZstdCodec(level=1))
+
+
+def _create(
+    group: zarr.Group, name: str, dtype: str, shape: tuple[int, ...], layout: Layout, codec: Any
+) -> Any:
+    return group.create_array(
+        name,
+        shape=shape,
+        dtype=dtype,
+        chunks=layout.chunk,
+        # One chunk per shard would be an index for nothing.
+        shards=layout.shard if layout.shard != layout.chunk else None,
+        compressors=codec,
+        fill_value=0,
+    )
+
+
+def clean(store: Path, keys: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Makes the store ready: what is unfinished, stale or no longer wanted is removed.
+
+    Args:
+        keys: wanted image id -> the key that its group must have to stay.
+
+    Returns:
+        The images that are there and stay as they are, each with its attributes.
+    """
+    store.mkdir(parents=True, exist_ok=True)
+    # A group of its own, so that viewers can open the store as a whole.
+    zarr.open_group(store, mode="a", zarr_format=3)
+    kept: dict[str, dict[str, Any]] = {}
+    for path in sorted(store.iterdir()):
+        if path.name.startswith("."):
+            remove(path)
+        elif path.is_dir():
+            attrs = _attrs(path) if path.name in keys else {}
+            if path.name in keys and attrs.get("key") == keys[path.name]:
+                kept[path.name] = attrs
+            else:
+                remove(path)
+    return kept
+
+
+def _attrs(path: Path) -> dict[str, Any]:
+    """The attributes of an image's group, empty if it cannot be read."""
+    try:
+        return dict(zarr.open_group(path, mode="r").attrs)
+    except (OSError, ValueError, KeyError) as error:
+        log.warning("%s: not a usable image (%s), made anew", path, error)
+        return {}
+
+
+def update_attrs(store: Path, image: str, attrs: Mapping[str, Any]) -> None:
+    """Changes attributes of an image that is there; its arrays stay as they are."""
+    zarr.open_group(store / image, mode="r+").attrs.update(dict(attrs))
+
+
+def free_bytes(path: Path) -> int:
+    """Free space on the disk where ``path`` is or will be."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+class Prepared:
+    """Read side of a prepared store; arrays are opened lazily, nothing is loaded.
+
+    Raises:
+        UserError: there is no store (or, from the methods, no such image) at ``path``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not (path / "zarr.json").is_file():
+            raise UserError(f"{path}: there is no prepared store here; run the prepare stage")
+
+    def ids(self) -> list[str]:
+        """Sorted ids of the images that are there."""
+        names = (p.parent.name for p in self.path.glob("*/zarr.json"))
+        return sorted(name for name in names if not name.startswith("."))
+
+    def image(self, image: str) -> zarr.Array[Any]:
+        """The normalised image, float32 [C, (Z,) Y, X]."""
+        array = self._array(image, "image")
+        if array is None:
+            raise UserError(f"{self.path / image}: has no image array; run the prepare stage")
+        return array
+
+    def classes(self, image: str) -> zarr.Array[Any] | None:
+        """Class indices uint8 [(Z,) Y, X], 255 = ignore; None without a label."""
+        return self._array(image, "classes")
+
+    def instances(self, image: str) -> zarr.Array[Any] | None:
+        """Instance ids uint32 [(Z,) Y, X], 0 = background; None unless the task has them."""
+        return self._array(image, "instances")
+
+    def attrs(self, image: str) -> dict[str, Any]:
+        """key, axes, pixel_size_um, statistics, channels, group, display."""
+        return dict(self._group(image).attrs)
+
+    def _group(self, image: str) -> zarr.Group:
+        if image.startswith(".") or not (self.path / image / "zarr.json").is_file():
+            raise UserError(
+                f"{self.path}: has no image {image!r} among its {len(self.ids())}; run the "
+                "prepare stage"
+            )
+        return zarr.open_group(self.path / image, mode="r")
+
+    def _array(self, image: str, name: str) -> zarr.Array[Any] | None:
+        group = self._group(image)
+        array = group.get(name)
+        return array if isinstance(array, zarr.Array) else None

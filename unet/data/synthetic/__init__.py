@@ -1,0 +1,105 @@
+"""Small generated datasets, for the demonstration run and the tests: plausible, exactly labelled.
+
+Labels come from the geometry, images from the labels through a model of optics and camera, so no
+label depends on noise. A new kind is one function and one line in `KINDS`.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from unet.data.synthetic.membranes import membranes
+from unet.data.synthetic.nuclei import nuclei
+from unet.data.synthetic.phase import phase
+from unet.errors import UserError
+
+Array = NDArray[Any]
+
+KINDS: dict[str, Callable[[np.random.Generator, tuple[int, int]], tuple[Array, Array]]] = {
+    "membranes": membranes,  # uint8 image; uint8 class map, 255 = inside a cell, 0 = membrane
+    "nuclei": nuclei,  # uint16 image; uint16 instance ids, 0 = background
+    "phase": phase,  # uint16 image; uint16 instance ids, 0 = background
+}
+MIN_SIDE = 32  # pixels: below this hardly one cell fits
+
+
+def generate(kind: str, seed: int, index: int, size: tuple[int, int]) -> tuple[Array, Array]:
+    """Image [Y, X] and label [Y, X] number `index` of a dataset; `size` is (Y, X) in pixels.
+
+    Each image has its own random stream, seeded by (seed, index): it does not depend on how many
+    images are generated nor in which order. Raises UserError for an unknown kind or a side below
+    32 pixels.
+    """
+    if kind not in KINDS:
+        raise UserError(
+            f"kind: '{kind}' is not a generated dataset; write one of {', '.join(KINDS)}"
+        )
+    if min(size) < MIN_SIDE:
+        raise UserError(
+            f"size: {size[0]} x {size[1]} pixels is too small; write at least {MIN_SIDE} each"
+        )
+    return KINDS[kind](np.random.default_rng([seed, index]), size)
+
+
+def write_dataset(
+    folder: Path, kind: str, seed: int, count: int, size: tuple[int, int], pixel_size_um: float
+) -> list[str]:
+    """Write `count` pairs as OME-TIFF and return their stems (`<kind>_000`, ...).
+
+    Files: `<folder>/images/<stem>.tif` and `<folder>/labels/<stem>.tif`, axes YX, zlib, pixel size
+    in micrometres. Each file appears whole, by rename; two runs write the same bytes. Raises
+    UserError as `generate` does, and for a pixel size or count that is not positive.
+    """
+    if count < 1:
+        raise UserError(f"count: {count} images asked for; write 1 or more")
+    if not pixel_size_um > 0:
+        raise UserError(
+            f"pixel_size_um: {pixel_size_um} found; write a size in micrometres above 0"
+        )
+    stems = [f"{kind}_{index:03d}" for index in range(count)]
+    for index, stem in enumerate(stems):
+        pair = generate(kind, seed, index, size)
+        for part, pixels in zip(("images", "labels"), pair, strict=True):
+            path = folder / part / f"{stem}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_tiff(
+                path, pixels, pixel_size_um, f"{kind}/{seed}/{index}/{size[0]}x{size[1]}/{part}"
+            )
+    return stems
+
+
+def _write_tiff(path: Path, pixels: Array, pixel_size_um: float, identity: str) -> None:
+    """One OME-TIFF [Y, X], atomically; its UUID is derived from `identity`."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    metadata = {
+        "axes": "YX",
+        "PhysicalSizeX": pixel_size_um,
+        "PhysicalSizeXUnit": "µm",
+        "PhysicalSizeY": pixel_size_um,
+        "PhysicalSizeYUnit": "µm",
+        # Otherwise a random one would make every run's bytes differ.
+        "UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, f"synthetic/{identity}")),
+    }
+    per_centimetre = 1e4 / pixel_size_um
+    try:
+        tifffile.imwrite(
+            partial,
+            pixels,
+            ome=True,
+            photometric="minisblack",
+            compression="zlib",
+            resolution=(per_centimetre, per_centimetre),
+            resolutionunit="CENTIMETER",
+            metadata=metadata,
+        )
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,194 @@
+"""Where windows lie and which part of each is kept: pure geometry, apart from arrays and models.
+
+A *window* is what the network sees, its *core* the part of its output that is kept. Windows start
+on the network's pooling grid and leave the halo around the core (except at the image border, where
+they shift inwards), so that the cores put together are the network applied to the whole image.
+
+Padded networks: the image is mirrored at its far end up to the next multiple of the grid.
+Unpadded networks: the image is mirrored by the margin on every side, and up to the next accepted
+size at the far end; the output of a window is its core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from unet.models.geometry import Footprint
+
+Slices = tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class Span:
+    """One window along one axis, in image pixels (``start`` may lie outside the image).
+
+    Attributes:
+        start, stop: what the network sees; pixels outside the image are mirrored.
+        core_start, core_stop: what is kept, within the image.
+        offset: position of ``core_start`` in the network's output for this window.
+    """
+
+    start: int
+    stop: int
+    core_start: int
+    core_stop: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One window over all spatial axes, in their order ((Z) Y X)."""
+
+    index: int
+    spans: tuple[Span, ...]
+
+    @property
+    def window(self) -> tuple[tuple[int, int], ...]:
+        return tuple((s.start, s.stop) for s in self.spans)
+
+    @property
+    def core(self) -> Slices:
+        """The kept part, as slices of the image."""
+        return tuple(slice(s.core_start, s.core_stop) for s in self.spans)
+
+    @property
+    def inner(self) -> Slices:
+        """The kept part, as slices of the network's output for this window."""
+        return tuple(slice(s.offset, s.offset + s.core_stop - s.core_start) for s in self.spans)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All tiles of one image; their cores cover it once, without gap or overlap.
+
+    Attributes:
+        shape: the image's spatial shape ((Z,) Y, X) in pixels.
+        padded: the shape that the network sees as a whole (mirrored parts included).
+        window: the windows' shape, the same for all tiles.
+        core: the largest core's shape.
+    """
+
+    shape: tuple[int, ...]
+    padded: tuple[int, ...]
+    window: tuple[int, ...]
+    core: tuple[int, ...]
+    tiles: tuple[Tile, ...]
+
+    @property
+    def overhead(self) -> float:
+        """Pixels computed over pixels of the image (1 = none computed twice)."""
+        computed = float(np.prod(self.window)) * len(self.tiles)
+        return computed / float(np.prod(self.shape))
+
+
+def padded_size(size: int, fp: Footprint) -> tuple[int, int]:
+    """(before, after): mirrored pixels on each side, for the network applied to ``size`` pixels."""
+    total = fp.fit(size + 2 * fp.margin)
+    return fp.margin, total - size - fp.margin
+
+
+def _padded_spans(size: int, tile: int, fp: Footprint) -> list[Span]:
+    """Windows of a padded network: equal, on the grid, shifted inwards at the border."""
+    total = fp.fit(size)
+    halo, grid = fp.halo, fp.grid
+    tile = max(tile // grid * grid, 2 * halo + grid)
+    if tile >= total:
+        return [Span(0, total, 0, size, 0)]
+    # The fewest windows of at most `tile`, then the smallest window that still does with as many.
+    count = -(-(total - 2 * halo) // (tile - 2 * halo))
+    window = -(-(total + (count - 1) * 2 * halo) // (count * grid)) * grid
+    # The set: rounding the window up to the grid can make the last window superfluous.
+    starts = sorted({min(i * (window - 2 * halo), total - window) for i in range(count)})
+    edges = [0, *(start + halo for start in starts[1:]), size]
+    return [
+        Span(start, start + window, a, b, a - start)
+        for start, a, b in zip(starts, edges[:-1], edges[1:], strict=True)
+    ]
+
+
+def _valid_spans(size: int, tile: int, fp: Footprint) -> list[Span]:
+    """Windows of an unpadded network: outputs on the grid, the last one cut at the image's end."""
+    window = fp.fit_below(tile)
+    if window - 2 * fp.margin < fp.grid:
+        window = fp.fit(fp.grid + 2 * fp.margin)
+    whole = fp.fit(size + 2 * fp.margin)
+    if window >= whole:
+        return [Span(-fp.margin, whole - fp.margin, 0, size, 0)]
+    stride = (window - 2 * fp.margin) // fp.grid * fp.grid
+    count = -(-size // stride)
+    # As many windows, but no larger than they need be.
+    stride = -(-size // (count * fp.grid)) * fp.grid
+    window = min(window, fp.fit(stride + 2 * fp.margin))
+    count = -(-size // stride)
+    return [
+        Span(
+            i * stride - fp.margin,
+            i * stride - fp.margin + window,
+            i * stride,
+            min((i + 1) * stride, size),
+            0,
+        )
+        for i in range(count)
+    ]
+
+
+def plan(shape: Sequence[int], tile: int, fp: Footprint) -> Plan:
+    """Plans the windows of an image.
+
+    Args:
+        shape: spatial shape ((Z,) Y, X) in pixels.
+        tile: the largest window along an axis, in pixels (rounded down to what the network
+            accepts, and up to the smallest window that its halo allows).
+        fp: the network's footprint.
+
+    Raises:
+        ValueError: an axis is empty.
+    """
+    if any(size < 1 for size in shape):
+        raise ValueError(f"an image of shape {tuple(shape)} has no pixels")
+    spans_of = _valid_spans if fp.margin else _padded_spans
+    axes = [spans_of(size, tile, fp) for size in shape]
+    tiles = tuple(Tile(i, spans) for i, spans in enumerate(product(*axes)))
+    return Plan(
+        shape=tuple(shape),
+        padded=tuple(size + sum(padded_size(size, fp)) for size in shape),
+        window=tuple(axis[0].stop - axis[0].start for axis in axes),
+        core=tuple(max(s.core_stop - s.core_start for s in axis) for axis in axes),
+        tiles=tiles,
+    )
+
+
+def mirror_index(start: int, stop: int, size: int) -> np.ndarray:
+    """Image positions seen from ``start`` to ``stop``, mirrored at both ends without repeating
+    the border pixel, as often as it takes (int64, each in ``[0, size)``)."""
+    if size == 1:
+        return np.zeros(stop - start, dtype=np.int64)
+    period = 2 * size - 2
+    position = np.arange(start, stop, dtype=np.int64) % period
+    return np.where(position < size, position, period - position)
+
+
+def read_window(array: object, window: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Reads one window of an array whose last axes are spatial; outside it is mirrored.
+
+    Args:
+        array: anything with ``shape`` and NumPy slicing ([C, (Z,) Y, X] or without C): a NumPy,
+            zarr or dask array. Only the part of it that the window touches is read.
+        window: (start, stop) per spatial axis; may reach beyond the array.
+    """
+    shape: tuple[int, ...] = array.shape  # type: ignore[attr-defined]
+    lead = len(shape) - len(window)
+    indices = [mirror_index(a, b, n) for (a, b), n in zip(window, shape[lead:], strict=True)]
+    lows = [int(index.min()) for index in indices]
+    region = tuple(
+        slice(low, int(index.max()) + 1) for low, index in zip(lows, indices, strict=True)
+    )
+    block = np.asarray(array[(slice(None),) * lead + region])  # type: ignore[index]
+    for axis, (low, index) in enumerate(zip(lows, indices, strict=True)):
+        if len(index) != block.shape[lead + axis] or index[0] != low or index[-1] < index[0]:
+            block = np.take(block, index - low, axis=lead + axis)
+    return block

@@ -1,0 +1,1 @@
+"""Metrics of a segmentation against its labels, and how sure their means are."""

@@ -1,0 +1,119 @@
+"""Sparse contingency tables: how many pixels carry each pair (true id, predicted id).
+
+Every metric on objects or segments is computed from such a table. It is never dense (20 000 by
+20 000 objects would need 3.2 GB) and tables of blocks add up, so an image is evaluated block by
+block without ever being held whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.uint64]
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Contingency:
+    """The pairs of ids that occur together, sorted by (truth id, predicted id), each once.
+
+    ``truth_ids`` and ``pred_ids`` are uint64 [P], ``counts`` int64 [P], all positive (pixels).
+    Id 0 is the background, or "no segment".
+    """
+
+    truth_ids: Ids
+    pred_ids: Ids
+    counts: Counts
+
+    @property
+    def total(self) -> int:
+        """Number of pixels counted."""
+        return int(self.counts.sum())
+
+    def truth_sizes(self) -> tuple[Ids, Counts]:
+        """Ids of the truth (sorted uint64 [T]) and their sizes in pixels (int64 [T])."""
+        return marginal(self.truth_ids, self.counts)
+
+    def pred_sizes(self) -> tuple[Ids, Counts]:
+        """Ids of the prediction (sorted uint64 [S]) and their sizes in pixels (int64 [S])."""
+        return marginal(self.pred_ids, self.counts)
+
+
+def contingency(
+    truth: NDArray[Any], pred: NDArray[Any], valid: NDArray[np.bool_] | None = None
+) -> Contingency:
+    """Count the pairs of ids of two label arrays of the same shape.
+
+    truth, pred: non-negative integers (any integer dtype, or bool) of any equal shape, e.g.
+    [(Z,) Y, X]. valid: bool of that shape; only pixels where it is True are counted.
+
+    Ids must mean the same in every block if tables are to be merged.
+    Raises ValueError for different shapes, a dtype that is not integer, or negative ids.
+    """
+    if truth.shape != pred.shape:
+        raise ValueError(f"truth has shape {truth.shape}, prediction {pred.shape}")
+    t, p = _flat_ids(truth, "truth"), _flat_ids(pred, "prediction")
+    if valid is not None:
+        if valid.shape != truth.shape or valid.dtype != np.bool_:
+            raise ValueError(f"valid is {valid.dtype} {valid.shape}, it must be bool {truth.shape}")
+        keep = valid.reshape(-1)
+        t, p = t[keep], p[keep]
+    if not t.size:
+        return merge([])
+    # Runs of equal pairs first: objects are wide, so there are far fewer runs than pixels to sort.
+    starts = np.flatnonzero((t[1:] != t[:-1]) | (p[1:] != p[:-1])) + 1
+    starts = np.concatenate([np.zeros(1, starts.dtype), starts])
+    lengths = np.diff(starts, append=t.size).astype(np.int64)
+    run_t, run_p = t[starts], p[starts]
+    for name, ids in (("truth", run_t), ("prediction", run_p)):
+        if ids.min() < 0:
+            raise ValueError(f"{name} holds the negative id {ids.min()}")
+    return _sum_pairs(run_t.astype(np.uint64), run_p.astype(np.uint64), lengths)
+
+
+def merge(tables: Iterable[Contingency]) -> Contingency:
+    """Sum the tables of blocks that do not overlap; of no table: the empty table."""
+    parts = list(tables)
+    return _sum_pairs(
+        np.concatenate([np.empty(0, np.uint64), *(table.truth_ids for table in parts)]),
+        np.concatenate([np.empty(0, np.uint64), *(table.pred_ids for table in parts)]),
+        np.concatenate([np.empty(0, np.int64), *(table.counts for table in parts)]),
+    )
+
+
+def marginal(ids: Ids, counts: Counts) -> tuple[Ids, Counts]:
+    """The different ids, sorted, and the sum of the counts of each."""
+    unique, inverse = np.unique(ids, return_inverse=True)
+    sizes = np.zeros(len(unique), np.int64)
+    np.add.at(sizes, inverse, counts)
+    return unique, sizes
+
+
+def _flat_ids(labels: NDArray[Any], name: str) -> NDArray[Any]:
+    if labels.dtype.kind not in "biu":
+        raise ValueError(f"{name} must hold integer ids, found {labels.dtype}")
+    flat = labels.reshape(-1)
+    return flat.view(np.uint8) if flat.dtype == np.bool_ else flat
+
+
+def _sum_pairs(truth: Ids, pred: Ids, counts: Counts) -> Contingency:
+    """Sort pairs by (truth, pred) and add up the counts of equal ones."""
+    if not counts.size:
+        return Contingency(truth, pred, counts)
+    order = _pair_order(truth, pred)
+    truth, pred, counts = truth[order], pred[order], counts[order]
+    new = np.concatenate([[True], (truth[1:] != truth[:-1]) | (pred[1:] != pred[:-1])])
+    first = np.flatnonzero(new)
+    return Contingency(truth[first], pred[first], np.add.reduceat(counts, first))
+
+
+def _pair_order(truth: Ids, pred: Ids) -> NDArray[np.intp]:
+    if max(int(truth.max()), int(pred.max())) < 2**32:
+        # One sort of a joint key, about half the time of the two that lexsort makes.
+        return np.argsort((truth << np.uint64(32)) | pred)
+    return np.lexsort((pred, truth))

@@ -1,0 +1,1 @@
+"""Writers of the formats that people open: OME-Zarr and TIFF."""

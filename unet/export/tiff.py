@@ -1,0 +1,117 @@
+"""Label masks as TIFF files that Fiji opens with their pixel size.
+
+Plain single-channel TIFF in zlib-compressed strips, with the pixel size in the resolution tags and
+its unit in an ImageJ-style description. Why this form:
+
+* ImageJ reads strips, zlib, uint8, uint16 and (shown as float) uint32 by itself; tiles it does not.
+* tifffile's ``imagej=True`` allows neither compression nor uint32: it writes hyperstacks, whose
+  planes must lie uncompressed one after the other. A single plane or a list of planes need not.
+* OME-TIFF carries the pixel size too, but then only Bio-Formats shows it, not ImageJ's own reader.
+
+Above 4 GiB it is BigTIFF, which Fiji opens by Bio-Formats, and that reads the same description.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from unet.data.tiling import Slices
+from unet.files import replacing
+
+# Strips of about 256 KiB, as tifffile does by itself; read in bands of about 64 MiB.
+_STRIP_BYTES = 1 << 18
+_BAND_BYTES = 1 << 26
+_BAND_ROWS = 512
+# Offsets are 32 bits in a classic TIFF; zlib may expand a little what does not compress.
+_CLASSIC_BYTES = 2**32 - 2**26
+
+Read = Callable[[Slices], NDArray[Any]]
+
+
+def write_mask(
+    path: Path,
+    read: Read,
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    pixel_size_um: Sequence[float] | None,
+) -> None:
+    """Writes a mask, some rows at a time; the file appears whole or not at all.
+
+    Args:
+        read: gives a region of the mask [(Z,) Y, X].
+        shape: of the mask, (Z,) Y, X; each section is a page.
+        dtype: of the file, an integer of 8, 16 or 32 bits that holds all values.
+        pixel_size_um: micrometres along the axes of ``shape``, None = unknown.
+    """
+    import tifffile
+
+    kind = np.dtype(dtype).newbyteorder("<")
+    rows = int(np.clip(_STRIP_BYTES // (shape[-1] * kind.itemsize), 1, shape[-2]))
+    big = float(np.prod(shape, dtype=float)) * kind.itemsize > _CLASSIC_BYTES
+    resolution = None
+    if pixel_size_um is not None:
+        resolution = (1 / pixel_size_um[-1], 1 / pixel_size_um[-2])
+    with (
+        replacing(path) as temporary,
+        tifffile.TiffWriter(temporary, bigtiff=big, byteorder="<") as writer,
+    ):
+        writer.write(
+            (zlib.compress(strip.tobytes(), 6) for strip in _strips(read, shape, kind, rows)),
+            shape=tuple(shape),
+            dtype=kind,
+            photometric="minisblack",
+            rowsperstrip=rows,
+            compression="zlib",
+            resolution=resolution,
+            resolutionunit="NONE",
+            description=description(shape, pixel_size_um),
+            metadata=None,
+            software=False,
+        )
+
+
+def description(shape: Sequence[int], pixel_size_um: Sequence[float] | None) -> str:
+    """The ImageJ-style description: unit, and for volumes the sections and their distance."""
+    lines = ["ImageJ=1.54f"]
+    if len(shape) == 3:
+        lines += [f"images={shape[0]}", f"slices={shape[0]}"]
+        if pixel_size_um is not None:
+            lines.append(f"spacing={pixel_size_um[0]:.9g}")
+    if pixel_size_um is not None:
+        lines.append("unit=um")
+    return "\n".join([*lines, ""])
+
+
+def smallest_dtype(low: int, high: int) -> np.dtype[Any]:
+    """The smallest integer dtype that TIFF readers know and that holds ``low`` to ``high``.
+
+    Raises:
+        ValueError: 32 bits do not suffice.
+    """
+    kinds = ("uint8", "uint16", "uint32") if low >= 0 else ("int8", "int16", "int32")
+    for kind in kinds:
+        limits = np.iinfo(kind)
+        if limits.min <= low and high <= limits.max:
+            return np.dtype(kind)
+    raise ValueError(f"values from {low} to {high} do not fit into 32 bits")
+
+
+def _strips(
+    read: Read, shape: Sequence[int], dtype: np.dtype[Any], rows: int
+) -> Iterator[NDArray[Any]]:
+    """The strips of all pages in order; bands of rows are read as a whole, as their chunks are."""
+    *sections, height, width = shape
+    most = min(_BAND_ROWS, max(1, _BAND_BYTES // (width * dtype.itemsize)))
+    band = max(1, most // rows) * rows
+    for section in np.ndindex(*sections):
+        for top in range(0, height, band):
+            where = (slice(top, min(top + band, height)), slice(0, width))
+            pixels = read((*(slice(z, z + 1) for z in section), *where))
+            pixels = np.ascontiguousarray(pixels.reshape(-1, width), dtype)
+            yield from (pixels[r : r + rows] for r in range(0, len(pixels), rows))

@@ -1,0 +1,98 @@
+"""Small files that appear whole or not at all, hashes, and the sentinel of a store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: the same text for the same content."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(value: Any) -> str:
+    """sha256 (64 hex digits) of a JSON-able value's canonical text."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 (64 hex digits) of a file, or of all files below a folder with their names."""
+    sha = hashlib.sha256()
+    if path.is_dir():
+        for child in sorted(p for p in path.rglob("*") if p.is_file()):
+            sha.update(str(child.relative_to(path)).encode() + b"\0")
+            sha.update(bytes.fromhex(file_sha256(child)))
+        return sha.hexdigest()
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path in the same folder, which takes the name ``path`` on success.
+
+    On an error the temporary file or folder is removed and ``path`` stays as it was. A folder
+    that is already there under ``path`` is replaced as a whole.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    # mkstemp makes it private to the user; results are as open as any other file.
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary.chmod(0o666 & ~umask)
+    try:
+        yield temporary
+        if temporary.is_dir():
+            remove(path)
+        elif temporary.exists():
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+        temporary.replace(path)
+    except BaseException:
+        remove(temporary)
+        raise
+
+
+def remove(path: Path) -> None:
+    """Deletes a file or a folder with all that is in it; nothing there is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes indented JSON with sorted keys, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(
+            json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n",
+            encoding="utf-8",
+        )
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_sentinel(path: Path, version: int, images: dict[str, Any], **more: Any) -> None:
+    """Writes the JSON that stands for a finished store (last, when all else is in place).
+
+    Args:
+        version: the stage's version constant.
+        images: image id -> what is worth knowing of it; must determine the store's content.
+        more: further entries that describe the store as a whole.
+    """
+    value = {"version": version, "images": images, **more}
+    write_json(path, {**value, "content": digest(value)})

@@ -1,0 +1,115 @@
+"""``model.pt``: tensors and plain values only, so that it loads with ``weights_only=True``."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unet.errors import UserError
+from unet.files import canonical, replacing
+from unet.models.presets import Architecture
+from unet.models.unet import UNet
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A trained network and all that is needed to apply it elsewhere.
+
+    Attributes:
+        architecture: the network's layers.
+        in_channels: C of the images.
+        head: names of the output's classes, in the order of its channels.
+        class_names, class_values: of the dataset it was trained on (values None for instances).
+        task: semantic or instances.
+        normalize: the method and its values, as the prepare stage had them.
+        pixel_size_um: of the training images ((Z,) Y, X), None = unknown.
+        settings: the slice of the config that the training was given.
+        versions: of the libraries and of the stages.
+        score: the validation score of these weights.
+        step: the training step that they are from.
+        weights: the network's state.
+    """
+
+    architecture: Architecture
+    in_channels: int
+    head: tuple[str, ...]
+    class_names: tuple[str, ...]
+    class_values: tuple[int, ...] | None
+    task: str
+    normalize: dict[str, Any]
+    pixel_size_um: tuple[float, ...] | None
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    score: float
+    step: int
+    weights: dict[str, Tensor]
+
+    def network(self) -> UNet:
+        """The network with its weights, in evaluation mode."""
+        network = UNet(self.in_channels, len(self.head), self.architecture)
+        network.load_state_dict(self.weights)
+        return network.eval()
+
+
+def save_tensors(path: Path, value: dict[str, Any]) -> None:
+    """Saves tensors and plain values; the file appears whole or not at all."""
+    with replacing(path) as temporary:
+        torch.save(value, temporary)
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """Loads what :func:`save_tensors` wrote; nothing in the file is ever executed.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds more than tensors and plain values.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such model file; run the train stage")
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{path}: refused, it holds more than tensors ({reason})") from None
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{path}: not a readable model file ({reason}); train it again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: not a model file of this pipeline; train it again")
+    return value
+
+
+def save_model(path: Path, model: ModelFile) -> None:
+    """Writes ``model.pt`` atomically."""
+    value = dict(vars(model))
+    value["architecture"] = model.architecture.to_json()
+    # Nested settings travel as text: plain, and the same on every version of torch.
+    value["settings"] = canonical(model.settings)
+    value["normalize"] = canonical(model.normalize)
+    save_tensors(path, {"format": FORMAT, **value})
+
+
+def load_model(path: Path) -> ModelFile:
+    """Reads ``model.pt``.
+
+    Raises:
+        UserError: see :func:`load_tensors`; also if the file is of another format.
+    """
+    import json
+
+    value = load_tensors(path)
+    if value.pop("format", None) != FORMAT:
+        raise UserError(f"{path}: not a model file of format {FORMAT}; train it again")
+    try:
+        value["architecture"] = Architecture(**value["architecture"])
+        value["settings"] = json.loads(value["settings"])
+        value["normalize"] = json.loads(value["normalize"])
+        return ModelFile(**value)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not a model file of this pipeline ({error})") from None

@@ -1,0 +1,107 @@
+"""Every path under the output folder has this one owner; nothing is created on import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where each stage writes, below ``output``.
+
+    A path whose stage runs once per dataset takes the dataset; per model and fold likewise.
+    Arguments may be Snakemake wildcard patterns such as ``"{dataset}"``.
+    """
+
+    output: Path
+
+    def _under(self, *parts: str) -> Path:
+        return self.output.joinpath(*parts)
+
+    # The run as a whole.
+    @property
+    def config(self) -> Path:
+        return self._under("config.yaml")
+
+    @property
+    def report_csv(self) -> Path:
+        return self._under("report.csv")
+
+    @property
+    def report_html(self) -> Path:
+        return self._under("report.html")
+
+    # Per dataset.
+    def raw(self, dataset: str) -> Path:
+        return self._under(dataset, "raw")
+
+    def raw_done(self, dataset: str) -> Path:
+        return self._under(dataset, "raw.json")
+
+    def manifest(self, dataset: str) -> Path:
+        return self._under(dataset, "manifest.csv")
+
+    def splits(self, dataset: str) -> Path:
+        return self._under(dataset, "splits.csv")
+
+    def inputs(self, dataset: str) -> Path:
+        """Size, time and hash of each raw file when the manifest was made (``inputs.json``)."""
+        return self._under(dataset, "inputs.json")
+
+    def prepared(self, dataset: str) -> Path:
+        return self._under(dataset, "prepared.zarr")
+
+    def prepared_done(self, dataset: str) -> Path:
+        return self._under(dataset, "prepared.json")
+
+    def dataset_report_csv(self, dataset: str) -> Path:
+        return self._under(dataset, "report.csv")
+
+    def dataset_report_html(self, dataset: str) -> Path:
+        return self._under(dataset, "report.html")
+
+    # Per dataset and model.
+    def metrics(self, dataset: str, model: str) -> Path:
+        return self._under(dataset, model, "metrics.csv")
+
+    # Per dataset, model and fold.
+    def fold(self, dataset: str, model: str, fold: int | str) -> Path:
+        return self._under(dataset, model, f"fold-{fold}")
+
+    def model(self, dataset: str, model: str, fold: int | str) -> Path:
+        return self.fold(dataset, model, fold) / "model.pt"
+
+    def history(self, dataset: str, model: str, fold: int | str) -> Path:
+        return self.fold(dataset, model, fold) / "history.csv"
+
+    def curves(self, dataset: str, model: str, fold: int | str) -> Path:
+        return self.fold(dataset, model, fold) / "curves.png"
+
+    def tiles(self, dataset: str, model: str, fold: int | str) -> Path:
+        return self.fold(dataset, model, fold) / "tiles.zarr"
+
+    def tiles_done(self, dataset: str, model: str, fold: int | str) -> Path:
+        return self.fold(dataset, model, fold) / "tiles.json"
+
+    def segmentation(self, dataset: str, model: str, fold: int | str) -> Path:
+        return self.fold(dataset, model, fold) / "segmentation.zarr"
+
+    def segmentation_done(self, dataset: str, model: str, fold: int | str) -> Path:
+        return self.fold(dataset, model, fold) / "segmentation.json"
+
+    def masks(self, dataset: str, model: str, fold: int | str) -> Path:
+        return self.fold(dataset, model, fold) / "masks"
+
+    def objects(self, dataset: str, model: str, fold: int | str) -> Path:
+        return self.fold(dataset, model, fold) / "objects.csv"
+
+    # Beside the outputs: never declared to Snakemake, so that it neither deletes nor tracks them.
+    def checkpoints(self, dataset: str, model: str, fold: int | str) -> Path:
+        return self._under("checkpoints", dataset, model, f"fold-{fold}")
+
+    def log(self, rule: str, *wildcards: str) -> Path:
+        return self._under("logs", rule, ".".join(wildcards or ("all",)) + ".log")
+
+    def benchmark(self, rule: str, *wildcards: str) -> Path:
+        return self._under("benchmarks", rule, ".".join(wildcards or ("all",)) + ".tsv")

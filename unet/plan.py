@@ -1,0 +1,121 @@
+"""What the workflow asks for: sources, fingerprints and targets of a run. Torch- and dask-free.
+
+The Snakefile's logic lives here, where it can be tested.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from unet import slices
+from unet.config import Config
+from unet.errors import UserError
+from unet.files import canonical, read_json
+from unet.paths import Paths
+
+
+@dataclass(frozen=True)
+class RawSource:
+    """Where a dataset's raw files are; passed to the manifest stage, never tracked."""
+
+    root: Path
+    images: str
+    labels: str | None
+
+
+class Run:
+    """A validated config with its paths.
+
+    Args:
+        config: the run's config.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.paths = Paths(Path(config.output))
+        self._fingerprints: dict[str, str] = {}
+
+    @cached_property
+    def pairs(self) -> list[tuple[str, str]]:
+        """All (dataset, model), sorted."""
+        return [(d, m) for d in sorted(self.config.datasets) for m in self.config.models_for(d)]
+
+    def folds(self, dataset: str) -> tuple[int, ...]:
+        return self.config.datasets[dataset].split.to_run
+
+    def is_synthetic(self, dataset: str) -> bool:
+        return self.config.datasets[dataset].synthetic is not None
+
+    def source(self, dataset: str) -> RawSource:
+        """Where the raw files are: below ``data_root``, or where they are generated."""
+        data = self.config.datasets[dataset]
+        if data.synthetic is not None:
+            return RawSource(self.paths.raw(dataset), "images", "labels")
+        root = Path(os.path.expandvars(self.config.data_root)).expanduser()
+        return RawSource(root, data.images or "", data.labels)
+
+    def fingerprint(self, dataset: str) -> str:
+        """What stands for the raw files' content (names, sizes, times; hashes where touched).
+
+        Raises:
+            UserError: a folder is missing or a glob matches nothing.
+        """
+        from unet.data.fingerprint import fingerprint
+        from unet.data.layouts import Source, list_files
+
+        if self.is_synthetic(dataset):
+            return ""  # the synthesize stage's sentinel stands for them
+        if dataset not in self._fingerprints:
+            data = self.config.datasets[dataset]
+            raw = self.source(dataset)
+            try:
+                files = list_files(Source(raw.root, raw.images, raw.labels, data.layout, True))
+            except UserError as error:
+                raise UserError(f"config: datasets.{dataset}: {error}") from None
+            stored: Mapping[str, Any] | None = None
+            if self.paths.inputs(dataset).is_file():
+                stored = read_json(self.paths.inputs(dataset))
+            seen = self.paths.inputs(dataset).with_name(".inputs-seen.json")
+            self._fingerprints[dataset] = fingerprint(files, raw.root, stored, seen)
+        return self._fingerprints[dataset]
+
+    def check_sources(self) -> None:
+        """Looks for every dataset's raw files, so that a wrong path shows before any job runs.
+
+        Raises:
+            UserError: one line per dataset whose files are not there.
+        """
+        lines = []
+        for dataset in sorted(self.config.datasets):
+            try:
+                self.fingerprint(dataset)
+            except UserError as error:
+                lines.append(str(error))
+        if lines:
+            raise UserError("\n".join(lines))
+
+    def settings(self, stage: str, dataset: str, model: str | None = None) -> str:
+        """A stage's slice of the config as canonical JSON (see :mod:`unet.slices`)."""
+        if stage == "manifest":
+            return canonical(slices.manifest(self.config, dataset, self.fingerprint(dataset)))
+        arguments = (dataset,) if model is None else (dataset, model)
+        return canonical(getattr(slices, stage)(self.config, *arguments))
+
+    def settings_all(self) -> str:
+        """The slice of the report over all datasets."""
+        return canonical(slices.report_all(self.config))
+
+    def write_config(self) -> None:
+        """Writes ``results/config.yaml``: the merged and validated config of the run."""
+        import yaml
+
+        from unet.files import replacing
+
+        with replacing(self.paths.config) as temporary:
+            text = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
+            temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,162 @@
+"""The stitch stage: tiles of probabilities become segmentations, masks and a table of objects."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import zarr
+
+from unet.errors import UserError
+from unet.export import objects
+from unet.files import remove, replacing, write_sentinel
+from unet.prediction.blocks import grid_of, ordered
+from unet.prediction.stitch_image import Job, Stitched, StitchSettings, stitch_image
+from unet.prediction.threshold import choose_threshold
+
+if TYPE_CHECKING:
+    from unet.data.store import Prepared
+    from unet.prediction.tiles import Tiles
+
+log = logging.getLogger(__name__)
+
+BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the stage writes: store, its sentinel, folder of TIFF masks, table of objects."""
+
+    segmentation: Path
+    done: Path
+    masks: Path
+    objects: Path
+
+
+def stitch_dataset(
+    tiles: Tiles,
+    prepared: Prepared,
+    outputs: Outputs,
+    settings: StitchSettings,
+    threads: int = 1,
+    block: int = BLOCK,
+) -> dict[str, Any]:
+    """Stitches all predicted images, validation and test, of one fold.
+
+    Args:
+        block: side of the blocks that images are worked through in (memory grows with it; the
+            result does not depend on it).
+
+    Returns:
+        Image id -> what the sentinel says of it: shape, part, objects (classes present, for task
+        semantic) and a hash of the arrays' content.
+
+    Raises:
+        UserError: the tiles are not of this head or of these images.
+    """
+    for path in (outputs.done, outputs.segmentation):
+        remove(path)
+    for path in (outputs.masks, outputs.objects):
+        # Left by a run that was killed.
+        for stale in path.parent.glob(f".{path.name}.*.tmp"):
+            remove(stale)
+    zarr.create_group(str(outputs.segmentation))
+    ids = tiles.ids()
+    for image in ids:
+        _check(tiles, prepared, image, settings)
+    threshold = _threshold(tiles, prepared, outputs, settings, threads, block)
+    entries = {}
+    with replacing(outputs.masks) as masks, replacing(outputs.objects) as table:
+        masks.unlink()
+        masks.mkdir()
+        job = Job(tiles, prepared, outputs.segmentation, masks, settings, threshold, block, threads)
+        channels = prepared.image(ids[0]).shape[0] if ids else 0
+        dims = len(tiles.attrs(ids[0])["shape"]) if ids else 2
+        with table.open("w", newline="", encoding="utf-8") as handle:
+            writer = csv.writer(handle, lineterminator="\n")
+            writer.writerow(objects.columns(dims, channels))
+            for done in _stitch_all(job, ids):
+                writer.writerows(_rows(done, settings))
+                entries[done.image] = done.entry
+    write_sentinel(
+        outputs.done,
+        settings.version,
+        entries,
+        threshold=threshold,
+        head=list(settings.head),
+        class_names=list(settings.class_names),
+    )
+    log.info("stitched %d images at threshold %.2f", len(ids), threshold)
+    return entries
+
+
+def _check(tiles: Tiles, prepared: Prepared, image: str, settings: StitchSettings) -> None:
+    attrs = tiles.attrs(image)
+    if tuple(attrs["head"]) != settings.head:
+        raise UserError(
+            f"tiles of image {image}: predicted for the classes {', '.join(attrs['head'])}, but "
+            f"now they are {', '.join(settings.head)}; run the predict stage again"
+        )
+    shape = prepared.image(image).shape[1:]
+    if tuple(attrs["shape"]) != shape:
+        raise UserError(
+            f"tiles of image {image}: predicted for the shape {tuple(attrs['shape'])}, but the "
+            f"prepared image has {shape}; run the predict stage again"
+        )
+
+
+def _threshold(
+    tiles: Tiles,
+    prepared: Prepared,
+    outputs: Outputs,
+    settings: StitchSettings,
+    threads: int,
+    block: int,
+) -> float:
+    given = settings.section.threshold
+    if given != "auto":
+        return given
+    return choose_threshold(
+        tiles,
+        prepared,
+        outputs.segmentation,
+        settings.section,
+        settings.task,
+        settings.head,
+        threads,
+        block,
+    )
+
+
+def _stitch_all(job: Job, ids: list[str]) -> Iterator[Stitched]:
+    """All images in order: small ones side by side, large ones each with all threads."""
+
+    def small(image: str) -> bool:
+        return len(grid_of(job.tiles.attrs(image)["shape"], job.block)) == 1
+
+    def one_after_other() -> Iterator[Stitched]:
+        for is_small, group in groupby(ids, key=small):
+            across, each = (job.threads, 1) if is_small else (1, job.threads)
+            yield from ordered(partial(stitch_image, replace(job, threads=each)), group, across)
+
+    return ordered(lambda done: done, one_after_other(), 1, what="stitched images", total=len(ids))
+
+
+def _rows(done: Stitched, settings: StitchSettings) -> Iterable[list[str]]:
+    names: Iterable[tuple[int, int, str]]
+    if settings.task == "instances":
+        kind = settings.class_names[1]
+        names = ((label, label, kind) for label in done.sums.labels.tolist())
+    else:
+        values = settings.mask_values.tolist()
+        names = (
+            (i + 1, value, name)
+            for i, (value, name) in enumerate(zip(values, settings.class_names, strict=True))
+        )
+    return objects.rows(done.image, done.sums, names, done.pixel_size_um)

@@ -1,0 +1,248 @@
+"""Reads what the stages left behind, as plain values that the report's pages show."""
+
+from __future__ import annotations
+
+import logging
+import math
+import platform
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unet import __version__
+from unet.data.records import ImageRecord, SplitRecord
+from unet.errors import UserError
+from unet.files import read_json
+from unet.paths import Paths
+from unet.report.figures import HistoryRow, best_epoch, read_history
+from unet.report.overlays import View
+from unet.report.tables import NAN, MetricRow, Score, better
+
+log = logging.getLogger(__name__)
+
+LIBRARIES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "scikit-image",
+    "connected-components-3d",
+    "zarr",
+    "dask",
+    "tifffile",
+    "pydantic",
+    "snakemake",
+)
+# No side of an array read for an overlay is longer.
+LIMIT = 1500
+
+
+@dataclass(frozen=True)
+class Training:
+    """One trained network: how long it learned, its best validation score, its threshold."""
+
+    model: str
+    fold: int
+    epochs: int
+    best_epoch: float
+    best_score: float
+    images_per_s: float
+    data_share: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A test image that is shown, and why."""
+
+    rank: str
+    image: str
+    fold: int
+    score: float
+
+
+def versions() -> dict[str, str]:
+    """Name -> version of the pipeline, Python and the libraries that results depend on."""
+    found = {"unet-pipeline": __version__, "python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def config_text(paths: Paths) -> str:
+    """The run's merged config as it was written, "" if there is none."""
+    return paths.config.read_text(encoding="utf-8") if paths.config.exists() else ""
+
+
+def folds_there(paths: Paths, dataset: str, model: str) -> list[int]:
+    """The folds of which the output folder has results."""
+    found = paths.fold(dataset, model, 0).parent.glob("fold-*")
+    numbers = (path.name.removeprefix("fold-") for path in found)
+    return sorted(int(number) for number in numbers if number.isdigit())
+
+
+def split_counts(
+    splits: Iterable[SplitRecord], folds: Sequence[int]
+) -> dict[int, dict[str, list[str]]]:
+    """Fold -> part -> sorted image ids."""
+    table: dict[int, dict[str, list[str]]] = {
+        fold: {"train": [], "val": [], "test": []} for fold in folds
+    }
+    for row in sorted(splits, key=lambda row: row.image):
+        if row.fold in table:
+            table[row.fold][row.part].append(row.image)
+    return table
+
+
+def facts(records: Sequence[ImageRecord]) -> list[tuple[str, str]]:
+    """What kind of images a dataset has: (name, value) pairs for people."""
+    good = [record for record in records if record.status == "ok"]
+    rows = [("Images", f"{len(good)} ({len(records) - len(good)} quarantined)")]
+    if not good:
+        return rows
+    rows.append(("With labels", str(sum(bool(record.label) for record in good))))
+    rows.append(("Size", _counted(f"{r.axes} {'×'.join(map(str, r.shape))}" for r in good)))
+    rows.append(("Pixel type", _counted(record.dtype for record in good)))
+    sizes = (
+        " × ".join(f"{v:.4g}" for v in r.pixel_size_um) + " µm" if r.pixel_size_um else "unknown"
+        for r in good
+    )
+    rows.append(("Pixel size", _counted(sizes)))
+    names = {name for record in good for name in record.channels if name}
+    if names:
+        rows.append(("Channels", ", ".join(sorted(names))))
+    groups = {record.group for record in good if record.group}
+    if groups:
+        rows.append(("Groups", str(len(groups))))
+    return rows
+
+
+def objects_fact(records: Sequence[ImageRecord]) -> tuple[str, str] | None:
+    """How many labelled objects an instance dataset has, None where it is not known."""
+    counts = [r.objects for r in records if r.status == "ok" and r.objects is not None]
+    if not counts:
+        return None
+    return "Objects", f"{sum(counts)} (median {median(counts):g} per image)"
+
+
+def _counted(values: Iterable[str], most: int = 3) -> str:
+    counts = Counter(values)
+    if len(counts) == 1:
+        return next(iter(counts))
+    shown = [f"{value} ({n}×)" for value, n in counts.most_common(most)]
+    return ", ".join(shown) + (f", {len(counts) - most} more" if len(counts) > most else "")
+
+
+def histories(
+    paths: Paths, dataset: str, model: str, folds: Sequence[int]
+) -> dict[int, list[dict[str, float]]]:
+    """Fold -> rows of its training history; folds without one are left out."""
+    found = {fold: read_history(paths.history(dataset, model, fold)) for fold in folds}
+    return {fold: rows for fold, rows in found.items() if rows}
+
+
+def training(
+    paths: Paths, dataset: str, model: str, fold: int, rows: Sequence[HistoryRow]
+) -> Training:
+    best = best_epoch(rows) or {}
+    sentinel = paths.segmentation_done(dataset, model, fold)
+    threshold = read_json(sentinel).get("threshold") if sentinel.exists() else None
+    return Training(
+        model,
+        fold,
+        len(rows),
+        best.get("epoch", NAN),
+        best.get("val_score", NAN),
+        _mean(rows, "images_per_s"),
+        _mean(rows, "data_share"),
+        NAN if threshold is None else float(threshold),
+    )
+
+
+def _mean(rows: Sequence[HistoryRow], key: str) -> float:
+    values = [row[key] for row in rows if not math.isnan(row.get(key, NAN))]
+    return sum(values) / len(values) if values else NAN
+
+
+def picks(metrics: Iterable[MetricRow], model: str, score: Score, number: int) -> list[Pick]:
+    """``number`` test images of a model, from the best to the worst by the score.
+
+    Three are the best, the median and the worst; one is the median. Images whose score is not
+    defined are left out; equal scores are ordered by id.
+    """
+    wanted = (model, score.class_, score.metric)
+    rows = [r for r in metrics if (r.model, r.class_, r.metric) == wanted and r.value == r.value]
+    rows.sort(key=lambda row: (-better(score.metric) * row.value, row.image, row.fold))
+    if not rows or number < 1:
+        return []
+    last = len(rows) - 1
+    steps = [k / (number - 1) for k in range(number)] if number > 1 else [0.5]
+    ranks = sorted({round(step * last) for step in steps})
+    return [
+        Pick(_rank(rank, last), rows[rank].image, rows[rank].fold, rows[rank].value)
+        for rank in ranks
+    ]
+
+
+def _rank(rank: int, last: int) -> str:
+    if last == 0:
+        return "only image"
+    named = {round(last / 2): "median", 0: "best", last: "worst"}
+    return named.get(rank, f"rank {rank + 1} of {last + 1}")
+
+
+Window = tuple[int, int, int]
+
+
+def view(
+    paths: Paths, dataset: str, model: str, task: str, pick: Pick, window: Window | None = None
+) -> View | None:
+    """What an overlay shows of an image; None (and a warning) if a store lacks it.
+
+    The whole image, every n-th pixel so that no side is longer than ``LIMIT``; or the ``window``
+    (y, x, size) pixel by pixel. Of a volume the middle slice.
+    """
+    from unet.data.store import Prepared
+    from unet.prediction.segmentation import Segmentation
+
+    try:
+        prepared = Prepared(paths.prepared(dataset))
+        segmentation = Segmentation(paths.segmentation(dataset, model, pick.fold))
+        image = prepared.image(pick.image)
+        classes = prepared.classes(pick.image)
+        if task == "instances":
+            truth, pred = prepared.instances(pick.image), segmentation.instances(pick.image)
+        else:
+            truth, pred = classes, segmentation.classes(pick.image)
+    except (UserError, FileNotFoundError) as error:
+        log.warning("no overlay of %s by %s: %s", pick.image, model, error)
+        return None
+    if truth is None or pred is None or classes is None:
+        log.warning("no overlay of %s by %s: no labels", pick.image, model)
+        return None
+    stride = -(-max(image.shape[-2:]) // LIMIT)
+    where = (slice(None, None, stride), slice(None, None, stride))
+    if window is not None:
+        y, x, size = window
+        stride, where = 1, (slice(y, y + size), slice(x, x + size))
+    return View(
+        _plane(image, (slice(0, 3),), where),
+        _plane(truth, (), where),
+        _plane(pred, (), where),
+        _plane(classes, (), where) == 255,
+        stride,
+    )
+
+
+def _plane(array: Any, lead: tuple[slice, ...], where: tuple[slice, slice]) -> NDArray[Any]:
+    """[.., Y, X] of a stored array [.., (Z,) Y, X], the middle of Z where there is one."""
+    middle = tuple(size // 2 for size in array.shape[len(lead) : -2])
+    return np.asarray(array[(*lead, *middle, *where)])

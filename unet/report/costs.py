@@ -1,0 +1,100 @@
+"""What the stages cost, from the records that Snakemake's ``benchmark:`` leaves."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unet.paths import Paths
+
+NAN = float("nan")
+# Stage -> what a job of it is for, beside the dataset. The report itself is left out: it cannot
+# know its own cost, and would never be the same twice.
+STAGES: dict[str, tuple[str, ...]] = {
+    "synthesize": (),
+    "download": (),
+    "manifest": (),
+    "prepare": (),
+    "train": ("model", "fold"),
+    "predict": ("model", "fold"),
+    "stitch": ("model", "fold"),
+    "evaluate": ("model",),
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the jobs of a stage took: seconds (wall, CPU) summed, peak memory (MiB) the largest."""
+
+    stage: str
+    model: str
+    jobs: int
+    seconds: float
+    cpu_seconds: float
+    memory_mb: float
+
+
+def stage_costs(
+    paths: Paths, dataset: str, models: Sequence[str], folds: Sequence[int]
+) -> list[Cost]:
+    """A row per stage, and per model where a stage has one; without a record there is none."""
+    rows = []
+    for stage, wildcards in STAGES.items():
+        for model in models if "model" in wildcards else [""]:
+            names = [(dataset, *([model] if model else []))]
+            if "fold" in wildcards:
+                names = [(*names[0], str(fold)) for fold in folds]
+            jobs = [read_benchmark(paths.benchmark(stage, *name)) for name in names]
+            found = [job for job in jobs if job is not None]
+            if found:
+                seconds, cpu, memory = zip(*found, strict=True)
+                rows.append(
+                    Cost(stage, model, len(found), _sum(seconds), _sum(cpu), _largest(memory))
+                )
+    return rows
+
+
+def total_cost(rows: Iterable[Cost]) -> Cost:
+    """All rows in one: jobs, wall and CPU seconds summed, the largest peak memory."""
+    rows = list(rows)
+    return Cost(
+        "total",
+        "",
+        sum(row.jobs for row in rows),
+        _sum(row.seconds for row in rows),
+        _sum(row.cpu_seconds for row in rows),
+        _largest(row.memory_mb for row in rows),
+    )
+
+
+def read_benchmark(path: Path) -> tuple[float, float, float] | None:
+    """Seconds, CPU seconds and peak MiB of a job from Snakemake's TSV; None if there is none.
+
+    Snakemake writes "-" or "NA" for what it could not measure (a job of some milliseconds): NaN.
+    """
+    if not path.exists():
+        return None
+    with path.open(newline="", encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle, delimiter="\t"))
+    if not rows:
+        return None
+    return _number(rows[-1], "s"), _number(rows[-1], "cpu_time"), _number(rows[-1], "max_rss")
+
+
+def _number(row: dict[str, str], key: str) -> float:
+    try:
+        return float(row.get(key) or NAN)
+    except ValueError:
+        return NAN
+
+
+def _sum(values: Iterable[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) if known else NAN
+
+
+def _largest(values: Iterable[float]) -> float:
+    return max((value for value in values if not math.isnan(value)), default=NAN)

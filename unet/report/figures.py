@@ -1,0 +1,189 @@
+"""The report's plots (matplotlib, Agg backend, no global state) and their encoding for HTML."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unet.files import replacing
+from unet.report.tables import Cell
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Mid-tones that can be read on a light and on a dark page alike, since a plot is made once.
+LINES = ("#3b82c4", "#dd8424", "#2f9e6e", "#b562c4", "#d1495b", "#8c8c3a", "#5aa9b8", "#9a7b65")
+INK = "#7d848d"
+HistoryRow = Mapping[str, float]
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """Rows of ``history.csv`` as numbers, NaN where nothing was measured; [] without the file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as handle:
+        return [
+            {name: _float(value) for name, value in row.items() if name is not None}
+            for row in csv.DictReader(handle)
+        ]
+
+
+def _float(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return float("nan")
+
+
+def curves(history_rows: Sequence[HistoryRow]) -> Figure:
+    """Loss (training and validation) and validation score of one training, over the epochs."""
+    return fold_curves({"": history_rows})
+
+
+def fold_curves(histories: Mapping[str, Sequence[HistoryRow]]) -> Figure:
+    """The same for several trainings, name -> rows: a colour each, the best epoch dotted."""
+    figure = _figure(9.0, 2.9)
+    axes = figure.subplots(1, 2)
+    for index, (name, rows) in enumerate(histories.items()):
+        colour = LINES[index % len(LINES)]
+        _line(axes[0], rows, "train_loss", colour, name, "--")
+        _line(axes[0], rows, "val_loss", colour, name, "-")
+        _line(axes[1], rows, "val_score", colour, name, "-")
+        best = best_epoch(rows)
+        if best is not None:
+            axes[1].plot([best["epoch"]], [best["val_score"]], "o", color=colour, markersize=5)
+    losses = [
+        value
+        for rows in histories.values()
+        for row in rows
+        for value in (row.get("train_loss", math.nan), row.get("val_loss", math.nan))
+        if not math.isnan(value)
+    ]
+    if losses and min(losses) > 0 and max(losses) > 20 * min(losses):
+        axes[0].set_yscale("log")
+    axes[0].plot([], [], "--", color=INK, label="training")
+    axes[0].plot([], [], "-", color=INK, label="validation")
+    for axis, title in zip(axes, ("Loss", "Validation score"), strict=True):
+        _plain(axis, title)
+        axis.set_xlabel("epoch", color=INK, fontsize=8.5)
+        axis.grid(axis="y", color=INK, alpha=0.2, linewidth=0.6)
+    _legend(axes[0])
+    if len(histories) > 1:
+        for index, name in enumerate(histories):
+            axes[1].plot([], [], color=LINES[index % len(LINES)], label=name)
+        _legend(axes[1], columns=1 if len(histories) <= 6 else 2)
+    return figure
+
+
+def best_epoch(rows: Sequence[HistoryRow]) -> HistoryRow | None:
+    """The first row with the highest validation score, None if none was measured."""
+    scored = [row for row in rows if not math.isnan(row.get("val_score", math.nan))]
+    return max(scored, key=lambda row: row["val_score"]) if scored else None
+
+
+def _line(
+    axis: Axes, rows: Sequence[HistoryRow], key: str, colour: str, name: str, style: str
+) -> None:
+    points = [(row.get("epoch", math.nan), row.get(key, math.nan)) for row in rows]
+    points = [point for point in points if not any(map(math.isnan, point))]
+    if points:
+        x, y = zip(*points, strict=True)
+        marker = "." if len(points) == 1 else ""
+        axis.plot(x, y, style, marker=marker, color=colour, linewidth=1.4 if style == "-" else 1.0)
+
+
+def strip_plot(
+    values: Mapping[str, Sequence[float]], means: Mapping[str, Cell], label: str
+) -> Figure:
+    """Score of every test image, a row of dots per model, with the mean and its interval.
+
+    Args:
+        values: model -> a score per image; NaN is left out.
+        means: model -> the cell of the table.
+        label: of the axis.
+    """
+    figure = _figure(9.0, 0.9 + 0.62 * max(1, len(values)))
+    axis = figure.subplots()
+    for index, (model, scores) in enumerate(values.items()):
+        shown = np.array([score for score in scores if not math.isnan(score)], float)
+        # Golden-ratio steps spread the dots evenly, and the same in every run.
+        spread = ((np.arange(len(shown)) * 0.6180339887) % 1 - 0.5) * 0.5
+        colour = LINES[index % len(LINES)]
+        size = 16 if len(shown) <= 300 else 5
+        axis.scatter(shown, index + spread, s=size, color=colour, alpha=0.55, linewidths=0)
+        cell = means[model]
+        if not math.isnan(cell.low) and not math.isnan(cell.high):
+            axis.plot([cell.low, cell.high], [index, index], color=INK, linewidth=2.5, zorder=4)
+        axis.plot(
+            [cell.mean], [index], "D", color=colour, markeredgecolor=INK, markersize=7, zorder=5
+        )
+    axis.set_yticks(range(len(values)), list(values))
+    axis.set_ylim(len(values) - 0.5, -0.5)
+    _plain(axis, "")
+    axis.tick_params(axis="y", length=0, labelsize=9.5)
+    axis.grid(axis="x", color=INK, alpha=0.2, linewidth=0.6)
+    axis.set_xlabel(label, color=INK, fontsize=8.5)
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _plain(axis: Axes, title: str) -> None:
+    axis.patch.set_alpha(0)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+    for spine in axis.spines.values():
+        spine.set_color(INK)
+    axis.tick_params(colors=INK, labelsize=8.5, which="both")
+    if title:
+        axis.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
+
+
+def _legend(axis: Axes, columns: int = 1) -> None:
+    axis.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=columns)
+
+
+def save_curves(history_csv: Path, png: Path) -> None:
+    """Draws the training's curves into a PNG file (white ground), atomically."""
+    data = _png(curves(read_history(history_csv)), transparent=False)
+    with replacing(png) as temporary:
+        temporary.write_bytes(data)
+
+
+def figure_uri(figure: Figure) -> str:
+    """The figure as a data URI: PNG on a transparent ground, few colours to stay small."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(_png(figure, transparent=True))) as image:
+        small = image.convert("RGBA").quantize(128, method=Image.Quantize.FASTOCTREE)
+    return image_uri(small, "PNG")
+
+
+def _png(figure: Figure, transparent: bool) -> bytes:
+    buffer = io.BytesIO()
+    # Without the name of the library's version: the same rows give the same bytes.
+    figure.savefig(buffer, format="png", transparent=transparent, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def image_uri(image: object, kind: str, **options: object) -> str:
+    """A PIL image as a data URI; kind "PNG" or "JPEG"."""
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, optimize=True, **options)  # type: ignore[attr-defined]
+    text = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f"data:image/{kind.lower()};base64,{text}"

@@ -1,0 +1,289 @@
+"""The report's pages: self-contained HTML without scripts, links or fonts from outside."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unet.config import ReportSection
+from unet.data.records import read_manifest, read_splits
+from unet.errors import UserError
+from unet.files import replacing
+from unet.paths import Paths
+from unet.report import collect, costs, figures, overlays, show, tables
+from unet.report.tables import Bootstrap, MetricRow, ReportRow, Score
+
+log = logging.getLogger(__name__)
+
+# Ids listed per part of a split, and quarantined files: the CSV files have them all.
+LISTED = 200
+# Beyond this many overlays the panels are made smaller, so that the file stays a few MB.
+MANY_OVERLAYS = 12
+DETAIL = 512
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A picked image with its panels; ``note`` says at which scale they are."""
+
+    pick: collect.Pick
+    note: str
+    panels: list[overlays.Panel]
+
+
+@dataclass(frozen=True)
+class DatasetTask:
+    """What the overall report needs to know of a dataset."""
+
+    task: str
+    models: tuple[str, ...]
+
+
+def report_dataset(
+    paths: Paths,
+    dataset: str,
+    section: ReportSection,
+    task: str,
+    models: Sequence[str],
+    folds: Sequence[int],
+    class_names: Sequence[str],
+    seed: int,
+) -> list[ReportRow]:
+    """Writes ``report.csv`` and ``report.html`` of a dataset and returns the table's rows.
+
+    Raises:
+        UserError: the metrics, splits or manifest are missing or not readable.
+    """
+    metrics = [
+        row for model in models for row in tables.read_metrics(paths.metrics(dataset, model))
+    ]
+    bootstrap = Bootstrap(section.confidence, section.bootstrap, seed)
+    rows = tables.summarise(metrics, bootstrap)
+    tables.write_report(paths.dataset_report_csv(dataset), rows)
+    columns = tables.columns_for(rows, task)
+    records = read_manifest(paths.manifest(dataset))
+    objects = collect.objects_fact(records) if task == "instances" else None
+    cost = costs.stage_costs(paths, dataset, models, folds)
+    page = (
+        _environment()
+        .get_template("dataset.html.j2")
+        .render(
+            dataset=dataset,
+            task=task,
+            models=models,
+            confidence=section.confidence,
+            grouped=len({row.group for row in metrics if row.group}) > 1,
+            facts=[*collect.facts(records), *([objects] if objects else [])],
+            classes=[(name, overlays.class_colour(k)) for k, name in enumerate(class_names)],
+            columns=columns,
+            headline=tables.comparison(rows, [(s.class_, s.metric) for s in columns], models),
+            differences=tables.differences(metrics, columns[0], models, bootstrap)
+            if columns
+            else [],
+            others=_others(rows, columns, models),
+            strip=_strip(metrics, rows, columns, models),
+            **_trainings(paths, dataset, models, folds),
+            overlays=_overlays(paths, dataset, task, models, metrics, columns, section.overlays),
+            colours={
+                "missed": overlays.MISSED,
+                "false": overlays.FALSE,
+                "swapped": overlays.SWAPPED,
+                "matched": overlays.MATCHED,
+                "ignored": overlays.IGNORED,
+            },
+            splits=collect.split_counts(read_splits(paths.splits(dataset)), folds),
+            quarantined=[record for record in records if record.status == "quarantined"],
+            listed=LISTED,
+            cost=cost,
+            total=costs.total_cost(cost),
+            versions=collect.versions(),
+            config=collect.config_text(paths),
+        )
+    )
+    _write(paths.dataset_report_html(dataset), page)
+    return rows
+
+
+def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[ReportRow]:
+    """Writes ``report.csv`` and ``report.html`` over all datasets and returns the rows.
+
+    Raises:
+        UserError: the report of a dataset is missing or not readable.
+    """
+    rows: list[ReportRow] = []
+    sections: dict[str, list[dict[str, Any]]] = {}
+    cost: list[tuple[str, costs.Cost]] = []
+    for name, entry in datasets.items():
+        own = tables.read_report(paths.dataset_report_csv(name))
+        rows += own
+        folds = sorted({k for m in entry.models for k in collect.folds_there(paths, name, m)})
+        spent = costs.stage_costs(paths, name, entry.models, folds)
+        if spent:
+            cost.append((name, costs.total_cost(spent)))
+        columns = tables.columns_for(own, entry.task)
+        cells = tables.comparison(own, [(s.class_, s.metric) for s in columns], entry.models)
+        by_label = {
+            model: {s.label: cell for s, cell in zip(columns, cells[model], strict=True)}
+            for model in entry.models
+        }
+        sections.setdefault(entry.task, []).append(
+            {"name": name, "columns": columns, "models": by_label}
+        )
+    tables.write_report(paths.report_csv, rows)
+    page = (
+        _environment()
+        .get_template("overall.html.j2")
+        .render(
+            sections={task: (_union(task, found), found) for task, found in sections.items()},
+            cost=cost,
+            total=costs.total_cost([spent for _, spent in cost]),
+            versions=collect.versions(),
+            config=collect.config_text(paths),
+        )
+    )
+    _write(paths.report_html, page)
+    return rows
+
+
+def _union(task: str, found: Sequence[Mapping[str, Any]]) -> list[Score]:
+    """The columns of all datasets of one task, each label once, in the order of the task's."""
+    columns = {score.label: score for entry in found for score in entry["columns"]}
+    return [columns[s.label] for s in tables.HEADLINE[task] if s.label in columns]
+
+
+def _write(path: Path, page: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    log.info("wrote %s (%.1f MB)", path, len(page) / 1e6)
+
+
+def _others(
+    rows: Sequence[ReportRow], columns: Sequence[Score], models: Sequence[str]
+) -> list[tuple[str, str, list[tables.Cell]]]:
+    """(class, metric, a cell per model) of each metric that the main table does not have."""
+    shown = {(score.class_, score.metric) for score in columns}
+    keys = [key for key in dict.fromkeys((r.class_, r.metric) for r in rows) if key not in shown]
+    cells = tables.comparison(rows, keys, models)
+    return [(*key, [cells[model][k] for model in models]) for k, key in enumerate(keys)]
+
+
+def _strip(
+    metrics: Sequence[MetricRow],
+    rows: Sequence[ReportRow],
+    columns: Sequence[Score],
+    models: Sequence[str],
+) -> str:
+    if not columns:
+        return ""
+    score = columns[0]
+    cells = tables.comparison(rows, [(score.class_, score.metric)], models)
+    values: dict[str, list[float]] = {model: [] for model in models}
+    for row in sorted(metrics, key=lambda row: (row.image, row.fold)):
+        if (row.class_, row.metric) == (score.class_, score.metric):
+            values[row.model].append(row.value)
+    means = {model: cells[model][0] for model in models}
+    return figures.figure_uri(figures.strip_plot(values, means, score.label))
+
+
+def _trainings(
+    paths: Paths, dataset: str, models: Sequence[str], folds: Sequence[int]
+) -> dict[str, Any]:
+    """``curves``: model -> data URI; ``trainings``: a row per model and fold."""
+    curves: dict[str, str] = {}
+    rows: list[collect.Training] = []
+    for model in models:
+        found = collect.histories(paths, dataset, model, folds)
+        rows += [collect.training(paths, dataset, model, k, r) for k, r in found.items()]
+        if found:
+            named = {f"fold {fold}": history for fold, history in found.items()}
+            curves[model] = figures.figure_uri(figures.fold_curves(named))
+    return {"curves": curves, "trainings": rows}
+
+
+def _overlays(
+    paths: Paths,
+    dataset: str,
+    task: str,
+    models: Sequence[str],
+    metrics: Sequence[MetricRow],
+    columns: Sequence[Score],
+    number: int,
+) -> dict[str, list[Overlay]]:
+    """Model -> its best, median and worst images; models without any are left out."""
+    if not columns:
+        return {}
+    side = 640 if number * len(models) <= MANY_OVERLAYS else 400
+    shown: dict[str, list[Overlay]] = {}
+    for model in models:
+        found = []
+        for pick in collect.picks(metrics, model, columns[0], number):
+            found += _overlays_of(paths, dataset, task, model, pick, side)
+        if found:
+            shown[model] = found
+    return shown
+
+
+def _overlays_of(
+    paths: Paths, dataset: str, task: str, model: str, pick: collect.Pick, side: int
+) -> list[Overlay]:
+    """The whole image and, where it is too large to see anything in, its worst part as well."""
+    whole = collect.view(paths, dataset, model, task, pick)
+    if whole is None:
+        return []
+    height, width = (size * whole.stride for size in whole.truth.shape)
+    if max(height, width) <= 2 * side:
+        return [Overlay(pick, "", overlays.panels(whole, task, side))]
+    step = whole.stride
+    y, x = overlays.worst_window(overlays.errors(whole, task), DETAIL // step)
+    window = (y * step, x * step, DETAIL)
+    detail = collect.view(paths, dataset, model, task, pick, window)
+    found = [Overlay(pick, "whole image, reduced", overlays.panels(whole, task, side))]
+    if detail is not None:
+        note = f"detail with the most errors, {DETAIL} px from y = {window[0]}, x = {window[1]}"
+        found.append(Overlay(pick, note, overlays.panels(detail, task, side)))
+    return found
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(
+        number=show.number,
+        interval=show.interval,
+        arrow=show.arrow,
+        duration=show.duration,
+        memory=show.memory,
+        percent=show.percent,
+        whole=show.whole,
+        rgb=lambda colour: "rgb({}, {}, {})".format(*colour),
+    )
+    return environment
+
+
+def dataset_tasks(value: Mapping[str, Mapping[str, Any]]) -> dict[str, DatasetTask]:
+    """The ``datasets`` entry of the settings of the overall report.
+
+    Raises:
+        UserError: an entry lacks its task or its models.
+    """
+    try:
+        return {
+            name: DatasetTask(entry["task"], tuple(entry["models"]))
+            for name, entry in value.items()
+        }
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"--settings: datasets: entry without {error}; write "
+            '{"<dataset>": {"task": "semantic", "models": ["<model>"]}}'
+        ) from None

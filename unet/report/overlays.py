@@ -1,0 +1,264 @@
+"""Panels that show one test image: the image, its truth, the prediction, and the errors.
+
+Colours are told apart by the colour-blind as well: blue = missed, orange = false.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unet.evaluation.contingency import contingency
+from unet.evaluation.instance import match
+from unet.report.figures import image_uri
+
+Rgb = tuple[int, int, int]
+Labels = NDArray[np.integer[Any]]
+
+MISSED: Rgb = (64, 156, 255)
+FALSE: Rgb = (255, 128, 32)
+SWAPPED: Rgb = (226, 90, 214)
+MATCHED: Rgb = (88, 214, 141)
+IGNORED: Rgb = (120, 120, 120)
+GROUND: Rgb = (24, 26, 30)
+# For the classes after the first: white as in any mask, then Okabe and Ito's colours.
+CLASS_COLOURS: tuple[Rgb, ...] = (
+    (232, 233, 236),
+    (86, 180, 233),
+    (230, 159, 0),
+    (0, 158, 115),
+    (204, 121, 167),
+    (240, 228, 66),
+    (213, 94, 0),
+    (0, 114, 178),
+)
+_OBJECT_COLOURS: tuple[Rgb, ...] = tuple(
+    (round(255 * r), round(255 * g), round(255 * b))
+    # Golden-ratio steps of the hue: ids that follow each other, mostly neighbours, look different.
+    for r, g, b in (
+        colorsys.hsv_to_rgb(k * 0.6180339887 % 1, (0.75, 0.55)[k % 2], (0.95, 0.8)[k // 2 % 2])
+        for k in range(48)
+    )
+)
+_BORDER = 1 + len(_OBJECT_COLOURS)
+_GREY = 254
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What is shown of one image, all on the same pixels.
+
+    Attributes:
+        image: float [C, Y, X].
+        truth, pred: class indices (task semantic) or instance ids [Y, X].
+        ignored: bool [Y, X], pixels that no metric counts.
+        stride: every how many-th pixel of the stored image this is.
+    """
+
+    image: NDArray[Any]
+    truth: Labels
+    pred: Labels
+    ignored: NDArray[np.bool_]
+    stride: int = 1
+
+
+@dataclass(frozen=True)
+class Panel:
+    title: str
+    uri: str
+
+
+def panels(view: View, task: str, side: int) -> list[Panel]:
+    """Four panels, their longer side about ``side`` pixels: image, truth, prediction, error."""
+    grey = _shown(view.image)
+    small = _resized_image(grey, view.truth.shape, side, enlarge=False)
+    draw: Callable[[View, int], tuple[list[str], NDArray[np.uint8]]] = (
+        _instance_panels if task == "instances" else _semantic_panels
+    )
+    maps, error = draw(view, side)
+    return [
+        Panel("Image", _photo(small)),
+        Panel("Truth", maps[0]),
+        Panel("Prediction", maps[1]),
+        Panel("Error", _photo(error)),
+    ]
+
+
+def errors(view: View, task: str) -> NDArray[np.bool_]:
+    """Where the prediction is wrong, bool [Y, X] (of instances: inside or outside an object)."""
+    objects = task == "instances"
+    truth, pred = (labels > 0 if objects else labels for labels in (view.truth, view.pred))
+    return np.asarray((truth != pred) & ~view.ignored)
+
+
+def worst_window(wrong: NDArray[np.bool_], size: int) -> tuple[int, int]:
+    """Corner (y, x) of the window of ``size`` pixels a side with the most wrong pixels."""
+    height, width = wrong.shape
+    size_y, size_x = min(size, height), min(size, width)
+    total = np.zeros((height + 1, width + 1), np.int64)
+    total[1:, 1:] = wrong.cumsum(axis=0, dtype=np.int64).cumsum(axis=1)
+    inside = total[size_y:, size_x:] - total[:-size_y, size_x:]
+    inside = inside - (total[size_y:, :-size_x] - total[:-size_y, :-size_x])
+    y, x = divmod(int(inside.argmax()), inside.shape[1])
+    return y, x
+
+
+def _semantic_panels(view: View, side: int) -> tuple[list[str], NDArray[np.uint8]]:
+    shape = _panel_shape(view.truth.shape, side)
+    truth, pred = _nearest(view.truth, shape), _nearest(view.pred, shape)
+    ignored = _nearest(view.ignored, shape)
+    wrong = (truth != pred) & ~ignored
+    error = _dimmed(view, side)
+    _tint(error, wrong & (truth > 0) & (pred > 0), SWAPPED)
+    _tint(error, wrong & (pred == 0), MISSED)
+    _tint(error, wrong & (truth == 0), FALSE)
+    error[ignored] = IGNORED
+    colours = {k + 1: class_colour(k + 1) for k in range(int(max(truth.max(), pred.max(), 1)))}
+    shown = [np.where(ignored, _GREY, labels).astype(np.uint8) for labels in (truth, pred)]
+    return [_palette_png(labels, colours) for labels in shown], error
+
+
+def class_colour(index: int) -> Rgb:
+    """Colour of a class index in the panels; the first class is the dark ground."""
+    return GROUND if index == 0 else CLASS_COLOURS[(index - 1) % len(CLASS_COLOURS)]
+
+
+def _instance_panels(view: View, side: int) -> tuple[list[str], NDArray[np.uint8]]:
+    truth_ids, truth = _dense(np.where(view.ignored, 0, view.truth))
+    pred_ids, pred = _dense(np.where(view.ignored, 0, view.pred))
+    pairs = match(contingency(truth, pred, ~view.ignored), 0.5)
+    # Numbers 1.. by position in the sorted ids; 0 stays the background.
+    colour_truth = np.arange(len(truth_ids) + 1)
+    colour_pred = np.arange(len(pred_ids) + 1) + len(truth_ids)
+    colour_pred[0] = 0
+    colour_pred[pairs.pred_ids.astype(int)] = colour_truth[pairs.truth_ids.astype(int)]
+    missed, extra = np.ones(len(truth_ids) + 1, bool), np.ones(len(pred_ids) + 1, bool)
+    missed[0], missed[pairs.truth_ids.astype(int)] = False, False
+    extra[0], extra[pairs.pred_ids.astype(int)] = False, False
+
+    shape = _panel_shape(view.truth.shape, side)
+    truth, pred = _nearest(truth, shape), _nearest(pred, shape)
+    ignored = _nearest(view.ignored, shape)
+    maps = []
+    for labels, colour in ((truth, colour_truth), (pred, colour_pred)):
+        index = np.where(colour == 0, 0, 1 + (colour - 1) % len(_OBJECT_COLOURS))[labels]
+        index = np.where(_contour(labels), _BORDER, index)
+        shown = np.where(ignored, _GREY, index).astype(np.uint8)
+        palette = dict(enumerate(_OBJECT_COLOURS, start=1)) | {_BORDER: GROUND}
+        maps.append(_palette_png(shown, palette))
+    error = _dimmed(view, side)
+    _tint(error, missed[truth], MISSED, 0.55)
+    _tint(error, extra[pred], FALSE, 0.55)
+    edge = _contour(pred)
+    error[edge & ~extra[pred]] = MATCHED
+    error[_contour(truth) & missed[truth]] = MISSED
+    error[edge & extra[pred]] = FALSE
+    error[ignored] = IGNORED
+    return maps, error
+
+
+def _dense(labels: Labels) -> tuple[Labels, Labels]:
+    """The ids other than 0, sorted, and the labels renumbered to positions in them from 1."""
+    ids, inverse = np.unique(labels, return_inverse=True)
+    start = 1 if not (len(ids) and ids[0] == 0) else 0
+    return ids[ids != 0], inverse.reshape(labels.shape) + start
+
+
+def _contour(labels: Labels) -> NDArray[np.bool_]:
+    """Pixels of objects beside another label or the ground, about two pixels wide."""
+    edge = np.zeros(labels.shape, bool)
+    for axis in (0, 1):
+        for step in (1, 2):
+            if labels.shape[axis] <= step:
+                continue
+            first = [slice(None)] * 2
+            last = [slice(None)] * 2
+            first[axis], last[axis] = slice(None, -step), slice(step, None)
+            differs = labels[tuple(first)] != labels[tuple(last)]
+            edge[tuple(first)] |= differs
+            edge[tuple(last)] |= differs
+    return edge & (labels > 0)
+
+
+def _shown(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """uint8 [Y, X, 3]: grey for one channel, green and magenta for two, RGB from three on."""
+    channels = [_stretched(channel) for channel in image[:3]]
+    if len(channels) == 1:
+        channels = channels * 3
+    elif len(channels) == 2:
+        channels = [channels[1], channels[0], channels[1]]
+    return np.stack(channels, axis=-1)
+
+
+def _stretched(channel: NDArray[Any]) -> NDArray[np.uint8]:
+    values = np.asarray(channel, np.float32)
+    finite = values[np.isfinite(values)]
+    low, high = np.percentile(finite, [0.5, 99.7]) if finite.size else (0.0, 0.0)
+    if high <= low:
+        return np.zeros(values.shape, np.uint8)
+    scaled = np.clip(np.nan_to_num((values - low) / (high - low)), 0, 1)
+    return np.asarray(scaled * 255, np.uint8)
+
+
+def _dimmed(view: View, side: int) -> NDArray[np.uint8]:
+    """The image in darkened grey, on which errors stand out: uint8 [Y, X, 3]."""
+    grey = _shown(view.image).mean(axis=-1, dtype=np.float32) * 0.55
+    rgb = np.repeat(grey[..., None], 3, axis=-1).astype(np.uint8)
+    return _resized_image(rgb, view.truth.shape, side, enlarge=True)
+
+
+def _tint(
+    rgb: NDArray[np.uint8], where: NDArray[np.bool_], colour: Rgb, alpha: float = 0.85
+) -> None:
+    mixed = rgb[where] * (1 - alpha) + np.array(colour) * alpha
+    rgb[where] = mixed.astype(np.uint8)
+
+
+def _panel_shape(shape: tuple[int, ...], side: int) -> tuple[int, int]:
+    """Shape [Y, X] of a panel: small images are enlarged by a whole factor, large ones shrunk."""
+    longest = max(shape)
+    factor = float(side // longest) if longest <= side else side / longest
+    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
+
+
+def _nearest(labels: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    y, x = (
+        (np.arange(new) + 0.5) * old / new for new, old in zip(shape, labels.shape, strict=True)
+    )
+    return np.asarray(labels[y.astype(int)[:, None], x.astype(int)])
+
+
+def _resized_image(
+    rgb: NDArray[np.uint8], shape: tuple[int, ...], side: int, enlarge: bool
+) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    height, width = _panel_shape(shape, side)
+    if height > shape[0] and not enlarge:
+        return rgb
+    picture = Image.fromarray(rgb).resize((width, height), Image.Resampling.LANCZOS)
+    return np.array(picture)
+
+
+def _photo(rgb: NDArray[np.uint8]) -> str:
+    from PIL import Image
+
+    # No chroma subsampling: it would wash out contours, which are a pixel or two wide.
+    return image_uri(Image.fromarray(rgb), "JPEG", quality=82, subsampling=0)
+
+
+def _palette_png(labels: NDArray[np.uint8], colours: dict[int, Rgb]) -> str:
+    from PIL import Image
+
+    table = np.zeros((256, 3), np.uint8)
+    table[0], table[_GREY] = GROUND, IGNORED
+    for index, colour in colours.items():
+        table[index] = colour
+    picture = Image.fromarray(labels)
+    picture.putpalette(table.tobytes())
+    return image_uri(picture, "PNG")

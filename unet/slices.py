@@ -1,0 +1,129 @@
+"""Each stage's own slice of the config: what Snakemake tracks, and all that the stage is told.
+
+A slice is plain JSON, holds no path of the machine and no time stamp, and has the stage's version
+in it. An edit of the config reruns exactly the jobs whose slice it changes, and what follows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unet.config import Config
+from unet.versions import STAGES
+
+Slice = dict[str, Any]
+
+
+def synthesize(config: Config, dataset: str) -> Slice:
+    section = config.datasets[dataset].synthetic
+    if section is None:
+        raise ValueError(f"{dataset} is not a generated dataset")
+    return {
+        "version": STAGES["synthesize"],
+        **section.model_dump(mode="json"),
+        "seed": config.seed,
+    }
+
+
+def manifest(config: Config, dataset: str, fingerprint: str = "") -> Slice:
+    data = config.datasets[dataset].model_dump(mode="json")
+    keys = ("layout", "task", "classes", "ignore", "axes", "pixel_size_um", "channels")
+    return {
+        "version": STAGES["manifest"],
+        **{key: data[key] for key in keys},
+        "group": data["split"]["group"],
+        "strict": config.strict,
+        "labelled": True,
+        "fingerprint": fingerprint,
+    }
+
+
+def splits(config: Config, dataset: str) -> Slice:
+    split = config.datasets[dataset].split.model_dump(mode="json")
+    # Which folds are run does not change who is in them.
+    split.pop("run")
+    return {"version": STAGES["splits"], "split": split, "seed": config.seed}
+
+
+def prepare(config: Config, dataset: str) -> Slice:
+    data = config.datasets[dataset].model_dump(mode="json")
+    keys = ("task", "classes", "ignore", "axes", "channels")
+    return {
+        "version": STAGES["prepare"],
+        "prepare": config.prepare_for(dataset).model_dump(mode="json"),
+        **{key: data[key] for key in keys},
+    }
+
+
+def train(config: Config, dataset: str, model: str) -> Slice:
+    section = config.models[model]
+    settings = config.train_for(dataset, model).model_dump(mode="json")
+    # When to save and how much to hold in memory changes no weight.
+    settings.pop("checkpoint_seconds")
+    settings.pop("cache_gb")
+    return {
+        "version": STAGES["train"],
+        "architecture": config.architecture_for(model).to_json(),
+        "head": section.head,
+        "border_width": section.border_width,
+        "head_names": list(config.head_for(dataset, model)),
+        "train": settings,
+        "device": config.device,
+        "seed": config.seed,
+    }
+
+
+def predict(config: Config, dataset: str, model: str) -> Slice:
+    settings = config.predict_for(dataset, model).model_dump(mode="json")
+    # The batch is a matter of speed and memory.
+    settings.pop("batch")
+    return {
+        "version": STAGES["predict"],
+        "predict": settings,
+        "device": config.device,
+    }
+
+
+def stitch(config: Config, dataset: str, model: str) -> Slice:
+    data = config.datasets[dataset]
+    return {
+        "version": STAGES["stitch"],
+        "stitch": config.stitch_for(dataset, model).model_dump(mode="json"),
+        "task": data.task,
+        "class_names": list(data.class_names),
+        "class_values": None if data.classes is None else list(data.classes.values()),
+        "head": list(config.head_for(dataset, model)),
+    }
+
+
+def evaluate(config: Config, dataset: str) -> Slice:
+    data = config.datasets[dataset]
+    return {
+        "version": STAGES["evaluate"],
+        "evaluate": config.evaluate_for(dataset).model_dump(mode="json"),
+        "task": data.task,
+        "class_names": list(data.class_names),
+    }
+
+
+def report(config: Config, dataset: str) -> Slice:
+    data = config.datasets[dataset]
+    return {
+        "version": STAGES["report"],
+        "report": config.report.model_dump(mode="json"),
+        "task": data.task,
+        "class_names": list(data.class_names),
+        "models": list(config.models_for(dataset)),
+        "folds": list(data.split.to_run),
+        "seed": config.seed,
+    }
+
+
+def report_all(config: Config) -> Slice:
+    return {
+        "version": STAGES["report"],
+        "datasets": {
+            name: {"task": data.task, "models": list(config.models_for(name))}
+            for name, data in sorted(config.datasets.items())
+        },
+    }

@@ -1,0 +1,1 @@
+"""Targets, losses, augmentation, patch sampling, the training loop and its checkpoints."""

@@ -1,0 +1,36 @@
+"""The version of each stage's results, and of the libraries. Torch-free.
+
+A stage's version is one of its params in the workflow: raise it when a change of the code changes
+what the stage writes, and everything from that stage on is made anew at the next run; leave it
+when results stay the same. ``tests/test_versions.py`` holds a hash of the code behind each stage,
+so that whoever edits it decides knowingly (``make stage-hashes`` writes the new hashes).
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+STAGES: dict[str, int] = {
+    "synthesize": 1,
+    "manifest": 1,
+    "splits": 1,
+    "prepare": 1,
+    "train": 1,
+    "predict": 1,
+    "stitch": 1,
+    "evaluate": 1,
+    "report": 1,
+}
+
+_LIBRARIES = ("torch", "numpy", "zarr", "dask", "scikit-image", "scipy", "tifffile", "snakemake")
+
+
+def library_versions() -> dict[str, str]:
+    """Installed version of each library that results depend on."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,76 @@
+"""The config, validated once, and what every rule takes from it."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+ROOT = Path(workflow.basedir).parent
+sys.path.insert(0, str(ROOT))
+# Jobs find the interpreter that runs the workflow, also where no environment is activated.
+os.environ["PATH"] = os.pathsep.join(
+    [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+)
+
+from unet.config import load
+from unet.errors import UserError
+from unet.plan import Run
+
+# Datasets and models that the command line's config files name are the ones of this run, merged
+# with those of the same name in the default config; otherwise an overlay could remove none.
+for section, names in OVERLAY.items():
+    if names:
+        config[section] = {name: config[section][name] for name in names}
+
+try:
+    RUN = Run(load(config))
+    RUN.check_sources()
+except UserError as error:
+    # The lines alone: which key, what was found, what to write.
+    sys.exit(str(error))
+CONFIG, PATHS = RUN.config, RUN.paths
+
+
+wildcard_constraints:
+    dataset="[A-Za-z0-9_-]+",
+    model="[A-Za-z0-9_-]+",
+    fold=r"\d+",
+
+
+class Untracked:
+    """Shell words that are passed on but are no part of a job's record: Snakemake does not compare
+    objects. For what changes no result: paths, memory, batch sizes."""
+
+    def __init__(self, *words):
+        self.words = [str(word) for word in words]
+
+    def __str__(self):
+        return shlex.join(self.words)
+
+
+def common_options(stage):
+    """The script and the output folder; results depend on neither's place."""
+    return Untracked(ROOT / "scripts" / f"{stage}.py", "--output", CONFIG.output)
+
+
+def source_options(wildcards):
+    """Where a dataset's raw files are; what is in them is tracked by their fingerprint."""
+    raw = RUN.source(wildcards.dataset)
+    labels = [] if raw.labels is None else ["--labels", raw.labels]
+    return Untracked("--root", raw.root, "--images", raw.images, *labels)
+
+
+def training_options(wildcards):
+    section = CONFIG.train_for(wildcards.dataset, wildcards.model)
+    return Untracked(
+        "--checkpoint-seconds", section.checkpoint_seconds, "--cache-gb", section.cache_gb
+    )
+
+
+def prediction_options(wildcards):
+    section = CONFIG.predict_for(wildcards.dataset, wildcards.model)
+    return Untracked("--batch", section.batch, "--memory-gb", CONFIG.memory_gb)
+
+
+def folds_of(path, dataset, model):
+    return [path(dataset, model, fold) for fold in RUN.folds(dataset)]

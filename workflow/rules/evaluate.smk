@@ -1,0 +1,27 @@
+"""segmentation.zarr of all folds, labels -> metrics.csv: image, class, metric, value (tidy)."""
+
+
+rule evaluate:
+    input:
+        segmentation=lambda w: folds_of(PATHS.segmentation_done, w.dataset, w.model),
+        prepared=PATHS.prepared_done("{dataset}"),
+    output:
+        PATHS.metrics("{dataset}", "{model}"),
+    params:
+        common=common_options("evaluate"),
+        settings=lambda w: RUN.settings("evaluate", w.dataset),
+        folds=lambda w: list(RUN.folds(w.dataset)),
+    log:
+        PATHS.log("evaluate", "{dataset}", "{model}"),
+    benchmark:
+        PATHS.benchmark("evaluate", "{dataset}", "{model}")
+    conda:
+        "../envs/unet.yaml"
+    threads: 4
+    resources:
+        mem_mb=int(1000 * (CONFIG.memory_gb + 1)),
+        runtime=240,
+    shell:
+        "python {params.common} --dataset {wildcards.dataset}"
+        " --model {wildcards.model} --folds {params.folds} --threads {threads}"
+        " --settings {params.settings:q} --log {log:q}"

@@ -1,0 +1,50 @@
+"""Raw files -> manifest.csv (a row per image, bad ones with their reason), inputs.json (size, time
+and hash of each file), splits.csv (image x fold -> train, val, test)."""
+
+
+rule manifest:
+    input:
+        lambda w: [PATHS.raw_done(w.dataset)] if RUN.is_synthetic(w.dataset) else [],
+    output:
+        manifest=PATHS.manifest("{dataset}"),
+        inputs=PATHS.inputs("{dataset}"),
+    params:
+        common=common_options("manifest"),
+        source=source_options,
+        settings=lambda w: RUN.settings("manifest", w.dataset),
+    log:
+        PATHS.log("manifest", "{dataset}"),
+    benchmark:
+        PATHS.benchmark("manifest", "{dataset}")
+    conda:
+        "../envs/unet.yaml"
+    threads: 8
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    shell:
+        "python {params.common} --dataset {wildcards.dataset}"
+        " {params.source} --threads {threads}"
+        " --settings {params.settings:q} --log {log:q}"
+
+
+rule splits:
+    input:
+        PATHS.manifest("{dataset}"),
+    output:
+        PATHS.splits("{dataset}"),
+    params:
+        common=common_options("splits"),
+        settings=lambda w: RUN.settings("splits", w.dataset),
+    log:
+        PATHS.log("splits", "{dataset}"),
+    benchmark:
+        PATHS.benchmark("splits", "{dataset}")
+    conda:
+        "../envs/unet.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "python {params.common} --dataset {wildcards.dataset}"
+        " --settings {params.settings:q} --log {log:q}"

@@ -1,0 +1,27 @@
+"""manifest.csv and raw files -> prepared.zarr: per image `image` float32 [C, Y, X], normalised,
+`classes` uint8 [Y, X] (255 = ignore), `instances` uint32 [Y, X]; prepared.json stands for it."""
+
+
+rule prepare:
+    input:
+        manifest=PATHS.manifest("{dataset}"),
+    output:
+        PATHS.prepared_done("{dataset}"),
+    params:
+        common=common_options("prepare"),
+        settings=lambda w: RUN.settings("prepare", w.dataset),
+        memory=Untracked(CONFIG.memory_gb),
+    log:
+        PATHS.log("prepare", "{dataset}"),
+    benchmark:
+        PATHS.benchmark("prepare", "{dataset}")
+    conda:
+        "../envs/unet.yaml"
+    threads: 8
+    resources:
+        mem_mb=int(1000 * (CONFIG.memory_gb + 1)),
+        runtime=240,
+    shell:
+        "python {params.common} --dataset {wildcards.dataset}"
+        " --threads {threads} --memory-gb {params.memory}"
+        " --settings {params.settings:q} --log {log:q}"

@@ -1,0 +1,79 @@
+"""metrics.csv of all models, history.csv, manifest and splits -> report.csv, report.html per
+dataset and over all."""
+
+
+rule report_dataset:
+    input:
+        metrics=lambda w: [PATHS.metrics(w.dataset, m) for m in CONFIG.models_for(w.dataset)],
+        history=lambda w: [
+            path
+            for m in CONFIG.models_for(w.dataset)
+            for path in folds_of(PATHS.history, w.dataset, m)
+        ],
+        splits=PATHS.splits("{dataset}"),
+        manifest=PATHS.manifest("{dataset}"),
+    output:
+        csv=report(
+            PATHS.dataset_report_csv("{dataset}"),
+            caption="../report/table.rst",
+            category="Results",
+            subcategory="{dataset}",
+            labels={"dataset": "{dataset}", "what": "table"},
+        ),
+        html=report(
+            PATHS.dataset_report_html("{dataset}"),
+            caption="../report/html.rst",
+            category="Results",
+            subcategory="{dataset}",
+            labels={"dataset": "{dataset}", "what": "report"},
+        ),
+    params:
+        common=common_options("report"),
+        settings=lambda w: RUN.settings("report", w.dataset),
+    log:
+        PATHS.log("report", "{dataset}"),
+    benchmark:
+        PATHS.benchmark("report", "{dataset}")
+    conda:
+        "../envs/unet.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "python {params.common} --dataset {wildcards.dataset}"
+        " --settings {params.settings:q} --log {log:q}"
+
+
+rule report:
+    input:
+        csv=[PATHS.dataset_report_csv(d) for d in sorted(CONFIG.datasets)],
+    output:
+        csv=report(
+            PATHS.report_csv,
+            caption="../report/table.rst",
+            category="Results",
+            subcategory="all datasets",
+            labels={"dataset": "all", "what": "table"},
+        ),
+        html=report(
+            PATHS.report_html,
+            caption="../report/html.rst",
+            category="Results",
+            subcategory="all datasets",
+            labels={"dataset": "all", "what": "report"},
+        ),
+    params:
+        common=common_options("report"),
+        settings=RUN.settings_all(),
+    log:
+        PATHS.log("report"),
+    benchmark:
+        PATHS.benchmark("report")
+    conda:
+        "../envs/unet.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "python {params.common} --all"
+        " --settings {params.settings:q} --log {log:q}"

@@ -1,0 +1,28 @@
+"""tiles.zarr -> segmentation.zarr (OME-Zarr 0.5: probabilities [C, Y, X], labels/classes uint8 and
+labels/instances uint32 [Y, X]), masks/*.tif, objects.csv; segmentation.json stands for them."""
+
+
+rule stitch:
+    input:
+        tiles=PATHS.tiles_done("{dataset}", "{model}", "{fold}"),
+        prepared=PATHS.prepared_done("{dataset}"),
+    output:
+        done=PATHS.segmentation_done("{dataset}", "{model}", "{fold}"),
+        objects=PATHS.objects("{dataset}", "{model}", "{fold}"),
+    params:
+        common=common_options("stitch"),
+        settings=lambda w: RUN.settings("stitch", w.dataset, w.model),
+    log:
+        PATHS.log("stitch", "{dataset}", "{model}", "{fold}"),
+    benchmark:
+        PATHS.benchmark("stitch", "{dataset}", "{model}", "{fold}")
+    conda:
+        "../envs/unet.yaml"
+    threads: 4
+    resources:
+        mem_mb=int(1000 * (CONFIG.memory_gb + 1)),
+        runtime=240,
+    shell:
+        "python {params.common} --dataset {wildcards.dataset}"
+        " --model {wildcards.model} --fold {wildcards.fold} --threads {threads}"
+        " --settings {params.settings:q} --log {log:q}"

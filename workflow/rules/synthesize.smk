@@ -1,0 +1,21 @@
+"""Generated datasets. Out: raw/images/*.tif [Y, X], raw/labels/*.tif [Y, X], raw.json."""
+
+
+rule synthesize:
+    output:
+        PATHS.raw_done("{dataset}"),
+    params:
+        common=common_options("synthesize"),
+        settings=lambda w: RUN.settings("synthesize", w.dataset),
+    log:
+        PATHS.log("synthesize", "{dataset}"),
+    benchmark:
+        PATHS.benchmark("synthesize", "{dataset}")
+    conda:
+        "../envs/unet.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    shell:
+        "python {params.common} --dataset {wildcards.dataset}"
+        " --settings {params.settings:q} --log {log:q}"

@@ -1,0 +1,37 @@
+"""prepared.zarr, splits.csv -> model.pt (weights and all that is needed to apply them),
+history.csv (a row per epoch), curves.png. Checkpoints lie beside the outputs, undeclared."""
+
+
+rule train:
+    input:
+        prepared=PATHS.prepared_done("{dataset}"),
+        splits=PATHS.splits("{dataset}"),
+    output:
+        model=PATHS.model("{dataset}", "{model}", "{fold}"),
+        history=PATHS.history("{dataset}", "{model}", "{fold}"),
+        curves=report(
+            PATHS.curves("{dataset}", "{model}", "{fold}"),
+            caption="../report/curves.rst",
+            category="Training",
+            subcategory="{dataset}",
+            labels={"model": "{model}", "fold": "{fold}"},
+        ),
+    params:
+        common=common_options("train"),
+        settings=lambda w: RUN.settings("train", w.dataset, w.model),
+        speed=training_options,
+    log:
+        PATHS.log("train", "{dataset}", "{model}", "{fold}"),
+    benchmark:
+        PATHS.benchmark("train", "{dataset}", "{model}", "{fold}")
+    conda:
+        "../envs/unet.yaml"
+    threads: 16
+    resources:
+        gpu=1,
+        mem_mb=int(1000 * (CONFIG.memory_gb + 8)),
+        runtime=24 * 60,
+    shell:
+        "python {params.common} --dataset {wildcards.dataset}"
+        " --model {wildcards.model} --fold {wildcards.fold} --threads {threads} {params.speed}"
+        " --settings {params.settings:q} --log {log:q}"

@@ -184,8 +184,8 @@ def test_values_of_no_class(tmp_path: Path) -> None:
     data[0, :8] = range(1, 9)
     write(tmp_path / "l" / "1.tif", data)
     assert reason(source) == (
-        "label: label values 1, 2, 3, 4, 5 and 3 more belong to no class (classes have 0, 255); "
-        "add them to classes: or write ignore:"
+        "label: values 1, 2, 3, 4, 5 and 3 more belong to no class (classes have 0, 255); "
+        "add them to classes, or name one as ignore"
     )
     data[0, :8] = 9
     write(tmp_path / "l" / "1.tif", data)
@@ -196,10 +196,10 @@ def test_values_of_no_class(tmp_path: Path) -> None:
     ("value", "dtype", "expected"),
     [
         (-3, np.int16, "label: a negative instance id (-3)"),
-        (1.5, np.float32, "label: label values that are no integers"),
-        (np.nan, np.float32, "label: label values that are no integers"),
+        (1.5, np.float32, "label: values that are no integers"),
+        (np.nan, np.float32, "label: values that are no integers"),
         (2**40, np.uint64, "label: instance id 1099511627776 is beyond 32 bits"),
-        (2**63, np.uint64, "label: label values beyond 2^62"),
+        (2**63, np.uint64, "label: values beyond 2^62"),
     ],
 )
 def test_bad_instance_labels(tmp_path: Path, value: float, dtype: Any, expected: str) -> None:
@@ -298,7 +298,7 @@ def test_stack(tmp_path: Path) -> None:
         (0, "ok", (1, 20, 30)),
         (2, "ok", (1, 20, 30)),
     ]
-    assert reason(source, "v-p001").startswith("label: label values 3")
+    assert reason(source, "v-p001").startswith("label: values 3")
     write(tmp_path / "l.tif", np.stack([label(), label()]))
     with pytest.raises(UserError, match="3 pages, but its label has 2"):
         build(source)

@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from unet.config import ReportSection
 from unet.data.records import ImageRecord, SplitRecord, write_manifest, write_splits
 from unet.errors import UserError
+from unet.evaluation.rows import METRIC_COLUMNS, MetricRow
 from unet.evaluation.statistics import bootstrap_interval
 from unet.paths import Paths
 from unet.report import collect, costs, figures, html, overlays, show, tables
-from unet.report.tables import Bootstrap, Cell, MetricRow, ReportRow
+from unet.report.tables import Bootstrap, Cell, ReportRow
 
 NAN = math.nan
 BENCHMARK = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
@@ -404,7 +405,7 @@ def make_results(
             values += [[*which] for which in (iou, objects, undefined)]
         with paths.metrics(dataset, model).open("w", newline="") as handle:
             writer = csv.writer(handle)
-            writer.writerow(tables.METRIC_COLUMNS)
+            writer.writerow(METRIC_COLUMNS)
             for k, which in enumerate(values):
                 writer.writerow([dataset, model, 0, ids[k // 3], "", *which])
         paths.history(dataset, model, 0).write_text(
@@ -488,14 +489,14 @@ def test_nothing_measured_and_stores_missing_still_make_a_report(
     write_manifest(paths.manifest("d"), [])
     write_splits(paths.splits("d"), [])
     paths.fold("d", "m", 0).mkdir(parents=True)
-    paths.metrics("d", "m").write_text(",".join(tables.METRIC_COLUMNS) + "\n")
+    paths.metrics("d", "m").write_text(",".join(METRIC_COLUMNS) + "\n")
     page = make_report(paths, "d", ["m"], "semantic")
     assert "No test image of this dataset has been scored" in page
     assert "No training history" in page
     html.report_all(paths, {"d": html.DatasetTask("semantic", ("m",))})
     assert "report.html" in paths.report_html.read_text(encoding="utf-8")
 
-    header = ",".join(tables.METRIC_COLUMNS)
+    header = ",".join(METRIC_COLUMNS)
     paths.metrics("d", "m").write_text(f"{header}\nd,m,0,im,,foreground-mean,iou,0.5\n")
     assert "None to show" in make_report(paths, "d", ["m"], "semantic")
     assert "no overlay of im by m" in caplog.text

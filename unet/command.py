@@ -23,6 +23,13 @@ class Interrupted(Exception):
     """The job was told to stop and has saved its state; the next run goes on from there."""
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows an option's default where it has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def parser(
     stage: str, description: str, *, model: bool = False, fold: bool = False, dataset: bool = True
 ) -> argparse.ArgumentParser:
@@ -34,7 +41,7 @@ def parser(
     p = argparse.ArgumentParser(
         prog=f"python scripts/{stage}.py",
         description=description,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Formatter,
     )
     p.add_argument("--output", type=Path, default=Path("results"), help="the run's output folder")
     if dataset:

@@ -47,11 +47,13 @@ def splits(config: Config, dataset: str) -> Slice:
 
 def prepare(config: Config, dataset: str) -> Slice:
     data = config.datasets[dataset].model_dump(mode="json")
-    keys = ("task", "classes", "ignore", "axes", "channels")
+    keys = ("task", "ignore", "axes", "channels")
     return {
         "version": STAGES["prepare"],
         "prepare": config.prepare_for(dataset).model_dump(mode="json"),
         **{key: data[key] for key in keys},
+        # As pairs: the order of the classes is their index, and canonical JSON sorts mappings.
+        "classes": None if data["classes"] is None else [list(p) for p in data["classes"].items()],
     }
 
 

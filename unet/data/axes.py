@@ -194,4 +194,6 @@ def _check_letters(path: Path, letters: str, shape: Sequence[int], separate: int
             "channels as grey values"
         )
     if len(set(letters)) != len(letters):
-        raise UserError(f"{path}: {_described(letters, shape)} names an axis twice; write axes:")
+        raise UserError(
+            f"{path}: {_described(letters, shape)} names an axis twice; write the key axes"
+        )

@@ -224,7 +224,7 @@ def _check_opaque(path: Path, alpha: DaskArray) -> None:
     if not _computed((alpha == opaque).all()):
         raise UserError(
             f"{path}: an opacity channel that is not opaque everywhere; save the file without it "
-            "or choose channels:"
+            "or choose channels with the key channels"
         )
 
 

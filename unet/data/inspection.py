@@ -133,14 +133,14 @@ def _check_pixels(path: Path, opened: LazyImage, advance: Callable[[int], None])
 def _values(path: Path, opened: LazyImage, advance: Callable[[int], None]) -> Array:
     """The distinct values of a label, sorted, as int64."""
     if opened.dtype.kind not in "uif":
-        raise UserError(f"{path}: label values of type {opened.dtype}; save them as integers")
+        raise UserError(f"{path}: values of type {opened.dtype}; save them as integers")
     found = np.empty(0, np.int64)
     for block in blocks_of(opened.array):
         values = _distinct(block)
         if values.dtype.kind == "f" and not (np.isfinite(values) & (values % 1 == 0)).all():
-            raise UserError(f"{path}: label values that are no integers")
+            raise UserError(f"{path}: values that are no integers")
         if values.size and (values.max() > 2**62 or values.min() < -(2**62)):
-            raise UserError(f"{path}: label values beyond 2^62; number them from 1")
+            raise UserError(f"{path}: values beyond 2^62; number them from 1")
         found = np.union1d(found, values.astype(np.int64))
         advance(block.nbytes)
     return found
@@ -163,8 +163,8 @@ def _check_label(path: Path, found: Array, wanted: Wanted) -> int:
             listed = ", ".join(map(str, unknown[:LISTED])) + more
             known = ", ".join(map(str, sorted(wanted.values)))
             raise UserError(
-                f"{path}: label values {listed} belong to no class (classes have {known}); add "
-                "them to classes: or write ignore:"
+                f"{path}: values {listed} belong to no class (classes have {known}); add "
+                "them to classes, or name one as ignore"
             )
         return len(values)
     if values and values[0] < 0:

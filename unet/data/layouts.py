@@ -217,5 +217,5 @@ def _zarr_label(image: Path, wanted: str | None) -> Path | None:
     if wanted is not None:
         return folder / wanted if wanted in names else None
     if len(names) > 1:
-        raise UserError(f"{image}: has labels {', '.join(names)}; write which one as labels:")
+        raise UserError(f"{image}: has labels {', '.join(names)}; name one with the key labels")
     return folder / names[0] if names else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -85,11 +86,15 @@ def build_manifest(
     group = _grouping(settings.get("group"), pairs)
     items = [i for some in mapped(_expander(wanted.axes), pairs, threads) for i in some]
     items = _without_doubles(items)
-    for item in items:
-        group(item)
+    # What only the config or the sheet can have wrong comes before the long work.
+    places = {item.id: (group(item), _part(item, settings.get("column"))) for item in items}
     progress = Progress("manifest", len(items), sum(max(0, _nbytes(p)) for p in pairs))
 
-    def work(item: Item) -> ImageRecord:
+    stop = threading.Event()
+
+    def work(item: Item) -> ImageRecord | None:
+        if stop.is_set():
+            return None
         record = ImageRecord(
             id=item.id,
             image=relative(item.pair.image, source.root),
@@ -97,16 +102,21 @@ def build_manifest(
             page=item.page,
             sha256=hashes.of(item.pair.image),
             label_sha256=hashes.of(item.pair.label) if item.pair.label else "",
-            group=group(item),
-            part=_part(item, settings.get("column")),
+            group=places[item.id][0],
+            part=places[item.id][1],
         )
         record = _examined(item, record, wanted, source.labelled)
         if strict and record.status != "ok":
-            raise UserError(f"{item.pair.image}: {record.reason} (strict: true)")
+            # Not raised here: the other threads' work would go on behind the error.
+            stop.set()
         progress.advance(0 if item.page else max(0, _nbytes(item.pair)), images=1)
         return record
 
-    records = _same_channels(mapped(work, items, threads), strict)
+    records = [record for record in mapped(work, items, threads) if record is not None]
+    bad = [record for record in records if record.status != "ok"]
+    if strict and bad:
+        raise UserError(f"{bad[0].image}: {bad[0].reason} (strict: true)")
+    records = _same_channels(records, strict)
     _summary(records, source)
     return _doubles_noted(sorted(records, key=lambda r: r.id))
 
@@ -242,7 +252,7 @@ def _same_channels(records: list[ImageRecord], strict: bool) -> list[ImageRecord
         if record.status == "ok" and record.shape[0] != usual:
             reason = (
                 f"{record.shape[0]} channels, but {number} images have {usual} (mixed channels); "
-                "choose the same ones with channels:"
+                "choose the same ones with the key channels"
             )
             if strict:
                 raise UserError(f"{record.image}: {reason} (strict: true)")

@@ -181,7 +181,8 @@ def safe_id(name: str) -> str:
     clean = _UNSAFE.sub("_", plain).strip("._-")[:MAX_ID]
     if clean == name or (clean == flat and "-" not in name):
         return clean
-    return f"{clean or 'image'}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}"
+    digits = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:6]
+    return f"{clean or 'image'}-{digits}"
 
 
 def relative(path: Path, root: Path) -> str:

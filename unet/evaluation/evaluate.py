@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from unet.config import EvaluateSection
 from unet.data.store import Prepared
@@ -17,6 +17,7 @@ from unet.errors import UserError
 from unet.evaluation.blockwise import Pair, cell_slices, confusion_of, contingency_of, open_pair
 from unet.evaluation.instance import instance_metrics
 from unet.evaluation.pixel import mean_of_defined, pixel_metrics
+from unet.evaluation.rows import METRIC_COLUMNS, MetricRow
 from unet.evaluation.topology import boundary_map_scores, score_thresholds
 from unet.files import replacing
 from unet.prediction.segmentation import Segmentation
@@ -24,7 +25,6 @@ from unet.prediction.threshold import best
 
 log = logging.getLogger(__name__)
 
-METRIC_COLUMNS = ("dataset", "model", "fold", "image", "group", "class", "metric", "value")
 INSTANCES = "instances"
 # Of the probability of a cell's inside, from which the topology metrics choose.
 THRESHOLDS = tuple(k / 20 for k in range(2, 19))
@@ -34,19 +34,6 @@ K = TypeVar("K")
 R = TypeVar("R")
 Score = tuple[str, str, float]  # class, metric, value
 Scorer = Callable[[Pair], list[Score]]
-
-
-class MetricRow(NamedTuple):
-    """One row of ``metrics.csv``: a metric of one class in one test image."""
-
-    dataset: str
-    model: str
-    fold: int
-    image: str
-    group: str
-    class_: str
-    metric: str
-    value: float
 
 
 @dataclass(frozen=True, eq=False)

@@ -125,9 +125,7 @@ def predict_image(
 
     size = batching.size
     groups = [plan.tiles[i : i + size] for i in range(0, len(plan.tiles), size)]
-    tasks = [
-        delayed(work)(group, dask_key_name=f"tiles-{i}") for i, group in enumerate(groups)
-    ]
+    tasks = [delayed(work)(group, dask_key_name=f"tiles-{i}") for i, group in enumerate(groups)]
     dask.base.compute(*tasks, scheduler="threads", num_workers=FEEDERS)  # type: ignore[no-untyped-call]
 
 

@@ -95,6 +95,10 @@ class Stitched:
 
 
 def stitch_image(job: Job, image: str) -> Stitched:
+    """Writes the OME-Zarr image, its labels and the TIFF mask of one image.
+
+    The group takes its name when all is in it; a mask of a failed run goes with its folder.
+    """
     settings, attrs = job.settings, job.tiles.attrs(image)
     grid = grid_of(attrs["shape"], job.block)
     pixel_size = attrs["pixel_size_um"]

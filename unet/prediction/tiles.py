@@ -60,8 +60,9 @@ class Tiles:
         return sorted(name for name in names if not name.startswith("."))
 
     def attrs(self, image: str) -> dict[str, Any]:
-        """shape ((Z,) Y, X), head, axes, pixel_size_um, part, channels, window, cores."""
-        return dict(self._array(image).attrs)
+        """shape ((Z,) Y, X), head, axes, pixel_size_um, part, channels, window, cores, dtype."""
+        array = self._array(image)
+        return {**array.attrs, "dtype": str(array.dtype)}
 
     def cores(self, image: str) -> list[Slices]:
         """Where each tile's core lies in the image."""

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from unet import __version__
 from unet.data.records import ImageRecord, SplitRecord
 from unet.errors import UserError
+from unet.evaluation.rows import MetricRow
 from unet.files import read_json
 from unet.paths import Paths
 from unet.report.figures import HistoryRow, best_epoch, read_history
 from unet.report.overlays import View
-from unet.report.tables import NAN, MetricRow, Score, better
+from unet.report.tables import NAN, Score, better
 
 log = logging.getLogger(__name__)
 

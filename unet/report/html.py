@@ -11,10 +11,11 @@ from typing import Any
 from unet.config import ReportSection
 from unet.data.records import read_manifest, read_splits
 from unet.errors import UserError
+from unet.evaluation.rows import MetricRow
 from unet.files import replacing
 from unet.paths import Paths
 from unet.report import collect, costs, figures, overlays, show, tables
-from unet.report.tables import Bootstrap, MetricRow, ReportRow, Score
+from unet.report.tables import Bootstrap, ReportRow, Score
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from unet.errors import UserError
+from unet.evaluation.rows import METRIC_COLUMNS, MetricRow
 from unet.evaluation.statistics import Interval, bootstrap_interval
 from unet.files import replacing
 
@@ -71,25 +72,12 @@ HEADLINE: dict[str, tuple[Score, ...]] = {
 }
 # Everything that is not named here is better when higher; counts are neither.
 LOWER_IS_BETTER = frozenset({"pixel_error"})
-NEITHER = frozenset({"n_true", "n_pred"})
+NEITHER = frozenset({"n_true", "n_pred", "topology_threshold"})
 
 
 def better(metric: str) -> int:
     """1 if a higher value of the metric is better, -1 if a lower one, 0 if neither."""
     return 0 if metric in NEITHER else -1 if metric in LOWER_IS_BETTER else 1
-
-
-class MetricRow(NamedTuple):
-    """One row of ``metrics.csv``: a metric of one class in one test image."""
-
-    dataset: str
-    model: str
-    fold: int
-    image: str
-    group: str
-    class_: str
-    metric: str
-    value: float
 
 
 class ReportRow(NamedTuple):
@@ -106,7 +94,6 @@ class ReportRow(NamedTuple):
 
 
 REPORT_COLUMNS = ("dataset", "model", "class", "metric", "mean", "low", "high", "n")
-METRIC_COLUMNS = ("dataset", "model", "fold", "image", "group", "class", "metric", "value")
 
 
 def read_metrics(path: Path) -> list[MetricRow]:

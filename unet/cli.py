@@ -1,0 +1,106 @@
+"""The ``unet`` command: what there is to know before a run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from unet.models.geometry import Footprint, footprint
+from unet.models.presets import PRESETS, Architecture, architecture_of
+
+
+def _accepted(fp: Footprint, number: int = 5) -> list[int]:
+    """The accepted sizes from about the paper's tile upwards (or the smallest)."""
+    first = fp.fit_below(max(fp.smallest, 572 - 2 * fp.grid)) if fp.margin else fp.grid
+    return [first + i * fp.grid for i in range(number)]
+
+
+def describe(name: str, arch: Architecture, channels: int, classes: int) -> dict[str, Any]:
+    """Everything about a preset that a user may want to know, as plain values."""
+    import torch
+
+    from unet.models.unet import UNet, parameter_counts
+
+    with torch.device("meta"):  # shapes only: no memory, no time
+        total, trainable = parameter_counts(UNet(channels, classes, arch))
+    fp = footprint(arch)
+    return {
+        "preset": name,
+        "width": arch.width,
+        "depth": arch.depth,
+        "padding": arch.padding,
+        "parameters": total,
+        "trainable": trainable,
+        "receptive_field": fp.receptive_field,
+        "halo": fp.halo or fp.margin,
+        "grid": fp.grid,
+        "output_smaller_by": 2 * fp.margin,
+        "accepted_sizes": _accepted(fp),
+        "accepted_rule": f"{fp.smallest} and above, {fp.remainder} modulo {fp.grid}",
+    }
+
+
+def _models(args: argparse.Namespace) -> int:
+    rows = [
+        describe(
+            name,
+            architecture_of(name, width=args.width, depth=args.depth),
+            args.channels,
+            args.classes,
+        )
+        for name in sorted(PRESETS)
+    ]
+    if args.json:
+        print(json.dumps(rows, indent=1))  # noqa: T201 - this is the command's output
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("preset", *(str(row["preset"]) for row in rows))
+    for key in list(rows[0])[1:]:
+        label = key.replace("_", " ")
+        cells = []
+        for row in rows:
+            value = row[key]
+            if isinstance(value, list):
+                cells.append(", ".join(map(str, value)) + ", ...")
+            else:
+                cells.append(f"{value:,}" if isinstance(value, int) else str(value))
+        table.add_row(label, *cells)
+    Console().print(table)
+    return 0
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {value}, must be at least 1")
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``unet``; returns the exit code."""
+    p = argparse.ArgumentParser(prog="unet", description="U-Net for microscopy.")
+    commands = p.add_subparsers(required=True, metavar="COMMAND")
+    models = commands.add_parser(
+        "models",
+        help="list the presets: parameters, receptive field, halo, accepted sizes",
+        description="Lists each preset's number of parameters (in all, with running statistics, "
+        "and trainable), receptive field, halo, grid and accepted input sizes in pixels.",
+    )
+    models.add_argument("--json", action="store_true", help="print JSON")
+    models.add_argument("--width", type=_positive, help="another width than the preset's")
+    models.add_argument("--depth", type=_positive, help="another depth than the preset's")
+    models.add_argument("--channels", type=_positive, default=1, help="of the images (default 1)")
+    models.add_argument("--classes", type=_positive, default=2, help="classes (default 2)")
+    models.set_defaults(work=_models)
+    args = p.parse_args(argv)
+    code: int = args.work(args)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

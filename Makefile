@@ -24,7 +24,7 @@ setup: $(VENV)/.stamp
 
 demo: setup
 	$(BIN)/snakemake --cores $(CORES) --quiet rules
-	$(BIN)/python scripts/report.py --config config/config.yaml --show
+	$(BIN)/python scripts/report.py --all --show --config config/config.yaml
 
 test: setup
 	$(BIN)/python -m pytest

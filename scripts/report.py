@@ -23,6 +23,7 @@ def _settings(config: Any, dataset: str | None) -> dict[str, Any]:
 def _work(args: argparse.Namespace, paths: Paths) -> None:
     from unet.config import ReportSection
     from unet.report import html
+    from unet.report.tables import read_report
 
     settings = command.settings_of(args, lambda config: _settings(config, args.dataset))
     if args.dataset is not None:
@@ -38,7 +39,7 @@ def _work(args: argparse.Namespace, paths: Paths) -> None:
         )
         return
     datasets = html.dataset_tasks(settings["datasets"])
-    rows = html.report_all(paths, datasets)
+    rows = read_report(paths.report_csv) if args.show else html.report_all(paths, datasets)
     _print_summary(paths, rows, {name: entry.task for name, entry in datasets.items()})
 
 
@@ -62,6 +63,9 @@ def main(argv: list[str] | None = None) -> int:
     which.add_argument("--dataset", help="name of the dataset in the config")
     which.add_argument(
         "--all", action="store_true", help="the report over all datasets, from their own reports"
+    )
+    parser.add_argument(
+        "--show", action="store_true", help="with --all: print the main scores, write nothing"
     )
     return command.run(parser.parse_args(argv), _work)
 

@@ -6,11 +6,12 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 import unet.data.inspection
 from unet.data.fingerprint import stamp
@@ -302,6 +303,45 @@ def test_stack(tmp_path: Path) -> None:
     write(tmp_path / "l.tif", np.stack([label(), label()]))
     with pytest.raises(UserError, match="3 pages, but its label has 2"):
         build(source)
+
+
+def test_nnunet_channels_in_files(tmp_path: Path) -> None:
+    for case in "ab":
+        for channel in range(2):
+            write(tmp_path / "imagesTr" / f"{case}_000{channel}.tif", image())
+        write(tmp_path / "labelsTr" / f"{case}.tif", label())
+    source = Source(tmp_path, ".", layout="nnunet")
+    before = build(source)
+    assert [(r.image, r.shape) for r in before.values()] == [
+        ("imagesTr/a_????.tif", (2, 20, 30)),
+        ("imagesTr/b_????.tif", (2, 20, 30)),
+    ]
+    write(tmp_path / "imagesTr" / "a_0001.tif", image())
+    after = build(source)
+    assert after["a"].sha256 != before["a"].sha256
+    assert after["b"].sha256 == before["b"].sha256
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_ome_zarr_with_its_label(tmp_path: Path, version: Literal[2, 3]) -> None:
+    def group(path: Path, axes: str, data: np.ndarray) -> None:
+        made = zarr.open_group(path, mode="a", zarr_format=version)
+        made.create_array("0", data=data, chunks=data.shape)
+        scale = {"type": "scale", "scale": [0.5] * data.ndim}
+        named = [
+            {"name": a, "type": "space", "unit": "micrometer"} if a in "yx" else {"name": a}
+            for a in axes
+        ]
+        datasets = [{"path": "0", "coordinateTransformations": [scale]}]
+        scales = {"multiscales": [{"axes": named, "datasets": datasets}]}
+        made.attrs.update({"ome": scales} if version == 3 else scales)
+
+    group(tmp_path / "a.ome.zarr", "cyx", image(shape=(2, 20, 30)))
+    group(tmp_path / "a.ome.zarr" / "labels" / "cells", "yx", label(9, np.uint32))
+    (record,) = build(Source(tmp_path, ".", layout="ome-zarr"), task=INSTANCES).values()
+    assert (record.status, record.shape, record.objects) == ("ok", (2, 20, 30), 1)
+    assert (record.id, record.label) == ("a", "a.ome.zarr/labels/cells")
+    assert record.pixel_size_um == (0.5, 0.5)
 
 
 def test_statistics_are_taken_block_by_block(

@@ -374,11 +374,13 @@ def _dataset_mistakes(config: Config) -> list[str]:
         if data.labels is None and data.synthetic is None and data.layout in ("folders", "stack"):
             lines.append(f"{key}.labels: this key is needed to train (a path or glob)")
         if data.synthetic is not None:
-            smallest = data.split.folds or 2
-            if data.synthetic.images < smallest:
+            # In each fold at least one image trains, one validates and one tests.
+            folds, images = data.split.folds, data.synthetic.images
+            least = 3 if folds is None else max(folds, 4 if folds == 2 else 3)
+            if images < least:
                 lines.append(
-                    f"{key}.split.folds: {data.split.folds} folds of {data.synthetic.images} "
-                    f"images; at most {data.synthetic.images} are possible"
+                    f"{key}.split.folds: {folds} folds need at least {least} images, "
+                    f"datasets.{name}.synthetic.images is {images}"
                 )
         wanted = config.evaluate_for(name)
         if wanted.topology_class is not None and wanted.topology_class not in data.class_names:

@@ -6,6 +6,7 @@ The Snakefile's logic lives here, where it can be tested.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,14 @@ class RawSource:
     root: Path
     images: str
     labels: str | None
+
+
+def offer_interpreter() -> None:
+    """Puts the running interpreter's folder first on PATH, so that a job's ``python`` is the one
+    that runs the workflow, also where no environment is activated."""
+    folder = str(Path(sys.executable).parent)
+    known = os.environ.get("PATH", "").split(os.pathsep)
+    os.environ["PATH"] = os.pathsep.join([folder, *(p for p in known if p != folder)])
 
 
 class Run:
@@ -66,7 +75,8 @@ class Run:
             UserError: a folder is missing or a glob matches nothing.
         """
         from unet.data.fingerprint import fingerprint
-        from unet.data.layouts import Source, list_files
+        from unet.data.layouts import list_files
+        from unet.data.source import Source
 
         if self.is_synthetic(dataset):
             return ""  # the synthesize stage's sentinel stands for them

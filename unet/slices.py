@@ -32,6 +32,7 @@ def manifest(config: Config, dataset: str, fingerprint: str = "") -> Slice:
         "version": STAGES["manifest"],
         **{key: data[key] for key in keys},
         "group": data["split"]["group"],
+        "column": data["split"]["column"],
         "strict": config.strict,
         "labelled": True,
         "fingerprint": fingerprint,

@@ -1,20 +1,17 @@
 """The config, validated once, and what every rule takes from it."""
 
-import os
 import shlex
 import sys
 from pathlib import Path
 
 ROOT = Path(workflow.basedir).parent
 sys.path.insert(0, str(ROOT))
-# Jobs find the interpreter that runs the workflow, also where no environment is activated.
-os.environ["PATH"] = os.pathsep.join(
-    [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
-)
 
 from unet.config import load
 from unet.errors import UserError
-from unet.plan import Run
+from unet.plan import Run, offer_interpreter
+
+offer_interpreter()
 
 # Datasets and models that the command line's config files name are the ones of this run, merged
 # with those of the same name in the default config; otherwise an overlay could remove none.
@@ -63,7 +60,10 @@ def source_options(wildcards):
 def training_options(wildcards):
     section = CONFIG.train_for(wildcards.dataset, wildcards.model)
     return Untracked(
-        "--checkpoint-seconds", section.checkpoint_seconds, "--cache-gb", section.cache_gb
+        "--checkpoint-seconds",
+        section.checkpoint_seconds,
+        "--cache-gb",
+        section.cache_gb,
     )
 
 

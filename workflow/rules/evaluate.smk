@@ -7,10 +7,6 @@ rule evaluate:
         prepared=PATHS.prepared_done("{dataset}"),
     output:
         PATHS.metrics("{dataset}", "{model}"),
-    params:
-        common=common_options("evaluate"),
-        settings=lambda w: RUN.settings("evaluate", w.dataset),
-        folds=lambda w: list(RUN.folds(w.dataset)),
     log:
         PATHS.log("evaluate", "{dataset}", "{model}"),
     benchmark:
@@ -21,6 +17,10 @@ rule evaluate:
     resources:
         mem_mb=int(1000 * (CONFIG.memory_gb + 1)),
         runtime=240,
+    params:
+        common=common_options("evaluate"),
+        settings=lambda w: RUN.settings("evaluate", w.dataset),
+        folds=lambda w: list(RUN.folds(w.dataset)),
     shell:
         "python {params.common} --dataset {wildcards.dataset}"
         " --model {wildcards.model} --folds {params.folds} --threads {threads}"

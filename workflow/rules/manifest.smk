@@ -8,10 +8,6 @@ rule manifest:
     output:
         manifest=PATHS.manifest("{dataset}"),
         inputs=PATHS.inputs("{dataset}"),
-    params:
-        common=common_options("manifest"),
-        source=source_options,
-        settings=lambda w: RUN.settings("manifest", w.dataset),
     log:
         PATHS.log("manifest", "{dataset}"),
     benchmark:
@@ -22,6 +18,10 @@ rule manifest:
     resources:
         mem_mb=4000,
         runtime=120,
+    params:
+        common=common_options("manifest"),
+        source=source_options,
+        settings=lambda w: RUN.settings("manifest", w.dataset),
     shell:
         "python {params.common} --dataset {wildcards.dataset}"
         " {params.source} --threads {threads}"
@@ -33,9 +33,6 @@ rule splits:
         PATHS.manifest("{dataset}"),
     output:
         PATHS.splits("{dataset}"),
-    params:
-        common=common_options("splits"),
-        settings=lambda w: RUN.settings("splits", w.dataset),
     log:
         PATHS.log("splits", "{dataset}"),
     benchmark:
@@ -45,6 +42,9 @@ rule splits:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        common=common_options("splits"),
+        settings=lambda w: RUN.settings("splits", w.dataset),
     shell:
         "python {params.common} --dataset {wildcards.dataset}"
         " --settings {params.settings:q} --log {log:q}"

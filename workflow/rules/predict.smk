@@ -9,10 +9,6 @@ rule predict:
         splits=PATHS.splits("{dataset}"),
     output:
         PATHS.tiles_done("{dataset}", "{model}", "{fold}"),
-    params:
-        common=common_options("predict"),
-        settings=lambda w: RUN.settings("predict", w.dataset, w.model),
-        speed=prediction_options,
     log:
         PATHS.log("predict", "{dataset}", "{model}", "{fold}"),
     benchmark:
@@ -24,6 +20,10 @@ rule predict:
         gpu=1,
         mem_mb=int(1000 * (CONFIG.memory_gb + 4)),
         runtime=12 * 60,
+    params:
+        common=common_options("predict"),
+        settings=lambda w: RUN.settings("predict", w.dataset, w.model),
+        speed=prediction_options,
     shell:
         "python {params.common} --dataset {wildcards.dataset}"
         " --model {wildcards.model} --fold {wildcards.fold} --threads {threads} {params.speed}"

@@ -1,5 +1,6 @@
 """manifest.csv and raw files -> prepared.zarr: per image `image` float32 [C, Y, X], normalised,
-`classes` uint8 [Y, X] (255 = ignore), `instances` uint32 [Y, X]; prepared.json stands for it."""
+`classes` uint8 [Y, X] (255 = ignore), `instances` uint32 [Y, X]; prepared.json stands for it.
+"""
 
 
 rule prepare:
@@ -7,10 +8,6 @@ rule prepare:
         manifest=PATHS.manifest("{dataset}"),
     output:
         PATHS.prepared_done("{dataset}"),
-    params:
-        common=common_options("prepare"),
-        settings=lambda w: RUN.settings("prepare", w.dataset),
-        memory=Untracked(CONFIG.memory_gb),
     log:
         PATHS.log("prepare", "{dataset}"),
     benchmark:
@@ -21,6 +18,10 @@ rule prepare:
     resources:
         mem_mb=int(1000 * (CONFIG.memory_gb + 1)),
         runtime=240,
+    params:
+        common=common_options("prepare"),
+        settings=lambda w: RUN.settings("prepare", w.dataset),
+        memory=Untracked(CONFIG.memory_gb),
     shell:
         "python {params.common} --dataset {wildcards.dataset}"
         " --threads {threads} --memory-gb {params.memory}"

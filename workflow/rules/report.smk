@@ -4,7 +4,9 @@ dataset and over all."""
 
 rule report_dataset:
     input:
-        metrics=lambda w: [PATHS.metrics(w.dataset, m) for m in CONFIG.models_for(w.dataset)],
+        metrics=lambda w: [
+            PATHS.metrics(w.dataset, m) for m in CONFIG.models_for(w.dataset)
+        ],
         history=lambda w: [
             path
             for m in CONFIG.models_for(w.dataset)
@@ -27,9 +29,6 @@ rule report_dataset:
             subcategory="{dataset}",
             labels={"dataset": "{dataset}", "what": "report"},
         ),
-    params:
-        common=common_options("report"),
-        settings=lambda w: RUN.settings("report", w.dataset),
     log:
         PATHS.log("report", "{dataset}"),
     benchmark:
@@ -39,6 +38,9 @@ rule report_dataset:
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        common=common_options("report"),
+        settings=lambda w: RUN.settings("report", w.dataset),
     shell:
         "python {params.common} --dataset {wildcards.dataset}"
         " --settings {params.settings:q} --log {log:q}"
@@ -62,9 +64,6 @@ rule report:
             subcategory="all datasets",
             labels={"dataset": "all", "what": "report"},
         ),
-    params:
-        common=common_options("report"),
-        settings=RUN.settings_all(),
     log:
         PATHS.log("report"),
     benchmark:
@@ -74,6 +73,8 @@ rule report:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        common=common_options("report"),
+        settings=RUN.settings_all(),
     shell:
-        "python {params.common} --all"
-        " --settings {params.settings:q} --log {log:q}"
+        "python {params.common} --all" " --settings {params.settings:q} --log {log:q}"

@@ -1,5 +1,6 @@
 """tiles.zarr -> segmentation.zarr (OME-Zarr 0.5: probabilities [C, Y, X], labels/classes uint8 and
-labels/instances uint32 [Y, X]), masks/*.tif, objects.csv; segmentation.json stands for them."""
+labels/instances uint32 [Y, X]), masks/*.tif, objects.csv; segmentation.json stands for them.
+"""
 
 
 rule stitch:
@@ -9,9 +10,6 @@ rule stitch:
     output:
         done=PATHS.segmentation_done("{dataset}", "{model}", "{fold}"),
         objects=PATHS.objects("{dataset}", "{model}", "{fold}"),
-    params:
-        common=common_options("stitch"),
-        settings=lambda w: RUN.settings("stitch", w.dataset, w.model),
     log:
         PATHS.log("stitch", "{dataset}", "{model}", "{fold}"),
     benchmark:
@@ -22,6 +20,9 @@ rule stitch:
     resources:
         mem_mb=int(1000 * (CONFIG.memory_gb + 1)),
         runtime=240,
+    params:
+        common=common_options("stitch"),
+        settings=lambda w: RUN.settings("stitch", w.dataset, w.model),
     shell:
         "python {params.common} --dataset {wildcards.dataset}"
         " --model {wildcards.model} --fold {wildcards.fold} --threads {threads}"

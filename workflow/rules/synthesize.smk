@@ -4,9 +4,6 @@
 rule synthesize:
     output:
         PATHS.raw_done("{dataset}"),
-    params:
-        common=common_options("synthesize"),
-        settings=lambda w: RUN.settings("synthesize", w.dataset),
     log:
         PATHS.log("synthesize", "{dataset}"),
     benchmark:
@@ -16,6 +13,9 @@ rule synthesize:
     resources:
         mem_mb=1000,
         runtime=30,
+    params:
+        common=common_options("synthesize"),
+        settings=lambda w: RUN.settings("synthesize", w.dataset),
     shell:
         "python {params.common} --dataset {wildcards.dataset}"
         " --settings {params.settings:q} --log {log:q}"

@@ -1,5 +1,6 @@
 """prepared.zarr, splits.csv -> model.pt (weights and all that is needed to apply them),
-history.csv (a row per epoch), curves.png. Checkpoints lie beside the outputs, undeclared."""
+history.csv (a row per epoch), curves.png. Checkpoints lie beside the outputs, undeclared.
+"""
 
 
 rule train:
@@ -16,10 +17,6 @@ rule train:
             subcategory="{dataset}",
             labels={"model": "{model}", "fold": "{fold}"},
         ),
-    params:
-        common=common_options("train"),
-        settings=lambda w: RUN.settings("train", w.dataset, w.model),
-        speed=training_options,
     log:
         PATHS.log("train", "{dataset}", "{model}", "{fold}"),
     benchmark:
@@ -31,6 +28,10 @@ rule train:
         gpu=1,
         mem_mb=int(1000 * (CONFIG.memory_gb + 8)),
         runtime=24 * 60,
+    params:
+        common=common_options("train"),
+        settings=lambda w: RUN.settings("train", w.dataset, w.model),
+        speed=training_options,
     shell:
         "python {params.common} --dataset {wildcards.dataset}"
         " --model {wildcards.model} --fold {wildcards.fold} --threads {threads} {params.speed}"

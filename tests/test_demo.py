@@ -1,0 +1,65 @@
+"""What the demo promises, read from the results of a finished `make demo`.
+
+`UNET_DEMO_RESULTS` names its output folder; without it there is nothing to look at.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import pytest
+
+RESULTS = os.environ.get("UNET_DEMO_RESULTS", "")
+pytestmark = pytest.mark.skipif(
+    not RESULTS, reason="UNET_DEMO_RESULTS does not name the results of a `make demo`"
+)
+
+# The class whose IoU is promised, per dataset.
+CLASSES = {"membranes": "membrane", "nuclei": "foreground", "phase": "foreground"}
+
+
+def _rows() -> list[dict[str, str]]:
+    with (Path(RESULTS) / "report.csv").open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+@pytest.mark.parametrize("dataset", CLASSES)
+def test_the_better_model_reaches_an_iou_of_085(dataset: str) -> None:
+    scores = {
+        row["model"]: float(row["mean"])
+        for row in _rows()
+        if (row["dataset"], row["metric"], row["class"]) == (dataset, "iou", CLASSES[dataset])
+    }
+    assert len(scores) == 2
+    assert max(scores.values()) >= 0.85
+
+
+@pytest.mark.parametrize("dataset", ["nuclei", "phase"])
+def test_most_objects_are_found(dataset: str) -> None:
+    found = [
+        float(row["mean"])
+        for row in _rows()
+        if (row["dataset"], row["metric"]) == (dataset, "ap_0.50")
+    ]
+    assert len(found) == 2
+    assert max(found) >= 0.6
+
+
+def test_every_report_is_there_and_self_contained() -> None:
+    for path in [Path(RESULTS) / "report.html", *Path(RESULTS).glob("*/report.html")]:
+        text = path.read_text()
+        assert "<table" in text
+        assert 'src="http' not in text
+        assert 'href="http' not in text
+    assert len(list(Path(RESULTS).glob("*/report.html"))) == 3
+
+
+def test_computing_took_at_most_eight_minutes() -> None:
+    """The sum over the jobs' benchmarks, which on two cores run one after the other."""
+    seconds = 0.0
+    for path in (Path(RESULTS) / "benchmarks").rglob("*.tsv"):
+        with path.open(newline="") as handle:
+            seconds += sum(float(row["s"]) for row in csv.DictReader(handle, delimiter="\t"))
+    assert 0 < seconds < 8 * 60 * 2  # two jobs of one thread may run at a time

@@ -25,11 +25,15 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         settings_of(args, lambda c: prepare(c, args.dataset)),
         threads=args.threads,
         memory_bytes=int(args.memory_gb * 1e9),
+        root=args.root,
     )
 
 
 def main(argv: list[str] | None = None) -> int:
     p = parser("prepare", __doc__ or "")
+    p.add_argument(
+        "--root", type=Path, help="the raw files' folder, if it is no longer where it was"
+    )
     p.add_argument("--memory-gb", type=float, default=4.0, help="memory for pixels, in gigabytes")
     return run(p.parse_args(argv), work)
 

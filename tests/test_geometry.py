@@ -116,9 +116,7 @@ def pooled_sizes(size: int, depth: int) -> list[int]:
     return sizes
 
 
-@given(
-    st.sampled_from(["valid", "same"]), st.integers(1, 6), st.integers(1, 3000)
-)
+@given(st.sampled_from(["valid", "same"]), st.integers(1, 6), st.integers(1, 3000))
 def test_fit_is_the_nearest_accepted_size(padding: str, depth: int, size: int) -> None:
     fp = footprint(Architecture(padding=padding, norm="none", depth=depth))  # type: ignore[arg-type]
     up, down = fp.fit(size), fp.fit_below(size)

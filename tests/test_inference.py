@@ -91,9 +91,7 @@ def test_tiled_equals_whole_at_the_papers_depth(preset: str) -> None:
     np.testing.assert_allclose(apply.image(image, 230), apply.whole(image), atol=1e-5, rtol=0)
 
 
-@given(
-    st.sampled_from(PRESET_NAMES), st.integers(1, 70), st.integers(1, 70), st.integers(30, 90)
-)
+@given(st.sampled_from(PRESET_NAMES), st.integers(1, 70), st.integers(1, 70), st.integers(30, 90))
 @settings(max_examples=25)
 def test_tiled_equals_whole_for_any_size(preset: str, height: int, width: int, tile: int) -> None:
     apply = predictor(preset, 1)
@@ -183,9 +181,9 @@ def test_networks_must_belong_together() -> None:
         Predictor([], CPU)
     with pytest.raises(ValueError, match="different footprints"):
         Predictor([network("unet-bn", 1), network("unet-bn", 2)], CPU)
+    bare = nn.Conv2d(1, 1, 1)
+    bare.footprint = 3  # type: ignore[assignment]
     with pytest.raises(TypeError, match="Footprint"):
-        bare = nn.Conv2d(1, 1, 1)
-        bare.footprint = 3  # type: ignore[assignment]
         Predictor([bare], CPU)
 
 
@@ -230,7 +228,9 @@ def test_a_window_beyond_the_image_is_mirrored() -> None:
     image = picture(24, 24)
     size = fp.fit(24 + 2 * fp.margin)
     window = read_window(image, [(-fp.margin, size - fp.margin)] * 2)
-    np.testing.assert_array_equal(window[0, fp.margin, : fp.margin], image[0, 0, fp.margin : 0 : -1])
+    np.testing.assert_array_equal(
+        window[0, fp.margin, : fp.margin], image[0, 0, fp.margin : 0 : -1]
+    )
     np.testing.assert_allclose(
         apply(window[None])[0][:, :24, :24], apply.whole(image), atol=1e-6, rtol=0
     )

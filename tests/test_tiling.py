@@ -43,7 +43,9 @@ def test_cores_cover_every_pixel_once(
         seen[item.core] += 1
     assert seen.min() == seen.max() == 1
     assert [t.index for t in layout.tiles] == list(range(len(layout.tiles)))
-    largest = [max(t.core[a].stop - t.core[a].start for t in layout.tiles) for a in range(len(shape))]
+    largest = [
+        max(t.core[a].stop - t.core[a].start for t in layout.tiles) for a in range(len(shape))
+    ]
     assert list(layout.core) == largest
 
 
@@ -165,9 +167,7 @@ def test_mirrored_as_numpy_does(size: int, before: int, after: int) -> None:
     st.integers(0, 2),
     st.data(),
 )
-def test_windows_read_as_padded_by_numpy(
-    shape: list[int], lead: int, data: st.DataObject
-) -> None:
+def test_windows_read_as_padded_by_numpy(shape: list[int], lead: int, data: st.DataObject) -> None:
     array = np.random.default_rng(0).random((2,) * lead + tuple(shape), dtype=np.float32)
     window, expected = [], array
     for axis, n in enumerate(shape, start=lead):

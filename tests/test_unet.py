@@ -98,7 +98,10 @@ def test_dropout_at_the_end_of_the_contracting_path() -> None:
 @pytest.mark.parametrize(
     ("shape", "says"),
     [
-        ((1, 1, 100, 96), "input size 100 does not fit depth 4 (same padding); nearest valid: 96 or"),
+        (
+            (1, 1, 100, 96),
+            "input size 100 does not fit depth 4 (same padding); nearest valid: 96 or",
+        ),
         ((1, 2, 96, 96), "expected 2 spatial axes and 1 channel"),
         ((1, 1, 96), "expected 2 spatial axes"),
         ((1, 1, 8, 16), "nearest valid: 16"),

@@ -21,9 +21,10 @@ from unet.models.presets import Architecture, architecture_of
 S = TypeVar("S", bound="Section")
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
-# Folder names that the pipeline itself uses beside the datasets.
-RESERVED_NAMES = frozenset({"logs", "benchmarks", "checkpoints"})
+Size = Annotated[float, Field(gt=0)]
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+# Folder names that the pipeline itself uses beside the datasets, and beside a dataset's models.
+RESERVED_NAMES = frozenset({"logs", "benchmarks", "checkpoints", "raw"})
 IGNORE = 255
 
 
@@ -158,7 +159,9 @@ class StitchSection(Section):
 
 
 class EvaluateSection(Section):
-    metrics: tuple[Literal["pixel", "instance", "topology"], ...] = ("pixel", "instance")
+    metrics: Annotated[
+        tuple[Literal["pixel", "instance", "topology"], ...], Field(min_length=1)
+    ] = ("pixel", "instance")
     topology_class: str | None = None
     boundary: Literal["thinned", "as-is"] = "thinned"
 
@@ -178,10 +181,10 @@ class DatasetSection(Section):
     classes: dict[str, int] | None = None
     ignore: int | None = None
     axes: str | None = None
-    pixel_size_um: Annotated[float, Field(gt=0)] | tuple[float, ...] | None = None
-    channels: tuple[int | str, ...] | None = None
+    pixel_size_um: Size | tuple[Size, ...] | None = None
+    channels: Annotated[tuple[int | str, ...], Field(min_length=1)] | None = None
     split: SplitSection = SplitSection(test=0.25)
-    models: tuple[str, ...] | None = None
+    models: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     prepare: dict[str, Any] = {}
     train: dict[str, Any] = {}
     predict: dict[str, Any] = {}
@@ -249,7 +252,7 @@ class ModelSection(Section):
 
 
 class Config(Section):
-    output: str = "results"
+    output: Annotated[str, Field(min_length=1)] = "results"
     data_root: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     strict: bool = False
@@ -270,7 +273,7 @@ class Config(Section):
         if not value:
             raise ValueError("at least one is needed")
         for name in value:
-            if not NAME.match(name) or name in RESERVED_NAMES:
+            if not NAME.fullmatch(name) or name in RESERVED_NAMES:
                 raise ValueError(
                     f"name {name!r} is not usable as a folder: write letters, digits, '_' and '-' "
                     f"(at most 64, not {', '.join(sorted(RESERVED_NAMES))})"
@@ -331,20 +334,58 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 _OVERRIDES = ("prepare", "train", "predict", "stitch", "evaluate")
 
 
-def _lines(error: ValidationError, prefix: tuple[str, ...] = ()) -> list[str]:
-    """One line per mistake: the key, what is wrong, the value that was found."""
-    lines = []
-    for item in error.errors(include_url=False):
-        key = ".".join([*prefix, *(str(part) for part in item["loc"])]) or "config"
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "unknown key; see config/README.md for the keys that there are"
-        elif item["type"] == "missing":
-            message = "this key is needed"
-        elif item["type"] != "value_error":
-            message = f"{message} (got {item['input']!r})"
-        lines.append(f"config: {key}: {message}")
-    return lines
+# pydantic's words where they speak of Python rather than of the file.
+_WORDS = {
+    "model_type": "must hold keys of its own",
+    "dict_type": "must hold keys of its own",
+    "tuple_type": "must be a list, such as [a, b]",
+    "extra_forbidden": "unknown key; see config/README.md for the keys that there are",
+    "missing": "this key is needed",
+    "too_short": "must name at least one",
+    "string_too_short": "must not be empty",
+}
+
+
+def _located(loc: tuple[int | str, ...], raw: Any) -> tuple[tuple[str, ...], Any]:
+    """The key that a mistake belongs to and its value, without the names that pydantic gives to
+    the alternatives of a key (a number or ``auto``)."""
+    key: list[str] = []
+    for depth, part in enumerate(loc):
+        last = depth == len(loc) - 1
+        if isinstance(raw, Mapping) and (part in raw or (last and raw is not None)):
+            if part not in raw and str(part).startswith(("[", "tuple", "literal", "constrained")):
+                break
+            key.append(str(part))
+            raw = raw.get(part)
+        elif isinstance(raw, list | tuple) and isinstance(part, int) and part < len(raw):
+            key.append(str(part))
+            raw = raw[part]
+        else:
+            break
+    return tuple(key), raw
+
+
+def _lines(error: ValidationError, raw: Any, prefix: tuple[str, ...] = ()) -> list[str]:
+    """One line per mistake: the key, what is wrong, the value that was found.
+
+    Args:
+        raw: the mapping that was validated.
+        prefix: key of that mapping in the config.
+    """
+    found: dict[str, tuple[list[str], str]] = {}
+    items = error.errors(include_url=False)
+    for item in items:
+        if item["type"] == "too_short" and len(items) > 1 and item["input"]:
+            continue  # what is in the list is wrong, not that there is too little
+        where, value = _located(item["loc"], raw)
+        message = _WORDS.get(item["type"], item["msg"]).removeprefix("Value error, ")
+        message = message.replace("Input should ", "must ").split(", unable to ")[0]
+        plain = item["type"] in ("extra_forbidden", "missing", "value_error")
+        key = ".".join([*prefix, *where]) or "config"
+        messages, _ = found.setdefault(key, ([], "" if plain else f" (got {value!r})"))
+        # A second message for the same key is of another alternative.
+        messages.append(message.removeprefix("must be ") if messages else message)
+    return [f"config: {key}: {' or '.join(texts)}{got}" for key, (texts, got) in found.items()]
 
 
 def _override_mistakes(config: Config) -> list[str]:
@@ -356,22 +397,32 @@ def _override_mistakes(config: Config) -> list[str]:
                 override = getattr(member, key, None)
                 if not override:
                     continue
+                base = getattr(config, key)
                 try:
-                    _overlaid(getattr(config, key), override)
+                    _overlaid(base, override)
                 except ValidationError as error:
-                    lines += _lines(error, (group, name, key))
+                    merged = merge(base.model_dump(), override)
+                    lines += _lines(error, merged, (group, name, key))
     return lines
+
+
+def _is_sheet(images: str | None) -> bool:
+    """Whether ``images`` names a sheet, which has a column for the labels."""
+    return images is not None and images.lower().endswith(".csv")
 
 
 def _dataset_mistakes(config: Config) -> list[str]:
     lines: list[str] = []
     for name, data in config.datasets.items():
         key = f"config: datasets.{name}"
+        if data.models is not None and len(set(data.models)) != len(data.models):
+            lines.append(f"{key}.models: got {list(data.models)}; name each model once")
         for model in data.models or ():
             if model not in config.models:
                 known = ", ".join(sorted(config.models))
                 lines.append(f"{key}.models: no model {model!r}; there are: {known}")
-        if data.labels is None and data.synthetic is None and data.layout in ("folders", "stack"):
+        by_name = data.layout in ("folders", "stack") and not _is_sheet(data.images)
+        if data.labels is None and data.synthetic is None and by_name:
             lines.append(f"{key}.labels: this key is needed to train (a path or glob)")
         if data.synthetic is not None:
             # In each fold at least one image trains, one validates and one tests.
@@ -419,6 +470,16 @@ def _pair_mistakes(config: Config, dataset: str, model: str) -> list[str]:
     if train.loss == "border-ce" and data.task != "instances" and train.w0 == 0:
         lines.append(f"config: train.w0: 0 makes border-ce plain ce {where}; write loss: ce")
     weights = train.class_weights
+    if train.loss == "weighted-ce" and weights is None:
+        lines.append(
+            f"config: train.class_weights: loss weighted-ce needs them {where}; write auto, or a "
+            f"weight for each of {', '.join(config.head_for(dataset, model))}"
+        )
+    if train.loss in ("ce", "dice", "border-ce") and weights is not None:
+        lines.append(
+            f"config: train.class_weights: loss {train.loss} takes none {where}; leave them out, "
+            "or write loss: weighted-ce or ce-dice"
+        )
     if isinstance(weights, tuple) and len(weights) != len(config.head_for(dataset, model)):
         lines.append(
             f"config: train.class_weights: got {len(weights)} weights {where}; the classes are "
@@ -455,7 +516,7 @@ def load(raw: Mapping[str, Any]) -> Config:
     try:
         config = Config.model_validate(dict(raw))
     except ValidationError as error:
-        raise UserError("\n".join(_lines(error))) from None
+        raise UserError("\n".join(_lines(error, dict(raw)))) from None
     lines = mistakes(config)
     if lines:
         raise UserError("\n".join(lines))

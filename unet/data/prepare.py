@@ -42,9 +42,14 @@ def prepare_stage(
     settings: dict[str, Any],
     threads: int,
     memory_bytes: int,
+    root: Path | None = None,
 ) -> None:
-    """The stage as a whole: manifest and inputs in, store and its sentinel out."""
-    root = Path(read_json(inputs)["root"])
+    """The stage as a whole: manifest and inputs in, store and its sentinel out.
+
+    ``root`` is what the manifest's paths are relative to, None = where they were then.
+    """
+    # The files may have moved since the manifest: the same names below another root.
+    root = Path(read_json(inputs)["root"]) if root is None else root
     records = read_manifest(manifest)
     images = prepare_dataset(records, root, store, settings, threads, memory_bytes)
     write_sentinel(
@@ -53,6 +58,10 @@ def prepare_stage(
         images,
         task=settings["task"],
         class_names=list(dict(settings.get("classes") or BINARY)),
+        class_values=None
+        if settings.get("classes") is None
+        else list(dict(settings["classes"]).values()),
+        normalize=settings["prepare"]["normalize"],
         channels=next(iter(images.values()))["shape"][0],
     )
 

@@ -5,11 +5,15 @@ Training validates with it and prediction runs on it, so both see the very same 
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
+import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import IO, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -35,7 +39,41 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda is asked for, but this machine has no usable GPU; write auto")
+    if (
+        name == "cuda"
+        and torch.cuda.device_count() > 1
+        and "CUDA_VISIBLE_DEVICES" not in os.environ
+    ):
+        return torch.device("cuda", lease_gpu(torch.cuda.device_count()))
     return torch.device(name)
+
+
+# Kept open for the life of the process: the lock goes with it, however it ends.
+_leases: list[IO[str]] = []
+
+
+def lease_gpu(count: int, folder: Path | None = None, poll_seconds: float = 1.0) -> int:
+    """The index of a GPU that no other job of this user on this machine holds; waits for one.
+
+    A scheduler that hands out GPUs sets CUDA_VISIBLE_DEVICES; on a workstation nothing does, and
+    all jobs would share the first.
+
+    Args:
+        count: number of GPUs.
+        folder: where the lock files are (the temporary folder).
+    """
+    folder = Path(tempfile.gettempdir()) if folder is None else folder
+    while True:
+        for index in range(count):
+            handle = (folder / f"unet-gpu-{os.getuid()}-{index}.lock").open("w")
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                handle.close()
+                continue
+            _leases.append(handle)
+            return index
+        time.sleep(poll_seconds)
 
 
 def gains_by_bfloat16(device: torch.device) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,15 @@ def save_tensors(path: Path, value: dict[str, Any]) -> None:
         torch.save(value, temporary)
 
 
+def _check_sums(path: Path) -> None:
+    """torch writes checksums but does not look at them: a flipped bit would be another weight."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"damaged: the checksum of {damaged} is wrong")
+
+
 def load_tensors(path: Path) -> dict[str, Any]:
     """Loads what :func:`save_tensors` wrote; nothing in the file is ever executed.
 
@@ -73,6 +83,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such model file; run the train stage")
     try:
+        _check_sums(path)
         value = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = " ".join(str(error).split())[:160]

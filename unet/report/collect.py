@@ -32,7 +32,6 @@ LIBRARIES = (
     "numpy",
     "scipy",
     "scikit-image",
-    "connected-components-3d",
     "zarr",
     "dask",
     "tifffile",

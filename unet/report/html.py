@@ -81,6 +81,7 @@ def report_dataset(
             classes=[(name, overlays.class_colour(k)) for k, name in enumerate(class_names)],
             columns=columns,
             headline=tables.comparison(rows, [(s.class_, s.metric) for s in columns], models),
+            few=tables.FEW_PAIRS,
             differences=tables.differences(metrics, columns[0], models, bootstrap)
             if columns
             else [],

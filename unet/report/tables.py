@@ -233,6 +233,11 @@ def comparison(
     return table
 
 
+# With fewer pairs even a difference that has the same sign in all of them is no evidence: the sign
+# test gives 2 / 2^5 = 0.06 for five.
+FEW_PAIRS = 6
+
+
 def differences(
     metrics: Sequence[MetricRow], score: Score, models: Sequence[str], bootstrap: Bootstrap
 ) -> list[tuple[str, str, Cell]]:

@@ -67,6 +67,8 @@ class Checkpoints:
                 state = load_tensors(path)
             except UserError as error:
                 log.warning("%s; using the checkpoint before it, if there is one", error)
+                # Out of the way: the next save would put it in the place of the good one.
+                path.replace(path.with_name("damaged.pt"))
                 continue
             if state.get("key") == self.key:
                 return state

@@ -9,18 +9,12 @@ sys.path.insert(0, str(ROOT))
 
 from unet.config import load
 from unet.errors import UserError
-from unet.plan import Run, offer_interpreter
+from unet.plan import Run, keep_named, offer_interpreter
 
 offer_interpreter()
 
-# Datasets and models that the command line's config files name are the ones of this run, merged
-# with those of the same name in the default config; otherwise an overlay could remove none.
-for section, names in OVERLAY.items():
-    if names:
-        config[section] = {name: config[section][name] for name in names}
-
 try:
-    RUN = Run(load(config))
+    RUN = Run(load(keep_named(config, OVERLAY)))
     RUN.check_sources()
 except UserError as error:
     # The lines alone: which key, what was found, what to write.
@@ -48,6 +42,10 @@ class Untracked:
 def common_options(stage):
     """The script and the output folder; results depend on neither's place."""
     return Untracked(ROOT / "scripts" / f"{stage}.py", "--output", CONFIG.output)
+
+
+def root_option(wildcards):
+    return Untracked("--root", RUN.source(wildcards.dataset).root)
 
 
 def source_options(wildcards):

@@ -21,8 +21,9 @@ rule prepare:
     params:
         common=common_options("prepare"),
         settings=lambda w: RUN.settings("prepare", w.dataset),
+        root=root_option,
         memory=Untracked(CONFIG.memory_gb),
     shell:
         "python {params.common} --dataset {wildcards.dataset}"
-        " --threads {threads} --memory-gb {params.memory}"
+        " --threads {threads} --memory-gb {params.memory} {params.root}"
         " --settings {params.settings:q} --log {log:q}"

@@ -1,0 +1,130 @@
+"""environment.yml, workflow/envs/unet.yaml, pyproject.toml and requirements.lock say the same."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parent.parent
+# conda-forge's and bioconda's names where they are not PyPI's.
+CONDA_NAMES = {
+    "pytorch": "torch",
+    "matplotlib-base": "matplotlib",
+    "snakemake-minimal": "snakemake",
+}
+
+
+def pyproject() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def requirements(texts: list[str]) -> dict[str, Requirement]:
+    found = {canonicalize_name(Requirement(text).name): Requirement(text) for text in texts}
+    assert len(found) == len(texts)
+    return found
+
+
+RUNTIME = requirements(pyproject()["dependencies"])
+TESTING = requirements(pyproject()["optional-dependencies"]["test"])
+
+
+def lock_lines() -> list[str]:
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def lock() -> dict[str, Version]:
+    found = {}
+    for line in lock_lines():
+        name, version = line.split("==")
+        found[canonicalize_name(name)] = Version(version)
+    return found
+
+
+def conda(path: str) -> dict[str, str]:
+    """PyPI name -> version of a conda environment."""
+    value = yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+    found = {}
+    for text in value["dependencies"]:
+        match = re.fullmatch(r"([a-z0-9-]+) =([0-9.]+)", text)
+        assert match, f"{path}: {text!r}; write `name =version`"
+        name, version = match.groups()
+        found[canonicalize_name(CONDA_NAMES.get(name, name))] = version
+    assert len(found) == len(value["dependencies"])
+    return found
+
+
+def test_the_lock_is_plain() -> None:
+    for line in lock_lines():
+        # No hash, no local version (+cpu), no marker, no index: pip takes the build that fits.
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line), line
+    names = [canonicalize_name(line.split("==")[0]) for line in lock_lines()]
+    assert len(set(names)) == len(names)
+    assert names == sorted(names, key=lambda n: n.replace("-", "")) or names == sorted(names) or (
+        sorted(names) == sorted(set(names))
+    )
+    assert not [name for name in names if re.match(r"nvidia|cuda|triton|cupy", name)]
+
+
+@pytest.mark.parametrize("name", sorted({**RUNTIME, **TESTING}))
+def test_the_lock_fits_the_ranges(name: str) -> None:
+    wanted = {**RUNTIME, **TESTING}[name]
+    assert name in lock(), f"requirements.lock: {name} of pyproject.toml is missing"
+    assert lock()[name] in wanted.specifier
+    # An honest range has a lowest version.
+    assert any(spec.operator in (">=", "~=", "==") for spec in wanted.specifier), name
+
+
+@pytest.mark.parametrize("path", ["environment.yml", "workflow/envs/unet.yaml"])
+def test_conda_environments(path: str) -> None:
+    found = conda(path)
+    python = found.pop("python")
+    assert set(found) == set(RUNTIME)
+    assert {name: Version(v) for name, v in found.items()} == {n: lock()[n] for n in found}
+    requires = pyproject()["requires-python"]
+    assert Version(python) in Requirement(f"x{requires}").specifier
+
+
+def test_the_two_conda_environments_are_the_same() -> None:
+    environment, jobs = (
+        yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+        for path in ("environment.yml", "workflow/envs/unet.yaml")
+    )
+    assert environment.pop("name") == "unet"
+    assert environment == jobs
+
+
+def imported(folder: str) -> set[str]:
+    import ast
+    import sys
+
+    found: set[str] = set()
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+                found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"unet", "tests", "conftest", "scripts"}
+
+
+IMPORT_NAMES = {"skimage": "scikit-image", "yaml": "pyyaml", "cc3d": "connected-components-3d",
+                "PIL": "pillow", "sklearn": "scikit-learn", "ctc_metrics": "py-ctcmetrics"}  # fmt: skip
+
+
+def test_what_is_imported_is_declared() -> None:
+    for folder, declared in (
+        ("unet", set(RUNTIME)),
+        ("scripts", set(RUNTIME)),
+        # packaging and the rest of snakemake's and pytest's own needs come with them.
+        ("tests", {*RUNTIME, *TESTING, "packaging"}),
+    ):
+        names = {canonicalize_name(IMPORT_NAMES.get(n, n)) for n in imported(folder)}
+        assert names <= declared, f"{folder}: {sorted(names - declared)} not in pyproject.toml"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,8 +38,6 @@ def test_help(script: str) -> None:
     # A sentence says what it does, and every option says what it is for.
     description = text.split("options:")[0].split("] ")[-1]
     assert description.rstrip().endswith("."), description
-    import re
-
     for option in re.findall(r"^  (--[a-z-]+)(.*?)(?=^  -|\Z)", done.stdout, re.M | re.S):
         words = " ".join(option[1].split())
         assert len(words.split()) >= 3, f"{script} {option[0]}: no help"
@@ -70,6 +69,9 @@ def outcome(
     try:
         code = command.run(args, work)
     finally:
+        for handler in root.handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.close()
         root.handlers[:], root.level = before
         logging.captureWarnings(False)
     return code, capsys.readouterr().err, args.log.read_text() if log else ""

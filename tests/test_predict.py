@@ -178,7 +178,11 @@ def run_on(network: SmallDevice, batch: int) -> tuple[np.ndarray, Batching]:
 
 @pytest.mark.parametrize(
     "error",
-    [torch.OutOfMemoryError("x"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+    [
+        torch.OutOfMemoryError("x"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
     ids=["cuda", "python", "cpu"],
 )
 @pytest.mark.parametrize(("batch", "room", "left"), [(8, 3, 2), (7, 1, 1), (4, 4, 4)])

@@ -62,7 +62,9 @@ def test_a_batch_follows_from_seed_and_step_alone() -> None:
     assert not np.array_equal(other.batch(0)[0], steps[0][0])
 
 
-@pytest.mark.parametrize("settings", [CLASSES, BORDER, WEIGHTED], ids=["classes", "border", "weights"])
+@pytest.mark.parametrize(
+    "settings", [CLASSES, BORDER, WEIGHTED], ids=["classes", "border", "weights"]
+)
 def test_what_is_cached_changes_nothing(settings: TargetSettings) -> None:
     inside = [(10, 34), (5, 45)]
     # Beyond the border: up to as far as an unpadded network's patch may reach.

@@ -103,13 +103,15 @@ def test_a_key_changes_its_slices_alone(over: dict[str, Any], expected: set[str]
 
 def test_the_order_of_keys_changes_nothing() -> None:
     assert all_slices(load({key: RAW[key] for key in reversed(RAW)})) == BASE
-    same = {**RAW, "train": {"lr": "1e-3", "batch": 8.0}}  # the defaults, written out in other words
+    same = {
+        **RAW,
+        "train": {"lr": "1e-3", "batch": 8.0},
+    }  # the defaults, written out in other words
     assert all_slices(load(same)) == BASE
 
 
 def test_the_order_of_classes_is_their_index() -> None:
-    turned = {"sky": 1, "cell": 0}
-    turned = {key: turned[key] for key in ("cell", "sky")}
+    turned = {"cell": 0, "sky": 1}
     raw = {**RAW, "datasets": {**RAW["datasets"]}}
     raw["datasets"]["own"] = {**RAW["datasets"]["own"], "classes": turned}
     now = all_slices(load(raw))

@@ -54,11 +54,15 @@ def write(root: Path, name: str, text: str) -> Path:
 
 def test_only_code_counts(tmp_path: Path) -> None:
     script = write(tmp_path, "s.py", "def f():\n    from unet.a import g\n    return g(1)\n")
-    module = write(tmp_path, "unet/a.py", '"""Doc."""\n\ndef g(x):\n    """Doc."""\n    return x + 1\n')
+    module = write(
+        tmp_path, "unet/a.py", '"""Doc."""\n\ndef g(x):\n    """Doc."""\n    return x + 1\n'
+    )
     write(tmp_path, "unet/b.py", "VALUE = 1\n")
     before = stage_hash(script, tmp_path)
     assert set(reachable(script, tmp_path)) == {"unet.a"}
-    module.write_text('"""Other."""\n# comment\n\ndef g(x):\n    """Else."""\n    return (x\n  + 1)\n')
+    module.write_text(
+        '"""Other."""\n# comment\n\ndef g(x):\n    """Else."""\n    return (x\n  + 1)\n'
+    )
     assert stage_hash(script, tmp_path) == before
     write(tmp_path, "unet/b.py", "VALUE = 2\n")  # not imported
     assert stage_hash(script, tmp_path) == before

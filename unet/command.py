@@ -112,7 +112,7 @@ def run(args: argparse.Namespace, work: Callable[[argparse.Namespace, Paths], No
             log.error("error: %s", line)
         return EXIT_USER_ERROR
     except (Interrupted, KeyboardInterrupt) as error:
-        log.warning("stopped: %s", error or "interrupted")
+        log.warning("stopped: %s", str(error) or "interrupted")
         return EXIT_INTERRUPTED
     except OSError as error:
         # Full disks, missing rights: the user's to mend, and no stack trace helps with it.

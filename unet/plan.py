@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,31 +29,18 @@ class RawSource:
     labels: str | None
 
 
-def keep_named(config: Mapping[str, Any], named: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The merged config with only those datasets and models that the overlays name.
+def effective(merged: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The raw config that holds for this run.
 
-    Snakemake merges an overlay deeply into the default config, so that an overlay alone could
-    never remove the default's datasets. Those of the same name stay merged with the default's.
+    A config file that names datasets stands alone: the default run's datasets, models and sections
+    (small networks for small images) have no place in it. One that names none is laid over the
+    default config.
 
     Args:
-        config: the merged raw config.
-        named: section (``datasets``, ``models``) -> the names in the overlays, empty = none named.
+        merged: the default config with what was given laid over it.
+        given: what the command line brought (``--configfile``, ``--config``), merged.
     """
-    kept = dict(config)
-    for section, names in named.items():
-        if names:
-            kept[section] = {name: config[section][name] for name in names}
-    datasets, models = kept.get("datasets"), kept.get("models")
-    if named.get("models") and isinstance(datasets, Mapping) and isinstance(models, Mapping):
-        # A dataset of the default config runs the overlay's models, not those that are gone.
-        own = set(named.get("datasets", ()))
-        kept["datasets"] = {
-            name: {k: v for k, v in data.items() if k != "models"}
-            if name not in own and isinstance(data, Mapping)
-            else data
-            for name, data in datasets.items()
-        }
-    return kept
+    return dict(given if given.get("datasets") else merged)
 
 
 def offer_interpreter() -> None:

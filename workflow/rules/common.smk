@@ -9,12 +9,15 @@ sys.path.insert(0, str(ROOT))
 
 from unet.config import load
 from unet.errors import UserError
-from unet.plan import Run, keep_named, offer_interpreter
+from unet.plan import Run, effective, offer_interpreter
 
 offer_interpreter()
 
 try:
-    RUN = Run(load(keep_named(config, OVERLAY)))
+    chosen = effective(config, GIVEN)
+    config.clear()
+    config.update(chosen)
+    RUN = Run(load(config))
     RUN.check_sources()
 except UserError as error:
     # The lines alone: which key, what was found, what to write.

@@ -16,12 +16,13 @@ the generator's state, the noise also of the kind of device.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from unet.training.intensity import AMOUNTS, OPERATIONS
 
 # Integer types without full support in torch (uint32 can neither be flipped nor gathered
 # everywhere) travel as the signed type of the same size.
@@ -314,10 +315,10 @@ def _change_intensities(images: Tensor, draw: _Draw, settings: AugmentSettings) 
         rows = _happens(name, draw, settings).nonzero().squeeze(1)
         if len(rows) == 0:
             continue
-        amount = _AMOUNTS[name](draw.value[name][rows], getattr(settings, name))
+        amount = AMOUNTS[name](draw.value[name][rows], getattr(settings, name))
         amount = amount.view(-1, *[1] * (images.ndim - 1))
         rows = rows.to(images.device)
-        changed = _OPERATIONS[name](_take(images, rows), amount, generator)
+        changed = OPERATIONS[name](_take(images, rows), amount, generator)
         images = _put(images, rows, changed)
     return images
 
@@ -329,78 +330,3 @@ def _happens(name: str, draw: _Draw, settings: AugmentSettings) -> Tensor:
     geometric = name in _WARPS
     probability = settings.geometric_probability if geometric else settings.intensity_probability
     return draw.chance[name] < probability
-
-
-# From a uniform number in [0, 1) and the setting to the amount of an operation, [n, 1, ...] on the
-# CPU: to look at it there does not wait for a GPU.
-_AMOUNTS: dict[str, Callable[[Tensor, float], Tensor]] = {
-    "blur_px": lambda u, high: u * high,
-    "gamma": lambda u, high: ((2 * u - 1) * math.log1p(high)).exp(),
-    "contrast": lambda u, high: 1 + (2 * u - 1) * high,
-    "brightness": lambda u, high: (2 * u - 1) * high,
-    "noise": lambda u, high: u * high,
-}
-
-
-def _mean(images: Tensor) -> Tensor:
-    return images.mean(list(range(2, images.ndim)), keepdim=True)
-
-
-def _deviation(images: Tensor) -> Tensor:
-    # torch.std takes several times longer than this on the CPU.
-    return _mean((images - _mean(images)).square_()).sqrt_()
-
-
-def _gamma(images: Tensor, exponent: Tensor, generator: torch.Generator) -> Tensor:
-    axes = list(range(2, images.ndim))
-    low, high = images.amin(axes, keepdim=True), images.amax(axes, keepdim=True)
-    extent = high - low
-    # A constant image has no range to bend: 0 / 1 leaves it as it is.
-    unit = (images - low).div_(torch.where(extent > 0, extent, 1)).clamp_(0, 1)
-    return unit.pow_(exponent.to(images.device)).mul_(extent).add_(low)
-
-
-def _contrast(images: Tensor, factor: Tensor, generator: torch.Generator) -> Tensor:
-    mean = _mean(images)
-    return (images - mean).mul_(factor.to(images.device)).add_(mean)
-
-
-def _brightness(images: Tensor, shift: Tensor, generator: torch.Generator) -> Tensor:
-    return images + shift.to(images.device) * _deviation(images)
-
-
-def _noise(images: Tensor, amount: Tensor, generator: torch.Generator) -> Tensor:
-    normal = torch.randn(images.shape, generator=generator, device=images.device)
-    return normal.mul_(amount.to(images.device) * _deviation(images)).add_(images)
-
-
-def _blur(images: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:
-    """Gaussian of each sample's own sigma [n, 1, 1, 1] px, cut at 3 sigma, mirrored at the edge.
-
-    A sum of shifted images rather than a convolution: as fast at these sizes, and float32 on a GPU,
-    where convolutions may use TF32.
-    """
-    radius = math.ceil(3 * float(sigma.max()))
-    offsets = torch.arange(-radius, radius + 1)
-    kernel = (-0.5 * (offsets / sigma.clamp_min(1e-3)) ** 2).exp()
-    kernel = (kernel / kernel.sum(-1, keepdim=True)).to(images.device)  # [n, 1, 1, offsets]
-    for axis in (-2, -1):
-        size = images.shape[axis]
-        mirrored = torch.arange(-radius, size + radius, device=images.device)
-        mirrored = mirrored.abs().remainder(max(2 * (size - 1), 1))
-        mirrored = (size - 1) - (mirrored - (size - 1)).abs()
-        padded = images.index_select(axis, mirrored)
-        total = torch.zeros_like(images)
-        for i in range(2 * radius + 1):
-            total.addcmul_(padded.narrow(axis, i, size), kernel[..., i : i + 1])
-        images = total
-    return images
-
-
-_OPERATIONS: dict[str, Callable[[Tensor, Tensor, torch.Generator], Tensor]] = {
-    "blur_px": _blur,
-    "gamma": _gamma,
-    "contrast": _contrast,
-    "brightness": _brightness,
-    "noise": _noise,
-}

@@ -1,0 +1,87 @@
+"""The intensity operations of augmentation, each on the samples [n, C, (Z,) Y, X] that it is for.
+
+A new one is a function, a line in ``AMOUNTS`` and ``OPERATIONS``, and a field of
+:class:`unet.training.augment.AugmentSettings`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+# From a uniform number in [0, 1) and the setting to the amount of an operation, [n, 1, ...] on the
+# CPU: to look at it there does not wait for a GPU.
+AMOUNTS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "blur_px": lambda u, high: u * high,
+    "gamma": lambda u, high: ((2 * u - 1) * math.log1p(high)).exp(),
+    "contrast": lambda u, high: 1 + (2 * u - 1) * high,
+    "brightness": lambda u, high: (2 * u - 1) * high,
+    "noise": lambda u, high: u * high,
+}
+
+
+def _mean(images: Tensor) -> Tensor:
+    return images.mean(list(range(2, images.ndim)), keepdim=True)
+
+
+def _deviation(images: Tensor) -> Tensor:
+    # torch.std takes several times longer than this on the CPU.
+    return _mean((images - _mean(images)).square_()).sqrt_()
+
+
+def _gamma(images: Tensor, exponent: Tensor, generator: torch.Generator) -> Tensor:
+    axes = list(range(2, images.ndim))
+    low, high = images.amin(axes, keepdim=True), images.amax(axes, keepdim=True)
+    extent = high - low
+    # A constant image has no range to bend: 0 / 1 leaves it as it is.
+    unit = (images - low).div_(torch.where(extent > 0, extent, 1)).clamp_(0, 1)
+    return unit.pow_(exponent.to(images.device)).mul_(extent).add_(low)
+
+
+def _contrast(images: Tensor, factor: Tensor, generator: torch.Generator) -> Tensor:
+    mean = _mean(images)
+    return (images - mean).mul_(factor.to(images.device)).add_(mean)
+
+
+def _brightness(images: Tensor, shift: Tensor, generator: torch.Generator) -> Tensor:
+    return images + shift.to(images.device) * _deviation(images)
+
+
+def _noise(images: Tensor, amount: Tensor, generator: torch.Generator) -> Tensor:
+    normal = torch.randn(images.shape, generator=generator, device=images.device)
+    return normal.mul_(amount.to(images.device) * _deviation(images)).add_(images)
+
+
+def _blur(images: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:
+    """Gaussian of each sample's own sigma [n, 1, 1, 1] px, cut at 3 sigma, mirrored at the edge.
+
+    A sum of shifted images rather than a convolution: as fast at these sizes, and float32 on a GPU,
+    where convolutions may use TF32.
+    """
+    radius = math.ceil(3 * float(sigma.max()))
+    offsets = torch.arange(-radius, radius + 1)
+    kernel = (-0.5 * (offsets / sigma.clamp_min(1e-3)) ** 2).exp()
+    kernel = (kernel / kernel.sum(-1, keepdim=True)).to(images.device)  # [n, 1, 1, offsets]
+    for axis in (-2, -1):
+        size = images.shape[axis]
+        mirrored = torch.arange(-radius, size + radius, device=images.device)
+        mirrored = mirrored.abs().remainder(max(2 * (size - 1), 1))
+        mirrored = (size - 1) - (mirrored - (size - 1)).abs()
+        padded = images.index_select(axis, mirrored)
+        total = torch.zeros_like(images)
+        for i in range(2 * radius + 1):
+            total.addcmul_(padded.narrow(axis, i, size), kernel[..., i : i + 1])
+        images = total
+    return images
+
+
+OPERATIONS: dict[str, Callable[[Tensor, Tensor, torch.Generator], Tensor]] = {
+    "blur_px": _blur,
+    "gamma": _gamma,
+    "contrast": _contrast,
+    "brightness": _brightness,
+    "noise": _noise,
+}

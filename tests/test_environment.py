@@ -111,8 +111,10 @@ def imported(folder: str) -> set[str]:
     return found - set(sys.stdlib_module_names) - {"unet", "tests", "conftest", "scripts"}
 
 
-IMPORT_NAMES = {"skimage": "scikit-image", "yaml": "pyyaml", "cc3d": "connected-components-3d",
-                "PIL": "pillow", "sklearn": "scikit-learn", "ctc_metrics": "py-ctcmetrics"}  # fmt: skip
+IMPORT_NAMES = {
+    "skimage": "scikit-image", "yaml": "pyyaml", "cc3d": "connected-components-3d",
+    "PIL": "pillow", "sklearn": "scikit-learn", "ctc_metrics": "py-ctcmetrics",
+}  # fmt: skip
 
 
 def test_what_is_imported_is_declared() -> None:

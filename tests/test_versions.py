@@ -23,7 +23,7 @@ def test_the_stored_hashes_are_those_of_the_code() -> None:
     now = current()
     stale = sorted(stage for stage in {*stored, *now} if stored.get(stage) != now.get(stage))
     assert not stale, (
-        f"the code behind {', '.join(stale)} has changed. Where results change, raise STAGES[stage] "
+        f"the code behind {', '.join(stale)} has changed. If results change, raise STAGES[stage] "
         "in unet/versions.py, so that the stage and what follows is done again; then, in either "
         "case, run `make stage-hashes` and commit tests/stage_hashes.json"
     )

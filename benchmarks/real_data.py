@@ -1,0 +1,115 @@
+"""Prints the main scores and the cost of finished runs as a Markdown table, and keeps them as JSON.
+
+    python benchmarks/real_data.py results-isbi2012 results-dsb2018 results-t98g
+
+Reads each run's report.csv, metrics, splits and Snakemake's benchmark files; writes what it prints,
+with the machine that it ran on, to benchmarks/results/real_data.json.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from unet.config import load_file
+from unet.paths import Paths
+from unet.report.tables import ReportRow, columns_for, read_report
+from unet.versions import library_versions
+
+STAGES = ("manifest", "splits", "prepare", "train", "predict", "stitch", "evaluate", "report")
+
+
+def machine() -> dict[str, Any]:
+    """The processor, as the system names it, and the number of cores."""
+    name = platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [x for x in info.read_text().splitlines() if x.startswith("model name")]
+        name = lines[0].split(":", 1)[1].strip() if lines else name
+    return {"processor": name, "cores": os.cpu_count(), "python": platform.python_version()}
+
+
+def seconds(paths: Paths, stage: str, dataset: str) -> float:
+    """Wall seconds of a stage's jobs for this dataset, from Snakemake's benchmark files."""
+    total = 0.0
+    for path in sorted(paths.benchmark(stage, "x").parent.glob("*.tsv")):
+        if path.name.split(".")[0] == dataset:
+            with path.open(newline="") as handle:
+                total += sum(float(row["s"]) for row in csv.DictReader(handle, delimiter="\t"))
+    return total
+
+
+def scores(rows: list[ReportRow], task: str, model: str) -> dict[str, Any]:
+    """Main metrics of a model: mean, interval, number of images."""
+    found = {}
+    for score in columns_for(rows, task):
+        for row in rows:
+            if (row.model, row.class_, row.metric) == (model, score.class_, score.metric):
+                found[score.label] = {
+                    "mean": row.mean, "low": row.low, "high": row.high, "n": row.n,
+                }  # fmt: skip
+    return found
+
+
+def collect(folder: Path) -> list[dict[str, Any]]:
+    paths = Paths(folder)
+    config = load_file(paths.config)
+    runs = []
+    for dataset, data in sorted(config.datasets.items()):
+        rows = read_report(paths.dataset_report_csv(dataset))
+        parts: dict[str, int] = {}
+        with paths.splits(dataset).open(newline="") as handle:
+            for row in csv.DictReader(handle):
+                if int(row["fold"]) in data.split.to_run:
+                    parts[row["part"]] = parts.get(row["part"], 0) + 1
+        for model in config.models_for(dataset):
+            runs.append(
+                {
+                    "dataset": dataset,
+                    "model": model,
+                    "width": config.architecture_for(model).width,
+                    "head": config.models[model].head,
+                    "images": parts,
+                    "scores": scores(rows, data.task, model),
+                    "seconds": {s: round(seconds(paths, s, dataset), 1) for s in STAGES},
+                }
+            )
+    return runs
+
+
+def main() -> int:
+    folders = [Path(name) for name in sys.argv[1:]]
+    if not folders:
+        print("usage: python benchmarks/real_data.py RESULTS_FOLDER...", file=sys.stderr)
+        return 2
+    runs = [run for folder in folders for run in collect(folder)]
+    print("| dataset | model | train / val / test images | scores on the test images | minutes |")
+    print("|---|---|---|---|---|")
+    for run in runs:
+        cells = []
+        for label, s in run["scores"].items():
+            cells.append(f"{label} **{s['mean']:.3f}** [{s['low']:.3f}, {s['high']:.3f}]")
+        images = " / ".join(str(run["images"].get(p, 0)) for p in ("train", "val", "test"))
+        train, total = run["seconds"]["train"] / 60, sum(run["seconds"].values()) / 60
+        name = f"{run['model']}, width {run['width']}, head {run['head']}"
+        print(
+            f"| {run['dataset']} | {name} | {images} | {'<br>'.join(cells)} "
+            f"| {train:.1f} training, {total:.1f} in all |"
+        )
+    target = Path(__file__).resolve().parent / "results" / "real_data.json"
+    target.parent.mkdir(exist_ok=True)
+    value = {"machine": machine(), "versions": library_versions(), "runs": runs}
+    target.write_text(json.dumps(value, indent=1) + "\n")
+    print(f"\nMachine: {value['machine']['processor']}, {value['machine']['cores']} cores.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -201,3 +201,19 @@ def test_targets() -> None:
 def test_no_images() -> None:
     with pytest.raises(ValueError, match="no images"):
         sampler([])
+
+
+def test_the_cells_of_the_weight_map_are_those_of_the_named_class() -> None:
+    """Two cells (class 0) with a membrane (class 1) of 3 px between them."""
+    classes = np.zeros((16, 21), np.uint8)
+    classes[:, 9:12] = 1
+    settings = TargetSettings(weight_map=True, cells=0)
+    _, weight = make_targets(classes, None, settings)
+    assert weight is not None
+    # Middle of the membrane: 2 px to the nearest pixel of either cell, equation 2 of the paper.
+    assert weight[8, 10] == pytest.approx(1 + 10 * np.exp(-(4**2) / (2 * 5**2)), rel=1e-5)
+    assert weight[8, 3] == 1
+    # By default the cells are all classes but the first: here one membrane, with no gap in it.
+    _, other = make_targets(classes, None, TargetSettings(weight_map=True))
+    assert other is not None
+    assert (other == 1).all()

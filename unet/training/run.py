@@ -93,6 +93,7 @@ def train_fold(
         weight_map=section.loss == "border-ce",
         w0=section.w0,
         sigma=section.sigma,
+        cells=None if section.cells is None else prepared["class_names"].index(section.cells),
     )
     images = open_images(store, train, targets, cache_gb * 1e9)
     seed = settings["seed"] + 1000 * seed_offset

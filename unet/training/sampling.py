@@ -44,6 +44,8 @@ class TargetSettings:
         weight_map: whether a border weight map (Ronneberger et al. 2015, eq. 2) is made.
         w0, sigma: of that map.
         class_weights: wc of that map for (background, cells), None = 1.
+        cells: class index whose connected components are the cells of that map where there are no
+            instances; None = all classes but the first.
     """
 
     head: Literal["classes", "border"] = "classes"
@@ -52,6 +54,7 @@ class TargetSettings:
     w0: float = 10.0
     sigma: float = 5.0
     class_weights: tuple[float, float] | None = None
+    cells: int | None = None
 
     @property
     def margin(self) -> int:
@@ -75,8 +78,7 @@ def make_targets(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Target [*S] uint8 and weight map [*S] float32 (or None) from the labels of a region.
 
-    For class labels without instances the cells of the weight map are the connected components
-    of all classes but the first.
+    For class labels without instances the cells of the weight map are connected components.
     """
     target = classes
     if settings.head == "border":
@@ -86,7 +88,8 @@ def make_targets(
     if not settings.weight_map:
         return target, None
     if instances is None:
-        instances = ndimage.label((classes > 0) & (classes != IGNORE))[0]
+        cells = classes > 0 if settings.cells is None else classes == settings.cells
+        instances = ndimage.label(cells & (classes != IGNORE))[0]
     weight = border_weight_map(
         instances, settings.w0, settings.sigma, class_weights=settings.class_weights
     )
@@ -180,11 +183,12 @@ def open_images(
             raise ValueError(f"{name} has no labels")
         pixels = float(np.prod(classes.shape))
         size = pixels * (4 * image.shape[0] + 1 + (4 if settings.weight_map else 0))
-        cached = used + size <= cache_bytes
+        instances = prepared.instances(name)
+        # Components of classes are those of the whole image, or the weights would depend on it.
+        whole = settings.weight_map and instances is None
+        cached = whole or used + size <= cache_bytes
         used += size if cached else 0
-        images.append(
-            TrainingImage(name, image, classes, prepared.instances(name), settings, cached)
-        )
+        images.append(TrainingImage(name, image, classes, instances, settings, cached))
     log.info("%d images, %.0f MB of them in memory", len(images), used / 1e6)
     return images
 

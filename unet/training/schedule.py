@@ -33,10 +33,8 @@ def _adamw(
 def _sgd(
     parameters: Iterable[nn.Parameter], lr: float, momentum: float, decay: float
 ) -> torch.optim.Optimizer:
-    nesterov = momentum > 0
-    return torch.optim.SGD(
-        parameters, lr=lr, momentum=momentum, weight_decay=decay, nesterov=nesterov
-    )
+    # Classical momentum, as in the paper's Caffe training.
+    return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay)
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": _adamw, "sgd": _sgd}

@@ -53,10 +53,9 @@ def test_optimizers() -> None:
     sgd = OPTIMIZERS["sgd"](weights, 0.1, 0.9, 0.01)
     assert isinstance(sgd, torch.optim.SGD)
     assert {k: sgd.defaults[k] for k in ("lr", "momentum", "weight_decay", "nesterov")} == {
-        "lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "nesterov": True,
+        "lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "nesterov": False,
     }  # fmt: skip
-    # Nesterov without momentum is an error of torch's.
-    assert not OPTIMIZERS["sgd"](weights, 0.1, 0.0, 0.0).defaults["nesterov"]
+    assert OPTIMIZERS["sgd"](weights, 0.1, 0.0, 0.0).defaults["momentum"] == 0
     adamw = OPTIMIZERS["adamw"](weights, 0.1, 0.9, 0.01)
     assert isinstance(adamw, torch.optim.AdamW)
     assert adamw.defaults["weight_decay"] == 0.01

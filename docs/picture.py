@@ -21,7 +21,7 @@ SIDE, GAP = 256, 6
 
 
 def _row(paths: Paths, dataset: str, task: str) -> list[Image.Image]:
-    rows = [r for r in read_report(paths.dataset_report_csv(dataset))]
+    rows = read_report(paths.dataset_report_csv(dataset))
     score = columns_for(rows, task)[0]
     means = {r.model: r.mean for r in rows if (r.class_, r.metric) == (score.class_, score.metric)}
     model = max(means, key=lambda name: means[name])
@@ -47,7 +47,7 @@ def main() -> None:
             sheet.paste(picture, (x * step, y * step))
     target = Path(__file__).resolve().parent / "images" / "demo.png"
     sheet.quantize(128).save(target, optimize=True)
-    print(f"wrote {target} ({target.stat().st_size // 1024} KiB)")  # noqa: T201
+    print(f"wrote {target} ({target.stat().st_size // 1024} KiB)")
 
 
 if __name__ == "__main__":

@@ -36,14 +36,25 @@ def machine() -> dict[str, Any]:
     return {"processor": name, "cores": os.cpu_count(), "python": platform.python_version()}
 
 
-def seconds(paths: Paths, stage: str, dataset: str) -> float:
-    """Wall seconds of a stage's jobs for this dataset, from Snakemake's benchmark files."""
+def seconds(paths: Paths, stage: str, dataset: str, model: str) -> float:
+    """Wall seconds of a stage's jobs for this dataset and model, from Snakemake's benchmark files.
+
+    They are named <dataset>.tsv, <dataset>.<model>.tsv or <dataset>.<model>.<fold>.tsv.
+    """
     total = 0.0
     for path in sorted(paths.benchmark(stage, "x").parent.glob("*.tsv")):
-        if path.name.split(".")[0] == dataset:
+        names = path.name.split(".")[:-1]
+        if names[0] == dataset and (len(names) == 1 or names[1] == model):
             with path.open(newline="") as handle:
                 total += sum(float(row["s"]) for row in csv.DictReader(handle, delimiter="\t"))
     return total
+
+
+def patches(paths: Paths, dataset: str, model: str, fold: int) -> int:
+    """Patches that the training of a fold saw."""
+    batch = load_file(paths.config).train_for(dataset, model).batch
+    with paths.history(dataset, model, fold).open(newline="") as handle:
+        return batch * max(int(row["step"]) for row in csv.DictReader(handle))
 
 
 def scores(rows: list[ReportRow], task: str, model: str) -> dict[str, Any]:
@@ -77,8 +88,9 @@ def collect(folder: Path) -> list[dict[str, Any]]:
                     "width": config.architecture_for(model).width,
                     "head": config.models[model].head,
                     "images": parts,
+                    "patches": sum(patches(paths, dataset, model, k) for k in data.split.to_run),
                     "scores": scores(rows, data.task, model),
-                    "seconds": {s: round(seconds(paths, s, dataset), 1) for s in STAGES},
+                    "seconds": {s: round(seconds(paths, s, dataset, model), 1) for s in STAGES},
                 }
             )
     return runs
@@ -90,8 +102,11 @@ def main() -> int:
         print("usage: python benchmarks/real_data.py RESULTS_FOLDER...", file=sys.stderr)
         return 2
     runs = [run for folder in folders for run in collect(folder)]
-    print("| dataset | model | train / val / test images | scores on the test images | minutes |")
-    print("|---|---|---|---|---|")
+    print(
+        "| dataset | model | train / val / test images | scores on the test images "
+        "| training patches | minutes |"
+    )
+    print("|---|---|---|---|---|---|")
     for run in runs:
         cells = []
         for label, s in run["scores"].items():
@@ -101,7 +116,7 @@ def main() -> int:
         name = f"{run['model']}, width {run['width']}, head {run['head']}"
         print(
             f"| {run['dataset']} | {name} | {images} | {'<br>'.join(cells)} "
-            f"| {train:.1f} training, {total:.1f} in all |"
+            f"| {run['patches']} | {train:.1f} training, {total:.1f} in all |"
         )
     target = Path(__file__).resolve().parent / "results" / "real_data.json"
     target.parent.mkdir(exist_ok=True)

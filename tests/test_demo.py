@@ -54,12 +54,3 @@ def test_every_report_is_there_and_self_contained() -> None:
         assert 'src="http' not in text
         assert 'href="http' not in text
     assert len(list(Path(RESULTS).glob("*/report.html"))) == 3
-
-
-def test_computing_took_at_most_eight_minutes() -> None:
-    """The sum over the jobs' benchmarks, which on two cores run one after the other."""
-    seconds = 0.0
-    for path in (Path(RESULTS) / "benchmarks").rglob("*.tsv"):
-        with path.open(newline="") as handle:
-            seconds += sum(float(row["s"]) for row in csv.DictReader(handle, delimiter="\t"))
-    assert 0 < seconds < 8 * 60 * 2  # two jobs of one thread may run at a time

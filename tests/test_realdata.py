@@ -45,7 +45,9 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 def config_file(folder: Path, **sections: object) -> Path:
     path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump({"output": str(folder / "results"), **sections}))
+    path.write_text(
+        yaml.safe_dump({"output": str(folder / "results"), **sections}, sort_keys=False)
+    )
     return path
 
 

@@ -578,3 +578,9 @@ def test_command_line_of_a_dataset_and_of_all(
     assert str(paths.report_html) in out
     with pytest.raises(SystemExit):
         main([*common, "--settings", "{}"])
+
+
+def test_noise_can_be_shown() -> None:
+    """Pure noise compresses worst: more than a byte per pixel."""
+    noise = np.random.default_rng(0).integers(0, 256, (512, 640, 3), dtype=np.uint8)
+    assert overlays._photo(noise).startswith("data:image/jpeg;base64,")

@@ -184,6 +184,8 @@ def _png(figure: Figure, transparent: bool) -> bytes:
 def image_uri(image: object, kind: str, **options: object) -> str:
     """A PIL image as a data URI; kind "PNG" or "JPEG"."""
     buffer = io.BytesIO()
-    image.save(buffer, format=kind, optimize=True, **options)  # type: ignore[attr-defined]
+    # Not for JPEG: Pillow then needs the whole file in one buffer of a byte per pixel, which noisy
+    # images of full colour resolution exceed.
+    image.save(buffer, format=kind, optimize=kind == "PNG", **options)  # type: ignore[attr-defined]
     text = base64.b64encode(buffer.getvalue()).decode("ascii")
     return f"data:image/{kind.lower()};base64,{text}"

@@ -296,6 +296,17 @@ def test_configs_of_the_project_are_sound(path: Path) -> None:
     assert Config.model_validate(config.model_dump(mode="json")) == config
 
 
+@pytest.mark.parametrize(
+    "path",
+    sorted((ROOT / "config" / "examples" / "overlays").glob("*.yaml")),
+    ids=lambda path: path.stem,
+)
+def test_overlays_fit_the_example_that_they_are_named_after(path: Path) -> None:
+    base = ROOT / "config" / "examples" / f"{path.stem.split('-')[0]}.yaml"
+    raw, over = (yaml.safe_load(p.read_text(encoding="utf-8")) for p in (base, path))
+    assert load(merge(raw, over)) != load(raw)
+
+
 def test_a_dry_run_imports_nothing_heavy() -> None:
     code = (
         "import sys, unet.config, unet.plan, unet.slices, unet.data.layouts, unet.data.fingerprint;"

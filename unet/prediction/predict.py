@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 # Threads that read and write around the one that computes.
 FEEDERS = 3
 # Bytes per pixel of a window and per channel of the first level that a forward pass is taken to
-# need at most: an estimate on the safe side, not a measurement; a batch that is too large is halved.
+# need at most: an estimate on the safe side, not measured; a batch that is too large is halved.
 BYTES_PER_PIXEL_AND_WIDTH = 32
 
 

@@ -10,30 +10,19 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import platform
 import sys
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.machine import machine
 from unet.config import load_file
 from unet.paths import Paths
 from unet.report.tables import ReportRow, columns_for, read_report
 from unet.versions import library_versions
 
 STAGES = ("manifest", "splits", "prepare", "train", "predict", "stitch", "evaluate", "report")
-
-
-def machine() -> dict[str, Any]:
-    """The processor, as the system names it, and the number of cores."""
-    name = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [x for x in info.read_text().splitlines() if x.startswith("model name")]
-        name = lines[0].split(":", 1)[1].strip() if lines else name
-    return {"processor": name, "cores": os.cpu_count(), "python": platform.python_version()}
 
 
 def seconds(paths: Paths, stage: str, dataset: str, model: str) -> float:

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unet import slices
 from unet.command import parser, run, settings_of
-from unet.paths import Paths
+from unet.paths import Paths, fold_number
 
 if TYPE_CHECKING:
     from unet.evaluation.evaluate import MetricRow
@@ -57,7 +57,7 @@ def _log_means(rows: list[MetricRow], task: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     p = parser("evaluate", __doc__ or "", model=True)
-    p.add_argument("--folds", required=True, nargs="+", type=int, help="numbers of the folds")
+    p.add_argument("--folds", required=True, nargs="+", type=fold_number, help="names of the folds")
     return run(p.parse_args(argv), work)
 
 

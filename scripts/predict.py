@@ -1,4 +1,4 @@
-"""Predicts the held-out images of one fold, tile by tile."""
+"""Predicts the held-out images of one fold, or of the ensemble of folds, tile by tile."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unet import slices
 from unet.command import parser, run, settings_of
-from unet.paths import Paths
+from unet.errors import UserError
+from unet.paths import ENSEMBLE, Paths
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
-    from unet.data.records import ids_of, read_splits
-    from unet.files import file_sha256, read_json, write_sentinel
-    from unet.models.modelfile import load_model
+    from unet.data.records import read_splits
+    from unet.files import read_json, write_sentinel
+    from unet.prediction.ensemble import Member, held_out
     from unet.prediction.predict import predict_fold
 
     settings = settings_of(args, lambda c: slices.predict(c, args.dataset, args.model))
     where = (args.dataset, args.model, args.fold)
-    rows = read_splits(paths.splits(args.dataset))
-    parts = dict.fromkeys(ids_of(rows, args.fold, "val"), "val")
-    parts |= dict.fromkeys(ids_of(rows, args.fold, "test"), "test")
-    model = load_model(paths.model(*where))
+    folds = _members(settings, args.fold, args.dataset)
+    parts, alone = held_out(read_splits(paths.splits(args.dataset)), folds)
+    members = [Member.load(paths.model(args.dataset, args.model, fold)) for fold in folds]
     images = predict_fold(
-        [model],
-        file_sha256(paths.model(*where)),
+        members,
         paths.prepared(args.dataset),
         read_json(paths.prepared_done(args.dataset)),
         parts,
@@ -37,8 +37,21 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         args.batch,
         args.memory_gb * 1e9,
         args.threads,
+        alone,
     )
-    write_sentinel(paths.tiles_done(*where), settings["version"], images, head=list(model.head))
+    head = list(members[0].model.head)
+    write_sentinel(paths.tiles_done(*where), settings["version"], images, head=head)
+
+
+def _members(settings: dict[str, Any], fold: int, dataset: str) -> list[int]:
+    """The folds whose networks predict."""
+    if fold != ENSEMBLE:
+        return [fold]
+    if "members" not in settings:
+        raise UserError(
+            f"--fold ensemble: datasets.{dataset}.split makes none; give both folds and test there"
+        )
+    return list(settings["members"])
 
 
 def _batch(text: str) -> int | str:
@@ -49,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = parser(
         "predict",
         "Applies a trained model to the test and validation images of a fold, in tiles whose "
-        "cores put together equal the whole image's prediction. Writes tiles.zarr.",
+        "cores put together equal the whole image's prediction; or the models of all folds "
+        "together to the test images that they share. Writes tiles.zarr.",
         model=True,
         fold=True,
     )

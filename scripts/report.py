@@ -11,7 +11,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unet import command
-from unet.paths import Paths
+from unet.paths import Paths, fold_number
 
 
 def _settings(config: Any, dataset: str | None) -> dict[str, Any]:
@@ -34,6 +34,7 @@ def _work(args: argparse.Namespace, paths: Paths) -> None:
             task=settings["task"],
             models=settings["models"],
             folds=settings["folds"],
+            tested=[fold_number(name) for name in settings.get("tested", ())],
             class_names=settings["class_names"],
             seed=settings["seed"],
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,37 +12,49 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unet import slices
 from unet.command import Interrupted, parser, run, settings_of
-from unet.paths import Paths
+from unet.paths import ENSEMBLE, Paths
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet.data.records import ids_of, read_splits
     from unet.files import read_json
     from unet.report.figures import save_curves
+    from unet.training.progress import Stopped
+    from unet.training.ranks import joined
     from unet.training.run import train_fold
-    from unet.training.trainer import Stopped
 
     settings = settings_of(args, lambda c: slices.train(c, args.dataset, args.model))
     rows = read_splits(paths.splits(args.dataset))
     where = (args.dataset, args.model, args.fold)
     try:
-        train_fold(
-            paths.prepared(args.dataset),
-            read_json(paths.prepared_done(args.dataset)),
-            ids_of(rows, args.fold, "train"),
-            ids_of(rows, args.fold, "val"),
-            settings,
-            args.fold,
-            paths.checkpoints(*where),
-            paths.model(*where),
-            paths.history(*where),
-            args.checkpoint_seconds,
-            args.cache_gb,
-            args.threads,
-        )
+        with joined() as ranks:
+            train_fold(
+                paths.prepared(args.dataset),
+                read_json(paths.prepared_done(args.dataset)),
+                ids_of(rows, args.fold, "train"),
+                ids_of(rows, args.fold, "val"),
+                settings,
+                args.fold,
+                paths.checkpoints(*where),
+                paths.model(*where),
+                paths.history(*where),
+                args.checkpoint_seconds,
+                args.cache_gb,
+                args.threads,
+                ranks,
+            )
     except Stopped as error:
         raise Interrupted(str(error)) from None
-    save_curves(paths.history(*where), paths.curves(*where))
+    if ranks.first:
+        save_curves(paths.history(*where), paths.curves(*where))
+
+
+def together(processes: int, words: Sequence[str]) -> int:
+    """Runs this script in several processes, one per GPU (``torchrun``); does not return."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*launcher, f"--nproc-per-node={processes}", str(Path(__file__).resolve()), *words]
+    # In its place, so that signals reach the launcher, which passes them on.
+    os.execv(sys.executable, command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument(
         "--cache-gb", type=float, default=4.0, help="memory for images and targets, in GB"
     )
-    return run(p.parse_args(argv), work)
+    p.add_argument("--gpus", type=int, default=1, help="processes that train together, one per GPU")
+    args = p.parse_args(argv)
+    if args.fold == ENSEMBLE:
+        p.error("argument --fold: an ensemble is not trained, its folds are; write a number")
+    if args.gpus > 1 and "WORLD_SIZE" not in os.environ:
+        return together(args.gpus, sys.argv[1:] if argv is None else argv)
+    return run(args, work)
 
 
 if __name__ == "__main__":

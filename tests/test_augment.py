@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch import Tensor
 
-from unet.training.augment import Augment, AugmentSettings, _upsample
+from unet.training.augment import Augment, AugmentSettings
+from unet.training.warp import upsample
 
 OFF = AugmentSettings(flip=False, rotate90=False, geometric_probability=1, intensity_probability=1)
 WARPS: dict[str, Any] = {"rotate_deg": 30.0, "scale": 0.3, "elastic_px": 3.0}
@@ -192,7 +193,7 @@ def test_elastic_displacements() -> None:
 def test_displacements_go_through_the_nodes(grid: int) -> None:
     nodes = torch.randn(4, 2, grid, grid, generator=seeded())
     height, width = 1 + 12 * (grid - 1), 1 + 20 * (grid - 1)
-    field = _upsample(nodes, height, width)
+    field = upsample(nodes, (height, width))
     torch.testing.assert_close(field[:, :, ::12, ::20], nodes, atol=1e-5, rtol=0)
     reference = F.interpolate(nodes, (height, width), mode="bicubic", align_corners=True)
     torch.testing.assert_close(field, reference, atol=1e-5, rtol=1e-4)
@@ -403,29 +404,6 @@ def test_under_autocast() -> None:
     assert torch.equal(got_labels, labels)
 
 
-# 3D
-
-
-def test_3d_flips_and_rotations() -> None:
-    images = torch.arange(18.0).view(1, 1, 2, 3, 3).repeat(300, 1, 1, 1, 1)
-    images, labels = run(on(flip=True, rotate90=True), images)
-    assert torch.equal(images, labels.float())
-    volume = np.arange(18, dtype=np.float32).reshape(2, 3, 3)
-    expected = set(symmetries(volume)) | set(symmetries(volume[::-1]))
-    assert {image.numpy().tobytes() for image in images} == expected
-    assert len(expected) == 16
-
-
-def test_3d_refuses_what_is_2d_only() -> None:
-    images = torch.randn(2, 1, 4, 6, 6)
-    changed, _ = run(on(gamma=1.0, contrast=0.5, brightness=1.0, noise=0.5), images)
-    assert changed.isfinite().all()
-    assert not torch.equal(changed, images)
-    for name in (*WARPS, "blur_px"):
-        with pytest.raises(ValueError, match=f"3D augmentation: {name}"):
-            run(on(**{name: 0.5}), images)
-
-
 # Refusals
 
 
@@ -454,8 +432,11 @@ def test_inputs_that_do_not_fit() -> None:
         ((images[0], labels, weights), "images"),
         ((images, labels.float(), weights), "integer"),
         ((images, labels[:1], weights), "labels"),
-        ((images, labels, weights[..., 1:]), "weights"),
-        ((images, labels, weights.double()), "weights"),
+        ((images, labels, weights[..., 1:]), "maps"),
+        ((images, labels, weights.double()), "maps"),
     ):
         with pytest.raises(ValueError, match=match):
             augment(*bad, seeded())
+    for spacing in ((1.0, 1.0, 1.0), (1.0,), (0.0, 1.0)):
+        with pytest.raises(ValueError, match="spacing"):
+            Augment(AugmentSettings(), spacing)(images, labels, weights, seeded())

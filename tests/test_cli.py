@@ -15,6 +15,10 @@ import pytest
 
 from unet import cli, command
 from unet.errors import UserError
+from unet.models.build import build
+from unet.models.geometry import footprint
+from unet.models.network import parameter_counts
+from unet.models.presets import PRESETS, architecture_of
 from unet.paths import Paths
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -147,11 +151,22 @@ def test_settings_and_config_exclude_each_other(capsys: Any) -> None:
 EXPECTED = {
     "unet2015": {
         "parameters": 31_030_658, "trainable": 31_030_658, "halo": 92, "grid": 16,
-        "output_smaller_by": 184,
+        "output_smaller_by": 184, "padding": "valid", "width": 64, "depth": 4,
     },
     "unet-bn": {
         "parameters": 31_054_210, "trainable": 31_042_434, "halo": 96, "grid": 16,
-        "output_smaller_by": 0,
+        "output_smaller_by": 0, "padding": "same", "width": 64, "depth": 4,
+    },
+    "unet-res": {
+        "halo": 96, "grid": 16, "output_smaller_by": 0, "padding": "same", "width": 32, "depth": 4,
+    },
+    # N4: 48 maps of 4x4, 5x5, 4x4 and 4x4, then 200 neurons on 3x3 of them, then 2.
+    "ciresan2012": {
+        "parameters": sum([
+            48 * (16 + 1), 48 * (48 * 25 + 1), 2 * 48 * (48 * 16 + 1), 200 * (48 * 9 + 1),
+            2 * (200 + 1),
+        ]),
+        "halo": 47, "grid": 1, "output_smaller_by": 94, "receptive_field": 95,
     },
 }  # fmt: skip
 
@@ -160,12 +175,38 @@ def test_models_as_json() -> None:
     done = call("-m", "unet.cli", "models", "--json")
     assert done.returncode == 0, done.stderr
     rows = {row["preset"]: row for row in json.loads(done.stdout)}
-    assert set(rows) == set(EXPECTED)
+    assert set(rows) == set(EXPECTED) == set(PRESETS)
     for name, expected in EXPECTED.items():
         assert {key: rows[name][key] for key in expected} == expected
-        assert rows[name]["receptive_field"] > 180
+        assert rows[name]["receptive_field"] == footprint(PRESETS[name])[0].receptive_field
     assert 572 in rows["unet2015"]["accepted_sizes"]
     assert rows["unet-bn"]["accepted_sizes"][:2] == [16, 32]
+
+
+def cells(line: str) -> list[str]:
+    """Of a row of a Markdown table, without code marks."""
+    return [cell.strip().replace("`", "") for cell in line.strip().strip("|").split("|")]
+
+
+def test_the_table_of_the_docs_is_what_the_command_says(capsys: Any) -> None:
+    """Every number of the table of presets in docs/models.md."""
+    assert cli.main(["models", "--json"]) == 0
+    rows = {row["preset"]: row for row in json.loads(capsys.readouterr().out)}
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    lines = text.split("<!-- unet models -->")[1].strip().split("\n\n")[0].splitlines()
+    names, *body = [cells(line) for line in lines if not set(line) <= set("|- ")]
+    assert sorted(names[1:]) == sorted(rows)
+    seen = set()
+    for label, *values in body:
+        key = label.replace(" ", "_")
+        seen.add(key)
+        for name, value in zip(names[1:], values, strict=True):
+            found = rows[name][key]
+            if isinstance(found, list):
+                assert value == ", ".join(map(str, found)) + ", ..."
+            else:
+                assert value == (f"{found:,}" if isinstance(found, int) else found), (name, key)
+    assert seen == set(rows["unet-bn"]) - {"preset"}
 
 
 def test_models_as_a_table(capsys: Any) -> None:
@@ -176,19 +217,17 @@ def test_models_as_a_table(capsys: Any) -> None:
         assert word in text
 
 
-def test_models_of_another_size(capsys: Any) -> None:
-    from unet.models.geometry import footprint
-    from unet.models.presets import architecture_of
-    from unet.models.unet import build, parameter_counts
-
+@pytest.mark.parametrize("dims", [2, 3])
+def test_models_of_another_size(capsys: Any, dims: int) -> None:
     assert cli.main(["models", "--json", "--width", "4", "--depth", "2", "--channels", "3",
-                     "--classes", "5"]) == 0  # fmt: skip
+                     "--classes", "5", "--dims", str(dims)]) == 0  # fmt: skip
     rows = {row["preset"]: row for row in json.loads(capsys.readouterr().out)}
     for name, row in rows.items():
-        arch = architecture_of(name, width=4, depth=2)
+        changes = {"width": 4, "depth": 2, "dims": dims} if name != "ciresan2012" else {}
+        arch = architecture_of(name, **changes)
         counts = parameter_counts(build(3, 5, arch))
         assert (row["parameters"], row["trainable"]) == counts
-        fp = footprint(arch)
+        fp = footprint(arch)[0]
         assert row["receptive_field"] == fp.receptive_field
         assert all(fp.accepts(size) for size in row["accepted_sizes"])
     with pytest.raises(SystemExit):

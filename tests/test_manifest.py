@@ -209,10 +209,19 @@ def test_bad_instance_labels(tmp_path: Path, value: float, dtype: Any, expected:
     assert reason(source, task=INSTANCES).startswith(expected)
 
 
-def test_planes_in_depth_are_not_supported(tmp_path: Path) -> None:
+def test_a_volume_among_planes_is_set_aside(tmp_path: Path) -> None:
     source = dataset(tmp_path)
     write(tmp_path / "i" / "1.tif", image(shape=(4, 20, 30)), metadata={"axes": "ZYX"})
-    assert reason(source).startswith("3D (4 planes), which is not supported yet")
+    assert reason(source) == "label: has 20 x 30 pixels, its image 4 x 20 x 30"
+    volume = np.repeat(label()[None], 4, axis=0)
+    write(tmp_path / "l" / "1.tif", volume, metadata={"axes": "ZYX"})
+    expected = "3 spatial axes, but 2 images have 2 (mixed planes and volumes)"
+    assert reason(source).startswith(expected)
+    for name in "02":
+        (tmp_path / "i" / f"{name}.tif").unlink()
+    (record,) = build(source, pixel_size_um=[0.5, 0.25, 0.25]).values()
+    assert (record.status, record.axes, record.shape) == ("ok", "CZYX", (1, 4, 20, 30))
+    assert record.pixel_size_um == (0.5, 0.25, 0.25)
 
 
 def test_absurd_header_is_never_allocated(tmp_path: Path) -> None:

@@ -13,13 +13,22 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from unet.evaluation.contingency import contingency, merge
-from unet.evaluation.instance import THRESHOLDS, instance_metrics, match, seg
+from unet.evaluation.instance import (
+    THRESHOLDS,
+    Detection,
+    detection,
+    instance_metrics,
+    match,
+    seg,
+)
 
+COUNTS = ("n_true", "n_pred", "det_missed", "det_false", "det_merged")
 LABELS = hnp.arrays(np.uint16, (6, 7), elements=st.integers(0, 5))
 
 
 def metrics(truth, pred):
-    return dict(instance_metrics(contingency(np.asarray(truth), np.asarray(pred))))
+    rows = instance_metrics(contingency(np.asarray(truth), np.asarray(pred)))
+    return {row.metric: row.value for row in rows}
 
 
 def pairs(table):
@@ -166,17 +175,18 @@ def test_hand_computed():
 
 def test_names_and_order_of_rows():
     rows = instance_metrics(contingency(np.array([0]), np.array([0])))
-    assert [name for name, _ in rows] == [
+    assert [row.metric for row in rows] == [
         *[f"ap_0.{percent}" for percent in range(50, 100, 5)],
         *("ap_mean", "f1_0.50", "precision_0.50", "recall_0.50", "pq", "sq", "rq", "seg"),
-        *("n_true", "n_pred"),
+        *("det", "det_missed", "det_false", "det_merged", "n_true", "n_pred"),
     ]
+    assert {row.class_ for row in rows} == {"instances"}
 
 
 @pytest.mark.filterwarnings("error")
 def test_both_empty():
     got = metrics(np.zeros((3, 3), int), np.zeros((3, 3), int))
-    assert (got.pop("n_true"), got.pop("n_pred")) == (0, 0)
+    assert [got.pop(name) for name in COUNTS] == [0] * len(COUNTS)
     assert all(math.isnan(value) for value in got.values())
 
 
@@ -184,14 +194,14 @@ def test_only_false_objects():
     got = metrics(np.zeros((2, 2), int), np.ones((2, 2), int))
     for name in ("ap_0.50", "ap_mean", "f1_0.50", "precision_0.50", "pq", "rq"):
         assert got[name] == 0
-    for name in ("recall_0.50", "sq", "seg"):
+    for name in ("recall_0.50", "sq", "seg", "det"):
         assert math.isnan(got[name])
-    assert (got["n_true"], got["n_pred"]) == (0, 1)
+    assert (got["n_true"], got["n_pred"], got["det_false"]) == (0, 1, 1)
 
 
 def test_only_missed_objects():
     got = metrics(np.ones((2, 2), int), np.zeros((2, 2), int))
-    for name in ("ap_0.50", "ap_mean", "f1_0.50", "recall_0.50", "pq", "rq", "seg"):
+    for name in ("ap_0.50", "ap_mean", "f1_0.50", "recall_0.50", "pq", "rq", "seg", "det"):
         assert got[name] == 0
     for name in ("precision_0.50", "sq"):
         assert math.isnan(got[name])
@@ -307,7 +317,8 @@ def test_ap_never_rises_with_the_threshold(truth, pred):
 @given(LABELS.filter(np.any))
 def test_perfect_prediction(labels):
     got = metrics(labels, labels)
-    assert got.pop("n_true") == got.pop("n_pred") == len(np.setdiff1d(labels, 0))
+    n = len(np.setdiff1d(labels, 0))
+    assert [got.pop(name) for name in COUNTS] == [n, n, 0, 0, 0]
     assert set(got.values()) == {1}
 
 
@@ -319,3 +330,74 @@ def test_names_of_objects_do_not_matter(truth, pred, new_truth, new_pred):
     )
     for name, value in metrics(truth, pred).items():
         assert other[name] == pytest.approx(value, nan_ok=True)
+
+
+# --- detection
+
+
+def test_detection_by_hand():
+    # 1 is found, 2 and 3 by the same object, 4 is missed (exactly half is not enough), 8 and 9 find
+    # nothing.
+    truth = np.array([1, 1, 1, 0, 2, 2, 3, 3, 0, 4, 4, 0, 0])
+    pred = np.array([5, 5, 0, 0, 6, 6, 6, 6, 0, 8, 0, 0, 9])
+    table = contingency(truth, pred)
+    assert detection(table) == Detection(missed=1, false=2, merged=1)
+    assert metrics(truth, pred)["det"] == pytest.approx(1 - (5 + 10 + 2) / 40)
+
+
+def test_detection_is_never_worse_than_nothing_at_all():
+    assert metrics([1, 0, 0, 0], [0, 2, 3, 4])["det"] == 0
+    assert Detection(missed=0, false=11, merged=0).score(1) == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_det_agrees_with_py_ctcmetrics(tmp_path, seed):
+    representations = pytest.importorskip("ctc_metrics.utils.representations")
+    ctc_det = pytest.importorskip("ctc_metrics.metrics").det
+    truth, pred = blobs(seed)
+    pred[10:40, 20:24] = 77  # and one that merges or finds nothing
+    tifffile.imwrite(tmp_path / "a.tif", truth)
+    tifffile.imwrite(tmp_path / "b.tif", pred)
+    names = representations.match(str(tmp_path / "a.tif"), str(tmp_path / "b.tif"))[:4]
+    counts = representations.count_acyclic_graph_correction_operations(
+        None, None, *([labels] for labels in names)
+    )
+    found = detection(contingency(truth, pred))
+    assert (found.missed, found.false, found.merged) == (counts["FN"], counts["FP"], counts["NS"])
+    assert min(counts["FN"], counts["FP"]) > 0
+    assert metrics(truth, pred)["det"] == pytest.approx(ctc_det(**counts))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_agrees_with_stardist(seed):
+    matching = pytest.importorskip("stardist.matching").matching
+    truth, pred = blobs(seed)
+    got = metrics(truth, pred)
+    for threshold in (0.5, 0.75, 0.9):
+        theirs = matching(truth, pred, thresh=threshold)
+        assert got[f"ap_{threshold:.2f}"] == pytest.approx(theirs.accuracy)
+    half = matching(truth, pred, thresh=0.5)
+    assert 0 < half.tp < min(half.n_true, half.n_pred)
+    assert got["precision_0.50"] == pytest.approx(half.precision)
+    assert got["recall_0.50"] == pytest.approx(half.recall)
+    assert got["f1_0.50"] == pytest.approx(half.f1)
+    assert got["pq"] == pytest.approx(half.panoptic_quality)
+    assert got["sq"] == pytest.approx(half.mean_matched_score)
+
+
+def test_volumes():
+    rng = np.random.default_rng(0)
+    truth, pred = rng.integers(0, 5, (2, 3, 8, 9))
+    flat = metrics(truth.ravel(), pred.ravel())
+    assert metrics(truth, pred) == pytest.approx(flat, nan_ok=True)
+
+
+@settings(deadline=None)
+@given(LABELS, LABELS)
+def test_a_value_is_a_ratio_whose_denominator_is_its_weight(truth, pred):
+    for row in instance_metrics(contingency(truth, pred)):
+        if row.weight == row.weight:
+            assert math.isnan(row.value) == (row.weight == 0)
+            # Twice, for half an error weighs in PQ.
+            above = 0 if row.weight == 0 else 2 * row.value * row.weight
+            assert row.metric in ("pq", "sq", "seg") or above == pytest.approx(round(above))

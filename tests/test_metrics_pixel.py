@@ -22,7 +22,7 @@ def class_maps(count=2, shape=(6, 7), classes=3):
 
 
 def as_dict(matrix, names=NAMES):
-    return {(name, metric): value for name, metric, value in pixel_metrics(matrix, names)}
+    return {row[:2]: row.value for row in pixel_metrics(matrix, names)}
 
 
 def test_hand_computed():

@@ -12,12 +12,19 @@ import pytest
 import torch
 
 from unet.errors import UserError
-from unet.models.modelfile import ModelFile, load_model, load_tensors, save_model, save_tensors
-from unet.models.presets import Architecture, architecture_of
-from unet.models.unet import build
+from unet.models.build import build
+from unet.models.modelfile import (
+    FORMAT,
+    ModelFile,
+    load_model,
+    load_tensors,
+    save_model,
+    save_tensors,
+)
+from unet.models.presets import PRESETS, AnyArchitecture, architecture_of
 
 
-def model(arch: Architecture | None = None) -> ModelFile:
+def model(arch: AnyArchitecture | None = None) -> ModelFile:
     arch = arch or architecture_of("unet-bn", width=2, depth=1)
     network = build(1, 2, arch, seed=4)
     return ModelFile(
@@ -37,9 +44,20 @@ def model(arch: Architecture | None = None) -> ModelFile:
     )
 
 
-@pytest.mark.parametrize("preset", ["unet2015", "unet-bn"])
-def test_round_trip(tmp_path: Path, preset: str) -> None:
-    before = model(architecture_of(preset, width=2, depth=1))
+ARCHITECTURES = {
+    name: architecture_of(name, width=2, depth=1) for name in PRESETS if name != "ciresan2012"
+} | {
+    "ciresan2012": architecture_of("ciresan2012", window=11, stages=[[2, 2]], hidden=[3]),
+    "volumes": architecture_of(
+        "unet-res", width=2, depth=2, dims=3, norm="group", groups=2, max_width=4,
+        kernels=[[1, 3, 3], [3, 3, 3], [3, 3, 3]], pools=[[1, 2, 2], [2, 2, 2]],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_round_trip(tmp_path: Path, name: str) -> None:
+    before = model(ARCHITECTURES[name])
     path = tmp_path / "deep" / "model.pt"
     save_model(path, before)
     after = load_model(path)
@@ -49,8 +67,7 @@ def test_round_trip(tmp_path: Path, preset: str) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["model.pt"]
     network = after.network()
     assert not network.training
-    size = network.footprint.fit(40)
-    x = torch.rand(1, 1, size, size)
+    x = torch.rand(1, 1, *(fp.fit(20) for fp in network.footprint))
     with torch.no_grad():
         assert torch.equal(network(x), before.network()(x))
 
@@ -76,7 +93,7 @@ class Payload:
 @pytest.mark.parametrize("how", ["torch", "old torch", "pickle"])
 def test_a_payload_is_refused_and_not_executed(tmp_path: Path, how: str) -> None:
     path, marker = tmp_path / "model.pt", tmp_path / "executed"
-    value = {"format": 1, "weights": Payload(marker)}
+    value = {"format": FORMAT, "weights": Payload(marker)}
     if how == "pickle":
         path.write_bytes(pickle.dumps(value))
     else:
@@ -118,10 +135,13 @@ def test_a_flipped_bit_among_the_weights(tmp_path: Path) -> None:
     [
         {"format": 99},
         {"weights": {}},
-        {"format": 1, "architecture": {"padding": "same"}},
-        {"format": 1, "architecture": {"padding": "same", "norm": "none", "colour": 3}},
+        {"format": FORMAT, "architecture": {"padding": "same"}},
+        {"format": FORMAT, "architecture": "unet-bn"},
+        {"format": FORMAT, "architecture": {"kind": "transformer"}},
+        {"format": FORMAT - 1, "architecture": model().architecture.to_json()},
+        {"format": FORMAT, "architecture": {"padding": "same", "norm": "none", "colour": 3}},
         {
-            "format": 1,
+            "format": FORMAT,
             "architecture": model().architecture.to_json(),
             "settings": "{",
             "normalize": "",

@@ -10,18 +10,29 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from unet.config import PredictSection
-from unet.data.store import Prepared
+from unet.data.store import Prepared, add_image, layout_of, new_image
+from unet.data.tiling import plan
 from unet.errors import UserError
+from unet.models.build import build
 from unet.models.geometry import footprint
 from unet.models.inference import Predictor
 from unet.models.modelfile import ModelFile
+from unet.models.network import Network
 from unet.models.presets import Architecture, architecture_of
-from unet.models.unet import build
 from unet.paths import Paths
-from unet.prediction.predict import Batching, choose_batch, image_key, predict_fold, predict_image
+from unet.prediction.ensemble import Member
+from unet.prediction.predict import (
+    BYTES_PER_PIXEL_AND_WIDTH,
+    LARGEST,
+    Batching,
+    auto_tile,
+    choose_batch,
+    image_key,
+    predict_fold,
+    predict_image,
+)
 from unet.prediction.tiles import Tiles
 
 CPU = torch.device("cpu")
@@ -29,8 +40,8 @@ PARTS: dict[str, Any] = {"c": "val", "d": "test"}
 SHAPES = ((48, 56), (48, 56), (61, 33), (97, 64))
 
 
-def model(preset: str = "unet-bn", seed: int = 0, channels: int = 1) -> ModelFile:
-    arch = architecture_of(preset, width=2, depth=1, dropout=0.0)
+def model(preset: str = "unet-bn", seed: int = 0, channels: int = 1, **layers: Any) -> ModelFile:
+    arch = architecture_of(preset, **{"width": 2, "depth": 1, "dropout": 0.0, **layers})
     return ModelFile(
         architecture=arch, in_channels=channels, head=("background", "foreground"),
         class_names=("background", "foreground"), class_values=None, task="instances",
@@ -45,15 +56,16 @@ def predicted(
     paths, sentinel = store
     section = {"tile": 40, "dtype": "float32", "precision": "float32", **options}
     batch = section.pop("batch", "auto")
-    parts = section.pop("parts", PARTS)
+    parts, alone = section.pop("parts", PARTS), section.pop("alone", None)
     settings = {
         "version": 1,
         "predict": PredictSection(**section).model_dump(mode="json"),
         "device": "cpu",
     }
+    members = [Member(Path(f"{i}.pt"), m, f"{key} {i}") for i, m in enumerate(models)]
     entries = predict_fold(
-        models, key, paths.prepared("d"), sentinel, parts, settings, paths.tiles("d", "m", 0),
-        batch, 1e9, threads=1,
+        members, paths.prepared("d"), sentinel, parts, settings, paths.tiles("d", "m", 0),
+        batch, 1e9, threads=1, alone=alone,
     )  # fmt: skip
     tiles = Tiles(paths.tiles("d", "m", 0))
     assert sorted(entries) == tiles.ids() == sorted(parts)
@@ -74,11 +86,55 @@ def test_tiles_equal_the_whole_image(make_store, preset: str) -> None:  # type: 
     made = model(preset)
     reference = Predictor([made.network()], CPU, "float32")
     prepared = Prepared(store[0].prepared("d"))
-    for tile in (36, 52, 1024):
+    for tile in (36, 52, (36, 60), 1024, "auto"):
         tiles = predicted(store, made, tile=tile, key=str(tile))
         for name in "cd":
             expected = reference.whole(prepared.image(name)[...])
             np.testing.assert_allclose(whole(tiles, name), expected, atol=1e-5, rtol=0)
+
+
+def add_volume(store: tuple[Paths, dict[str, Any]], name: str, shape: tuple[int, ...]) -> None:
+    paths, sentinel = store
+    values = np.random.default_rng(0).standard_normal((1, *shape), dtype=np.float32)
+    about = {"key": f"volume {shape}", "axes": "CZYX", "pixel_size_um": [2.0, 0.5, 0.5]}
+    with new_image(paths.prepared("d"), name) as group:
+        add_image(group, 1, shape, layout_of(shape, tile=16, shard=2))[...] = values
+        group.attrs.update({**about, "statistics": {}, "channels": [""], "group": ""})
+    sentinel["images"][name] = {**about, "shape": [1, *shape]}
+
+
+@pytest.mark.parametrize("preset", ["unet2015", "unet-bn"])
+def test_tiles_of_a_volume_equal_the_whole_volume(make_store, preset: str) -> None:  # type: ignore[no-untyped-def]
+    store = make_store()
+    add_volume(store, "v", (13, 45, 38))
+    layers: dict[str, Any] = {"dims": 3, "kernels": [[1, 3, 3], [3, 3, 3]], "pools": [[1, 2, 2]]}
+    made = model(preset, **layers)
+    reference = Predictor([made.network()], CPU, "float32")
+    expected = reference.whole(Prepared(store[0].prepared("d")).image("v")[...])
+    parts: dict[str, Any] = {"v": "test"}
+    seen = set()
+    for tile in (36, (10, 32, 40), "auto"):
+        tiles = predicted(store, made, tile=tile, key=str(tile), parts=parts)
+        assert tiles.attrs("v")["axes"] == "CZYX"
+        np.testing.assert_allclose(whole(tiles, "v"), expected, atol=1e-5, rtol=0)
+        seen.add(len(tiles.cores("v")))
+    assert max(seen) > 1
+    with pytest.raises(UserError, match="image v has 3 spatial axes, the model 2; write dims: 3"):
+        predicted(store, model(), parts=parts)
+
+
+def test_auto_tile() -> None:
+    fps = footprint(Architecture(padding="same", norm="none"))
+    # One window where there is room.
+    assert auto_tile((500, 300), fps, 64, 1e12) == (512, 304)
+    # Otherwise what a third of the memory holds, in windows that compute little twice.
+    for memory in (1e9, 1e10, 1e12):
+        tile = auto_tile((5000, 3000), fps, 64, memory)
+        room = min(memory / 3 / (64 * BYTES_PER_PIXEL_AND_WIDTH), LARGEST[2])
+        assert 0.4 * room < np.prod(tile) <= room
+        assert plan((5000, 3000), tile, fps).window == tile
+    # Never below a window that has something to keep: 96 px of halo on both sides, and 16.
+    assert auto_tile((5000, 3000), fps, 64, 1.0) == (208, 208)
 
 
 def test_batches_change_nothing(make_store) -> None:  # type: ignore[no-untyped-def]
@@ -106,6 +162,37 @@ def test_models_are_averaged_and_tta_is_used(make_store) -> None:  # type: ignor
     image = Prepared(store[0].prepared("d")).image("d")[...]
     expected = Predictor([models[0].network()], CPU, "float32", tta=True).whole(image)
     np.testing.assert_allclose(turned, expected, atol=1e-5, rtol=0)
+
+
+def test_of_an_ensemble_one_network_predicts_a_validation_image(make_store) -> None:  # type: ignore[no-untyped-def]
+    store = make_store(SHAPES)
+    models = [model(seed=seed) for seed in range(3)]
+    parts: dict[str, Any] = {"a": "val", "b": "val", "c": "val", "d": "test"}
+    ensemble = predicted(store, *models, parts=parts, alone={"a": 2, "b": 0, "c": 1}, key="all")
+    found = {name: whole(ensemble, name) for name in parts}
+    prepared = Prepared(store[0].prepared("d"))
+    alone = [
+        {n: Predictor([m.network()], CPU, "float32").whole(prepared.image(n)[...]) for n in parts}
+        for m in models
+    ]
+    for name, index in (("a", 2), ("b", 0), ("c", 1)):
+        np.testing.assert_allclose(found[name], alone[index][name], atol=1e-5, rtol=0)
+        others = [alone[k][name] for k in range(3) if k != index]
+        assert all(np.abs(found[name] - other).max() > 1e-3 for other in others)
+    mean = np.mean([of["d"] for of in alone], axis=0)
+    np.testing.assert_allclose(found["d"], mean, atol=1e-5, rtol=0)
+
+
+def test_an_ensemble_keeps_what_its_networks_did_not_change(make_store) -> None:  # type: ignore[no-untyped-def]
+    store = make_store(SHAPES)
+    models = [model(seed=seed) for seed in range(2)]
+    parts: dict[str, Any] = {"b": "val", "c": "val", "d": "test"}
+    first = predicted(store, *models, parts=parts, alone={"b": 0, "c": 1})
+    before = {name: stamps(first, name) for name in parts}
+    # A third network: what the first two predict alone is still right.
+    parts["a"] = "val"
+    more = predicted(store, *models, model(seed=2), parts=parts, alone={"b": 0, "c": 1, "a": 2})
+    assert {name for name in "bcd" if stamps(more, name) == before[name]} == {"b", "c"}
 
 
 def stamps(tiles: Tiles, name: str) -> list[int]:
@@ -143,12 +230,14 @@ def test_channels_must_fit(make_store) -> None:  # type: ignore[no-untyped-def]
     predicted(store, model(channels=2))
 
 
-class SmallDevice(nn.Module):
+class SmallDevice(Network):
     """A network whose device has room for some windows only; gives two equal classes."""
 
     def __init__(self, room: int, error: BaseException | None = None) -> None:
         super().__init__()
-        self.footprint = footprint(Architecture(padding="same", norm="none", depth=1))
+        self.arch = Architecture(padding="same", norm="none", depth=1)
+        self.in_channels, self.num_classes = 1, 2
+        self.footprint = footprint(self.arch)
         self.room, self.seen = room, []  # type: ignore[var-annotated]
         self.error = error or torch.OutOfMemoryError("out of memory")
 

@@ -34,6 +34,10 @@ SETS = [
     ("plant_em_chloroplast", {"task": "instances"}, 3, [1, 2341, 3293], None),
     ("bbbc007_sparse", {"task": "instances", "ignore": 0}, 6, [1, 340, 340], None),
     ("stardist_examples", {"task": "instances"}, 2, [1, 256, 256], None),
+    ("stardist_examples_3d", {"task": "instances", "axes": "ZYX"}, 1, [1, 31, 61, 57], None),
+    ("plant_ovule_nuclei_3d",
+     {"task": "instances", "axes": "ZYX", "pixel_size_um": [0.284, 0.127, 0.127]}, 1,
+     [1, 100, 100, 100], [0.284, 0.127, 0.127]),
 ]  # fmt: skip
 
 
@@ -157,3 +161,41 @@ def test_a_published_stack_as_it_is(tmp_path: Path) -> None:
     assert {"pixel_error", "v_rand", "v_info"} <= {r["metric"] for r in metrics}
     assert len({r["image"] for r in metrics}) == 2
     assert all(0 <= float(r["value"]) <= 1 for r in metrics if r["metric"] == "v_rand")
+
+
+def test_a_volume_cut_into_blocks(tmp_path: Path) -> None:
+    """Nuclei in a confocal stack: three dozen steps of a narrow network find where they are."""
+    done = run(
+        "benchmarks/volumes.py", str(DATA / "plant_ovule_nuclei_3d"), str(tmp_path / "blocks"),
+        "--size", "0.284", "0.127", "0.127",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    config = config_file(
+        tmp_path,
+        data_root=str(tmp_path / "blocks"),
+        datasets={
+            "n": {
+                "images": "images", "labels": "labels", "task": "instances",
+                "split": {"folds": 4, "run": [0], "val": 0.3},
+            }
+        },
+        models={
+            "m": {
+                "preset": "unet-res", "dims": 3, "width": 6, "depth": 2, "head": "distance",
+                "stitch": {"method": "watershed", "min_size": 100},
+            }
+        },
+        train={
+            "patch": [20, 48, 48], "batch": 2, "epochs": 1, "steps_per_epoch": 40, "lr": 5.0e-3,
+            "ema": 0.9, "precision": "float32", "augment": {"geometric_probability": 0},
+        },
+        predict={"precision": "float32"},
+    )  # fmt: skip
+    snakemake(tmp_path, config)
+    results = tmp_path / "results" / "n"
+    scores = {(r["class"], r["metric"]): float(r["mean"] or "nan")
+              for r in rows_of(results / "report.csv")}  # fmt: skip
+    assert scores["foreground", "iou"] > 0.4
+    (objects, *_) = rows_of(results / "m" / "fold-0" / "objects.csv")
+    assert float(objects["volume_um3"]) > 100 * 0.284 * 0.127**2 * 0.99
+    assert "the one with the most foreground" in (results / "report.html").read_text()

@@ -24,8 +24,9 @@ from unet.errors import UserError
 from unet.evaluation.rows import METRIC_COLUMNS, MetricRow
 from unet.evaluation.statistics import bootstrap_interval
 from unet.paths import Paths
-from unet.report import collect, costs, figures, html, overlays, show, tables
-from unet.report.tables import Bootstrap, Cell, ReportRow
+from unet.report import collect, costs, figures, html, overlays, paired, pooling, show, tables
+from unet.report.paired import Bootstrap
+from unet.report.tables import Cell, ReportRow
 
 NAN = math.nan
 BENCHMARK = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
@@ -99,14 +100,18 @@ def test_interval_does_not_depend_on_the_order_of_images(rows: list[MetricRow]) 
 def test_report_csv_round_trip_and_digits(tmp_path: Path) -> None:
     path = tmp_path / "report.csv"
     rows = [
-        ReportRow("d", "m", "cell, inner", "iou", 0.123456789, 0.1, 0.2, 3),
+        ReportRow(
+            *("d", "m", "cell, inner", "iou", 0.123456789, 0.1, 0.2, 3),
+            *(0.3, "o", 0.1, -0.1, 0.3, "no"),
+        ),
         ReportRow("d", "m", "c", "dice", NAN, NAN, NAN, 0),
     ]
     tables.write_report(path, rows)
     assert path.read_text().splitlines() == [
-        "dataset,model,class,metric,mean,low,high,n",
-        'd,m,"cell, inner",iou,0.123457,0.1,0.2,3',
-        "d,m,c,dice,,,,0",
+        "dataset,model,class,metric,mean,low,high,n,pooled,best,difference,difference_low,"
+        "difference_high,clear",
+        'd,m,"cell, inner",iou,0.123457,0.1,0.2,3,0.3,o,0.1,-0.1,0.3,no',
+        "d,m,c,dice,,,,0,,,,,,",
     ]
     back = tables.read_report(path)
     assert back[0] == rows[0]._replace(mean=0.123457)
@@ -169,9 +174,150 @@ def test_differences_are_paired_by_image() -> None:
     metrics += [metric(str(k), v + 0.05, model="b") for k, v in enumerate(hard)]
     metrics += [metric("only b", 0.99, model="b"), metric("0", NAN, model="c")]
     ((best, other, cell),) = tables.differences(metrics, score, ["a", "b", "c"], Bootstrap(n=200))
-    assert (best, other, cell.n) == ("b", "a", 3)
-    assert (cell.mean, cell.low, cell.high) == pytest.approx((0.05, 0.05, 0.05))
+    assert (best, other, cell.n, cell.clear) == ("b", "a", 3, "few")
+    assert (cell.difference, cell.low, cell.high) == pytest.approx((0.05, 0.05, 0.05))
     assert tables.differences(metrics, score, ["a"], Bootstrap()) == []
+
+
+def test_difference_to_the_best_is_judged_by_independent_images() -> None:
+    boot = Bootstrap(n=200)
+    rng = np.random.default_rng(0)
+    hard = rng.random(12)
+    noise = rng.normal(0, 0.01, 12)
+    groups = ["", "abcdef", "ab"]
+    for group, clear in zip(groups, ("yes", "yes", "few"), strict=True):
+        rows = {
+            "a": [
+                metric(str(k), v, group=group and group[k % len(group)]) for k, v in enumerate(hard)
+            ]
+        }
+        rows["b"] = [r._replace(value=r.value - 0.05 + noise[k]) for k, r in enumerate(rows["a"])]
+        rows["c"] = [r._replace(value=r.value + (-1) ** k * 0.2) for k, r in enumerate(rows["a"])]
+        rows["c"][0] = rows["c"][0]._replace(value=rows["a"][0].value - 0.21)
+        rows["d"] = []
+        found = paired.versus_best(rows, 1, boot)
+        assert found["a"].clear == "best"
+        assert (found["b"].best, found["b"].clear) == ("a", clear)
+        assert found["b"].difference == pytest.approx(0.05 - noise.mean())
+        assert found["c"].clear in ("no", "few")
+        assert found["d"] == paired.Versus("a")
+    # Lower is better: the other way round.
+    assert paired.versus_best(rows, -1, boot)["b"].clear == "best"
+    assert paired.versus_best(rows, 0, boot)["b"] == paired.Versus()
+
+
+def test_paired_bootstrap_by_hand() -> None:
+    # Six differences, all 0.1 but for one of -0.5: resampled means reach from below to above 0.
+    rows = {"a": [metric(str(k), 0.5) for k in range(6)]}
+    rows["b"] = [metric(str(k), 0.4 if k else 1.0) for k in range(6)]
+    found = paired.versus_best(rows, 1, Bootstrap(n=500))
+    assert found["a"].clear == "best" or found["b"].clear == "best"
+    other = found["a" if found["b"].clear == "best" else "b"]
+    assert other.clear == "no"
+    assert other.low <= 0 <= other.high
+
+
+def test_report_rows_say_how_models_compare_and_pool() -> None:
+    metrics = [
+        metric(str(k), v, model, "iou")._replace(weight=w)
+        for model, shift in (("a", 0.0), ("b", 0.1))
+        for k, (v, w) in enumerate([(0.5 + shift, 30.0), (0.1 + shift, 10.0)] * 4)
+    ]
+    a, b = tables.summarise([m._replace(class_="cell") for m in metrics], Bootstrap(n=100))
+    assert (a.mean, a.pooled) == pytest.approx((0.3, 0.4))
+    assert (a.best, a.clear, b.best, b.clear) == ("b", "yes", "b", "best")
+    assert (a.difference, a.difference_low) == pytest.approx((0.1, 0.1))
+    assert math.isnan(b.difference)
+
+
+def pooled(*rows: tuple[str, str, float, float]) -> dict[tuple[str, str], float]:
+    table = pooling.pool(MetricRow("d", "m", 0, str(k), "", *row) for k, row in enumerate(rows))
+    return {key: found.value for key, found in table.items()}
+
+
+def test_ratios_pool_by_their_denominators() -> None:
+    found = pooled(
+        ("cell", "iou", 0.5, 10), ("cell", "iou", 0.9, 30), ("cell", "iou", NAN, 0),
+        ("instances", "n_true", 3, NAN), ("instances", "n_true", 4, NAN),
+        ("cell", "hd95_um", 3, NAN), ("wall", "iou", NAN, 0),
+    )  # fmt: skip
+    assert found["cell", "iou"] == pytest.approx(0.8)
+    assert found["instances", "n_true"] == 7
+    assert math.isnan(found["cell", "hd95_um"])
+    assert math.isnan(found["wall", "iou"])
+
+
+def test_pooled_means_of_classes_leave_the_first_out() -> None:
+    found = pooled(
+        ("ground", "precision", 1, 1), ("ground", "iou", 1, 5),
+        ("cell", "iou", 0.5, 10), ("wall", "iou", 0.3, 10), ("wall", "iou", 0.5, 10),
+        ("foreground-mean", "iou", 0.9, NAN),
+        ("cell", "boundary_precision", 0.5, 4), ("cell", "boundary_recall", 1, 4),
+        ("cell", "boundary_f1", 0, NAN), ("foreground-mean", "boundary_f1", 0, NAN),
+        ("instances", "boundary_precision", 1, 4), ("instances", "boundary_recall", 1, 4),
+        ("instances", "boundary_f1", 0, NAN),
+    )  # fmt: skip
+    assert found["foreground-mean", "iou"] == pytest.approx((0.5 + 0.4) / 2)
+    assert found["cell", "boundary_f1"] == found["foreground-mean", "boundary_f1"] == 2 / 3
+    assert found["instances", "boundary_f1"] == 1
+
+
+def test_pooled_values_are_those_of_the_images_side_by_side() -> None:
+    from unet.evaluation.contingency import contingency, merge
+    from unet.evaluation.instance import instance_metrics
+    from unet.evaluation.objects import object_metrics
+    from unet.evaluation.pixel import confusion, pixel_metrics
+
+    rng = np.random.default_rng(0)
+    names = ("ground", "cell", "wall")
+    images = []
+    for size in (40, 80, 30):
+        ids = np.repeat(rng.integers(0, 6, size), 3)
+        pred = np.where(rng.random(3 * size) < 0.2, np.roll(ids, 1), ids)
+        images.append((ids, pred))
+    images.append((np.zeros(20, int), np.repeat([0, 5], 10)))
+
+    def scores(truth: Any, pred: Any, offset: int = 0) -> list[Any]:
+        table = contingency(truth + offset * (truth > 0), pred + offset * (pred > 0))
+        maps = confusion(np.minimum(truth, 2), np.minimum(pred, 2), 3)
+        return [*instance_metrics(table), *object_metrics(table), *pixel_metrics(maps, names)]
+
+    found = pooling.pool(
+        MetricRow("d", "m", 0, str(k), "", *score)
+        for k, image in enumerate(images)
+        for score in scores(*image)
+    )
+    table = merge(
+        contingency(t + 10 * k * (t > 0), p + 10 * k * (p > 0)) for k, (t, p) in enumerate(images)
+    )
+    whole = [np.minimum(np.concatenate(part), 2) for part in zip(*images, strict=True)]
+    expected = [
+        *instance_metrics(table), *object_metrics(table),
+        *pixel_metrics(confusion(*whole, 3), names),
+    ]  # fmt: skip
+    for score in expected:
+        assert found[score.class_, score.metric].value == pytest.approx(score.value), score
+
+
+def test_pooled_ece_lets_opposite_errors_cancel() -> None:
+    found = pooled(
+        ("cell", "ece", 0.2, NAN), ("cell", "reliability_08", 0.7, 10),
+        ("cell", "confidence_08", 0.5, 10), ("cell", "ece", 0.2, NAN),
+        ("cell", "reliability_08", 0.3, 10), ("cell", "confidence_08", 0.5, 10),
+    )  # fmt: skip
+    assert found["cell", "ece"] == pytest.approx(0)
+
+
+def test_every_metric_has_a_direction() -> None:
+    assert [tables.better(m) for m in ("iou", "ap_0.50", "v_rand", "det", "boundary_f1")] == [1] * 5
+    lower = (
+        "pixel_error", "isbi_rand_error", "isbi_warping_error", "warping_error", "voi", "voi_split",
+        "adapted_rand_error", "hd95_um", "asd_px", "ece", "brier", "split_rate", "n_added",
+    )  # fmt: skip
+    assert {tables.better(m) for m in lower} == {-1}
+    neither = ("n_true", "isbi_rand_threshold", "topology_threshold", "reliability_03")
+    assert {tables.better(m) for m in neither} == {0}
+    assert tables.better("adapted_rand_split") == tables.better("v_info_merge") == 1
 
 
 @pytest.mark.parametrize(
@@ -367,6 +513,15 @@ def test_curves_file_is_the_same_each_time_and_may_be_empty(tmp_path: Path) -> N
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_reliability_plot_shows_the_bins_that_hold_pixels() -> None:
+    bins = [pooling.Bin(0.1, 0.3, 20), pooling.Bin(0.9, 0.8, 5)]
+    left, right = figures.reliability_plot({"cell": bins}).axes
+    diagonal, line = left.lines
+    assert list(diagonal.get_xdata()) == [0, 1]
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([0.1, 0.9], [0.3, 0.8])
+    assert list(right.lines[0].get_ydata()) == [20, 5]
+
+
 # Pages
 
 
@@ -407,7 +562,7 @@ def make_results(
             writer = csv.writer(handle)
             writer.writerow(METRIC_COLUMNS)
             for k, which in enumerate(values):
-                writer.writerow([dataset, model, 0, ids[k // 3], "", *which])
+                writer.writerow([dataset, model, 0, ids[k // 3], "", *which, 10])
         paths.history(dataset, model, 0).write_text(
             "epoch,train_loss,val_loss,val_score,images_per_s,data_share\n1,0.9,0.8,0.4,20,0.1\n"
         )
@@ -448,6 +603,23 @@ def test_dataset_report_has_all_its_parts(tmp_path: Path, task: str) -> None:
     assert len(lines) == 1 + 2 * 3
     if task == "semantic":
         assert lines[1].startswith("d,m1,foreground-mean,iou,0.520833,")
+
+
+def test_dataset_report_has_a_reliability_plot_per_model(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    make_results(paths, "d", ["m1", "m2"], "semantic")
+    with paths.metrics("d", "m2").open("a") as handle:
+        for name, value in (("ece", 0.2), ("reliability_08", 0.7), ("confidence_08", 0.5)):
+            handle.write(f"d,m2,0,im0,,cell,{name},{value},{'' if name == 'ece' else 10}\n")
+    page = make_report(paths, "d", ["m1", "m2"], "semantic")
+    assert_self_contained(page)
+    assert "Reliability of m2" in page
+    assert "Reliability of m1" not in page
+    assert "cell 0.200" in page
+    # The bins are in the CSV file and the plot, not in the table of all metrics.
+    assert "<code>ece</code>" in page
+    assert "<code>reliability_08</code>" not in page
+    assert "d,m2,cell,reliability_08,0.7,," in paths.dataset_report_csv("d").read_text()
 
 
 def test_report_is_the_same_each_time(tmp_path: Path) -> None:
@@ -497,7 +669,7 @@ def test_nothing_measured_and_stores_missing_still_make_a_report(
     assert "report.html" in paths.report_html.read_text(encoding="utf-8")
 
     header = ",".join(METRIC_COLUMNS)
-    paths.metrics("d", "m").write_text(f"{header}\nd,m,0,im,,foreground-mean,iou,0.5\n")
+    paths.metrics("d", "m").write_text(f"{header}\nd,m,0,im,,foreground-mean,iou,0.5,\n")
     assert "None to show" in make_report(paths, "d", ["m"], "semantic")
     assert "no overlay of im by m" in caplog.text
 

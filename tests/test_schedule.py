@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unet.training.schedule import OPTIMIZERS, SCHEDULES, learning_rate
+from unet.training.schedule import OPTIMIZERS, SCHEDULES, learning_rate, plateau_factor
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,36 @@ def test_optimizers() -> None:
     adamw = OPTIMIZERS["adamw"](weights, 0.1, 0.9, 0.01)
     assert isinstance(adamw, torch.optim.AdamW)
     assert adamw.defaults["weight_decay"] == 0.01
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([], 1.0),
+        ([1.0, 0.9, 0.8, 0.7], 1.0),
+        ([1.0, 1.0], 1.0),  # one validation without a better loss, patience is two
+        ([1.0, 1.0, 1.0], 0.5),
+        ([1.0, 1.0, 1.0, 1.0, 1.0], 0.25),
+        ([1.0, 1.0, 1.0, 0.5, 0.6, 0.6], 0.25),
+        ([1.0, 1.0, 0.5, 0.6], 1.0),
+        ([1.0, NAN, 1.0, NAN, 1.0], 0.5),  # not validated: no say
+        ([1.0, 0.9999, 0.9998], 0.5),  # better by less than the threshold is no better
+    ],
+)
+def test_plateau_by_hand(losses: list[float], expected: float) -> None:
+    assert plateau_factor(losses, patience=2, factor=0.5) == expected
+
+
+@given(st.lists(st.floats(0.01, 10), max_size=40), st.integers(1, 5))
+def test_plateau_agrees_with_torch(losses: list[float], patience: int) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    # torch counts the bad ones that it tolerates, we those that it takes.
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=patience - 1, threshold=1e-3, min_lr=0, eps=0
+    )
+    for loss in losses:
+        theirs.step(loss)
+    assert plateau_factor(losses, patience, 0.5) == pytest.approx(optimizer.param_groups[0]["lr"])

@@ -29,8 +29,9 @@ def parts(rows: list[SplitRecord]) -> dict[tuple[str, int], str]:
     return {(row.image, row.fold): row.part for row in rows}
 
 
-def check(rows: list[SplitRecord], records: list[ImageRecord], folds: int) -> None:
+def check(rows: list[SplitRecord], records: list[ImageRecord], split: SplitSection) -> None:
     """What must hold for any split."""
+    folds = split.number
     group = {r.id: r.group or f"alone {r.id}" for r in records}
     for fold in range(folds):
         of_fold = [r for r in rows if r.fold == fold]
@@ -38,8 +39,12 @@ def check(rows: list[SplitRecord], records: list[ImageRecord], folds: int) -> No
         assert {r.part for r in of_fold} == {"train", "val", "test"}
         where = {(group[r.image], r.part) for r in of_fold}
         assert len(where) == len({g for g, _ in where})  # no group in two parts
-    if folds > 1:
-        tested = Counter(r.image for r in rows if r.part == "test")
+    tested = Counter(r.image for r in rows if r.part == "test")
+    if split.ensemble:
+        assert set(tested.values()) == {folds}  # the same in all folds
+        validated = Counter(r.image for r in rows if r.part == "val")
+        assert validated == Counter(set(group) - set(tested))  # each other image once
+    elif folds > 1:
         assert tested == Counter(list(group))  # each image once
 
 
@@ -48,6 +53,7 @@ SIZES = st.lists(st.integers(1, 6), min_size=6, max_size=25)
 SPLITS = st.one_of(
     st.builds(lambda k, v: SplitSection(folds=k, val=v), st.integers(2, 4), st.floats(0.05, 0.6)),
     st.builds(lambda t, v: SplitSection(test=t, val=v), st.floats(0.05, 0.8), st.floats(0.05, 0.6)),
+    st.builds(lambda t, k: SplitSection(test=t, folds=k), st.floats(0.05, 0.8), st.integers(2, 4)),
 )
 
 
@@ -62,7 +68,7 @@ def test_disjoint_complete_and_deterministic(
 ) -> None:
     records = grouped(sizes)
     rows = make_splits(records, split, seed, [])
-    check(rows, records, split.number)
+    check(rows, records, split)
     assert make_splits(records[::-1], split, seed, []) == rows
 
 
@@ -76,7 +82,7 @@ def test_parts_are_kept_when_images_are_added(
     records = [*old, *grouped(more, "new"), record("g0-late", "g0")]
     first = make_splits(old, split, 0, [])
     second = make_splits(records, split, 0, first)
-    check(second, records, split.number)
+    check(second, records, split)
     now = parts(second)
     assert {key: now[key] for key in parts(first)} == parts(first)
     assert all(now["g0-late", k] == now["g0-0", k] for k in range(split.number))
@@ -96,6 +102,37 @@ def test_folds_are_balanced(count: int) -> None:
 def test_shares() -> None:
     rows = make_splits(images(100), SplitSection(test=0.3, val=0.2), 0, [])
     assert Counter(r.part for r in rows) == {"test": 30, "val": 14, "train": 56}
+
+
+def test_an_ensemble_tests_what_one_held_out_set_would() -> None:
+    rows = make_splits(images(50), SplitSection(test=0.2, folds=4), 0, [])
+    alone = make_splits(images(50), SplitSection(test=0.2), 0, [])
+    for fold in range(4):
+        assert ids_of(rows, fold, "test") == ids_of(alone, 0, "test")
+        assert len(ids_of(rows, fold, "val")) == 10
+    # val has no say, and which folds are run changes nothing.
+    for other in (
+        SplitSection(test=0.2, folds=4, val=0.6),
+        SplitSection(test=0.2, folds=4, run=(1,)),
+    ):
+        assert make_splits(images(50), other, 0, []) == rows
+
+
+def test_folds_of_an_ensemble_that_lost_their_images_are_drawn_anew(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    split = SplitSection(test=0.25, folds=3)
+    first = make_splits(images(12), split, 0, [])
+    lost = ids_of(first, 1, "val")
+    left = [r for r in images(12) if r.id not in lost]
+    check(make_splits(left, split, 0, first), left, split)
+    assert "drawn anew" in caplog.text
+    # With new images in their place all others keep their parts.
+    caplog.clear()
+    records = [*left, *images(3, 100)]
+    now = parts(make_splits(records, split, 0, first))
+    assert not caplog.text
+    assert all(now[key] == part for key, part in parts(first).items() if key[0] not in lost)
 
 
 def test_new_images_go_where_they_are_missing() -> None:
@@ -125,7 +162,7 @@ def test_when_all_tested_images_are_gone_parts_are_drawn_anew(
     split = SplitSection(test=0.2)
     first = make_splits(images(10), split, 0, [])
     left = [r for r in images(10) if r.id not in ids_of(first, 0, "test")]
-    check(make_splits(left, split, 0, first), left, 1)
+    check(make_splits(left, split, 0, first), left, split)
     assert "drawn anew" in caplog.text
 
 
@@ -142,12 +179,14 @@ def test_bad_images_are_in_no_part() -> None:
         (SplitSection(folds=2), 3, 4),
         (SplitSection(test=0.2), 2, 3),
         (SplitSection(), 0, 3),
+        (SplitSection(test=0.2, folds=5), 5, 6),
+        (SplitSection(test=0.5, folds=2), 2, 3),
     ],
 )
 def test_too_few(split: SplitSection, count: int, need: int) -> None:
     with pytest.raises(UserError, match=rf"split\..*only {count} usable images; at least {need}"):
         make_splits(images(count), split, 0, [])
-    check(make_splits(images(need), split, 0, []), images(need), split.number)
+    check(make_splits(images(need), split, 0, []), images(need), split)
 
 
 def test_too_few_groups() -> None:

@@ -89,6 +89,12 @@ def with_border(p):
     return np.stack([p[0], inside, 1 - p[0] - inside])
 
 
+def with_distance(p):
+    """Foreground and the distance to its edge from two classes."""
+    depth = ndimage.distance_transform_edt(p[1] > 0.5)
+    return np.concatenate([p, np.minimum(depth / 6, 1)[None].astype(np.float32)])
+
+
 def grey(images):
     return {i: np.random.default_rng(9).random((1, *p.shape[1:])) for i, p in images.items()}
 
@@ -160,15 +166,23 @@ def test_instances_end_to_end(tmp_path):
     assert sorted(p.name for p in out.segmentation.iterdir()) == ["a", "b", "zarr.json"]
 
 
-@pytest.mark.parametrize("method", ["components", "grow"])
-def test_blocks_and_threads_change_nothing(tmp_path, method):
-    images = {"a": with_border(blobs(3, (60, 70), 2.0)), "b": with_border(blobs(4, (30, 50)))}
+@pytest.mark.parametrize(
+    ("method", "channels", "head"),
+    [
+        ("components", with_border, HEADS[3]),
+        ("grow", with_border, HEADS[3]),
+        ("watershed", with_distance, ("background", "foreground", "distance")),
+    ],
+)
+def test_blocks_and_threads_change_nothing(tmp_path, method, channels, head):
+    images = {"a": channels(blobs(3, (60, 70), 2.0)), "b": channels(blobs(4, (30, 50)))}
     prepared = FakePrepared(grey(images))
-    settings = settings_of(head=HEADS[3], method=method, grow_px=6, connectivity="full")
+    settings = settings_of(head=head, method=method, grow_px=6, connectivity="full")
     seen = []
     for number, (block, threads) in enumerate([(1024, 1), (33, 2), (19, 1)]):
         out = outputs_in(tmp_path / str(number))
-        found = stitch_dataset(FakeTiles(images), prepared, out, settings, threads, block)
+        tiles = FakeTiles(images, head=head)
+        found = stitch_dataset(tiles, prepared, out, settings, threads, block)
         seen.append((found, out.objects.read_text(), (out.masks / "a.tif").read_bytes()))
     assert found["a"]["objects"] > 3
     assert all(one == seen[0] for one in seen)
@@ -306,7 +320,7 @@ def test_a_missing_segmentation_is_a_user_error(tmp_path):
 def test_the_command_line_on_real_stores(tmp_path):
     paths = Paths(tmp_path)
     p = blobs(6, (70, 90))
-    windows = plan((70, 90), 64, Footprint(16, 16, 0, 0, 16, 33))
+    windows = plan((70, 90), 64, (Footprint(16, 16, 0, 0, 16, 33),) * 2)
     attrs = {"head": HEADS[2], "part": "test", "axes": "CYX", "pixel_size_um": [0.5, 0.5]}
     array = create_tiles(paths.tiles("d", "m", 0) / "a", windows, 2, "float16", attrs)
     for tile in windows.tiles:
@@ -417,7 +431,7 @@ def test_average_precision_agrees_with_the_evaluation():
         pred = np.where(rng.random((6, size)) < 0.7, truth, rng.integers(0, 6, (6, size)))
         joint = (truth.astype(np.uint64) << np.uint64(32)) | pred.astype(np.uint64)
         ours = tuning.average_precision(*tuning.count_pairs(joint.ravel()))
-        rows = dict(instance_metrics(contingency(truth, pred)))
+        rows = {row.metric: row.value for row in instance_metrics(contingency(truth, pred))}
         assert ours == pytest.approx(rows["ap_0.50"])
 
 

@@ -1,4 +1,4 @@
-"""Border weights and border classes against the formulas written out."""
+"""Border weights, border classes and distances against the formulas written out."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ from unet.training.targets import (
     border_classes,
     border_weight_map,
     border_weight_margin,
+    distance_margin,
+    object_distance,
+    signed_distances,
 )
 
 Array = NDArray[Any]
@@ -255,3 +258,147 @@ def test_classes_refuse() -> None:
         border_classes(ids.astype(float))
     with pytest.raises(ValueError, match="shape"):
         border_classes(ids, 1, np.zeros((3, 2), bool))
+
+
+# signed_distances and object_distance
+
+few_classes = hnp.arrays(
+    np.uint8,
+    hnp.array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=5),
+    elements=st.sampled_from([0, 0, 1, 2, IGNORE]),
+)
+steps = st.sampled_from([1.0, 0.5, 3.0])
+
+
+def brute_nearest(here: Array, there: Array, spacing: tuple[float, ...]) -> NDArray[np.float64]:
+    """Distance of each pixel to the nearest pixel of `there`, inf where `here` is False."""
+    result = np.full(here.shape, np.inf)
+    targets = np.argwhere(there) * np.array(spacing)
+    for pixel in np.argwhere(here):
+        if len(targets):
+            squares = ((targets - pixel * np.array(spacing)) ** 2).sum(1)
+            result[tuple(pixel)] = np.sqrt(squares.min())
+    return result
+
+
+def test_signed_distances_by_hand() -> None:
+    row = np.array([[0, 0, 0, 1, 1, IGNORE, 2]], np.uint8)
+    phi = signed_distances(row, 4, limit=2.5)
+    assert phi.dtype == np.float32
+    expected = [
+        [-2.5, -2, -1, 1, 2, 0, 2.5],
+        [2.5, 2, 1, -1, -2, 0, 2],
+        [2.5, 2.5, 2.5, 2.5, 2, 0, -2],
+        [2.5, 2.5, 2.5, 2.5, 2.5, 0, 2.5],
+    ]
+    np.testing.assert_array_equal(phi[:, 0], expected)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, [-9, 9]), (1, [9, -9]), (IGNORE, [0, 0])])
+def test_signed_distances_of_one_class(value: int, expected: list[float]) -> None:
+    phi = signed_distances(np.full((3, 4), value, np.uint8), 2, limit=9.0)
+    np.testing.assert_array_equal(phi[:, 0, 0], expected)
+    assert (phi == phi[:, :1, :1]).all()
+
+
+@given(few_classes, st.sampled_from([0.8, 2.0, 50.0]), st.data())
+@settings(deadline=None, max_examples=60)
+def test_signed_distances_equal_definition(
+    classes: Array, limit: float, data: st.DataObject
+) -> None:
+    spacing = tuple(data.draw(steps) for _ in range(classes.ndim))
+    phi = signed_distances(classes, 3, limit, spacing)
+    known = classes != IGNORE
+    for number in range(3):
+        inside = classes == number
+        outside = known & ~inside
+        expected = np.minimum(brute_nearest(outside, inside, spacing), limit) * outside
+        expected -= np.minimum(brute_nearest(inside, outside, spacing), limit) * inside
+        np.testing.assert_allclose(phi[number], expected, rtol=1e-6)
+
+
+def test_object_distance_by_hand() -> None:
+    # Two objects that touch, the first cut by the image's edge; the last pixel is unknown.
+    row = np.array([[1, 1, 1, 1, 2, 2, 0, 3, 3, 3]], np.uint16)
+    ignore = np.zeros(row.shape, bool)
+    ignore[0, -1] = True
+    distance = object_distance(row, limit=4.0, ignore=ignore)
+    assert distance.dtype == np.float32
+    np.testing.assert_array_equal(distance, [[1, 0.75, 0.5, 0.25, 0.25, 0.25, 0, 0.25, 0.5, 0]])
+
+
+def test_an_object_that_fills_the_image_is_far_from_any_edge() -> None:
+    ids = np.full((4, 5), 2**40, np.uint64)
+    assert (object_distance(ids) == 1).all()
+    assert (object_distance(ids * 0) == 0).all()
+    assert (object_distance(ids, ignore=np.ones((4, 5), bool)) == 0).all()
+
+
+def test_distances_of_an_empty_image() -> None:
+    assert object_distance(np.zeros((0, 4), np.uint32)).shape == (0, 4)
+    assert signed_distances(np.zeros((0, 4), np.uint8), 2).shape == (2, 0, 4)
+
+
+@given(few_objects, st.sampled_from([0.8, 2.0, 50.0]), st.booleans(), st.data())
+@settings(deadline=None, max_examples=60)
+def test_object_distance_equals_definition(
+    instances: Array, limit: float, some: bool, data: st.DataObject
+) -> None:
+    instances = instances[tuple(slice(5) for _ in instances.shape)]
+    spacing = tuple(data.draw(steps) for _ in range(instances.ndim))
+    ignore = data.draw(hnp.arrays(np.bool_, instances.shape)) if some else None
+    before = instances.copy()
+    distance = object_distance(instances, limit, ignore, spacing)
+    known = np.ones(instances.shape, bool) if ignore is None else ~ignore
+    expected = np.zeros(instances.shape)
+    for cell in np.unique(instances[instances > 0]):
+        inside = known & (instances == cell)
+        nearest = brute_nearest(inside, known & (instances != cell), spacing)
+        expected[inside] = np.minimum(nearest, limit)[inside] / limit
+    np.testing.assert_allclose(distance, expected, rtol=1e-6)
+    np.testing.assert_array_equal(instances, before)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (2.0, 0.7)])
+def test_distances_of_patch_with_margin(spacing: tuple[float, float]) -> None:
+    instances = discs(64, 14)
+    rng = np.random.default_rng(0)
+    ignore = rng.random(instances.shape) < 0.1
+    classes = np.where(ignore, IGNORE, np.minimum(instances, 2)).astype(np.uint8)
+    margins = distance_margin(6.0, spacing)
+    patch = (slice(5, 55), slice(3, 60))
+    inner = tuple(slice(m, -m) for m in margins)
+    for cut, whole in (
+        (
+            object_distance(instances[patch], 6.0, ignore[patch], spacing)[inner],
+            object_distance(instances, 6.0, ignore, spacing)[patch][inner],
+        ),
+        (
+            signed_distances(classes[patch], 3, 6.0, spacing)[:, *inner],
+            signed_distances(classes, 3, 6.0, spacing)[:, *patch][:, *inner],
+        ),
+    ):
+        np.testing.assert_array_equal(cut, whole)
+        assert len(np.unique(whole)) > 10
+
+
+def test_distance_margin() -> None:
+    assert distance_margin(10.0) == (10,)
+    assert distance_margin(6.0, (2.0, 0.7)) == (3, 8)
+
+
+def test_distances_refuse() -> None:
+    ids = np.zeros((2, 2), np.uint8)
+    for limit in (0.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="limit"):
+            object_distance(ids, limit)
+        with pytest.raises(ValueError, match="limit"):
+            signed_distances(ids, 2, limit)
+    with pytest.raises(ValueError, match="needs 0 to 1"):
+        signed_distances(ids + 2, 2)
+    with pytest.raises(ValueError, match="integer"):
+        object_distance(ids.astype(float))
+    with pytest.raises(ValueError, match="shape"):
+        object_distance(ids, ignore=np.zeros((3, 2), bool))
+    with pytest.raises(ValueError, match="positive"):
+        object_distance(ids, spacing=(1.0, 0.0))

@@ -11,10 +11,11 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.architectures import architectures
 from unet.config import Config, load
 from unet.data.tiling import mirror_index, padded_size, plan, read_window
 from unet.errors import UserError
-from unet.models.geometry import Footprint, footprint
+from unet.models.geometry import Footprint, Footprints, footprint
 from unet.models.presets import Architecture
 from unet.prediction.tiles import Tiles, create_tiles
 
@@ -22,7 +23,24 @@ PADDINGS = st.sampled_from(["valid", "same"])
 
 
 def footprint_of(padding: str, depth: int) -> Footprint:
-    return footprint(Architecture(padding=padding, norm="none", depth=depth))  # type: ignore[arg-type]
+    """Along one axis, with 3x3 convolutions and 2x2 poolings."""
+    return footprint(Architecture(padding=padding, norm="none", depth=depth))[0]  # type: ignore[arg-type]
+
+
+@st.composite
+def places(
+    draw: st.DrawFn, longest: int = 150, deepest: int = 4
+) -> tuple[tuple[int, ...], Footprints, int | tuple[int, ...]]:
+    """Shape of an image, a network of as many axes (each its own), and a tile for all axes or one
+    for each."""
+    shape = draw(shapes(longest))
+    arch = draw(architectures(dims=(len(shape),)))
+    if draw(st.booleans()):
+        arch = Architecture(
+            padding=arch.padding, norm="none", dims=arch.dims, depth=draw(st.integers(1, deepest))
+        )
+    each = draw(st.tuples(*[st.integers(1, 220)] * len(shape)))
+    return shape, footprint(arch), draw(st.sampled_from([each, each[0]]))
 
 
 @st.composite
@@ -33,11 +51,13 @@ def shapes(draw: st.DrawFn, longest: int = 150) -> tuple[int, ...]:
     return tuple(draw(st.lists(st.integers(1, high), min_size=axes, max_size=axes)))
 
 
-@given(shapes(), st.integers(1, 220), PADDINGS, st.integers(1, 4))
-def test_cores_cover_every_pixel_once(
-    shape: tuple[int, ...], tile: int, padding: str, depth: int
-) -> None:
-    layout = plan(shape, tile, footprint_of(padding, depth))
+Place = tuple[tuple[int, ...], Footprints, int | tuple[int, ...]]
+
+
+@given(places())
+def test_cores_cover_every_pixel_once(place: Place) -> None:
+    shape, fps, tile = place
+    layout = plan(shape, tile, fps)
     seen = np.zeros(shape, dtype=np.uint8)
     for item in layout.tiles:
         seen[item.core] += 1
@@ -54,7 +74,7 @@ def test_windows_lie_on_the_grid_with_their_context(
     size: int, tile: int, padding: str, depth: int
 ) -> None:
     fp = footprint_of(padding, depth)
-    layout = plan((size,), tile, fp)
+    layout = plan((size,), tile, (fp,))
     before, after = padded_size(size, fp)
     assert layout.padded == (size + before + after,)
     assert fp.accepts(layout.padded[0])
@@ -80,7 +100,7 @@ def test_windows_are_no_larger_than_asked_where_the_halo_allows(
     fp = footprint_of(padding, depth)
     least = fp.fit(fp.grid + 2 * fp.margin) if fp.margin else 2 * fp.halo + fp.grid
     whole = fp.fit(size + 2 * fp.margin)
-    assert plan((size,), tile, fp).window[0] <= max(min(tile, whole), least)
+    assert plan((size,), tile, (fp,)).window[0] <= max(min(tile, whole), least)
 
 
 @given(PADDINGS, st.integers(1, 6))
@@ -106,19 +126,17 @@ def test_the_smallest_tile_of_the_config_is_kept_to(padding: str, depth: int) ->
         accepted.append(tile)
         break
     smallest = accepted[0]
-    assert plan((5000,), smallest, fp).window[0] <= smallest
+    assert plan((5000,), smallest, (fp,)).window[0] <= smallest
     if smallest > 32:
         with pytest.raises(UserError, match="at least"):
             config(smallest - fp.grid)
 
 
-@given(shapes(), st.integers(1, 220), PADDINGS, st.integers(1, 3), st.data())
-@settings(max_examples=30)
-def test_tile_then_stitch_is_the_identity(
-    shape: tuple[int, ...], tile: int, padding: str, depth: int, data: st.DataObject
-) -> None:
-    fp = footprint_of(padding, depth)
-    layout = plan(shape, tile, fp)
+@given(places(deepest=3), st.data())
+@settings(max_examples=40)
+def test_tile_then_stitch_is_the_identity(place: Place, data: st.DataObject) -> None:
+    shape, fps, tile = place
+    layout = plan(shape, tile, fps)
     rng = np.random.default_rng(len(layout.tiles))
     truth = rng.random((2, *shape), dtype=np.float32)
     if len(layout.tiles) > 20:
@@ -128,8 +146,10 @@ def test_tile_then_stitch_is_the_identity(
         for item in layout.tiles:
             window = read_window(truth, item.window)
             # A network that changes nothing, but loses its margin.
-            m = fp.margin
-            out = window[(slice(None), *(slice(m, n - m) for n in window.shape[1:]))]
+            inside = [
+                slice(fp.margin, n - fp.margin) for n, fp in zip(window.shape[1:], fps, strict=True)
+            ]
+            out = window[(slice(None), *inside)]
             core = out[(slice(None), *item.inner)]
             corner = tuple(slice(0, n) for n in core.shape[1:])
             target[(item.index, slice(None), *corner)] = core
@@ -207,12 +227,20 @@ def test_windows_of_a_store(tmp_path: Path) -> None:
 
 def test_an_image_without_pixels_is_refused() -> None:
     with pytest.raises(ValueError, match="no pixels"):
-        plan((0, 5), 64, footprint_of("same", 1))
+        plan((0, 5), 64, (footprint_of("same", 1),) * 2)
+
+
+def test_numbers_of_axes_must_agree() -> None:
+    fp = footprint_of("same", 1)
+    with pytest.raises(ValueError, match="for a network of 3 spatial axes"):
+        plan((5, 5), 64, (fp,) * 3)
+    with pytest.raises(ValueError, match="needs one number or 2"):
+        plan((5, 5), (64, 64, 64), (fp,) * 2)
 
 
 def test_by_hand() -> None:
     """Depth 1: grid 2, halo 8. Two windows of 32 reach 48 pixels, so an image of 50 takes three, as
     small as three can be: 28, since 3 * 28 - 2 * 16 = 52."""
-    spans = [t.spans[0] for t in plan((50,), 32, footprint_of("same", 1)).tiles]
+    spans = [t.spans[0] for t in plan((50,), 32, (footprint_of("same", 1),)).tiles]
     found = [(s.start, s.stop, s.core_start, s.core_stop) for s in spans]
     assert found == [(0, 28, 0, 20), (12, 40, 20, 30), (22, 50, 30, 50)]

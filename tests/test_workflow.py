@@ -368,3 +368,53 @@ def test_lint_and_format(place: Workplace) -> None:
         capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+# Folds that make an ensemble.
+
+ENSEMBLE: dict[str, Any] = {
+    "output": "out",
+    "device": "cpu",
+    "datasets": {
+        "ens": {
+            "synthetic": {"kind": "nuclei", "images": 6, "size": 64},
+            "task": "instances",
+            "split": {"test": 0.33, "folds": 3, "run": [0, 2]},
+        }
+    },
+    "models": {"a": CONFIG["models"]["a"]},
+    **{key: CONFIG[key] for key in ("prepare", "train", "predict", "stitch", "report")},
+}
+
+
+def test_an_ensemble_of_folds(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    once = {f"{stage} ens a ensemble" for stage in ("predict", "stitch")} | {"evaluate ens a"}
+    shared = jobs_of(
+        ["synthesize", "manifest", "splits", "prepare", "report_dataset"], "ens", ["a"]
+    )
+    reports = {"report_dataset ens", "report"}
+    assert place.wanted(ENSEMBLE) == {"train ens a 0", "train ens a 2", *once, *shared, *reports}
+    done = place.snakemake("--cores", "2", "--quiet", "rules", config=ENSEMBLE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert place.wanted(ENSEMBLE) == set()
+
+    paths = Paths(tmp_path / "out")
+    rows = table(paths.splits("ens"))
+    tested = {row["image"] for row in rows if row["part"] == "test"}
+    assert len(tested) == 2
+    validated = {row["image"] for row in rows if row["part"] == "val" and row["fold"] in ("0", "2")}
+    images = json.loads(paths.tiles_done("ens", "a", "ensemble").read_text())["images"]
+    assert {name: entry["part"] for name, entry in images.items()} == {
+        **dict.fromkeys(tested, "test"), **dict.fromkeys(validated, "val"),
+    }  # fmt: skip
+    metrics = table(paths.metrics("ens", "a"))
+    assert {(row["fold"], row["image"]) for row in metrics} == {("ensemble", i) for i in tested}
+    page = paths.dataset_report_html("ens").read_text(encoding="utf-8")
+    for shown in ("· fold ensemble", "<td>0</td>", "<td>2</td>", "<td>ensemble</td>", "Ensemble:"):
+        assert shown in page
+    assert not paths.tiles("ens", "a", 0).exists()
+
+    # Another network joins: it is trained, the others stay.
+    more = merge(ENSEMBLE, {"datasets": {"ens": {"split": {"run": [0, 1, 2]}}}})
+    assert place.wanted(more) == {"train ens a 1", *once, *reports}

@@ -11,8 +11,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from unet.config import Config, merge, overlaid
-from unet.models.geometry import footprint
+from unet.config import Config, TrainSection, merge, overlaid
+from unet.errors import UserError
+from unet.heads import HEADS
+from unet.models.geometry import Footprints, footprint, sizes_for
+from unet.models.presets import AnyArchitecture, Architecture
+from unet.prediction.method_table import METHOD_HEADS
+from unet.recipes import expanded
+from unet.training.loss_table import LOSS_TABLE, check_options
 
 # Sections that a dataset or a model may override.
 _OVERRIDES = ("prepare", "train", "predict", "stitch", "evaluate")
@@ -81,6 +87,8 @@ def _override_mistakes(config: Config) -> list[str]:
                 override = getattr(member, key, None)
                 if not override:
                     continue
+                if key == "train":
+                    override = expanded(override)
                 base = getattr(config, key)
                 try:
                     overlaid(base, override)
@@ -112,6 +120,8 @@ def _dataset_mistakes(config: Config) -> list[str]:
             # In each fold at least one image trains, one validates and one tests.
             folds, images = data.split.folds, data.synthetic.images
             least = 3 if folds is None else max(folds, 4 if folds == 2 else 3)
+            if folds is not None and data.split.ensemble:
+                least = folds + 1
             if images < least:
                 lines.append(
                     f"{key}.split.folds: {folds} folds need at least {least} images, "
@@ -126,30 +136,103 @@ def _dataset_mistakes(config: Config) -> list[str]:
     return lines
 
 
+def _size_mistakes(
+    patch: int | tuple[int, ...],
+    tile: Any,
+    footprints: Footprints,
+    derived: bool,
+    where: str,
+) -> list[str]:
+    """Patch and tile against the network, axis by axis."""
+    lines = []
+    dims = len(footprints)
+    for key, value in (("train.patch", patch), ("predict.tile", tile)):
+        if isinstance(value, tuple) and len(value) != dims:
+            lines.append(
+                f"config: {key}: got {list(value)} {where}; the network has {dims} spatial axes: "
+                f"write one number or {dims}"
+            )
+    if lines or derived:
+        return lines
+    for size, fp in zip(sizes_for(patch, footprints), footprints, strict=True):
+        if not fp.accepts(size):
+            near = sorted({fp.fit_below(size), fp.fit(size)})
+            lines.append(
+                f"config: train.patch: {size} does not fit the network {where}; the nearest "
+                f"accepted sizes are {' and '.join(map(str, near))}"
+            )
+    for size, fp in zip(() if tile == "auto" else sizes_for(tile, footprints), footprints):  # noqa: B905
+        if size < fp.least_tile:
+            lines.append(
+                f"config: predict.tile: {size} is too small for the network's grid of {fp.grid} px "
+                f"and its halo of {fp.halo or fp.margin} px {where}; at least {fp.least_tile} is "
+                "needed"
+            )
+    return lines
+
+
+def _norm_mistakes(
+    train: TrainSection, arch: AnyArchitecture, footprints: Footprints, where: str
+) -> list[str]:
+    """A single value has no variance: what is normalised must have more than one pixel."""
+    if not isinstance(arch, Architecture) or isinstance(train.patch, tuple):
+        return []
+    alone = arch.norm == "instance" or (arch.norm == "batch" and train.batch == 1)
+    if not alone or any(train.patch >= 2 * fp.grid for fp in footprints):
+        return []
+    return [
+        f"config: train.patch: {train.patch} leaves one pixel at the network's deepest level, and "
+        f"norm: {arch.norm} needs more {where}; write at least {2 * footprints[0].grid}"
+    ]
+
+
+def _loss_mistakes(config: Config, dataset: str, model: str, where: str) -> list[str]:
+    """The loss against its options and class weights."""
+    lines = []
+    train = config.train_for(dataset, model)
+    info, weights = LOSS_TABLE[train.loss], train.class_weights
+    head = HEADS[config.models[model].head]
+    names = config.head_for(dataset, model)[: head.classes(config.datasets[dataset].class_names)]
+    try:
+        check_options(train.loss, train.loss_options, len(names))
+    except UserError as error:
+        lines.append(f"config: train.loss_options: {error} {where}")
+    if info.class_weights == "needed" and weights is None:
+        lines.append(
+            f"config: train.class_weights: loss {train.loss} needs them {where}; write auto, or a "
+            f"weight for each of {', '.join(names)}"
+        )
+    if info.class_weights == "refused" and weights is not None:
+        takers = [name for name, other in LOSS_TABLE.items() if other.class_weights != "refused"]
+        lines.append(
+            f"config: train.class_weights: loss {train.loss} takes none {where}; leave them out, "
+            f"or write loss: {' or '.join(takers)}"
+        )
+    if isinstance(weights, tuple) and len(weights) != len(names):
+        lines.append(
+            f"config: train.class_weights: got {len(weights)} weights {where}; the classes are "
+            f"{', '.join(names)}"
+        )
+    return lines
+
+
 def _pair_mistakes(config: Config, dataset: str, model: str) -> list[str]:
     """Checks that need a dataset and a model together: sizes against the network, heads."""
     lines: list[str] = []
     where = f"(dataset {dataset}, model {model})"
     data, section = config.datasets[dataset], config.models[model]
-    fp = footprint(config.architecture_for(model))
-    train, predict = config.train_for(dataset, model), config.predict_for(dataset, model)
-    if not fp.accepts(train.patch):
-        near = sorted({fp.fit_below(train.patch), fp.fit(train.patch)})
+    train = config.train_for(dataset, model)
+    arch = config.architecture_for(model)
+    if arch is not None:
+        # With anisotropic layers the sizes follow from the pixel size, which training will know.
+        derived = arch.dims == 3 and section.anisotropic and section.pools is None
+        tile = config.predict_for(dataset, model).tile
+        lines += _size_mistakes(train.patch, tile, footprint(arch), derived, where)
+        lines += _norm_mistakes(train, arch, footprint(arch), where)
+    if HEADS[section.head].needs_instances and data.task != "instances":
         lines.append(
-            f"config: train.patch: {train.patch} does not fit the network {where}; the nearest "
-            f"accepted sizes are {' and '.join(map(str, near))}"
-        )
-    least = fp.smallest + fp.grid if fp.margin else 2 * fp.halo + fp.grid
-    if predict.tile < least:
-        lines.append(
-            f"config: predict.tile: {predict.tile} is too small for depth "
-            f"{config.architecture_for(model).depth} with its halo of {fp.halo or fp.margin} px "
-            f"{where}; at least {least} is needed"
-        )
-    if section.head == "border" and data.task != "instances":
-        lines.append(
-            f"config: models.{model}.head: border needs instance labels, but dataset {dataset} "
-            "has task semantic; write head: classes"
+            f"config: models.{model}.head: {section.head} needs instance labels, but dataset "
+            f"{dataset} has task semantic; write head: classes"
         )
     if train.cells is not None and train.cells not in data.class_names:
         lines.append(
@@ -158,26 +241,13 @@ def _pair_mistakes(config: Config, dataset: str, model: str) -> list[str]:
         )
     if train.loss == "border-ce" and data.task != "instances" and train.w0 == 0:
         lines.append(f"config: train.w0: 0 makes border-ce plain ce {where}; write loss: ce")
-    weights = train.class_weights
-    if train.loss == "weighted-ce" and weights is None:
-        lines.append(
-            f"config: train.class_weights: loss weighted-ce needs them {where}; write auto, or a "
-            f"weight for each of {', '.join(config.head_for(dataset, model))}"
-        )
-    if train.loss in ("ce", "dice", "border-ce") and weights is not None:
-        lines.append(
-            f"config: train.class_weights: loss {train.loss} takes none {where}; leave them out, "
-            "or write loss: weighted-ce or ce-dice"
-        )
-    if isinstance(weights, tuple) and len(weights) != len(config.head_for(dataset, model)):
-        lines.append(
-            f"config: train.class_weights: got {len(weights)} weights {where}; the classes are "
-            f"{', '.join(config.head_for(dataset, model))}"
-        )
+    lines += _loss_mistakes(config, dataset, model, where)
     stitch = config.stitch_for(dataset, model)
-    if stitch.method == "grow" and section.head != "border":
+    needed = METHOD_HEADS[stitch.method]
+    if needed is not None and section.head != needed:
         lines.append(
-            f"config: stitch.method: grow needs a model with head: border {where}; write components"
+            f"config: stitch.method: {stitch.method} needs a model with head: {needed} {where}; "
+            "write components"
         )
     return lines
 

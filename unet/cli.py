@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from unet.models.geometry import Footprint, footprint
-from unet.models.presets import PRESETS, Architecture, architecture_of
+from unet.models.presets import PRESETS, AnyArchitecture, architecture_of
 
 
 def _accepted(fp: Footprint, number: int = 5) -> list[int]:
@@ -18,20 +18,22 @@ def _accepted(fp: Footprint, number: int = 5) -> list[int]:
     return [first + i * fp.grid for i in range(number)]
 
 
-def describe(name: str, arch: Architecture, channels: int, classes: int) -> dict[str, Any]:
+def describe(name: str, arch: AnyArchitecture, channels: int, classes: int) -> dict[str, Any]:
     """Everything about a preset that a user may want to know, as plain values."""
     import torch
 
-    from unet.models.unet import UNet, parameter_counts
+    from unet.models.build import NETWORKS
+    from unet.models.network import parameter_counts
 
     with torch.device("meta"):  # shapes only: no memory, no time
-        total, trainable = parameter_counts(UNet(channels, classes, arch))
-    fp = footprint(arch)
+        total, trainable = parameter_counts(NETWORKS[arch.kind](channels, classes, arch))
+    # The presets are alike along all axes.
+    fp = footprint(arch)[-1]
     return {
         "preset": name,
         "width": arch.width,
         "depth": arch.depth,
-        "padding": arch.padding,
+        "padding": "valid" if fp.margin else "same",
         "parameters": total,
         "trainable": trainable,
         "receptive_field": fp.receptive_field,
@@ -44,15 +46,13 @@ def describe(name: str, arch: Architecture, channels: int, classes: int) -> dict
 
 
 def _models(args: argparse.Namespace) -> int:
-    rows = [
-        describe(
-            name,
-            architecture_of(name, width=args.width, depth=args.depth),
-            args.channels,
-            args.classes,
-        )
-        for name in sorted(PRESETS)
-    ]
+    rows = []
+    for name in sorted(PRESETS):
+        given = {"width": args.width, "depth": args.depth, "dims": args.dims}
+        if PRESETS[name].kind != "unet":
+            given = {}  # a sliding-window classifier has its stages instead
+        arch = architecture_of(name, **given)
+        rows.append(describe(name, arch, args.channels, args.classes))
     if args.json:
         print(json.dumps(rows, indent=1))  # noqa: T201 - this is the command's output
         return 0
@@ -94,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     models.add_argument("--json", action="store_true", help="print JSON")
     models.add_argument("--width", type=_positive, help="another width than the preset's")
     models.add_argument("--depth", type=_positive, help="another depth than the preset's")
+    models.add_argument("--dims", type=int, choices=(2, 3), help="spatial axes (default 2)")
     models.add_argument("--channels", type=_positive, default=1, help="of the images (default 1)")
     models.add_argument("--classes", type=_positive, default=2, help="classes (default 2)")
     models.set_defaults(work=_models)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from unet.errors import UserError
-from unet.paths import Paths
+from unet.paths import Paths, fold_number
 
 log = logging.getLogger("unet")
 
@@ -49,7 +50,7 @@ def parser(
     if model:
         p.add_argument("--model", required=True, help="name of the model in the config")
     if fold:
-        p.add_argument("--fold", required=True, type=int, help="number of the fold, from 0")
+        p.add_argument("--fold", required=True, type=fold_number, help="0, 1, ...; or ensemble")
     source = p.add_mutually_exclusive_group(required=True)
     source.add_argument("--config", type=Path, help="config file to take the settings from")
     source.add_argument("--settings", help="the stage's settings as JSON (the workflow does this)")
@@ -86,7 +87,13 @@ def settings_of(
 
 
 def setup_logging(path: Path | None) -> None:
-    """Messages go to the console (stderr) and, with more detail, to the job's log file."""
+    """Messages go to the console (stderr) and, with more detail, to the job's log file.
+
+    Of several processes that work together only the first speaks; the others warn.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
+        return
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     handlers[0].setFormatter(logging.Formatter("%(message)s"))
     if path is not None:

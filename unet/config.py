@@ -15,7 +15,11 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from unet.errors import UserError
-from unet.models.presets import Architecture, architecture_of
+from unet.heads import HEADS
+from unet.models.presets import AnyArchitecture, PerLevel, architecture_of
+from unet.paths import ENSEMBLE
+from unet.recipes import RECIPES, expanded
+from unet.training.loss_table import LOSS_NAMES
 
 S = TypeVar("S", bound="Section")
 Positive = Annotated[int, Field(gt=0)]
@@ -34,7 +38,7 @@ class Section(BaseModel):
 
 
 class SyntheticSection(Section):
-    kind: Literal["membranes", "nuclei", "phase"]
+    kind: Literal["membranes", "nuclei", "nuclei3d", "phase"]
     images: Annotated[int, Field(ge=3, le=10_000)] = 12
     size: Annotated[int, Field(ge=64, le=8192)] = 256
     pixel_size_um: Annotated[float, Field(gt=0)] = 0.5
@@ -51,8 +55,10 @@ class SplitSection(Section):
     @model_validator(mode="after")
     def _one_kind(self) -> SplitSection:
         given = [k for k in ("folds", "test", "column") if getattr(self, k) is not None]
-        if len(given) > 1:
-            raise ValueError(f"give one of folds, test, column (got {', '.join(given)})")
+        if len(given) > 1 and given != ["folds", "test"]:
+            raise ValueError(
+                f"give one of folds, test, column, or folds and test (got {', '.join(given)})"
+            )
         if self.run is not None:
             bad = [k for k in self.run if k >= self.number]
             if bad or not self.run:
@@ -69,8 +75,19 @@ class SplitSection(Section):
         return self.folds or 1
 
     @property
+    def ensemble(self) -> bool:
+        """Whether the folds share their test images, which all their networks predict together."""
+        return self.folds is not None and self.test is not None
+
+    @property
     def to_run(self) -> tuple[int, ...]:
+        """The folds that are trained."""
         return tuple(range(self.number)) if self.run is None else tuple(sorted(self.run))
+
+    @property
+    def tested(self) -> tuple[int, ...]:
+        """The folds that are predicted and evaluated."""
+        return (ENSEMBLE,) if self.ensemble else self.to_run
 
 
 class NormalizeSection(Section):
@@ -108,26 +125,36 @@ class AugmentSection(Section):
     intensity_probability: Annotated[float, Field(ge=0, le=1)] = 0.3
 
 
-Loss = Literal["ce", "weighted-ce", "border-ce", "dice", "ce-dice"]
+Patch = Annotated[int, Field(ge=8, le=4096)]
+PatchAxis = Annotated[int, Field(ge=1, le=4096)]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class TrainSection(Section):
-    patch: Annotated[int, Field(ge=16, le=4096)] = 256
+    recipe: str | None = None
+    # Along one axis it may be short: volumes can have few sections.
+    patch: Patch | Annotated[tuple[PatchAxis, ...], Field(min_length=2, max_length=3)] = 256
     batch: Positive = 8
+    accumulate: Positive = 1
     epochs: Positive = 50
     steps_per_epoch: Positive = 100
-    loss: Loss = "ce-dice"
+    loss: str = "ce-dice"
+    loss_options: dict[str, float] = {}
     class_weights: tuple[Annotated[float, Field(ge=0)], ...] | Literal["auto"] | None = None
     w0: Annotated[float, Field(ge=0)] = 10.0
     sigma: Annotated[float, Field(gt=0)] = 5.0
     cells: str | None = None
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    distance_px: Annotated[int, Field(ge=1, le=64)] = 8
+    distance_weight: Annotated[float, Field(ge=0)] = 1.0
+    optimizer: Literal["adamw", "sgd", "nesterov"] = "adamw"
     lr: Annotated[float, Field(gt=0)] = 1e-3
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    schedule: Literal["constant", "poly", "cosine"] = "cosine"
+    schedule: Literal["constant", "poly", "cosine", "plateau"] = "cosine"
+    plateau_patience: Positive = 5
+    plateau_factor: Share = 0.5
     warmup_steps: Annotated[int, Field(ge=0)] = 50
+    freeze_norm: Share | None = None
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] | None = 12.0
     foreground: Annotated[float, Field(ge=0, le=1)] = 0.33
@@ -137,10 +164,36 @@ class TrainSection(Section):
     patience: Positive | None = None
     checkpoint_seconds: Annotated[float, Field(gt=0, le=60)] = 30.0
     cache_gb: Annotated[float, Field(ge=0)] = 4.0
+    gpus: Annotated[int, Field(ge=1, le=64)] = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expanded(cls, value: Any) -> Any:
+        return expanded(value)
+
+    @field_validator("recipe")
+    @classmethod
+    def _recipe_known(cls, value: str | None) -> str | None:
+        if value is not None and value not in RECIPES:
+            raise ValueError(f"no recipe {value!r}; there are: {', '.join(RECIPES)}")
+        return value
+
+    @field_validator("loss")
+    @classmethod
+    def _loss_known(cls, value: str) -> str:
+        if value not in LOSS_NAMES:
+            raise ValueError(f"got {value!r}; write one of {', '.join(LOSS_NAMES)}")
+        return value
 
 
 class PredictSection(Section):
-    tile: Annotated[int, Field(ge=32, le=16384)] = 1024
+    tile: (
+        Literal["auto"]
+        | Annotated[int, Field(ge=8, le=16384)]
+        | Annotated[
+            tuple[Annotated[int, Field(ge=8, le=16384)], ...], Field(min_length=2, max_length=3)
+        ]
+    ) = "auto"
     batch: Positive | Literal["auto"] = "auto"
     precision: Precision = "auto"
     dtype: Literal["float16", "float32"] = "float16"
@@ -149,8 +202,9 @@ class PredictSection(Section):
 
 class StitchSection(Section):
     threshold: Share | Literal["auto"] = 0.5
-    method: Literal["components", "grow"] = "components"
+    method: Literal["components", "grow", "watershed"] = "components"
     grow_px: Annotated[int, Field(ge=0, le=512)] = 8
+    watershed_h: Annotated[float, Field(gt=0, lt=1)] = 0.1
     connectivity: Literal["face", "full"] = "face"
     min_size: Annotated[int, Field(ge=0)] = 16
     fill_holes: Annotated[int, Field(ge=0)] = 64
@@ -158,12 +212,26 @@ class StitchSection(Section):
     pyramid: Annotated[int, Field(ge=1, le=10)] = 3
 
 
+MetricFamily = Literal[
+    "pixel", "instance", "objects", "rand", "boundary", "calibration", "topology", "isbi2012"
+]
+
+
 class EvaluateSection(Section):
-    metrics: Annotated[
-        tuple[Literal["pixel", "instance", "topology"], ...], Field(min_length=1)
-    ] = ("pixel", "instance")
+    metrics: Annotated[tuple[MetricFamily, ...], Field(min_length=1)] = (
+        "pixel", "instance", "objects", "rand", "boundary", "calibration",
+    )  # fmt: skip
     topology_class: str | None = None
     boundary: Literal["thinned", "as-is"] = "thinned"
+    boundary_tolerance: str = "2 px"
+
+    @field_validator("boundary_tolerance")
+    @classmethod
+    def _distance_known(cls, value: str) -> str:
+        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(px|um)\s*", value)
+        if match is None or not float(match[1]) > 0:
+            raise ValueError(f"got {value!r}; write a distance above 0, such as 2 px or 0.5 um")
+        return f"{float(match[1]):g} {match[2]}"
 
 
 class ReportSection(Section):
@@ -186,7 +254,7 @@ class DatasetSection(Section):
     split: SplitSection = SplitSection(test=0.25)
     models: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     prepare: dict[str, Any] = {}
-    train: dict[str, Any] = {}
+    train: str | dict[str, Any] = {}
     predict: dict[str, Any] = {}
     stitch: dict[str, Any] = {}
     evaluate: dict[str, Any] = {}
@@ -239,16 +307,57 @@ class DatasetSection(Section):
         return tuple(self.classes) if self.classes else ("background", "foreground")
 
 
+Levels = Annotated[PerLevel, Field(min_length=1)]
+
+
 class ModelSection(Section):
-    preset: Literal["unet2015", "unet-bn"]
+    preset: Literal["unet2015", "unet-bn", "unet-res", "ciresan2012", "auto"]
+    dims: Literal[2, 3] | None = None
     width: Annotated[int, Field(ge=1, le=1024)] | None = None
+    max_width: Annotated[int, Field(ge=1, le=4096)] | None = None
     depth: Annotated[int, Field(ge=1, le=8)] | None = None
+    convs: Annotated[int, Field(ge=1, le=4)] | None = None
+    padding: Literal["valid", "same"] | None = None
+    norm: Literal["none", "batch", "instance", "group"] | None = None
+    groups: Annotated[int, Field(ge=1, le=256)] | None = None
+    order: Literal["act-norm", "norm-act"] | None = None
+    activation: Literal["relu", "leaky_relu"] | None = None
+    residual: bool | None = None
+    up: Literal["transposed", "nearest"] | None = None
+    deep_supervision: bool | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    head: Literal["classes", "border"] = "classes"
+    kernels: Levels | None = None
+    pools: Levels | None = None
+    anisotropic: bool = True
+    window: Annotated[int, Field(ge=9, le=511)] | None = None
+    stages: Annotated[PerLevel, Field(min_length=1, max_length=6)] | None = None
+    hidden: Annotated[tuple[Positive, ...], Field(max_length=4)] | None = None
+    head: Literal["classes", "border", "distance"] = "classes"
     border_width: Annotated[int, Field(ge=1, le=32)] = 2
-    train: dict[str, Any] = {}
+    train: str | dict[str, Any] = {}
     predict: dict[str, Any] = {}
     stitch: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _fits(self) -> ModelSection:
+        if self.preset != "auto":
+            architecture_of(self.preset, **self.layers)
+        elif self.layers:
+            raise ValueError(
+                f"{', '.join(self.layers)}: preset auto chooses this; copy the plan that it wrote "
+                "beside a model and edit that"
+            )
+        return self
+
+    @property
+    def layers(self) -> dict[str, Any]:
+        """The values of the network that are given, by the name they have there."""
+        names = (
+            "dims", "width", "max_width", "depth", "convs", "padding", "norm", "groups", "order",
+            "activation", "residual", "up", "deep_supervision", "dropout", "kernels", "pools",
+            "window", "stages", "hidden",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 class Config(Section):
@@ -285,7 +394,13 @@ class Config(Section):
         return overlaid(self.prepare, self.datasets[dataset].prepare)
 
     def train_for(self, dataset: str, model: str) -> TrainSection:
-        return overlaid(self.train, self.datasets[dataset].train, self.models[model].train)
+        over = (self.datasets[dataset].train, self.models[model].train)
+        return overlaid(self.train, *(expanded(o) for o in over))
+
+    def train_given(self, dataset: str, model: str) -> set[str]:
+        """Names of the keys of train that are written somewhere, by hand or by a recipe."""
+        over = (self.datasets[dataset].train, self.models[model].train)
+        return set(self.train.model_fields_set).union(*(expanded(o) for o in over))
 
     def predict_for(self, dataset: str, model: str) -> PredictSection:
         return overlaid(self.predict, self.datasets[dataset].predict, self.models[model].predict)
@@ -302,14 +417,13 @@ class Config(Section):
 
     def head_for(self, dataset: str, model: str) -> tuple[str, ...]:
         """Names of the network's output classes, in the order of its channels."""
-        if self.models[model].head == "border":
-            return ("background", "inside", "border")
-        return self.datasets[dataset].class_names
+        return HEADS[self.models[model].head].names(self.datasets[dataset].class_names)
 
-    def architecture_for(self, model: str) -> Architecture:
+    def architecture_for(self, model: str) -> AnyArchitecture | None:
+        """The network's layers; None if the training is to choose them (preset auto)."""
         section = self.models[model]
-        return architecture_of(
-            section.preset, width=section.width, depth=section.depth, dropout=section.dropout
+        return (
+            None if section.preset == "auto" else architecture_of(section.preset, **section.layers)
         )
 
 

@@ -5,13 +5,38 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+# A fold is known by its number, from 0, and all folds' networks together by this one.
+ENSEMBLE = -1
+_ENSEMBLE_NAME = "ensemble"
+# What a fold may be called in paths, wildcards and tables.
+FOLD_PATTERN = rf"\d+|{_ENSEMBLE_NAME}"
+
+
+def fold_name(fold: int) -> str:
+    """What a fold is called in paths, tables and on the command line."""
+    return _ENSEMBLE_NAME if fold == ENSEMBLE else str(fold)
+
+
+def fold_number(name: str) -> int:
+    """The fold of that name.
+
+    Raises:
+        ValueError: neither a number from 0 nor the name of the ensemble.
+    """
+    if name == _ENSEMBLE_NAME:
+        return ENSEMBLE
+    if not name.isdecimal():
+        raise ValueError(f"{name!r} is no fold: write a number from 0, or {_ENSEMBLE_NAME}")
+    return int(name)
+
 
 @dataclass(frozen=True)
 class Paths:
     """Where each stage writes, below ``output``.
 
     A path whose stage runs once per dataset takes the dataset; per model and fold likewise.
-    Arguments may be Snakemake wildcard patterns such as ``"{dataset}"``.
+    Arguments may be Snakemake wildcard patterns such as ``"{dataset}"``; a fold is a number, its
+    name or a pattern.
     """
 
     output: Path
@@ -67,7 +92,7 @@ class Paths:
 
     # Per dataset, model and fold.
     def fold(self, dataset: str, model: str, fold: int | str) -> Path:
-        return self._under(dataset, model, f"fold-{fold}")
+        return self._under(dataset, model, _folder_of(fold))
 
     def model(self, dataset: str, model: str, fold: int | str) -> Path:
         return self.fold(dataset, model, fold) / "model.pt"
@@ -98,10 +123,14 @@ class Paths:
 
     # Beside the outputs: never declared to Snakemake, so that it neither deletes nor tracks them.
     def checkpoints(self, dataset: str, model: str, fold: int | str) -> Path:
-        return self._under("checkpoints", dataset, model, f"fold-{fold}")
+        return self._under("checkpoints", dataset, model, _folder_of(fold))
 
     def log(self, rule: str, *wildcards: str) -> Path:
         return self._under("logs", rule, ".".join(wildcards or ("all",)) + ".log")
 
     def benchmark(self, rule: str, *wildcards: str) -> Path:
         return self._under("benchmarks", rule, ".".join(wildcards or ("all",)) + ".tsv")
+
+
+def _folder_of(fold: int | str) -> str:
+    return f"fold-{fold if isinstance(fold, str) else fold_name(fold)}"

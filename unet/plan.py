@@ -17,7 +17,7 @@ from unet import slices
 from unet.config import Config
 from unet.errors import UserError
 from unet.files import canonical, read_json
-from unet.paths import Paths
+from unet.paths import ENSEMBLE, Paths, fold_number
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,17 @@ class Run:
         return [(d, m) for d in sorted(self.config.datasets) for m in self.config.models_for(d)]
 
     def folds(self, dataset: str) -> tuple[int, ...]:
+        """The folds that are trained."""
         return self.config.datasets[dataset].split.to_run
+
+    def tested(self, dataset: str) -> tuple[int, ...]:
+        """The folds that are predicted and evaluated: those trained, or their ensemble."""
+        return self.config.datasets[dataset].split.tested
+
+    def members(self, dataset: str, fold: str) -> tuple[int, ...]:
+        """The folds whose networks predict the fold of that name."""
+        number = fold_number(fold)
+        return self.folds(dataset) if number == ENSEMBLE else (number,)
 
     def is_synthetic(self, dataset: str) -> bool:
         return self.config.datasets[dataset].synthetic is not None
@@ -141,5 +151,10 @@ class Run:
         from unet.files import replacing
 
         with replacing(self.paths.config) as temporary:
-            text = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
+            # What preset auto is to choose must not look as if it had been written.
+            chosen = {"patch", "batch"} - self.config.train.model_fields_set
+            auto = any(model.preset == "auto" for model in self.config.models.values())
+            left_out = {"train": chosen} if auto else {}
+            dumped = self.config.model_dump(mode="json", exclude=left_out)
+            text = yaml.safe_dump(dumped, sort_keys=False)
             temporary.write_text(text, encoding="utf-8")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from unet.config import Config
+from unet.paths import fold_name
 from unet.versions import STAGES
 
 Slice = dict[str, Any]
@@ -64,9 +65,20 @@ def train(config: Config, dataset: str, model: str) -> Slice:
     # When to save and how much to hold in memory changes no weight.
     settings.pop("checkpoint_seconds")
     settings.pop("cache_gb")
+    settings.pop("gpus")
+    # What it stands for is spelled out in the other keys.
+    settings.pop("recipe")
+    arch = config.architecture_for(model)
     return {
         "version": STAGES["train"],
-        "architecture": config.architecture_for(model).to_json(),
+        # None: the training chooses (preset auto), within this memory.
+        "architecture": None if arch is None else arch.to_json(),
+        "memory_gb": config.memory_gb if arch is None else None,
+        # What it must leave as it is.
+        "given": sorted(config.train_given(dataset, model) & {"patch", "batch"})
+        if arch is None
+        else None,
+        "anisotropic": section.anisotropic and section.kernels is None and section.pools is None,
         "head": section.head,
         "border_width": section.border_width,
         "head_names": list(config.head_for(dataset, model)),
@@ -80,10 +92,12 @@ def predict(config: Config, dataset: str, model: str) -> Slice:
     settings = config.predict_for(dataset, model).model_dump(mode="json")
     # The batch is a matter of speed and memory.
     settings.pop("batch")
+    split = config.datasets[dataset].split
     return {
         "version": STAGES["predict"],
         "predict": settings,
         "device": config.device,
+        **({"members": list(split.to_run)} if split.ensemble else {}),
     }
 
 
@@ -118,6 +132,8 @@ def report(config: Config, dataset: str) -> Slice:
         "class_names": list(data.class_names),
         "models": list(config.models_for(dataset)),
         "folds": list(data.split.to_run),
+        # Where the folds themselves are not.
+        **({"tested": [fold_name(k) for k in data.split.tested]} if data.split.ensemble else {}),
         "seed": config.seed,
     }
 

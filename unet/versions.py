@@ -12,14 +12,14 @@ from importlib.metadata import PackageNotFoundError, version
 
 STAGES: dict[str, int] = {
     "synthesize": 1,
-    "manifest": 1,
+    "manifest": 2,
     "splits": 1,
     "prepare": 1,
-    "train": 1,
-    "predict": 1,
+    "train": 2,
+    "predict": 2,
     "stitch": 1,
-    "evaluate": 1,
-    "report": 1,
+    "evaluate": 2,
+    "report": 2,
 }
 
 _LIBRARIES = ("torch", "numpy", "zarr", "dask", "scikit-image", "scipy", "tifffile", "snakemake")

@@ -68,7 +68,6 @@ def inspect(
         UserError: "<file>: <what is wrong>".
     """
     opened = open_image(image, axes=wanted.axes, channels=wanted.channels, page=page)
-    _check_planar(image, opened)
     size = _pixel_size(image, opened, wanted.pixel_size_um)
     _check_pixels(image, opened, advance)
     objects = None
@@ -84,14 +83,6 @@ def inspect(
 
 def _times(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
-
-
-def _check_planar(path: Path, opened: LazyImage) -> None:
-    if "Z" in opened.axes:
-        raise UserError(
-            f"{path}: 3D ({opened.shape[opened.axes.index('Z')]} planes), which is not supported "
-            "yet; write layout: stack to take each plane as an image"
-        )
 
 
 def _pixel_size(

@@ -116,7 +116,7 @@ def build_manifest(
     bad = [record for record in records if record.status != "ok"]
     if strict and bad:
         raise UserError(f"{bad[0].image}: {bad[0].reason} (strict: true)")
-    records = _same_channels(records, strict)
+    records = _alike(records, strict)
     _summary(records, source)
     return _doubles_noted(sorted(records, key=lambda r: r.id))
 
@@ -241,19 +241,30 @@ def _reason(error: UserError, pair: Pair) -> str:
     return text.replace(f"{pair.label}: ", "label: ") if pair.label else text
 
 
-def _same_channels(records: list[ImageRecord], strict: bool) -> list[ImageRecord]:
-    """Quarantines images that have not as many channels as most (of equal numbers, the first)."""
-    counts = Counter(r.shape[0] for r in records if r.status == "ok")
+def _alike(records: list[ImageRecord], strict: bool) -> list[ImageRecord]:
+    """Quarantines images that have not as many spatial axes, or not as many channels, as most (of
+    equal numbers, the first)."""
+    axes = "(mixed planes and volumes); make them datasets of their own"
+    records = _as_most(records, strict, lambda r: len(r.shape) - 1, "spatial axes", axes)
+    channels = "(mixed channels); choose the same ones with the key channels"
+    return _as_most(records, strict, lambda r: r.shape[0], "channels", channels)
+
+
+def _as_most(
+    records: list[ImageRecord],
+    strict: bool,
+    number_of: Callable[[ImageRecord], int],
+    what: str,
+    advice: str,
+) -> list[ImageRecord]:
+    counts = Counter(number_of(r) for r in records if r.status == "ok")
     if len(counts) < 2:
         return records
     usual, number = counts.most_common(1)[0]
     result = []
     for record in records:
-        if record.status == "ok" and record.shape[0] != usual:
-            reason = (
-                f"{record.shape[0]} channels, but {number} images have {usual} (mixed channels); "
-                "choose the same ones with the key channels"
-            )
+        if record.status == "ok" and number_of(record) != usual:
+            reason = f"{number_of(record)} {what}, but {number} images have {usual} {advice}"
             if strict:
                 raise UserError(f"{record.image}: {reason} (strict: true)")
             record = replace(record, status="quarantined", reason=reason)

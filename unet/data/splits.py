@@ -34,8 +34,9 @@ def make_splits(
 
     Args:
         records: of the manifest; those that are not ``ok`` are left out.
-        settings: folds (each image is tested once), test (one held-out share) or column (parts as
-            the sheet gives them); val is a share of the images that are not tested.
+        settings: folds (each image is tested once), test (one held-out share), both (the share is
+            tested in every fold, each other image validates once) or column (parts as the sheet
+            gives them); val is a share of the images that are not tested, where both are not given.
         seed: another seed draws other parts.
         kept: an earlier result whose parts stay as they are.
 
@@ -70,10 +71,15 @@ def _drawn(
     fixed = settings.column is not None
     rows: list[SplitRecord] = []
     tested = [] if fixed else _test_bins(groups, settings, seed, kept_parts)
+    validated = {}
+    if settings.ensemble:
+        validated = _val_bins(groups, tested[0], settings.number, seed, kept_parts)
     for fold in range(settings.number):
         before = {image: part for (image, at), part in kept_parts.items() if at == fold}
         if fixed:
             parts = _of_column(usable, groups, settings, seed, before)
+        elif settings.ensemble:
+            parts = _ensemble_parts(tested[fold], validated, fold)
         else:
             parts = _fold_parts(groups, tested[fold], settings.val, f"{seed}/{fold}", before)
         rows += [SplitRecord(i, fold, parts[g]) for g, ids in groups.items() for i in ids]
@@ -100,7 +106,7 @@ def _test_bins(
 ) -> list[set[str]]:
     """The groups that each fold tests."""
     total = sum(map(len, groups.values()))
-    if settings.folds is not None:
+    if settings.folds is not None and not settings.ensemble:
         _check_enough(groups, settings.folds, f"split.folds: {settings.folds}")
         where = {image: fold for (image, fold), part in kept.items() if part == "test"}
         shares = dict.fromkeys(range(settings.folds), total / settings.folds)
@@ -109,11 +115,38 @@ def _test_bins(
         bins = _filled(groups, shares, f"{seed}/test", before, most=most)
         return [{g for g, k in bins.items() if k == fold} for fold in range(settings.folds)]
     share = 0.25 if settings.test is None else settings.test
-    _check_enough(groups, 1, f"split.test: {share:g}")
+    if settings.ensemble:
+        # A group to test, and in each fold another one to validate.
+        _need(groups, settings.number + 1, f"split.folds: {settings.number} with split.test")
+    else:
+        _check_enough(groups, 1, f"split.test: {share:g}")
     told = {image: part == "test" for (image, _), part in kept.items()}
     shares_of = {True: share * total, False: (1 - share) * total}
-    bins_of = _filled(groups, shares_of, f"{seed}/test", _of_groups(groups, told), least=(1, 2))
-    return [{g for g, test in bins_of.items() if test}]
+    least = (1, max(2, settings.number))
+    bins_of = _filled(groups, shares_of, f"{seed}/test", _of_groups(groups, told), least)
+    return [{g for g, test in bins_of.items() if test}] * settings.number
+
+
+def _val_bins(
+    groups: Groups,
+    tested: set[str],
+    folds: int,
+    seed: int,
+    kept: Mapping[tuple[str, int], Part],
+) -> dict[str, int]:
+    """The fold that each group which is not tested validates."""
+    rest = {group: ids for group, ids in groups.items() if group not in tested}
+    shares = dict.fromkeys(range(folds), sum(map(len, rest.values())) / folds)
+    where = {image: fold for (image, fold), part in kept.items() if part == "val"}
+    return _filled(rest, shares, f"{seed}/val", _of_groups(rest, where))
+
+
+def _ensemble_parts(tested: set[str], validated: Mapping[str, int], fold: int) -> dict[str, Part]:
+    """Part of each group in a fold, all of whose networks test the same images."""
+    parts: dict[str, Part] = dict.fromkeys(tested, "test")
+    for group, at in validated.items():
+        parts[group] = "val" if at == fold else "train"
+    return parts
 
 
 def _check_enough(groups: Groups, folds: int, key: str) -> None:
@@ -123,11 +156,14 @@ def _check_enough(groups: Groups, folds: int, key: str) -> None:
         tested = -(-number // folds) if folds > 1 else 1
         return number >= folds and number - tested >= 2
 
-    if not enough(len(groups)):
-        need = next(number for number in range(folds + 4) if enough(number))
+    _need(groups, next(number for number in range(folds + 4) if enough(number)), key)
+
+
+def _need(groups: Groups, least: int, key: str) -> None:
+    if len(groups) < least:
         kind = "groups" if any(len(ids) > 1 for ids in groups.values()) else "images"
         raise UserError(
-            f"{key}: only {len(groups)} usable {kind}; at least {need} are needed to train, "
+            f"{key}: only {len(groups)} usable {kind}; at least {least} are needed to train, "
             "validate and test"
         )
 
@@ -240,7 +276,8 @@ def _check(
     Raises:
         UserError: a part is empty (large groups, or kept parts), or copies of one file in
             different parts.
-        ValueError: an image is in no part, or in two.
+        ValueError: an image is in no part, or in two; the folds of an ensemble test different
+            images, or validate one twice.
     """
     by_id = {record.id: record for record in usable}
     for fold, part in _empty_parts(rows, settings.number):
@@ -248,6 +285,12 @@ def _check(
             f"split: fold {fold} has no {part} images ({len(by_id)} images in {len(groups)} "
             "groups); use fewer folds or smaller groups"
         )
+    if settings.ensemble:
+        times = Counter((row.image, row.part) for row in rows if row.part != "train")
+        once = {(name, "val"): 1 for name in by_id if (name, "test") not in times}
+        always = {(name, "test"): settings.number for name in by_id if (name, "test") in times}
+        if times != {**once, **always}:
+            raise ValueError("an ensemble: folds test different images, or an image validates two")
     for fold in range(settings.number):
         of_fold = [row for row in rows if row.fold == fold]
         if Counter(row.image for row in of_fold) != Counter(list(by_id)):

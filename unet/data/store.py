@@ -1,8 +1,9 @@
 """The prepared store: one zarr v3 group per image, each of which appears whole or not at all.
 
 ``image`` float32 [C, (Z,) Y, X], ``classes`` uint8 [(Z,) Y, X] (255 = ignore) and ``instances``
-uint32 [(Z,) Y, X] (0 = background). A chunk is a tile (all channels in one), a shard (one file)
-a square of tiles. An image's ``key`` attribute is a hash of all that determines its arrays.
+uint32 [(Z,) Y, X] (0 = background). A chunk is a tile (all channels in one; of volumes some
+sections of a smaller tile), a shard (one file) a square of tiles. An image's ``key`` attribute is a
+hash of all that determines its arrays.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 # Sections of a volume per chunk: a chunk of tile^3 voxels would be half a gigabyte.
 CHUNK_DEPTH = 8
+# Sides of a volume's chunks are multiples of this.
+CHUNK_STEP = 16
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,16 @@ class Layout:
 def layout_of(shape: tuple[int, ...], tile: int, shard: int) -> Layout:
     """The layout of an image of spatial shape ((Z,) Y, X): tiles, ``shard`` of them a side.
 
-    Both are cut to the image: the chunk to its size, the shard to as many chunks as there are.
+    The chunk of a volume holds about as many voxels as a tile has pixels, in ``CHUNK_DEPTH``
+    sections: a patch is deep and narrow, so reading it from whole tiles would decode many times
+    what it needs. Both are cut to the image: the chunk to its size, the shard to as many chunks as
+    there are.
     """
-    tiles = [1 if axis < len(shape) - 2 else shard for axis in range(len(shape))]
-    wanted = [CHUNK_DEPTH if axis < len(shape) - 2 else tile for axis in range(len(shape))]
+    tiles: tuple[int, ...] = (shard, shard)
+    wanted: tuple[int, ...] = (tile, tile)
+    if len(shape) == 3:
+        side = max(1, round(tile / CHUNK_DEPTH**0.5 / CHUNK_STEP)) * CHUNK_STEP
+        tiles, wanted = (1, shard, shard), (CHUNK_DEPTH, side, side)
     chunk = tuple(min(w, size) for w, size in zip(wanted, shape, strict=True))
     number = [min(n, -(-s // c)) for n, s, c in zip(tiles, shape, chunk, strict=True)]
     return Layout(chunk, tuple(n * c for n, c in zip(number, chunk, strict=True)))

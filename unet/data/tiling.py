@@ -17,7 +17,7 @@ from itertools import product
 
 import numpy as np
 
-from unet.models.geometry import Footprint
+from unet.models.geometry import Footprint, Footprints, sizes_for
 
 Slices = tuple[slice, ...]
 
@@ -136,30 +136,81 @@ def _valid_spans(size: int, tile: int, fp: Footprint) -> list[Span]:
     ]
 
 
-def plan(shape: Sequence[int], tile: int, fp: Footprint) -> Plan:
+def plan(shape: Sequence[int], tile: int | Sequence[int], footprints: Footprints) -> Plan:
     """Plans the windows of an image.
 
     Args:
         shape: spatial shape ((Z,) Y, X) in pixels.
-        tile: the largest window along an axis, in pixels (rounded down to what the network
-            accepts, and up to the smallest window that its halo allows).
-        fp: the network's footprint.
+        tile: the largest window along each axis, or along all of them, in pixels (rounded down to
+            what the network accepts, and up to the smallest window that its halo allows).
+        footprints: of the network, one per spatial axis.
 
     Raises:
-        ValueError: an axis is empty.
+        ValueError: an axis is empty, or numbers of axes differ.
     """
     if any(size < 1 for size in shape):
         raise ValueError(f"an image of shape {tuple(shape)} has no pixels")
-    spans_of = _valid_spans if fp.margin else _padded_spans
-    axes = [spans_of(size, tile, fp) for size in shape]
+    if len(shape) != len(footprints):
+        raise ValueError(
+            f"an image of shape {tuple(shape)} for a network of {len(footprints)} spatial axes"
+        )
+    axes = [
+        _spans(size, largest, fp)
+        for size, largest, fp in zip(shape, sizes_for(tile, footprints), footprints, strict=True)
+    ]
     tiles = tuple(Tile(i, spans) for i, spans in enumerate(product(*axes)))
     return Plan(
         shape=tuple(shape),
-        padded=tuple(size + sum(padded_size(size, fp)) for size in shape),
+        padded=tuple(
+            size + sum(padded_size(size, fp)) for size, fp in zip(shape, footprints, strict=True)
+        ),
         window=tuple(axis[0].stop - axis[0].start for axis in axes),
         core=tuple(max(s.core_stop - s.core_start for s in axis) for axis in axes),
         tiles=tiles,
     )
+
+
+def cheapest_tile(shape: Sequence[int], footprints: Footprints, largest: float) -> tuple[int, ...]:
+    """The windows, per axis, that compute the fewest pixels in all.
+
+    Args:
+        shape: spatial shape ((Z,) Y, X) in pixels.
+        footprints: of the network, one per spatial axis.
+        largest: pixels that a window may have, but for the least that the halo allows. An axis that
+            is not cut needs no halo, which in volumes is most of a window.
+    """
+    axes = []
+    for size, fp in zip(shape, footprints, strict=True):
+        spans = [_spans(size, tile, fp) for tile in _tiles_to_try(size, fp)]
+        axes.append(sorted({(found[0].stop - found[0].start, len(found)) for found in spans}))
+    best: tuple[float, float, tuple[int, ...]] | None = None
+    least = min(float(np.prod([window for window, _ in choice])) for choice in product(*axes))
+    for choice in product(*axes):
+        window = tuple(size for size, _ in choice)
+        pixels = float(np.prod(window))
+        if pixels > max(largest, least):
+            continue
+        cost = pixels * float(np.prod([count for _, count in choice]))
+        if best is None or (cost, pixels, window) < best:
+            best = (cost, pixels, window)
+    if best is None:
+        raise ValueError(f"an image of shape {tuple(shape)} has no pixels")
+    return best[2]
+
+
+def _spans(size: int, tile: int, fp: Footprint) -> list[Span]:
+    return (_valid_spans if fp.margin else _padded_spans)(size, tile, fp)
+
+
+def _tiles_to_try(size: int, fp: Footprint) -> list[int]:
+    """Sizes of windows from the least to the whole axis, in steps of about a tenth."""
+    whole = fp.fit(size + 2 * fp.margin)
+    tiles = [whole]
+    tile = fp.least_tile
+    while tile < whole:
+        tiles.append(tile)
+        tile = fp.fit(max(tile + 1, round(1.1 * tile)))
+    return tiles
 
 
 def mirror_index(start: int, stop: int, size: int) -> np.ndarray:

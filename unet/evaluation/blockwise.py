@@ -1,7 +1,8 @@
 """One segmented image against its labels, read from the stores block by block.
 
 Tables of blocks add up, so an image is counted without ever being held whole, and the result does
-not depend on the blocks. The exception is `cell_slices`, which gives whole 2D slices.
+not depend on the blocks. The exceptions: `cell_slices` gives whole 2D slices, and `outlines_of` the
+points of all outlines of the image.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from numpy.typing import NDArray
 from unet.data.store import Prepared
 from unet.data.streaming import Slices, blocks
 from unet.errors import UserError
+from unet.evaluation.boundary import Outlines, Points, outline
+from unet.evaluation.calibration import Reliability, reliability
 from unet.evaluation.contingency import Contingency, contingency, merge
+from unet.evaluation.isbi2012 import Slice
 from unet.evaluation.pixel import IGNORE, confusion
 from unet.prediction.blocks import ordered
 from unet.prediction.segmentation import Segmentation
@@ -35,6 +39,7 @@ class Pair:
         truth_ids, pred_ids: instance ids, uint32, 0 = background; None for task semantic.
         probabilities: [C, (Z,) Y, X], float16 or float32.
         head: names of the C classes.
+        pixel_size_um: per spatial axis, None = unknown.
     """
 
     image: str
@@ -44,6 +49,7 @@ class Pair:
     pred_ids: ZarrArray | None
     probabilities: ZarrArray
     head: tuple[str, ...]
+    pixel_size_um: tuple[float, ...] | None = None
 
     def regions(self, block: int | None = None) -> list[Slices]:
         """Blocks that cover the image once: ``block`` pixels a side, or the shards (else chunks)
@@ -80,9 +86,18 @@ def open_pair(prepared: Prepared, segmentation: Segmentation, image: str, task: 
             f"{where}: labels of shape {truth.shape}, but the segmentation has {pred.shape}; run "
             "the predict and stitch stages again"
         )
-    head = tuple(segmentation.attrs(image)["head"])
-    probabilities = segmentation.probabilities(image)
-    return Pair(image, truth, pred, truth_ids, pred_ids, probabilities, head)
+    attrs = segmentation.attrs(image)
+    size = attrs.get("pixel_size_um")
+    return Pair(
+        image,
+        truth,
+        pred,
+        truth_ids,
+        pred_ids,
+        segmentation.probabilities(image),
+        tuple(attrs["head"]),
+        tuple(float(length) for length in size) if size else None,
+    )
 
 
 def confusion_of(
@@ -114,11 +129,60 @@ def contingency_of(pair: Pair, threads: int = 1, block: int | None = None) -> Co
     return merge(_each(one, pair, threads, block))
 
 
-def cell_slices(
-    pair: Pair, name: str, class_names: Sequence[str]
-) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.float32]]]:
-    """Per Z (once for a 2D image) where class ``name`` truly is, bool [Y, X], ignored pixels
-    False, and its probability, float32 [Y, X]. A whole slice is in memory at a time.
+def reliability_of(
+    pair: Pair, class_names: Sequence[str], threads: int = 1, block: int | None = None
+) -> Reliability:
+    """Sums of the classes' probabilities beside the truth; ignored pixels left out.
+
+    Raises:
+        UserError: a class's probability cannot be told from the head's.
+    """
+    channels = [_channel(pair, name, class_names, "calibration") for name in class_names]
+
+    def one(region: Slices) -> Reliability:
+        p = np.asarray(pair.probabilities[(slice(None), *region)]).astype(np.float32)
+        classes = np.stack([1 - p[k] if inverted else p[k] for k, inverted in channels])
+        return reliability(_read(pair.truth, region), classes)
+
+    first, *rest = _each(one, pair, threads, block)
+    return sum(rest, first)
+
+
+def outlines_of(
+    pair: Pair, num_classes: int, threads: int = 1, block: int | None = None
+) -> tuple[dict[int, Outlines], Outlines | None]:
+    """Outlines of the regions of each class but the first (by class index), and of the objects,
+    where every change of id is an outline (None for task semantic)."""
+    truth_ids, pred_ids = pair.truth_ids, pair.pred_ids
+    n = num_classes
+
+    def one(region: Slices) -> list[Points]:
+        wide = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in region)
+        inner = tuple(
+            slice(s.start - w.start, s.stop - w.start) for s, w in zip(region, wide, strict=True)
+        )
+        truth = _read(pair.truth, wide)
+        valid = truth != IGNORE
+        found: list[Points] = []
+        for labels in (truth, _read(pair.pred, wide)):
+            edges, core = outline(labels, valid)[inner], labels[inner]
+            found += [_points(edges & (core == k), region) for k in range(1, n)]
+        for ids in (truth_ids, pred_ids):
+            if ids is not None:
+                labels = _read(ids, wide)
+                found.append(_points((outline(labels, valid) & (labels != 0))[inner], region))
+        return found
+
+    parts = zip(*_each(one, pair, threads, block), strict=True)
+    points = [np.concatenate(blocks_) for blocks_ in parts]
+    classes = {k: Outlines(points[k - 1], points[n - 1 + k - 1]) for k in range(1, n)}
+    rest = points[2 * (n - 1) :]
+    return classes, Outlines(*rest) if rest else None
+
+
+def cell_slices(pair: Pair, name: str, class_names: Sequence[str]) -> Iterator[Slice]:
+    """Per Z (once for a 2D image) where class ``name`` truly is and its probability, float32. A
+    whole slice is in memory at a time.
 
     Where the head lacks the second of two classes (as that with the border classes lacks
     "foreground"), it is all but the head's background.
@@ -126,19 +190,31 @@ def cell_slices(
     Raises:
         UserError: the class cannot be told from the head's classes.
     """
-    index = class_names.index(name)
-    known = name in pair.head
-    if not known and not (len(class_names) == 2 and index == 1 and "background" in pair.head):
-        raise UserError(
-            f"image {pair.image}: evaluate.topology_class is {name!r}, but the model predicts "
-            f"{', '.join(pair.head)}; name one of these that the labels have too"
-        )
-    channel = pair.head.index(name if known else "background")
+    channel, inverted = _channel(pair, name, class_names, "evaluate.topology_class")
     depths: list[tuple[int, ...]] = [(z,) for z in range(pair.truth.shape[0])]
     for z in depths if pair.truth.ndim == 3 else [()]:
-        truth = _read(pair.truth, z) == index
+        truth = _read(pair.truth, z)
         p = _read(pair.probabilities, (channel, *z)).astype(np.float32)
-        yield truth, p if known else 1 - p
+        yield Slice(truth == class_names.index(name), 1 - p if inverted else p, truth != IGNORE)
+
+
+def _channel(pair: Pair, name: str, class_names: Sequence[str], what: str) -> tuple[int, bool]:
+    """Channel of the probability of a class, and whether it is 1 minus that."""
+    if name in pair.head:
+        return pair.head.index(name), False
+    if len(class_names) == 2 and name == class_names[1] and "background" in pair.head:
+        return pair.head.index("background"), True
+    raise UserError(
+        f"image {pair.image}: {what} is {name!r}, but the model predicts "
+        f"{', '.join(pair.head)}; name one of these that the labels have too"
+    )
+
+
+def _points(inside: NDArray[np.bool_], region: Slices) -> Points:
+    """Coordinates in the image of the pixels of a block that are True, int32 [N, axes]."""
+    points = np.argwhere(inside).astype(np.int32)
+    points += np.array([s.start for s in region], np.int32)
+    return points
 
 
 def _each(

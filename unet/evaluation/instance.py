@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from unet.evaluation.contingency import Contingency, Counts, Ids
 from unet.evaluation.pixel import mean_of_defined
+from unet.evaluation.rows import NAN, Score, count, ratio
 
+INSTANCES = "instances"
 THRESHOLDS = (0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95)
 
 
@@ -88,36 +90,39 @@ def match(table: Contingency, iou_threshold: float) -> Matches:
     return _match(overlaps(table), iou_threshold)
 
 
-def instance_metrics(
-    table: Contingency, thresholds: Sequence[float] = THRESHOLDS
-) -> list[tuple[str, float]]:
-    """Rows (metric, value): ap_<threshold>.., ap_mean, f1/precision/recall_0.50, pq, sq, rq,
-    seg, n_true, n_pred.
+def instance_metrics(table: Contingency, thresholds: Sequence[float] = THRESHOLDS) -> list[Score]:
+    """Scores of the objects: ap_<threshold>.., ap_mean, f1/precision/recall_0.50, pq, sq, rq,
+    seg, det and the counts behind it, n_true, n_pred.
 
     ap: TP/(TP+FP+FN), the "average precision" of the Data Science Bowl 2018, StarDist
     (arXiv:1806.03535) and Cellpose; pq, sq, rq: panoptic quality at IoU 0.5, its segmentation
-    and recognition factors (Kirillov et al., CVPR 2019, eq. 1 and 2); seg: see `seg`.
+    and recognition factors (Kirillov et al., CVPR 2019, eq. 1 and 2); seg, det: see there.
     """
     pairs = overlaps(table)
-    rows: list[tuple[str, float]] = []
+    rows: list[Score] = []
     for threshold in thresholds:
         m = _match(pairs, threshold)
-        rows.append((f"ap_{threshold:.2f}", _ratio(m.tp, m.tp + m.fp + m.fn)))
-    rows.append(("ap_mean", mean_of_defined([value for _, value in rows])))
+        rows.append(_row(f"ap_{threshold:.2f}", m.tp, m.tp + m.fp + m.fn))
+    rows.append(Score(INSTANCES, "ap_mean", mean_of_defined([row.value for row in rows])))
     half = _match(pairs, 0.5)
     weight = half.tp + 0.5 * half.fp + 0.5 * half.fn
     iou_sum = float(half.iou.sum())
+    found = _detection(pairs)
     return [
         *rows,
-        ("f1_0.50", _ratio(half.tp, weight)),
-        ("precision_0.50", _ratio(half.tp, half.n_pred)),
-        ("recall_0.50", _ratio(half.tp, half.n_true)),
-        ("pq", _ratio(iou_sum, weight)),
-        ("sq", _ratio(iou_sum, half.tp)),
-        ("rq", _ratio(half.tp, weight)),
-        ("seg", _seg(pairs)),
-        ("n_true", float(half.n_true)),
-        ("n_pred", float(half.n_pred)),
+        _row("f1_0.50", half.tp, weight),
+        _row("precision_0.50", half.tp, half.n_pred),
+        _row("recall_0.50", half.tp, half.n_true),
+        _row("pq", iou_sum, weight),
+        _row("sq", iou_sum, half.tp),
+        _row("rq", half.tp, weight),
+        _row("seg", _seg_sum(pairs), half.n_true),
+        Score(INSTANCES, "det", found.score(half.n_true)),
+        count(INSTANCES, "det_missed", found.missed),
+        count(INSTANCES, "det_false", found.false),
+        count(INSTANCES, "det_merged", found.merged),
+        count(INSTANCES, "n_true", half.n_true),
+        count(INSTANCES, "n_pred", half.n_pred),
     ]
 
 
@@ -128,11 +133,56 @@ def seg(table: Contingency) -> float:
     one can) and scores their IoU, else 0; SEG is the mean over the true objects, NaN if there is
     none. One predicted object may serve several true ones; false positives cost nothing.
     """
-    return _seg(overlaps(table))
+    pairs = overlaps(table)
+    return _row("seg", _seg_sum(pairs), len(pairs.truth_ids)).value
 
 
-def _seg(pairs: Overlaps) -> float:
-    return _ratio(float(pairs.iou[pairs.coverage > 0.5].sum()), len(pairs.truth_ids))
+@dataclass(frozen=True)
+class Detection:
+    """Errors of detection as the Cell Tracking Challenge counts them.
+
+    A true object is found when a predicted one covers MORE than half of it. ``missed``: true
+    objects that are not found (FN); ``false``: predicted objects that find none (FP); ``merged``:
+    true objects beyond the first that one predicted object finds (NS, the splits it needs).
+    """
+
+    missed: int
+    false: int
+    merged: int
+
+    def score(self, n_true: int) -> float:
+        """DET: 1 - min(AOGM-D, AOGM-D0) / AOGM-D0, NaN without true objects.
+
+        AOGM-D = 5 NS + 10 FN + FP; AOGM-D0 is that of an empty prediction, 10 ``n_true``
+        (Matula et al. 2015, doi 10.1371/journal.pone.0144959, its weights).
+        """
+        if not n_true:
+            return NAN
+        cost = 5 * self.merged + 10 * self.missed + self.false
+        return 1 - min(cost, 10 * n_true) / (10 * n_true)
+
+
+def detection(table: Contingency) -> Detection:
+    """The errors of detection of one image."""
+    return _detection(overlaps(table))
+
+
+def _detection(pairs: Overlaps) -> Detection:
+    finders = pairs.pred[pairs.coverage > 0.5]
+    different = len(np.unique(finders))
+    return Detection(
+        missed=len(pairs.truth_ids) - len(finders),
+        false=len(pairs.pred_ids) - different,
+        merged=len(finders) - different,
+    )
+
+
+def _seg_sum(pairs: Overlaps) -> float:
+    return float(pairs.iou[pairs.coverage > 0.5].sum())
+
+
+def _row(metric: str, above: float, below: float) -> Score:
+    return ratio(INSTANCES, metric, above, below)
 
 
 def _match(pairs: Overlaps, threshold: float) -> Matches:
@@ -193,7 +243,3 @@ def _assign(pairs: Overlaps, members: NDArray[np.intp]) -> NDArray[np.intp]:
 
 def _objects(ids: Ids, sizes: Counts) -> tuple[Ids, Counts]:
     return ids[ids != 0], sizes[ids != 0]
-
-
-def _ratio(above: float, below: float) -> float:
-    return float(above / below) if below else float("nan")

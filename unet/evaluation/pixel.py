@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unet.evaluation.rows import Score, ratio
+
 IGNORE = 255
 ALL = "all"
 FOREGROUND_MEAN = "foreground-mean"
@@ -46,8 +48,8 @@ def confusion(
     return counts.reshape(num_classes, num_classes).astype(np.int64)
 
 
-def pixel_metrics(matrix: NDArray[np.int64], names: Sequence[str]) -> list[tuple[str, str, float]]:
-    """Rows (class, metric, value) of a confusion matrix [K, K] with the K class names.
+def pixel_metrics(matrix: NDArray[np.int64], names: Sequence[str]) -> list[Score]:
+    """Scores of a confusion matrix [K, K] with the K class names.
 
     ``pixel_error`` (class "all"): the fraction of pixels with a wrong class. Per class, with
     TP, FP, FN in pixels: ``precision`` TP/(TP+FP), ``recall`` TP/(TP+FN), ``iou`` (Jaccard 1912)
@@ -56,22 +58,34 @@ def pixel_metrics(matrix: NDArray[np.int64], names: Sequence[str]) -> list[tuple
     """
     if matrix.shape != (len(names), len(names)):
         raise ValueError(f"confusion matrix {matrix.shape} does not fit {len(names)} classes")
-    tp = np.diag(matrix).astype(np.float64)
-    fp = matrix.sum(axis=0) - tp
-    fn = matrix.sum(axis=1) - tp
     total = float(matrix.sum())
-    per_class = {
-        "precision": _ratio(tp, tp + fp),
-        "recall": _ratio(tp, tp + fn),
-        "iou": _ratio(tp, tp + fp + fn),
-        "dice": _ratio(2 * tp, 2 * tp + fp + fn),
-    }
-    rows = [(ALL, "pixel_error", 1.0 - float(tp.sum()) / total if total else float("nan"))]
+    rows = [ratio(ALL, "pixel_error", total - float(np.trace(matrix)), total)]
     for index, name in enumerate(names):
-        rows += [(name, metric, float(values[index])) for metric, values in per_class.items()]
-    for metric in ("iou", "dice"):
-        rows.append((FOREGROUND_MEAN, metric, mean_of_defined(per_class[metric][1:])))
-    return rows
+        tp = float(matrix[index, index])
+        predicted, true = float(matrix[:, index].sum()), float(matrix[index].sum())
+        rows += [
+            ratio(name, "precision", tp, predicted),
+            ratio(name, "recall", tp, true),
+            ratio(name, "iou", tp, predicted + true - tp),
+            ratio(name, "dice", 2 * tp, predicted + true),
+        ]
+    return rows + foreground_means(rows, names, ("iou", "dice"))
+
+
+def foreground_means(
+    rows: Sequence[Score], names: Sequence[str], metrics: Sequence[str]
+) -> list[Score]:
+    """Class "foreground-mean" of each metric: the mean over the classes after the first."""
+    return [
+        Score(
+            FOREGROUND_MEAN,
+            metric,
+            mean_of_defined(
+                [r.value for r in rows if r.metric == metric and r.class_ in names[1:]]
+            ),
+        )
+        for metric in metrics
+    ]
 
 
 def mean_of_defined(values: NDArray[np.float64] | Sequence[float]) -> float:
@@ -79,9 +93,3 @@ def mean_of_defined(values: NDArray[np.float64] | Sequence[float]) -> float:
     array = np.asarray(values, np.float64)
     array = array[~np.isnan(array)]
     return float(array.mean()) if array.size else float("nan")
-
-
-def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
-    out = np.full(above.shape, np.nan)
-    np.divide(above, below, out=out, where=below > 0)
-    return out

@@ -29,7 +29,7 @@ class SplitMerge(NamedTuple):
     merge: float
 
 
-class _Partition(NamedTuple):
+class Partition(NamedTuple):
     """Sizes in pixels within the truth's foreground, float [..]; ``singles`` is a number.
 
     ``pairs``: overlaps of a true and a predicted segment; ``truth``: true segments; ``pred``:
@@ -50,7 +50,7 @@ def v_rand(table: Contingency, alpha: float = 0.5) -> SplitMerge:
     Pixels whose truth is 0 are left out; each other pixel predicted 0 is a segment of its own.
     """
     _check_alpha(alpha)
-    parts = _partition(table)
+    parts = partition(table)
     if not parts.truth.size:
         return SplitMerge(*[float("nan")] * 3)
     pairs = float((parts.pairs**2).sum()) + parts.singles
@@ -70,7 +70,7 @@ def v_info(table: Contingency, alpha: float = 0.5) -> SplitMerge:
     nothing to have been split (merged); the score is 0 unless both H are 0, when it is 1.
     """
     _check_alpha(alpha)
-    parts = _partition(table)
+    parts = partition(table)
     if not parts.truth.size:
         return SplitMerge(*[float("nan")] * 3)
     total = float(parts.truth.sum())
@@ -148,10 +148,10 @@ def thinned_labels(cells: NDArray[np.bool_]) -> NDArray[np.int32]:
 
 
 def _truth_slices(truth_cells: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
-    return [_labels(cells) for cells in _slices(truth_cells)]
+    return [connected_cells(cells) for cells in _slices(truth_cells)]
 
 
-def _labels(cells: NDArray[np.bool_]) -> NDArray[np.int32]:
+def connected_cells(cells: NDArray[np.bool_]) -> NDArray[np.int32]:
     """The 4-connected components of a bool [Y, X] map, numbered from 1."""
     from scipy.ndimage import label
 
@@ -162,7 +162,7 @@ def _labels(cells: NDArray[np.bool_]) -> NDArray[np.int32]:
 def _scores(
     truth: list[NDArray[np.int32]], pred_cells: NDArray[np.bool_], thin: bool
 ) -> dict[str, float]:
-    segments = thinned_labels if thin else _labels
+    segments = thinned_labels if thin else connected_cells
     values: dict[str, list[float]] = {}
     for labels, cells in zip(truth, _slices(pred_cells), strict=True):
         table = contingency(labels, segments(cells))
@@ -177,13 +177,13 @@ def _slices(cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return cells.reshape(-1, *cells.shape[-2:])
 
 
-def _partition(table: Contingency) -> _Partition:
+def partition(table: Contingency) -> Partition:
     foreground = table.truth_ids != 0
     segmented = foreground & (table.pred_ids != 0)
     counts = table.counts
     _, truth = marginal(table.truth_ids[foreground], counts[foreground])
     _, pred = marginal(table.pred_ids[segmented], counts[segmented])
-    return _Partition(
+    return Partition(
         counts[segmented].astype(np.float64),
         truth.astype(np.float64),
         pred.astype(np.float64),

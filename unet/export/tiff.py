@@ -24,10 +24,12 @@ from numpy.typing import DTypeLike, NDArray
 from unet.data.tiling import Slices
 from unet.files import replacing
 
-# Strips of about 256 KiB, as tifffile does by itself; read in bands of about 64 MiB.
+# Strips of about 256 KiB, as tifffile does by itself; read in bands of about 64 MiB, and of volumes
+# in as many sections at once as fit into 256 MiB, since a chunk holds some of them.
 _STRIP_BYTES = 1 << 18
 _BAND_BYTES = 1 << 26
 _BAND_ROWS = 512
+_SLAB_BYTES = 1 << 28
 # Offsets are 32 bits in a classic TIFF; zlib may expand a little what does not compress.
 _CLASSIC_BYTES = 2**32 - 2**26
 
@@ -105,8 +107,18 @@ def smallest_dtype(low: int, high: int) -> np.dtype[Any]:
 def _strips(
     read: Read, shape: Sequence[int], dtype: np.dtype[Any], rows: int
 ) -> Iterator[NDArray[Any]]:
-    """The strips of all pages in order; bands of rows are read as a whole, as their chunks are."""
+    """The strips of all pages in order; bands of rows, and slabs of the sections of a volume, are
+    read as a whole, as their chunks are."""
     *sections, height, width = shape
+    section_bytes = height * width * dtype.itemsize
+    if sections and section_bytes <= _SLAB_BYTES:
+        (depth,) = sections
+        step = max(1, _SLAB_BYTES // section_bytes)
+        for low in range(0, depth, step):
+            slab = (slice(low, min(low + step, depth)), slice(0, height), slice(0, width))
+            for section in np.ascontiguousarray(read(slab), dtype):
+                yield from (section[r : r + rows] for r in range(0, height, rows))
+        return
     most = min(_BAND_ROWS, max(1, _BAND_BYTES // (width * dtype.itemsize)))
     band = max(1, most // rows) * rows
     for section in np.ndindex(*sections):

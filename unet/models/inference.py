@@ -12,20 +12,23 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unet.data.tiling import Plan, plan, read_window
 from unet.errors import UserError
-from unet.models.geometry import Footprint
+from unet.heads import classes_among
+from unet.models.geometry import Footprints
+from unet.models.network import Network
 
 log = logging.getLogger(__name__)
 
-N = TypeVar("N", bound=nn.Module)
+N = TypeVar("N", bound=Network)
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
@@ -108,18 +111,44 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
-# The symmetries of the square as (quarter turns in Y X, flip X).
-_SYMMETRIES = [(turns, flip) for turns in range(4) for flip in (False, True)]
+@dataclass(frozen=True)
+class View:
+    """A symmetry of the image: Y and X exchanged or not, then axes mirrored (from the last)."""
+
+    transpose: bool
+    flips: tuple[int, ...]
+
+    def of(self, x: Tensor) -> Tensor:
+        """x [N, C, *S] seen so."""
+        x = x.transpose(-1, -2) if self.transpose else x
+        return x.flip(self.flips)
+
+    def back(self, x: Tensor) -> Tensor:
+        """Undoes :meth:`of`."""
+        x = x.flip(self.flips)
+        return x.transpose(-1, -2) if self.transpose else x
 
 
-def _turn(x: Tensor, turns: int, flip: bool) -> Tensor:
-    x = torch.rot90(x, turns, dims=(-2, -1))
-    return x.flip(-1) if flip else x
+def symmetries(footprints: Footprints) -> list[View]:
+    """In 2D the 8 symmetries of the square, in 3D the 8 flips (Z may differ in resolution).
+
+    In 2D the 4 flips where the network treats Y and X differently.
+    """
+    dims = len(footprints)
+    axes = tuple(range(-dims, 0))
+    flips = [tuple(a for i, a in enumerate(axes) if n >> i & 1) for n in range(2**dims)]
+    square = dims == 2 and footprints[0] == footprints[1]
+    return [View(swap, f) for swap in ((False, True) if square else (False,)) for f in flips]
 
 
-def _turn_back(x: Tensor, turns: int, flip: bool) -> Tensor:
-    x = x.flip(-1) if flip else x
-    return torch.rot90(x, -turns, dims=(-2, -1))
+def activate(scores: Tensor, classes: int) -> Tensor:
+    """Scores [N, K, *S] as probabilities: a softmax over the first ``classes`` channels, a sigmoid
+    on each other one."""
+    if classes == scores.shape[1]:
+        return torch.softmax(scores, dim=1)
+    return torch.cat(
+        [torch.softmax(scores[:, :classes], dim=1), torch.sigmoid(scores[:, classes:])], dim=1
+    )
 
 
 class Predictor:
@@ -129,15 +158,18 @@ class Predictor:
         networks: one, or several of the same footprint whose probabilities are averaged.
         device: where they run.
         precision: see :func:`choose_precision`.
-        tta: average over the 8 symmetries of the square (the paper averaged 7 rotated versions).
+        tta: average over the 8 symmetries of the square (the paper averaged 7 rotated versions),
+            in 3D over the 8 flips.
+        head: names of the output's channels (None: all are classes).
     """
 
     def __init__(
         self,
-        networks: Sequence[nn.Module],
+        networks: Sequence[Network],
         device: torch.device,
         precision: Precision = "auto",
         tta: bool = False,
+        head: Sequence[str] | None = None,
     ) -> None:
         if not networks:
             raise ValueError("a predictor needs at least one network")
@@ -148,10 +180,9 @@ class Predictor:
         footprints = {network.footprint for network in networks}
         if len(footprints) != 1:
             raise ValueError(f"networks of different footprints cannot be averaged: {footprints}")
-        footprint = footprints.pop()
-        if not isinstance(footprint, Footprint):
-            raise TypeError("networks must carry a Footprint as their attribute `footprint`")
-        self.footprint = footprint
+        self.footprint: Footprints = footprints.pop()
+        channels = self.networks[0].num_classes
+        self.classes = channels if head is None else classes_among(tuple(head))
 
     @torch.inference_mode()
     def __call__(self, batch: np.ndarray) -> np.ndarray:
@@ -164,15 +195,15 @@ class Predictor:
             [N, K, *S'] float32, smaller by the margin for unpadded networks.
         """
         x = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
-        views = _SYMMETRIES if self.tta else [(0, False)]
+        views = symmetries(self.footprint) if self.tta else [View(False, ())]
         total: Tensor | None = None
         with autocast(self.precision, self.device):
             for network in self.networks:
-                for turns, flip in views:
-                    view = _turn(x, turns, flip)
-                    scores = network(view.contiguous(memory_format=memory_format(network)))
+                for view in views:
+                    seen = view.of(x).contiguous(memory_format=memory_format(network))
+                    scores = network(seen)
                     # The softmax is in float32, whatever the network computed in.
-                    p = _turn_back(torch.softmax(scores.float(), dim=1), turns, flip)
+                    p = view.back(activate(scores.float(), self.classes))
                     total = p if total is None else total + p
         if total is None:
             raise ValueError("there is no network")
@@ -180,7 +211,7 @@ class Predictor:
             total = total / (len(self.networks) * len(views))
         return total.cpu().contiguous().numpy()
 
-    def plan(self, shape: Sequence[int], tile: int) -> Plan:
+    def plan(self, shape: Sequence[int], tile: int | Sequence[int]) -> Plan:
         """The windows for an image of this spatial shape."""
         return plan(shape, tile, self.footprint)
 
@@ -194,10 +225,14 @@ class Predictor:
             [K, (Z,) Y, X] float32.
         """
         return self.image(
-            image, tile=max(image.shape[1:]) + 4 * self.footprint.grid + 2 * self.footprint.margin
+            image,
+            [
+                size + 4 * fp.grid + 2 * fp.margin
+                for size, fp in zip(image.shape[1:], self.footprint, strict=True)
+            ],
         )
 
-    def image(self, image: np.ndarray, tile: int) -> np.ndarray:
+    def image(self, image: np.ndarray, tile: int | Sequence[int]) -> np.ndarray:
         """Predicts an image in memory, window by window; see :meth:`whole` for the shapes."""
         layout = self.plan(image.shape[1:], tile)
         out: np.ndarray | None = None
@@ -211,10 +246,9 @@ class Predictor:
         return out
 
 
-def memory_format(network: nn.Module) -> torch.memory_format:
+def memory_format(network: Network) -> torch.memory_format:
     """Channels last, the layout that convolutions are fastest in on the CPU and on tensor cores."""
-    dims = getattr(getattr(network, "arch", None), "dims", 2)
-    return torch.channels_last if dims == 2 else torch.channels_last_3d
+    return torch.channels_last if network.arch.dims == 2 else torch.channels_last_3d
 
 
 def to_device(network: N, device: torch.device) -> N:

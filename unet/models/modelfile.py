@@ -13,10 +13,11 @@ from torch import Tensor
 
 from unet.errors import UserError
 from unet.files import canonical, replacing
-from unet.models.presets import Architecture
-from unet.models.unet import UNet
+from unet.models.build import NETWORKS
+from unet.models.network import Network
+from unet.models.presets import AnyArchitecture, architecture_from
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class ModelFile:
         weights: the network's state.
     """
 
-    architecture: Architecture
+    architecture: AnyArchitecture
     in_channels: int
     head: tuple[str, ...]
     class_names: tuple[str, ...]
@@ -52,9 +53,10 @@ class ModelFile:
     step: int
     weights: dict[str, Tensor]
 
-    def network(self) -> UNet:
+    def network(self) -> Network:
         """The network with its weights, in evaluation mode."""
-        network = UNet(self.in_channels, len(self.head), self.architecture)
+        build = NETWORKS[self.architecture.kind]
+        network = build(self.in_channels, len(self.head), self.architecture)
         network.load_state_dict(self.weights)
         return network.eval()
 
@@ -118,9 +120,9 @@ def load_model(path: Path) -> ModelFile:
     if value.pop("format", None) != FORMAT:
         raise UserError(f"{path}: not a model file of format {FORMAT}; train it again")
     try:
-        value["architecture"] = Architecture(**value["architecture"])
+        value["architecture"] = architecture_from(value["architecture"])
         value["settings"] = json.loads(value["settings"])
         value["normalize"] = json.loads(value["normalize"])
         return ModelFile(**value)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a model file of this pipeline ({error})") from None

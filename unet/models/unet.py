@@ -8,44 +8,98 @@ convolution to the classes. Ronneberger, Fischer, Brox 2015, arXiv:1505.04597, f
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from unet.models.geometry import Footprint, footprint
+from unet.models.geometry import footprint
+from unet.models.network import Network, center_crop
+from unet.models.norms import make_norm
 from unet.models.presets import Architecture
 
-_CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+_CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _UP: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-_BATCH_NORM: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
-class DoubleConv(nn.Sequential):
-    """Twice: 3x3 convolution, ReLU and, if the architecture has it, batch normalisation."""
+def _activation(arch: Architecture) -> nn.Module:
+    if arch.activation == "leaky_relu":
+        return nn.LeakyReLU(0.01, inplace=True)
+    return nn.ReLU(inplace=True)
 
-    def __init__(self, inputs: int, outputs: int, arch: Architecture) -> None:
+
+class ConvBlock(nn.Module):
+    """The convolutions of a level, each with its activation and normalisation.
+
+    Args:
+        inputs, outputs: channels.
+        arch: order of the layers, padding, normalisation, shortcut.
+        kernel: size of the convolutions, per axis.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, arch: Architecture, kernel: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        conv = _CONV[arch.dims]
+        padding = tuple(k // 2 for k in kernel) if arch.padding == "same" else 0
+        self.norm_first = arch.order == "norm-act"
+        self.activation = _activation(arch)
+        self.convs = nn.ModuleList()
+        self.norms = nn.ModuleList()
+        for channels in (inputs, *[outputs] * (arch.convs - 1)):
+            self.convs.append(conv(channels, outputs, kernel, padding=padding))  # type: ignore[arg-type]
+            self.norms.append(make_norm(outputs, arch) or nn.Identity())
+        self.residual = arch.residual
+        self.shortcut: nn.Module = nn.Identity()
+        if arch.residual and inputs != outputs:
+            project = conv(inputs, outputs, 1, bias=arch.norm == "none")
+            norm = make_norm(outputs, arch)
+            self.shortcut = project if norm is None else nn.Sequential(project, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, *S] to [N, outputs, *S'], smaller by the convolutions when unpadded."""
+        y = x
+        last = len(self.convs) - 1
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            y = conv(y)
+            if self.residual and i == last:
+                # The sum comes before the block's last activation (He et al. 2016).
+                return self._joined(norm, y, x)
+            y = self.activation(norm(y)) if self.norm_first else norm(self.activation(y))
+        return y
+
+    def _joined(self, norm: nn.Module, y: Tensor, x: Tensor) -> Tensor:
+        short = center_crop(self.shortcut(x), y.shape[2:])
+        if self.norm_first:
+            joined: Tensor = self.activation(norm(y) + short)
+        else:
+            joined = norm(self.activation(y + short))
+        return joined
+
+
+class UpSample(nn.Module):
+    """Up by the pooling's factor, to ``outputs`` channels."""
+
+    def __init__(
+        self, inputs: int, outputs: int, arch: Architecture, factor: tuple[int, ...]
+    ) -> None:
+        super().__init__()
         layers: list[nn.Module] = []
-        for channels in (inputs, outputs):
-            padding = 1 if arch.padding == "same" else 0
-            layers += [
-                _CONV[arch.dims](channels, outputs, kernel_size=3, padding=padding),
-                nn.ReLU(inplace=True),
-            ]
-            if arch.norm == "batch":
-                layers.append(_BATCH_NORM[arch.dims](outputs, eps=arch.norm_eps))
-        super().__init__(*layers)
+        if arch.up == "transposed":
+            layers.append(_UP[arch.dims](inputs, outputs, kernel_size=factor, stride=factor))
+        else:
+            layers.append(_CONV[arch.dims](inputs, outputs, 1))
+            layers.append(nn.Upsample(scale_factor=tuple(float(f) for f in factor)))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, *S] to [N, outputs, *(factor S)]."""
+        y: Tensor = self.layers(x)
+        return y
 
 
-def center_crop(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Cuts the spatial axes of x [N, C, *S] to ``shape``, the same amount on both sides."""
-    for axis, size in enumerate(shape, start=2):
-        x = x.narrow(axis, (x.shape[axis] - size) // 2, size)
-    return x
-
-
-class UNet(nn.Module):
+class UNet(Network):
     """U-Net of any width, depth and number of spatial axes.
 
     Args:
@@ -56,74 +110,70 @@ class UNet(nn.Module):
 
     def __init__(self, in_channels: int, num_classes: int, arch: Architecture) -> None:
         super().__init__()
-        self.arch = arch
+        self.arch: Architecture = arch
         self.in_channels = in_channels
         self.num_classes = num_classes
-        self.footprint: Footprint = footprint(arch)
-        widths = [arch.width * 2**level for level in range(arch.depth + 1)]
+        self.footprint = footprint(arch)
+        widths = arch.widths
+        levels = range(arch.depth)
         self.down = nn.ModuleList(
-            DoubleConv(a, b, arch)
-            for a, b in zip([in_channels, *widths], widths[:-1], strict=False)
+            ConvBlock(in_channels if n == 0 else widths[n - 1], widths[n], arch, arch.kernel(n))
+            for n in levels
         )
-        self.pool = _POOL[arch.dims](2)
-        self.bridge = DoubleConv(widths[-2], widths[-1], arch)
+        self.pool = nn.ModuleList(_POOL[arch.dims](arch.pool(n)) for n in levels)
+        self.bridge = ConvBlock(widths[-2], widths[-1], arch, arch.kernel(arch.depth))
         self.up = nn.ModuleList(
-            _UP[arch.dims](2 * w, w, kernel_size=2, stride=2) for w in reversed(widths[:-1])
+            UpSample(widths[n + 1], widths[n], arch, arch.pool(n)) for n in reversed(levels)
         )
-        self.expand = nn.ModuleList(DoubleConv(2 * w, w, arch) for w in reversed(widths[:-1]))
-        self.head = _CONV[arch.dims](widths[0], num_classes, kernel_size=1)
+        self.expand = nn.ModuleList(
+            ConvBlock(2 * widths[n], widths[n], arch, arch.kernel(n)) for n in reversed(levels)
+        )
+        # The finest first; the others serve in training only.
+        self.heads = nn.ModuleList(
+            _CONV[arch.dims](widths[n], num_classes, kernel_size=1) for n in arch.supervised
+        )
         # As in the published network: at the end of the contracting path, its last two levels.
         self.dropout = nn.Dropout(arch.dropout)
-        self.apply(_he_init)
+        self.apply(lambda module: _he_init(module, arch))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Class scores before the softmax.
 
         Args:
-            x: [N, C, *S] float; each axis of a size that ``footprint.accepts``.
+            x: [N, C, *S] float; each axis of a size that ``footprint`` accepts.
 
         Returns:
-            [N, K, *S] of the input's size (padded), or smaller by ``2 * footprint.margin``
-            (unpadded).
+            [N, K, *S] of the input's size (padded), or smaller by twice the margin (unpadded). In
+            training with deep supervision a list: these, then those of each coarser level.
 
         Raises:
             ValueError: a size does not fit, or the number of channels is another.
         """
-        self._check(x)
+        self.check(x)
         skips = []
         for level, block in enumerate(self.down):
             x = block(x)
             if level == self.arch.depth - 1:
                 x = self.dropout(x)
             skips.append(x)
-            x = self.pool(x)
+            x = self.pool[level](x)
         x = self.dropout(self.bridge(x))
-        for up, block, skip in zip(self.up, self.expand, reversed(skips), strict=True):
+        coarse: list[Tensor] = []
+        for n, (up, block) in enumerate(zip(self.up, self.expand, strict=True)):
+            level = self.arch.depth - 1 - n
             x = up(x)
-            x = block(torch.cat([x, center_crop(skip, x.shape[2:])], dim=1))
-        scores: Tensor = self.head(x)
-        return scores
-
-    def _check(self, x: Tensor) -> None:
-        if x.ndim != self.arch.dims + 2 or x.shape[1] != self.in_channels:
-            raise ValueError(
-                f"input of shape {tuple(x.shape)}: expected {self.arch.dims} spatial axes and "
-                f"{self.in_channels} channel(s)"
-            )
-        fp = self.footprint
-        for size in x.shape[2:]:
-            if not fp.accepts(size):
-                near = sorted({fp.fit_below(size), fp.fit(size)})
-                raise ValueError(
-                    f"input size {size} does not fit depth {self.arch.depth} "
-                    f"({self.arch.padding} padding); nearest valid: {' or '.join(map(str, near))}"
-                )
+            x = block(torch.cat([x, center_crop(skips[level], x.shape[2:])], dim=1))
+            if self.training and 0 < level < len(self.heads):
+                coarse.append(self.heads[level](x))
+        scores: Tensor = self.heads[0](x)
+        return [scores, *reversed(coarse)] if self.training and len(self.heads) > 1 else scores
 
 
-def _he_init(module: nn.Module) -> None:
+def _he_init(module: nn.Module, arch: Architecture) -> None:
     """Normal with standard deviation sqrt(2 / N), N the incoming nodes of a neuron (section 3)."""
     if isinstance(module, (nn.Conv2d, nn.Conv3d)):
-        nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+        slope = 0.01 if arch.activation == "leaky_relu" else 0.0
+        nn.init.kaiming_normal_(module.weight, a=slope, mode="fan_in", nonlinearity="leaky_relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, (nn.ConvTranspose2d, nn.ConvTranspose3d)):
@@ -131,20 +181,3 @@ def _he_init(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=math.sqrt(2.0 / module.in_channels))
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def build(in_channels: int, num_classes: int, arch: Architecture, seed: int = 0) -> UNet:
-    """A network with weights drawn from ``seed`` alone; the global random state is untouched."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return UNet(in_channels, num_classes, arch)
-
-
-def parameter_counts(network: nn.Module) -> tuple[int, int]:
-    """(all numbers that the network holds, trainable ones).
-
-    The first counts running statistics too, but not BatchNorm's counter of batches.
-    """
-    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    buffers = sum(b.numel() for b in network.buffers() if b.is_floating_point())
-    return sum(p.numel() for p in network.parameters()) + buffers, trainable

@@ -1,8 +1,6 @@
-"""From a head's probabilities to objects, and seeds that grow to meet each other."""
+"""Seeds that grow to meet each other, for models that learn the border between objects."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,60 +8,28 @@ from numpy.typing import NDArray
 from unet.config import StitchSection
 from unet.data.tiling import Slices
 from unet.prediction.blocks import Grid, Index, Scratch, ordered, within
-from unet.prediction.instances import (
-    Labels,
-    Mask,
-    ReadMask,
-    components,
-    numbered,
-    runs_of_labels,
-)
+from unet.prediction.instances import Labels, ReadMask, components, numbered, runs_of_labels
+from unet.prediction.probabilities import Probabilities
 from unet.prediction.union import Ids
-
-# Reads a region [(Z,) Y, X] of the probabilities of a class (by its index).
-ReadClass = Callable[[int, Slices], NDArray[np.float32]]
 
 FOREGROUND_ABOVE = 0.5
 _FAR = np.uint64(1 << 62)
 _SHIFT = np.uint64(32)
 
 
-def segment(
-    read: ReadClass,
+def segment_grow(
+    probabilities: Probabilities,
     grid: Grid,
     scratch: Scratch,
-    head: tuple[str, ...],
     section: StitchSection,
     threshold: float,
-    threads: int = 1,
+    threads: int,
 ) -> Labels:
-    """Objects of one image from the probabilities of its classes.
-
-    Method ``components``: components of 1 - p[background] > threshold. Method ``grow``: seeds are
-    the components of p[inside] > threshold with their holes filled; they grow to where
-    1 - p[background] > 0.5. In both, objects below ``min_size`` pixels are dropped at the end.
-
-    Args:
-        head: names of the probabilities' classes; must hold "background", for grow also "inside".
-    """
-    background = head.index("background")
-
-    def foreground(region: Slices, above: float = threshold) -> Mask:
-        return 1 - read(background, region) > above
-
-    if section.method == "components":
-        return components(
-            foreground,
-            grid,
-            scratch,
-            connectivity=section.connectivity,
-            min_size=section.min_size,
-            fill_holes=section.fill_holes,
-            threads=threads,
-        )
-    inside = head.index("inside")
+    """The components of p[inside] > threshold, with their holes filled, grow to where
+    1 - p[background] > 0.5."""
+    inside = probabilities.channel("inside")
     seeds = components(
-        lambda region: read(inside, region) > threshold,
+        lambda region: inside(region) > threshold,
         grid,
         scratch,
         connectivity=section.connectivity,
@@ -72,7 +38,7 @@ def segment(
     )
     return grow(
         seeds,
-        lambda region: foreground(region, FOREGROUND_ABOVE),
+        probabilities.foreground(FOREGROUND_ABOVE),
         scratch,
         grow_px=section.grow_px,
         min_size=section.min_size,

@@ -106,7 +106,7 @@ def components(
         ValueError: more than 2**32 - 1 components.
     """
     if fill_holes:
-        read = _filled(read, grid, scratch, connectivity, fill_holes, threads)
+        read = filled(read, grid, scratch, connectivity, fill_holes, threads)
     local = scratch.array()
     found = _label(read, grid, local, connectivity, threads, "labelling blocks")
     is_root = found.root == np.arange(len(found.root))
@@ -116,7 +116,7 @@ def components(
     return Labels(count, grid, local, found.offsets, ids[found.root])
 
 
-def _filled(
+def filled(
     read: ReadMask,
     grid: Grid,
     scratch: Scratch,

@@ -24,11 +24,12 @@ from dask.delayed import delayed
 
 from unet.config import PredictSection
 from unet.data.store import Prepared
-from unet.data.tiling import Plan, Tile, read_window
+from unet.data.tiling import Plan, Tile, cheapest_tile, read_window
 from unet.errors import UserError
 from unet.files import digest, remove, replacing
+from unet.models.geometry import Footprints
 from unet.models.inference import Predictor, choose_device, is_out_of_memory
-from unet.models.modelfile import ModelFile
+from unet.prediction.ensemble import Ensemble, Member
 from unet.prediction.tiles import create_tiles
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,11 @@ FEEDERS = 3
 # Bytes per pixel of a window and per channel of the first level that a forward pass is taken to
 # need at most: an estimate on the safe side, not measured; a batch that is too large is halved.
 BYTES_PER_PIXEL_AND_WIDTH = 32
+# From how many computed pixels per pixel of the image on a word about it is due.
+WASTEFUL = 8
+# Pixels of a window, at most, where the tile is chosen here, by the number of spatial axes: beyond
+# them little is gained. The halo takes the larger part of a volume's window.
+LARGEST = {2: 1 << 21, 3: 1 << 25}
 
 
 @dataclass
@@ -70,14 +76,27 @@ def choose_batch(
     """The number of tiles per batch: as given, or what a third of the free memory holds (1..16)."""
     if wanted != "auto":
         return wanted
-    if device.type == "cuda":
-        free = float(torch.cuda.mem_get_info(device)[0])
-    else:
-        free = min(float(psutil.virtual_memory().available), memory_bytes)
+    free = _free_memory(device, memory_bytes)
     per_tile = float(np.prod(window)) * width * BYTES_PER_PIXEL_AND_WIDTH
     # Beyond some megapixels a larger batch is no faster on any device.
     enough = max(1, (1 << 22) // int(np.prod(window)))
     return int(max(1, min(free / 3 / per_tile, 16, enough)))
+
+
+def _free_memory(device: torch.device, memory_bytes: float) -> float:
+    """Bytes that the device has left; of the CPU's at most as many as are allowed."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    return min(float(psutil.virtual_memory().available), memory_bytes)
+
+
+def auto_tile(
+    shape: Sequence[int], footprints: Footprints, width: int, memory_bytes: float
+) -> tuple[int, ...]:
+    """The windows, per axis, that compute the least, of which one needs at most a third of the
+    memory and has at most ``LARGEST`` pixels (or the fewest that the halo allows)."""
+    fitting = memory_bytes / 3 / (width * BYTES_PER_PIXEL_AND_WIDTH)
+    return cheapest_tile(shape, footprints, min(fitting, LARGEST[len(shape)]))
 
 
 def _forward(predictor: Predictor, windows: np.ndarray, batching: Batching) -> np.ndarray:
@@ -135,8 +154,7 @@ def image_key(model_key: str, prepared_key: str, settings: Mapping[str, Any]) ->
 
 
 def predict_fold(
-    models: Sequence[ModelFile],
-    model_key: str,
+    members: Sequence[Member],
     prepared_path: Path,
     prepared: Mapping[str, Any],
     parts: Mapping[str, Literal["test", "val"]],
@@ -145,55 +163,77 @@ def predict_fold(
     batch: int | Literal["auto"] = "auto",
     memory_bytes: float = 4e9,
     threads: int = 2,
+    alone: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Predicts the held-out images of a fold into ``tiles.zarr``.
 
     Each image appears under its name when all of its tiles are there; one that is there already,
-    made by the same model from the same image with the same settings, is kept.
+    made by the same networks from the same image with the same settings, is kept.
 
     Args:
-        models: of equal architecture; their probabilities are averaged.
-        model_key: hash of the model files.
+        members: the networks, whose probabilities are averaged.
         prepared_path: the store; ``prepared`` is its sentinel.
         parts: image id -> why it is predicted (``val`` images serve to choose thresholds).
         settings: the slice made by :func:`unet.slices.predict`.
+        alone: image id -> index of the one network that predicts it, none being all of them.
 
     Returns:
         What the sentinel tells of each image.
 
     Raises:
-        UserError: the channels do not fit the model, or one tile does not fit the device.
+        UserError: the channels do not fit the model, the networks not one another, or one tile not
+            the device.
     """
     section = PredictSection.model_validate(settings["predict"])
     device = choose_device(settings["device"])
-    first = models[0]
+    first = members[0].model
     channels = int(prepared["channels"])
-    if any(model.in_channels != channels for model in models):
+    if first.in_channels != channels:
         raise UserError(
             f"{prepared_path}: the images have {channels} channel(s), the model wants "
             f"{first.in_channels}; choose as many by the dataset's key channels"
         )
     torch.set_num_threads(threads)
-    predictor = Predictor(
-        [model.network() for model in models], device, section.precision, section.tta
-    )
+    ensemble = Ensemble(members, alone or {}, device, section)
+    # Each image's own key says which networks predict it.
+    told = {key: value for key, value in settings.items() if key != "members"}
     store = Prepared(prepared_path)
     tiles_path.mkdir(parents=True, exist_ok=True)
     zarr.open_group(tiles_path, mode="a", zarr_format=3)
     _remove_stale(tiles_path, parts)
     entries: dict[str, Any] = {}
-    fp = predictor.footprint
+    fps = ensemble.footprint
     log.info(
-        "predicting %d images on %s in %s; halo %d px, grid %d px",
-        len(parts), device, predictor.precision, fp.halo or fp.margin, fp.grid,
+        "predicting %d images by %d network(s) on %s in %s; halo %s px, grid %s px",
+        len(parts), len(members), device, ensemble.precision, [fp.halo or fp.margin for fp in fps],
+        [fp.grid for fp in fps],
     )  # fmt: skip
     started, done, shown = time.monotonic(), 0.0, time.monotonic()
     total = sum(float(np.prod(prepared["images"][name]["shape"][1:])) for name in parts)
     with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads,)) as runner:
         for name, part in sorted(parts.items()):
             info = prepared["images"][name]
-            plan = predictor.plan(info["shape"][1:], section.tile)
-            key = image_key(model_key, info["key"], {**settings, "precision": predictor.precision})
+            shape = info["shape"][1:]
+            if len(shape) != len(fps):
+                raise UserError(
+                    f"{prepared_path}: image {name} has {len(shape)} spatial axes, the model "
+                    f"{len(fps)}; write dims: {len(shape)} under the model"
+                )
+            predictor, width = ensemble.predictor(name), ensemble.width
+            tile = section.tile
+            if tile == "auto":
+                # Of the CPU all that is allowed, so that equal runs have equal tiles.
+                room = memory_bytes if device.type == "cpu" else _free_memory(device, 0)
+                tile = auto_tile(shape, fps, width, room)
+            plan = predictor.plan(shape, tile)
+            if plan.overhead > WASTEFUL:
+                log.warning(
+                    "%s: windows of %s px are mostly halo, each pixel is computed %.0f times; "
+                    "raise memory_gb or predict.tile, or train a model of less depth",
+                    name, list(plan.window), plan.overhead,
+                )  # fmt: skip
+            told["precision"] = predictor.precision
+            key = image_key(ensemble.key(name), info["key"], told)
             entries[name] = {
                 "key": key,
                 "shape": list(plan.shape),
@@ -203,9 +243,7 @@ def predict_fold(
             pixels = float(np.prod(plan.shape))
             if not _is_there(tiles_path / name, key, part):
                 image = store.image(name)
-                batching = Batching(
-                    choose_batch(batch, plan.window, first.architecture.width, device, memory_bytes)
-                )
+                batching = Batching(choose_batch(batch, plan.window, width, device, memory_bytes))
                 with replacing(tiles_path / name) as temporary:
                     temporary.unlink()
                     target = create_tiles(

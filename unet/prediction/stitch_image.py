@@ -19,7 +19,7 @@ from unet.errors import UserError
 from unet.export import objects, omezarr, tiff
 from unet.files import replacing
 from unet.prediction.blocks import Grid, Scratch, grid_of, ordered, scratch
-from unet.prediction.grow import segment
+from unet.prediction.methods import segment
 
 if TYPE_CHECKING:
     from unet.data.store import Prepared

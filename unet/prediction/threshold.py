@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from unet.config import IGNORE, StitchSection
 from unet.data.tiling import Slices
 from unet.prediction.blocks import Grid, grid_of, ordered, run_starts, scratch
-from unet.prediction.grow import ReadClass, segment
 from unet.prediction.instances import Labels
+from unet.prediction.methods import segment
+from unet.prediction.probabilities import ReadClass
 
 if TYPE_CHECKING:
     from unet.data.store import Prepared

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import platform
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,13 @@ from numpy.typing import NDArray
 from unet import __version__
 from unet.data.records import ImageRecord, SplitRecord
 from unet.errors import UserError
-from unet.evaluation.rows import MetricRow
+from unet.evaluation.rows import NAN, MetricRow
 from unet.files import read_json
-from unet.paths import Paths
+from unet.paths import FOLD_PATTERN, Paths, fold_number
+from unet.report.cuts import Cut, cuts_of
 from unet.report.figures import HistoryRow, best_epoch, read_history
 from unet.report.overlays import View
-from unet.report.tables import NAN, Score, better
+from unet.report.tables import Score, better
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +46,14 @@ LIMIT = 1500
 
 @dataclass(frozen=True)
 class Training:
-    """One trained network: how long it learned, its best validation score, its threshold."""
+    """One trained network: how long it learned, its best validation score, its threshold.
+
+    Of an ensemble the threshold alone is known.
+    """
 
     model: str
     fold: int
-    epochs: int
+    epochs: float
     best_epoch: float
     best_score: float
     images_per_s: float
@@ -85,8 +90,8 @@ def config_text(paths: Paths) -> str:
 def folds_there(paths: Paths, dataset: str, model: str) -> list[int]:
     """The folds of which the output folder has results."""
     found = paths.fold(dataset, model, 0).parent.glob("fold-*")
-    numbers = (path.name.removeprefix("fold-") for path in found)
-    return sorted(int(number) for number in numbers if number.isdigit())
+    names = (path.name.removeprefix("fold-") for path in found)
+    return sorted(fold_number(name) for name in names if re.fullmatch(FOLD_PATTERN, name))
 
 
 def split_counts(
@@ -158,7 +163,7 @@ def training(
     return Training(
         model,
         fold,
-        len(rows),
+        len(rows) or NAN,
         best.get("epoch", NAN),
         best.get("val_score", NAN),
         _mean(rows, "images_per_s"),
@@ -202,13 +207,31 @@ def _rank(rank: int, last: int) -> str:
 Window = tuple[int, int, int]
 
 
+def cuts(paths: Paths, dataset: str, pick: Pick) -> list[Cut | None]:
+    """The planes of an image that are shown; none if the store lacks it (:func:`view` warns)."""
+    from unet.data.store import Prepared
+
+    try:
+        prepared = Prepared(paths.prepared(dataset))
+        classes, attrs = prepared.classes(pick.image), prepared.attrs(pick.image)
+    except (UserError, FileNotFoundError):
+        return [None]
+    return [None] if classes is None else cuts_of(classes, attrs.get("pixel_size_um"))
+
+
 def view(
-    paths: Paths, dataset: str, model: str, task: str, pick: Pick, window: Window | None = None
+    paths: Paths,
+    dataset: str,
+    model: str,
+    task: str,
+    pick: Pick,
+    window: Window | None = None,
+    cut: Cut | None = None,
 ) -> View | None:
     """What an overlay shows of an image; None (and a warning) if a store lacks it.
 
-    The whole image, every n-th pixel so that no side is longer than ``LIMIT``; or the ``window``
-    (y, x, size) pixel by pixel. Of a volume the middle slice.
+    The whole image (of a volume the plane ``cut``), every n-th pixel so that no side is longer than
+    ``LIMIT``; or the ``window`` (y, x, size) pixel by pixel.
     """
     from unet.data.store import Prepared
     from unet.prediction.segmentation import Segmentation
@@ -228,21 +251,21 @@ def view(
     if truth is None or pred is None or classes is None:
         log.warning("no overlay of %s by %s: no labels", pick.image, model)
         return None
-    stride = -(-max(image.shape[-2:]) // LIMIT)
+    stride = -(-max(image.shape[-2:] if cut is None else image.shape[1:]) // LIMIT)
     where = (slice(None, None, stride), slice(None, None, stride))
     if window is not None:
         y, x, size = window
         stride, where = 1, (slice(y, y + size), slice(x, x + size))
+    plane = _whole if cut is None else cut.of
     return View(
-        _plane(image, (slice(0, 3),), where),
-        _plane(truth, (), where),
-        _plane(pred, (), where),
-        _plane(classes, (), where) == 255,
+        plane(image, (slice(0, 3),), where),
+        plane(truth, (), where),
+        plane(pred, (), where),
+        plane(classes, (), where) == 255,
         stride,
     )
 
 
-def _plane(array: Any, lead: tuple[slice, ...], where: tuple[slice, slice]) -> NDArray[Any]:
-    """[.., Y, X] of a stored array [.., (Z,) Y, X], the middle of Z where there is one."""
-    middle = tuple(size // 2 for size in array.shape[len(lead) : -2])
-    return np.asarray(array[(*lead, *middle, *where)])
+def _whole(array: Any, lead: tuple[slice, ...], where: tuple[slice, slice]) -> NDArray[Any]:
+    """[.., Y, X] of a stored array."""
+    return np.asarray(array[(*lead, *where)])

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unet.paths import Paths
+from unet.paths import Paths, fold_name
 
 NAN = float("nan")
 # Stage -> what a job of it is for, beside the dataset. The report itself is left out: it cannot
@@ -46,7 +46,7 @@ def stage_costs(
         for model in models if "model" in wildcards else [""]:
             names = [(dataset, *([model] if model else []))]
             if "fold" in wildcards:
-                names = [(*names[0], str(fold)) for fold in folds]
+                names = [(*names[0], fold_name(fold)) for fold in folds]
             jobs = [read_benchmark(paths.benchmark(stage, *name)) for name in names]
             found = [job for job in jobs if job is not None]
             if found:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unet.files import replacing
+from unet.report.pooling import Bin
 from unet.report.tables import Cell
 
 if TYPE_CHECKING:
@@ -131,6 +132,30 @@ def strip_plot(
     axis.tick_params(axis="y", length=0, labelsize=9.5)
     axis.grid(axis="x", color=INK, alpha=0.2, linewidth=0.6)
     axis.set_xlabel(label, color=INK, fontsize=8.5)
+    return figure
+
+
+def reliability_plot(bins: Mapping[str, Sequence[Bin]]) -> Figure:
+    """Reliability of each class's probability: in every bin the share of pixels that are of the
+    class against the mean probability (on the diagonal where it is what it claims), and beside it
+    how many pixels there are."""
+    figure = _figure(7.2, 3.3)
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 1], [0, 1], "--", color=INK, linewidth=1.0)
+    for index, (name, found) in enumerate(bins.items()):
+        colour = LINES[index % len(LINES)]
+        x = [b.confidence for b in found]
+        left.plot(x, [b.right for b in found], ".-", color=colour, linewidth=1.4, label=name)
+        right.plot(x, [b.pixels for b in found], ".-", color=colour, linewidth=1.4)
+    for axis, title in ((left, "Reliability"), (right, "Pixels")):
+        _plain(axis, title)
+        axis.set_xlim(-0.02, 1.02)
+        axis.set_xlabel("predicted probability", color=INK, fontsize=8.5)
+        axis.grid(color=INK, alpha=0.2, linewidth=0.6)
+    left.set_ylim(-0.02, 1.02)
+    left.set_ylabel("share that is right", color=INK, fontsize=8.5)
+    right.set_yscale("log")
+    _legend(left)
     return figure
 
 

@@ -13,9 +13,12 @@ from unet.data.records import read_manifest, read_splits
 from unet.errors import UserError
 from unet.evaluation.rows import MetricRow
 from unet.files import replacing
-from unet.paths import Paths
+from unet.paths import ENSEMBLE, Paths, fold_name
 from unet.report import collect, costs, figures, overlays, show, tables
-from unet.report.tables import Bootstrap, ReportRow, Score
+from unet.report.cuts import Cut
+from unet.report.paired import Bootstrap
+from unet.report.pooling import BINS_OF, pool, reliability_bins
+from unet.report.tables import ReportRow, Score
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +55,13 @@ def report_dataset(
     folds: Sequence[int],
     class_names: Sequence[str],
     seed: int,
+    tested: Sequence[int] = (),
 ) -> list[ReportRow]:
     """Writes ``report.csv`` and ``report.html`` of a dataset and returns the table's rows.
+
+    Args:
+        folds: that were trained; they were tested, too, unless ``tested`` names another (the
+            ensemble).
 
     Raises:
         UserError: the metrics, splits or manifest are missing or not readable.
@@ -67,7 +75,7 @@ def report_dataset(
     columns = tables.columns_for(rows, task)
     records = read_manifest(paths.manifest(dataset))
     objects = collect.objects_fact(records) if task == "instances" else None
-    cost = costs.stage_costs(paths, dataset, models, folds)
+    cost = costs.stage_costs(paths, dataset, models, [*folds, *tested])
     page = (
         _environment()
         .get_template("dataset.html.j2")
@@ -81,13 +89,14 @@ def report_dataset(
             classes=[(name, overlays.class_colour(k)) for k, name in enumerate(class_names)],
             columns=columns,
             headline=tables.comparison(rows, [(s.class_, s.metric) for s in columns], models),
-            few=tables.FEW_PAIRS,
             differences=tables.differences(metrics, columns[0], models, bootstrap)
             if columns
             else [],
-            others=_others(rows, columns, models),
+            everything=_everything(rows, models),
+            reliability=_reliability(metrics, rows, models),
             strip=_strip(metrics, rows, columns, models),
-            **_trainings(paths, dataset, models, folds),
+            **_trainings(paths, dataset, models, folds, tested),
+            ensemble=ENSEMBLE in tested,
             overlays=_overlays(paths, dataset, task, models, metrics, columns, section.overlays),
             colours={
                 "missed": overlays.MISSED,
@@ -162,14 +171,29 @@ def _write(path: Path, page: str) -> None:
     log.info("wrote %s (%.1f MB)", path, len(page) / 1e6)
 
 
-def _others(
-    rows: Sequence[ReportRow], columns: Sequence[Score], models: Sequence[str]
+def _everything(
+    rows: Sequence[ReportRow], models: Sequence[str]
 ) -> list[tuple[str, str, list[tables.Cell]]]:
-    """(class, metric, a cell per model) of each metric that the main table does not have."""
-    shown = {(score.class_, score.metric) for score in columns}
-    keys = [key for key in dict.fromkeys((r.class_, r.metric) for r in rows) if key not in shown]
-    cells = tables.comparison(rows, keys, models)
-    return [(*key, [cells[model][k] for model in models]) for k, key in enumerate(keys)]
+    """(class, metric, a cell per model) of each metric but the bins of reliability plots."""
+    keys = dict.fromkeys((row.class_, row.metric) for row in rows)
+    shown = [key for key in keys if not key[1].startswith(BINS_OF)]
+    cells = tables.comparison(rows, shown, models)
+    return [(*key, [cells[model][k] for model in models]) for k, key in enumerate(shown)]
+
+
+def _reliability(
+    metrics: Sequence[MetricRow], rows: Sequence[ReportRow], models: Sequence[str]
+) -> dict[str, tuple[str, list[ReportRow]]]:
+    """Model -> its reliability plot and its rows of calibration errors; those without are left
+    out."""
+    found = {}
+    for model in models:
+        errors = [r for r in rows if r.model == model and r.metric == "ece"]
+        table = pool(row for row in metrics if row.model == model)
+        bins = {r.class_: b for r in errors if (b := reliability_bins(table, r.class_))}
+        if bins:
+            found[model] = (figures.figure_uri(figures.reliability_plot(bins)), errors)
+    return found
 
 
 def _strip(
@@ -191,14 +215,15 @@ def _strip(
 
 
 def _trainings(
-    paths: Paths, dataset: str, models: Sequence[str], folds: Sequence[int]
+    paths: Paths, dataset: str, models: Sequence[str], folds: Sequence[int], tested: Sequence[int]
 ) -> dict[str, Any]:
-    """``curves``: model -> data URI; ``trainings``: a row per model and fold."""
+    """``curves``: model -> data URI; ``trainings``: a row per model and fold, and ensemble."""
     curves: dict[str, str] = {}
     rows: list[collect.Training] = []
     for model in models:
         found = collect.histories(paths, dataset, model, folds)
         rows += [collect.training(paths, dataset, model, k, r) for k, r in found.items()]
+        rows += [collect.training(paths, dataset, model, k, []) for k in tested]
         if found:
             named = {f"fold {fold}": history for fold, history in found.items()}
             curves[model] = figures.figure_uri(figures.fold_curves(named))
@@ -231,20 +256,40 @@ def _overlays(
 def _overlays_of(
     paths: Paths, dataset: str, task: str, model: str, pick: collect.Pick, side: int
 ) -> list[Overlay]:
-    """The whole image and, where it is too large to see anything in, its worst part as well."""
-    whole = collect.view(paths, dataset, model, task, pick)
+    """An image as it is shown: of a volume some planes, each as an image is."""
+    found = []
+    for cut in collect.cuts(paths, dataset, pick):
+        found += _overlays_of_plane(paths, dataset, task, model, pick, side, cut)
+    return found
+
+
+def _overlays_of_plane(
+    paths: Paths,
+    dataset: str,
+    task: str,
+    model: str,
+    pick: collect.Pick,
+    side: int,
+    cut: Cut | None,
+) -> list[Overlay]:
+    """The whole plane and, where it is too large to see anything in, its worst part as well."""
+    whole = collect.view(paths, dataset, model, task, pick, cut=cut)
     if whole is None:
         return []
+    name = "" if cut is None else cut.note
     height, width = (size * whole.stride for size in whole.truth.shape)
-    if max(height, width) <= 2 * side:
-        return [Overlay(pick, "", overlays.panels(whole, task, side))]
+    if max(height, width) <= 2 * side or (cut is not None and cut.axis > 0):
+        return [Overlay(pick, name, overlays.panels(whole, task, side))]
     step = whole.stride
     y, x = overlays.worst_window(overlays.errors(whole, task), DETAIL // step)
     window = (y * step, x * step, DETAIL)
-    detail = collect.view(paths, dataset, model, task, pick, window)
-    found = [Overlay(pick, "whole image, reduced", overlays.panels(whole, task, side))]
+    detail = collect.view(paths, dataset, model, task, pick, window, cut)
+    name = f"{name}, " if name else ""
+    found = [Overlay(pick, f"{name}whole image, reduced", overlays.panels(whole, task, side))]
     if detail is not None:
-        note = f"detail with the most errors, {DETAIL} px from y = {window[0]}, x = {window[1]}"
+        note = (
+            f"{name}detail with the most errors, {DETAIL} px from y = {window[0]}, x = {window[1]}"
+        )
         found.append(Overlay(pick, note, overlays.panels(detail, task, side)))
     return found
 
@@ -268,6 +313,7 @@ def _environment() -> Any:
         memory=show.memory,
         percent=show.percent,
         whole=show.whole,
+        fold=fold_name,
         rgb=lambda colour: "rgb({}, {}, {})".format(*colour),
     )
     return environment

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 from typing import NamedTuple
 
 from unet.errors import UserError
-from unet.evaluation.rows import METRIC_COLUMNS, MetricRow
-from unet.evaluation.statistics import Interval, bootstrap_interval
+from unet.evaluation.rows import METRIC_COLUMNS, NAN, MetricRow
 from unet.files import replacing
-
-NAN = float("nan")
+from unet.paths import fold_number
+from unet.report.paired import Bootstrap, Versus, versus_best
+from unet.report.pooling import pool
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,13 @@ HEADLINE: dict[str, tuple[Score, ...]] = {
             "pixels in both prediction and truth, divided by pixels in either; mean over the "
             "classes after the first",
         ),
+        Score(
+            "boundary_f1",
+            "foreground-mean",
+            "Boundary F1",
+            "share of the outlines, predicted and true, that lie within "
+            "evaluate.boundary_tolerance of one another (harmonic mean of the two)",
+        ),
         _V_RAND,
         _V_INFO,
         _ERROR,
@@ -70,18 +77,28 @@ HEADLINE: dict[str, tuple[Score, ...]] = {
         _V_INFO,
     ),
 }
-# Everything that is not named here is better when higher; counts are neither.
-LOWER_IS_BETTER = frozenset({"pixel_error"})
-NEITHER = frozenset({"n_true", "n_pred", "topology_threshold"})
+# Everything that is not named here is better when higher.
+NEITHER = re.compile(r"n_true|n_pred|.*_threshold|reliability_\d+|confidence_\d+")
+LOWER_IS_BETTER = re.compile(
+    r".*_error|voi|voi_split|voi_merge|(hd95|asd)_(um|px)|ece|brier"
+    r"|(split|merged|missed|added)_rate|n_(split|merged|missed|added)|det_(missed|false|merged)"
+)
 
 
 def better(metric: str) -> int:
     """1 if a higher value of the metric is better, -1 if a lower one, 0 if neither."""
-    return 0 if metric in NEITHER else -1 if metric in LOWER_IS_BETTER else 1
+    if NEITHER.fullmatch(metric):
+        return 0
+    return -1 if LOWER_IS_BETTER.fullmatch(metric) else 1
 
 
 class ReportRow(NamedTuple):
-    """One row of ``report.csv``: mean over the test images with its bootstrap interval."""
+    """One row of ``report.csv``.
+
+    ``mean`` over the test images with its bootstrap interval, ``n`` images; ``pooled``: the metric
+    of all images' pixels or objects together (unet/report/pooling.py); ``best`` .. ``clear``: this
+    model beside the best one, image by image (unet/report/paired.py, `Versus`).
+    """
 
     dataset: str
     model: str
@@ -91,9 +108,15 @@ class ReportRow(NamedTuple):
     low: float
     high: float
     n: int
+    pooled: float = NAN
+    best: str = ""
+    difference: float = NAN
+    difference_low: float = NAN
+    difference_high: float = NAN
+    clear: str = ""
 
 
-REPORT_COLUMNS = ("dataset", "model", "class", "metric", "mean", "low", "high", "n")
+REPORT_COLUMNS = tuple(name.rstrip("_") for name in ReportRow._fields)
 
 
 def read_metrics(path: Path) -> list[MetricRow]:
@@ -102,12 +125,13 @@ def read_metrics(path: Path) -> list[MetricRow]:
         MetricRow(
             row["dataset"],
             row["model"],
-            int(row["fold"]),
+            fold_number(row["fold"]),
             row["image"],
             row["group"],
             row["class"],
             row["metric"],
             float(row["value"] or NAN),
+            float(row["weight"] or NAN),
         )
         for row in _read(path, METRIC_COLUMNS, "evaluate")
     ]
@@ -115,12 +139,18 @@ def read_metrics(path: Path) -> list[MetricRow]:
 
 def read_report(path: Path) -> list[ReportRow]:
     """Reads what :func:`write_report` wrote."""
-    rows = []
-    for row in _read(path, REPORT_COLUMNS, "report"):
-        mean, low, high = (float(row[name] or NAN) for name in ("mean", "low", "high"))
-        names = (row["dataset"], row["model"], row["class"], row["metric"])
-        rows.append(ReportRow(*names, mean, low, high, int(row["n"])))
-    return rows
+    return [
+        ReportRow(
+            *(_value(name, row[name]) for name in REPORT_COLUMNS)  # type: ignore[arg-type]
+        )
+        for row in _read(path, REPORT_COLUMNS, "report")
+    ]
+
+
+def _value(name: str, text: str) -> str | float | int:
+    if name in ("dataset", "model", "class", "metric", "best", "clear"):
+        return text
+    return int(text) if name == "n" else float(text or NAN)
 
 
 def write_report(path: Path, rows: Iterable[ReportRow]) -> None:
@@ -129,8 +159,13 @@ def write_report(path: Path, rows: Iterable[ReportRow]) -> None:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(REPORT_COLUMNS)
         for row in rows:
-            numbers = ("" if math.isnan(v) else f"{v:.6g}" for v in (row.mean, row.low, row.high))
-            writer.writerow([*row[:4], *numbers, row.n])
+            writer.writerow(map(_text, row))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return str(value)
 
 
 def _read(path: Path, columns: Sequence[str], stage: str) -> list[dict[str, str]]:
@@ -150,50 +185,49 @@ def _read(path: Path, columns: Sequence[str], stage: str) -> list[dict[str, str]
     return rows
 
 
-@dataclass(frozen=True)
-class Bootstrap:
-    """How intervals are made: confidence level, resamplings, seed."""
-
-    confidence: float = 0.95
-    n: int = 2000
-    seed: int = 0
-
-    def interval(self, rows: Sequence[MetricRow]) -> Interval:
-        """Mean over the rows (one per image) with its interval.
-
-        Whole groups are resampled where the rows name at least two; an image without a group then
-        stands for itself.
-        """
-        # Sorted, so that the draws do not depend on the order in which images were evaluated.
-        rows = sorted(rows, key=lambda row: (row.image, row.fold))
-        grouped = len({row.group for row in rows if row.group}) > 1
-        groups = [("group", r.group) if r.group else ("image", r.image) for r in rows]
-        return bootstrap_interval(
-            [row.value for row in rows],
-            groups if grouped else None,
-            self.confidence,
-            self.n,
-            self.seed,
-        )
-
-
 def summarise(metrics: Iterable[MetricRow], bootstrap: Bootstrap) -> list[ReportRow]:
     """A row for each model, class and metric, in the order in which they first appear."""
     parts: dict[tuple[str, str, str, str], list[MetricRow]] = {}
+    whole: dict[tuple[str, str], list[MetricRow]] = {}
+    rivals: dict[tuple[str, str, str], dict[str, list[MetricRow]]] = {}
     for row in metrics:
-        parts.setdefault((row.dataset, row.model, row.class_, row.metric), []).append(row)
-    return [ReportRow(*key, *bootstrap.interval(rows)) for key, rows in parts.items()]
+        part = parts.setdefault((row.dataset, row.model, row.class_, row.metric), [])
+        part.append(row)
+        whole.setdefault((row.dataset, row.model), []).append(row)
+        rivals.setdefault((row.dataset, row.class_, row.metric), {})[row.model] = part
+    pooled = {key: pool(rows) for key, rows in whole.items()}
+    versus = {
+        key: versus_best(rows_of, better(key[2]), bootstrap) for key, rows_of in rivals.items()
+    }
+    result = []
+    for (dataset, model, class_, metric), own in parts.items():
+        summary = ReportRow(dataset, model, class_, metric, *bootstrap.interval(own))
+        beside = versus[dataset, class_, metric][model]
+        result.append(
+            summary._replace(
+                pooled=pooled[dataset, model][class_, metric].value,
+                best=beside.best,
+                difference=beside.difference,
+                difference_low=beside.low,
+                difference_high=beside.high,
+                clear=beside.clear,
+            )
+        )
+    return result
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A mean with its interval as shown; ``best`` among the models compared."""
+    """A mean with its interval as shown; ``best`` among the models compared; ``pooled`` and
+    ``clear`` as in `ReportRow`."""
 
     mean: float = NAN
     low: float = NAN
     high: float = NAN
     n: int = 0
     best: bool = False
+    pooled: float = NAN
+    clear: str = ""
 
 
 def columns_for(rows: Sequence[ReportRow], task: str) -> list[Score]:
@@ -229,41 +263,18 @@ def comparison(
                 table[model].append(Cell())
                 continue
             best = compared and better(metric) * row.mean == max(signed)
-            table[model].append(Cell(row.mean, row.low, row.high, row.n, best))
+            cell = Cell(row.mean, row.low, row.high, row.n, best, row.pooled, row.clear)
+            table[model].append(cell)
     return table
-
-
-# With fewer pairs even a difference that has the same sign in all of them is no evidence: the sign
-# test gives 2 / 2^5 = 0.06 for five.
-FEW_PAIRS = 6
 
 
 def differences(
     metrics: Sequence[MetricRow], score: Score, models: Sequence[str], bootstrap: Bootstrap
-) -> list[tuple[str, str, Cell]]:
-    """(best model, other model, best minus other), image by image, with its paired interval.
-
-    Two models see the same images, so what is hard for one is hard for the other: the interval
-    of the difference is far narrower than the two intervals suggest. Images that only one of the
-    models has are left out.
-    """
-    values: dict[str, dict[tuple[str, int], MetricRow]] = {model: {} for model in models}
+) -> list[tuple[str, str, Versus]]:
+    """(best model, other model, how they compare) of one score, see `versus_best`."""
+    rows_of: dict[str, list[MetricRow]] = {model: [] for model in models}
     for row in metrics:
-        wanted = row.model in values and (row.class_, row.metric) == (score.class_, score.metric)
-        if wanted and not math.isnan(row.value):
-            values[row.model][row.image, row.fold] = row
-    means = {m: fmean(row.value for row in v.values()) for m, v in values.items() if v}
-    if len(means) < 2:
-        return []
-    best = max(means, key=lambda model: better(score.metric) * means[model])
-    result = []
-    for model in means:
-        shared = [key for key in values[best] if key in values[model]]
-        if model == best or not shared:
-            continue
-        change = [
-            values[best][key]._replace(value=values[best][key].value - values[model][key].value)
-            for key in shared
-        ]
-        result.append((best, model, Cell(*bootstrap.interval(change))))
-    return result
+        if row.model in rows_of and (row.class_, row.metric) == (score.class_, score.metric):
+            rows_of[row.model].append(row)
+    found = versus_best(rows_of, better(score.metric), bootstrap)
+    return [(v.best, model, v) for model, v in found.items() if v.n]

@@ -7,11 +7,13 @@ A new one is a function, a line in ``AMOUNTS`` and ``OPERATIONS``, and a field o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+# Size of a pixel per spatial axis, in units of the finest axis.
+Spacing = Sequence[float]
 # From a uniform number in [0, 1) and the setting to the amount of an operation, [n, 1, ...] on the
 # CPU: to look at it there does not wait for a GPU.
 AMOUNTS: dict[str, Callable[[Tensor, float], Tensor]] = {
@@ -32,7 +34,7 @@ def _deviation(images: Tensor) -> Tensor:
     return _mean((images - _mean(images)).square_()).sqrt_()
 
 
-def _gamma(images: Tensor, exponent: Tensor, generator: torch.Generator) -> Tensor:
+def _gamma(images: Tensor, exponent: Tensor, seeds: Sequence[int], spacing: Spacing) -> Tensor:
     axes = list(range(2, images.ndim))
     low, high = images.amin(axes, keepdim=True), images.amax(axes, keepdim=True)
     extent = high - low
@@ -41,44 +43,57 @@ def _gamma(images: Tensor, exponent: Tensor, generator: torch.Generator) -> Tens
     return unit.pow_(exponent.to(images.device)).mul_(extent).add_(low)
 
 
-def _contrast(images: Tensor, factor: Tensor, generator: torch.Generator) -> Tensor:
+def _contrast(images: Tensor, factor: Tensor, seeds: Sequence[int], spacing: Spacing) -> Tensor:
     mean = _mean(images)
     return (images - mean).mul_(factor.to(images.device)).add_(mean)
 
 
-def _brightness(images: Tensor, shift: Tensor, generator: torch.Generator) -> Tensor:
+def _brightness(images: Tensor, shift: Tensor, seeds: Sequence[int], spacing: Spacing) -> Tensor:
     return images + shift.to(images.device) * _deviation(images)
 
 
-def _noise(images: Tensor, amount: Tensor, generator: torch.Generator) -> Tensor:
-    normal = torch.randn(images.shape, generator=generator, device=images.device)
+def _noise(images: Tensor, amount: Tensor, seeds: Sequence[int], spacing: Spacing) -> Tensor:
+    # A generator for each sample: its noise does not depend on which others are at hand.
+    normal = torch.empty_like(images)
+    for sample, seed in zip(normal, seeds, strict=True):
+        sample.normal_(generator=torch.Generator(images.device).manual_seed(seed))
     return normal.mul_(amount.to(images.device) * _deviation(images)).add_(images)
 
 
-def _blur(images: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:
-    """Gaussian of each sample's own sigma [n, 1, 1, 1] px, cut at 3 sigma, mirrored at the edge.
+def _blur(images: Tensor, sigma: Tensor, seeds: Sequence[int], spacing: Spacing) -> Tensor:
+    """Gaussian of each sample's own sigma [n, 1, ...] px (of the finest axis; along the others by
+    as much fewer as they are coarser), cut at 3 sigma, mirrored at the edge.
 
     A sum of shifted images rather than a convolution: as fast at these sizes, and float32 on a GPU,
     where convolutions may use TF32.
     """
-    radius = math.ceil(3 * float(sigma.max()))
-    offsets = torch.arange(-radius, radius + 1)
-    kernel = (-0.5 * (offsets / sigma.clamp_min(1e-3)) ** 2).exp()
-    kernel = (kernel / kernel.sum(-1, keepdim=True)).to(images.device)  # [n, 1, 1, offsets]
-    for axis in (-2, -1):
-        size = images.shape[axis]
-        mirrored = torch.arange(-radius, size + radius, device=images.device)
-        mirrored = mirrored.abs().remainder(max(2 * (size - 1), 1))
-        mirrored = (size - 1) - (mirrored - (size - 1)).abs()
-        padded = images.index_select(axis, mirrored)
-        total = torch.zeros_like(images)
-        for i in range(2 * radius + 1):
-            total.addcmul_(padded.narrow(axis, i, size), kernel[..., i : i + 1])
-        images = total
+    for axis, step in zip(range(-len(spacing), 0), spacing, strict=True):
+        images = _blurred(images, sigma / step, axis)
     return images
 
 
-OPERATIONS: dict[str, Callable[[Tensor, Tensor, torch.Generator], Tensor]] = {
+def _blurred(images: Tensor, sigma: Tensor, axis: int) -> Tensor:
+    """Blurred along one axis."""
+    # Each sample is cut at its own radius and summed in float64, so that nothing depends on which
+    # others are at hand.
+    reach = (3 * sigma).ceil()
+    radius = int(reach.max())
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    kernel = (-0.5 * (offsets / sigma.double().clamp_min(1e-3)) ** 2).exp()
+    kernel = kernel * (offsets.abs() <= reach)
+    kernel = (kernel / kernel.sum(-1, keepdim=True)).float().to(images.device)  # [n, 1, .., offset]
+    size = images.shape[axis]
+    mirrored = torch.arange(-radius, size + radius, device=images.device)
+    mirrored = mirrored.abs().remainder(max(2 * (size - 1), 1))
+    mirrored = (size - 1) - (mirrored - (size - 1)).abs()
+    padded = images.index_select(axis, mirrored)
+    total = torch.zeros_like(images)
+    for i in range(2 * radius + 1):
+        total.addcmul_(padded.narrow(axis, i, size), kernel[..., i : i + 1])
+    return total
+
+
+OPERATIONS: dict[str, Callable[[Tensor, Tensor, Sequence[int], Spacing], Tensor]] = {
     "blur_px": _blur,
     "gamma": _gamma,
     "contrast": _contrast,

@@ -6,6 +6,8 @@ import csv
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,20 @@ from unet.config import TrainSection
 from unet.data.store import Prepared
 from unet.errors import UserError
 from unet.files import digest, replacing
+from unet.heads import HEADS, classes_among
+from unet.models.anisotropy import fitted
+from unet.models.build import build
+from unet.models.geometry import Footprints, footprint, sizes_for
 from unet.models.inference import Predictor, choose_device, choose_precision
 from unet.models.modelfile import ModelFile, save_model
-from unet.models.presets import Architecture
-from unet.models.unet import UNet, build
+from unet.models.network import Network
+from unet.models.presets import AnyArchitecture, Architecture, architecture_from
 from unet.training.augment import Augment, AugmentSettings
 from unet.training.checkpoint import Checkpoints
-from unet.training.losses import make_loss
+from unet.training.loss_table import LOSS_TABLE
+from unet.training.losses import DistanceLoss, Loss, make_loss
+from unet.training.planned import planned
+from unet.training.ranks import Ranks
 from unet.training.sampling import PatchSampler, TargetSettings, TrainingImage, open_images
 from unet.training.targets import balanced_class_weights
 from unet.training.trainer import Trainer
@@ -34,6 +43,7 @@ COLUMNS = (
     "epoch", "step", "lr", "train_loss", "val_loss", "val_score", "images_per_s", "data_share",
     "seconds",
 )  # fmt: skip
+
 # Validation windows: large enough to waste little on the halo, small enough for any machine.
 VALIDATION_TILE = 1024
 
@@ -50,6 +60,73 @@ def training_key(
     return digest({"settings": dict(settings), "train": used, "val": sorted(val)})
 
 
+@dataclass(frozen=True)
+class Design:
+    """What is trained: the network and the sizes that follow from it.
+
+    Attributes:
+        arch: the layers.
+        patch: input size per spatial axis.
+        batch: patches per step.
+    """
+
+    arch: AnyArchitecture
+    patch: tuple[int, ...]
+    batch: int
+
+    @property
+    def footprint(self) -> Footprints:
+        return footprint(self.arch)
+
+
+def design(
+    settings: Mapping[str, Any],
+    section: TrainSection,
+    store: Prepared,
+    prepared: Mapping[str, Any],
+    train: Sequence[str],
+    device: torch.device,
+    ranks: Ranks,
+    kept_plan: Path,
+    plan_path: Path,
+) -> Design:
+    """The network of the config, fitted to the images; or the one that ``auto`` chooses.
+
+    Args:
+        kept_plan, plan_path: where ``auto`` keeps its plan, and where it writes it for the user.
+
+    Raises:
+        UserError: the images have another number of spatial axes than the network.
+    """
+    first = prepared["images"][train[0]]
+    dims = len(first["shape"]) - 1
+    if settings["architecture"] is None:
+        plan = planned(
+            settings, section, store, prepared, train, device, ranks, kept_plan, plan_path
+        )
+        return Design(plan.architecture, plan.patch, plan.batch)
+    arch = architecture_from(settings["architecture"])
+    if arch.dims != dims:
+        raise UserError(
+            f"models: the network has {arch.dims} spatial axes, the images {dims} "
+            f"({first['axes']}); write dims: {dims} under the model"
+        )
+    spacing = first["pixel_size_um"]
+    if settings["anisotropic"] and isinstance(arch, Architecture):
+        adapted = fitted(arch, spacing)
+        if adapted != arch:
+            log.info(
+                "voxels of %s um: kernels %s, poolings %s", spacing, adapted.kernels, adapted.pools
+            )
+        arch = adapted
+    footprints = footprint(arch)
+    wanted = sizes_for(section.patch, footprints)
+    patch = tuple(fp.fit_below(n) for n, fp in zip(wanted, footprints, strict=True))
+    if patch != wanted:
+        log.info("train.patch: %s instead of %s, to fit the network", list(patch), list(wanted))
+    return Design(arch, patch, section.batch)
+
+
 def train_fold(
     prepared_path: Path,
     prepared: Mapping[str, Any],
@@ -63,6 +140,7 @@ def train_fold(
     checkpoint_seconds: float = 30.0,
     cache_gb: float = 4.0,
     threads: int = 2,
+    ranks: Ranks | None = None,
 ) -> None:
     """Trains one model on one fold and writes ``model.pt`` and ``history.csv``.
 
@@ -72,7 +150,8 @@ def train_fold(
         settings: the slice made by :func:`unet.slices.train`.
         seed_offset: the fold, so that folds differ in more than their images.
         checkpoints: folder for the checkpoints.
-        checkpoint_seconds, cache_gb, threads: change no weight (threads: to rounding).
+        checkpoint_seconds, cache_gb, threads, ranks: change no weight (threads and the number of
+            processes: to rounding).
 
     Raises:
         UserError: no images to train on, labels missing, a loss that is no longer a number.
@@ -80,29 +159,28 @@ def train_fold(
     """
     if not train:
         raise UserError("split: no image is left to train on; lower split.test or split.val")
-    torch.set_num_threads(threads)
+    ranks = ranks or Ranks()
+    torch.set_num_threads(max(1, threads // ranks.size))
     section = TrainSection.model_validate(
         {**settings["train"], "checkpoint_seconds": checkpoint_seconds}
     )
     device = choose_device(settings["device"])
     store = Prepared(prepared_path)
     head = tuple(settings["head_names"])
-    targets = TargetSettings(
-        head=settings["head"],
-        border_width=settings["border_width"],
-        weight_map=section.loss == "border-ce",
-        w0=section.w0,
-        sigma=section.sigma,
-        cells=None if section.cells is None else prepared["class_names"].index(section.cells),
-    )
+    keeper = Checkpoints(checkpoints, training_key(settings, prepared["images"], train, val))
+    chosen = design(
+        settings, section, store, prepared, train, device, ranks,
+        keeper.folder / "plan.json", model_path.with_name("plan.yaml"),
+    )  # fmt: skip
+    section = section.model_copy(update={"batch": chosen.batch, "patch": chosen.patch})
+    targets = _targets(section, settings, prepared, train)
     images = open_images(store, train, targets, cache_gb * 1e9)
     seed = settings["seed"] + 1000 * seed_offset
-    arch = Architecture(**settings["architecture"])
-    network = build(int(prepared["channels"]), len(head), arch, seed)
+    network = build(int(prepared["channels"]), len(head), chosen.arch, seed)
     sampler = PatchSampler(
-        images, section.patch, network.footprint.margin, section.batch, section.foreground, seed
-    )
-    weights = _class_weights(section, images, targets, len(head))
+        images, chosen.patch, [fp.margin for fp in chosen.footprint], chosen.batch,
+        section.foreground, seed,
+    )  # fmt: skip
     precision = choose_precision(section.precision, device)
     log.info(
         "training on %d images, validating on %d; %s, %s, %.1f M parameters",
@@ -112,29 +190,29 @@ def train_fold(
     if not val:
         log.warning("no validation images: the last weights are kept")
     held_out = open_images(store, val, targets, cache_gb * 1e9)
-    key = training_key(settings, prepared["images"], train, val)
-    keeper = Checkpoints(checkpoints, key)
 
-    def score(candidate: UNet) -> tuple[float, float]:
+    def score(candidate: Network) -> tuple[float, float]:
         if not held_out:
             return math.nan, math.nan
-        return validate(
-            Predictor([candidate], device, section.precision), held_out, VALIDATION_TILE
-        )
+        predictor = Predictor([candidate], device, section.precision, head=head)
+        return validate(predictor, held_out, VALIDATION_TILE, ranks)
 
+    spacing = None if targets.spacing is None else tuple(targets.spacing)
     trainer = Trainer(
-        network, make_loss(section.loss, len(head), weights), sampler,
-        Augment(AugmentSettings(**section.augment.model_dump())), score, section, seed, device,
-        precision, keeper,
+        network, _loss(section, settings["head"], images, targets), sampler,
+        Augment(AugmentSettings(**section.augment.model_dump()), spacing), score, section, seed,
+        device, precision, keeper, ranks,
     )  # fmt: skip
-    with keeper.locked():
+    with keeper.locked() if ranks.first else nullcontext():
         trainer.run()
+    if not ranks.first:
+        return
     first = prepared["images"][train[0]]
     values = prepared.get("class_values")
     save_model(
         model_path,
         ModelFile(
-            architecture=arch,
+            architecture=chosen.arch,
             in_channels=network.in_channels,
             head=head,
             class_names=tuple(prepared["class_names"]),
@@ -156,10 +234,44 @@ def train_fold(
     )  # fmt: skip
 
 
+def _targets(
+    section: TrainSection,
+    settings: Mapping[str, Any],
+    prepared: Mapping[str, Any],
+    train: Sequence[str],
+) -> TargetSettings:
+    """What is learned from the labels: the head's target, and the maps that head and loss need."""
+    kind = settings["head"]
+    size = prepared["images"][train[0]]["pixel_size_um"]
+    return TargetSettings(
+        head=kind,
+        border_width=settings["border_width"],
+        maps=tuple(dict.fromkeys((*LOSS_TABLE[section.loss].maps, *HEADS[kind].maps))),
+        distance_px=section.distance_px,
+        num_classes=classes_among(tuple(settings["head_names"])),
+        # In units of the finest axis, so that lengths given in pixels keep their meaning.
+        spacing=None if size is None else tuple(step / min(size) for step in size),
+        w0=section.w0,
+        sigma=section.sigma,
+        cells=None if section.cells is None else prepared["class_names"].index(section.cells),
+    )
+
+
+def _loss(
+    section: TrainSection, head: str, images: Sequence[TrainingImage], targets: TargetSettings
+) -> Loss:
+    """The section's loss over the head's classes, with what the head adds to it."""
+    classes = targets.num_classes
+    weights = _class_weights(section, images, classes)
+    loss = make_loss(section.loss, classes, weights, **section.loss_options)
+    if "distance" in HEADS[head].maps:
+        return DistanceLoss(loss, section.distance_weight)
+    return loss
+
+
 def _class_weights(
     section: TrainSection,
     images: Sequence[TrainingImage],
-    targets: TargetSettings,
     num_classes: int,
 ) -> list[float] | None:
     """The loss's class weights; ``auto`` balances the classes over the training images."""

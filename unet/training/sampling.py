@@ -7,9 +7,9 @@ with the very batches of the unbroken run, and the number of loader threads chan
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -22,6 +22,9 @@ from unet.training.targets import (
     border_classes,
     border_weight_map,
     border_weight_margin,
+    distance_margin,
+    object_distance,
+    signed_distances,
 )
 
 log = logging.getLogger(__name__)
@@ -39,61 +42,131 @@ class TargetSettings:
 
     Attributes:
         head: ``classes`` learns the class map, ``border`` background, inside and inner border of
-            the instances.
+            the instances, ``distance`` background and foreground (and the map of that name).
         border_width: thickness of the inner border in px.
-        weight_map: whether a border weight map (Ronneberger et al. 2015, eq. 2) is made.
-        w0, sigma: of that map.
-        class_weights: wc of that map for (background, cells), None = 1.
+        maps: names of the float maps that are made too, keys of ``MAPS``.
+        distance_px: where the distances of ``distance`` and ``signed-distance`` are cut off.
+        num_classes: classes of the target, for ``signed-distance``.
+        spacing: size of a pixel per spatial axis in units of the finest axis (None = all 1).
+        w0, sigma: of ``border-weight`` (Ronneberger et al. 2015, eq. 2).
         cells: class index whose connected components are the cells of that map where there are no
             instances; None = all classes but the first.
     """
 
-    head: Literal["classes", "border"] = "classes"
+    head: str = "classes"
     border_width: int = 2
-    weight_map: bool = False
+    maps: tuple[str, ...] = ()
+    distance_px: int = 8
+    num_classes: int = 2
+    spacing: tuple[float, ...] | None = None
     w0: float = 10.0
     sigma: float = 5.0
-    class_weights: tuple[float, float] | None = None
     cells: int | None = None
 
-    @property
-    def margin(self) -> int:
-        """Pixels around a patch that its targets depend on."""
+    def margin(self, dims: int) -> tuple[int, ...]:
+        """Pixels around a patch that its targets depend on, per spatial axis."""
         border = border_class_margin(self.border_width) if self.head == "border" else 0
-        weight = max(border_weight_margin(self.w0, self.sigma)) if self.weight_map else 0
-        return max(border, weight)
+        margins = [(border,) * dims, *(MAPS[name].margin(self, dims) for name in self.maps)]
+        return tuple(max(axis) for axis in zip(*margins, strict=True))
+
+    def steps(self, dims: int) -> tuple[float, ...]:
+        """``spacing``, or 1 for each axis."""
+        return (1.0,) * dims if self.spacing is None else self.spacing
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of a region: classes and target [*S] uint8, instances [*S] or None."""
+
+    classes: np.ndarray
+    instances: np.ndarray | None
+    target: np.ndarray
+
+    def cells(self, settings: TargetSettings) -> np.ndarray:
+        """Instance ids; for class labels the connected components of the cells' class."""
+        if self.instances is not None:
+            return self.instances
+        cells = self.classes > 0 if settings.cells is None else self.classes == settings.cells
+        found: np.ndarray = ndimage.label(cells & (self.classes != IGNORE))[0]
+        return found
+
+
+@dataclass(frozen=True)
+class MapMaker:
+    """How a float map is made of labels.
+
+    Attributes:
+        make: gives [M, *S] float32.
+        margin: pixels that it looks to either side, per spatial axis.
+        channels: M.
+        of_components: whether it needs the connected components of the whole image where there are
+            no instances, so that a window alone is not enough.
+    """
+
+    make: Callable[[Labels, TargetSettings], np.ndarray]
+    margin: Callable[[TargetSettings, int], tuple[int, ...]]
+    channels: Callable[[TargetSettings], int]
+    of_components: bool = False
+
+
+def _border_weight(labels: Labels, settings: TargetSettings) -> np.ndarray:
+    cells = labels.cells(settings)
+    steps = settings.steps(cells.ndim)
+    return border_weight_map(cells, settings.w0, settings.sigma, spacing=steps)[None]
+
+
+def _distance(labels: Labels, settings: TargetSettings) -> np.ndarray:
+    cells = labels.cells(settings)
+    steps = settings.steps(cells.ndim)
+    return object_distance(cells, settings.distance_px, labels.classes == IGNORE, steps)[None]
+
+
+def _signed_distance(labels: Labels, settings: TargetSettings) -> np.ndarray:
+    steps = settings.steps(labels.target.ndim)
+    return signed_distances(labels.target, settings.num_classes, settings.distance_px, steps)
+
+
+MAPS: dict[str, MapMaker] = {
+    "border-weight": MapMaker(
+        _border_weight,
+        lambda s, dims: border_weight_margin(s.w0, s.sigma, s.steps(dims)),
+        lambda s: 1,
+        of_components=True,
+    ),
+    "distance": MapMaker(
+        _distance,
+        lambda s, dims: distance_margin(s.distance_px, s.steps(dims)),
+        lambda s: 1,
+        of_components=True,
+    ),
+    "signed-distance": MapMaker(
+        _signed_distance,
+        lambda s, dims: distance_margin(s.distance_px, s.steps(dims)),
+        lambda s: s.num_classes,
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Patch:
-    """image [C, *S] float32, target [*S] uint8, weight [*S] float32 or None."""
+    """image [C, *S] float32, target [*S] uint8, maps by name, each [M, *S] float32."""
 
     image: np.ndarray
     target: np.ndarray
-    weight: np.ndarray | None
+    maps: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def make_targets(
     classes: np.ndarray, instances: np.ndarray | None, settings: TargetSettings
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Target [*S] uint8 and weight map [*S] float32 (or None) from the labels of a region.
-
-    For class labels without instances the cells of the weight map are connected components.
-    """
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Target [*S] uint8 and the maps that the settings name, from the labels of a region."""
     target = classes
     if settings.head == "border":
         if instances is None:
             raise ValueError("the border head needs instances")
         target = border_classes(instances, settings.border_width, classes == IGNORE)
-    if not settings.weight_map:
-        return target, None
-    if instances is None:
-        cells = classes > 0 if settings.cells is None else classes == settings.cells
-        instances = ndimage.label(cells & (classes != IGNORE))[0]
-    weight = border_weight_map(
-        instances, settings.w0, settings.sigma, class_weights=settings.class_weights
-    )
-    return target, weight
+    labels = Labels(classes, instances, target)
+    return target, {name: MAPS[name].make(labels, settings) for name in settings.maps}
 
 
 class TrainingImage:
@@ -122,8 +195,7 @@ class TrainingImage:
         self._patch: Patch | None = None
         if cached:
             whole = classes[...], None if instances is None else instances[...]
-            target, weight = make_targets(*whole, settings)
-            self._patch = Patch(image[...], target, weight)
+            self._patch = Patch(image[...], *make_targets(*whole, settings))
 
     def read(self, window: Sequence[tuple[int, int]]) -> Patch:
         """Image and targets of a window; what lies outside the image is mirrored."""
@@ -132,17 +204,17 @@ class TrainingImage:
             return Patch(
                 read_window(whole.image, window),
                 read_window(whole.target, window),
-                None if whole.weight is None else read_window(whole.weight, window),
+                {name: read_window(values, window) for name, values in whole.maps.items()},
             )
-        m = self._settings.margin
-        wide = [(a - m, b + m) for a, b in window]
+        margin = self._settings.margin(len(window))
+        wide = [(a - m, b + m) for (a, b), m in zip(window, margin, strict=True)]
         instances = None if self._instances is None else read_window(self._instances, wide)
-        target, weight = make_targets(read_window(self._classes, wide), instances, self._settings)
-        inner = tuple(slice(m, m + b - a) for a, b in window)
+        target, maps = make_targets(read_window(self._classes, wide), instances, self._settings)
+        inner = tuple(slice(m, m + b - a) for (a, b), m in zip(window, margin, strict=True))
         return Patch(
             read_window(self._image, window),
             target[inner],
-            None if weight is None else weight[inner],
+            {name: values[(slice(None), *inner)] for name, values in maps.items()},
         )
 
     def positions(self, seed: int) -> tuple[dict[int, np.ndarray], np.ndarray]:
@@ -156,7 +228,9 @@ class TrainingImage:
         found: dict[int, list[np.ndarray]] = {}
         rng = np.random.default_rng(seed)
         total = float(np.prod(self.shape))
-        for region in blocks(self.shape, tuple(min(BLOCK, n) for n in self.shape)):
+        # Of volumes blocks of as many voxels.
+        side = BLOCK if len(self.shape) == 2 else round(BLOCK ** (2 / 3))
+        for region in blocks(self.shape, tuple(min(side, n) for n in self.shape)):
             block = np.asarray(self._classes[region])
             counts += np.bincount(block.ravel(), minlength=256)
             share = max(1, round(POSITIONS * block.size / total))
@@ -182,15 +256,25 @@ def open_images(
         if classes is None:
             raise ValueError(f"{name} has no labels")
         pixels = float(np.prod(classes.shape))
-        size = pixels * (4 * image.shape[0] + 1 + (4 if settings.weight_map else 0))
+        channels = sum(MAPS[key].channels(settings) for key in settings.maps)
+        size = pixels * (4 * image.shape[0] + 1 + 4 * channels)
         instances = prepared.instances(name)
-        # Components of classes are those of the whole image, or the weights would depend on it.
-        whole = settings.weight_map and instances is None
+        # Components of classes are those of the whole image, or the maps would depend on it.
+        whole = instances is None and any(MAPS[key].of_components for key in settings.maps)
         cached = whole or used + size <= cache_bytes
         used += size if cached else 0
         images.append(TrainingImage(name, image, classes, instances, settings, cached))
     log.info("%d images, %.0f MB of them in memory", len(images), used / 1e6)
     return images
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images [N, C, *S] float32, targets [N, *S] uint8, maps by name, each [N, M, *S] float32."""
+
+    images: np.ndarray
+    targets: np.ndarray
+    maps: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class PatchSampler:
@@ -199,8 +283,9 @@ class PatchSampler:
     Args:
         images: what to draw from; an image is drawn in proportion to its number of pixels.
         patch: the network's input size along each spatial axis.
-        margin: by how much the network's output is smaller on each side; a patch's *output*
-            lies within the image where it fits, the input may reach beyond (mirrored).
+        margin: by how much the network's output is smaller on each side, along each spatial axis;
+            a patch's *output* lies within the image where it fits, the input may reach beyond
+            (mirrored).
         batch: N.
         foreground: share of the patches whose output holds, at a random place of its middle half,
             a pixel of a random foreground class.
@@ -210,15 +295,15 @@ class PatchSampler:
     def __init__(
         self,
         images: Sequence[TrainingImage],
-        patch: int,
-        margin: int,
+        patch: Sequence[int],
+        margin: Sequence[int],
         batch: int,
         foreground: float,
         seed: int,
     ) -> None:
         if not images:
             raise ValueError("there are no images to draw patches from")
-        self._images, self._patch, self._margin = images, patch, margin
+        self._images, self._patch, self._margin = images, tuple(patch), tuple(margin)
         self._batch, self._foreground, self._seed = batch, foreground, seed
         self._positions: list[dict[int, np.ndarray]] = []
         self.counts = np.zeros(256, dtype=np.int64)
@@ -229,36 +314,34 @@ class PatchSampler:
         areas = np.array([float(np.prod(image.shape)) for image in images])
         self._chances = areas / areas.sum()
 
-    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """The batch of this step.
-
-        Returns:
-            images [N, C, *S] float32, targets [N, *S] uint8, weights [N, *S] float32 or None;
-            S is the input's size for all three.
-        """
+    def batch(self, step: int, rows: slice | None = None) -> Batch:
+        """The batch of this step, or some of its rows (what one of several processes needs)."""
         rng = np.random.default_rng([self._seed, step])
-        patches = [self._draw(rng) for _ in range(self._batch)]
-        weights = [p.weight for p in patches if p.weight is not None]
-        return (
+        # All are drawn, so that a row does not depend on which others are read.
+        drawn = [self._draw(rng) for _ in range(self._batch)]
+        patches = [image.read(window) for image, window in drawn[rows or slice(None)]]
+        return Batch(
             np.stack([p.image for p in patches]),
             np.stack([p.target for p in patches]),
-            np.stack(weights) if weights else None,
+            {name: np.stack([p.maps[name] for p in patches]) for name in patches[0].maps},
         )
 
-    def _draw(self, rng: np.random.Generator) -> Patch:
+    def _draw(self, rng: np.random.Generator) -> tuple[TrainingImage, list[tuple[int, int]]]:
         index = int(rng.choice(len(self._images), p=self._chances))
         image, positions = self._images[index], self._positions[index]
-        size = self._patch - 2 * self._margin
         target = None
         if positions and rng.random() < self._foreground:
             places = positions[sorted(positions)[rng.integers(len(positions))]]
             target = places[rng.integers(len(places))]
         window = []
-        for axis, length in enumerate(image.shape):
+        for axis, (length, patch, margin) in enumerate(
+            zip(image.shape, self._patch, self._margin, strict=True)
+        ):
+            size = patch - 2 * margin
             low, high = sorted((0, length - size))
             start = int(rng.integers(low, high + 1))
             if target is not None:
                 wanted = int(target[axis]) - int(rng.integers(size // 4, size - size // 4))
                 start = min(max(wanted, low), high)
-            window.append((start - self._margin, start - self._margin + self._patch))
-        return image.read(window)
+            window.append((start - margin, start - margin + patch))
+        return image, window

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import nn
@@ -14,6 +14,8 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     # nnU-Net's and DeepLab's: (1 - t/T)^0.9.
     "poly": lambda done: (1.0 - done) ** 0.9,
     "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
+    # What lowers it is the validation loss: see plateau_factor.
+    "plateau": lambda done: 1.0,
 }
 
 
@@ -22,6 +24,28 @@ def learning_rate(name: str, lr: float, step: int, total: int, warmup: int) -> f
     if step < warmup:
         return lr * (step + 1) / (warmup + 1)
     return lr * SCHEDULES[name]((step - warmup) / max(1, total - warmup))
+
+
+def plateau_factor(
+    losses: Sequence[float], patience: int, factor: float, threshold: float = 1e-3
+) -> float:
+    """What schedule ``plateau`` multiplies the learning rate by, after these validation losses.
+
+    Each time that ``patience`` validations in a row have not brought a loss below the best one by a
+    relative ``threshold``, the rate is multiplied by ``factor``. A function of the history alone,
+    so that a resumed run has the same rate. NaN (not validated) is skipped.
+    """
+    best, idle, rate = math.inf, 0, 1.0
+    for loss in losses:
+        if math.isnan(loss):
+            continue
+        if loss < best * (1 - threshold):
+            best, idle = loss, 0
+            continue
+        idle += 1
+        if idle >= patience:
+            rate, idle = rate * factor, 0
+    return rate
 
 
 def _adamw(
@@ -37,4 +61,17 @@ def _sgd(
     return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay)
 
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": _adamw, "sgd": _sgd}
+def _nesterov(
+    parameters: Iterable[nn.Parameter], lr: float, momentum: float, decay: float
+) -> torch.optim.Optimizer:
+    # nnU-Net's.
+    return torch.optim.SGD(
+        parameters, lr=lr, momentum=momentum, weight_decay=decay, nesterov=momentum > 0
+    )
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": _adamw,
+    "sgd": _sgd,
+    "nesterov": _nesterov,
+}

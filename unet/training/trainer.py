@@ -10,67 +10,32 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from unet.config import TrainSection
 from unet.errors import UserError
 from unet.models.inference import autocast, memory_format, to_device
-from unet.models.unet import UNet, center_crop
+from unet.models.network import Network
+from unet.models.norms import freeze_statistics
 from unet.training.augment import Augment
 from unet.training.checkpoint import Checkpoints
 from unet.training.losses import Loss
-from unet.training.sampling import PatchSampler
-from unet.training.schedule import OPTIMIZERS, learning_rate
+from unet.training.progress import Progress, Row, Stopped, stop_signals
+from unet.training.ranks import Ranks
+from unet.training.sampling import Batch, PatchSampler
+from unet.training.schedule import OPTIMIZERS, learning_rate, plateau_factor
+from unet.training.supervision import supervised_loss
 
 log = logging.getLogger(__name__)
-
-Row = dict[str, float]
-
-
-class Stopped(Exception):
-    """The process was told to end; the state is saved."""
-
-
-@dataclass
-class Progress:
-    """How far the training is; part of the checkpoint."""
-
-    step: int = 0
-    loss_sum: float = 0.0
-    seconds: float = 0.0
-    best_score: float = -math.inf
-    best_step: int = 0
-    history: list[Row] = field(default_factory=list)
-
-
-@contextmanager
-def stop_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGUSR1 (time limits, preemption) end the training after the current step."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def tell(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {s: signal.signal(s, tell) for s in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Trainer:
@@ -78,7 +43,7 @@ class Trainer:
 
     Args:
         network: moved to ``device``, channels last.
-        loss: called with logits [N, K, *S], target [N, *S] and, if it needs one, a weight map.
+        loss: called with logits [N, K, *S], target [N, *S] and maps.
         sampler: gives the batch of each step.
         augment: what is done to it, on the device.
         validate: takes the network (the averaged one with ``ema``), gives (loss, score).
@@ -87,22 +52,30 @@ class Trainer:
         device: to train on.
         precision: float32 or bfloat16.
         checkpoints: where the state is kept.
+        ranks: the processes that train together; each is given the same arguments.
     """
 
     def __init__(
         self,
-        network: UNet,
+        network: Network,
         loss: Loss,
         sampler: PatchSampler,
         augment: Augment,
-        validate: Callable[[UNet], tuple[float, float]],
+        validate: Callable[[Network], tuple[float, float]],
         settings: TrainSection,
         seed: int,
         device: torch.device,
         precision: str,
         checkpoints: Checkpoints,
+        ranks: Ranks | None = None,
     ) -> None:
+        self.ranks = ranks or Ranks()
+        self.rows = self.ranks.rows(settings.batch)
         self.network = to_device(network, device)
+        # Averages the gradients over the processes as they come.
+        self.forward: nn.Module = self.network
+        if self.ranks.size > 1:
+            self.forward = DistributedDataParallel(self.network, broadcast_buffers=False)
         self.loss, self.sampler, self.augment = loss.to(device), sampler, augment
         self.validate, self.settings, self.seed = validate, settings, seed
         self.device, self.precision, self.checkpoints = device, precision, checkpoints
@@ -127,13 +100,10 @@ class Trainer:
         stop = threading.Event()
         saved = shown = time.monotonic()
         with stop_signals(stop), ThreadPoolExecutor(1) as loader:
-            batch = loader.submit(self.sampler.batch, self.progress.step)
+            batches = self._batches(loader)
             while not self._done():
                 started = time.monotonic()
-                arrays = batch.result()
-                self._waited += time.monotonic() - started
-                batch = loader.submit(self.sampler.batch, self.progress.step + 1)
-                loss = self._step(arrays)
+                loss = self._step(batches)
                 self._worked += time.monotonic() - started
                 self._count(loss, time.monotonic() - started)
                 now = time.monotonic()
@@ -142,14 +112,28 @@ class Trainer:
                 elif now - shown > 15:
                     shown = now
                     self._show(loss)
-                if stop.is_set() or now - saved > self.settings.checkpoint_seconds:
+                # A signal may reach one process only, and all have to end at the same step.
+                stopped = self.ranks.any(stop.is_set())
+                if stopped or now - saved > self.settings.checkpoint_seconds:
                     self._save()
                     saved = time.monotonic()
-                if stop.is_set():
+                if stopped:
                     raise Stopped(
                         f"told to end after step {self.progress.step}; the state is saved"
                     )
         self._save()
+
+    def _batches(self, loader: ThreadPoolExecutor) -> Iterator[Batch]:
+        """The batches from the present step on, read one ahead; waiting for them is counted."""
+        index = self.progress.step * self.settings.accumulate
+        batch = loader.submit(self.sampler.batch, index, self.rows)
+        while True:
+            started = time.monotonic()
+            arrays = batch.result()
+            self._waited += time.monotonic() - started
+            index += 1
+            batch = loader.submit(self.sampler.batch, index, self.rows)
+            yield arrays
 
     def _done(self) -> bool:
         p, patience = self.progress, self.settings.patience
@@ -160,34 +144,21 @@ class Trainer:
         idle = (p.step - p.best_step) // self.settings.steps_per_epoch
         return idle >= patience * self.settings.validate_every
 
-    def _step(self, arrays: tuple[np.ndarray, np.ndarray, np.ndarray | None]) -> float:
+    def _step(self, batches: Iterator[Batch]) -> float:
         """One update of the weights; returns the loss."""
-        step = self.progress.step
-        images = torch.from_numpy(arrays[0]).to(self.device, non_blocking=True)
-        labels = torch.from_numpy(arrays[1]).to(self.device, non_blocking=True)[:, None]
-        weights = None
-        if arrays[2] is not None:
-            weights = torch.from_numpy(arrays[2]).to(self.device, non_blocking=True)[:, None]
-        draws = torch.Generator().manual_seed(_mixed(self.seed, step))
-        images, labels, weights = self.augment(images, labels, weights, draws)
-        torch.manual_seed(_mixed(self.seed + 1, step))  # of dropout
-
-        s = self.settings
-        lr = learning_rate(s.schedule, s.lr, step, self.total, s.warmup_steps)
+        s, step = self.settings, self.progress.step
+        lr = self._learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.network.train()
+        if s.freeze_norm is not None and step >= s.freeze_norm * self.total:
+            freeze_statistics(self.network)
         self.optimizer.zero_grad(set_to_none=True)
-        with autocast(self.precision, self.device):
-            logits = self.network(images.contiguous(memory_format=memory_format(self.network)))
-        size = logits.shape[2:]
-        target = center_crop(labels, size)[:, 0].long()
-        weight = None if weights is None else center_crop(weights, size)[:, 0]
-        loss = self.loss(logits, target, weight)
-        loss.backward()
+        value = 0.0
+        for part in range(s.accumulate):
+            value += self._backward(next(batches), step * s.accumulate + part) / s.accumulate
         if s.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.clip_norm)
-        value = float(loss.detach())
         if not math.isfinite(value):
             raise UserError(
                 f"train.lr: the loss became {value} at step {step + 1} with learning rate "
@@ -197,6 +168,41 @@ class Trainer:
         if s.ema:
             self._average()
         return value
+
+    def _learning_rate(self) -> float:
+        s = self.settings
+        lr = learning_rate(s.schedule, s.lr, self.progress.step, self.total, s.warmup_steps)
+        if s.schedule == "plateau":
+            losses = [row["val_loss"] for row in self.progress.history]
+            lr *= plateau_factor(losses, s.plateau_patience, s.plateau_factor)
+        return lr
+
+    def _backward(self, batch: Batch, index: int) -> float:
+        """Adds a batch's gradient to the weights' gradients; returns its loss."""
+        images = torch.from_numpy(batch.images).to(self.device, non_blocking=True)
+        labels = torch.from_numpy(batch.targets).to(self.device, non_blocking=True)[:, None]
+        names = sorted(batch.maps)
+        channels = [batch.maps[name].shape[1] for name in names]
+        maps = None
+        if names:
+            joined = np.concatenate([batch.maps[name] for name in names], axis=1)
+            maps = torch.from_numpy(joined).to(self.device, non_blocking=True)
+        draws = torch.Generator().manual_seed(_mixed(self.seed, index))
+        part = (self.rows, self.settings.batch)
+        images, labels, maps = self.augment(images, labels, maps, draws, part)
+        torch.manual_seed(_mixed(self.seed + 1 + self.ranks.rank, index))  # of dropout
+        with autocast(self.precision, self.device):
+            scores = self.forward(images.contiguous(memory_format=memory_format(self.network)))
+        # The loss is that of all rows: a mean over them is no mean of the processes' means.
+        every = self.ranks.gathered
+        outputs = [every(o) for o in (scores if isinstance(scores, list) else [scores])]
+        labels = every(labels.long())
+        split = () if maps is None else torch.split(every(maps), channels, dim=1)
+        by_name = dict(zip(names, split, strict=True))
+        strides = self.network.arch.strides[: len(outputs)]
+        loss = supervised_loss(self.loss, outputs, labels, by_name, strides)
+        (loss / self.settings.accumulate).backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -254,7 +260,7 @@ class Trainer:
 
     def _rate(self) -> float:
         steps = self.progress.step % self.settings.steps_per_epoch or self.settings.steps_per_epoch
-        return steps * self.settings.batch / max(self._worked, 1e-9)
+        return steps * self.settings.batch * self.settings.accumulate / max(self._worked, 1e-9)
 
     def _show(self, loss: float) -> None:
         p = self.progress
@@ -265,6 +271,8 @@ class Trainer:
         )  # fmt: skip
 
     def _save(self) -> None:
+        if not self.ranks.first:
+            return
         self.checkpoints.save(
             {
                 "progress": dict(vars(self.progress)),
@@ -276,7 +284,12 @@ class Trainer:
         )
 
     def _resume(self) -> None:
-        state: dict[str, Any] | None = self.checkpoints.load()
+        state: dict[str, Any] | None = None
+        if self.ranks.first:
+            state = self.checkpoints.load()
+        # The first may have put a damaged file out of the way.
+        if self.ranks.from_first(state is not None) and state is None:
+            state = self.checkpoints.load()
         if state is None:
             return
         self.network.load_state_dict(state["network"])

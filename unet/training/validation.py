@@ -6,43 +6,64 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from unet.data.tiling import cheapest_tile
 from unet.models.inference import Predictor
+from unet.training.ranks import Ranks
 from unet.training.sampling import TrainingImage
 
 IGNORE = 255
 
 
 def validate(
-    predictor: Predictor, images: Sequence[TrainingImage], tile: int
+    predictor: Predictor, images: Sequence[TrainingImage], tile: int, ranks: Ranks | None = None
 ) -> tuple[float, float]:
     """Mean cross-entropy per pixel, and mean IoU over the classes but the first.
 
     The IoU is pooled over the pixels of all images; a class that neither truth nor prediction has
-    does not count. The truth is the training target (with the border head: its three classes).
+    does not count. The truth is the training target (with the border head: its three classes; with
+    the distance head: foreground, and the mean absolute error of the distance on it is added to the
+    loss).
+
+    Args:
+        ranks: the processes that share the images among them.
 
     Returns:
-        (loss, score); NaN where there is no labelled pixel.
+        (loss, score), the same in all processes; NaN where there is no labelled pixel.
     """
-    nll, pixels = 0.0, 0
-    hits: np.ndarray | None = None
-    truths = predictions = np.zeros(0)
-    for image in images:
+    ranks = ranks or Ranks()
+    k = predictor.classes
+    # Of this process: nll, error of the distance, pixels, foreground pixels; then per class hits,
+    # true and predicted pixels.
+    sums = np.zeros(4)
+    table = np.zeros((3, k))
+    for image in images[ranks.rank :: ranks.size]:
         whole = image.read([(0, n) for n in image.shape])
-        p = predictor.image(whole.image, tile)
-        k = len(p)
-        if hits is None:
-            hits, truths, predictions = np.zeros(k), np.zeros(k), np.zeros(k)
+        p = predictor.image(whole.image, _tile(predictor, image.shape, tile))
         valid = whole.target != IGNORE
-        truth, found = whole.target[valid].astype(np.intp), p.argmax(axis=0)[valid]
-        of_truth = np.take_along_axis(p[:, valid], truth[None], axis=0)
-        nll -= float(np.log(np.maximum(of_truth, 1e-7)).sum(dtype=np.float64))
-        pixels += truth.size
-        hits += np.bincount(truth[truth == found], minlength=k)
-        truths += np.bincount(truth, minlength=k)
-        predictions += np.bincount(found, minlength=k)
-    if hits is None or pixels == 0:
+        truth, found = whole.target[valid].astype(np.intp), p[:k].argmax(axis=0)[valid]
+        of_truth = np.take_along_axis(p[:k, valid], truth[None], axis=0)
+        sums[0] -= np.log(np.maximum(of_truth, 1e-7)).sum(dtype=np.float64)
+        sums[2] += truth.size
+        if "distance" in whole.maps and len(p) > k:
+            inside = valid & (whole.target > 0)
+            sums[1] += np.abs(p[k] - whole.maps["distance"][0])[inside].sum(dtype=np.float64)
+            sums[3] += inside.sum()
+        table[0] += np.bincount(truth[truth == found], minlength=k)
+        table[1] += np.bincount(truth, minlength=k)
+        table[2] += np.bincount(found, minlength=k)
+    totals = ranks.each((sums, table))
+    sums, table = sum(t[0] for t in totals), sum(t[1] for t in totals)
+    if sums[2] == 0:
         return float("nan"), float("nan")
+    hits, truths, predictions = table
     union = truths + predictions - hits
     seen = np.flatnonzero(union[1:] > 0) + 1
     score = float((hits[seen] / union[seen]).mean()) if len(seen) else float("nan")
-    return nll / pixels, score
+    return float(sums[0] / sums[2] + sums[1] / max(sums[3], 1.0)), score
+
+
+def _tile(predictor: Predictor, shape: tuple[int, ...], tile: int) -> int | tuple[int, ...]:
+    """Windows of ``tile`` pixels a side; of volumes windows of twice as many voxels in all."""
+    if len(shape) == 2:
+        return tile
+    return cheapest_tile(shape, predictor.footprint, 2 * tile * tile)

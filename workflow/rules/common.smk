@@ -9,6 +9,7 @@ sys.path.insert(0, str(ROOT))
 
 from unet.config import load
 from unet.errors import UserError
+from unet.paths import FOLD_PATTERN, fold_name
 from unet.plan import Run, effective, offer_interpreter
 
 offer_interpreter()
@@ -28,7 +29,7 @@ CONFIG, PATHS = RUN.config, RUN.paths
 wildcard_constraints:
     dataset="[A-Za-z0-9_-]+",
     model="[A-Za-z0-9_-]+",
-    fold=r"\d+",
+    fold=FOLD_PATTERN,
 
 
 class Untracked:
@@ -65,6 +66,8 @@ def training_options(wildcards):
         section.checkpoint_seconds,
         "--cache-gb",
         section.cache_gb,
+        "--gpus",
+        section.gpus,
     )
 
 
@@ -73,5 +76,11 @@ def prediction_options(wildcards):
     return Untracked("--batch", section.batch, "--memory-gb", CONFIG.memory_gb)
 
 
-def folds_of(path, dataset, model):
+def trained(path, dataset, model):
+    """That file of each fold that is trained."""
     return [path(dataset, model, fold) for fold in RUN.folds(dataset)]
+
+
+def tested(path, dataset, model):
+    """That file of each fold that is predicted and evaluated, or of their ensemble."""
+    return [path(dataset, model, fold) for fold in RUN.tested(dataset)]

@@ -3,7 +3,7 @@
 
 rule evaluate:
     input:
-        segmentation=lambda w: folds_of(PATHS.segmentation_done, w.dataset, w.model),
+        segmentation=lambda w: tested(PATHS.segmentation_done, w.dataset, w.model),
         prepared=PATHS.prepared_done("{dataset}"),
     output:
         PATHS.metrics("{dataset}", "{model}"),
@@ -20,7 +20,7 @@ rule evaluate:
     params:
         common=common_options("evaluate"),
         settings=lambda w: RUN.settings("evaluate", w.dataset),
-        folds=lambda w: list(RUN.folds(w.dataset)),
+        folds=lambda w: [fold_name(fold) for fold in RUN.tested(w.dataset)],
     shell:
         "python {params.common} --dataset {wildcards.dataset}"
         " --model {wildcards.model} --folds {params.folds} --threads {threads}"

@@ -1,10 +1,14 @@
-"""model.pt, prepared.zarr -> tiles.zarr: per held-out image the cores of its tiles, float16
-[tile, class, y, x], with their grid; tiles.json stands for it."""
+"""model.pt (of all folds for an ensemble), prepared.zarr -> tiles.zarr: per held-out image the
+cores of its tiles, float16 [tile, class, y, x], with their grid; tiles.json stands for it.
+"""
 
 
 rule predict:
     input:
-        model=PATHS.model("{dataset}", "{model}", "{fold}"),
+        models=lambda w: [
+            PATHS.model(w.dataset, w.model, fold)
+            for fold in RUN.members(w.dataset, w.fold)
+        ],
         prepared=PATHS.prepared_done("{dataset}"),
         splits=PATHS.splits("{dataset}"),
     output:

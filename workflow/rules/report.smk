@@ -10,7 +10,7 @@ rule report_dataset:
         history=lambda w: [
             path
             for m in CONFIG.models_for(w.dataset)
-            for path in folds_of(PATHS.history, w.dataset, m)
+            for path in trained(PATHS.history, w.dataset, m)
         ],
         splits=PATHS.splits("{dataset}"),
         manifest=PATHS.manifest("{dataset}"),

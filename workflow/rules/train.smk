@@ -21,11 +21,13 @@ rule train:
         PATHS.log("train", "{dataset}", "{model}", "{fold}"),
     benchmark:
         PATHS.benchmark("train", "{dataset}", "{model}", "{fold}")
+    wildcard_constraints:
+        fold=r"\d+",
     conda:
         "../envs/unet.yaml"
     threads: 16
     resources:
-        gpu=1,
+        gpu=lambda w: CONFIG.train_for(w.dataset, w.model).gpus,
         mem_mb=int(1000 * (CONFIG.memory_gb + 8)),
         runtime=24 * 60,
     params:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from unet.data.synthetic.membranes import membranes
 from unet.data.synthetic.nuclei import nuclei
+from unet.data.synthetic.nuclei3d import Z_STEP, nuclei3d
 from unet.data.synthetic.phase import phase
 from unet.errors import UserError
 
@@ -26,13 +27,14 @@ Array = NDArray[Any]
 KINDS: dict[str, Callable[[np.random.Generator, tuple[int, int]], tuple[Array, Array]]] = {
     "membranes": membranes,  # uint8 image; uint8 class map, 255 = inside a cell, 0 = membrane
     "nuclei": nuclei,  # uint16 image; uint16 instance ids, 0 = background
+    "nuclei3d": nuclei3d,  # volumes: uint16 image; uint16 instance ids, 0 = background
     "phase": phase,  # uint16 image; uint16 instance ids, 0 = background
 }
 MIN_SIDE = 32  # pixels: below this hardly one cell fits
 
 
 def generate(kind: str, seed: int, index: int, size: tuple[int, int]) -> tuple[Array, Array]:
-    """Image [Y, X] and label [Y, X] number `index` of a dataset; `size` is (Y, X) in pixels.
+    """Image and label [(Z,) Y, X] number `index` of a dataset; `size` is (Y, X) in pixels.
 
     Each image has its own random stream, seeded by (seed, index): it does not depend on how many
     images are generated nor in which order. Raises UserError for an unknown kind or a side below
@@ -54,9 +56,10 @@ def write_dataset(
 ) -> list[str]:
     """Write `count` pairs as OME-TIFF and return their stems (`<kind>_000`, ...).
 
-    Files: `<folder>/images/<stem>.tif` and `<folder>/labels/<stem>.tif`, axes YX, zlib, pixel size
-    in micrometres. Each file appears whole, by rename; two runs write the same bytes. Raises
-    UserError as `generate` does, and for a pixel size or count that is not positive.
+    Files: `<folder>/images/<stem>.tif` and `<folder>/labels/<stem>.tif`, axes (Z)YX, zlib, pixel
+    size in micrometres (sections of volumes lie `Z_STEP` times as far apart). Each file appears
+    whole, by rename; two runs write the same bytes. Raises UserError as `generate` does, and for a
+    pixel size or count that is not positive.
     """
     if count < 1:
         raise UserError(f"count: {count} images asked for; write 1 or more")
@@ -77,10 +80,10 @@ def write_dataset(
 
 
 def _write_tiff(path: Path, pixels: Array, pixel_size_um: float, identity: str) -> None:
-    """One OME-TIFF [Y, X], atomically; its UUID is derived from `identity`."""
+    """One OME-TIFF [(Z,) Y, X], atomically; its UUID is derived from `identity`."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     metadata = {
-        "axes": "YX",
+        "axes": "ZYX"[-pixels.ndim :],
         "PhysicalSizeX": pixel_size_um,
         "PhysicalSizeXUnit": "µm",
         "PhysicalSizeY": pixel_size_um,
@@ -88,6 +91,8 @@ def _write_tiff(path: Path, pixels: Array, pixel_size_um: float, identity: str) 
         # Otherwise a random one would make every run's bytes differ.
         "UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, f"synthetic/{identity}")),
     }
+    if pixels.ndim == 3:
+        metadata |= {"PhysicalSizeZ": Z_STEP * pixel_size_um, "PhysicalSizeZUnit": "µm"}
     per_centimetre = 1e4 / pixel_size_um
     try:
         tifffile.imwrite(

@@ -1,9 +1,4 @@
-"""Training targets made from instance labels: border weights and border classes.
-
-Both are computed on patches, so each states how far it looks (`border_weight_margin`,
-`border_class_margin`): a patch cut with that many extra pixels on every side, and cropped
-afterwards, gives what the whole image would have given.
-"""
+"""Border weights and border classes from instance labels."""
 
 from __future__ import annotations
 
@@ -15,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unet.training.targets.lines import axis_steps, compact, shifted, two_nearest
+
 IGNORE = 255
 """Class value of pixels that take no part in training."""
 
@@ -23,9 +20,6 @@ BACKGROUND, INSIDE, BORDER = 0, 1, 2
 
 TOLERANCE = 1e-6
 """The border term of the weight map is cut to 0 where it would be smaller than this."""
-
-# Squared distance that stands for "none in reach". Finite, because 0 * inf is NaN.
-_FAR = np.float32(1e30)
 
 _Array = NDArray[Any]
 _Float = NDArray[np.float32]
@@ -65,17 +59,20 @@ def border_weight_map(
     Raises:
         ValueError: ids that are not integers or negative, or numbers out of range.
     """
-    steps = _spacing(spacing, instances.ndim)
+    steps = axis_steps(spacing, instances.ndim)
     margin = border_weight_margin(w0, sigma, steps)
     if class_weights is not None and (len(class_weights) != 2 or min(class_weights) < 0):
         raise ValueError(f"class_weights: got {class_weights!r}, needs two numbers >= 0")
-    labels = _compact(instances)
+    labels = compact(instances)
     background, cells = (1.0, 1.0) if class_weights is None else class_weights
     weights = np.where(labels == 0, np.float32(background), np.float32(cells))
     if w0 == 0 or labels.size == 0 or labels.max() < 2:
         return weights
     reach = _reach(w0, sigma)
-    nearest, second = _two_nearest(labels, steps, margin, reach)
+    # d1 <= d2, so beyond half of the reach the nearest object no longer matters. Only the last
+    # axis may use that: before it, distances are still parts of longer ones.
+    half = min(margin[-1], math.floor(reach / 2 / steps[-1]))
+    nearest, second = two_nearest(labels, steps, (*margin[:-1], half), margin)
     total = np.sqrt(nearest) + np.sqrt(second)
     close = (labels == 0) & (total <= reach)
     weights[close] += w0 * np.exp(-(total[close] ** 2) / (2.0 * sigma**2))
@@ -93,9 +90,7 @@ def border_weight_margin(
     """
     if w0 < 0 or sigma <= 0:
         raise ValueError(f"border weights: got w0={w0}, sigma={sigma}; needs w0 >= 0, sigma > 0")
-    steps = (spacing,) if isinstance(spacing, int | float) else tuple(spacing)
-    if not all(step > 0 and math.isfinite(step) for step in steps):
-        raise ValueError(f"spacing: got {spacing}, needs positive numbers")
+    steps = axis_steps(spacing, 1 if isinstance(spacing, int | float) else len(spacing))
     far = max(_reach(w0, sigma) - min(steps), 0.0)
     return tuple(math.floor(far / step) for step in steps)
 
@@ -138,7 +133,7 @@ def border_classes(
     border = np.zeros(instances.shape, bool)
     known = None if ignore is None else ~ignore
     for offset in _half_ball(width, instances.ndim):
-        here, there = _shifted(offset)
+        here, there = shifted(offset)
         differ = instances[here] != instances[there]
         if known is not None:
             differ &= known[here]
@@ -162,102 +157,6 @@ def border_class_margin(width: int = 2) -> int:
 def _reach(w0: float, sigma: float) -> float:
     """Sum of distances at which the border term has fallen to `TOLERANCE`."""
     return sigma * math.sqrt(2.0 * math.log(w0 / TOLERANCE)) if w0 > TOLERANCE else 0.0
-
-
-def _spacing(spacing: float | Sequence[float], ndim: int) -> tuple[float, ...]:
-    steps = (float(spacing),) * ndim if isinstance(spacing, int | float) else tuple(spacing)
-    if len(steps) != ndim:
-        raise ValueError(f"spacing: got {len(steps)} numbers for {ndim} axes")
-    return steps
-
-
-def _compact(instances: _Array) -> NDArray[np.int32]:
-    """Ids as int32, renumbered only when they do not fit."""
-    if instances.dtype.kind not in "ui":
-        raise ValueError(f"instances: got {instances.dtype}, needs integer ids")
-    if instances.size == 0:
-        return instances.astype(np.int32)
-    if instances.dtype.kind == "i" and instances.min() < 0:
-        raise ValueError("instances: got negative ids, needs ids >= 0")
-    if instances.max() < 2**31:
-        return instances.astype(np.int32)
-    # A leading 0 keeps the background at 0 when the patch has none.
-    values = np.concatenate([np.zeros(1, instances.dtype), instances.ravel()])
-    inverse = np.unique(values, return_inverse=True)[1]
-    return inverse[1:].reshape(instances.shape).astype(np.int32)
-
-
-def _two_nearest(
-    labels: NDArray[np.int32], steps: tuple[float, ...], margin: tuple[int, ...], reach: float
-) -> tuple[_Float, _Float]:
-    """Squared distances to the nearest object and to the nearest other object, `_FAR` if none.
-
-    A squared Euclidean distance is a sum over axes, so a distance transform can go axis by axis.
-    So can this one: an object that is second nearest to a pixel overall is among the two nearest
-    within the line of pixels where it comes closest, else two others were nearer still. Hence
-    three arrays per pass suffice: the nearest distance, its object, and the distance to the
-    nearest object that is not this one.
-
-    `np.minimum` and arithmetic masks instead of `np.where`: the latter takes 30 times longer.
-    """
-    first = np.where(labels > 0, np.float32(0), _FAR)
-    owner = labels
-    second = np.full(labels.shape, _FAR, np.float32)
-    last = labels.ndim - 1
-    for axis, (step, far) in enumerate(zip(steps, margin, strict=True)):
-        # d1 <= d2, so beyond half of the reach the nearest object no longer matters. Only the
-        # last pass may use that: before it, distances are still parts of longer ones.
-        near = min(far, math.floor(reach / 2 / step)) if axis == last else far
-        first, owner, second = _pass(first, owner, second, axis, step, near, far)
-    return first, second
-
-
-def _pass(
-    first: _Float,
-    owner: NDArray[np.int32],
-    second: _Float,
-    axis: int,
-    step: float,
-    near: int,
-    far: int,
-) -> tuple[_Float, NDArray[np.int32], _Float]:
-    """One axis of `_two_nearest`: `near` pixels to look for the nearest, `far` for the other."""
-    nearest = first.copy()
-    for here, there, cost in _line(first, axis, step, near):
-        np.minimum(nearest[here], first[there] + cost, out=nearest[here])
-    found = np.zeros_like(owner)
-    for here, there, cost in _line(first, axis, step, near):
-        hit = (first[there] + cost == nearest[here]).astype(np.int32)
-        np.maximum(found[here], owner[there] * hit, out=found[here])
-    other = second.copy()
-    for here, there, cost in _line(first, axis, step, far):
-        same = (owner[there] == found[here]).astype(np.float32)
-        same *= _FAR
-        # If the neighbour's nearest is ours, its second is another object. If it is not, the
-        # neighbour's nearest counts, and its second, whoever that is, cannot be closer.
-        np.maximum(same, first[there], out=same)
-        np.minimum(same, second[there], out=same)
-        same += cost
-        np.minimum(other[here], same, out=other[here])
-    return nearest, found, other
-
-
-def _line(
-    array: _Array, axis: int, step: float, radius: int
-) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...], np.float32]]:
-    """Pairs of views shifted along an axis by up to `radius`, with the squared shift."""
-    radius = min(radius, array.shape[axis] - 1)
-    for shift in range(-radius, radius + 1):
-        offset = [0] * array.ndim
-        offset[axis] = shift
-        yield (*_shifted(offset), np.float32((shift * step) ** 2))
-
-
-def _shifted(offset: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Slices such that array[there] is array[here] seen `offset` further on."""
-    here = tuple(slice(max(-shift, 0), -shift if shift > 0 else None) for shift in offset)
-    there = tuple(slice(max(shift, 0), shift if shift < 0 else None) for shift in offset)
-    return here, there
 
 
 def _half_ball(radius: int, ndim: int) -> Iterator[tuple[int, ...]]:

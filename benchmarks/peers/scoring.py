@@ -1,0 +1,190 @@
+"""Scores of a peer's predictions by our own stages: the same stitching, the same metrics.
+
+Its class probabilities are laid down as our predict stage would, so that all that follows, the
+choice of the threshold on the validation images included, is the code that our models go through.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.peers.budget import Seen, seen
+from unet import slices
+from unet.config import Config, EvaluateSection
+from unet.data.store import Prepared
+from unet.data.tiling import Plan, Span, Tile
+from unet.evaluation.evaluate import evaluate_model, write_metrics
+from unet.evaluation.rows import MetricRow
+from unet.files import remove
+from unet.paths import Paths
+from unet.prediction.stitch import Outputs, stitch_dataset
+from unet.prediction.stitch_image import StitchSettings
+from unet.prediction.tiles import Tiles, create_tiles
+from unet.report.paired import Bootstrap
+from unet.report.tables import Score, columns_for, read_metrics, summarise
+
+PEER = "nnunet"
+
+
+def one_tile(shape: Sequence[int]) -> Plan:
+    """The plan of an image that is predicted as a whole."""
+    whole = tuple(int(n) for n in shape)
+    return Plan(whole, whole, whole, whole, (Tile(0, tuple(Span(0, n, 0, n, 0) for n in whole)),))
+
+
+def write_tiles(
+    folder: Path,
+    probabilities: Mapping[str, Path],
+    parts: Mapping[str, str],
+    prepared: Prepared,
+    head: Sequence[str],
+    dtype: str,
+) -> None:
+    """Lays nnU-Net's .npz files down as a tile store.
+
+    Args:
+        probabilities: image -> file with the array "probabilities", [class, 1, Y, X].
+        dtype: as the predict stage keeps probabilities.
+    """
+    import zarr
+
+    remove(folder)
+    folder.mkdir(parents=True)
+    zarr.open_group(folder, mode="a", zarr_format=3)
+    for image, path in sorted(probabilities.items()):
+        p = read_probabilities(path, len(head))
+        attrs = prepared.attrs(image)
+        about = {
+            "key": PEER,
+            "part": parts[image],
+            "head": list(head),
+            "axes": attrs["axes"],
+            "pixel_size_um": attrs["pixel_size_um"],
+            "channels": int(prepared.image(image).shape[0]),
+        }
+        create_tiles(folder / image, one_tile(p.shape[1:]), len(head), dtype, about)[0] = p
+
+
+def read_probabilities(path: Path, classes: int) -> NDArray[np.float32]:
+    """Class probabilities [class, Y, X] of one of nnU-Net's .npz files."""
+    with np.load(path) as file:
+        found = np.asarray(file["probabilities"], np.float32)
+    if found.ndim != 4 or found.shape[:2] != (classes, 1):
+        raise ValueError(f"{path.name}: has shape {found.shape}, expected ({classes}, 1, Y, X)")
+    return found[:, 0]
+
+
+def stitch_settings(
+    config: Config, dataset: str, model: str, head: Sequence[str]
+) -> StitchSettings:
+    """Our model's stitching for the peer's head: objects grow from their insides."""
+    settings = {**slices.stitch(config, dataset, model), "head": list(head)}
+    if "inside" in head:
+        settings["stitch"] = {**settings["stitch"], "method": "grow"}
+    return StitchSettings.of(settings)
+
+
+def score(
+    config: Config,
+    paths: Paths,
+    dataset: str,
+    model: str,
+    fold: int,
+    tiles: Path,
+    head: Sequence[str],
+    work: Path,
+    threads: int,
+) -> list[MetricRow]:
+    """Stitches and evaluates a tile store; leaves masks and metrics.csv in ``work``."""
+    prepared = Prepared(paths.prepared(dataset))
+    outputs = Outputs(
+        segmentation=work / "segmentation.zarr",
+        done=work / "segmentation.json",
+        masks=work / "masks",
+        objects=work / "objects.csv",
+    )
+    stitch_dataset(
+        Tiles(tiles), prepared, outputs, stitch_settings(config, dataset, model, head), threads
+    )
+    settings = slices.evaluate(config, dataset)
+    rows = evaluate_model(
+        dataset,
+        PEER,
+        {fold: outputs.segmentation},
+        prepared.path,
+        {image: prepared.attrs(image).get("group") or "" for image in prepared.ids()},
+        EvaluateSection.model_validate(settings["evaluate"]),
+        settings["task"],
+        settings["class_names"],
+        threads,
+    )
+    write_metrics(work / "metrics.csv", rows)
+    return rows
+
+
+def our_rows(paths: Paths, dataset: str, model: str, fold: int) -> list[MetricRow]:
+    """Our model's rows of that fold; none if it was not evaluated."""
+    path = paths.metrics(dataset, model)
+    return [row for row in read_metrics(path) if row.fold == fold] if path.exists() else []
+
+
+def our_training(config: Config, paths: Paths, dataset: str, model: str, fold: int) -> Seen | None:
+    """What our model's training cost; None if it was not trained."""
+    path = paths.history(dataset, model, fold)
+    if not path.exists():
+        return None
+    with path.open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    section = config.train_for(dataset, model)
+    return seen(rows, section.batch * section.accumulate, section.patch)
+
+
+def summary(rows: Sequence[MetricRow], task: str, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Per main metric: class, metric, mean, interval, number of images, and each image's value."""
+    report = summarise(rows, bootstrap)
+    return {
+        column.label: {
+            "class": column.class_,
+            "metric": column.metric,
+            **_interval(*bootstrap.interval(_of(rows, column))),
+            "images": {r.image: _number(r.value) for r in _of(rows, column)},
+        }
+        for column in columns_for(report, task)
+    }
+
+
+def differences(
+    ours: Sequence[MetricRow], theirs: Sequence[MetricRow], task: str, bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """Per main metric of both: ours minus theirs, image by image, with its paired interval."""
+    result = {}
+    for column in columns_for(summarise(theirs, bootstrap), task):
+        other = {row.image: row.value for row in _of(theirs, column)}
+        rows = [
+            row._replace(value=row.value - other[row.image])
+            for row in _of(ours, column)
+            if row.image in other and not math.isnan(row.value - other[row.image])
+        ]
+        if rows:
+            result[column.label] = _interval(*bootstrap.interval(rows))
+    return result
+
+
+def _of(rows: Sequence[MetricRow], column: Score) -> list[MetricRow]:
+    return [r for r in rows if (r.class_, r.metric) == (column.class_, column.metric)]
+
+
+def _interval(mean: float, low: float, high: float, n: int) -> dict[str, Any]:
+    return {"mean": _number(mean), "low": _number(low), "high": _number(high), "n": n}
+
+
+def _number(value: float) -> float | None:
+    """For JSON, which has no NaN."""
+    return None if math.isnan(value) else round(float(value), 6)

@@ -1,0 +1,94 @@
+"""The families of metrics that ``evaluate.metrics`` names.
+
+A new one is a function that, given a fold, returns what scores an image of it, a line in `FAMILIES`
+and its name in `unet.config`. What several families need of an image (the table of ids) is made
+once per image, by `Case`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from unet.errors import UserError
+from unet.evaluation.blockwise import confusion_of, outlines_of, reliability_of
+from unet.evaluation.boundary import Tolerance, boundary_metrics
+from unet.evaluation.calibration import calibration_metrics
+from unet.evaluation.cells import isbi2012, topology
+from unet.evaluation.contingency import Contingency
+from unet.evaluation.fold import Case, Fold, Scorer
+from unet.evaluation.instance import INSTANCES, instance_metrics
+from unet.evaluation.objects import object_metrics
+from unet.evaluation.pixel import foreground_means, pixel_metrics
+from unet.evaluation.rand import rand_metrics
+from unet.evaluation.rows import Score
+
+
+def pixel(fold: Fold) -> Scorer:
+    """Metrics of the class maps, per class, from a confusion matrix summed over blocks."""
+
+    def score(case: Case) -> list[Score]:
+        number = len(fold.class_names)
+        matrix = confusion_of(case.pair, number, fold.threads_within(), fold.block)
+        return pixel_metrics(matrix, fold.class_names)
+
+    return score
+
+
+def _of_table(metrics: Callable[[Contingency], list[Score]]) -> Callable[[Fold], Scorer | None]:
+    """A family of metrics of objects, from the table of ids; none for task semantic."""
+
+    def family(fold: Fold) -> Scorer | None:
+        return (lambda case: metrics(case.table)) if fold.task == "instances" else None
+
+    return family
+
+
+def boundary(fold: Fold) -> Scorer:
+    """Distances between outlines, per class but the first, and of the objects."""
+    tolerance = Tolerance.parse(fold.settings.boundary_tolerance)
+    if tolerance.unit == "um":
+        for image in fold.ids("test"):
+            if not fold.open(image).pixel_size_um:
+                raise UserError(
+                    f"evaluate.boundary_tolerance: {fold.settings.boundary_tolerance}, but the "
+                    f"pixel size of image {image} is not known; write a distance in px, or "
+                    "datasets.<name>.pixel_size_um"
+                )
+    names = fold.class_names
+
+    def score(case: Case) -> list[Score]:
+        found, objects = outlines_of(case.pair, len(names), fold.threads_within(), fold.block)
+        spacing = case.pair.pixel_size_um
+        rows: list[Score] = []
+        for k, outlines in found.items():
+            rows += boundary_metrics(names[k], outlines, tolerance, spacing)
+        hd95 = "hd95_px" if spacing is None else "hd95_um"
+        rows += foreground_means(rows, names, ("boundary_f1", hd95))
+        if objects is not None:
+            rows += boundary_metrics(INSTANCES, objects, tolerance, spacing)
+        return rows
+
+    return score
+
+
+def calibration(fold: Fold) -> Scorer:
+    """How far the probabilities can be believed."""
+
+    def score(case: Case) -> list[Score]:
+        sums = reliability_of(case.pair, fold.class_names, fold.threads_within(), fold.block)
+        return calibration_metrics(sums, fold.class_names)
+
+    return score
+
+
+# A family of metrics: given a fold, what scores an image of it, or None if it has nothing to say.
+FAMILIES: dict[str, Callable[[Fold], Scorer | None]] = {
+    "pixel": pixel,
+    "instance": _of_table(instance_metrics),
+    "objects": _of_table(object_metrics),
+    "rand": _of_table(rand_metrics),
+    "boundary": boundary,
+    "calibration": calibration,
+    "topology": topology,
+    "isbi2012": isbi2012,
+}

@@ -1,0 +1,88 @@
+"""A fold of a model beside its labels, and an image of it: what families of metrics are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias, TypeVar
+
+from unet.config import EvaluateSection
+from unet.data.store import Prepared
+from unet.data.streaming import Progress, mapped
+from unet.evaluation.blockwise import Pair, contingency_of, open_pair
+from unet.evaluation.contingency import Contingency
+from unet.evaluation.rows import Score
+from unet.paths import fold_name
+from unet.prediction.segmentation import Segmentation
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """One fold's segmentation beside the labels, and how it is to be scored.
+
+    Attributes:
+        parts: image id -> "test" or "val", sorted by id.
+        class_names: in the order of the class index.
+        threads: for all images together.
+        block: side of the blocks in pixels, None = the store's shards.
+    """
+
+    number: int
+    prepared: Prepared
+    segmentation: Segmentation
+    parts: Mapping[str, str]
+    settings: EvaluateSection
+    task: str
+    class_names: tuple[str, ...]
+    threads: int
+    block: int | None
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"fold {fold_name(self.number)}"
+
+    def ids(self, part: str) -> list[str]:
+        return [image for image, of in self.parts.items() if of == part]
+
+    def open(self, image: str) -> Pair:
+        return open_pair(self.prepared, self.segmentation, image, self.task)
+
+    def each(self, function: Callable[[Pair], R], part: str) -> list[R]:
+        """``function`` of each image of a part, in the order of ids, by threads."""
+        ids = self.ids(part)
+        progress = Progress(f"{self.name}, {part} images", len(ids), self._bytes(ids))
+
+        def one(image: str) -> R:
+            pair = self.open(image)
+            result = function(pair)
+            progress.advance(pair.truth.nbytes, images=1)
+            return result
+
+        return mapped(one, ids, max(1, min(self.threads, len(ids))))
+
+    def threads_within(self) -> int:
+        """Threads left for each image's blocks when there are fewer test images than threads."""
+        return max(1, self.threads // max(1, len(self.ids("test"))))
+
+    def _bytes(self, ids: Iterable[str]) -> int:
+        return sum(self.segmentation.classes(image).nbytes for image in ids)
+
+
+@dataclass(eq=False)
+class Case:
+    """An image to score, with what more than one family reads."""
+
+    pair: Pair
+    fold: Fold
+
+    @cached_property
+    def table(self) -> Contingency:
+        """Pixels of each pair of true and predicted ids."""
+        return contingency_of(self.pair, self.fold.threads_within(), self.fold.block)
+
+
+Scorer: TypeAlias = Callable[[Case], list[Score]]

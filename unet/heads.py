@@ -1,0 +1,57 @@
+"""What a network puts out, by name: its channels and what they are learned from. Torch-free.
+
+Adding a head is one entry in ``HEADS`` and, if it learns something new, its target in
+:mod:`unet.training.sampling`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Head:
+    """A kind of output.
+
+    Attributes:
+        channels: names of the output's channels; None = the dataset's classes.
+        softmax: how many of them are classes, under a softmax; the rest are numbers in [0, 1],
+            each under a sigmoid. None = all.
+        maps: names of the float maps that training needs besides the class target.
+        needs_instances: whether it can be learned from instance labels only.
+    """
+
+    channels: tuple[str, ...] | None = None
+    softmax: int | None = None
+    maps: tuple[str, ...] = ()
+    needs_instances: bool = False
+
+    def names(self, class_names: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of the output's channels for a dataset of these classes."""
+        return class_names if self.channels is None else self.channels
+
+    def classes(self, class_names: tuple[str, ...]) -> int:
+        """How many of the channels are classes."""
+        return len(self.names(class_names)) if self.softmax is None else self.softmax
+
+
+HEADS: dict[str, Head] = {
+    "classes": Head(),
+    # Background, inside and inner border of each object (Caicedo et al. 2019).
+    "border": Head(("background", "inside", "border"), needs_instances=True),
+    # Foreground, and the truncated distance to the edge of the object.
+    "distance": Head(
+        ("background", "foreground", "distance"),
+        softmax=2,
+        maps=("distance",),
+        needs_instances=True,
+    ),
+}
+
+
+def classes_among(head: tuple[str, ...]) -> int:
+    """How many of an output's channels, given by name, are classes under a softmax."""
+    for known in HEADS.values():
+        if known.channels == head and known.softmax is not None:
+            return known.softmax
+    return len(head)

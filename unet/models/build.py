@@ -1,0 +1,25 @@
+"""Networks from architectures; a new kind of network is one line in ``NETWORKS``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from unet.models.network import Network
+from unet.models.presets import AnyArchitecture
+from unet.models.sliding_window import WindowClassifier
+from unet.models.unet import UNet
+
+NETWORKS: dict[str, Callable[[int, int, Any], Network]] = {
+    "unet": UNet,
+    "window": WindowClassifier,
+}
+
+
+def build(in_channels: int, num_classes: int, arch: AnyArchitecture, seed: int = 0) -> Network:
+    """A network with weights drawn from ``seed`` alone; the global random state is untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return NETWORKS[arch.kind](in_channels, num_classes, arch)

@@ -1,0 +1,182 @@
+"""Reads the files that Keras writes, without Keras: arrays of each layer, and the layers' settings.
+
+Three formats: ``.keras`` (a zip of ``config.json`` and ``model.weights.h5``), ``.weights.h5``
+(``save_weights`` of Keras 3) and ``.h5`` (``save`` and ``save_weights`` of Keras 2, and ``save`` of
+Keras 3). Arrays and JSON only: nothing in a file is executed, not even a Lambda layer.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from unet.errors import UserError
+
+Arrays = list[np.ndarray]
+# Where the newer layout has its layers (Keras 3, and Keras 2.12 to 2.15).
+_ROOTS = ("layers", "_layer_checkpoint_dependencies")
+
+
+@dataclass(frozen=True)
+class KerasFile:
+    """What a file holds.
+
+    Attributes:
+        weights: arrays of each layer that has any, in the model's order, each layer's in the order
+            of Keras's ``get_weights``.
+        layers: each layer's entry in the model's config (class_name, name, config, inbound_nodes),
+            in the model's order; None for files with weights only.
+    """
+
+    weights: dict[str, Arrays]
+    layers: list[dict[str, Any]] | None
+
+
+def read_keras(path: Path) -> KerasFile:
+    """Reads ``.keras``, ``.weights.h5`` or ``.h5``; which it is follows from the content.
+
+    Raises:
+        UserError: no such file, another format, or a model that is no graph of layers.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a .keras, .h5 or .weights.h5 file")
+    layers: list[dict[str, Any]] | None = None
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                layers = _layers(path, json.loads(archive.read("config.json")))
+                with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as file:
+                    return KerasFile(_by_class(path, file, layers), layers)
+        with h5py.File(path, "r") as file:
+            if "model_weights" not in file and not {"layer_names", "layer_names0"} & set(
+                file.attrs
+            ):
+                return KerasFile(_by_class(path, file, None), None)
+            if "model_config" in file.attrs:
+                layers = _layers(path, json.loads(file.attrs["model_config"]))
+            root = _own(path, file, "model_weights") if "model_weights" in file else file
+            return KerasFile(_by_name(path, root), layers)
+    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"{path}: not a readable Keras file ({reason}); give a .keras, .h5 or .weights.h5 file"
+        ) from None
+
+
+def _layers(path: Path, config: Any) -> list[dict[str, Any]]:
+    layers = config.get("config", {}).get("layers") if isinstance(config, dict) else None
+    if not isinstance(layers, list):
+        kind = config.get("class_name") if isinstance(config, dict) else config
+        raise UserError(
+            f"{path}: the model is a {kind}, which tells nothing of its layers; rebuild it with "
+            "keras.Model(inputs, outputs), load its weights and save that"
+        )
+    return layers
+
+
+def _array(path: Path, node: Any) -> np.ndarray:
+    """A dataset's values.
+
+    Raises:
+        UserError: they lie in another file, or are no numbers.
+    """
+    if not isinstance(node, h5py.Dataset) or node.external or node.is_virtual:
+        raise UserError(
+            f"{path}: refused, {getattr(node, 'name', node)} is not an array of its own"
+        )
+    if node.dtype.kind not in "fiu":
+        raise UserError(f"{path}: {node.name} has the type {node.dtype}, needs numbers")
+    return np.asarray(node[...], dtype=np.float32)
+
+
+def _own(path: Path, group: Any, name: str) -> Any:
+    """A member of a group.
+
+    Raises:
+        UserError: there is none, or it is a link to somewhere else (another file, say).
+    """
+    for part in name.split("/"):
+        if not isinstance(group, h5py.Group) or part not in group:
+            raise UserError(f"{path}: has no {name}; save the model again")
+        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            raise UserError(f"{path}: refused, {group.name}/{part} is a link")
+        group = group[part]
+    return group
+
+
+def _names(group: h5py.Group, key: str) -> list[str]:
+    """A list of names among a group's attributes; Keras splits long ones (key0, key1, ...)."""
+    parts = [group.attrs[key]] if key in group.attrs else []
+    while f"{key}{len(parts)}" in group.attrs:
+        parts.append(group.attrs[f"{key}{len(parts)}"])
+    found = [name for part in parts for name in part]
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in found]
+
+
+def _by_name(path: Path, file: h5py.Group) -> dict[str, Arrays]:
+    """The older layout: a group per layer, by the layer's name; lists give the order."""
+    weights = {}
+    for layer in _names(file, "layer_names"):
+        group = _own(path, file, layer)
+        arrays = [_array(path, _own(path, group, name)) for name in _names(group, "weight_names")]
+        if arrays:
+            weights[layer] = arrays
+    return weights
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts conv2d_10 after conv2d_9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _by_class(
+    path: Path, file: h5py.File, layers: list[dict[str, Any]] | None
+) -> dict[str, Arrays]:
+    """The newer layout: a group per layer, by its class and a counter (conv2d, conv2d_1, ...).
+
+    With the config the layers get their names and order; without it they keep the counters', which
+    tell the order within each class.
+    """
+    found = next((name for name in _ROOTS if name in file), None)
+    if found is None:
+        raise UserError(f"{path}: holds no layers; give a .keras, .h5 or .weights.h5 file")
+    root = _own(path, file, found)
+    if layers is not None:
+        names = dict(zip(_counted(layers), (str(n["name"]) for n in layers), strict=True))
+    else:
+        names = {name: name for name in sorted(root, key=_natural)}
+    weights = {}
+    for key, name in names.items():
+        if key not in root:
+            continue
+        group = _own(path, root, key)
+        if any(child in group for child in _ROOTS):
+            raise UserError(
+                f"{path}: {name} is a model within the model; save the inner one on its own"
+            )
+        variables = _own(path, group, "vars") if "vars" in group else {}
+        arrays = [_array(path, _own(path, variables, k)) for k in sorted(variables, key=_natural)]
+        if arrays:
+            weights[name] = arrays
+    return weights
+
+
+def _counted(layers: list[dict[str, Any]]) -> Iterator[str]:
+    """The layers' names within a weights file, as Keras's saving_lib counts them."""
+    seen: Counter[str] = Counter()
+    for layer in layers:
+        name = re.sub(r"\W+", "", str(layer["class_name"]))
+        name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+        name = re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+        yield f"{name}_{seen[name]}" if seen[name] else name
+        seen[name] += 1

@@ -1,0 +1,75 @@
+"""What the stages need of any network, and small helpers that all networks share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from unet.models.geometry import Footprints
+from unet.models.presets import AnyArchitecture
+
+
+class Network(nn.Module):
+    """Base of the networks: class scores of each pixel of an image.
+
+    Attributes:
+        arch: its layers.
+        in_channels: C of the images.
+        num_classes: K, channels of the output.
+        footprint: its place on the pixel grid, per spatial axis ((Z) Y X).
+    """
+
+    arch: AnyArchitecture
+    in_channels: int
+    num_classes: int
+    footprint: Footprints
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Scores before softmax.
+
+        Args:
+            x: [N, C, *S] float; each axis of a size that ``footprint`` accepts.
+
+        Returns:
+            [N, K, *S], smaller by twice the margin (unpadded); a list, the finest first, in
+            training with deep supervision.
+
+        Raises:
+            ValueError: a size does not fit, or the number of channels is another.
+        """
+        raise NotImplementedError
+
+    def check(self, x: Tensor) -> None:
+        """Raises ValueError if ``x`` does not fit the network; says what would."""
+        if x.ndim != self.arch.dims + 2 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"input of shape {tuple(x.shape)}: expected {self.arch.dims} spatial axes and "
+                f"{self.in_channels} channel(s)"
+            )
+        for size, fp in zip(x.shape[2:], self.footprint, strict=True):
+            if not fp.accepts(size):
+                near = sorted({fp.fit_below(size), fp.fit(size)})
+                raise ValueError(
+                    f"input size {size} does not fit depth {self.arch.depth} "
+                    f"({'valid' if fp.margin else 'same'} padding); nearest valid: "
+                    f"{' or '.join(map(str, near))}"
+                )
+
+
+def center_crop(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Cuts the spatial axes of x [N, C, *S] to ``shape``, the same amount on both sides."""
+    for axis, size in enumerate(shape, start=2):
+        if x.shape[axis] != size:
+            x = x.narrow(axis, (x.shape[axis] - size) // 2, size)
+    return x
+
+
+def parameter_counts(network: nn.Module) -> tuple[int, int]:
+    """(all numbers that the network holds, trainable ones).
+
+    The first counts running statistics too, but not BatchNorm's counter of batches.
+    """
+    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    buffers = sum(b.numel() for b in network.buffers() if b.is_floating_point())
+    return sum(p.numel() for p in network.parameters()) + buffers, trainable

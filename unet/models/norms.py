@@ -1,0 +1,152 @@
+"""Normalisation whose statistics do not depend on a window's other pixels once trained.
+
+A tile has to be predicted as the whole image would be. Statistics taken over the window at hand
+(PyTorch's InstanceNorm and GroupNorm) make each pixel depend on all others; so here every
+normalisation keeps running averages while training and applies those afterwards, as BatchNorm does.
+Training can take them towards its end too (:func:`freeze_statistics`), so that the weights fit what
+they are used with.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+from unet.models.presets import Architecture
+
+
+def _processes() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+class BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """BatchNorm for any number of spatial axes, over the samples of all processes.
+
+    PyTorch's SyncBatchNorm does the same on GPUs only.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 3:
+            raise ValueError(f"got {input.ndim} axes, needs [N, C, *S]")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """x [N, C, *S], normalised per channel."""
+        if not self.training or _processes() == 1:
+            return super().forward(input)
+        # In float32: sums over pixels of a batch overflow bfloat16.
+        x = input.float()
+        axes = [0, *range(2, x.ndim)]
+        count = torch.tensor(float(x.numel() // x.shape[1]), device=x.device)
+        sums = torch.stack([x.sum(axes), (x * x).sum(axes)])
+        total: Tensor = all_reduce(sums)  # type: ignore[no-untyped-call]
+        dist.all_reduce(count)
+        mean = total[0] / count
+        variance = (total[1] / count - mean * mean).clamp_min(0)
+        self._remember(mean.detach(), (variance * count / (count - 1).clamp_min(1)).detach())
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        scale = torch.rsqrt(variance + self.eps) * self.weight
+        shift = self.bias - mean * scale
+        normalised: Tensor = x * scale.view(shape) + shift.view(shape)
+        return normalised.to(input.dtype)
+
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.momentum is None:
+            return
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
+
+
+class SampleNorm(nn.Module):
+    """Group or instance normalisation (Wu & He 2018, Ulyanov et al. 2016) with running averages.
+
+    While training each sample is normalised per group of channels by its own mean and variance;
+    in evaluation by their running averages over the samples seen.
+
+    Args:
+        channels: C.
+        groups: of channels that share statistics; as many as channels is instance normalisation.
+        eps: added to the variance.
+        momentum: weight of the newest batch in the running averages.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, groups: int, eps: float, momentum: float = 0.1) -> None:
+        super().__init__()
+        if channels % groups:
+            raise ValueError(f"groups: {groups} does not divide {channels} channels")
+        self.channels, self.groups, self.eps, self.momentum = channels, groups, eps, momentum
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(groups))
+        self.register_buffer("running_var", torch.ones(groups))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, C, *S], normalised."""
+        if self.training:
+            if self.groups == self.channels:
+                return self._per_channel(x)
+            return self._per_group(x)
+        each = self.channels // self.groups
+        scale = torch.rsqrt(self.running_var + self.eps).repeat_interleave(each) * self.weight
+        shift = self.bias - self.running_mean.repeat_interleave(each) * scale
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        return x * scale.view(shape).to(x.dtype) + shift.view(shape).to(x.dtype)
+
+    def _per_channel(self, x: Tensor) -> Tensor:
+        # PyTorch's batch norm of one sample is its instance norm, and several times faster than
+        # group_norm and instance_norm on the CPU; with momentum 1 it hands out the statistics.
+        means = torch.zeros(len(x), self.channels, device=x.device, dtype=self.weight.dtype)
+        variances = torch.ones_like(means)
+        parts = [
+            F.batch_norm(sample, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
+            for sample, mean, variance in zip(torch.split(x, 1), means, variances, strict=True)
+        ]
+        pixels = x[0, 0].numel()
+        self._remember(means, variances * (pixels - 1) / pixels)
+        return torch.cat(parts)
+
+    def _per_group(self, x: Tensor) -> Tensor:
+        # In float32: the CPU's kernel for bfloat16 takes three times as long.
+        shape = (len(x), self.channels, x[0, 0].numel(), self.groups, self.eps)
+        y, mean, inverse = torch.native_group_norm(
+            x.to(self.weight.dtype), self.weight, self.bias, *shape
+        )
+        self._remember(mean.detach(), inverse.detach().square().reciprocal() - self.eps)
+        return y.to(x.dtype)
+
+    @torch.no_grad()
+    def _remember(self, means: Tensor, variances: Tensor) -> None:
+        """Takes the statistics [N, G] of a batch, of all processes, into the running averages."""
+        totals = torch.stack([means.sum(0), variances.sum(0)])
+        count = float(len(means))
+        if _processes() > 1:
+            dist.all_reduce(totals)
+            count *= _processes()
+        self.running_mean.lerp_(totals[0] / count, self.momentum)
+        self.running_var.lerp_(totals[1] / count, self.momentum)
+
+
+def make_norm(channels: int, arch: Architecture) -> nn.Module | None:
+    """The architecture's normalisation of a map with this many channels; None for none."""
+    if arch.norm == "none":
+        return None
+    if arch.norm == "batch":
+        return BatchNorm(channels, eps=arch.norm_eps)
+    groups = channels
+    if arch.norm == "group":
+        groups = next(g for g in range(min(arch.groups, channels), 0, -1) if channels % g == 0)
+    return SampleNorm(channels, groups, arch.norm_eps)
+
+
+def freeze_statistics(network: nn.Module) -> None:
+    """From here to the next ``network.train()``, training takes the running averages too."""
+    for module in network.modules():
+        if isinstance(module, (BatchNorm, SampleNorm)):
+            module.eval()

@@ -1,0 +1,129 @@
+"""The sliding-window classifier that U-Net replaced.
+
+Ciresan, Giusti, Gambardella, Schmidhuber: Deep neural networks segment neuronal membranes in
+electron microscopy images, NIPS 2012. Stages of convolution and max pooling, then fully connected
+layers, tell the class of a window's centre pixel; an image is segmented by classifying the window
+around each of its pixels.
+
+The same weights give the same scores in two ways. Patch by patch, as published: the input is one
+window, poolings have a stride. Densely: the input is an image; poolings keep their input's
+resolution (stride 1) and what follows them is dilated instead, so that work which neighbouring
+windows share is done once (the idea of Giusti et al. 2013, arXiv:1302.1700, in the form of Li et
+al. 2014, arXiv:1412.4526). Giusti's own form cuts the maps into fragments after each pooling; it
+takes the same multiplications and no less time (benchmarks/sliding_window.py has it and compares).
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unet.models.geometry import footprint
+from unet.models.network import Network
+from unet.models.presets import WindowArchitecture
+
+
+class WindowClassifier(Network):
+    """A network of convolution, pooling and fully connected layers over a window.
+
+    Args:
+        in_channels: C of the images.
+        num_classes: K.
+        arch: window, stages and hidden layers.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, arch: WindowArchitecture) -> None:
+        super().__init__()
+        self.arch: WindowArchitecture = arch
+        self.in_channels, self.num_classes = in_channels, num_classes
+        self.footprint = footprint(arch)
+        channels = in_channels
+        self.convs = nn.ModuleList()
+        for maps, kernel in arch.stages:
+            self.convs.append(nn.Conv2d(channels, maps, kernel))
+            channels = maps
+        # Fully connected layers, written as convolutions so that they can slide: the first one
+        # covers what is left of the window, the others one pixel.
+        self.full = nn.ModuleList()
+        size = arch.sizes[-1]
+        for neurons in (*arch.hidden, num_classes):
+            self.full.append(nn.Conv2d(channels, neurons, size))
+            channels, size = neurons, 1
+        self.dropout = nn.Dropout(arch.dropout)
+        for layer in (*self.convs, *self.full):
+            nn.init.kaiming_normal_(cast(nn.Conv2d, layer).weight, nonlinearity="relu")
+            nn.init.zeros_(cast(Tensor, layer.bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores of the window around each pixel that has a whole one.
+
+        Args:
+            x: [N, C, Y, X] float, each axis at least a window long.
+
+        Returns:
+            [N, K, Y - window + 1, X - window + 1].
+
+        Raises:
+            ValueError: an axis is shorter, or C is another.
+        """
+        self.check(x)
+        one_window = all(size == self.arch.window for size in x.shape[2:])
+        return self.classified(*(self._strided(x) if one_window else self._dense(x)))
+
+    def patches(self, x: Tensor, batch: int = 256) -> Tensor:
+        """The same scores as :meth:`forward`, each window on its own, as published.
+
+        Args:
+            x: [N, C, Y, X].
+            batch: windows at once.
+        """
+        self.check(x)
+        size = self.arch.window
+        windows = x.unfold(2, size, 1).unfold(3, size, 1)
+        n, _, rows, columns = windows.shape[:4]
+        flat = windows.permute(0, 2, 3, 1, 4, 5)
+        scores = []
+        for sample in range(n):
+            for row in range(rows):
+                for start in range(0, columns, batch):
+                    part = flat[sample, row, start : start + batch]
+                    part = part.contiguous(memory_format=torch.channels_last)
+                    scores.append(self(part).flatten(1))
+        return torch.cat(scores).view(n, rows, columns, -1).permute(0, 3, 1, 2)
+
+    # Pooling comes before ReLU: the largest value is the same, and it is a quarter of the work.
+
+    def _strided(self, x: Tensor) -> tuple[Tensor, int]:
+        for conv in self.convs:
+            x = F.relu_(F.max_pool2d(conv(x), self.arch.pool))
+        return x, 1
+
+    def _dense(self, x: Tensor) -> tuple[Tensor, int]:
+        dilation, pool = 1, self.arch.pool
+        for layer in self.convs:
+            conv = cast(nn.Conv2d, layer)
+            x = F.conv2d(x, conv.weight, conv.bias, dilation=dilation)
+            x = F.relu_(F.max_pool2d(x, pool, stride=1, dilation=dilation))
+            dilation *= pool
+        return x, dilation
+
+    def classified(self, x: Tensor, dilation: int = 1) -> Tensor:
+        """Class scores from the maps of the last stage: the fully connected layers.
+
+        Args:
+            x: [N, maps, Y, X].
+            dilation: pixels of ``x`` between those that the first layer takes.
+        """
+        last = len(self.full) - 1
+        for i, layer in enumerate(self.full):
+            full = cast(nn.Conv2d, layer)
+            if i == last:
+                x = self.dropout(x)
+            # Only the first covers more than a pixel, so only there the dilation matters.
+            x = F.conv2d(x, full.weight, full.bias, dilation=dilation if i == 0 else 1)
+            if i != last:
+                x = F.relu_(x)
+        return x

@@ -1,0 +1,177 @@
+"""The geometry of augmentation, in 2D and 3D: symmetries as index operations, warps as one grid.
+
+A *grid* holds, for each output pixel, where to read: [n, (Z,) Y, X, 2 or 3 (x, y, z)] in the
+coordinates of ``grid_sample``, -1 to 1 from the centre of the first pixel to that of the last.
+What lies beyond the patch is mirrored at its edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Elastic displacements of volumes have at most this share of the distance between two nodes as
+# their standard deviation: the thin axes of a patch would fold otherwise.
+STEEPEST = 1 / 8
+# float32 holds whole numbers up to here exactly.
+_EXACT = 1 << 24
+_LOW = 1 << 12
+
+# A symmetry of the square is a transposition or none, then flips: bits of a code.
+TRANSPOSE, FLIP_Y, FLIP_X, FLIP_Z = 1, 2, 4, 8
+# numpy.rot90 by 0 to 3 quarter turns, in those terms. Flips that follow are added by XOR.
+QUARTER_TURNS = torch.tensor([0, TRANSPOSE | FLIP_Y, FLIP_Y | FLIP_X, TRANSPOSE | FLIP_X])
+
+
+def take(tensor: Tensor, rows: Tensor) -> Tensor:
+    """Samples of a batch; no copy if all of them (`rows` is increasing)."""
+    return tensor if len(rows) == len(tensor) else tensor[rows]
+
+
+def put(tensor: Tensor, rows: Tensor, values: Tensor) -> Tensor:
+    """A batch with some samples replaced; never in place."""
+    return values if len(rows) == len(tensor) else tensor.index_copy(0, rows, values)
+
+
+def apply_symmetries(tensor: Tensor, codes: Tensor) -> Tensor:
+    """A new tensor [N, C, (Z,) Y, X]; one step per symmetry that occurs, however large the batch.
+
+    Args:
+        codes: [N] int64, each sample's symmetry.
+    """
+    result = torch.empty_like(tensor)
+    for code in sorted(set(codes.tolist())):
+        rows = (codes == code).nonzero().squeeze(1).to(tensor.device)
+        part = take(tensor, rows)
+        if code & TRANSPOSE:
+            part = part.transpose(-1, -2)
+        axes = ((FLIP_Y, -2), (FLIP_X, -1), (FLIP_Z, -3))
+        result[rows] = part.flip([axis for bit, axis in axes if code & bit])
+    return result
+
+
+def similarity(
+    shape: Sequence[int],
+    spacing: Sequence[float],
+    angle: Tensor,
+    zoom: Tensor,
+    device: torch.device,
+) -> Tensor:
+    """The grid of a rotation in the YX plane and a magnification, about the centre of the patch.
+
+    Args:
+        shape, spacing: (Z,) Y, X of the patch; the size of its pixels in any unit.
+        angle: [n], radians.
+        zoom: [n].
+
+    Returns:
+        [n, 2 or 3 (x, y, z), (Z,) Y, X], components in front.
+    """
+    steps = torch.tensor(spacing[::-1][:2])
+    cosine, sine = angle.cos() / zoom, angle.sin() / zoom
+    matrix = torch.stack([cosine, sine, -sine, cosine], 1).view(-1, 2, 2)
+    # From pixels to lengths, and from lengths to the sampler's unit: here, on the few numbers,
+    # rather than on the finished grid.
+    unit = _unit(shape, spacing)
+    matrix = matrix * steps * unit[:2].view(2, 1)
+    matrix = matrix.view(-1, 2, 2, 1, 1).to(device)
+    y, x = (torch.arange(n, device=device) - (n - 1) / 2 for n in shape[-2:])
+    plane = matrix[:, :, 0] * x + matrix[:, :, 1] * y.view(-1, 1)
+    if len(shape) == 2:
+        return plane
+    depth = shape[0]
+    factor = (unit[2] * spacing[0] / zoom).to(device)
+    z = factor.view(-1, 1) * (torch.arange(depth, device=device) - (depth - 1) / 2)
+    points = torch.empty(len(zoom), 3, *shape, device=device)
+    points[:, :2] = plane.unsqueeze(2)
+    points[:, 2] = z.view(-1, depth, 1, 1)
+    return points
+
+
+def _unit(shape: Sequence[int], spacing: Sequence[float]) -> Tensor:
+    """[2 or 3 (x, y, z)]: the sampler's unit per length."""
+    pixels = [2 / max(n - 1, 1) / step for n, step in zip(shape, spacing, strict=True)]
+    return torch.tensor(pixels[::-1])
+
+
+def displacement(nodes: Tensor, shape: Sequence[int], spacing: Sequence[float]) -> Tensor:
+    """Displacements between nodes at the corners of the patch and evenly between.
+
+    Args:
+        nodes: [n, 2 or 3 (x, y, z), (G,) G, G], lengths.
+        shape, spacing: (Z,) Y, X.
+
+    Returns:
+        [n, 2 or 3, (Z,) Y, X] in the sampler's unit, on the nodes' device.
+    """
+    dims = len(shape)
+    unit = _unit(shape, spacing).to(nodes.device)
+    return upsample(nodes * unit.view(dims, *[1] * dims), shape)
+
+
+def gentle(px: float, grid: int, shape: Sequence[int], spacing: Sequence[float]) -> float:
+    """The standard deviation of displacements that is asked for; in volumes at most ``STEEPEST``
+    of the distance of two nodes along the axis where they are nearest."""
+    if len(shape) == 2:
+        return px
+    extents = [(n - 1) * step for n, step in zip(shape, spacing, strict=True) if n > 1]
+    return min([px, *(STEEPEST * extent / (grid - 1) for extent in extents)])
+
+
+def upsample(nodes: Tensor, shape: Sequence[int]) -> Tensor:
+    """[n, D, (G,) G, G] values at nodes to [n, D, (Z,) Y, X], bicubic, through the nodes."""
+    grid = nodes.shape[-1]
+    # Bicubic interpolation is separable and linear: interpolating the unit vectors gives a matrix
+    # per axis, and small products replace 16 or 64 reads per pixel.
+    basis = torch.eye(grid, device=nodes.device).view(1, grid, grid, 1)
+
+    def matrix(size: int) -> Tensor:
+        columns = F.interpolate(basis, size=(size, 1), mode="bicubic", align_corners=True)
+        return columns.view(grid, size)
+
+    planes = matrix(shape[-2]).T @ (nodes @ matrix(shape[-1]))
+    if len(shape) == 2:
+        return planes
+    return (matrix(shape[0]).T @ planes.flatten(-2)).view(*nodes.shape[:2], *shape)
+
+
+def grid_of(points: Tensor) -> Tensor:
+    """The grid [n, (Z,) Y, X, 2 or 3] of points [n, 2 or 3, (Z,) Y, X].
+
+    Volumes are mirrored here, once for all tensors that are read: in 3D the sampler's own mirroring
+    takes as long as its reading.
+    """
+    if points.shape[1] == 3:
+        points = 1 - ((points + 1).abs_().remainder_(4) - 2).abs_()
+    return points.movedim(1, -1)
+
+
+def _beyond(grid: Tensor) -> str:
+    """How the sampler reads beyond the patch."""
+    return "reflection" if grid.shape[-1] == 2 else "border"
+
+
+def warp_images(images: Tensor, grid: Tensor) -> Tensor:
+    """[n, C, (Z,) Y, X] float32 read linearly along each axis at a grid."""
+    # "bilinear" is trilinear for volumes.
+    return F.grid_sample(images, grid, "bilinear", _beyond(grid), align_corners=True)
+
+
+def warp_labels(labels: Tensor, grid: Tensor) -> Tensor:
+    """[n, L, (Z,) Y, X] of any integer type read at the nearest pixel to a grid.
+
+    The pixels' numbers go through the sampler, which is float32, not the labels: ids above 2^24
+    would come out changed.
+    """
+    n, channels, *shape = labels.shape
+    number = torch.arange(labels[0, 0].numel(), device=labels.device).view(1, *shape)
+    small = number.numel() <= _EXACT
+    index = number if small else torch.cat([number // _LOW, number % _LOW])
+    index = index.float().expand(n, *index.shape)
+    near = F.grid_sample(index, grid, "nearest", _beyond(grid), align_corners=True).long()
+    flat = near[:, 0] if small else near[:, 0] * _LOW + near[:, 1]
+    flat = flat.view(n, 1, -1).expand(n, channels, -1)
+    return labels.flatten(2).gather(2, flat).view(labels.shape)

@@ -139,10 +139,7 @@ def make_norm(channels: int, arch: Architecture) -> nn.Module | None:
         return None
     if arch.norm == "batch":
         return BatchNorm(channels, eps=arch.norm_eps)
-    groups = channels
-    if arch.norm == "group":
-        groups = next(g for g in range(min(arch.groups, channels), 0, -1) if channels % g == 0)
-    return SampleNorm(channels, groups, arch.norm_eps)
+    return SampleNorm(channels, arch.groups_of(channels), arch.norm_eps)
 
 
 def freeze_statistics(network: nn.Module) -> None:

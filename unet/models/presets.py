@@ -99,6 +99,13 @@ class Architecture:
         limit = self.max_width or self.width * 2**self.depth
         return tuple(min(self.width * 2**level, limit) for level in range(self.depth + 1))
 
+    def groups_of(self, channels: int) -> int:
+        """Groups of channels that norm ``instance`` or ``group`` takes statistics of."""
+        if self.norm != "group":
+            return channels
+        most = min(self.groups, channels)
+        return next(n for n in range(most, 0, -1) if channels % n == 0)
+
     def kernel(self, level: int) -> tuple[int, ...]:
         """Size of the convolutions of a level, per axis."""
         return (3,) * self.dims if self.kernels is None else self.kernels[level]

@@ -47,18 +47,15 @@ class Numerics:
         """Bytes of a value that goes into or comes out of a convolution."""
         return 2 if self.precision == "bfloat16" else 4
 
-    def wide(self, norm: str) -> bool:
-        """Whether a GPU's autocast computes this normalisation in float32 between convolutions in
-        bfloat16, which then take a copy of the result."""
-        return self.device == "cuda" and self.conv == 2 and norm in ("instance", "group")
-
     def wide_pooling(self, dims: int) -> bool:
         """Whether the CPU's autocast computes the poolings in float32: those of volumes."""
         return self.device == "cpu" and self.conv == 2 and dims == 3
 
-    def normed(self, norm: str) -> tuple[int, int]:
-        """Bytes kept per value of a normalisation's input, and of its output."""
-        return (4, 4 + self.conv) if self.wide(norm) else (self.conv, self.conv)
+    def normed(self, arch: Architecture, channels: int) -> int:
+        """Bytes kept per value of a normalisation's input: one over groups of channels works on a
+        float32 copy of what bfloat16 convolutions give."""
+        grouped = arch.norm == "group" and arch.groups_of(channels) < channels
+        return 4 if grouped else self.conv
 
 
 @dataclass(frozen=True)
@@ -109,8 +106,7 @@ class _Walk:
 
     def __init__(self, arch: Architecture, numerics: Numerics) -> None:
         self.arch, self.conv = arch, numerics.conv
-        self.normed = numerics.normed(arch.norm)
-        self.wide = numerics.wide(arch.norm)
+        self.numerics = numerics
         self.wide_pooling = numerics.wide_pooling(arch.dims)
         self.kept = 0.0
 
@@ -130,10 +126,10 @@ class _Walk:
             if arch.norm == "none":
                 self.kept += self.conv * values
             else:
-                self.kept += sum(self.normed) * values
+                self.kept += (self.numerics.normed(arch, width) + self.conv) * values
             if last and arch.residual and inputs != width and arch.norm != "none":
                 # The shortcut's convolution, as the input of its normalisation.
-                self.kept += self.normed[0] * values
+                self.kept += self.numerics.normed(arch, width) * values
         return shape
 
     def down(self, level: int, shape: Shape) -> Shape:
@@ -141,7 +137,7 @@ class _Walk:
         if self.wide_pooling:
             self.kept += 4 * width * math.prod(shape)
         shape = tuple(n // p for n, p in zip(shape, self.arch.pool(level), strict=True))
-        copies = self.copies(width, level + 1, self.wide or self.wide_pooling)
+        copies = self.copies(width, level + 1, self.wide_pooling)
         # The maxima, and where they were (int64).
         self.kept += (copies * self.conv + 8) * width * math.prod(shape)
         return shape
@@ -150,8 +146,7 @@ class _Walk:
         shape = tuple(n * p for n, p in zip(shape, self.arch.pool(level), strict=True))
         width = 2 * self.arch.widths[level]
         # What comes up and the skip connection, side by side.
-        copies = self.copies(width, level, self.wide)
-        self.kept += copies * self.conv * width * math.prod(shape)
+        self.kept += self.conv * width * math.prod(shape)
         return shape
 
 
@@ -190,7 +185,7 @@ def transient_bytes(arch: Architecture, patch: Sequence[int], numerics: Numerics
     skip connection; more where maps are enlarged after their convolution. Normalisation per sample
     works on float32 copies of its input and gradient."""
     tensors = 3.5 if arch.up == "transposed" else 5.5
-    value = tensors * max(numerics.conv, numerics.normed(arch.norm)[0])
+    value = tensors * numerics.normed(arch, arch.widths[0])
     if arch.norm in ("instance", "group"):
         value += 4 * 4
     return value * arch.widths[0] * math.prod(patch)

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from unet import slices
-from unet.config import Config, load, merge
+from unet.config import Config, TrainSection, load, merge
 from unet.files import canonical
 from unet.plan import Run
+from unet.recipes import RECIPES
 from unet.versions import STAGES, library_versions
 
 RAW: dict[str, Any] = {
@@ -151,3 +152,29 @@ def test_versions_of_libraries() -> None:
     found = library_versions()
     assert found["torch"].startswith("2.")
     assert "not installed" not in found.values()
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_recipe_is_its_values_wherever_it_stands(name: str) -> None:
+    """Written as a name, with keys beside it or spelled out: the same training."""
+    patch = {"patch": 92}
+    base: dict[str, Any] = {
+        "datasets": {"d": {"synthetic": {"kind": "nuclei"}, "task": "instances"}},
+        "models": {"m": {"preset": "unet2015", "depth": 2}},
+        "train": patch,
+    }
+    spelled = load({**base, "train": {**RECIPES[name], **patch}})
+    given = load({**base, "train": {"recipe": name, **patch}})
+    under = {"preset": "unet2015", "depth": 2, "train": {"recipe": name, **patch}}
+    of_model = load({**base, "models": {"m": under}})
+    for config in (given, of_model):
+        assert slices.train(config, "d", "m") == slices.train(spelled, "d", "m")
+    assert slices.train(load(base), "d", "m") != slices.train(spelled, "d", "m")
+
+
+def test_keys_beside_a_recipe_win() -> None:
+    section = TrainSection.model_validate(
+        {"recipe": "ronneberger2015", "batch": 2, "augment": {"elastic_px": 3}}
+    )
+    assert (section.batch, section.optimizer, section.momentum) == (2, "sgd", 0.99)
+    assert (section.augment.elastic_px, section.augment.noise) == (3, 0)

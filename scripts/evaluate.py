@@ -24,9 +24,9 @@ log = logging.getLogger("unet")
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
-    from unet.config import EvaluateSection
     from unet.data.store import Prepared
     from unet.evaluation.evaluate import evaluate_model, write_metrics
+    from unet.sections import EvaluateSection
 
     settings = settings_of(args, lambda c: slices.evaluate(c, args.dataset))
     prepared = Prepared(paths.prepared(args.dataset))

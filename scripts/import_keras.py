@@ -18,9 +18,9 @@ log = logging.getLogger("unet")
 
 
 def work(args: argparse.Namespace, _: Paths) -> None:
-    from unet.config import NormalizeSection
     from unet.models.keras_import import load_keras_unet
     from unet.models.modelfile import save_model
+    from unet.sections import NormalizeSection
 
     normalize = NormalizeSection(method=args.normalize)
     model = load_keras_unet(

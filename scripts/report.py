@@ -21,9 +21,9 @@ def _settings(config: Any, dataset: str | None) -> dict[str, Any]:
 
 
 def _work(args: argparse.Namespace, paths: Paths) -> None:
-    from unet.config import ReportSection
     from unet.report import html
     from unet.report.tables import read_report
+    from unet.sections import ReportSection
 
     settings = command.settings_of(args, lambda config: _settings(config, args.dataset))
     if args.dataset is not None:

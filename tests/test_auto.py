@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from benchmarks.step_memory import estimate, measured
 from scripts.train import main as train_script
 from unet import slices
-from unet.config import Config, TrainSection, load, load_file
+from unet.config import Config, load, load_file
 from unet.data.store import Prepared, add_image, add_labels, layout_of, new_image
 from unet.errors import UserError
 from unet.files import canonical
@@ -35,6 +35,7 @@ from unet.models.modelfile import load_model
 from unet.models.network import parameter_counts
 from unet.models.presets import Architecture, architecture_of
 from unet.plan import Run
+from unet.sections import TrainSection
 from unet.training import fingerprint as fingerprint_module
 from unet.training.auto import (
     LEAST_BOTTOM,

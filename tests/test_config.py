@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from unet.config import Config, Section, load, load_file, merge
+from unet.config import Config, load, load_file, merge
 from unet.errors import UserError
+from unet.sections import Section
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "config" / "README.md"

@@ -18,7 +18,7 @@ from scripts.predict import main as predict
 from scripts.train import main as train
 from unet import slices
 from unet.command import parser
-from unet.config import PredictSection, SplitSection, load
+from unet.config import load
 from unet.data.records import ImageRecord, SplitRecord, ids_of
 from unet.data.splits import make_splits
 from unet.errors import UserError
@@ -33,6 +33,7 @@ from unet.prediction.ensemble import Ensemble, Member, held_out
 from unet.report.collect import folds_there
 from unet.report.costs import stage_costs
 from unet.report.tables import read_metrics
+from unet.sections import PredictSection, SplitSection
 
 CPU = torch.device("cpu")
 SECTION = PredictSection(precision="float32")

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from scripts.evaluate import main
-from unet.config import EvaluateSection
 from unet.data.store import add_image, add_labels, layout_of, new_image
 from unet.errors import UserError
 from unet.evaluation.blockwise import Pair, confusion_of, contingency_of
@@ -29,6 +28,7 @@ from unet.evaluation.pixel import confusion
 from unet.evaluation.rows import MetricRow
 from unet.export import omezarr
 from unet.report import tables
+from unet.sections import EvaluateSection
 
 NAMES = ("background", "foreground")
 BORDER = ("background", "inside", "border")

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import expand_labels
 
-from unet.config import StitchSection
 from unet.prediction.blocks import Grid, Scratch, grid_of, ordered, scratch, within
 from unet.prediction.grow import nearest_seed
 from unet.prediction.instances import Labels, components
 from unet.prediction.methods import segment
 from unet.prediction.union import roots
+from unet.sections import StitchSection
 
 
 class Memory(Scratch):

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from unet.config import NormalizeSection
 from unet.data import normalize
 from unet.data.normalize import METHODS, ImageStatistics, describe, statistics_to_params
+from unet.sections import NormalizeSection
 
 Array = npt.NDArray[Any]
 PERCENTS = (0.0, 1.0, 37.5, 50.0, 99.8, 100.0)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from unet.config import PredictSection
 from unet.data.store import Prepared, add_image, layout_of, new_image
 from unet.data.tiling import plan
 from unet.errors import UserError
@@ -34,6 +33,7 @@ from unet.prediction.predict import (
     predict_image,
 )
 from unet.prediction.tiles import Tiles
+from unet.sections import PredictSection
 
 CPU = torch.device("cpu")
 PARTS: dict[str, Any] = {"c": "val", "d": "test"}

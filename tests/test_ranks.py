@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from conftest import discs
-from unet.config import TrainSection
+from unet.sections import TrainSection
 from unet.models.build import build
 from unet.models.inference import Predictor
 from unet.models.presets import architecture_of

@@ -18,7 +18,6 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unet.config import ReportSection
 from unet.data.records import ImageRecord, SplitRecord, write_manifest, write_splits
 from unet.errors import UserError
 from unet.evaluation.rows import METRIC_COLUMNS, MetricRow
@@ -27,6 +26,7 @@ from unet.paths import Paths
 from unet.report import collect, costs, figures, html, overlays, paired, pooling, show, tables
 from unet.report.paired import Bootstrap
 from unet.report.tables import Cell, ReportRow
+from unet.sections import ReportSection
 
 NAN = math.nan
 BENCHMARK = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"

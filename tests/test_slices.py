@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from unet import slices
-from unet.config import Config, TrainSection, load, merge
+from unet.config import Config, load, merge
 from unet.files import canonical
 from unet.plan import Run
 from unet.recipes import RECIPES
+from unet.sections import TrainSection
 from unet.versions import STAGES, library_versions
 
 RAW: dict[str, Any] = {

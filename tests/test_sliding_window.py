@@ -18,7 +18,6 @@ from torch import nn
 from benchmarks.sliding_window import draw, equally_accurate, fragments, multiplications
 from benchmarks.window_accuracy import N4_STAGES, STAGES, equal_unet, window_model
 from tests.test_trainer import train
-from unet.config import ModelSection, TrainSection
 from unet.models.build import build
 from unet.models.geometry import footprint
 from unet.models.inference import Predictor
@@ -26,6 +25,7 @@ from unet.models.network import parameter_counts
 from unet.models.presets import PRESETS, WindowArchitecture, architecture_from
 from unet.models.sliding_window import WindowClassifier
 from unet.recipes import RECIPES
+from unet.sections import ModelSection, TrainSection
 from unet.training.augment import Augment, AugmentSettings
 from unet.training.losses import make_loss
 from unet.training.sampling import PatchSampler, TargetSettings, TrainingImage

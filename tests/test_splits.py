@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unet.config import SplitSection
 from unet.data.records import ImageRecord, SplitRecord, ids_of, read_splits
 from unet.data.split_memory import read_kept, settings_digest, splits_stage, write_kept
 from unet.data.splits import make_splits
 from unet.errors import UserError
+from unet.sections import SplitSection
 
 
 def record(name: str, group: str = "", **values: str) -> ImageRecord:

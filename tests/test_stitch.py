@@ -13,7 +13,6 @@ from ome_zarr_models.v05.image import Image
 from scipy import ndimage
 
 from scripts.stitch import main
-from unet.config import StitchSection
 from unet.data.tiling import plan
 from unet.errors import UserError
 from unet.evaluation.contingency import contingency
@@ -25,6 +24,7 @@ from unet.prediction.segmentation import Segmentation
 from unet.prediction.stitch import Outputs, stitch_dataset
 from unet.prediction.stitch_image import StitchSettings, class_map
 from unet.prediction.tiles import create_tiles
+from unet.sections import StitchSection
 
 HEADS = {2: ("background", "cell"), 3: ("background", "inside", "border")}
 

@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 import torch
 
-from unet.config import TrainSection
 from unet.data.store import Prepared
 from unet.errors import UserError
 from unet.heads import HEADS
@@ -30,6 +29,7 @@ from unet.models.modelfile import load_model
 from unet.models.network import Network
 from unet.models.presets import architecture_of
 from unet.paths import Paths
+from unet.sections import TrainSection
 from unet.training.augment import Augment, AugmentSettings
 from unet.training.checkpoint import Checkpoints
 from unet.training.losses import make_loss

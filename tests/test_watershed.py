@@ -15,7 +15,6 @@ from scipy import ndimage
 from skimage.morphology import h_maxima
 from skimage.segmentation import watershed as flooded
 
-from unet.config import StitchSection
 from unet.errors import UserError
 from unet.heads import HEADS
 from unet.prediction.blocks import Grid, Scratch, scratch
@@ -25,6 +24,7 @@ from unet.prediction.landscape import heights, highest_neighbour, positions, ran
 from unet.prediction.method_table import METHOD_HEADS
 from unet.prediction.methods import METHODS, segment
 from unet.prediction.watershed import watershed
+from unet.sections import StitchSection
 
 HEAD = ("background", "foreground", "distance")
 

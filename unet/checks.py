@@ -11,13 +11,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from unet.config import Config, TrainSection, merge, overlaid
+from unet.config import Config, merge, overlaid
 from unet.errors import UserError
 from unet.heads import HEADS
 from unet.models.geometry import Footprints, footprint, sizes_for
 from unet.models.presets import AnyArchitecture, Architecture
 from unet.prediction.method_table import METHOD_HEADS
 from unet.recipes import expanded
+from unet.sections import TrainSection
 from unet.training.loss_table import LOSS_TABLE, check_options
 
 # Sections that a dataset or a model may override.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.budget import Seen, seen
 from unet import slices
-from unet.config import Config, EvaluateSection
+from unet.config import Config
 from unet.data.store import Prepared
 from unet.data.tiling import Plan, Span, Tile
 from unet.evaluation.evaluate import evaluate_model, write_metrics
@@ -29,6 +29,7 @@ from unet.prediction.stitch_image import StitchSettings
 from unet.prediction.tiles import Tiles, create_tiles
 from unet.report.paired import Bootstrap
 from unet.report.tables import Score, columns_for, read_metrics, summarise
+from unet.sections import EvaluateSection
 
 PEER = "nnunet"
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from unet.config import PrepareSection
 from unet.data.prepare_image import (
     Stage,
     dataset_statistics,
@@ -27,6 +26,7 @@ from unet.data.store import clean, free_bytes, update_attrs
 from unet.data.streaming import Budget, Progress, gigabytes, mapped
 from unet.errors import UserError
 from unet.files import digest, read_json, write_sentinel
+from unet.sections import PrepareSection
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import zarr
 
-from unet.config import PrepareSection
 from unet.data import normalize
 from unet.data.formats import open_image, open_label
 from unet.data.label_maps import instance_maps, semantic_classes
@@ -19,6 +18,7 @@ from unet.data.records import ImageRecord
 from unet.data.store import Layout, add_image, add_labels, layout_of, new_image
 from unet.data.streaming import Budget, Progress, Source, mapped
 from unet.errors import UserError
+from unet.sections import PrepareSection
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unet.config import SplitSection
 from unet.data.records import ImageRecord, Part, SplitRecord, write_splits
 from unet.data.splits import PARTS, make_splits
 from unet.files import digest, replacing
+from unet.sections import SplitSection
 
 log = logging.getLogger(__name__)
 

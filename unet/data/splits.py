@@ -13,9 +13,9 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
-from unet.config import SplitSection
 from unet.data.records import ImageRecord, Part, SplitRecord
 from unet.errors import UserError
+from unet.sections import SplitSection
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from unet.config import EvaluateSection
 from unet.data.store import Prepared
 from unet.errors import UserError
 from unet.evaluation.blockwise import Pair
@@ -18,6 +17,7 @@ from unet.evaluation.rows import METRIC_COLUMNS, MetricRow, Score
 from unet.files import replacing
 from unet.paths import fold_name
 from unet.prediction.segmentation import Segmentation
+from unet.sections import EvaluateSection
 
 log = logging.getLogger(__name__)
 

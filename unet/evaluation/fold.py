@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias, TypeVar
 
-from unet.config import EvaluateSection
 from unet.data.store import Prepared
 from unet.data.streaming import Progress, mapped
 from unet.evaluation.blockwise import Pair, contingency_of, open_pair
@@ -15,6 +14,7 @@ from unet.evaluation.contingency import Contingency
 from unet.evaluation.rows import Score
 from unet.paths import fold_name
 from unet.prediction.segmentation import Segmentation
+from unet.sections import EvaluateSection
 
 R = TypeVar("R")
 

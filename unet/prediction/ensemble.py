@@ -15,13 +15,13 @@ from typing import Literal
 
 import torch
 
-from unet.config import PredictSection
 from unet.data.records import SplitRecord, ids_of
 from unet.errors import UserError
 from unet.files import digest, file_sha256
 from unet.models.geometry import Footprints, footprint
 from unet.models.inference import Predictor
 from unet.models.modelfile import ModelFile, load_model
+from unet.sections import PredictSection
 
 Held = Literal["test", "val"]
 

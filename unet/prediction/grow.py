@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from unet.config import StitchSection
 from unet.data.tiling import Slices
 from unet.prediction.blocks import Grid, Index, Scratch, ordered, within
 from unet.prediction.instances import Labels, ReadMask, components, numbered, runs_of_labels
 from unet.prediction.probabilities import Probabilities
 from unet.prediction.union import Ids
+from unet.sections import StitchSection
 
 FOREGROUND_ABOVE = 0.5
 _FAR = np.uint64(1 << 62)

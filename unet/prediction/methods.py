@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from unet.config import StitchSection
 from unet.errors import UserError
 from unet.heads import HEADS
 from unet.prediction.blocks import Grid, Scratch
@@ -17,6 +16,7 @@ from unet.prediction.instances import Labels, components
 from unet.prediction.method_table import METHOD_HEADS
 from unet.prediction.probabilities import Probabilities, ReadClass
 from unet.prediction.watershed import segment_watershed
+from unet.sections import StitchSection
 
 # The image's channels, its blocks, temporary arrays, settings, threshold, threads.
 Segment = Callable[[Probabilities, Grid, Scratch, StitchSection, float, int], Labels]

@@ -22,7 +22,6 @@ import torch
 import zarr
 from dask.delayed import delayed
 
-from unet.config import PredictSection
 from unet.data.store import Prepared
 from unet.data.tiling import Plan, Tile, cheapest_tile, read_window
 from unet.errors import UserError
@@ -31,6 +30,7 @@ from unet.models.geometry import Footprints
 from unet.models.inference import Predictor, choose_device, is_out_of_memory
 from unet.prediction.ensemble import Ensemble, Member
 from unet.prediction.tiles import create_tiles
+from unet.sections import PredictSection
 
 log = logging.getLogger(__name__)
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unet.config import StitchSection
 from unet.data.tiling import Slices
 from unet.errors import UserError
 from unet.export import objects, omezarr, tiff
 from unet.files import replacing
 from unet.prediction.blocks import Grid, Scratch, grid_of, ordered, scratch
 from unet.prediction.methods import segment
+from unet.sections import StitchSection
 
 if TYPE_CHECKING:
     from unet.data.store import Prepared

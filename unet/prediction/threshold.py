@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unet.config import IGNORE, StitchSection
 from unet.data.tiling import Slices
 from unet.prediction.blocks import Grid, grid_of, ordered, run_starts, scratch
 from unet.prediction.instances import Labels
 from unet.prediction.methods import segment
 from unet.prediction.probabilities import ReadClass
+from unet.sections import IGNORE, StitchSection
 
 if TYPE_CHECKING:
     from unet.data.store import Prepared

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from unet.config import StitchSection
 from unet.data.tiling import Slices
 from unet.prediction.basins import Block, climbed, met
 from unet.prediction.blocks import Grid, Index, Scratch, ordered
@@ -22,6 +21,7 @@ from unet.prediction.instances import Labels, ReadMask, filled, numbered
 from unet.prediction.landscape import Ranks, ranks_of
 from unet.prediction.probabilities import Probabilities, ReadMap
 from unet.prediction.union import Connectivity, Ids
+from unet.sections import StitchSection
 
 
 def segment_watershed(

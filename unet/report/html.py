@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unet.config import ReportSection
 from unet.data.records import read_manifest, read_splits
 from unet.errors import UserError
 from unet.evaluation.rows import MetricRow
@@ -19,6 +18,7 @@ from unet.report.cuts import Cut
 from unet.report.paired import Bootstrap
 from unet.report.pooling import BINS_OF, pool, reliability_bins
 from unet.report.tables import ReportRow, Score
+from unet.sections import ReportSection
 
 log = logging.getLogger(__name__)
 

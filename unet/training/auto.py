@@ -14,11 +14,11 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from unet.config import TrainSection
 from unet.errors import UserError
 from unet.models.anisotropy import COARSE
 from unet.models.geometry import footprint, sizes_for
 from unet.models.presets import PRESETS, Architecture, PerLevel
+from unet.sections import TrainSection
 from unet.training.auto_reasons import Facts, Limits, reasons
 from unet.training.fingerprint import Fingerprint, Objects, fingerprint_of
 from unet.training.memory import Numerics, step_bytes

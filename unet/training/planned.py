@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from unet.config import TrainSection
 from unet.data.store import Prepared
 from unet.models.inference import choose_precision
+from unet.sections import TrainSection
 from unet.training.auto import choose_plan, fingerprint_of, keep_plan, kept_plan, write_plan
 from unet.training.memory import Numerics
 from unet.training.plan_file import Plan

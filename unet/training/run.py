@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from unet.config import TrainSection
 from unet.data.store import Prepared
 from unet.errors import UserError
 from unet.files import digest, replacing
@@ -25,6 +24,7 @@ from unet.models.inference import Predictor, choose_device, choose_precision
 from unet.models.modelfile import ModelFile, save_model
 from unet.models.network import Network
 from unet.models.presets import AnyArchitecture, Architecture, architecture_from
+from unet.sections import TrainSection
 from unet.training.augment import Augment, AugmentSettings
 from unet.training.checkpoint import Checkpoints
 from unet.training.loss_table import LOSS_TABLE

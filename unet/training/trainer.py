@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from unet.config import TrainSection
 from unet.errors import UserError
 from unet.models.inference import autocast, memory_format, to_device
 from unet.models.network import Network
 from unet.models.norms import freeze_statistics
+from unet.sections import TrainSection
 from unet.training.augment import Augment
 from unet.training.checkpoint import Checkpoints
 from unet.training.losses import Loss

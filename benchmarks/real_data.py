@@ -1,13 +1,15 @@
 """Prints the main scores and the cost of finished runs as a Markdown table, and keeps them as JSON.
 
     python benchmarks/real_data.py results-isbi2012 results-dsb2018 results-t98g
+    python benchmarks/real_data.py --out recipes results-dsb2018
 
 Reads each run's report.csv, metrics, splits and Snakemake's benchmark files; writes what it prints,
-with the machine that it ran on, to benchmarks/results/real_data.json.
+with the machine that it ran on, to benchmarks/results/real_data.json (or another name).
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import sys
@@ -65,16 +67,22 @@ def collect(folder: Path) -> list[dict[str, Any]]:
     for dataset, data in sorted(config.datasets.items()):
         rows = read_report(paths.dataset_report_csv(dataset))
         parts: dict[str, int] = {}
+        # An ensemble's test images are the same in all of its folds.
+        counted: set[tuple[str, str]] = set()
         with paths.splits(dataset).open(newline="") as handle:
             for row in csv.DictReader(handle):
-                if int(row["fold"]) in data.split.to_run:
+                if int(row["fold"]) in data.split.to_run and not (
+                    data.split.ensemble and (row["image"], row["part"]) in counted
+                ):
+                    counted.add((row["image"], row["part"]))
                     parts[row["part"]] = parts.get(row["part"], 0) + 1
         for model in config.models_for(dataset):
+            arch = config.architecture_for(model)
             runs.append(
                 {
                     "dataset": dataset,
                     "model": model,
-                    "width": config.architecture_for(model).width,
+                    "width": arch.width if arch is not None else "auto",
                     "head": config.models[model].head,
                     "images": parts,
                     "patches": sum(patches(paths, dataset, model, k) for k in data.split.to_run),
@@ -86,11 +94,11 @@ def collect(folder: Path) -> list[dict[str, Any]]:
 
 
 def main() -> int:
-    folders = [Path(name) for name in sys.argv[1:]]
-    if not folders:
-        print("usage: python benchmarks/real_data.py RESULTS_FOLDER...", file=sys.stderr)
-        return 2
-    runs = [run for folder in folders for run in collect(folder)]
+    p = argparse.ArgumentParser(description=str(__doc__).split("\n", maxsplit=1)[0])
+    p.add_argument("folders", nargs="+", type=Path, metavar="RESULTS_FOLDER")
+    p.add_argument("--out", default="real_data", help="name of the result file (real_data)")
+    args = p.parse_args()
+    runs = [run for folder in args.folders for run in collect(folder)]
     print(
         "| dataset | model | train / val / test images | scores on the test images "
         "| training patches | minutes |"
@@ -107,7 +115,7 @@ def main() -> int:
             f"| {run['dataset']} | {name} | {images} | {'<br>'.join(cells)} "
             f"| {run['patches']} | {train:.1f} training, {total:.1f} in all |"
         )
-    target = Path(__file__).resolve().parent / "results" / "real_data.json"
+    target = Path(__file__).resolve().parent / "results" / f"{args.out}.json"
     target.parent.mkdir(exist_ok=True)
     value = {"machine": machine(), "versions": library_versions(), "runs": runs}
     target.write_text(json.dumps(value, indent=1) + "\n")

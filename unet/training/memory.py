@@ -182,11 +182,14 @@ def activation_bytes(
 def transient_bytes(arch: Architecture, patch: Sequence[int], numerics: Numerics) -> float:
     """Gradients of one sample that are there at once, at the finest level, where they are largest:
     of a convolution's output and of its input (at most the joined maps, twice as wide), and of the
-    skip connection; more where maps are enlarged after their convolution. Normalisation per sample
-    works on float32 copies of its input and gradient."""
+    skip connection; more where maps are enlarged after their convolution. Instance
+    normalisation goes sample by sample and joins the results, group normalisation works on float32
+    copies of its input and gradient."""
     tensors = 3.5 if arch.up == "transposed" else 5.5
     value = tensors * numerics.normed(arch, arch.widths[0])
-    if arch.norm in ("instance", "group"):
+    if arch.norm == "instance":
+        value += 8 * numerics.conv
+    elif arch.norm == "group":
         value += 4 * 4
     return value * arch.widths[0] * math.prod(patch)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,17 +28,26 @@ from unet.versions import library_versions
 STAGES = ("manifest", "splits", "prepare", "train", "predict", "stitch", "evaluate", "report")
 
 
-def seconds(paths: Paths, stage: str, dataset: str, model: str) -> float:
-    """Wall seconds of a stage's jobs for this dataset and model, from Snakemake's benchmark files.
+# The table of the U-Net paper, where it was measured.
+CHALLENGE = {
+    "isbi_rand_error": "Rand error (ISBI)",
+    "isbi_warping_error": "Warping error (ISBI)",
+    "isbi_pixel_error": "Pixel error (ISBI)",
+}
 
-    They are named <dataset>.tsv, <dataset>.<model>.tsv or <dataset>.<model>.<fold>.tsv.
+
+def seconds(paths: Paths, stage: str, dataset: str, model: str, column: str = "s") -> float:
+    """Wall seconds of a stage's jobs for this dataset and model, from Snakemake's benchmark files;
+    or seconds of processor time (column ``cpu_time``).
+
+    The files are named <dataset>.tsv, <dataset>.<model>.tsv or <dataset>.<model>.<fold>.tsv.
     """
     total = 0.0
     for path in sorted(paths.benchmark(stage, "x").parent.glob("*.tsv")):
         names = path.name.split(".")[:-1]
         if names[0] == dataset and (len(names) == 1 or names[1] == model):
             with path.open(newline="") as handle:
-                total += sum(float(row["s"]) for row in csv.DictReader(handle, delimiter="\t"))
+                total += sum(float(row[column]) for row in csv.DictReader(handle, delimiter="\t"))
     return total
 
 
@@ -49,15 +59,43 @@ def patches(paths: Paths, dataset: str, model: str, fold: int) -> int:
 
 
 def scores(rows: list[ReportRow], task: str, model: str) -> dict[str, Any]:
-    """Main metrics of a model: mean, interval, number of images."""
+    """Main metrics of a model: mean, interval, number of images; and by how much it is behind the
+    best model there, with the interval of the paired difference."""
+    wanted = [(score.class_, score.metric, score.label) for score in columns_for(rows, task)]
+    wanted += [(row.class_, row.metric, CHALLENGE[row.metric])
+               for row in rows if row.model == model and row.metric in CHALLENGE]  # fmt: skip
     found = {}
-    for score in columns_for(rows, task):
+    for class_, metric, label in wanted:
         for row in rows:
-            if (row.model, row.class_, row.metric) == (model, score.class_, score.metric):
-                found[score.label] = {
-                    "mean": row.mean, "low": row.low, "high": row.high, "n": row.n,
-                }  # fmt: skip
+            if (row.model, row.class_, row.metric) == (model, class_, metric):
+                value = {"mean": row.mean, "low": row.low, "high": row.high, "n": row.n}
+                if row.best not in ("", model):
+                    value["best"] = row.best
+                    value["behind"] = [row.difference, row.difference_low, row.difference_high]
+                found[label] = value
     return found
+
+
+def number(value: float) -> str:
+    """Three digits behind the point, of small numbers three that count."""
+    return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.3g}"
+
+
+def interval(low: float, high: float) -> str:
+    """With a space in front; nothing of a single image."""
+    return "" if math.isnan(low) else f" [{number(low)}, {number(high)}]"
+
+
+def cell(label: str, s: dict[str, Any]) -> str:
+    """One score as the table has it."""
+    text = f"{label} **{number(s['mean'])}**{interval(s['low'], s['high'])}"
+    if "behind" in s:
+        off, low, high = s["behind"]
+        clear = interval(*sorted((abs(low), abs(high))))
+        if low * high < 0:
+            clear = ", may be chance"
+        text += f" (behind by {number(abs(off))}{clear})"
+    return text
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:
@@ -88,6 +126,9 @@ def collect(folder: Path) -> list[dict[str, Any]]:
                     "patches": sum(patches(paths, dataset, model, k) for k in data.split.to_run),
                     "scores": scores(rows, data.task, model),
                     "seconds": {s: round(seconds(paths, s, dataset, model), 1) for s in STAGES},
+                    "processor_seconds_of_training": round(
+                        seconds(paths, "train", dataset, model, "cpu_time"), 1
+                    ),
                 }
             )
     return runs
@@ -105,15 +146,15 @@ def main() -> int:
     )
     print("|---|---|---|---|---|---|")
     for run in runs:
-        cells = []
-        for label, s in run["scores"].items():
-            cells.append(f"{label} **{s['mean']:.3f}** [{s['low']:.3f}, {s['high']:.3f}]")
+        cells = [cell(label, s) for label, s in run["scores"].items()]
         images = " / ".join(str(run["images"].get(p, 0)) for p in ("train", "val", "test"))
         train, total = run["seconds"]["train"] / 60, sum(run["seconds"].values()) / 60
         name = f"{run['model']}, width {run['width']}, head {run['head']}"
         print(
             f"| {run['dataset']} | {name} | {images} | {'<br>'.join(cells)} "
-            f"| {run['patches']} | {train:.1f} training, {total:.1f} in all |"
+            f"| {run['patches']} | {train:.1f} training "
+            f"({run['processor_seconds_of_training'] / 60:.1f} of processor time), "
+            f"{total:.1f} in all |"
         )
     target = Path(__file__).resolve().parent / "results" / f"{args.out}.json"
     target.parent.mkdir(exist_ok=True)

@@ -29,7 +29,8 @@ from torch import Tensor
 from benchmarks.machine import load, torch_machine
 from benchmarks.window_accuracy import STAGES, Row, accuracies, counted, equal_unet
 from unet.models.build import build
-from unet.models.inference import Precision, Predictor, autocast, to_device
+from unet.models.engines import autocast
+from unet.models.inference import Precision, Predictor, to_device
 from unet.models.network import parameter_counts
 from unet.models.presets import (
     Architecture,

@@ -68,7 +68,8 @@ def measure(name: str, precision: str, device: str) -> float:
     import torch
 
     from unet.models.build import build
-    from unet.models.inference import autocast, memory_format, to_device
+    from unet.models.engines import autocast, memory_format
+    from unet.models.inference import to_device
     from unet.training.losses import make_loss
     from unet.training.schedule import OPTIMIZERS
     from unet.training.supervision import supervised_loss

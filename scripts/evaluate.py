@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unet import slices
 from unet.command import parser, run, settings_of
-from unet.paths import Paths, fold_number
+from unet.paths import Paths, fold_number, origin_of
+from unet.sections import CHOOSING
 
 if TYPE_CHECKING:
     from unet.evaluation.evaluate import MetricRow
@@ -29,7 +30,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet.sections import EvaluateSection
 
     settings = settings_of(args, lambda c: slices.evaluate(c, args.dataset))
-    prepared = Prepared(paths.prepared(args.dataset))
+    prepared = Prepared(paths.prepared(args.dataset, args.model))
     rows = evaluate_model(
         args.dataset,
         args.model,
@@ -40,9 +41,24 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         settings["task"],
         settings["class_names"],
         args.threads,
+        optional=settings.get("applied", False),
+        thresholds=_thresholds(args.model, settings["evaluate"]["metrics"], paths),
     )
     write_metrics(paths.metrics(args.dataset, args.model), rows)
     _log_means(rows, settings["task"])
+
+
+def _thresholds(
+    model: str, families: Sequence[str], paths: Paths
+) -> dict[tuple[str, str], float] | None:
+    """Of a model of another dataset, those that were chosen there."""
+    from unet.evaluation.evaluate import chosen_thresholds
+    from unet.report.tables import read_metrics
+
+    origin = origin_of(model)
+    if origin is None or not CHOOSING.intersection(families):
+        return None
+    return chosen_thresholds(read_metrics(paths.metrics(origin.dataset, origin.model)))
 
 
 def _log_means(rows: list[MetricRow], task: str) -> None:

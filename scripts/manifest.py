@@ -18,7 +18,9 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet.slices import manifest
 
     settings = settings_of(args, lambda c: manifest(c, args.dataset))
-    source = Source(args.root, args.images, args.labels, settings["layout"], settings["labelled"])
+    where = (args.root, args.images, args.labels)
+    wanted = (settings["layout"], settings["labelled"], settings.get("required", True))
+    source = Source(*where, *wanted)
     # By hand there is no workflow that has taken it already.
     settings["fingerprint"] = settings["fingerprint"] or fingerprint(
         list_files(source), source.root, None

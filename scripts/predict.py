@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +14,81 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from unet import slices
 from unet.command import parser, run, settings_of
 from unet.errors import UserError
-from unet.paths import ENSEMBLE, Paths
+from unet.paths import ENSEMBLE, Paths, origin_of
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet.data.records import read_splits
     from unet.files import read_json, write_sentinel
     from unet.prediction.ensemble import Member, held_out
-    from unet.prediction.predict import predict_fold
+    from unet.prediction.predict import Share, gather, predict_fold
 
     settings = settings_of(args, lambda c: slices.predict(c, args.dataset, args.model))
     where = (args.dataset, args.model, args.fold)
     folds = _members(settings, args.fold, args.dataset)
-    parts, alone = held_out(read_splits(paths.splits(args.dataset)), folds)
+    prepared = read_json(paths.prepared_done(args.dataset, args.model))
+    if origin_of(args.model) is None:
+        parts, alone = held_out(read_splits(paths.splits(args.dataset)), folds)
+    else:
+        # Of another dataset than the networks': they have seen none of its images.
+        parts, alone = dict.fromkeys(prepared["images"], "test"), {}
+    done = paths.tiles_done(*where)
+    shards = [paths.shard_done(*where, index) for index in range(args.shards)]
+    if args.gather:
+        found = [read_json(shard) for shard in shards]
+        images = gather(paths.tiles(*where), [shard["images"] for shard in found])
+        write_sentinel(done, settings["version"], images, head=found[0]["head"])
+        return
+    share = None if args.shard is None else Share(args.shard, args.shards)
     members = [Member.load(paths.model(args.dataset, args.model, fold)) for fold in folds]
-    images = predict_fold(
-        members,
-        paths.prepared(args.dataset),
-        read_json(paths.prepared_done(args.dataset)),
-        parts,
-        settings,
-        paths.tiles(*where),
-        args.batch,
-        args.memory_gb * 1e9,
-        args.threads,
-        alone,
-    )
+    with _runner(args, members, paths, alone, settings) as runner:
+        images = predict_fold(
+            members,
+            paths.prepared(args.dataset, args.model),
+            prepared,
+            parts,
+            settings,
+            paths.tiles(*where),
+            args.batch,
+            args.memory_gb * 1e9,
+            args.threads,
+            alone,
+            share=share,
+            gpus=args.gpus,
+            run=runner,
+        )
     head = list(members[0].model.head)
-    write_sentinel(paths.tiles_done(*where), settings["version"], images, head=head)
+    target = done if share is None else shards[share.index]
+    write_sentinel(target, settings["version"], images, head=head)
+
+
+@contextmanager
+def _runner(
+    args: argparse.Namespace,
+    members: Sequence[Any],
+    paths: Paths,
+    alone: dict[str, int],
+    settings: dict[str, Any],
+) -> Iterator[Any]:
+    """Does the batches on a cluster where one is wanted; None: in this process."""
+    from unet.sections import ClusterSection
+
+    section = ClusterSection.model_validate_json(args.cluster) if args.cluster else None
+    if section is None:
+        yield None
+        return
+    from unet.prediction.cluster import on_cluster
+
+    where = (args.dataset, args.model, args.fold)
+    with on_cluster(
+        section,
+        models=[member.path for member in members],
+        alone=alone,
+        prepared=paths.prepared(args.dataset, args.model),
+        device=settings["device"],
+        folder=paths.checkpoints(*where) / "dask",
+    ) as run_batches:
+        yield run_batches
 
 
 def _members(settings: dict[str, Any], fold: int, dataset: str) -> list[int]:
@@ -69,6 +117,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     p.add_argument("--batch", type=_batch, default="auto", help="tiles at once, or auto")
     p.add_argument("--memory-gb", type=float, default=4.0, help="memory to use, in GB")
+    p.add_argument("--gpus", type=int, default=1, help="GPUs of this machine to use at once")
+    p.add_argument("--shards", type=int, default=1, help="jobs that share the fold")
+    part = p.add_mutually_exclusive_group()
+    part.add_argument("--shard", type=int, help="which of them this is, from 0")
+    part.add_argument("--gather", action="store_true", help="put together what they did")
+    p.add_argument("--cluster", help="JSON of the config's section predict.cluster")
     return run(p.parse_args(argv), work)
 
 

@@ -22,6 +22,7 @@ def _settings(config: Any, dataset: str | None) -> dict[str, Any]:
 
 def _work(args: argparse.Namespace, paths: Paths) -> None:
     from unet.report import html
+    from unet.report.applied import Applied
     from unet.report.tables import read_report
     from unet.sections import ReportSection
 
@@ -37,6 +38,7 @@ def _work(args: argparse.Namespace, paths: Paths) -> None:
             tested=[fold_number(name) for name in settings.get("tested", ())],
             class_names=settings["class_names"],
             seed=settings["seed"],
+            applied=Applied.of(settings.get("applied")),
         )
         return
     datasets = html.dataset_tasks(settings["datasets"])

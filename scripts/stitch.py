@@ -10,21 +10,32 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unet.command import parser, run, settings_of
-from unet.paths import Paths
+from unet.paths import Paths, origin_of
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
-    from unet.data.store import Prepared
+    from unet.data.store import OwnGrid, Prepared
+    from unet.prediction.resampled import ResampledTiles
     from unet.prediction.stitch import Outputs, stitch_dataset
     from unet.prediction.stitch_image import StitchSettings
+    from unet.prediction.threshold import carried_threshold
     from unet.prediction.tiles import Tiles
     from unet.slices import stitch
 
     settings = settings_of(args, lambda c: stitch(c, args.dataset, args.model))
     where = (args.dataset, args.model, args.fold)
+    tiles, prepared = Tiles(paths.tiles(*where)), Prepared(paths.prepared(*where[:2]))
+    origin = origin_of(args.model)
+    if origin is not None:
+        # In the pixels of the user's files, whatever those are that the network saw.
+        prepared = OwnGrid(prepared.path)
+        tiles = ResampledTiles(tiles.path, prepared)
+        if (folds := settings.get("thresholds_of")) is not None:
+            found = [paths.segmentation_done(origin.dataset, origin.model, k) for k in folds]
+            settings["stitch"] = {**settings["stitch"], "threshold": carried_threshold(found)}
     stitch_dataset(
-        Tiles(paths.tiles(*where)),
-        Prepared(paths.prepared(args.dataset)),
+        tiles,
+        prepared,
         Outputs(
             segmentation=paths.segmentation(*where),
             done=paths.segmentation_done(*where),

@@ -29,8 +29,8 @@ from unet.errors import UserError
 from unet.files import canonical
 from unet.models.anisotropy import anisotropic_layers
 from unet.models.build import build
+from unet.models.engines import autocast
 from unet.models.geometry import footprint
-from unet.models.inference import autocast
 from unet.models.modelfile import load_model
 from unet.models.network import parameter_counts
 from unet.models.presets import Architecture, architecture_of

@@ -76,6 +76,13 @@ MISTAKES: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"evaluate": {"metrics": "pixel"}}, "evaluate.metrics", ["'pixel'", "list"]),
     ({"evaluate": {"metrics": []}}, "evaluate.metrics", ["at least one"]),
     # Keys that take a number or a word: one line, not one per alternative.
+    ({"predict": {"overlap": 1}}, "predict.overlap", ["1", "0.95"]),
+    ({"predict": {"skip": {}}}, "predict.skip", ["darker_than", "brighter_than"]),
+    ({"predict": {"skip": {"darker_than": 1, "brighter_than": 2}}}, "predict.skip", ["either"]),
+    ({"predict": {"skip": {"darker_than": 1, "fill": "cell"}}}, "predict.skip.fill",
+     ["'cell'", "background, foreground"]),
+    ({"predict": {"blend": "gaussian", "tile": 8}, "models": {"m": {"depth": 4}}}, "predict.tile",
+     ["8", "at least 16"]),
     ({"predict": {"batch": 0}}, "predict.batch", ["0", "greater than 0 or 'auto'"]),
     ({"stitch": {"threshold": 1.5}}, "stitch.threshold", ["1.5", "less than 1 or 'auto'"]),
     ({"stitch": {"threshold": "best"}}, "stitch.threshold", ["'best'", "number or 'auto'"]),
@@ -325,7 +332,11 @@ def test_configs_of_the_project_are_sound(path: Path) -> None:
     ids=lambda path: path.stem,
 )
 def test_overlays_fit_the_example_that_they_are_named_after(path: Path) -> None:
-    base = ROOT / "config" / "examples" / f"{path.stem.split('-')[0]}.yaml"
+    # plant-em-original lies over plant-em, dsb2018-rgb-original not over dsb2018.
+    examples = [
+        p for p in (ROOT / "config" / "examples").glob("*.yaml") if path.stem.startswith(p.stem)
+    ]
+    base = max(examples, key=lambda p: len(p.stem))
     raw, over = (yaml.safe_load(p.read_text(encoding="utf-8")) for p in (base, path))
     assert load(merge(raw, over)) != load(raw)
 

@@ -35,6 +35,12 @@ def requirements(texts: list[str]) -> dict[str, Requirement]:
 
 RUNTIME = requirements(pyproject()["dependencies"])
 TESTING = requirements(pyproject()["optional-dependencies"]["test"])
+# What users choose to install; imported where it is used.
+OPTIONAL = {
+    name: requirement
+    for extra in ("cluster", "engines")
+    for name, requirement in requirements(pyproject()["optional-dependencies"][extra]).items()
+}
 
 
 def lock_lines() -> list[str]:
@@ -72,9 +78,9 @@ def test_the_lock_is_plain() -> None:
     assert not [name for name in names if re.match(r"nvidia|cuda|triton|cupy", name)]
 
 
-@pytest.mark.parametrize("name", sorted({**RUNTIME, **TESTING}))
+@pytest.mark.parametrize("name", sorted({**RUNTIME, **OPTIONAL, **TESTING}))
 def test_the_lock_fits_the_ranges(name: str) -> None:
-    wanted = {**RUNTIME, **TESTING}[name]
+    wanted = {**RUNTIME, **OPTIONAL, **TESTING}[name]
     assert name in lock(), f"requirements.lock: {name} of pyproject.toml is missing"
     assert lock()[name] in wanted.specifier
     # An honest range has a lowest version.
@@ -120,10 +126,10 @@ IMPORT_NAMES = {
 
 def test_what_is_imported_is_declared() -> None:
     for folder, declared in (
-        ("unet", set(RUNTIME)),
+        ("unet", {*RUNTIME, *OPTIONAL}),
         ("scripts", set(RUNTIME)),
         # packaging and the rest of snakemake's and pytest's own needs come with them.
-        ("tests", {*RUNTIME, *TESTING, "packaging"}),
+        ("tests", {*RUNTIME, *OPTIONAL, *TESTING, "packaging"}),
     ):
         names = {canonicalize_name(IMPORT_NAMES.get(n, n)) for n in imported(folder)}
         assert names <= declared, f"{folder}: {sorted(names - declared)} not in pyproject.toml"

@@ -202,6 +202,20 @@ def test_objects_by_hand(stores: Stores) -> None:
     assert found["pq"] == pytest.approx((3 / 4 + 1) / 2.5)
 
 
+def test_seam_scores_of_the_stitch_stage_are_rows(stores: Stores) -> None:
+    for image in "abc":
+        stores.truth(image, [[0, 1]])
+        stores.prediction(image, [[0, 1]], part="val" if image == "c" else "test")
+    assert "seam_score" not in values(stores.evaluate("pixel"))
+    seam = {"score": 1.25, "borders": 4}
+    entries = {"a": {"seam": seam}, "b": {"seam": None}, "c": {"seam": seam}}
+    done = stores.segmentation(0).with_suffix(".json")
+    done.write_text(json.dumps({"images": entries}), encoding="utf-8")
+    rows = [row for row in stores.evaluate("pixel") if row.metric == "seam_score"]
+    assert [(row.image, row.class_, row.value) for row in rows] == [("a", "", 1.25)]
+    assert math.isnan(rows[0].weight)
+
+
 def test_no_objects_in_semantic_tasks(stores: Stores) -> None:
     stores.truth("a", cells())
     stores.prediction("a", cells())

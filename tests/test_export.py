@@ -1,4 +1,4 @@
-"""OME-Zarr, TIFF and the table of objects."""
+"""OME-Zarr and TIFF."""
 
 from __future__ import annotations
 
@@ -7,52 +7,78 @@ import pytest
 import tifffile
 import zarr
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from ome_zarr_models.v05.image import Image
-from ome_zarr_models.v05.image_label import ImageLabel
-from skimage.measure import regionprops_table
+from ome_zarr_models import v04, v05
 
-from unet.export import objects, omezarr, tiff
+from unet.export import omezarr, tiff
+from unet.export.reductions import REDUCTIONS, mean_pairs, mode_pairs
 
 # --- OME-Zarr
 
 
-def make(path, shape=(300, 700), levels=3, pixel=(0.5, 0.25), names=("background", "cell")):
+def make(
+    path,
+    shape=(300, 700),
+    levels=3,
+    pixel=(0.5, 0.25),
+    names=("background", "cell"),
+    version="0.5",
+    by="nearest",
+):
     pyramid = omezarr.pyramid_of(shape, levels, pixel)
-    arrays_ = omezarr.create_image(path, pyramid, "float16", names, {"unet": {"part": "test"}})
-    labels = omezarr.create_labels(
-        path, pyramid, {"classes": np.uint8, "instances": np.uint32}, names, len(names)
-    )
+    about = {"unet": {"part": "test"}}
+    arrays_ = omezarr.create_image(path, pyramid, "float16", names, about, version)
+    kinds = {"classes": np.uint8, "instances": np.uint32}
+    labels = omezarr.create_labels(path, pyramid, kinds, names, len(names), version, by)
     return pyramid, arrays_, labels
 
 
+@pytest.mark.parametrize("by", ["nearest", "mode"])
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
 @pytest.mark.parametrize("pixel", [(0.5, 0.25), None])
-def test_image_and_labels_are_valid_ome_zarr(tmp_path, pixel):
-    make(tmp_path / "a", pixel=pixel)
+def test_image_and_labels_are_valid_ome_zarr(tmp_path, pixel, version, by):
+    make(tmp_path / "a", pixel=pixel, version=version, by=by)
     group = zarr.open_group(str(tmp_path / "a"), mode="r")
-    image = Image.from_zarr(group)
+    assert group.metadata.zarr_format == {"0.4": 2, "0.5": 3}[version]
+    models = {"0.4": v04, "0.5": v05}[version]
+    image = models.Image.from_zarr(group)
+    ome = dict(group.attrs) if version == "0.4" else group.attrs["ome"]
+    found = image.attributes if version == "0.4" else image.attributes.ome
+    assert group.attrs["unet"] == {"part": "test"}
     assert image.labels is not None
-    assert list(image.labels.label_paths) == ["classes", "instances"]
-    classes = ImageLabel.from_zarr(group["labels/classes"])
-    assert classes.attributes.ome.image_label.source.image == "../../"
-    units = [axis.unit for axis in image.attributes.ome.multiscales[0].axes]
+    listed = image.labels.attributes if version == "0.4" else image.labels.attributes.ome
+    assert list(listed.labels) == ["classes", "instances"]
+    for name in ("classes", "instances"):
+        label = models.ImageLabel.from_zarr(group["labels"][name])
+        about = label.attributes if version == "0.4" else label.attributes.ome
+        assert about.image_label.source.image == "../../"
+        assert about.image_label.version == version
+        assert about.multiscales[0].type == by
+        assert len(about.multiscales[0].datasets) == len(found.multiscales[0].datasets) == 3
+    units = [axis.unit for axis in found.multiscales[0].axes]
     assert units == ([None, "micrometer", "micrometer"] if pixel else [None] * 3)
-    ome = group.attrs["ome"]
+    versions = {ome.get("version"), ome["multiscales"][0].get("version")}
+    assert versions == {version, None}
     channels = ome["omero"]["channels"]
     assert [c["label"] for c in channels] == ["background", "cell"]
     assert channels[0]["window"] == {"min": 0.0, "max": 1.0, "start": 0.0, "end": 1.0}
-    assert group["0"].metadata.dimension_names == ("c", "y", "x")
-    about = group["labels/classes"].attrs["ome"]["image-label"]
+    if version == "0.5":
+        assert group["0"].metadata.dimension_names == ("c", "y", "x")
+    else:
+        assert group["0"].metadata.dimension_separator == "/"
+    attrs = group["labels/classes"].attrs
+    about = (attrs if version == "0.4" else attrs["ome"])["image-label"]
     assert [p["class"] for p in about["properties"]] == ["background", "cell"]
 
 
-def test_a_volume_is_valid_ome_zarr(tmp_path):
-    make(tmp_path / "a", shape=(5, 130, 140), pixel=(2.0, 0.5, 0.5))
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_a_volume_is_valid_ome_zarr(tmp_path, version):
+    make(tmp_path / "a", shape=(5, 130, 140), pixel=(2.0, 0.5, 0.5), version=version)
     group = zarr.open_group(str(tmp_path / "a"), mode="r")
-    Image.from_zarr(group)
+    {"0.4": v04, "0.5": v05}[version].Image.from_zarr(group)
     assert group["1"].shape == (2, 5, 65, 70)
-    scale = group.attrs["ome"]["multiscales"][0]["datasets"][1]["coordinateTransformations"][0]
+    attrs = group.attrs if version == "0.4" else group.attrs["ome"]
+    scale = attrs["multiscales"][0]["datasets"][1]["coordinateTransformations"][0]
     assert scale == {"type": "scale", "scale": [1.0, 2.0, 1.0, 1.0]}
 
 
@@ -65,14 +91,16 @@ def test_levels_stop_before_they_are_small():
 
 def test_scale_and_translation_say_where_the_pixels_lie():
     pyramid = omezarr.pyramid_of((256, 256), 3, (0.5, 0.25))
-    mean = pyramid.multiscales("x", channels=True, averaged=True)[0]["datasets"][2]
+    mean = pyramid.multiscales("x", "0.5", channels=True, by="mean")[0]["datasets"][2]
     # A mean of 4 x 4 pixels lies at the centre of pixels 0 to 3, that is 1.5 pixels in.
     assert mean["coordinateTransformations"] == [
         {"type": "scale", "scale": [1.0, 2.0, 1.0]},
         {"type": "translation", "translation": [0.0, 0.75, 0.375]},
     ]
-    nearest = pyramid.multiscales("x", channels=False, averaged=False)[0]["datasets"][2]
+    nearest = pyramid.multiscales("x", "0.4", channels=False, by="nearest")[0]["datasets"][2]
     assert nearest["coordinateTransformations"] == [{"type": "scale", "scale": [2.0, 1.0]}]
+    mode = pyramid.multiscales("x", "0.4", channels=False, by="mode")[0]["datasets"][1]
+    assert mode["coordinateTransformations"][1]["translation"] == [0.25, 0.125]
 
 
 def test_shards_are_few_cut_to_the_image_and_smaller_for_many_classes(tmp_path):
@@ -82,22 +110,65 @@ def test_shards_are_few_cut_to_the_image_and_smaller_for_many_classes(tmp_path):
     assert few.shards == (2, 2048, 1024)
     (many,) = omezarr.create_image(tmp_path / "b", pyramid, "float16", ["c"] * 200, {})
     assert many.shards == (200, 512, 512)
-    regions = omezarr.shard_regions(few, 2)
+    regions = omezarr.write_regions(few.shape[1:], 2)
     assert regions == [np.s_[0:2048, 0:700], np.s_[2048:3000, 0:700]]
+    assert omezarr.write_regions((512, 512), 200) == [np.s_[0:512, 0:512]]
 
 
-@pytest.mark.parametrize("shape", [(300, 701), (129, 128), (3, 131, 150)])
-def test_coarser_levels(tmp_path, shape):
+@pytest.mark.parametrize("channels", [1, 200])
+@pytest.mark.parametrize("shape", [(3000, 700), (2049, 10), (70, 300, 65), (5, 6, 7)])
+def test_regions_are_whole_shards_and_whole_chunks(tmp_path, shape, channels):
+    regions = omezarr.write_regions(shape, channels)
+    covered = np.zeros(shape, np.uint8)
+    for region in regions:
+        covered[region] += 1
+    assert (covered == 1).all()
+    for version in ("0.4", "0.5"):
+        pyramid = omezarr.pyramid_of(shape, 1, None)
+        names = ["c"] * channels
+        (array,) = omezarr.create_image(tmp_path / version, pyramid, "f2", names, {}, version)
+        unit = array.chunks if version == "0.4" else (array.shards or array.chunks)
+        for region in regions:
+            for s, n, u in zip(region, shape, unit[1:], strict=True):
+                assert s.start % u == 0
+                assert s.stop % u == 0 or s.stop == n
+
+
+def reference(ids, by):
+    """Pixel by pixel, by the definition; an odd end has fewer pixels to choose from."""
+    height, width = ids.shape[-2:]
+    out = np.zeros((*ids.shape[:-2], -(-height // 2), -(-width // 2)), ids.dtype)
+    for index in np.ndindex(out.shape):
+        *lead, y, x = index
+        part = ids[(*lead, slice(2 * y, 2 * y + 2), slice(2 * x, 2 * x + 2))].ravel()
+        values, counts = np.unique(part, return_counts=True)
+        best = values[counts == counts.max()]
+        out[index] = part[0] if by == "nearest" else min(best[best > 0], default=0)
+    return out
+
+
+@pytest.mark.parametrize("by", ["nearest", "mode"])
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("shape", [(150, 201), (3, 128, 131)])
+def test_coarser_levels(tmp_path, shape, version, by, monkeypatch):
+    # Several shards and chunks in each level, so that their borders are crossed.
+    monkeypatch.setattr(omezarr, "_CHUNK", {2: 32, 3: 32})
+    monkeypatch.setattr(omezarr, "_SHARD", {2: 64, 3: 64})
     rng = np.random.default_rng(0)
-    pyramid, levels, labels = make(tmp_path / "a", shape=shape, levels=2, pixel=None)
+    pyramid, levels, labels = make(
+        tmp_path / "a", shape=shape, levels=2, pixel=None, version=version, by=by
+    )
     fine = rng.random((2, *shape)).astype(np.float16)
-    ids = rng.integers(0, 9, shape).astype(np.uint32)
+    ids = rng.integers(0, 4, shape).astype(np.uint32)
     levels[0][:] = fine
     labels["instances"][0][:] = ids
-    for region in omezarr.shard_regions(levels[1], len(shape)):
-        omezarr.reduce_region(levels[0], levels[1], region, averaged=True)
-        omezarr.reduce_region(*labels["instances"], region, averaged=False)
-    np.testing.assert_array_equal(labels["instances"][1][:], ids[..., ::2, ::2])
+    regions = omezarr.write_regions(pyramid.shapes[1], 2)
+    assert len(regions) > 1
+    for region in regions:
+        omezarr.reduce_region(levels[0], levels[1], region, "mean")
+        omezarr.reduce_region(*labels["instances"], region, by)
+    read = zarr.open_array(str(tmp_path / "a/labels/instances/1"), mode="r")
+    np.testing.assert_array_equal(read[:], reference(ids, by))
     height, width = shape[-2:]
     for y, x in [(0, 0), (10, 20), ((height - 1) // 2, (width - 1) // 2)]:
         part = fine[..., 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].astype(np.float64)
@@ -106,8 +177,31 @@ def test_coarser_levels(tmp_path, shape):
 
 
 def test_mean_pairs_by_hand():
-    found = omezarr.mean_pairs(np.array([[0, 1, 5], [2, 3, 7], [4, 8, 9]], np.float32))
+    found = mean_pairs(np.array([[0, 1, 5], [2, 3, 7], [4, 8, 9]], np.float32))
     np.testing.assert_array_equal(found, [[1.5, 6], [6, 9]])
+
+
+def test_mode_by_hand():
+    def of(*four):
+        return int(mode_pairs(np.array(four, np.uint32).reshape(2, 2))[0, 0])
+
+    assert of(0, 0, 0, 7) == 0  # one of four is not the most frequent
+    assert of(0, 7, 7, 0) == 7  # a line of one pixel stays
+    assert of(9, 9, 3, 3) == 3
+    assert of(0, 0, 3, 2) == 0
+    assert of(0, 5, 4, 9) == 4  # all different: the smallest that is not 0
+    assert of(8, 5, 4, 9) == 4
+    assert of(2, 9, 9, 9) == 9
+    assert of(2**32 - 1, 1, 0, 2**32 - 1) == 2**32 - 1
+    # A last row or column of its own: the same rule among two, or one.
+    np.testing.assert_array_equal(mode_pairs(np.array([[1, 1, 0], [1, 0, 6]])), [[1, 6]])
+    np.testing.assert_array_equal(mode_pairs(np.array([[1, 1, 5]])), [[1, 5]])
+
+
+@settings(max_examples=100, deadline=None)
+@given(arrays(np.uint8, (3, 5), elements={"min_value": 0, "max_value": 3}))
+def test_mode_is_the_definition(ids):
+    np.testing.assert_array_equal(REDUCTIONS["mode"].reduce(ids), reference(ids, "mode"))
 
 
 # --- TIFF
@@ -175,12 +269,38 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_large_masks_are_bigtiff(tmp_path, monkeypatch):
-    monkeypatch.setattr(tiff, "_CLASSIC_BYTES", 10)
-    tiff.write_mask(tmp_path / "m.tif", lambda r: np.ones((4, 5), np.uint8)[r], (4, 5), "u1", None)
+@pytest.mark.parametrize("shape", [(4, 5), (700, 1300), (512, 1024), (3, 600, 90)])
+@pytest.mark.parametrize("slab", [1 << 28, 1])
+def test_large_masks_are_bigtiff_in_tiles(tmp_path, monkeypatch, shape, slab):
+    monkeypatch.setattr(tiff, "_SLAB_BYTES", slab)
+    # Of a row of tiles, two are read at once.
+    monkeypatch.setattr(tiff, "_BAND_BYTES", 2 * 512 * 512 * 2)
+    values = np.random.default_rng(0).integers(0, 60000, shape, np.uint16)
+    seen = []
+
+    def read(region):
+        seen.append([s.stop - s.start for s in region])
+        return values[region]
+
+    tiff.write_mask(tmp_path / "m.tif", read, shape, "u2", (2.0, 0.5, 0.25)[-len(shape) :], 10)
+    if len(shape) == 2 or slab == 1:
+        assert max(n[-2] for n in seen) <= 512
+        assert max(n[-1] for n in seen) <= 1024
     with tifffile.TiffFile(tmp_path / "m.tif") as file:
         assert file.is_bigtiff
-        assert file.asarray().all()
+        page = file.pages[0]
+        assert page.is_tiled
+        assert page.tile == (512, 512)
+        assert page.compression.name == "ADOBE_DEFLATE"
+        assert "unit=um" in page.description
+        np.testing.assert_array_equal(file.asarray(), values)
+    # Region by region, as viewers do.
+    store = tifffile.imread(tmp_path / "m.tif", aszarr=True)
+    array = zarr.open_array(store, mode="r")
+    assert array.chunks[-2:] == (512, 512)
+    top, left = shape[-2] // 2, shape[-1] // 3
+    np.testing.assert_array_equal(array[..., top:, left:], values[..., top:, left:])
+    store.close()
 
 
 def test_smallest_dtype():
@@ -188,81 +308,3 @@ def test_smallest_dtype():
     assert found == [np.uint8, np.uint16, np.uint32, np.int8, np.int16]
     with pytest.raises(ValueError, match="32 bits"):
         tiff.smallest_dtype(0, 2**32)
-
-
-# --- objects
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.one_of(
-        arrays(
-            np.uint32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 4)
-        ),
-        arrays(np.uint16, (3, 4, 5), elements=st.integers(0, 4)),
-    ),
-    st.integers(1, 6),
-)
-def test_sums_of_blocks_agree_with_regionprops(labels, block):
-    shape = labels.shape
-    image = np.random.default_rng(1).random((2, *shape))
-    regions = list(omezarr._parts(shape, (block,) * len(shape)))
-    parts = [objects.sums(labels[r], image[(slice(None), *r)], r) for r in regions]
-    found = objects.add(parts, len(shape), 2)
-    expected = regionprops_table(
-        labels,
-        np.moveaxis(image, 0, -1),
-        properties=("label", "area", "centroid", "bbox", "intensity_mean"),
-    )
-    np.testing.assert_array_equal(found.labels, expected["label"])
-    if not len(found.labels):
-        return
-    np.testing.assert_array_equal(found.size, expected["area"])
-    for axis in range(len(shape)):
-        np.testing.assert_allclose(
-            found.positions[:, axis] / found.size, expected[f"centroid-{axis}"]
-        )
-        np.testing.assert_array_equal(found.low[:, axis], expected[f"bbox-{axis}"])
-        np.testing.assert_array_equal(
-            found.high[:, axis] + 1, expected[f"bbox-{axis + len(shape)}"]
-        )
-    for channel in range(2):
-        np.testing.assert_allclose(
-            found.intensity[:, channel] / found.size, expected[f"intensity_mean-{channel}"]
-        )
-
-
-def test_rows_by_hand():
-    labels = np.zeros((4, 6), np.uint32)
-    labels[1:3, 2:5] = 7
-    image = np.full((1, 4, 6), 0.25, np.float32)
-    found = objects.sums(labels, image, (slice(10, 14), slice(100, 106)))
-    (row, absent) = objects.rows("a", found, [(7, 7, "cell"), (9, 200, "gap")], (0.5, 2.0))
-    header = objects.columns(2, 1)
-    assert dict(zip(header, row, strict=True)) == {
-        "image": "a",
-        "label": "7",
-        "class": "cell",
-        "area_px": "6",
-        "area_um2": "6",
-        "centroid_y_px": "11.500",
-        "centroid_x_px": "103.000",
-        "centroid_y_um": "5.75",
-        "centroid_x_um": "206",
-        "bbox_y0": "11",
-        "bbox_x0": "102",
-        "bbox_y1": "13",
-        "bbox_x1": "105",
-        "mean_intensity_c0": "0.25",
-    }
-    assert absent == ["a", "200", "gap", "0", "0"] + [""] * 9
-    (unknown,) = objects.rows("a", found, [(7, 7, "cell")], None)
-    assert len(unknown) == len(header)
-    assert dict(zip(header, unknown, strict=True))["centroid_y_um"] == ""
-    assert "volume_um3" in objects.columns(3, 1)
-    assert "centroid_z_px" in objects.columns(3, 1)
-
-
-def test_sums_refuse_another_shape():
-    with pytest.raises(ValueError, match="do not fit"):
-        objects.sums(np.ones((2, 2), int), np.ones((1, 2, 3)), np.s_[0:2, 0:2])

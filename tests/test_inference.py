@@ -16,10 +16,10 @@ from tests.architectures import architectures, settle
 from unet.data.tiling import read_window
 from unet.errors import UserError
 from unet.models.build import build
+from unet.models.exact import activate
 from unet.models.geometry import footprint
 from unet.models.inference import (
     Predictor,
-    activate,
     choose_device,
     choose_precision,
     is_out_of_memory,

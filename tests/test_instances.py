@@ -129,6 +129,106 @@ def test_components_of_shapes_that_cross_many_blocks(mask, block, connectivity):
         np.testing.assert_array_equal(whole(found), reference(mask, connectivity, 0, fill_holes))
 
 
+def comb(*shape: int) -> NDArray:
+    """Teeth every other row, joined along the last column alone."""
+    mask = np.zeros(shape, bool)
+    mask[..., ::2, :] = True
+    mask[..., -1] = True
+    return mask
+
+
+def diagonal(n: int, dims: int) -> NDArray:
+    """A chain of pixels that touch by corners alone, and one against its direction."""
+    at = np.indices((n,) * dims)
+    along = (at == at[0]).all(axis=0)
+    against = (at[1:] == n - 1 - at[0]).all(axis=0)
+    return along | against
+
+
+def helix(n: int) -> NDArray:
+    """A strand that winds upwards, joined by faces, and its axis apart from it."""
+    mask = np.zeros((n, 9, 9), bool)
+    way = [(1, x) for x in range(1, 8)] + [(y, 7) for y in range(2, 8)]
+    way += [(7, x) for x in range(6, 0, -1)] + [(y, 1) for y in range(6, 1, -1)]
+    for z in range(n):
+        for step in range(6):
+            mask[(z, *way[(5 * z + step) % len(way)])] = True
+    mask[:, 4, 4] = True
+    return mask
+
+
+def shells(n: int) -> NDArray:
+    """Balls within balls, apart from one another."""
+    return np.linalg.norm(np.indices((n,) * 3) - (n - 1) / 2, axis=0).astype(int) % 3 == 0
+
+
+def links(n: int) -> NDArray:
+    """Two rings in planes at right angles, one through the other, that do not touch."""
+    mask = np.zeros((n, n, n), bool)
+    middle, end = n // 2, n - 2
+    for low, high, axis in ((1, middle + 2, 0), (middle - 2, end, 1)):
+        ring = np.zeros((n, n), bool)
+        ring[2:end, low : high + 1] = True
+        ring[3 : end - 1, low + 1 : high] = False
+        np.moveaxis(mask, axis, 0)[middle] |= ring
+    return mask
+
+
+SHAPES = {
+    "comb": comb(23, 17),
+    "comb turned": comb(17, 22).T.copy(),
+    "diagonal": diagonal(21, 2),
+    "combs of a volume": comb(5, 9, 7),
+    "diagonal of a volume": diagonal(12, 3),
+    "helix": helix(9),
+    "shells": shells(11),
+    "links": links(11),
+    "solid but for shells": ~shells(10),
+    "spirals upon one another": np.stack([spiral(15), np.zeros((15, 15), bool), spiral(15).T]),
+}
+
+
+@settings(max_examples=50)
+@given(
+    st.sampled_from(sorted(SHAPES)),
+    connectivities,
+    st.sampled_from([0, 1, 40]),
+    st.sampled_from([0, 5]),
+    st.data(),
+)
+def test_objects_over_many_blocks_are_those_of_the_whole(
+    name: str, connectivity: str, fill_holes: int, min_size: int, data: st.DataObject
+) -> None:
+    """Ids too: 1, 2, .. in the order of first pixels, with any blocks and any number of threads."""
+    mask = SHAPES[name]
+    block = tuple(data.draw(st.integers(3, 14)) for _ in mask.shape)
+    found = in_blocks(
+        mask, block, data.draw(st.integers(1, 3)),
+        connectivity=connectivity, min_size=min_size, fill_holes=fill_holes,
+    )  # fmt: skip
+    expected = reference(mask, connectivity, min_size, fill_holes)
+    np.testing.assert_array_equal(whole(found), expected)
+    assert found.count == expected.max()
+
+
+def test_what_the_shapes_are() -> None:
+    """So that each asks what it is named after."""
+
+    def count(name: str, connectivity: str) -> int:
+        return in_blocks(SHAPES[name], (3,) * SHAPES[name].ndim, connectivity=connectivity).count
+
+    assert count("comb", "face") == count("comb turned", "face") == 1
+    assert count("combs of a volume", "face") == 1
+    assert count("diagonal", "full") == 1
+    assert count("diagonal", "face") == 2 * 21 - 1
+    assert count("diagonal of a volume", "face") == 2 * 12 - 2  # they meet in the middle
+    assert count("diagonal of a volume", "full") == 1
+    assert count("helix", "face") == count("helix", "full") == 2
+    assert count("shells", "face") > 1
+    assert count("links", "full") == 2
+    assert count("spirals upon one another", "full") == 2
+
+
 def test_spiral_is_one_object_and_checkerboard_depends_on_connectivity():
     assert in_blocks(spiral(25), (5, 5), connectivity="face").count == 1
     board = np.indices((12, 12)).sum(0) % 2 == 0

@@ -6,13 +6,15 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.spatial.distance import cdist
 from skimage.metrics import hausdorff_distance
 
-from unet.evaluation.boundary import Outlines, Tolerance, boundary_metrics, outline
+from unet.evaluation.boundary import Distances, Outlines, Tolerance, boundary_metrics, outline
+from unet.evaluation.surfaces import BlockOutlines, point_files
+from unet.prediction.blocks import Grid
 
 PX = Tolerance(2, "px")
 POINTS = hnp.arrays(
@@ -168,3 +170,68 @@ def test_agrees_with_monai(dims, spacing):
     assert got[f"hd95_{unit}"] == pytest.approx(float(theirs), rel=1e-5)
     theirs = metrics.compute_average_surface_distance(*batch, symmetric=True, **options)
     assert got[f"asd_{unit}"] == pytest.approx(float(theirs), rel=1e-5)
+
+
+# --- in blocks
+
+
+def in_files(folder, found, shape, block):
+    """The outlines' points by blocks of the image."""
+    grid = Grid(shape, block)
+
+    def find(index):
+        region = grid.region(index)
+        inside = [
+            np.all(
+                [(s.start <= p[:, a]) & (p[:, a] < s.stop) for a, s in enumerate(region)], axis=0
+            )
+            for p in found
+        ]
+        return [p[keep] for p, keep in zip(found, inside, strict=True)]
+
+    return point_files(grid, find, 2, folder)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    truth=hnp.arrays(
+        np.int32, st.tuples(st.integers(0, 6), st.just(2)), elements=st.integers(0, 29)
+    ),
+    pred=hnp.arrays(
+        np.int32, st.tuples(st.integers(0, 30), st.just(2)), elements=st.integers(0, 29)
+    ),
+    block=st.tuples(st.integers(1, 31), st.integers(1, 31)),
+    spacing=st.sampled_from([None, (0.5, 2.0), (0.3, 0.3), (3.0, 1.0)]),
+)
+def test_blocks_change_nothing(tmp_path, truth, pred, block, spacing):
+    whole = Outlines(truth, pred)
+    with in_files(tmp_path, whole, (30, 30), block) as files:
+        got = values(BlockOutlines(files, 0, 1), PX, spacing)
+    assert list(tmp_path.iterdir()) == []
+    expected = values(whole, PX, spacing)
+    assert got == pytest.approx(expected, nan_ok=True, rel=1e-9)
+
+
+def test_blocks_of_a_volume(tmp_path):
+    rng = np.random.default_rng(0)
+    whole = Outlines(*(rng.integers(0, (12, 40, 40), (n, 3)).astype(np.int32) for n in (50, 400)))
+    with in_files(tmp_path, whole, (12, 40, 40), (4, 8, 16)) as files:
+        assert values(BlockOutlines(files, 0, 1, threads=2), PX, (2.0, 0.5, 0.5)) == pytest.approx(
+            values(whole, PX, (2.0, 0.5, 0.5)), rel=1e-9
+        )
+
+
+@given(hnp.arrays(np.int64, st.integers(1, 40), elements=st.integers(0, 9)), st.integers(0, 100))
+def test_percentile_of_counted_distances(numbers, share):
+    half = len(numbers) // 2
+    found = Distances.merged(
+        [Distances.of(np.sqrt(part)) for part in (numbers[:half], numbers[half:])]
+    )
+    assert found.number == len(numbers)
+    assert found.percentile(share) == pytest.approx(
+        np.percentile(np.sqrt(numbers), share), abs=1e-9
+    )
+    assert found.total == pytest.approx(np.sqrt(numbers).sum())
+    assert found.within(2.0) == (numbers <= 4).sum()

@@ -3,7 +3,6 @@ kept from one run to the next."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 from unet.data.store import Prepared, add_image, layout_of, new_image
-from unet.data.tiling import plan
+from unet.data.tiling import plan, read_window
 from unet.errors import UserError
 from unet.models.build import build
 from unet.models.geometry import footprint
@@ -21,18 +20,13 @@ from unet.models.modelfile import ModelFile
 from unet.models.network import Network
 from unet.models.presets import Architecture, architecture_of
 from unet.paths import Paths
+from unet.prediction.batches import Batch
 from unet.prediction.ensemble import Member
-from unet.prediction.predict import (
-    BYTES_PER_PIXEL_AND_WIDTH,
-    LARGEST,
-    Batching,
-    auto_tile,
-    choose_batch,
-    image_key,
-    predict_fold,
-    predict_image,
-)
+from unet.prediction.partial import Partial
+from unet.prediction.predict import Share, gather, image_key, predict_fold
 from unet.prediction.tiles import Tiles
+from unet.prediction.windows import BYTES_PER_PIXEL_AND_WIDTH, LARGEST, auto_tile
+from unet.prediction.work import Batching, Work, choose_batch, forward
 from unet.sections import PredictSection
 
 CPU = torch.device("cpu")
@@ -252,14 +246,11 @@ def run_on(network: SmallDevice, batch: int) -> tuple[np.ndarray, Batching]:
     predictor = Predictor([network], CPU, "float32")
     image = np.random.default_rng(0).normal(size=(1, 150, 20)).astype(np.float32)
     plan = predictor.plan(image.shape[1:], 32)
-    target = np.full((len(plan.tiles), 2, *plan.core), np.nan, dtype=np.float32)
     batching = Batching(batch)
-    with ThreadPoolExecutor(1) as runner:
-        predict_image(predictor, image, plan, target, batching, runner)
+    windows = np.stack([read_window(image, tile.window) for tile in plan.tiles])
     out = np.empty((2, 150, 20), dtype=np.float32)
-    for tile, values in zip(plan.tiles, target, strict=True):
-        core = out[(slice(None), *tile.core)]
-        core[...] = values[(slice(None), *(slice(0, n) for n in core.shape[1:]))]
+    for tile, values in zip(plan.tiles, forward(predictor, windows, batching), strict=True):
+        out[(slice(None), *tile.core)] = values[(slice(None), *tile.inner)]
     expected = 1 / (1 + np.exp(-image[0]))
     np.testing.assert_allclose(out[0], expected, atol=1e-6)
     return out, batching
@@ -312,15 +303,171 @@ def test_the_key_of_an_image() -> None:
     assert key not in [image_key(*other) for other in others]
 
 
-def test_an_interrupted_image_does_not_appear(make_store, monkeypatch: Any, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def content(folder: Path) -> dict[str, bytes]:
+    """All files of a tile store by their names."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def counted(monkeypatch: Any) -> list[Batch]:
+    """The batches that are computed from now on."""
+    seen: list[Batch] = []
+    compute = Work.compute
+
+    def counting(self: Work, batch: Batch) -> int:
+        seen.append(batch)
+        return compute(self, batch)
+
+    monkeypatch.setattr(Work, "compute", counting)
+    return seen
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 4])
+def test_a_killed_run_goes_on(make_store, monkeypatch: Any, after: int, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    unbroken, store = (
+        make_store(SHAPES, output=tmp_path / "unbroken"),
+        make_store(SHAPES, output=tmp_path / "killed"),
+    )
+    predicted(unbroken, model(), batch=2)
+    compute, seen = Work.compute, []  # type: ignore[var-annotated]
+
+    def dying(self: Work, batch: Batch) -> int:
+        if len(seen) == after:
+            raise KeyboardInterrupt
+        seen.append(batch)
+        return compute(self, batch)
+
+    folder = store[0].tiles("d", "m", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Work, "compute", dying)
+        patch.setattr(Work, "feeders", 1)
+        with pytest.raises(KeyboardInterrupt):
+            predicted(store, model(), batch=2)
+    finished = {image for image in PARTS if (folder / image).exists()}
+    assert finished < set(PARTS)
+    again = counted(monkeypatch)
+    predicted(store, model(), batch=2)
+    tiles = [tile for batch in (*seen, *again) for tile in batch]
+    assert len(tiles) == len(set(tiles))  # none twice
+    assert content(folder) == content(unbroken[0].tiles("d", "m", 0))
+
+
+def test_a_run_that_died_right_before_the_end(make_store, monkeypatch: Any) -> None:  # type: ignore[no-untyped-def]
     store = make_store(SHAPES)
 
-    def failing(*args: Any) -> None:
+    def dying(self: Partial) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("unet.prediction.predict.predict_image", failing)
+        patch.setattr(Partial, "finish", dying)
+        patch.setattr(Work, "feeders", 1)
         with pytest.raises(KeyboardInterrupt):
-            predicted(store, model())
+            predicted(store, model(), batch=100, parts={"a": "test"})
+    assert not (store[0].tiles("d", "m", 0) / "a").exists()
+    again = counted(monkeypatch)
+    predicted(store, model(), batch=100, parts={"a": "test"})
+    assert again == []
+
+
+def test_half_a_line_is_no_tile(tmp_path: Path) -> None:
+    partial = Partial(tmp_path, "a", "key", "0")
+    partial.create(
+        plan((8, 8), 8, footprint(architecture_of("unet-bn", depth=1))), 2, "float32", {}
+    )
+    partial.mark([(3, False), (12, True)])
+    with (partial.path / ".done" / "0").open("a") as handle:
+        handle.write("1")  # of 17, say
+    Partial(tmp_path, "a", "key", "1").mark([(4, False)])
+    assert partial.done() == {3: False, 12: True, 4: False}
+
+
+def test_another_model_begins_anew(make_store, monkeypatch: Any) -> None:  # type: ignore[no-untyped-def]
+    store = make_store(SHAPES)
     folder = store[0].tiles("d", "m", 0)
-    assert [p.name for p in folder.iterdir()] == ["zarr.json"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Partial, "finish", lambda self: None)
+        with pytest.raises(AssertionError):
+            predicted(store, model(), parts={"d": "test"})
+    assert len(list(folder.glob(".*.partial"))) == 1
+    predicted(store, model(seed=1), key="other", parts={"d": "test"})
+    assert sorted(path.name for path in folder.iterdir()) == ["d", "zarr.json"]
+
+
+def test_small_images_share_a_batch(make_store, monkeypatch: Any) -> None:  # type: ignore[no-untyped-def]
+    store = make_store(((32, 32),) * 4)
+    seen = counted(monkeypatch)
+    parts: dict[str, Any] = dict.fromkeys("abcd", "test")
+    tiles = predicted(store, model(), batch=3, parts=parts)
+    assert [len(batch) for batch in seen] == [3, 1]
+    # Each with its own pixels.
+    reference = Predictor([model().network()], CPU, "float32")
+    for name in parts:
+        image = Prepared(store[0].prepared("d")).image(name)[...]
+        np.testing.assert_allclose(whole(tiles, name), reference.whole(image), atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_jobs_that_share_a_fold(make_store, count: int, monkeypatch: Any, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    one, store = (
+        make_store(SHAPES, output=tmp_path / "one"),
+        make_store(SHAPES, output=tmp_path / "shared"),
+    )
+    predicted(one, model(), batch=2)
+    seen = counted(monkeypatch)
+    entries = [shared(store, model(), Share(index, count)) for index in range(count)]
+    tiles = [tile for batch in seen for tile in batch]
+    assert len(tiles) == len(set(tiles))
+    folder = store[0].tiles("d", "m", 0)
+    assert Tiles(folder).ids() == []
+    images = gather(folder, entries)
+    assert content(folder) == content(one[0].tiles("d", "m", 0))
+    assert sorted(images) == sorted(PARTS)
+    assert gather(folder, entries) == images  # once more: nothing to do
+
+
+def test_a_missing_share_is_told(make_store) -> None:  # type: ignore[no-untyped-def]
+    store = make_store(SHAPES)
+    entries = shared(store, model(), Share(0, 2))
+    folder = store[0].tiles("d", "m", 0)
+    with pytest.raises(UserError, match=r"\d of \d tiles of image d are missing; remove") as error:
+        gather(folder, [entries, entries])
+    assert "\n" not in str(error.value)
+    other = shared(store, model(seed=1), Share(1, 2), key="other")
+    with pytest.raises(UserError, match=r"differ in what they computed with"):
+        gather(folder, [entries, other])
+
+
+def shared(store: Any, network: ModelFile, share: Share, key: str = "key") -> dict[str, Any]:
+    paths, sentinel = store
+    section = PredictSection(tile=40, dtype="float32", precision="float32")
+    settings = {"version": 1, "predict": section.model_dump(mode="json"), "device": "cpu"}
+    return predict_fold(
+        [Member(Path("0.pt"), network, f"{key} 0")], paths.prepared("d"), sentinel, PARTS, settings,
+        paths.tiles("d", "m", 0), 2, 1e9, threads=1, share=share,
+    )  # fmt: skip
+
+
+def test_too_little_disk_is_an_error_at_the_start(make_store, monkeypatch: Any) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("unet.prediction.predict.free_bytes", lambda path: 1000)
+    with pytest.raises(UserError, match=r"tiles may need .* GB, but only 1e-06 GB are free; make"):
+        predicted(make_store(SHAPES), model())
+
+
+def test_two_devices_give_what_one_gives(make_store, monkeypatch: Any, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    one, store = (
+        make_store(SHAPES, output=tmp_path / "one"),
+        make_store(SHAPES, output=tmp_path / "two"),
+    )
+    predicted(one, model(), batch=2)
+    monkeypatch.setattr("unet.prediction.predict.choose_devices", lambda name, gpus: [CPU, CPU])
+    used = set()
+    plain = forward
+
+    def watched(predictor: Predictor, windows: np.ndarray, batching: Batching) -> np.ndarray:
+        used.add(id(batching))
+        return plain(predictor, windows, batching)
+
+    monkeypatch.setattr("unet.prediction.work.forward", watched)
+    predicted(store, model(), batch=2)
+    assert content(one[0].tiles("d", "m", 0)) == content(store[0].tiles("d", "m", 0))
+    assert len(used) == 2

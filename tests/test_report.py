@@ -22,6 +22,7 @@ from unet.data.records import ImageRecord, SplitRecord, write_manifest, write_sp
 from unet.errors import UserError
 from unet.evaluation.rows import METRIC_COLUMNS, MetricRow
 from unet.evaluation.statistics import bootstrap_interval
+from unet.files import write_json
 from unet.paths import Paths
 from unet.report import collect, costs, figures, html, overlays, paired, pooling, show, tables
 from unet.report.paired import Bootstrap
@@ -315,7 +316,9 @@ def test_every_metric_has_a_direction() -> None:
         "adapted_rand_error", "hd95_um", "asd_px", "ece", "brier", "split_rate", "n_added",
     )  # fmt: skip
     assert {tables.better(m) for m in lower} == {-1}
-    neither = ("n_true", "isbi_rand_threshold", "topology_threshold", "reliability_03")
+    neither = (
+        "n_true", "isbi_rand_threshold", "topology_threshold", "reliability_03", "seam_score",
+    )  # fmt: skip
     assert {tables.better(m) for m in neither} == {0}
     assert tables.better("adapted_rand_split") == tables.better("v_info_merge") == 1
 
@@ -402,7 +405,7 @@ def test_picks_are_best_median_worst_and_leave_out_nan() -> None:
     assert [p.image for p in collect.picks(rows, "a", score, 20)] == ["1", "4", "3", "0", "5"]
     assert collect.picks(rows, "a", score, 0) == []
     assert collect.picks(rows, "b", score, 3) == []
-    error = tables.HEADLINE["semantic"][-1]
+    error = next(s for s in tables.HEADLINE["semantic"] if s.metric == "pixel_error")
     lower = [metric(str(k), v, name="pixel_error", class_="*") for k, v in enumerate([0.2, 0.1])]
     assert [p.image for p in collect.picks(lower, "a", error, 2)] == ["1", "0"]
 
@@ -620,6 +623,27 @@ def test_dataset_report_has_a_reliability_plot_per_model(tmp_path: Path) -> None
     assert "<code>ece</code>" in page
     assert "<code>reliability_08</code>" not in page
     assert "d,m2,cell,reliability_08,0.7,," in paths.dataset_report_csv("d").read_text()
+
+
+def test_seams_and_skipped_tiles_are_told(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    make_results(paths, "d", ["net", "other"], "instances")
+    page = make_report(paths, "d", ["net", "other"], "instances")
+    assert "Seam score" not in page
+    assert "skipped as empty" not in page
+    for model, skipped in (("net", (0, 3)), ("other", (0, 0))):
+        images = {f"im{k}": {"tiles": 5, "skipped": n} for k, n in enumerate(skipped)}
+        write_json(paths.tiles_done("d", model, 0), {"images": images})
+    with paths.metrics("d", "net").open("a", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["d", "net", 0, "im0", "", "", "seam_score", 1.02, ""])
+        writer.writerow(["d", "net", 0, "im1", "", "", "seam_score", 0.98, ""])
+    page = make_report(paths, "d", ["net", "other"], "instances")
+    assert "Seam score (1 = none)" in page
+    assert "<strong>net</strong>: 3 of 10 tiles skipped as empty" in page
+    assert "<strong>other</strong>: " not in page.split("skipped as empty")[0]
+    rows = {(r.model, r.metric): r for r in tables.read_report(paths.dataset_report_csv("d"))}
+    assert rows["net", "seam_score"].mean == pytest.approx(1)
 
 
 def test_report_is_the_same_each_time(tmp_path: Path) -> None:

@@ -79,6 +79,10 @@ def test_slices_are_plain_and_name_no_path() -> None:
         ({"train": {"lr": 0.1}}, of("train")),
         ({"train": {"augment": {"noise": 0}}}, of("train")),
         ({"predict": {"tile": 512}}, of("predict")),
+        # The overlap means something only to windows that overlap.
+        ({"predict": {"overlap": 0.25}}, set()),
+        ({"predict": {"blend": "gaussian"}}, of("predict")),
+        ({"predict": {"skip": {"darker_than": 5}}}, of("predict")),
         ({"stitch": {"threshold": 0.3}}, of("stitch")),
         ({"evaluate": {"boundary": "as-is"}}, of("evaluate")),
         ({"report": {"bootstrap": 500}}, {"report:own", "report:made"}),

@@ -69,6 +69,9 @@ class FakePrepared:
     def image(self, image):
         return self.images[image]
 
+    def attrs(self, image):
+        return {}
+
     def classes(self, image):
         return self._classes.get(image)
 

@@ -234,12 +234,12 @@ def turned(value: Any) -> Any:
 
 NO_RESULT = {
     "memory_gb": 3,
-    "predict": {"batch": 2},
+    "predict": {"batch": 2, "gpus": 2, "cluster": {"workers": 3}},
     "train": {"checkpoint_seconds": 7, "cache_gb": 1},
     "seed": 0,  # its default, written out
 }
 EDITS: list[tuple[str, dict[str, Any], set[str]]] = [
-    ("memory, batch, checkpoints", merge(CONFIG, NO_RESULT), set()),
+    ("memory, batch, cluster, checkpoints", merge(CONFIG, NO_RESULT), set()),
     ("order of keys", turned(CONFIG), set()),
     ("train.lr", merge(CONFIG, {"train": {"lr": 0.02}}), since("train")),
     ("stitch.threshold", merge(CONFIG, {"stitch": {"threshold": 0.4}}), since("stitch")),
@@ -414,6 +414,17 @@ def test_an_ensemble_of_folds(tmp_path: Path) -> None:
     for shown in ("· fold ensemble", "<td>0</td>", "<td>2</td>", "<td>ensemble</td>", "Ensemble:"):
         assert shown in page
     assert not paths.tiles("ens", "a", 0).exists()
+
+    # The same by jobs that share it.
+    whole = json.loads(paths.tiles_done("ens", "a", "ensemble").read_text())
+    shared_out = merge(ENSEMBLE, {"predict": {"shards": 2}})
+    assert place.wanted(shared_out) >= {f"predict_shard ens a ensemble {i}" for i in range(2)}
+    shutil.rmtree(paths.tiles("ens", "a", "ensemble"))
+    paths.tiles_done("ens", "a", "ensemble").unlink()
+    done = place.snakemake("--cores", "2", "--quiet", "rules", config=shared_out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(paths.tiles_done("ens", "a", "ensemble").read_text()) == whole
+    assert place.wanted(shared_out) == set()
 
     # Another network joins: it is trained, the others stay.
     more = merge(ENSEMBLE, {"datasets": {"ens": {"split": {"run": [0, 1, 2]}}}})

@@ -16,6 +16,7 @@ from unet.errors import UserError
 from unet.heads import HEADS
 from unet.models.geometry import Footprints, footprint, sizes_for
 from unet.models.presets import AnyArchitecture, Architecture
+from unet.paths import origin_of
 from unet.prediction.method_table import METHOD_HEADS
 from unet.recipes import expanded
 from unet.sections import TrainSection
@@ -99,11 +100,6 @@ def _override_mistakes(config: Config) -> list[str]:
     return lines
 
 
-def _is_sheet(images: str | None) -> bool:
-    """Whether ``images`` names a sheet, which has a column for the labels."""
-    return images is not None and images.lower().endswith(".csv")
-
-
 def _dataset_mistakes(config: Config) -> list[str]:
     lines: list[str] = []
     for name, data in config.datasets.items():
@@ -114,10 +110,9 @@ def _dataset_mistakes(config: Config) -> list[str]:
             if model not in config.models:
                 known = ", ".join(sorted(config.models))
                 lines.append(f"{key}.models: no model {model!r}; there are: {known}")
-        by_name = data.layout in ("folders", "stack") and not _is_sheet(data.images)
-        if data.labels is None and data.synthetic is None and by_name:
+        if not data.labelled and not data.predict_with:
             lines.append(f"{key}.labels: this key is needed to train (a path or glob)")
-        if data.synthetic is not None:
+        if data.synthetic is not None and not data.predict_with:
             # In each fold at least one image trains, one validates and one tests.
             folds, images = data.split.folds, data.synthetic.images
             least = 3 if folds is None else max(folds, 4 if folds == 2 else 3)
@@ -143,6 +138,7 @@ def _size_mistakes(
     footprints: Footprints,
     derived: bool,
     where: str,
+    blended: bool = False,
 ) -> list[str]:
     """Patch and tile against the network, axis by axis."""
     lines = []
@@ -163,11 +159,12 @@ def _size_mistakes(
                 f"accepted sizes are {' and '.join(map(str, near))}"
             )
     for size, fp in zip(() if tile == "auto" else sizes_for(tile, footprints), footprints):  # noqa: B905
-        if size < fp.least_tile:
+        # Blended windows keep all of their output, whatever the halo.
+        least = fp.smallest if blended else fp.least_tile
+        if size < least:
             lines.append(
                 f"config: predict.tile: {size} is too small for the network's grid of {fp.grid} px "
-                f"and its halo of {fp.halo or fp.margin} px {where}; at least {fp.least_tile} is "
-                "needed"
+                f"and its halo of {fp.halo or fp.margin} px {where}; at least {least} is needed"
             )
     return lines
 
@@ -187,13 +184,18 @@ def _norm_mistakes(
     ]
 
 
+def _classes_of(config: Config, dataset: str, model: str) -> tuple[str, ...]:
+    """Names of the network's outputs that are classes."""
+    number = HEADS[config.model_section(model).head].classes(config.datasets[dataset].class_names)
+    return config.head_for(dataset, model)[:number]
+
+
 def _loss_mistakes(config: Config, dataset: str, model: str, where: str) -> list[str]:
     """The loss against its options and class weights."""
     lines = []
     train = config.train_for(dataset, model)
     info, weights = LOSS_TABLE[train.loss], train.class_weights
-    head = HEADS[config.models[model].head]
-    names = config.head_for(dataset, model)[: head.classes(config.datasets[dataset].class_names)]
+    names = _classes_of(config, dataset, model)
     try:
         check_options(train.loss, train.loss_options, len(names))
     except UserError as error:
@@ -227,8 +229,9 @@ def _pair_mistakes(config: Config, dataset: str, model: str) -> list[str]:
     if arch is not None:
         # With anisotropic layers the sizes follow from the pixel size, which training will know.
         derived = arch.dims == 3 and section.anisotropic and section.pools is None
-        tile = config.predict_for(dataset, model).tile
-        lines += _size_mistakes(train.patch, tile, footprint(arch), derived, where)
+        predict = config.predict_for(dataset, model)
+        blended = predict.blend != "none"
+        lines += _size_mistakes(train.patch, predict.tile, footprint(arch), derived, where, blended)
         lines += _norm_mistakes(train, arch, footprint(arch), where)
     if HEADS[section.head].needs_instances and data.task != "instances":
         lines.append(
@@ -243,14 +246,43 @@ def _pair_mistakes(config: Config, dataset: str, model: str) -> list[str]:
     if train.loss == "border-ce" and data.task != "instances" and train.w0 == 0:
         lines.append(f"config: train.w0: 0 makes border-ce plain ce {where}; write loss: ce")
     lines += _loss_mistakes(config, dataset, model, where)
+    return lines + _use_mistakes(config, dataset, model, where)
+
+
+def _use_mistakes(config: Config, dataset: str, model: str, where: str) -> list[str]:
+    """What is done with a trained network, against its classes and its head."""
+    lines: list[str] = []
+    skip = config.predict_for(dataset, model).skip
+    classes = _classes_of(config, dataset, model)
+    if skip is not None and skip.fill is not None and skip.fill not in classes:
+        lines.append(
+            f"config: predict.skip.fill: no class {skip.fill!r} {where}; there are: "
+            f"{', '.join(classes)}"
+        )
     stitch = config.stitch_for(dataset, model)
     needed = METHOD_HEADS[stitch.method]
-    if needed is not None and section.head != needed:
+    if needed is not None and config.model_section(model).head != needed:
         lines.append(
             f"config: stitch.method: {stitch.method} needs a model with head: {needed} {where}; "
             "write components"
         )
     return lines
+
+
+def _applied_mistakes(config: Config, dataset: str, model: str) -> list[str]:
+    """What a dataset may have wrong for a model that was trained (and is checked) elsewhere."""
+    where = f"(dataset {dataset}, model {model})"
+    origin, section = origin_of(model), config.model_section(model)
+    arch = None if origin is None else config.architecture_for(origin.model)
+    lines: list[str] = []
+    if origin is not None and arch is not None:
+        derived = arch.dims == 3 and section.anisotropic and section.pools is None
+        patch = config.train_for(origin.dataset, origin.model).patch
+        predict = config.predict_for(dataset, model)
+        blended = predict.blend != "none"
+        found = _size_mistakes(patch, predict.tile, footprint(arch), derived, where, blended)
+        lines = [line for line in found if line.startswith("config: predict.")]
+    return lines + _use_mistakes(config, dataset, model, where)
 
 
 def mistakes(config: Config) -> list[str]:
@@ -262,6 +294,7 @@ def mistakes(config: Config) -> list[str]:
     if lines:
         return lines
     for dataset in config.datasets:
+        of_pair = _applied_mistakes if config.origins_for(dataset) else _pair_mistakes
         for model in config.models_for(dataset):
-            lines += _pair_mistakes(config, dataset, model)
+            lines += of_pair(config, dataset, model)
     return list(dict.fromkeys(lines))

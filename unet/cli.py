@@ -1,4 +1,4 @@
-"""The ``unet`` command: what there is to know before a run."""
+"""The ``unet`` command: what there is to know before a run, and trained models without one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from unet.command import run
 from unet.models.geometry import Footprint, footprint
 from unet.models.presets import PRESETS, AnyArchitecture, architecture_of
+from unet.predict_request import add_arguments
 
 
 def _accepted(fp: Footprint, number: int = 5) -> list[int]:
@@ -74,6 +76,12 @@ def _models(args: argparse.Namespace) -> int:
     return 0
 
 
+def _predict(args: argparse.Namespace) -> int:
+    from unet.predict_images import work
+
+    return run(args, work)
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -98,6 +106,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     models.add_argument("--channels", type=_positive, default=1, help="of the images (default 1)")
     models.add_argument("--classes", type=_positive, default=2, help="classes (default 2)")
     models.set_defaults(work=_models)
+    predict = commands.add_parser(
+        "predict",
+        help="apply a trained model to images",
+        description="Applies a trained model, or several together, to images: with its own "
+        "normalisation, at its pixel size, in tiles without seams. Writes masks/*.tif, "
+        "segmentation.zarr (OME-Zarr: probabilities and labels), objects.csv and manifest.csv "
+        "(which image is which, and what was left out). Stopped at any moment, the same command "
+        "goes on.",
+    )
+    add_arguments(predict)
+    predict.set_defaults(work=_predict)
     args = p.parse_args(argv)
     code: int = args.work(args)
     return code

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, field_validator
 from unet.errors import UserError
 from unet.heads import HEADS
 from unet.models.presets import AnyArchitecture, architecture_of
+from unet.paths import ENSEMBLE, Origin, origin_of
 from unet.recipes import expanded
 from unet.sections import (
     DatasetSection,
@@ -79,21 +80,55 @@ class Config(Section):
         return set(self.train.model_fields_set).union(*(expanded(o) for o in over))
 
     def predict_for(self, dataset: str, model: str) -> PredictSection:
-        return overlaid(self.predict, self.datasets[dataset].predict, self.models[model].predict)
+        return overlaid(self.predict, *self._overrides("predict", dataset, model))
 
     def stitch_for(self, dataset: str, model: str) -> StitchSection:
-        return overlaid(self.stitch, self.datasets[dataset].stitch, self.models[model].stitch)
+        return overlaid(self.stitch, *self._overrides("stitch", dataset, model))
+
+    def _overrides(self, section: str, dataset: str, model: str) -> list[dict[str, Any]]:
+        """What is laid over a section; of a model that is applied elsewhere, first what holds where
+        it was trained."""
+        origin = origin_of(model)
+        datasets = [dataset] if origin is None else [origin.dataset, dataset]
+        over = [self.datasets[name] for name in datasets]
+        return [getattr(member, section) for member in (*over, self.model_section(model))]
+
+    def model_section(self, model: str) -> ModelSection:
+        """The section of a model, also under the name that it has where it is applied."""
+        origin = origin_of(model)
+        return self.models[model if origin is None else origin.model]
 
     def evaluate_for(self, dataset: str) -> EvaluateSection:
         return overlaid(self.evaluate, self.datasets[dataset].evaluate)
 
     def models_for(self, dataset: str) -> tuple[str, ...]:
+        """The models that predict a dataset: trained on it, or applied to it."""
+        applied = self.origins_for(dataset)
+        if applied:
+            return tuple(origin.name for origin in applied)
         chosen = self.datasets[dataset].models
         return tuple(sorted(self.models)) if chosen is None else chosen
 
+    def origins_for(self, dataset: str) -> tuple[Origin, ...]:
+        """Of a dataset that is predicted by models of other datasets, these; else nothing."""
+        named = self.datasets[dataset].predict_with or ()
+        return tuple(Origin(text.partition("/")[2], text.partition("/")[0]) for text in named)
+
+    def folds_for(self, dataset: str) -> tuple[int, ...]:
+        """The folds that are trained; of a dataset that others' models predict none."""
+        return () if self.origins_for(dataset) else self.datasets[dataset].split.to_run
+
+    def tested_for(self, dataset: str) -> tuple[int, ...]:
+        """The folds that are predicted and evaluated: those trained, or an ensemble."""
+        if self.origins_for(dataset):
+            return (ENSEMBLE,)
+        return self.datasets[dataset].split.tested
+
     def head_for(self, dataset: str, model: str) -> tuple[str, ...]:
         """Names of the network's output classes, in the order of its channels."""
-        return HEADS[self.models[model].head].names(self.datasets[dataset].class_names)
+        origin = origin_of(model)
+        trained = dataset if origin is None else origin.dataset
+        return HEADS[self.model_section(model).head].names(self.datasets[trained].class_names)
 
     def architecture_for(self, model: str) -> AnyArchitecture | None:
         """The network's layers; None if the training is to choose them (preset auto)."""
@@ -128,13 +163,17 @@ def load(raw: Mapping[str, Any]) -> Config:
         UserError: with one line per mistake: the key, what was found, what is allowed.
     """
     # Here, since the checks need this module's classes.
+    from unet import applied
     from unet.checks import lines_of, mistakes
 
     try:
         config = Config.model_validate(dict(raw))
     except ValidationError as error:
         raise UserError("\n".join(lines_of(error, dict(raw)))) from None
-    lines = mistakes(config)
+    lines = applied.mistakes(config)
+    if not lines:
+        config = applied.resolved(config)
+        lines = mistakes(config)
     if lines:
         raise UserError("\n".join(lines))
     return config

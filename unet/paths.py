@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 # A fold is known by its number, from 0, and all folds' networks together by this one.
 ENSEMBLE = -1
@@ -30,13 +31,35 @@ def fold_number(name: str) -> int:
     return int(name)
 
 
+class Origin(NamedTuple):
+    """A model that was trained on another dataset than the one it is applied to."""
+
+    model: str
+    dataset: str
+
+    @property
+    def name(self) -> str:
+        """What it is called beside the dataset's own models: ``<model>@<dataset>``."""
+        return f"{self.model}@{self.dataset}"
+
+
+def origin_of(model: str) -> Origin | None:
+    """Where a model of that name was trained; None for one of the dataset's own.
+
+    No name in the config has an ``@``, so that there is one answer.
+    """
+    name, mark, dataset = model.partition("@")
+    return Origin(name, dataset) if mark else None
+
+
 @dataclass(frozen=True)
 class Paths:
     """Where each stage writes, below ``output``.
 
     A path whose stage runs once per dataset takes the dataset; per model and fold likewise.
     Arguments may be Snakemake wildcard patterns such as ``"{dataset}"``; a fold is a number, its
-    name or a pattern.
+    name or a pattern. A model that is applied (``<model>@<dataset>``) has its network where it was
+    trained, and images that were prepared for it.
     """
 
     output: Path
@@ -74,11 +97,12 @@ class Paths:
         """Size, time and hash of each raw file when the manifest was made (``inputs.json``)."""
         return self._under(dataset, "inputs.json")
 
-    def prepared(self, dataset: str) -> Path:
-        return self._under(dataset, "prepared.zarr")
+    def prepared(self, dataset: str, model: str = "") -> Path:
+        """The dataset's images, or those prepared for a model that is applied to them."""
+        return self._under(dataset, *_own_folder(model), "prepared.zarr")
 
-    def prepared_done(self, dataset: str) -> Path:
-        return self._under(dataset, "prepared.json")
+    def prepared_done(self, dataset: str, model: str = "") -> Path:
+        return self._under(dataset, *_own_folder(model), "prepared.json")
 
     def dataset_report_csv(self, dataset: str) -> Path:
         return self._under(dataset, "report.csv")
@@ -95,6 +119,9 @@ class Paths:
         return self._under(dataset, model, _folder_of(fold))
 
     def model(self, dataset: str, model: str, fold: int | str) -> Path:
+        origin = origin_of(model)
+        if origin is not None:
+            return self.model(origin.dataset, origin.model, fold)
         return self.fold(dataset, model, fold) / "model.pt"
 
     def history(self, dataset: str, model: str, fold: int | str) -> Path:
@@ -108,6 +135,10 @@ class Paths:
 
     def tiles_done(self, dataset: str, model: str, fold: int | str) -> Path:
         return self.fold(dataset, model, fold) / "tiles.json"
+
+    def shard_done(self, dataset: str, model: str, fold: int | str, shard: int | str) -> Path:
+        """One job's share of the tiles, where several predict a fold."""
+        return self.fold(dataset, model, fold) / f"tiles.shard-{shard}.json"
 
     def segmentation(self, dataset: str, model: str, fold: int | str) -> Path:
         return self.fold(dataset, model, fold) / "segmentation.zarr"
@@ -130,6 +161,11 @@ class Paths:
 
     def benchmark(self, rule: str, *wildcards: str) -> Path:
         return self._under("benchmarks", rule, ".".join(wildcards or ("all",)) + ".tsv")
+
+
+def _own_folder(model: str) -> tuple[str, ...]:
+    """The folder between a dataset's and its prepared store's."""
+    return () if origin_of(model) is None else (model,)
 
 
 def _folder_of(fold: int | str) -> str:

@@ -17,7 +17,8 @@ from unet import slices
 from unet.config import Config
 from unet.errors import UserError
 from unet.files import canonical, read_json
-from unet.paths import ENSEMBLE, Paths, fold_number
+from unet.paths import ENSEMBLE, Paths, fold_name, fold_number, origin_of
+from unet.sections import CHOOSING
 
 
 @dataclass(frozen=True)
@@ -69,17 +70,60 @@ class Run:
         return [(d, m) for d in sorted(self.config.datasets) for m in self.config.models_for(d)]
 
     def folds(self, dataset: str) -> tuple[int, ...]:
-        """The folds that are trained."""
-        return self.config.datasets[dataset].split.to_run
+        """The folds that are trained; of a dataset that others' models predict none."""
+        return self.config.folds_for(dataset)
 
     def tested(self, dataset: str) -> tuple[int, ...]:
         """The folds that are predicted and evaluated: those trained, or their ensemble."""
-        return self.config.datasets[dataset].split.tested
+        return self.config.tested_for(dataset)
 
-    def members(self, dataset: str, fold: str) -> tuple[int, ...]:
+    def members(self, dataset: str, fold: str, model: str = "") -> tuple[int, ...]:
         """The folds whose networks predict the fold of that name."""
-        number = fold_number(fold)
-        return self.folds(dataset) if number == ENSEMBLE else (number,)
+        origin, number = origin_of(model), fold_number(fold)
+        trained = self.folds(dataset if origin is None else origin.dataset)
+        return trained if number == ENSEMBLE else (number,)
+
+    def networks(self, dataset: str, model: str, fold: str = fold_name(ENSEMBLE)) -> list[Path]:
+        """The model files of what predicts the fold of that name."""
+        members = self.members(dataset, fold, model)
+        return [self.paths.model(dataset, model, member) for member in members]
+
+    def splits(self, dataset: str) -> list[Path]:
+        """The table of who is tested; none where all are."""
+        return [] if self.config.origins_for(dataset) else [self.paths.splits(dataset)]
+
+    def shards(self, dataset: str, model: str, fold: str) -> list[Path]:
+        """What the jobs that share the prediction of a fold leave; none where one does it all."""
+        count = self.config.predict_for(dataset, model).shards
+        if count == 1:
+            return []
+        return [self.paths.shard_done(dataset, model, fold, shard) for shard in range(count)]
+
+    def thresholds(self, dataset: str, model: str) -> list[Path]:
+        """Where the thresholds of a model that was trained elsewhere are taken from, if it does not
+        bring one in the config."""
+        origin = origin_of(model)
+        if origin is None or self.config.stitch_for(dataset, model).threshold != "auto":
+            return []
+        folds = self.tested(origin.dataset)
+        return [self.paths.segmentation_done(origin.dataset, origin.model, k) for k in folds]
+
+    def scores(self, dataset: str, model: str) -> list[Path]:
+        """Where the thresholds of metrics that choose one are taken from, for a model that was
+        trained elsewhere."""
+        origin = origin_of(model)
+        if origin is None or not CHOOSING.intersection(self.config.evaluate_for(dataset).metrics):
+            return []
+        return [self.paths.metrics(origin.dataset, origin.model)]
+
+    def reported(self, dataset: str) -> list[Path]:
+        """What a dataset's report is made of, for each of its models: the scores; without labels
+        what was segmented."""
+        models = self.config.models_for(dataset)
+        if self.config.datasets[dataset].labelled:
+            return [self.paths.metrics(dataset, model) for model in models]
+        folds = self.tested(dataset)
+        return [self.paths.segmentation_done(dataset, m, k) for m in models for k in folds]
 
     def is_synthetic(self, dataset: str) -> bool:
         return self.config.datasets[dataset].synthetic is not None
@@ -108,7 +152,10 @@ class Run:
             data = self.config.datasets[dataset]
             raw = self.source(dataset)
             try:
-                files = list_files(Source(raw.root, raw.images, raw.labels, data.layout, True))
+                required = data.predict_with is None
+                labelled = data.labelled or required
+                where = (raw.root, raw.images, raw.labels)
+                files = list_files(Source(*where, data.layout, labelled, required))
             except UserError as error:
                 raise UserError(f"config: datasets.{dataset}: {error}") from None
             stored: Mapping[str, Any] | None = None

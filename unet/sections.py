@@ -176,6 +176,40 @@ class TrainSection(Section):
         return value
 
 
+class SkipSection(Section):
+    channel: Annotated[int, Field(ge=0)] = 0
+    darker_than: float | None = None
+    brighter_than: float | None = None
+    share: Annotated[float, Field(gt=0, le=1)] = 0.999
+    fill: str | None = None
+
+    @model_validator(mode="after")
+    def _one_side(self) -> SkipSection:
+        if (self.darker_than is None) == (self.brighter_than is None):
+            raise ValueError(
+                "give either darker_than or brighter_than, an intensity of the image files, such "
+                "as {brighter_than: 230}"
+            )
+        return self
+
+
+class ClusterSection(Section):
+    address: str | None = None
+    queue: Literal["slurm"] | None = None
+    workers: Annotated[int, Field(ge=1, le=1000)] = 2
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    memory_gb: Annotated[float, Field(gt=0)] = 8.0
+    hours: Annotated[float, Field(gt=0, le=1000)] = 4.0
+    interface: str | None = None
+    options: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_place(self) -> ClusterSection:
+        if self.address is not None and self.queue is not None:
+            raise ValueError("give either address (a scheduler that runs) or queue (starts jobs)")
+        return self
+
+
 class PredictSection(Section):
     tile: (
         Literal["auto"]
@@ -186,8 +220,15 @@ class PredictSection(Section):
     ) = "auto"
     batch: Positive | Literal["auto"] = "auto"
     precision: Precision = "auto"
+    engine: Literal["torch", "openvino", "onnxruntime"] = "torch"
     dtype: Literal["float16", "float32"] = "float16"
     tta: bool = False
+    gpus: Annotated[int, Field(ge=1, le=64)] = 1
+    shards: Annotated[int, Field(ge=1, le=1000)] = 1
+    cluster: ClusterSection | None = None
+    blend: Literal["none", "gaussian"] = "none"
+    overlap: Annotated[float, Field(ge=0, le=0.95)] = 0.5
+    skip: SkipSection | None = None
 
 
 class StitchSection(Section):
@@ -199,12 +240,26 @@ class StitchSection(Section):
     min_size: Annotated[int, Field(ge=0)] = 16
     fill_holes: Annotated[int, Field(ge=0)] = 64
     tiff: bool = True
+    ome_zarr: Literal["0.5", "0.4"] = "0.5"
     pyramid: Annotated[int, Field(ge=1, le=10)] = 3
+    label_pyramid: Literal["nearest", "mode"] = "nearest"
+    geojson: bool = False
+    rois: bool = False
+
+    @field_validator("ome_zarr", mode="before")
+    @classmethod
+    def _version_as_text(cls, value: Any) -> Any:
+        # In YAML 0.4 without quotes is a number.
+        return str(value) if isinstance(value, float) else value
 
 
 MetricFamily = Literal[
     "pixel", "instance", "objects", "rand", "boundary", "calibration", "topology", "isbi2012"
 ]
+
+
+# Families whose threshold validation images choose.
+CHOOSING = frozenset({"topology", "isbi2012"})
 
 
 class EvaluateSection(Section):
@@ -243,6 +298,7 @@ class DatasetSection(Section):
     channels: Annotated[tuple[int | str, ...], Field(min_length=1)] | None = None
     split: SplitSection = SplitSection(test=0.25)
     models: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    predict_with: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     prepare: dict[str, Any] = {}
     train: str | dict[str, Any] = {}
     predict: dict[str, Any] = {}
@@ -264,13 +320,25 @@ class DatasetSection(Section):
             raise ValueError(f"got {value!r}; Y and X must be among the axes, such as YX")
         return letters
 
+    @field_validator("predict_with")
+    @classmethod
+    def _origins_named(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for text in value or ():
+            if not all(text.partition("/")) or text.count("/") > 1 or "@" in text:
+                raise ValueError(f"got {text!r}; write <dataset>/<model>")
+        if value is not None and len(set(value)) != len(value):
+            raise ValueError(f"got {list(value)}; name each model once")
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> DatasetSection:
         if (self.images is None) == (self.synthetic is None):
             raise ValueError("give either images (a path or glob) or synthetic (generated images)")
         if self.synthetic is not None and self.labels is not None:
             raise ValueError("labels: generated images bring their own labels; drop this key")
-        if self.task == "semantic" and not self.classes:
+        # Where other datasets' models predict, theirs are taken (unet.applied).
+        taken = self.predict_with is not None and self.classes is None
+        if self.task == "semantic" and not self.classes and not taken:
             raise ValueError(
                 "classes: needed for task semantic; name each class and its label value, such as "
                 "{background: 0, cell: 255}"
@@ -290,6 +358,17 @@ class DatasetSection(Section):
             if self.ignore in self.classes.values():
                 raise ValueError(f"ignore: value {self.ignore} is also the value of a class")
         return self
+
+    @property
+    def labelled(self) -> bool:
+        """Whether labels are looked for: where they are given, or the layout brings them."""
+        by_name = self.layout in ("folders", "stack")
+        return self.labels is not None or self.synthetic is not None or self.sheet or not by_name
+
+    @property
+    def sheet(self) -> bool:
+        """Whether ``images`` names a sheet, which has a column for the labels."""
+        return self.images is not None and self.images.lower().endswith(".csv")
 
     @property
     def class_names(self) -> tuple[str, ...]:

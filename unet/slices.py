@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from unet.config import Config
-from unet.paths import fold_name
+from unet.paths import ENSEMBLE, fold_name, origin_of
 from unet.versions import STAGES
 
 Slice = dict[str, Any]
@@ -29,6 +29,10 @@ def synthesize(config: Config, dataset: str) -> Slice:
 def manifest(config: Config, dataset: str, fingerprint: str = "") -> Slice:
     data = config.datasets[dataset].model_dump(mode="json")
     keys = ("layout", "task", "classes", "ignore", "axes", "pixel_size_um", "channels")
+    applied: Slice = {}
+    if config.origins_for(dataset):
+        # Labels are welcome there, not needed.
+        applied = {"labelled": config.datasets[dataset].labelled, "required": False}
     return {
         "version": STAGES["manifest"],
         **{key: data[key] for key in keys},
@@ -37,6 +41,7 @@ def manifest(config: Config, dataset: str, fingerprint: str = "") -> Slice:
         "strict": config.strict,
         "labelled": True,
         "fingerprint": fingerprint,
+        **applied,
     }
 
 
@@ -57,6 +62,27 @@ def prepare(config: Config, dataset: str) -> Slice:
         # As pairs: the order of the classes is their index, and canonical JSON sorts mappings.
         "classes": None if data["classes"] is None else [list(p) for p in data["classes"].items()],
     }
+
+
+def prepare_applied(config: Config, dataset: str, model: str) -> Slice:
+    """Of images that are prepared for a model of another dataset: its files, which are inputs of
+    the stage, tell the normalisation and the pixel size."""
+    settings = prepare(config, dataset)
+    settings["prepare"].pop("normalize")
+    return {
+        **settings,
+        "version": STAGES["prepare_applied"],
+        "networks": _networks(config, dataset, model),
+    }
+
+
+def _networks(config: Config, dataset: str, model: str) -> list[int]:
+    """The folds whose networks make an ensemble; none where there is no ensemble."""
+    origin = origin_of(model)
+    if origin is not None:
+        return list(config.folds_for(origin.dataset))
+    split = config.datasets[dataset].split
+    return list(split.to_run) if split.ensemble else []
 
 
 def train(config: Config, dataset: str, model: str) -> Slice:
@@ -90,22 +116,32 @@ def train(config: Config, dataset: str, model: str) -> Slice:
 
 def predict(config: Config, dataset: str, model: str) -> Slice:
     settings = config.predict_for(dataset, model).model_dump(mode="json")
-    # The batch is a matter of speed and memory.
-    settings.pop("batch")
-    split = config.datasets[dataset].split
+    # Matters of speed and memory, or of where it is done.
+    for key in ("batch", "gpus", "shards", "cluster"):
+        settings.pop(key)
+    if settings["blend"] == "none":
+        settings.pop("overlap")
+    members = _networks(config, dataset, model)
     return {
         "version": STAGES["predict"],
         "predict": settings,
         "device": config.device,
-        **({"members": list(split.to_run)} if split.ensemble else {}),
+        **({"members": members} if members else {}),
     }
 
 
 def stitch(config: Config, dataset: str, model: str) -> Slice:
     data = config.datasets[dataset]
+    section = config.stitch_for(dataset, model)
+    origin, chosen = origin_of(model), {}
+    if origin is not None and section.threshold == "auto":
+        # There are no validation images here: the thresholds that were chosen on those of training.
+        tested = config.tested_for(origin.dataset)
+        chosen = {"thresholds_of": [fold_name(fold) for fold in tested]}
     return {
         "version": STAGES["stitch"],
-        "stitch": config.stitch_for(dataset, model).model_dump(mode="json"),
+        "stitch": section.model_dump(mode="json"),
+        **chosen,
         "task": data.task,
         "class_names": list(data.class_names),
         "class_values": None if data.classes is None else list(data.classes.values()),
@@ -120,21 +156,32 @@ def evaluate(config: Config, dataset: str) -> Slice:
         "evaluate": config.evaluate_for(dataset).model_dump(mode="json"),
         "task": data.task,
         "class_names": list(data.class_names),
+        # Images without labels are predicted, but not scored.
+        **({"applied": True} if config.origins_for(dataset) else {}),
     }
 
 
 def report(config: Config, dataset: str) -> Slice:
-    data = config.datasets[dataset]
+    data, tested = config.datasets[dataset], config.tested_for(dataset)
     return {
         "version": STAGES["report"],
         "report": config.report.model_dump(mode="json"),
         "task": data.task,
         "class_names": list(data.class_names),
         "models": list(config.models_for(dataset)),
-        "folds": list(data.split.to_run),
+        "folds": list(config.folds_for(dataset)),
         # Where the folds themselves are not.
-        **({"tested": [fold_name(k) for k in data.split.tested]} if data.split.ensemble else {}),
+        **({"tested": [fold_name(k) for k in tested]} if ENSEMBLE in tested else {}),
+        **({"applied": _applied(config, dataset)} if config.origins_for(dataset) else {}),
         "seed": config.seed,
+    }
+
+
+def _applied(config: Config, dataset: str) -> Slice:
+    """What the report says of models that were trained elsewhere, and whether they are scored."""
+    return {
+        "labelled": config.datasets[dataset].labelled,
+        "networks": {m: _networks(config, dataset, m) for m in config.models_for(dataset)},
     }
 
 
@@ -142,7 +189,11 @@ def report_all(config: Config) -> Slice:
     return {
         "version": STAGES["report"],
         "datasets": {
-            name: {"task": data.task, "models": list(config.models_for(name))}
+            name: {
+                "task": data.task,
+                "models": list(config.models_for(name)),
+                **({} if data.labelled else {"labelled": False}),
+            }
             for name, data in sorted(config.datasets.items())
         },
     }

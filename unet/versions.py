@@ -15,11 +15,12 @@ STAGES: dict[str, int] = {
     "manifest": 2,
     "splits": 1,
     "prepare": 1,
+    "prepare_applied": 1,
     "train": 2,
-    "predict": 2,
-    "stitch": 1,
-    "evaluate": 2,
-    "report": 2,
+    "predict": 3,
+    "stitch": 2,
+    "evaluate": 3,
+    "report": 3,
 }
 
 _LIBRARIES = ("torch", "numpy", "zarr", "dask", "scikit-image", "scipy", "tifffile", "snakemake")

@@ -122,7 +122,7 @@ def ctc(source: Source) -> list[Pair]:
         for number, path in sorted(frames.items()):
             label = seg / f"man_seg{number}{path.suffix}" if seg else None
             label = label if label is not None and label.exists() else None
-            if label is None and seg is not None and source.labelled:
+            if label is None and seg is not None and source.labelled and source.required:
                 skipped += 1
                 continue
             name = f"{folder.name}-t{number}"

@@ -105,7 +105,7 @@ def build_manifest(
             group=places[item.id][0],
             part=places[item.id][1],
         )
-        record = _examined(item, record, wanted, source.labelled)
+        record = _examined(item, record, wanted, source.labelled and source.required)
         if strict and record.status != "ok":
             # Not raised here: the other threads' work would go on behind the error.
             stop.set()

@@ -16,10 +16,12 @@ import numpy as np
 
 from unet.data.prepare_image import (
     Stage,
+    Target,
     dataset_statistics,
     described,
     prepare_image,
     raw_bytes,
+    resampled,
 )
 from unet.data.records import ImageRecord, read_manifest
 from unet.data.store import clean, free_bytes, update_attrs
@@ -43,15 +45,17 @@ def prepare_stage(
     threads: int,
     memory_bytes: int,
     root: Path | None = None,
+    target: Target | None = None,
 ) -> None:
     """The stage as a whole: manifest and inputs in, store and its sentinel out.
 
-    ``root`` is what the manifest's paths are relative to, None = where they were then.
+    ``root`` is what the manifest's paths are relative to, None = where they were then; ``target``
+    as in :func:`prepare_dataset`.
     """
     # The files may have moved since the manifest: the same names below another root.
     root = Path(read_json(inputs)["root"]) if root is None else root
     records = read_manifest(manifest)
-    images = prepare_dataset(records, root, store, settings, threads, memory_bytes)
+    images = prepare_dataset(records, root, store, settings, threads, memory_bytes, target)
     write_sentinel(
         sentinel,
         settings["version"],
@@ -73,6 +77,7 @@ def prepare_dataset(
     settings: dict[str, Any],
     threads: int,
     memory_bytes: int,
+    target: Target | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Brings the store up to date with the usable records; unchanged images stay as they are.
 
@@ -83,24 +88,30 @@ def prepare_dataset(
         settings: version, prepare, task, classes, ignore, axes, channels (see :mod:`unet.slices`).
         threads: images worked on at once (for few images: threads per image).
         memory_bytes: upper bound for the pixels that are in memory at any time.
+        target: the network that the images are for, if it was trained on others: they are brought
+            to its pixel size, where both are known.
 
     Returns:
         image id -> key, shape [C, (Z,) Y, X], axes, pixel_size_um, labelled, group, statistics.
+        Shape and pixel size are those of the array ``image``.
 
     Raises:
         UserError: no usable record, a label value that is not declared, a file that is not what
-            the manifest says, or too little memory for a single row of tiles.
+            the manifest says, images that do not fit the network, or too little memory for a single
+            row of tiles.
     """
     wanted = {record.id: record for record in records if record.status == "ok"}
-    _check(wanted)
-    keys = _keys(wanted, settings)
+    _check(wanted, target)
+    keys = _keys(wanted, settings, target)
     attrs = clean(store_path, keys)
     todo = [record for name, record in wanted.items() if name not in attrs]
-    stage = _stage(root, store_path, settings, threads, memory_bytes, len(todo))
+    stage = _stage(root, store_path, settings, threads, memory_bytes, len(todo), target)
     _log_estimate(wanted, todo, store_path, memory_bytes)
+    if target is not None:
+        _log_sizes(wanted, target)
 
-    shared = None
-    if todo and stage.section.normalize.scope == "dataset":
+    shared = None if target is None else target.statistics
+    if todo and shared is None and stage.section.normalize.scope == "dataset":
         # Any image that stays was normalised with these very statistics: its key says so.
         shared = next((a["statistics"] for a in attrs.values()), None)
         shared = shared or dataset_statistics(stage, list(wanted.values()))
@@ -116,9 +127,12 @@ def prepare_dataset(
     return {name: _entry(record, attrs[name]) for name, record in wanted.items()}
 
 
-def _check(wanted: dict[str, ImageRecord]) -> None:
+def _check(wanted: dict[str, ImageRecord], target: Target | None) -> None:
     if not wanted:
         raise UserError("manifest.csv: no usable image; its column 'reason' says why")
+    for record in wanted.values():
+        if target is not None:
+            _check_fit(record, target)
     first = next(iter(wanted.values()))
     for record in wanted.values():
         if record.shape[0] != first.shape[0]:
@@ -128,6 +142,22 @@ def _check(wanted: dict[str, ImageRecord]) -> None:
             )
 
 
+def _check_fit(record: ImageRecord, target: Target) -> None:
+    """An image against the network that is to predict it."""
+    channels, dims = record.shape[0], len(record.shape) - 1
+    if dims != target.dims:
+        advice = "layout: stack (each plane is an image)" if dims == 3 else "axes: ZYX"
+        raise UserError(
+            f"{record.image}: the images have {dims} spatial axes, the model wants "
+            f"{target.dims}; write {advice}, or take a model of dims: {dims}"
+        )
+    if channels != target.channels:
+        raise UserError(
+            f"{record.image}: the images have {channels} channel(s), the model wants "
+            f"{target.channels}; choose with channels"
+        )
+
+
 def _stage(
     root: Path,
     store: Path,
@@ -135,6 +165,7 @@ def _stage(
     threads: int,
     memory_bytes: int,
     images: int,
+    target: Target | None,
 ) -> Stage:
     workers = max(1, min(threads, images))
     channels = settings.get("channels")
@@ -150,22 +181,29 @@ def _stage(
         budget=Budget(memory_bytes),
         workers=workers,
         threads=max(1, threads // workers),
+        target=target,
     )
 
 
-def _keys(wanted: dict[str, ImageRecord], settings: dict[str, Any]) -> dict[str, str]:
+def _keys(
+    wanted: dict[str, ImageRecord], settings: dict[str, Any], target: Target | None
+) -> dict[str, str]:
     """Hash of all that determines an image's arrays, per image."""
     # The order of the classes gives their index, and a mapping's order is lost in a hash.
-    common = {
+    common: dict[str, Any] = {
         "settings": {name: v for name, v in settings.items() if name not in ("classes", "ignore")},
         "labels": [list(dict(settings.get("classes") or {}).values()), settings.get("ignore")],
     }
-    if PrepareSection.model_validate(settings["prepare"]).normalize.scope == "dataset":
+    grids: dict[str, list[Any]] = {name: [] for name in wanted}
+    if target is not None:
+        common["statistics"] = target.statistics
+        grids = {name: [resampled(r, target.resampling(r))] for name, r in wanted.items()}
+    elif PrepareSection.model_validate(settings["prepare"]).normalize.scope == "dataset":
         # What the statistics follow from, so that the key is known before a pixel is read.
         common["dataset"] = sorted([r.sha256, r.page or 0] for r in wanted.values())
     base = digest(common)
     return {
-        name: digest([base, record.sha256, record.label_sha256, record.page])
+        name: digest([base, record.sha256, record.label_sha256, record.page, *grids[name]])
         for name, record in wanted.items()
     }
 
@@ -176,15 +214,37 @@ def _changed(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 def _entry(record: ImageRecord, attrs: dict[str, Any]) -> dict[str, Any]:
     from_manifest = described(record)
+    seen = {"shape": list(record.shape[1:]), "pixel_size_um": from_manifest["pixel_size_um"]}
+    seen |= attrs.get("resampled", {})
+    own = {"resampled": True} if "resampled" in attrs else {}
     return {
+        **own,
         "key": attrs["key"],
-        "shape": list(record.shape),
+        "shape": [record.shape[0], *seen["shape"]],
         "axes": from_manifest["axes"],
-        "pixel_size_um": from_manifest["pixel_size_um"],
+        "pixel_size_um": seen["pixel_size_um"],
         "labelled": bool(record.label),
         "group": from_manifest["group"],
         "statistics": attrs["statistics"],
     }
+
+
+def _log_sizes(wanted: dict[str, ImageRecord], target: Target) -> None:
+    """Which images are brought to the network's pixel size, and which cannot be."""
+    if target.pixel_size_um is None:
+        log.info("the model's pixel size is not known: the images are not resampled")
+        return
+    size = " x ".join(f"{value:.4g}" for value in target.pixel_size_um)
+    unknown = [record for record in wanted.values() if record.pixel_size_um is None]
+    if unknown:
+        log.warning(
+            "%d of %d images, such as %s, tell no pixel size: they are not resampled to the "
+            "model's %s um; give it by pixel_size_um",
+            *(len(unknown), len(wanted), unknown[0].image, size),
+        )
+    number = sum(target.resampling(record) is not None for record in wanted.values())
+    if number:
+        log.info("%d of %d images are resampled to the model's %s um", number, len(wanted), size)
 
 
 def _log_estimate(

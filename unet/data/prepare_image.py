@@ -15,12 +15,35 @@ from unet.data.formats import open_image, open_label
 from unet.data.label_maps import instance_maps, semantic_classes
 from unet.data.normalize import ImageStatistics
 from unet.data.records import ImageRecord
-from unet.data.store import Layout, add_image, add_labels, layout_of, new_image
-from unet.data.streaming import Budget, Progress, Source, mapped
+from unet.data.resample import Resampling, peak_bytes, pixel_sizes, resampling
+from unet.data.store import OWN, Layout, add_image, add_labels, layout_of, new_image
+from unet.data.streaming import Budget, Progress, Source, blocks, mapped
 from unet.errors import UserError
 from unet.sections import PrepareSection
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a network that is applied to images wants of them.
+
+    Attributes:
+        channels, dims: number of channels and of spatial axes.
+        pixel_size_um: per spatial axis ((Z,) Y, X), None = unknown: no image is resampled.
+        statistics: of the dataset that it was trained on, where these are its normalisation.
+    """
+
+    channels: int
+    dims: int
+    pixel_size_um: tuple[float, ...] | None
+    statistics: dict[str, Any] | None
+
+    def resampling(self, record: ImageRecord) -> Resampling | None:
+        """How an image comes to the network's pixel size; None if it stays as it is."""
+        if self.pixel_size_um is None or record.pixel_size_um is None:
+            return None
+        return resampling(record.shape[1:], record.pixel_size_um, self.pixel_size_um)
 
 
 @dataclass(frozen=True)
@@ -38,6 +61,10 @@ class Stage:
     budget: Budget
     workers: int
     threads: int  # to decode one image with
+    target: Target | None = None
+
+    def resampling(self, record: ImageRecord) -> Resampling | None:
+        return None if self.target is None else self.target.resampling(record)
 
     @property
     def allowed(self) -> int:
@@ -93,6 +120,14 @@ def described(record: ImageRecord) -> dict[str, Any]:
     }
 
 
+def resampled(record: ImageRecord, found: Resampling | None) -> dict[str, Any]:
+    """The attribute that tells of an image's other grid; none where it is not resampled."""
+    if found is None or record.pixel_size_um is None:
+        return {}
+    size = pixel_sizes(found, record.pixel_size_um)
+    return {"resampled": {"shape": list(found.shape), "pixel_size_um": size}}
+
+
 def raw_bytes(record: ImageRecord) -> int:
     return int(np.prod(record.shape, dtype=np.int64)) * np.dtype(record.dtype).itemsize
 
@@ -114,6 +149,7 @@ def prepare_image(
             "statistics": statistics,
             "display": {name: statistics[name] for name in ("low", "high")},
             **described(record),
+            **resampled(record, stage.resampling(record)),
         }
         group.attrs.put(attrs)
     progress.advance(0, images=1)
@@ -131,11 +167,26 @@ def _write_image(
     with stage.budget.reserve(source.walk.peak, record.image):
         source.load()
         statistics = shared or _image_statistics(stage, source, record)
-        array = add_image(group, source.shape[0], source.shape[1:], layout)
+        found = stage.resampling(record)
+        name = "image" if found is None else OWN
+        array = add_image(group, source.shape[0], source.shape[1:], layout, name)
         for region, block in source.regions():
             array[region] = normalize.apply(block, statistics)
             progress.advance(block.nbytes)
+    if found is not None:
+        _write_resampled(stage, record, group, found, array)
     return statistics
+
+
+def _write_resampled(
+    stage: Stage, record: ImageRecord, group: zarr.Group, found: Resampling, own: Any
+) -> None:
+    channels = record.shape[0]
+    layout = layout_of(found.shape, stage.section.tile, stage.section.shard)
+    image = add_image(group, channels, found.shape, layout)
+    with stage.budget.reserve(peak_bytes(found, layout.shard, channels), record.image):
+        for region in blocks(found.shape, layout.shard):
+            image[(slice(None), *region)] = found.read(lambda r: own[(slice(None), *r)], region)
 
 
 def _image_statistics(stage: Stage, source: Source, record: ImageRecord) -> dict[str, Any]:

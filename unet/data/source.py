@@ -28,7 +28,8 @@ class Source:
         images: folder, glob or sheet (.csv); absolute or relative to ``root``.
         labels: the same for labels; for CTC "GT" or "ST", for OME-Zarr the label's name.
         layout: key of LAYOUTS.
-        labelled: whether labels are expected.
+        labelled: whether labels are looked for.
+        required: whether images without one are of no use (where labels are looked for).
     """
 
     root: Path
@@ -36,6 +37,7 @@ class Source:
     labels: str | None = None
     layout: str = "folders"
     labelled: bool = True
+    required: bool = True
 
     @classmethod
     def below(

@@ -1,9 +1,10 @@
 """The prepared store: one zarr v3 group per image, each of which appears whole or not at all.
 
 ``image`` float32 [C, (Z,) Y, X], ``classes`` uint8 [(Z,) Y, X] (255 = ignore) and ``instances``
-uint32 [(Z,) Y, X] (0 = background). A chunk is a tile (all channels in one; of volumes some
-sections of a smaller tile), a shard (one file) a square of tiles. An image's ``key`` attribute is a
-hash of all that determines its arrays.
+uint32 [(Z,) Y, X] (0 = background). Where an image was resampled for a model that is applied to it,
+``image`` is on the model's pixel grid; ``own`` (like it) and the labels are on the image's. A chunk
+is a tile (all channels in one; of volumes some sections of a smaller tile), a shard (one file) a
+square of tiles. An image's ``key`` attribute is a hash of all that determines its arrays.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 CHUNK_DEPTH = 8
 # Sides of a volume's chunks are multiples of this.
 CHUNK_STEP = 16
+# The image as it was before it was resampled.
+OWN = "own"
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,15 @@ def new_image(store: Path, image: str) -> Iterator[zarr.Group]:
         yield zarr.open_group(temporary, mode="w", zarr_format=3)
 
 
-def add_image(group: zarr.Group, channels: int, shape: tuple[int, ...], layout: Layout) -> Any:
-    """Creates the array ``image``, float32 [channels, *shape]."""
+def add_image(
+    group: zarr.Group, channels: int, shape: tuple[int, ...], layout: Layout, name: str = "image"
+) -> Any:
+    """Creates the array ``name``, float32 [channels, *shape]."""
     # Level 1 of lz4 with byte shuffling: as small as higher levels on normalised microscopy
     # images (whose low mantissa bits are noise), and twice as fast to write as they or zstd.
     codec = BloscCodec(cname="lz4", clevel=1, shuffle="shuffle")
     whole = Layout((channels, *layout.chunk), (channels, *layout.shard))
-    return _create(group, "image", "float32", (channels, *shape), whole, codec)
+    return _create(group, name, "float32", (channels, *shape), whole, codec)
 
 
 def add_labels(
@@ -192,3 +197,13 @@ class Prepared:
         group = self._group(image)
         array = group.get(name)
         return array if isinstance(array, zarr.Array) else None
+
+
+class OwnGrid(Prepared):
+    """The same store with every image on its own pixel grid: that of the labels and of the results,
+    also where the images were resampled for a model."""
+
+    def image(self, image: str) -> zarr.Array[Any]:
+        """The normalised image, float32 [C, (Z,) Y, X], of the user's own pixels."""
+        own = self._array(image, OWN)
+        return super().image(image) if own is None else own

@@ -148,25 +148,33 @@ def plan(shape: Sequence[int], tile: int | Sequence[int], footprints: Footprints
     Raises:
         ValueError: an axis is empty, or numbers of axes differ.
     """
+    check_shape(shape, footprints)
+    axes = [
+        _spans(size, largest, fp)
+        for size, largest, fp in zip(shape, sizes_for(tile, footprints), footprints, strict=True)
+    ]
+    padded = [size + sum(padded_size(size, fp)) for size, fp in zip(shape, footprints, strict=True)]
+    return plan_of(shape, padded, axes)
+
+
+def check_shape(shape: Sequence[int], footprints: Footprints) -> None:
+    """Raises ValueError where an axis is empty, or the network has another number of them."""
     if any(size < 1 for size in shape):
         raise ValueError(f"an image of shape {tuple(shape)} has no pixels")
     if len(shape) != len(footprints):
         raise ValueError(
             f"an image of shape {tuple(shape)} for a network of {len(footprints)} spatial axes"
         )
-    axes = [
-        _spans(size, largest, fp)
-        for size, largest, fp in zip(shape, sizes_for(tile, footprints), footprints, strict=True)
-    ]
-    tiles = tuple(Tile(i, spans) for i, spans in enumerate(product(*axes)))
+
+
+def plan_of(shape: Sequence[int], padded: Sequence[int], axes: Sequence[Sequence[Span]]) -> Plan:
+    """The windows that the spans of each axis make together, in raster order."""
     return Plan(
         shape=tuple(shape),
-        padded=tuple(
-            size + sum(padded_size(size, fp)) for size, fp in zip(shape, footprints, strict=True)
-        ),
+        padded=tuple(padded),
         window=tuple(axis[0].stop - axis[0].start for axis in axes),
         core=tuple(max(s.core_stop - s.core_start for s in axis) for axis in axes),
-        tiles=tiles,
+        tiles=tuple(Tile(i, spans) for i, spans in enumerate(product(*axes))),
     )
 
 

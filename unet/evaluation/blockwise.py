@@ -1,14 +1,16 @@
 """One segmented image against its labels, read from the stores block by block.
 
 Tables of blocks add up, so an image is counted without ever being held whole, and the result does
-not depend on the blocks. The exceptions: `cell_slices` gives whole 2D slices, and `outlines_of` the
-points of all outlines of the image.
+not depend on the blocks. The exception: `cell_slices` gives whole 2D slices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -18,12 +20,13 @@ from numpy.typing import NDArray
 from unet.data.store import Prepared
 from unet.data.streaming import Slices, blocks
 from unet.errors import UserError
-from unet.evaluation.boundary import Outlines, Points, outline
+from unet.evaluation.boundary import Outlines, Points, Surfaces, outline
 from unet.evaluation.calibration import Reliability, reliability
 from unet.evaluation.contingency import Contingency, contingency, merge
 from unet.evaluation.isbi2012 import Slice
 from unet.evaluation.pixel import IGNORE, confusion
-from unet.prediction.blocks import ordered
+from unet.evaluation.surfaces import BlockOutlines, point_files
+from unet.prediction.blocks import Grid, Index, ordered
 from unet.prediction.segmentation import Segmentation
 
 ZarrArray: TypeAlias = "zarr.Array[Any]"
@@ -148,36 +151,59 @@ def reliability_of(
     return sum(rest, first)
 
 
+@contextmanager
 def outlines_of(
-    pair: Pair, num_classes: int, threads: int = 1, block: int | None = None
-) -> tuple[dict[int, Outlines], Outlines | None]:
+    pair: Pair,
+    num_classes: int,
+    threads: int = 1,
+    block: int | None = None,
+    beside: Path | None = None,
+) -> Iterator[tuple[dict[int, Surfaces], Surfaces | None]]:
     """Outlines of the regions of each class but the first (by class index), and of the objects,
-    where every change of id is an outline (None for task semantic)."""
-    truth_ids, pred_ids = pair.truth_ids, pair.pred_ids
-    n = num_classes
+    where every change of id is an outline (None for task semantic).
 
-    def one(region: Slices) -> list[Points]:
-        wide = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in region)
-        inner = tuple(
-            slice(s.start - w.start, s.stop - w.start) for s, w in zip(region, wide, strict=True)
+    An image of several blocks has its points in files ``beside`` (None: the system's folder for
+    temporary files) as long as the context lasts.
+    """
+    shape = pair.pred.shape
+    unit = (block,) * len(shape) if block is not None else pair.pred.shards or pair.pred.chunks
+    grid = Grid(tuple(shape), tuple(min(u, n) for u, n in zip(unit, shape, strict=True)))
+    # Kinds of points: the true outlines of each class, the predicted ones; those of the objects.
+    n = num_classes - 1
+    has_objects = pair.truth_ids is not None and pair.pred_ids is not None
+
+    def find(index: Index) -> list[Points]:
+        return _outlines_in(pair, num_classes, grid.region(index))
+
+    if len(grid) == 1:
+        kinds = find(next(iter(grid)))
+        classes: dict[int, Surfaces] = {k + 1: Outlines(kinds[k], kinds[n + k]) for k in range(n)}
+        yield classes, Outlines(kinds[2 * n], kinds[2 * n + 1]) if has_objects else None
+        return
+    with point_files(grid, find, threads, beside or Path(gettempdir())) as files:
+        yield (
+            {k + 1: BlockOutlines(files, k, n + k, threads) for k in range(n)},
+            BlockOutlines(files, 2 * n, 2 * n + 1, threads) if has_objects else None,
         )
-        truth = _read(pair.truth, wide)
-        valid = truth != IGNORE
-        found: list[Points] = []
-        for labels in (truth, _read(pair.pred, wide)):
-            edges, core = outline(labels, valid)[inner], labels[inner]
-            found += [_points(edges & (core == k), region) for k in range(1, n)]
-        for ids in (truth_ids, pred_ids):
-            if ids is not None:
-                labels = _read(ids, wide)
-                found.append(_points((outline(labels, valid) & (labels != 0))[inner], region))
-        return found
 
-    parts = zip(*_each(one, pair, threads, block), strict=True)
-    points = [np.concatenate(blocks_) for blocks_ in parts]
-    classes = {k: Outlines(points[k - 1], points[n - 1 + k - 1]) for k in range(1, n)}
-    rest = points[2 * (n - 1) :]
-    return classes, Outlines(*rest) if rest else None
+
+def _outlines_in(pair: Pair, num_classes: int, region: Slices) -> list[Points]:
+    """The points of all kinds that lie in a region."""
+    wide = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in region)
+    inner = tuple(
+        slice(s.start - w.start, s.stop - w.start) for s, w in zip(region, wide, strict=True)
+    )
+    truth = _read(pair.truth, wide)
+    valid = truth != IGNORE
+    found: list[Points] = []
+    for labels in (truth, _read(pair.pred, wide)):
+        edges, core = outline(labels, valid)[inner], labels[inner]
+        found += [_points(edges & (core == k), region) for k in range(1, num_classes)]
+    for ids in (pair.truth_ids, pair.pred_ids):
+        if ids is not None:
+            labels = _read(ids, wide)
+            found.append(_points((outline(labels, valid) & (labels != 0))[inner], region))
+    return found
 
 
 def cell_slices(pair: Pair, name: str, class_names: Sequence[str]) -> Iterator[Slice]:

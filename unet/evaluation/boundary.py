@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +32,101 @@ class Tolerance:
         return cls(float(value), unit)
 
 
+class Distances(NamedTuple):
+    """Distances, each different one once: float64 [U] ascending, and int64 [U] how often."""
+
+    values: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, distances: NDArray[np.float64]) -> Distances:
+        """Of any array of distances, to ten decimals: equal ones that differ by the rounding of
+        their coordinates are one, so that there are few, however large the image is."""
+        values, counts = np.unique(np.round(distances, 10), return_counts=True)
+        return cls(values.astype(np.float64), counts.astype(np.int64))
+
+    @classmethod
+    def merged(cls, parts: Sequence[Distances]) -> Distances:
+        """All of them together."""
+        if not parts:
+            return cls(np.empty(0), np.empty(0, np.int64))
+        found, at = np.unique(np.concatenate([p.values for p in parts]), return_inverse=True)
+        counts = np.zeros(len(found), np.int64)
+        np.add.at(counts, at, np.concatenate([p.counts for p in parts]))
+        return cls(found.astype(np.float64), counts)
+
+    @property
+    def number(self) -> int:
+        return int(self.counts.sum())
+
+    @property
+    def total(self) -> float:
+        """Their sum."""
+        return float(self.values @ self.counts)
+
+    def within(self, limit: float) -> int:
+        """How many are at most ``limit``."""
+        return int(self.counts[: int(np.searchsorted(self.values, limit, "right"))].sum())
+
+    def percentile(self, share: float) -> float:
+        """As `np.percentile` with linear interpolation; NaN of none."""
+        if not self.number:
+            return NAN
+        place = share / 100 * (self.number - 1)
+        ends = np.cumsum(self.counts)
+        low, high = (
+            float(self.values[int(np.searchsorted(ends, where, "right"))])
+            for where in (np.floor(place), np.ceil(place))
+        )
+        return low + (high - low) * float(place - np.floor(place))
+
+    def scaled(self, factor: float) -> Distances:
+        """Each one times ``factor``, above 0."""
+        return Distances(self.values * factor, self.counts)
+
+
+class Surfaces(Protocol):
+    """The true and the predicted outlines of one class."""
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Points of the true and of the predicted outlines."""
+
+    def distances(self, spacing: Sequence[float] | None) -> tuple[Distances, Distances]:
+        """Of each predicted point to the nearest true one, and the other way; both empty where
+        either outline is."""
+
+
 class Outlines(NamedTuple):
     """Points of the true and the predicted outlines of one class: int32 [N, axes] each, in
     pixels, axes as (Z,) Y, X."""
 
     truth: Points
     pred: Points
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Points of the true and of the predicted outlines."""
+        return len(self.truth), len(self.pred)
+
+    def distances(self, spacing: Sequence[float] | None) -> tuple[Distances, Distances]:
+        """See `Surfaces`."""
+        if not all(self.sizes):
+            return Distances.merged([]), Distances.merged([])
+        scale = np.asarray(spacing or (1.0,) * self.truth.shape[1], np.float64)
+        truth, pred = (points * scale for points in self)
+        return Distances.of(nearest(pred, truth)), Distances.of(nearest(truth, pred))
+
+
+def nearest(points: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance of each point [N, axes] to the nearest of the others [M, axes]; inf of none."""
+    from scipy.spatial import cKDTree
+
+    if not len(others):
+        return np.full(len(points), np.inf)
+    # Unbalanced trees are far faster to build on points that lie on a grid.
+    found: NDArray[np.float64] = cKDTree(others, balanced_tree=False).query(points)[0]
+    return found
 
 
 def outline(labels: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
@@ -60,7 +149,7 @@ def outline(labels: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> NDA
 
 def boundary_metrics(
     class_: str,
-    outlines: Outlines,
+    outlines: Surfaces,
     tolerance: Tolerance,
     spacing: Sequence[float] | None = None,
 ) -> list[Score]:
@@ -81,22 +170,24 @@ def boundary_metrics(
     if tolerance.unit == "um" and spacing is None:
         raise ValueError("a tolerance in um needs the pixel size")
     unit = "px" if spacing is None else "um"
-    distances = _distances(outlines, spacing)
-    near = distances
+    to_truth, to_pred = near = outlines.distances(spacing)
     if tolerance.unit == "px" and spacing is not None and set(spacing) != {1.0}:
-        near = _scaled(distances, spacing) or _distances(outlines, None)
+        if len(set(spacing)) == 1:  # the same distances in pixels
+            near = to_truth.scaled(1 / spacing[0]), to_pred.scaled(1 / spacing[0])
+        else:
+            near = outlines.distances(None)
     # A distance that is the tolerance but for rounding is within it.
     limit = tolerance.value * (1 + 1e-9)
-    hits = [float((d <= limit).sum()) for d in near]
-    to_truth, to_pred = distances
-    n_pred, n_true = len(outlines.pred), len(outlines.truth)
-    both = np.concatenate([to_truth, to_pred])
+    hits = [float(found.within(limit)) for found in near]
+    n_true, n_pred = outlines.sizes
+    number = to_truth.number + to_pred.number
+    hd95 = max(to_truth.percentile(95), to_pred.percentile(95)) if number else NAN
     return [
         ratio(class_, "boundary_precision", hits[0], n_pred),
         ratio(class_, "boundary_recall", hits[1], n_true),
         Score(class_, "boundary_f1", f1(hits[0], n_pred, hits[1], n_true)),
-        Score(class_, f"hd95_{unit}", _hd95(to_truth, to_pred)),
-        ratio(class_, f"asd_{unit}", float(both.sum()), len(both)),
+        Score(class_, f"hd95_{unit}", hd95),
+        ratio(class_, f"asd_{unit}", to_truth.total + to_pred.total, number),
     ]
 
 
@@ -108,36 +199,3 @@ def f1(hits_pred: float, n_pred: float, hits_true: float, n_true: float) -> floa
         return 0.0
     precision, recall = hits_pred / n_pred, hits_true / n_true
     return 2 * precision * recall / (precision + recall)
-
-
-def _hd95(to_truth: NDArray[np.float64], to_pred: NDArray[np.float64]) -> float:
-    if not len(to_truth):
-        return NAN
-    return float(max(np.percentile(to_truth, 95), np.percentile(to_pred, 95)))
-
-
-def _distances(
-    outlines: Outlines, spacing: Sequence[float] | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Distance of each predicted point to the nearest true one [M], and the other way [N]; both
-    empty where either outline is."""
-    from scipy.spatial import cKDTree
-
-    scale = 1.0 if spacing is None else np.asarray(spacing, np.float64)
-    truth, pred = (points * scale for points in outlines)
-    if not len(truth) or not len(pred):
-        return np.empty(0), np.empty(0)
-    # Trees of the points alone: memory and time follow the outlines' length, not the image's size.
-    # Unbalanced trees are far faster to build on points that lie on a grid.
-    trees = [cKDTree(points, balanced_tree=False) for points in (truth, pred)]
-    return trees[0].query(pred)[0], trees[1].query(truth)[0]
-
-
-def _scaled(
-    distances: tuple[NDArray[np.float64], NDArray[np.float64]], spacing: Sequence[float]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """The same distances in pixels, if the pixel is as long on every axis; else None."""
-    if len(set(spacing)) > 1:
-        return None
-    to_truth, to_pred = distances
-    return to_truth / spacing[0], to_pred / spacing[0]

@@ -30,6 +30,13 @@ DEFAULT_THRESHOLD = 0.5
 K = TypeVar("K")
 
 
+# What a threshold is chosen by -> the metric that tells it.
+THRESHOLD_OF = {
+    "V_rand": "topology_threshold",
+    **{f"isbi_{name}_error": f"isbi_{name}_threshold" for name in ("rand", "pixel", "warping")},
+}
+
+
 def topology(fold: Fold) -> Scorer:
     """V_rand and V_info of the cells of ``topology_class``, and the threshold that made them.
 
@@ -59,7 +66,7 @@ def topology(fold: Fold) -> Scorer:
             boundary_map_scores(s.truth, s.probability > threshold, thin=thin) for s in slices
         )
         rows = [Score(name, metric, value) for metric, value in found.items()]
-        return [*rows, Score(name, "topology_threshold", threshold)]
+        return [*rows, Score(name, THRESHOLD_OF["V_rand"], threshold)]
 
     return score
 
@@ -99,7 +106,7 @@ def isbi2012(fold: Fold) -> Scorer:
         for metric, of in ISBI.items():
             threshold = thresholds[metric]
             rows.append(ratio(name, metric, *_total(of(s, threshold) for s in slices)))
-            rows.append(Score(name, metric.replace("error", "threshold"), threshold))
+            rows.append(Score(name, THRESHOLD_OF[metric], threshold))
         threshold = thresholds["isbi_warping_error"]
         everything = _total(warping_errors(s, threshold)[1] for s in slices)
         return [*rows, ratio(name, "warping_error", *everything)]
@@ -117,12 +124,18 @@ def _class_of(fold: Fold) -> str:
 
 
 def _chosen(fold: Fold, name: str, metric: str, scores: Mapping[float, float]) -> float:
-    """The threshold with the highest score on the validation images, 0.5 where none has one."""
+    """The threshold with the highest score on the validation images (for a model that is applied to
+    others: those of its training), 0.5 where none has one."""
+    taken = fold.thresholds.get((name, THRESHOLD_OF.get(metric, metric)))
+    if taken is not None:
+        log.info("%s: threshold %.3f, chosen where the model was trained", fold.name, taken)
+        return taken
     defined = {t: value for t, value in scores.items() if not math.isnan(value)}
     if not defined:
         log.warning(
             "%s: no validation image with class %s to choose the threshold of %s on; 0.5 is "
-            "used (give the split a validation part, such as split.val: 0.2)",
+            "used (give the split a validation part, such as split.val: 0.2; where a model of "
+            "another dataset is applied: let evaluate choose the same there)",
             fold.name,
             name,
             metric,

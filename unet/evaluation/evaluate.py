@@ -7,11 +7,12 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from statistics import fmean
 
 from unet.data.store import Prepared
 from unet.errors import UserError
 from unet.evaluation.blockwise import Pair
-from unet.evaluation.families import FAMILIES
+from unet.evaluation.families import FAMILIES, seams
 from unet.evaluation.fold import Case, Fold
 from unet.evaluation.rows import METRIC_COLUMNS, MetricRow, Score
 from unet.files import replacing
@@ -33,6 +34,9 @@ def evaluate_model(
     class_names: Iterable[str],
     threads: int = 1,
     block: int | None = None,
+    *,
+    optional: bool = False,
+    thresholds: Mapping[tuple[str, str], float] | None = None,
 ) -> list[MetricRow]:
     """Scores the test images of each fold against their labels.
 
@@ -43,6 +47,9 @@ def evaluate_model(
         groups: image id -> group; images that are missing have none.
         class_names: in the order of the class index.
         block: side of the blocks in pixels, None = the store's shards; changes no value.
+        optional: test images without labels are passed over, as where a model is applied to images
+            of which only some have any.
+        thresholds: see :class:`unet.evaluation.fold.Fold`.
 
     Returns:
         Rows ordered by fold, image and family; within these as the family's metrics come.
@@ -54,10 +61,14 @@ def evaluate_model(
     opened = []
     for number, path in sorted(folds.items()):
         segmentation = Segmentation(path)
-        parts = {image: segmentation.attrs(image)["part"] for image in segmentation.ids()}
+        ids = segmentation.ids()
+        if optional:
+            ids = _labelled(prepared, ids)
+        parts = {image: segmentation.attrs(image)["part"] for image in ids}
         fold = Fold(
-            number, prepared, segmentation, parts, settings, task, names, max(1, threads), block
-        )
+            number, prepared, segmentation, parts, settings, task, names, max(1, threads), block,
+            thresholds or {},
+        )  # fmt: skip
         # All folds before any work: a mistake shows in seconds, not after the hours of others.
         _check(fold, path)
         opened.append(fold)
@@ -69,10 +80,16 @@ def evaluate_model(
     ]
 
 
+def _labelled(prepared: Prepared, ids: list[str]) -> list[str]:
+    found = [image for image in ids if prepared.classes(image) is not None]
+    log.info("%d of %d images have labels and are scored", len(found), len(ids))
+    return found
+
+
 def _scores(fold: Fold) -> list[list[Score]]:
     """All scores of each test image."""
     wanted = [make for family, make in FAMILIES.items() if family in fold.settings.metrics]
-    scorers = [scorer for make in wanted if (scorer := make(fold)) is not None]
+    scorers = [scorer for make in [*wanted, seams] if (scorer := make(fold)) is not None]
 
     def all_of(pair: Pair) -> list[Score]:
         case = Case(pair, fold)
@@ -91,6 +108,19 @@ def _check(fold: Fold, path: Path) -> None:
                 f"{path / image}: predicted for the classes {', '.join(pair.head)}, but now they "
                 f"are {', '.join(fold.class_names)}; run the train stage and those after it again"
             )
+
+
+def chosen_thresholds(rows: Iterable[MetricRow]) -> dict[tuple[str, str], float]:
+    """The thresholds that validation images chose, (class, metric) -> mean over the folds.
+
+    Args:
+        rows: ``metrics.csv`` of the dataset that the model was trained on.
+    """
+    by_fold: dict[tuple[str, str], dict[int, float]] = {}
+    for row in rows:
+        if row.metric.endswith("_threshold"):
+            by_fold.setdefault((row.class_, row.metric), {})[row.fold] = row.value
+    return {key: fmean(found.values()) for key, found in by_fold.items()}
 
 
 def write_metrics(path: Path, rows: Iterable[MetricRow]) -> None:

@@ -20,7 +20,7 @@ from unet.evaluation.instance import INSTANCES, instance_metrics
 from unet.evaluation.objects import object_metrics
 from unet.evaluation.pixel import foreground_means, pixel_metrics
 from unet.evaluation.rand import rand_metrics
-from unet.evaluation.rows import Score
+from unet.evaluation.rows import SEAM_SCORE, Score
 
 
 def pixel(fold: Fold) -> Scorer:
@@ -57,15 +57,16 @@ def boundary(fold: Fold) -> Scorer:
     names = fold.class_names
 
     def score(case: Case) -> list[Score]:
-        found, objects = outlines_of(case.pair, len(names), fold.threads_within(), fold.block)
         spacing = case.pair.pixel_size_um
         rows: list[Score] = []
-        for k, outlines in found.items():
-            rows += boundary_metrics(names[k], outlines, tolerance, spacing)
-        hd95 = "hd95_px" if spacing is None else "hd95_um"
-        rows += foreground_means(rows, names, ("boundary_f1", hd95))
-        if objects is not None:
-            rows += boundary_metrics(INSTANCES, objects, tolerance, spacing)
+        where = (fold.threads_within(), fold.block, fold.segmentation.path)
+        with outlines_of(case.pair, len(names), *where) as (found, objects):
+            for k, outlines in found.items():
+                rows += boundary_metrics(names[k], outlines, tolerance, spacing)
+            hd95 = "hd95_px" if spacing is None else "hd95_um"
+            rows += foreground_means(rows, names, ("boundary_f1", hd95))
+            if objects is not None:
+                rows += boundary_metrics(INSTANCES, objects, tolerance, spacing)
         return rows
 
     return score
@@ -77,6 +78,17 @@ def calibration(fold: Fold) -> Scorer:
     def score(case: Case) -> list[Score]:
         sums = reliability_of(case.pair, fold.class_names, fold.threads_within(), fold.block)
         return calibration_metrics(sums, fold.class_names)
+
+    return score
+
+
+def seams(fold: Fold) -> Scorer:
+    """The seam score of images of several tiles: none of the config's families, since it is of the
+    prediction, whatever the labels."""
+
+    def score(case: Case) -> list[Score]:
+        found = fold.segmentation.seam_score(case.pair.image)
+        return [] if found is None else [Score("", SEAM_SCORE, found)]
 
     return score
 

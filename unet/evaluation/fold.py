@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeAlias, TypeVar
 
@@ -28,6 +28,8 @@ class Fold:
         class_names: in the order of the class index.
         threads: for all images together.
         block: side of the blocks in pixels, None = the store's shards.
+        thresholds: (class, name of the metric that tells it) -> threshold that was chosen where the
+            model was trained; for images of another dataset, which validate nothing.
     """
 
     number: int
@@ -39,6 +41,7 @@ class Fold:
     class_names: tuple[str, ...]
     threads: int
     block: int | None
+    thresholds: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

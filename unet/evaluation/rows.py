@@ -8,6 +8,8 @@ NAN = float("nan")
 METRIC_COLUMNS = (
     "dataset", "model", "fold", "image", "group", "class", "metric", "value", "weight",
 )  # fmt: skip
+# Of the whole image (class ""), 1 = no seam: unet/prediction/seams.py.
+SEAM_SCORE = "seam_score"
 
 
 class MetricRow(NamedTuple):

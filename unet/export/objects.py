@@ -1,88 +1,43 @@
-"""The table of objects: size, position, extent and intensity of each, from sums over blocks."""
+"""The table of objects: size, position, shape and intensity of each, from sums over blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import NDArray
 
-from unet.data.tiling import Slices
+from unet.export import shape
+from unet.export.sums import Floats, Ints, Sums
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+# Columns before those of single objects' measures.
+KEYS = ("image", "label", "class")
 
 
 @dataclass(frozen=True, eq=False)
-class Sums:
-    """What is summed of each label of a part of an image; sums of parts that do not overlap add.
+class Scale:
+    """What turns an image's stored intensities back into those of its file: v * factor + shift.
 
     Attributes:
-        labels: int64 [L], sorted, without 0.
-        size: int64 [L], pixels.
-        positions: int64 [L, D], sums of the coordinates along the spatial axes.
-        low, high: int64 [L, D], first and last pixel along each axis.
-        intensity: float64 [L, C], sums of each channel.
+        shift, factor: one per channel.
     """
 
-    labels: Ints
-    size: Ints
-    positions: Ints
-    low: Ints
-    high: Ints
-    intensity: Floats
+    shift: Floats
+    factor: Floats
 
+    @classmethod
+    def of(cls, statistics: object, channels: int) -> Scale:
+        """From the statistics that an image was normalised with; without any, as stored."""
+        if isinstance(statistics, dict) and len(statistics.get("shift", ())) == channels:
+            return cls(np.array(statistics["shift"], float), np.array(statistics["scale"], float))
+        return cls(np.zeros(channels), np.ones(channels))
 
-def sums(labels: NDArray[Any], image: NDArray[Any], region: Slices) -> Sums:
-    """Sums of one block.
-
-    Args:
-        labels: integer ids [(Z,) Y, X], 0 = none.
-        image: [C, (Z,) Y, X], same spatial shape.
-        region: where the block lies in the image.
-
-    Raises:
-        ValueError: labels and image differ in shape.
-    """
-    if image.shape[1:] != labels.shape:
-        raise ValueError(f"labels {labels.shape} do not fit an image {image.shape}")
-    flat = labels.reshape(-1)
-    width = labels.shape[-1]
-    change = flat[1:] != flat[:-1]
-    # A run never goes on into the next row: then its pixels differ in x alone.
-    change[width - 1 :: width] = True
-    starts = np.concatenate([[0], np.flatnonzero(change) + 1])
-    lengths = np.diff(starts, append=flat.size)
-    ids = flat[starts]
-    channels = image.reshape(len(image), -1).astype(np.float64)
-    intensity = np.add.reduceat(channels, starts, axis=1).T
-    some = ids > 0
-    first = np.stack(np.unravel_index(starts[some], labels.shape), axis=1)
-    first = first + [s.start for s in region]
-    count = lengths[some]
-    last = first.copy()
-    last[:, -1] += count - 1
-    # Of a run, the coordinates but x are the same; those of x sum to n * (first + last) / 2.
-    positions = first * count[:, None]
-    positions[:, -1] = (first[:, -1] + last[:, -1]) * count // 2
-    return _grouped(ids[some].astype(np.int64), count, positions, first, last, intensity[some])
-
-
-def add(parts: Iterable[Sums], dims: int, channels: int) -> Sums:
-    """The sums of all parts together; of none: an empty table of so many axes and channels."""
-    empty = np.empty((0, dims), np.int64)
-    none = Sums(empty[:, 0], empty[:, 0], empty, empty, empty, np.empty((0, channels)))
-    found = [none, *parts]
-    return _grouped(
-        np.concatenate([part.labels for part in found]),
-        np.concatenate([part.size for part in found]),
-        np.concatenate([part.positions for part in found]),
-        np.concatenate([part.low for part in found]),
-        np.concatenate([part.high for part in found]),
-        np.concatenate([part.intensity for part in found]),
-    )
+    def restored(self, stored: Floats) -> Floats:
+        """Intensities [L, C] of the file."""
+        scaled = stored * self.factor
+        found = scaled + self.shift
+        # What is left of two equal numbers of float32's precision is 0.
+        return np.where(np.abs(found) < 2.0**-22 * np.abs(self.shift), 0.0, found)
 
 
 def columns(dims: int, channels: int) -> list[str]:
@@ -91,65 +46,160 @@ def columns(dims: int, channels: int) -> list[str]:
     Pixel coordinates count from 0 at the centre of the first pixel; a bounding box ends before
     its last coordinate. Columns in micrometres are empty where the pixel size is unknown.
     """
+    return [*KEYS, *(name for name, _ in _formats(dims, channels))]
+
+
+def _formats(dims: int, channels: int) -> list[tuple[str, str]]:
+    """Name and format of the columns of numbers."""
     axes = "zyx"[-dims:]
-    size = ["area_px", "area_um2"] if dims == 2 else ["volume_px", "volume_um3"]
+    whole, rounded = ".0f", ".6g"
+    flat = dims == 2
+    edge = ("perimeter_px", "perimeter_um") if flat else ("surface_px", "surface_um2")
+    lengths = [f"{name}_axis_{unit}" for name in _axis_names(dims) for unit in ("px", "um")]
     return [
-        "image",
-        "label",
-        "class",
-        *size,
-        *(f"centroid_{a}_px" for a in axes),
-        *(f"centroid_{a}_um" for a in axes),
-        *(f"bbox_{a}0" for a in axes),
-        *(f"bbox_{a}1" for a in axes),
-        *(f"mean_intensity_c{c}" for c in range(channels)),
+        ("area_px" if flat else "volume_px", whole),
+        ("area_um2" if flat else "volume_um3", rounded),
+        *((f"centroid_{a}_px", ".3f") for a in axes),
+        *((f"centroid_{a}_um", rounded) for a in axes),
+        *((f"bbox_{a}0", whole) for a in axes),
+        *((f"bbox_{a}1", whole) for a in axes),
+        *((f"mean_intensity_c{c}", rounded) for c in range(channels)),
+        *((f"std_intensity_c{c}", rounded) for c in range(channels)),
+        *((f"min_intensity_c{c}", rounded) for c in range(channels)),
+        *((f"max_intensity_c{c}", rounded) for c in range(channels)),
+        ("touches_border", whole),
+        *((name, rounded) for name in edge),
+        ("equivalent_diameter_px", rounded),
+        ("equivalent_diameter_um", rounded),
+        *((name, rounded) for name in lengths),
+        *((name, rounded) for name in (("eccentricity", "orientation_rad") if flat else ())),
     ]
 
 
-def rows(
-    image: str,
-    found: Sums,
-    names: Iterable[tuple[int, int, str]],
-    pixel_size_um: Sequence[float] | None,
-) -> Iterator[list[str]]:
-    """The cells of :func:`columns`, row by row.
+class Table:
+    """The cells of :func:`columns` for the objects of one image.
 
     Args:
-        names: of each row, the label to look up in ``found``, the label to write, and the class.
-            A label that is not found has size 0 and else empty cells.
+        found: sums over the whole image.
+        size: the image's spatial shape ((Z,) Y, X).
+        pixel_size_um: micrometres along its axes, None = unknown.
+        scale: of its intensities.
     """
-    unit = float(np.prod(pixel_size_um)) if pixel_size_um else 0.0
-    dims, channels = found.low.shape[1], found.intensity.shape[1]
-    for label, written, name in names:
-        i = int(np.searchsorted(found.labels, label))
-        there = i < len(found.labels) and found.labels[i] == label
-        size = int(found.size[i]) if there else 0
-        area = f"{size * unit:.6g}" if pixel_size_um else ""
-        cells = [image, str(written), name, str(size), area]
-        if not there:
-            yield cells + [""] * (4 * dims + channels)
-            continue
-        centre = [p / size for p in found.positions[i].tolist()]
-        microns = [f"{c * s:.6g}" for c, s in zip(centre, pixel_size_um or (), strict=False)]
-        cells += [f"{c:.3f}" for c in centre] + (microns or [""] * dims)
-        cells += [str(v) for v in found.low[i].tolist()]
-        cells += [str(v + 1) for v in found.high[i].tolist()]
-        yield cells + [f"{v / size:.6g}" for v in found.intensity[i].tolist()]
+
+    def __init__(
+        self,
+        image: str,
+        found: Sums,
+        size: Sequence[int],
+        pixel_size_um: Sequence[float] | None,
+        scale: Scale,
+    ) -> None:
+        self._image, self._labels = image, found.labels
+        self._formats = _formats(len(size), found.total.shape[1])
+        # So that there is no -0.
+        self._values = np.column_stack(_measured(found, size, pixel_size_um, scale)) + 0.0
+        self._unknown = ["0", "" if pixel_size_um is None else "0"]
+
+    @property
+    def labels(self) -> Ints:
+        """Labels of the objects, int64 [L], sorted."""
+        return self._labels
+
+    def rows(self, names: Iterable[tuple[int, int, str]]) -> Iterator[list[str]]:
+        """Rows of text.
+
+        Args:
+            names: of each row, the label to look up, the label to write, and the class. A label
+                that is not in the image has size 0 and else empty cells.
+        """
+        for label, written, name in names:
+            cells = self._cells(label)
+            if cells is None:
+                cells = [*self._unknown, *[""] * (len(self._formats) - len(self._unknown))]
+            yield [self._image, str(written), name, *cells]
+
+    def measures(self, label: int) -> dict[str, float]:
+        """What is measured of an object, but where it lies; without what is unknown."""
+        cells = self._cells(label) or []
+        return {
+            name: float(cell)
+            for (name, _), cell in zip(self._formats, cells, strict=False)
+            if cell and not name.startswith(("centroid_", "bbox_"))
+        }
+
+    def _cells(self, label: int) -> list[str] | None:
+        i = int(np.searchsorted(self._labels, label))
+        if i == len(self._labels) or self._labels[i] != label:
+            return None
+        values = self._values[i].tolist()
+        return [
+            "" if value != value else format(value, form)
+            for value, (_, form) in zip(values, self._formats, strict=True)
+        ]
 
 
-def _grouped(
-    ids: Ints, size: Ints, positions: Ints, low: Ints, high: Ints, intensity: Floats
-) -> Sums:
-    labels, at = np.unique(ids, return_inverse=True)
-    order = np.argsort(at, kind="stable")
-    starts = np.searchsorted(at[order], np.arange(len(labels)))
-    if not len(labels):
-        return Sums(labels, size, positions, low, high, intensity)
-    return Sums(
-        labels,
-        np.add.reduceat(size[order], starts),
-        np.add.reduceat(positions[order], starts),
-        np.minimum.reduceat(low[order], starts),
-        np.maximum.reduceat(high[order], starts),
-        np.add.reduceat(intensity[order], starts),
-    )
+def _axis_names(dims: int) -> tuple[str, ...]:
+    return ("major", "minor") if dims == 2 else ("major", "middle", "minor")
+
+
+def _measured(
+    found: Sums, size: Sequence[int], pixel_size_um: Sequence[float] | None, scale: Scale
+) -> list[Floats]:
+    """The columns of :func:`_formats`, each [L] or several side by side [L, n]; NaN: unknown."""
+    dims, count = len(size), found.size[:, None]
+    pixels = _Shapes.of(found, (1.0,) * dims)
+    microns = _Shapes.of(found, pixel_size_um) if pixel_size_um else pixels.unknown()
+    # Of pixels that are not square, the angles that are seen, where they are known.
+    seen = microns if pixel_size_um else pixels
+    touches = ((found.low == 0) | (found.high == np.array(size) - 1)).any(axis=1)
+    lengths = np.stack([pixels.axes, microns.axes], axis=2).reshape(len(count), 2 * dims)
+    return [
+        pixels.size,
+        microns.size,
+        pixels.centre,
+        microns.centre,
+        found.low.astype(np.float64),
+        found.high + 1.0,
+        scale.restored(found.total / count),
+        np.sqrt(found.spread / count) * np.abs(scale.factor),
+        scale.restored(found.least),
+        scale.restored(found.most),
+        touches.astype(np.float64),
+        pixels.edge,
+        microns.edge,
+        pixels.diameter,
+        microns.diameter,
+        lengths,
+        *([seen.eccentricity, seen.orientation] if dims == 2 else []),
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class _Shapes:
+    """The measures that depend on the size of a pixel, each [L] or [L, D]."""
+
+    size: Floats
+    centre: Floats
+    edge: Floats
+    diameter: Floats
+    axes: Floats
+    eccentricity: Floats
+    orientation: Floats
+
+    @classmethod
+    def of(cls, found: Sums, spacing: Sequence[float]) -> _Shapes:
+        edge = shape.perimeter if len(spacing) == 2 else shape.surface
+        ellipses = shape.ellipses(found, spacing)
+        return cls(
+            size=np.asarray(found.size * float(np.prod(spacing)), np.float64),
+            centre=found.positions / found.size[:, None] * np.array(spacing),
+            edge=edge(found.faces, spacing),
+            diameter=shape.equivalent_diameter(found.size, spacing),
+            axes=ellipses.axes,
+            eccentricity=ellipses.eccentricity,
+            orientation=ellipses.orientation,
+        )
+
+    def unknown(self) -> _Shapes:
+        names = (field.name for field in fields(self))
+        return _Shapes(*(np.full_like(getattr(self, name), np.nan) for name in names))

@@ -1,7 +1,10 @@
-"""OME-Zarr 0.5 images with labels (https://ngff.openmicroscopy.org/0.5/), written in parts.
+"""OME-Zarr images with labels (https://ngff.openmicroscopy.org/0.5/ and 0.4), written in parts.
 
-Arrays are Zarr v3 with shards, so that a large image is some files and not thousands; every write
-covers whole shards. Nothing here holds a whole image.
+Version 0.5 is Zarr v3, with its metadata below the attribute "ome" and with shards, so that a large
+image is some files and not thousands. Version 0.4 is Zarr v2, with its metadata at the root of the
+attributes and one file per chunk. Of both, every write covers whole shards or as many whole chunks
+(:func:`write_regions`), so threads may write different regions at once. Nothing here holds a whole
+image.
 """
 
 from __future__ import annotations
@@ -10,27 +13,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import zarr
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 from zarr.codecs import BloscCodec
 
 from unet.data.tiling import Slices
+from unet.export.reductions import REDUCTIONS, Reduction
 
 ZarrArray: TypeAlias = "zarr.Array[Any]"
+Version: TypeAlias = Literal["0.4", "0.5"]
 
-VERSION = "0.5"
+# The version of Zarr that each is written in.
+_FORMAT: dict[Version, Literal[2, 3]] = {"0.4": 2, "0.5": 3}
 SMALLEST_LEVEL = 64
 # Pixels a side by number of spatial axes.
 _CHUNK = {2: 512, 3: 64}
 _SHARD = {2: 2048, 3: 256}
 # A shard is held in memory as float32 while it is written.
 _SHARD_BYTES = 1 << 28
-# Labels shrink to almost nothing; probabilities hardly do, so for them speed counts.
-_LABEL_CODEC = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")
-_IMAGE_CODEC = BloscCodec(cname="lz4", clevel=1, shuffle="shuffle")
 # Colours that people with any colour vision tell apart (Okabe & Ito 2008).
 _COLOURS = ("E69F00", "56B4E9", "009E73", "F0E442", "0072B2", "D55E00", "CC79A7")
 
@@ -52,13 +55,15 @@ class Pyramid:
         """Spatial axes, "yx" or "zyx"."""
         return "zyx"[-len(self.shapes[0]) :]
 
-    def multiscales(self, name: str, *, channels: bool, averaged: bool) -> list[dict[str, Any]]:
+    def multiscales(
+        self, name: str, version: Version, *, channels: bool, by: Reduction
+    ) -> list[dict[str, Any]]:
         """The ``multiscales`` metadata.
 
         Args:
             channels: the arrays have a channel axis in front.
-            averaged: levels are means of pixels, whose centre lies between those of level 0 (which
-                a translation says); else they are every second pixel, in its place.
+            by: how the levels are made. The centre of what several pixels become lies between
+                theirs, which a translation says; of nearest, a pixel stays in its place.
         """
         unit = {"unit": "micrometer"} if self.pixel_size_um else {}
         axes = [{"name": a, "type": "space", **unit} for a in self.axes]
@@ -69,14 +74,15 @@ class Pyramid:
             factors = [1.0] * (len(self.axes) - 2) + [2.0**level] * 2
             scale = [f * s for f, s in zip(factors, size, strict=True)]
             moves: list[dict[str, Any]] = [{"type": "scale", "scale": lead + scale}]
-            if averaged and level:
+            if REDUCTIONS[by].centred and level:
                 shift = [(f - 1) / 2 * s for f, s in zip(factors, size, strict=True)]
                 moves.append({"type": "translation", "translation": [0.0] * len(lead) + shift})
             datasets.append({"path": str(level), "coordinateTransformations": moves})
-        kind = "mean" if averaged else "nearest"
         if channels:
             axes = [{"name": "c", "type": "channel"}, *axes]
-        return [{"name": name, "axes": axes, "datasets": datasets, "type": kind}]
+        # Of 0.5 the version stands beside it.
+        first = {"version": version} if version == "0.4" else {}
+        return [{**first, "name": name, "axes": axes, "datasets": datasets, "type": by}]
 
 
 def pyramid_of(shape: Sequence[int], levels: int, pixel_size_um: Sequence[float] | None) -> Pyramid:
@@ -98,23 +104,26 @@ def create_image(
     dtype: DTypeLike,
     channels: Sequence[str],
     attributes: dict[str, Any],
+    version: Version = "0.5",
 ) -> list[ZarrArray]:
     """Creates a new image group whose channels are probabilities (shown from 0 to 1).
 
     Args:
         path: of the group, which must not exist.
         channels: names.
-        attributes: further attributes of the group, beside ``ome``.
+        attributes: further attributes of the group, beside those of OME-Zarr.
 
     Returns:
         The levels' arrays [C, (Z,) Y, X], empty.
     """
-    ome: dict[str, Any] = {
-        "version": VERSION,
-        "multiscales": pyramid.multiscales("probabilities", channels=True, averaged=True),
-        "omero": {"channels": [_channel(i, name) for i, name in enumerate(channels)]},
-    }
-    group = zarr.create_group(str(path), attributes={"ome": ome, **attributes})
+    scales = pyramid.multiscales("probabilities", version, channels=True, by="mean")
+    omero: dict[str, Any] = {"channels": [_channel(i, name) for i, name in enumerate(channels)]}
+    if version == "0.4":
+        omero["version"] = version
+    ome = _metadata(version, {"multiscales": scales, "omero": omero})
+    group = zarr.create_group(
+        str(path), attributes={**ome, **attributes}, zarr_format=_FORMAT[version]
+    )
     return _levels(group, pyramid, dtype, len(channels), lead=(len(channels),))
 
 
@@ -124,6 +133,8 @@ def create_labels(
     dtypes: dict[str, DTypeLike],
     class_names: Sequence[str],
     channels: int,
+    version: Version = "0.5",
+    by: Reduction = "nearest",
 ) -> dict[str, list[ZarrArray]]:
     """Creates the label images of an image group.
 
@@ -132,15 +143,19 @@ def create_labels(
         dtypes: name -> dtype; the label named "classes" gets the classes' names and colours. The
             others get no colours, so that viewers choose one for each object.
         channels: of the image, whose shards the labels share.
+        version: of the image's group.
+        by: how the coarser levels will be made.
 
     Returns:
         Name -> the levels' arrays [(Z,) Y, X], empty.
     """
-    listing = {"ome": {"version": VERSION, "labels": list(dtypes)}}
-    parent = zarr.create_group(str(path / "labels"), attributes=listing)
+    listing = _metadata(version, {"labels": list(dtypes)})
+    parent = zarr.create_group(
+        str(path / "labels"), attributes=listing, zarr_format=_FORMAT[version]
+    )
     found = {}
     for name, dtype in dtypes.items():
-        about: dict[str, Any] = {"version": VERSION, "source": {"image": "../../"}}
+        about: dict[str, Any] = {"version": version, "source": {"image": "../../"}}
         if name == "classes":
             about["colors"] = [
                 {"label-value": i, "rgba": _rgba(i)} for i in range(len(class_names))
@@ -148,31 +163,38 @@ def create_labels(
             about["properties"] = [
                 {"label-value": i, "class": text} for i, text in enumerate(class_names)
             ]
-        metadata: dict[str, Any] = {
-            "version": VERSION,
-            "multiscales": pyramid.multiscales(name, channels=False, averaged=False),
-            "image-label": about,
-        }
-        group = parent.create_group(name, attributes={"ome": metadata})
+        scales = pyramid.multiscales(name, version, channels=False, by=by)
+        group = parent.create_group(
+            name, attributes=_metadata(version, {"multiscales": scales, "image-label": about})
+        )
         found[name] = _levels(group, pyramid, dtype, channels, lead=())
     return found
 
 
-def shard_regions(array: ZarrArray, dims: int) -> list[Slices]:
-    """The shards' parts of the last ``dims`` (spatial) axes, in raster order: what threads may
-    write at once."""
-    unit = (array.shards or array.chunks)[-dims:]
-    return list(_parts(array.shape[-dims:], unit))
+def format_of(version: Version) -> Literal[2, 3]:
+    """The version of Zarr that a version of OME-Zarr is written in."""
+    return _FORMAT[version]
 
 
-def reduce_region(source: ZarrArray, target: ZarrArray, region: Slices, *, averaged: bool) -> None:
+def write_regions(shape: Sequence[int], channels: int) -> list[Slices]:
+    """The parts of a level of spatial ``shape`` ((Z,) Y, X) that threads may write at once.
+
+    They are the shards of an image of so many channels and of its labels; where there are no
+    shards (0.4), the same parts, each of them whole chunks. In raster order.
+    """
+    shape = tuple(shape)
+    return list(_parts(shape, _layout(shape, channels)[1]))
+
+
+def reduce_region(source: ZarrArray, target: ZarrArray, region: Slices, by: Reduction) -> None:
     """Writes one region of the next coarser level: half as large along Y and X.
 
     Args:
         source, target: levels [(C,) (Z,) Y, X] of one image.
-        region: spatial, a whole shard of ``target``.
-        averaged: means of 2 x 2 pixels (of fewer at an odd end), else the first of them.
+        region: spatial, one of :func:`write_regions` of ``target``.
+        by: what 2 x 2 pixels (fewer at an odd end) become.
     """
+    reduce = REDUCTIONS[by].reduce
     lead = (slice(None),) * (len(target.shape) - len(region))
     shape = (*target.shape[: len(lead)], *(s.stop - s.start for s in region))
     out = np.empty(shape, target.dtype)
@@ -190,7 +212,7 @@ def reduce_region(source: ZarrArray, target: ZarrArray, region: Slices, *, avera
             )
         ]
         pixels = np.asarray(source[(*part[: len(lead)], *fine)])
-        out[part] = mean_pairs(pixels) if averaged else pixels[..., ::2, ::2]
+        out[part] = reduce(pixels)
     target[(*lead, *region)] = out
 
 
@@ -203,12 +225,9 @@ def _parts(shape: Sequence[int], steps: Sequence[int]) -> Iterator[Slices]:
         )
 
 
-def mean_pairs(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """Means of 2 x 2 pixels of the last two axes; an odd last row or column counts twice."""
-    odd = [(0, 0)] * (pixels.ndim - 2) + [(0, n % 2) for n in pixels.shape[-2:]]
-    even = np.pad(pixels.astype(np.float32), odd, mode="edge")
-    rows = even[..., ::2, :] + even[..., 1::2, :]
-    return np.asarray((rows[..., ::2] + rows[..., 1::2]) / 4, np.float32)
+def _metadata(version: Version, entries: dict[str, Any]) -> dict[str, Any]:
+    """A group's attributes: of 0.5 below "ome", of 0.4 as they are."""
+    return entries if version == "0.4" else {"ome": {"version": version, **entries}}
 
 
 def _levels(
@@ -219,20 +238,34 @@ def _levels(
     lead: tuple[int, ...],
 ) -> list[ZarrArray]:
     arrays = []
+    # Labels shrink to almost nothing; probabilities hardly do, so for them speed counts.
+    codec: Literal["zstd", "lz4"] = "zstd" if np.dtype(dtype).kind in "iu" else "lz4"
     for level, shape in enumerate(pyramid.shapes):
         chunk, shard = _layout(shape, channels)
         chunks, shards = (*(1 for _ in lead), *chunk), (*lead, *shard)
-        array = group.create_array(
-            str(level),
-            shape=(*lead, *shape),
-            dtype=np.dtype(dtype),
-            chunks=chunks,
-            # One chunk per shard would be an index for nothing.
-            shards=shards if shards != chunks else None,
-            compressors=_LABEL_CODEC if np.dtype(dtype).kind in "iu" else _IMAGE_CODEC,
-            dimension_names=(*("c" for _ in lead), *pyramid.axes),
-            fill_value=0,
-        )
+        common: dict[str, Any] = {
+            "shape": (*lead, *shape),
+            "dtype": np.dtype(dtype),
+            "chunks": chunks,
+            "fill_value": 0,
+        }
+        if group.metadata.zarr_format == 2:
+            old: dict[str, Any] = {"id": "blosc", "cname": codec, "clevel": 1, "shuffle": 1}
+            array = group.create_array(
+                str(level),
+                compressors=old,
+                chunk_key_encoding={"name": "v2", "separator": "/"},
+                **common,
+            )
+        else:
+            array = group.create_array(
+                str(level),
+                # One chunk per shard would be an index for nothing.
+                shards=shards if shards != chunks else None,
+                compressors=BloscCodec(cname=codec, clevel=1, shuffle="shuffle"),
+                dimension_names=(*("c" for _ in lead), *pyramid.axes),
+                **common,
+            )
         arrays.append(array)
     return arrays
 

@@ -9,12 +9,15 @@ its unit in an ImageJ-style description. Why this form:
 * OME-TIFF carries the pixel size too, but then only Bio-Formats shows it, not ImageJ's own reader.
 
 Above 4 GiB it is BigTIFF, which Fiji opens by Bio-Formats, and that reads the same description.
+ImageJ's own reader has no part in it, so such files have tiles: viewers of large images (QuPath,
+Bio-Formats, napari) then read what they show, not bands across the whole image.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ _STRIP_BYTES = 1 << 18
 _BAND_BYTES = 1 << 26
 _BAND_ROWS = 512
 _SLAB_BYTES = 1 << 28
+_TILE = 512
 # Offsets are 32 bits in a classic TIFF; zlib may expand a little what does not compress.
 _CLASSIC_BYTES = 2**32 - 2**26
 
@@ -42,6 +46,7 @@ def write_mask(
     shape: Sequence[int],
     dtype: DTypeLike,
     pixel_size_um: Sequence[float] | None,
+    classic_bytes: int = _CLASSIC_BYTES,
 ) -> None:
     """Writes a mask, some rows at a time; the file appears whole or not at all.
 
@@ -50,12 +55,15 @@ def write_mask(
         shape: of the mask, (Z,) Y, X; each section is a page.
         dtype: of the file, an integer of 8, 16 or 32 bits that holds all values.
         pixel_size_um: micrometres along the axes of ``shape``, None = unknown.
+        classic_bytes: larger masks (uncompressed) are BigTIFF with tiles.
     """
     import tifffile
 
     kind = np.dtype(dtype).newbyteorder("<")
     rows = int(np.clip(_STRIP_BYTES // (shape[-1] * kind.itemsize), 1, shape[-2]))
-    big = float(np.prod(shape, dtype=float)) * kind.itemsize > _CLASSIC_BYTES
+    big = float(np.prod(shape, dtype=float)) * kind.itemsize > classic_bytes
+    parts = _tiles(read, shape, kind) if big else _strips(read, shape, kind, rows)
+    layout: dict[str, Any] = {"tile": (_TILE, _TILE)} if big else {"rowsperstrip": rows}
     resolution = None
     if pixel_size_um is not None:
         resolution = (1 / pixel_size_um[-1], 1 / pixel_size_um[-2])
@@ -64,17 +72,17 @@ def write_mask(
         tifffile.TiffWriter(temporary, bigtiff=big, byteorder="<") as writer,
     ):
         writer.write(
-            (zlib.compress(strip.tobytes(), 6) for strip in _strips(read, shape, kind, rows)),
+            (zlib.compress(part.tobytes(), 6) for part in parts),
             shape=tuple(shape),
             dtype=kind,
             photometric="minisblack",
-            rowsperstrip=rows,
             compression="zlib",
             resolution=resolution,
             resolutionunit="NONE",
             description=description(shape, pixel_size_um),
             metadata=None,
             software=False,
+            **layout,
         )
 
 
@@ -109,21 +117,53 @@ def _strips(
 ) -> Iterator[NDArray[Any]]:
     """The strips of all pages in order; bands of rows, and slabs of the sections of a volume, are
     read as a whole, as their chunks are."""
-    *sections, height, width = shape
-    section_bytes = height * width * dtype.itemsize
-    if sections and section_bytes <= _SLAB_BYTES:
-        (depth,) = sections
-        step = max(1, _SLAB_BYTES // section_bytes)
-        for low in range(0, depth, step):
-            slab = (slice(low, min(low + step, depth)), slice(0, height), slice(0, width))
-            for section in np.ascontiguousarray(read(slab), dtype):
-                yield from (section[r : r + rows] for r in range(0, height, rows))
-        return
+    height, width = shape[-2:]
     most = min(_BAND_ROWS, max(1, _BAND_BYTES // (width * dtype.itemsize)))
     band = max(1, most // rows) * rows
-    for section in np.ndindex(*sections):
+    for section in _sections(read, shape, dtype):
         for top in range(0, height, band):
-            where = (slice(top, min(top + band, height)), slice(0, width))
-            pixels = read((*(slice(z, z + 1) for z in section), *where))
-            pixels = np.ascontiguousarray(pixels.reshape(-1, width), dtype)
+            pixels = section((slice(top, min(top + band, height)), slice(0, width)))
             yield from (pixels[r : r + rows] for r in range(0, len(pixels), rows))
+
+
+def _tiles(read: Read, shape: Sequence[int], dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+    """The tiles of all pages in order, those at the ends filled up with 0; of each row of tiles as
+    many are read at once as a band may hold."""
+    height, width = shape[-2:]
+    side = max(1, _BAND_BYTES // (_TILE * _TILE * dtype.itemsize)) * _TILE
+    for section in _sections(read, shape, dtype):
+        for top in range(0, height, _TILE):
+            for left in range(0, width, side):
+                rows = slice(top, min(top + _TILE, height))
+                pixels = section((rows, slice(left, min(left + side, width))))
+                missing = [(0, -n % _TILE) for n in pixels.shape]
+                pixels = np.pad(pixels, missing)
+                yield from (
+                    np.ascontiguousarray(pixels[:, x : x + _TILE])
+                    for x in range(0, pixels.shape[1], _TILE)
+                )
+
+
+def _sections(read: Read, shape: Sequence[int], dtype: np.dtype[Any]) -> Iterator[Read]:
+    """Reads regions [Y, X] of one page after the other, in ``dtype``.
+
+    Of a volume as many whole sections as fit into memory are read at once, as a chunk holds some of
+    them.
+    """
+    *depths, height, width = shape
+    if not depths:
+        yield lambda where: np.ascontiguousarray(read(where), dtype)
+        return
+    (depth,) = depths
+    step = _SLAB_BYTES // (height * width * dtype.itemsize)
+    for low in range(0, depth, max(1, step)):
+        if not step:
+            yield partial(_one_section, read, low, dtype)
+            continue
+        slab = (slice(low, min(low + step, depth)), slice(0, height), slice(0, width))
+        for section in np.ascontiguousarray(read(slab), dtype):
+            yield section.__getitem__
+
+
+def _one_section(read: Read, z: int, dtype: np.dtype[Any], where: Slices) -> NDArray[Any]:
+    return np.ascontiguousarray(read((slice(z, z + 1), *where))[0], dtype)

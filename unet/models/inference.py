@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
@@ -23,6 +23,9 @@ from torch import Tensor
 from unet.data.tiling import Plan, plan, read_window
 from unet.errors import UserError
 from unet.heads import classes_among
+from unet.models import engines
+from unet.models.engines import memory_format
+from unet.models.exact import activate, never_alone
 from unet.models.geometry import Footprints
 from unet.models.network import Network
 
@@ -49,6 +52,22 @@ def choose_device(name: str) -> torch.device:
     ):
         return torch.device("cuda", lease_gpu(torch.cuda.device_count()))
     return torch.device(name)
+
+
+def choose_devices(name: str, gpus: int) -> list[torch.device]:
+    """``gpus`` devices of this machine; one where there is no GPU to have several of.
+
+    Raises:
+        UserError: as :func:`choose_device`; or there are fewer GPUs.
+    """
+    if gpus == 1 or name == "cpu" or not torch.cuda.is_available():
+        return [choose_device(name)]
+    found = torch.cuda.device_count()
+    if found < gpus:
+        raise UserError(f"predict.gpus: {gpus} are asked for, this job sees {found}; write {found}")
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [torch.device("cuda", index) for index in range(gpus)]
+    return [torch.device("cuda", lease_gpu(found)) for _ in range(gpus)]
 
 
 # Kept open for the life of the process: the lock goes with it, however it ends.
@@ -97,13 +116,6 @@ def choose_precision(precision: Precision, device: torch.device) -> Literal["flo
     return precision
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context to run the network in: weights stay float32, bfloat16 only inside."""
-    if precision == "bfloat16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the device ran out of memory (the CPU's allocator says so in words only)."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
@@ -141,16 +153,6 @@ def symmetries(footprints: Footprints) -> list[View]:
     return [View(swap, f) for swap in ((False, True) if square else (False,)) for f in flips]
 
 
-def activate(scores: Tensor, classes: int) -> Tensor:
-    """Scores [N, K, *S] as probabilities: a softmax over the first ``classes`` channels, a sigmoid
-    on each other one."""
-    if classes == scores.shape[1]:
-        return torch.softmax(scores, dim=1)
-    return torch.cat(
-        [torch.softmax(scores[:, :classes], dim=1), torch.sigmoid(scores[:, classes:])], dim=1
-    )
-
-
 class Predictor:
     """Applies networks to batches of windows and gives class probabilities.
 
@@ -161,6 +163,14 @@ class Predictor:
         tta: average over the 8 symmetries of the square (the paper averaged 7 rotated versions),
             in 3D over the 8 flips.
         head: names of the output's channels (None: all are classes).
+        engine: what computes, see :mod:`unet.models.engines`.
+        threads: of engines that have their own.
+        exact: a window's values do not depend, to the bit, on what is in its batch
+            (:mod:`unet.models.exact`); a small window that is alone takes twice as long.
+
+    Raises:
+        UserError: the engine is not installed or not for this device.
+        ValueError: there is no network, or they differ in their footprint.
     """
 
     def __init__(
@@ -170,12 +180,22 @@ class Predictor:
         precision: Precision = "auto",
         tta: bool = False,
         head: Sequence[str] | None = None,
+        engine: engines.Name = "torch",
+        threads: int = 1,
+        exact: bool = True,
     ) -> None:
         if not networks:
             raise ValueError("a predictor needs at least one network")
-        self.device = device
+        engines.check_engine(engine, device)
+        self.device, self.tta, self.engine, self.threads = device, tta, engine, threads
+        self._exact = exact and engine == "torch"
         self.precision = choose_precision(precision, device)
-        self.tta = tta
+        if precision == "auto" and self.precision not in engines.PRECISIONS[engine]:
+            self.precision = "float32"
+        if self.precision not in engines.PRECISIONS[engine]:
+            raise UserError(
+                f"predict.precision: {engine} does not compute in {precision}; write float32"
+            )
         self.networks = [to_device(network, device).eval() for network in networks]
         footprints = {network.footprint for network in networks}
         if len(footprints) != 1:
@@ -183,6 +203,11 @@ class Predictor:
         self.footprint: Footprints = footprints.pop()
         channels = self.networks[0].num_classes
         self.classes = channels if head is None else classes_among(tuple(head))
+        self._head = head
+        self._forwards = [
+            engines.forward_of(engine, network, device, self.precision, threads)
+            for network in self.networks
+        ]
 
     @torch.inference_mode()
     def __call__(self, batch: np.ndarray) -> np.ndarray:
@@ -194,22 +219,35 @@ class Predictor:
         Returns:
             [N, K, *S'] float32, smaller by the margin for unpadded networks.
         """
-        x = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
+        x = torch.from_numpy(np.ascontiguousarray(batch))
+        if self.device.type == "cuda":
+            # From pinned memory the copy needs no processor, so that it overlaps with computing.
+            x = x.pin_memory()
+        x = x.to(self.device, non_blocking=True)
+        if self._exact:
+            x = never_alone(x)
         views = symmetries(self.footprint) if self.tta else [View(False, ())]
         total: Tensor | None = None
-        with autocast(self.precision, self.device):
-            for network in self.networks:
-                for view in views:
-                    seen = view.of(x).contiguous(memory_format=memory_format(network))
-                    scores = network(seen)
-                    # The softmax is in float32, whatever the network computed in.
-                    p = view.back(activate(scores.float(), self.classes))
-                    total = p if total is None else total + p
+        for forward in self._forwards:
+            for view in views:
+                # The softmax is in float32, whatever the network computed in.
+                p = view.back(activate(forward(view.of(x)).float(), self.classes))
+                total = p if total is None else total + p
         if total is None:
             raise ValueError("there is no network")
-        if len(self.networks) * len(views) > 1:
-            total = total / (len(self.networks) * len(views))
-        return total.cpu().contiguous().numpy()
+        if len(self._forwards) * len(views) > 1:
+            total = total / (len(self._forwards) * len(views))
+        return total[: len(batch)].cpu().contiguous().numpy()
+
+    def plain(self) -> Predictor:
+        """The same without the average over symmetries."""
+        other = copy(self)
+        other.tta = False
+        return other
+
+    def reference(self) -> Predictor:
+        """The same networks by PyTorch in float32."""
+        return Predictor(self.networks, self.device, "float32", self.tta, self._head)
 
     def plan(self, shape: Sequence[int], tile: int | Sequence[int]) -> Plan:
         """The windows for an image of this spatial shape."""
@@ -244,11 +282,6 @@ class Predictor:
         if out is None:
             raise ValueError("the image has no tiles")
         return out
-
-
-def memory_format(network: Network) -> torch.memory_format:
-    """Channels last, the layout that convolutions are fastest in on the CPU and on tensor cores."""
-    return torch.channels_last if network.arch.dims == 2 else torch.channels_last_3d
 
 
 def to_device(network: N, device: torch.device) -> N:

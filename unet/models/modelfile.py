@@ -30,7 +30,8 @@ class ModelFile:
         head: names of the output's classes, in the order of its channels.
         class_names, class_values: of the dataset it was trained on (values None for instances).
         task: semantic or instances.
-        normalize: the method and its values, as the prepare stage had them.
+        normalize: the section ``prepare.normalize``; with scope dataset also ``statistics``, the
+            values that go with it (:func:`unet.data.normalize.describe`).
         pixel_size_um: of the training images ((Z,) Y, X), None = unknown.
         settings: the slice of the config that the training was given.
         versions: of the libraries and of the stages.

@@ -77,10 +77,12 @@ class Ensemble:
         members: the networks, in order.
         alone: image id -> index of the one network that predicts it; all predict the others.
         device: where they run.
-        section: precision and test-time augmentation.
+        section: engine, precision and test-time augmentation.
+        threads: of engines that have their own.
 
     Raises:
-        UserError: the networks differ in their channels, in or out, or in their footprint.
+        UserError: the networks differ in their channels, in or out, or in their footprint; the
+            engine is not there.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Ensemble:
         alone: Mapping[str, int],
         device: torch.device,
         section: PredictSection,
+        threads: int = 1,
     ) -> None:
         for member in members[1:]:
             _check_alike(members[0], member)
@@ -97,10 +100,10 @@ class Ensemble:
         networks = [member.model.network() for member in members]
         # They share the networks: each is on the device once.
         self._all, *self._single = (
-            Predictor(chosen, device, section.precision, section.tta, head)
+            Predictor(chosen, device, section.precision, section.tta, head, section.engine, threads)
             for chosen in (networks, *([network] for network in networks))
         )
-        self.footprint = self._all.footprint
+        self.device, self.footprint = device, self._all.footprint
         self.precision = self._all.precision
 
     @property

@@ -1,151 +1,55 @@
 """The predict stage: every tile of every held-out image through the network, once.
 
-dask's threads read the windows and write the cores; one thread of its own runs the network, so
-reading and writing overlap computing and no more than a few batches are ever in memory.
+The tiles are cut into batches that are the same for every run (:mod:`unet.prediction.batches`);
+what is done is noted tile by tile (:mod:`unet.prediction.partial`). So the work can be done by one
+job, by several that share it, or by the workers of a cluster, can end at any time and go on.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import dask.base
 import numpy as np
-import psutil
 import torch
 import zarr
-from dask.delayed import delayed
 
-from unet.data.store import Prepared
-from unet.data.tiling import Plan, Tile, cheapest_tile, read_window
+from unet.data.store import Prepared, free_bytes
+from unet.data.streaming import gigabytes
 from unet.errors import UserError
-from unet.files import digest, remove, replacing
-from unet.models.geometry import Footprints
-from unet.models.inference import Predictor, choose_device, is_out_of_memory
+from unet.files import digest
+from unet.models.inference import choose_devices
+from unet.prediction.accuracy import trusted
+from unet.prediction.batches import Batch, Planned, batches, shard_of
+from unet.prediction.blocks import ordered
 from unet.prediction.ensemble import Ensemble, Member
-from unet.prediction.tiles import create_tiles
+from unet.prediction.partial import Partial, finished, remove_stale
+from unet.prediction.windows import layout, memory_needed, tile_for
+from unet.prediction.work import Work, choose_batch, room
 from unet.sections import PredictSection
 
 log = logging.getLogger(__name__)
 
-# Threads that read and write around the one that computes.
-FEEDERS = 3
-# Bytes per pixel of a window and per channel of the first level that a forward pass is taken to
-# need at most: an estimate on the safe side, not measured; a batch that is too large is halved.
-BYTES_PER_PIXEL_AND_WIDTH = 32
 # From how many computed pixels per pixel of the image on a word about it is due.
 WASTEFUL = 8
-# Pixels of a window, at most, where the tile is chosen here, by the number of spatial axes: beyond
-# them little is gained. The halo takes the larger part of a volume's window.
-LARGEST = {2: 1 << 21, 3: 1 << 25}
+LOG_SECONDS = 5.0
+# Settings that say how and where it is done, and change no tile.
+HOW = ("batch", "gpus", "shards", "cluster")
+
+# Does all of these batches, and tells of each when it is done.
+Run = Callable[[Work, Iterable[Batch]], Iterator[Batch]]
 
 
-@dataclass
-class Batching:
-    """How many tiles go through the network at once; halved when the device runs out."""
+@dataclass(frozen=True)
+class Share:
+    """The part of the batches that this job does: every ``count``-th from ``index`` on."""
 
-    size: int
-
-    def halve(self, error: BaseException) -> None:
-        """Halves the batch.
-
-        Raises:
-            UserError: not even one tile fits.
-        """
-        if self.size == 1:
-            raise UserError(
-                "predict.tile: the device has no memory for a single tile; write a smaller tile"
-            ) from error
-        self.size //= 2
-        log.warning("out of memory on the device: going on with batches of %d tiles", self.size)
-
-
-def choose_batch(
-    wanted: int | Literal["auto"],
-    window: Sequence[int],
-    width: int,
-    device: torch.device,
-    memory_bytes: float,
-) -> int:
-    """The number of tiles per batch: as given, or what a third of the free memory holds (1..16)."""
-    if wanted != "auto":
-        return wanted
-    free = _free_memory(device, memory_bytes)
-    per_tile = float(np.prod(window)) * width * BYTES_PER_PIXEL_AND_WIDTH
-    # Beyond some megapixels a larger batch is no faster on any device.
-    enough = max(1, (1 << 22) // int(np.prod(window)))
-    return int(max(1, min(free / 3 / per_tile, 16, enough)))
-
-
-def _free_memory(device: torch.device, memory_bytes: float) -> float:
-    """Bytes that the device has left; of the CPU's at most as many as are allowed."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    return min(float(psutil.virtual_memory().available), memory_bytes)
-
-
-def auto_tile(
-    shape: Sequence[int], footprints: Footprints, width: int, memory_bytes: float
-) -> tuple[int, ...]:
-    """The windows, per axis, that compute the least, of which one needs at most a third of the
-    memory and has at most ``LARGEST`` pixels (or the fewest that the halo allows)."""
-    fitting = memory_bytes / 3 / (width * BYTES_PER_PIXEL_AND_WIDTH)
-    return cheapest_tile(shape, footprints, min(fitting, LARGEST[len(shape)]))
-
-
-def _forward(predictor: Predictor, windows: np.ndarray, batching: Batching) -> np.ndarray:
-    """Probabilities of the windows, in as many goes as the device's memory needs."""
-    done: list[np.ndarray] = []
-    start = 0
-    while start < len(windows):
-        part = windows[start : start + batching.size]
-        try:
-            done.append(predictor(part))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            batching.halve(error)
-            if predictor.device.type == "cuda":
-                torch.cuda.empty_cache()
-            continue
-        start += len(part)
-    return np.concatenate(done)
-
-
-def predict_image(
-    predictor: Predictor,
-    image: Any,
-    plan: Plan,
-    target: Any,
-    batching: Batching,
-    device_thread: ThreadPoolExecutor,
-) -> None:
-    """Predicts all tiles of an image.
-
-    Args:
-        image: [C, (Z,) Y, X], read lazily by window.
-        target: [tile, class, (Z,) y, x]; each tile's core is written into its corner.
-        device_thread: the one thread that runs the network.
-    """
-
-    def work(tiles: Sequence[Tile]) -> None:
-        windows = np.stack([read_window(image, tile.window) for tile in tiles])
-        p = device_thread.submit(_forward, predictor, windows, batching).result()
-        for tile, values in zip(tiles, p, strict=True):
-            core = values[(slice(None), *tile.inner)]
-            corner = tuple(slice(0, n) for n in core.shape[1:])
-            target[(tile.index, slice(None), *corner)] = core.astype(target.dtype)
-
-    size = batching.size
-    groups = [plan.tiles[i : i + size] for i in range(0, len(plan.tiles), size)]
-    tasks = [delayed(work)(group, dask_key_name=f"tiles-{i}") for i, group in enumerate(groups)]
-    dask.base.compute(*tasks, scheduler="threads", num_workers=FEEDERS)  # type: ignore[no-untyped-call]
+    index: int
+    count: int
 
 
 def image_key(model_key: str, prepared_key: str, settings: Mapping[str, Any]) -> str:
@@ -164,11 +68,16 @@ def predict_fold(
     memory_bytes: float = 4e9,
     threads: int = 2,
     alone: Mapping[str, int] | None = None,
+    *,
+    share: Share | None = None,
+    gpus: int = 1,
+    run: Run | None = None,
 ) -> dict[str, Any]:
     """Predicts the held-out images of a fold into ``tiles.zarr``.
 
     Each image appears under its name when all of its tiles are there; one that is there already,
-    made by the same networks from the same image with the same settings, is kept.
+    made by the same networks from the same image with the same settings, is kept, and of one that
+    is not finished the tiles that are there are.
 
     Args:
         members: the networks, whose probabilities are averaged.
@@ -176,109 +85,306 @@ def predict_fold(
         parts: image id -> why it is predicted (``val`` images serve to choose thresholds).
         settings: the slice made by :func:`unet.slices.predict`.
         alone: image id -> index of the one network that predicts it, none being all of them.
+        share: what this job does of it; the images stay unfinished (see :func:`gather`).
+        gpus: of this machine, to be used at once.
+        run: does the batches; by default the threads of this process.
 
     Returns:
         What the sentinel tells of each image.
 
     Raises:
-        UserError: the channels do not fit the model, the networks not one another, or one tile not
-            the device.
+        UserError: the channels do not fit the model, the networks not one another, one tile not
+            the device, or the tiles not the disk.
     """
     section = PredictSection.model_validate(settings["predict"])
-    device = choose_device(settings["device"])
-    first = members[0].model
-    channels = int(prepared["channels"])
-    if first.in_channels != channels:
-        raise UserError(
-            f"{prepared_path}: the images have {channels} channel(s), the model wants "
-            f"{first.in_channels}; choose as many by the dataset's key channels"
-        )
+    devices = choose_devices(settings["device"], gpus)
+    _check_channels(members[0], prepared_path, prepared)
     torch.set_num_threads(threads)
-    ensemble = Ensemble(members, alone or {}, device, section)
-    # Each image's own key says which networks predict it.
-    told = {key: value for key, value in settings.items() if key != "members"}
-    store = Prepared(prepared_path)
+    alone = alone or {}
+    section = _trusted(members, alone, devices[0], section, prepared_path, parts, threads)
     tiles_path.mkdir(parents=True, exist_ok=True)
     zarr.open_group(tiles_path, mode="a", zarr_format=3)
-    _remove_stale(tiles_path, parts)
-    entries: dict[str, Any] = {}
+    work = Work(
+        members, alone, section, devices, prepared_path, prepared.get("normalize", {}), tiles_path,
+        threads, "0" if share is None else str(share.index),
+    )  # fmt: skip
+    try:
+        ensemble = work.lanes[0].ensemble
+        told = {**settings, "predict": section.model_dump(mode="json", exclude=set(HOW))}
+        planned = _planned(ensemble, prepared_path, prepared, parts, told, memory_bytes)
+        if share is None:
+            remove_stale(tiles_path, {image.image: image.key for image in planned})
+
+        def size(image: Planned) -> int:
+            window = image.plan.window
+            return choose_batch(batch, window, ensemble.width, devices[0], memory_bytes)
+
+        todo = _Todo(work, planned, tiles_path)
+        _log_estimate(todo, ensemble, section, size)
+        groups: Iterable[Batch] = batches(planned, size)
+        if share is not None:
+            groups = shard_of(groups, share.index, share.count)
+        _do(work, todo, groups, run or run_here, finish=share is None)
+    finally:
+        work.close()
+    return {image.image: _entry(image) for image in planned} if share else todo.entries()
+
+
+def _check_channels(member: Member, prepared_path: Path, prepared: Mapping[str, Any]) -> None:
+    channels, wanted = int(prepared["channels"]), member.model.in_channels
+    if wanted != channels:
+        raise UserError(
+            f"{prepared_path}: the images have {channels} channel(s), the model wants "
+            f"{wanted}; choose as many by the dataset's key channels"
+        )
+
+
+def _trusted(
+    members: Sequence[Member],
+    alone: Mapping[str, int],
+    device: torch.device,
+    section: PredictSection,
+    prepared_path: Path,
+    parts: Mapping[str, Any],
+    threads: int,
+) -> PredictSection:
+    """The section with the engine and the precision that are used: float32 by PyTorch where the
+    wanted ones turn out to be too coarse for these networks on the first image."""
+    ensemble = Ensemble(members, alone, device, section, threads)
+    section = section.model_copy(update={"precision": ensemble.precision})
+    if not parts or (section.engine, section.precision) == ("torch", "float32"):
+        return section
+    name = min(parts)
+    image = Prepared(prepared_path).image(name)
+    if image.ndim - 1 != len(ensemble.footprint) or trusted(ensemble.predictor(name), image):
+        return section
+    return section.model_copy(update={"precision": "float32", "engine": "torch"})
+
+
+def _planned(
+    ensemble: Ensemble,
+    prepared_path: Path,
+    prepared: Mapping[str, Any],
+    parts: Mapping[str, Literal["test", "val"]],
+    settings: Mapping[str, Any],
+    memory_bytes: float,
+) -> list[Planned]:
+    """All images with their windows, in order of their ids."""
+    # Each image's own key says which networks predict it.
+    told = {key: value for key, value in settings.items() if key != "members"}
+    section = PredictSection.model_validate(settings["predict"])
+    fps, first = ensemble.footprint, ensemble.members[0].model
+    found = []
+    for name, part in sorted(parts.items()):
+        info = prepared["images"][name]
+        shape = info["shape"][1:]
+        if len(shape) != len(fps):
+            raise UserError(
+                f"{prepared_path}: image {name} has {len(shape)} spatial axes, the model "
+                f"{len(fps)}; write dims: {len(shape)} under the model"
+            )
+        allowed = room(ensemble.device, memory_bytes)
+        tile = tile_for(section, shape, fps, ensemble.width, allowed)
+        windows = layout(section, tile, shape, fps)
+        if windows.overhead > WASTEFUL:
+            log.warning(
+                "%s: windows of %s px are mostly halo, each pixel is computed %.0f times; "
+                "raise memory_gb or predict.tile, or train a model of less depth",
+                name, list(windows.window), windows.overhead,
+            )  # fmt: skip
+        attrs = {
+            "part": part, "head": list(first.head), "axes": info["axes"],
+            "pixel_size_um": info["pixel_size_um"], "channels": first.in_channels,
+            "precision": section.precision, "engine": section.engine, "blend": section.blend,
+            "network": ensemble.alone.get(name), "tile": tile, "grid": [fp.grid for fp in fps],
+        }  # fmt: skip
+        key = image_key(ensemble.key(name), info["key"], told)
+        found.append(Planned(name, part, key, windows, attrs))
+    return found
+
+
+def _entry(image: Planned, skipped: int = 0) -> dict[str, Any]:
+    return {
+        "key": image.key,
+        "shape": list(image.plan.shape),
+        "part": image.part,
+        "tiles": len(image.plan.tiles),
+        "skipped": skipped,
+    }
+
+
+class _Todo:
+    """What is done and what is to do, image by image."""
+
+    def __init__(self, work: Work, planned: Sequence[Planned], folder: Path) -> None:
+        self.work, self.folder = work, folder
+        self.planned = {image.image: image for image in planned}
+        self._skipped: dict[str, int] = {}
+        self.done: dict[str, set[int]] = {}
+        for image in planned:
+            attrs = finished(folder, image.image, image.key, image.part)
+            if attrs is not None:
+                self._skipped[image.image] = len(attrs.get("skipped", ()))
+        self._partials: dict[str, Partial] = {}
+
+    def is_finished(self, image: str) -> bool:
+        return image in self._skipped
+
+    def remaining(self) -> Iterator[Planned]:
+        """Images of which something may be left to do."""
+        return (image for image in self.planned.values() if not self.is_finished(image.image))
+
+    def begin(self, image: str) -> None:
+        """Opens an image when its first batch comes."""
+        if image not in self._partials:
+            self._partials[image] = self.work.add(self.planned[image])
+            self.done[image] = set(self._partials[image].done())
+
+    def left_of(self, batch: Batch) -> Batch:
+        """The tiles of a batch that are not done."""
+        left = []
+        for image, tile in batch:
+            if self.is_finished(image):
+                continue
+            self.begin(image)
+            if tile not in self.done[image]:
+                left.append((image, tile))
+        return tuple(left)
+
+    def note(self, batch: Batch, *, finish: bool) -> None:
+        """After a batch: images of which it was the last get their names."""
+        for image, tile in batch:
+            self.done[image].add(tile)
+        for image in dict(batch):
+            if finish:
+                self.finish_if_whole(image)
+
+    def finish_if_whole(self, image: str) -> None:
+        if len(self.done[image]) == len(self.planned[image].plan.tiles):
+            partial = self._partials.pop(image)
+            self._skipped[image] = sum(partial.done().values())
+            self.work.forget(image)
+            partial.finish()
+
+    def entries(self) -> dict[str, Any]:
+        return {name: _entry(image, self._skipped[name]) for name, image in self.planned.items()}
+
+
+def _do(work: Work, todo: _Todo, groups: Iterable[Batch], run: Run, *, finish: bool) -> None:
+    """Does all batches that are not done, with a line in the log every some seconds."""
+    total = sum(image.computed for image in todo.remaining())
+    started = shown = time.monotonic()
+    computed = 0.0
+
+    def left() -> Iterator[Batch]:
+        for group in groups:
+            remains = todo.left_of(group)
+            if remains:
+                yield remains
+
+    for group in run(work, left()):
+        todo.note(group, finish=finish)
+        for image, _ in group:
+            computed += float(np.prod(todo.planned[image].plan.window))
+        if time.monotonic() - shown > LOG_SECONDS:
+            shown = time.monotonic()
+            rate = computed / (shown - started)
+            log.info(
+                "%.1f of %.1f Mpx  %.2f Mpx/s  left %.0f s",
+                computed / 1e6, total / 1e6, rate / 1e6, max(0.0, (total - computed) / rate),
+            )  # fmt: skip
+    if finish:
+        # All tiles were there, but the process died before the image got its name.
+        for left_over in list(todo.remaining()):
+            todo.begin(left_over.image)
+            todo.finish_if_whole(left_over.image)
+    seconds = max(time.monotonic() - started, 1e-9)
+    log.info("computed %.1f Mpx at %.2f Mpx/s", computed / 1e6, computed / 1e6 / seconds)
+
+
+def run_here(work: Work, todo: Iterable[Batch]) -> Iterator[Batch]:
+    """Batches by the threads of this process: while a device computes one, others are read and
+    written, and no more are in memory than there are threads."""
+
+    def one(batch: Batch) -> Batch:
+        work.compute(batch)
+        return batch
+
+    return ordered(one, todo, work.feeders)
+
+
+def _log_estimate(
+    todo: _Todo, ensemble: Ensemble, section: PredictSection, size: Callable[[Planned], int]
+) -> None:
+    """Says what is ahead.
+
+    Raises:
+        UserError: the tiles would not fit the disk.
+    """
+    ahead = list(todo.remaining())
+    classes, itemsize = len(ensemble.members[0].model.head), np.dtype(section.dtype).itemsize
+    disk = sum(image.stored_bytes(classes, itemsize) for image in ahead)
+    free = free_bytes(todo.folder)
+    windows = sum(len(image.plan.tiles) for image in ahead)
+    pixels = sum(image.pixels for image in ahead)
+    computed = sum(image.computed for image in ahead)
+    memory = max(
+        (memory_needed(i.plan.window, ensemble.width, size(i)) for i in ahead), default=0.0
+    )
     fps = ensemble.footprint
     log.info(
-        "predicting %d images by %d network(s) on %s in %s; halo %s px, grid %s px",
-        len(parts), len(members), device, ensemble.precision, [fp.halo or fp.margin for fp in fps],
-        [fp.grid for fp in fps],
+        "predicting %d images by %d network(s) on %s by %s in %s; halo %s px, grid %s px",
+        len(ahead), len(ensemble.members), ensemble.device, section.engine,
+        section.precision, [fp.halo or fp.margin for fp in fps], [fp.grid for fp in fps],
     )  # fmt: skip
-    started, done, shown = time.monotonic(), 0.0, time.monotonic()
-    total = sum(float(np.prod(prepared["images"][name]["shape"][1:])) for name in parts)
-    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads,)) as runner:
-        for name, part in sorted(parts.items()):
-            info = prepared["images"][name]
-            shape = info["shape"][1:]
-            if len(shape) != len(fps):
+    if not ahead:
+        return
+    log.info(
+        "%d windows, %.1f Mpx for %.1f Mpx of images (%.0f %% halo and border); at most %s of "
+        "memory for a batch, at most %s on disk (%s free)",
+        windows, computed / 1e6, pixels / 1e6, 100 * (1 - pixels / max(computed, 1)),
+        gigabytes(int(memory)), gigabytes(disk), gigabytes(free),
+    )  # fmt: skip
+    if disk > free:
+        raise UserError(
+            f"{todo.folder}: the tiles may need {gigabytes(disk)}, but only {gigabytes(free)} are "
+            "free; make room, give another output, or write predict.dtype: float16"
+        )
+
+
+def gather(tiles_path: Path, shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Puts together what several jobs predicted: finished images get their names.
+
+    Args:
+        shards: what :func:`predict_fold` gave back for each share.
+
+    Returns:
+        What the sentinel tells of each image.
+
+    Raises:
+        UserError: the jobs did not do the same thing, or a tile is missing.
+    """
+    first = shards[0]
+    if any(dict(other) != dict(first) for other in shards[1:]):
+        raise UserError(
+            f"{tiles_path}: the jobs of predict.shards differ in what they computed with (another "
+            "device?); write predict.precision and device, and run again"
+        )
+    remove_stale(tiles_path, {image: entry["key"] for image, entry in first.items()})
+    entries = {}
+    for image, entry in first.items():
+        attrs = finished(tiles_path, image, entry["key"], entry["part"])
+        if attrs is None:
+            partial = Partial(tiles_path, image, entry["key"], "gather")
+            missing = entry["tiles"] - len(partial.done())
+            if missing:
                 raise UserError(
-                    f"{prepared_path}: image {name} has {len(shape)} spatial axes, the model "
-                    f"{len(fps)}; write dims: {len(shape)} under the model"
+                    f"{tiles_path}: {missing} of {entry['tiles']} tiles of image {image} are "
+                    "missing; remove the tiles.shard files beside it and run again"
                 )
-            predictor, width = ensemble.predictor(name), ensemble.width
-            tile = section.tile
-            if tile == "auto":
-                # Of the CPU all that is allowed, so that equal runs have equal tiles.
-                room = memory_bytes if device.type == "cpu" else _free_memory(device, 0)
-                tile = auto_tile(shape, fps, width, room)
-            plan = predictor.plan(shape, tile)
-            if plan.overhead > WASTEFUL:
-                log.warning(
-                    "%s: windows of %s px are mostly halo, each pixel is computed %.0f times; "
-                    "raise memory_gb or predict.tile, or train a model of less depth",
-                    name, list(plan.window), plan.overhead,
-                )  # fmt: skip
-            told["precision"] = predictor.precision
-            key = image_key(ensemble.key(name), info["key"], told)
-            entries[name] = {
-                "key": key,
-                "shape": list(plan.shape),
-                "part": part,
-                "tiles": len(plan.tiles),
-            }
-            pixels = float(np.prod(plan.shape))
-            if not _is_there(tiles_path / name, key, part):
-                image = store.image(name)
-                batching = Batching(choose_batch(batch, plan.window, width, device, memory_bytes))
-                with replacing(tiles_path / name) as temporary:
-                    temporary.unlink()
-                    target = create_tiles(
-                        temporary, plan, len(first.head), section.dtype,
-                        {
-                            "key": key, "part": part, "head": list(first.head),
-                            "axes": info["axes"], "pixel_size_um": info["pixel_size_um"],
-                            "channels": channels, "precision": predictor.precision,
-                        },
-                    )  # fmt: skip
-                    predict_image(predictor, image, plan, target, batching, runner)
-            done += pixels
-            if time.monotonic() - shown > 5:
-                shown = time.monotonic()
-                rate = done / (shown - started)
-                log.info(
-                    "%.1f of %.1f Mpx  %.2f Mpx/s  left %.0f s",
-                    done / 1e6, total / 1e6, rate / 1e6, (total - done) / rate,
-                )  # fmt: skip
-    seconds = max(time.monotonic() - started, 1e-9)
-    log.info("predicted %.1f Mpx at %.2f Mpx/s", total / 1e6, total / 1e6 / seconds)
+            skipped = sum(partial.done().values())
+            partial.finish()
+        else:
+            skipped = len(attrs.get("skipped", ()))
+        entries[image] = {**entry, "skipped": skipped}
     return entries
-
-
-def _remove_stale(folder: Path, wanted: Mapping[str, Any]) -> None:
-    """Unfinished images of a killed run, and images that are no longer asked for."""
-    for path in sorted(folder.iterdir()):
-        known = path.name in wanted or not path.is_dir()
-        if not known or path.name.startswith("."):
-            remove(path)
-
-
-def _is_there(folder: Path, key: str, part: str) -> bool:
-    try:
-        attrs = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))["attributes"]
-    except (OSError, ValueError, KeyError):
-        return False
-    return bool(attrs.get("key") == key and attrs.get("part") == part)

@@ -1,13 +1,15 @@
-"""The read side of ``segmentation.zarr``."""
+"""The read side of ``segmentation.zarr``, of Zarr v3 (OME-Zarr 0.5) and v2 (0.4) alike."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import zarr
 
 from unet.errors import UserError
+from unet.files import read_json
 
 
 class Segmentation:
@@ -18,17 +20,17 @@ class Segmentation:
     """
 
     def __init__(self, path: Path) -> None:
-        if not (path / "zarr.json").is_file():
+        if not _is_group(path):
             raise UserError(f"{path}: no segmentation there; run the stitch stage")
-        self._path = path
+        self.path = path
 
     def ids(self) -> list[str]:
         """Ids of the images, sorted."""
         # Names with a dot in front are images being written.
         return sorted(
             child.name
-            for child in self._path.iterdir()
-            if not child.name.startswith(".") and (child / "zarr.json").is_file()
+            for child in self.path.iterdir()
+            if not child.name.startswith(".") and _is_group(child)
         )
 
     def attrs(self, image: str) -> dict[str, Any]:
@@ -49,12 +51,29 @@ class Segmentation:
 
     def instances(self, image: str) -> zarr.Array[Any] | None:
         """uint32 [(Z,) Y, X], object ids, 0 = background; None for task semantic."""
-        if not (self._path / image / "labels" / "instances").is_dir():
+        if not (self.path / image / "labels" / "instances").is_dir():
             return None
         return self._array(image, "labels/instances/0")
 
+    def seam_score(self, image: str) -> float | None:
+        """How much the probabilities jump across the borders of tiles, against elsewhere
+        (`unet.prediction.seams`); None for an image of one tile."""
+        seam = self._entries.get(image, {}).get("seam")
+        return None if seam is None else float(seam["score"])
+
+    @cached_property
+    def _entries(self) -> dict[str, Any]:
+        """What the stage's sentinel says of each image; nothing where there is none."""
+        done = self.path.with_suffix(".json")
+        found: dict[str, Any] = read_json(done)["images"] if done.is_file() else {}
+        return found
+
     def _group(self, image: str) -> zarr.Group:
-        return zarr.open_group(str(self._path / image), mode="r")
+        return zarr.open_group(str(self.path / image), mode="r")
 
     def _array(self, image: str, name: str) -> zarr.Array[Any]:
-        return zarr.open_array(str(self._path / image / name), mode="r")
+        return zarr.open_array(str(self.path / image / name), mode="r")
+
+
+def _is_group(path: Path) -> bool:
+    return (path / "zarr.json").is_file() or (path / ".zgroup").is_file()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -15,6 +16,7 @@ import zarr
 
 from unet.errors import UserError
 from unet.export import objects
+from unet.export.omezarr import format_of
 from unet.files import remove, replacing, write_sentinel
 from unet.prediction.blocks import grid_of, ordered
 from unet.prediction.stitch_image import Job, Stitched, StitchSettings, stitch_image
@@ -31,12 +33,21 @@ BLOCK = 1024
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the stage writes: store, its sentinel, folder of TIFF masks, table of objects."""
+    """Where the stage writes: store, its sentinel, folder of TIFF masks, table of objects; and
+    beside these the folders of outlines, which are there only where they are wanted."""
 
     segmentation: Path
     done: Path
     masks: Path
     objects: Path
+
+    @property
+    def geojson(self) -> Path:
+        return self.masks.parent / "geojson"
+
+    @property
+    def rois(self) -> Path:
+        return self.masks.parent / "rois"
 
 
 def stitch_dataset(
@@ -60,24 +71,36 @@ def stitch_dataset(
     Raises:
         UserError: the tiles are not of this head or of these images.
     """
-    for path in (outputs.done, outputs.segmentation):
+    for path in (outputs.done, outputs.segmentation, outputs.geojson, outputs.rois):
         remove(path)
-    for path in (outputs.masks, outputs.objects):
+    for path in (outputs.masks, outputs.objects, outputs.geojson, outputs.rois):
         # Left by a run that was killed.
         for stale in path.parent.glob(f".{path.name}.*.tmp"):
             remove(stale)
-    zarr.create_group(str(outputs.segmentation))
+    zarr.create_group(str(outputs.segmentation), zarr_format=format_of(settings.section.ome_zarr))
     ids = tiles.ids()
     for image in ids:
         _check(tiles, prepared, image, settings)
     threshold = _threshold(tiles, prepared, outputs, settings, threads, block)
     entries = {}
-    with replacing(outputs.masks) as masks, replacing(outputs.objects) as table:
-        masks.unlink()
-        masks.mkdir()
-        job = Job(tiles, prepared, outputs.segmentation, masks, settings, threshold, block, threads)
-        channels = prepared.image(ids[0]).shape[0] if ids else 0
-        dims = len(tiles.attrs(ids[0])["shape"]) if ids else 2
+    channels = prepared.image(ids[0]).shape[0] if ids else 0
+    dims = len(tiles.attrs(ids[0])["shape"]) if ids else 2
+    with ExitStack() as stack:
+        masks = _folder(stack, outputs.masks)
+        geojson, rois = _outlines(stack, outputs, settings, dims)
+        table = stack.enter_context(replacing(outputs.objects))
+        job = Job(
+            tiles=tiles,
+            prepared=prepared,
+            store=outputs.segmentation,
+            masks=masks,
+            geojson=geojson,
+            rois=rois,
+            settings=settings,
+            threshold=threshold,
+            block=block,
+            threads=threads,
+        )
         with table.open("w", newline="", encoding="utf-8") as handle:
             writer = csv.writer(handle, lineterminator="\n")
             writer.writerow(objects.columns(dims, channels))
@@ -94,6 +117,29 @@ def stitch_dataset(
     )
     log.info("stitched %d images at threshold %.2f", len(ids), threshold)
     return entries
+
+
+def _folder(stack: ExitStack, path: Path) -> Path:
+    """A new folder that takes the name ``path`` at the end."""
+    folder = stack.enter_context(replacing(path))
+    folder.unlink()
+    folder.mkdir()
+    return folder
+
+
+def _outlines(
+    stack: ExitStack, outputs: Outputs, settings: StitchSettings, dims: int
+) -> tuple[Path | None, Path | None]:
+    """Folders for the outlines as GeoJSON and as ROIs, None where they are not wanted."""
+    section = settings.section
+    if (section.geojson or section.rois) and (dims == 3 or settings.task != "instances"):
+        what = "volumes" if dims == 3 else "task semantic"
+        log.info("stitch.geojson, stitch.rois: outlines are of objects in 2D; none for %s", what)
+        return None, None
+    return (
+        _folder(stack, outputs.geojson) if section.geojson else None,
+        _folder(stack, outputs.rois) if section.rois else None,
+    )
 
 
 def _check(tiles: Tiles, prepared: Prepared, image: str, settings: StitchSettings) -> None:
@@ -152,11 +198,11 @@ def _rows(done: Stitched, settings: StitchSettings) -> Iterable[list[str]]:
     names: Iterable[tuple[int, int, str]]
     if settings.task == "instances":
         kind = settings.class_names[1]
-        names = ((label, label, kind) for label in done.sums.labels.tolist())
+        names = ((label, label, kind) for label in done.table.labels.tolist())
     else:
         values = settings.mask_values.tolist()
         names = (
             (i + 1, value, name)
             for i, (value, name) in enumerate(zip(values, settings.class_names, strict=True))
         )
-    return objects.rows(done.image, done.sums, names, done.pixel_size_um)
+    return done.table.rows(names)

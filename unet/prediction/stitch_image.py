@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 
 from unet.data.tiling import Slices
 from unet.errors import UserError
-from unet.export import objects, omezarr, tiff
+from unet.export import omezarr, tiff
+from unet.export.objects import Scale, Table
+from unet.export.reductions import Reduction
 from unet.files import replacing
-from unet.prediction.blocks import Grid, Scratch, grid_of, ordered, scratch
+from unet.prediction.blocks import Grid, Scratch, grid_of, ordered, scratch, within
 from unet.prediction.methods import segment
+from unet.prediction.seams import Jumps, SeamScore
+from unet.prediction.stitch_objects import measure, write_outlines
 from unet.sections import StitchSection
 
 if TYPE_CHECKING:
@@ -72,12 +76,17 @@ class StitchSettings:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What the images of one run have in common."""
+    """What the images of one run have in common.
+
+    ``geojson`` and ``rois``: folders for outlines of objects, None = not wanted.
+    """
 
     tiles: Tiles
     prepared: Prepared
     store: Path
     masks: Path
+    geojson: Path | None
+    rois: Path | None
     settings: StitchSettings
     threshold: float
     block: int
@@ -90,12 +99,11 @@ class Stitched:
 
     image: str
     entry: dict[str, Any]
-    sums: objects.Sums
-    pixel_size_um: list[float] | None
+    table: Table
 
 
 def stitch_image(job: Job, image: str) -> Stitched:
-    """Writes the OME-Zarr image, its labels and the TIFF mask of one image.
+    """Writes the OME-Zarr image, its labels, the TIFF mask and the outlines of one image.
 
     The group takes its name when all is in it; a mask of a failed run goes with its folder.
     """
@@ -109,44 +117,67 @@ def stitch_image(job: Job, image: str) -> Stitched:
         "axes": "C" + pyramid.axes.upper(),
         "pixel_size_um": pixel_size,
     }
-    names = ["classes", "instances"] if settings.task == "instances" else ["classes"]
-    dtypes = {"classes": np.uint8, "instances": np.uint32}
     with replacing(job.store / image) as path:
         path.unlink()
-        levels = omezarr.create_image(
-            path, pyramid, attrs.get("dtype", "float32"), settings.head, {"unet": about}
-        )
-        labels = omezarr.create_labels(
-            path, pyramid, {n: dtypes[n] for n in names}, settings.class_names, len(settings.head)
-        )
-        sha = hashlib.sha256(_write_probabilities(job, image, levels[0]))
+        levels, labels = _create(path, pyramid, settings, attrs.get("dtype", "float32"), about)
+        ids = labels["instances" if settings.task == "instances" else "classes"][0]
+        seams = SeamScore.of(attrs)
+        sha = hashlib.sha256(_write_probabilities(job, image, levels[0], seams))
         with scratch(job.store, grid) as temporary:
-            sums = _write_labels(job, image, grid, temporary, levels[0], labels, sha)
-        _write_pyramids(job, image, grid, levels, labels)
-        count = len(sums.labels)
+            _write_labels(job, image, grid, temporary, levels[0], labels, sha)
+        _write_pyramids(job, image, levels, labels)
         # Before the rename: the arrays lie under the temporary name.
+        table = _write_objects(job, image, ids, pixel_size)
+        count = len(table.labels)
         if settings.section.tiff:
-            _write_tiff(job, image, labels[names[-1]][0], count, pixel_size)
+            _write_tiff(job, image, ids, count, pixel_size)
     entry = {
         "shape": list(grid.shape),
         "part": attrs["part"],
         "objects": count,
+        "seam": seams.result(len(settings.head)),
         "sha256": sha.hexdigest(),
     }
-    return Stitched(image, entry, sums, pixel_size)
+    return Stitched(image, entry, table)
 
 
-def _write_probabilities(job: Job, image: str, level: omezarr.ZarrArray) -> bytes:
-    """Writes level 0 of the image, shard by shard; returns the digests of its shards."""
+def _create(
+    path: Path,
+    pyramid: omezarr.Pyramid,
+    settings: StitchSettings,
+    dtype: str,
+    about: dict[str, Any],
+) -> tuple[list[omezarr.ZarrArray], dict[str, list[omezarr.ZarrArray]]]:
+    """The empty levels of the image and of its labels."""
+    section, head = settings.section, settings.head
+    kinds: dict[str, Any] = {"classes": np.uint8, "instances": np.uint32}
+    if settings.task != "instances":
+        del kinds["instances"]
+    version, by = section.ome_zarr, section.label_pyramid
+    levels = omezarr.create_image(path, pyramid, dtype, head, {"unet": about}, version)
+    return levels, omezarr.create_labels(
+        path, pyramid, kinds, settings.class_names, len(head), version, by
+    )
 
-    def one(region: Slices) -> bytes:
-        pixels = job.tiles.read(image, region).astype(level.dtype)
+
+def _write_probabilities(job: Job, image: str, level: omezarr.ZarrArray, seams: SeamScore) -> bytes:
+    """Writes level 0 of the image, shard by shard; returns the digests of its shards and hands
+    the jumps of the probabilities to ``seams``."""
+
+    def one(region: Slices) -> tuple[bytes, Jumps]:
+        around = seams.around(region)
+        found = job.tiles.read(image, around)
+        pixels = found[(slice(None), *within(region, around))].astype(level.dtype)
         level[(slice(None), *region)] = pixels
-        return hashlib.sha256(pixels.tobytes()).digest()
+        return hashlib.sha256(pixels.tobytes()).digest(), seams.jumps(region, found)
 
-    regions = omezarr.shard_regions(level, level.ndim - 1)
+    regions = omezarr.write_regions(level.shape[1:], level.shape[0])
     what = f"{image}: probabilities"
-    return b"".join(ordered(one, regions, job.threads, what=what, total=len(regions)))
+    digests = []
+    for digest, jumps in ordered(one, regions, job.threads, what=what, total=len(regions)):
+        digests.append(digest)
+        seams.add(jumps)
+    return b"".join(digests)
 
 
 def _write_labels(
@@ -157,13 +188,9 @@ def _write_labels(
     level: omezarr.ZarrArray,
     labels: Mapping[str, list[omezarr.ZarrArray]],
     sha: Any,
-) -> objects.Sums:
-    """Writes level 0 of the labels, adds their content to ``sha``, and sums up their objects.
-
-    Task semantic: the sums' labels are the class indices plus one.
-    """
-    settings, intensity = job.settings, job.prepared.image(image)
-    found = None
+) -> None:
+    """Writes level 0 of the labels, and adds their content to ``sha``."""
+    settings, found = job.settings, None
     if settings.task == "instances":
 
         def read(channel: int, region: Slices) -> NDArray[np.float32]:
@@ -174,11 +201,10 @@ def _write_labels(
             read, grid, temporary, settings.head, settings.section, job.threshold, job.threads
         )
 
-    def one(region: Slices) -> tuple[bytes, objects.Sums]:
+    def one(region: Slices) -> bytes:
         if found is None:
             probabilities = np.asarray(level[(slice(None), *region)]).astype(np.float32)
             classes = class_map(probabilities, job.threshold)
-            ids = classes.astype(np.uint16) + np.uint16(1)
             digest = hashlib.sha256(classes.tobytes()).digest()
         else:
             ids = found.read(region)
@@ -186,33 +212,55 @@ def _write_labels(
             labels["instances"][0][region] = ids
             digest = hashlib.sha256(ids.tobytes()).digest()
         labels["classes"][0][region] = classes
-        pixels = np.asarray(intensity[(slice(None), *region)])
-        return digest, objects.sums(ids, pixels, region)
+        return digest
 
-    regions = omezarr.shard_regions(labels["classes"][0], len(grid.shape))
-    sums = []
-    for digest, part in ordered(
-        one, regions, job.threads, what=f"{image}: labels", total=len(regions)
-    ):
+    regions = omezarr.write_regions(grid.shape, level.shape[0])
+    what = f"{image}: labels"
+    for digest in ordered(one, regions, job.threads, what=what, total=len(regions)):
         sha.update(digest)
-        sums.append(part)
-    return objects.add(sums, len(grid.shape), intensity.shape[0])
 
 
 def _write_pyramids(
     job: Job,
     image: str,
-    grid: Grid,
     levels: list[omezarr.ZarrArray],
     labels: Mapping[str, list[omezarr.ZarrArray]],
 ) -> None:
-    for arrays, averaged in [(levels, True), *((found, False) for found in labels.values())]:
+    by = job.settings.section.label_pyramid
+    pyramids: list[tuple[list[omezarr.ZarrArray], Reduction]] = [
+        (levels, "mean"),
+        *((found, by) for found in labels.values()),
+    ]
+    for arrays, way in pyramids:
         for source, target in pairwise(arrays):
-            reduce = partial(omezarr.reduce_region, source, target, averaged=averaged)
-            regions = omezarr.shard_regions(target, len(grid.shape))
+            reduce = partial(omezarr.reduce_region, source, target, by=way)
+            # Probabilities have one axis more, that of the classes.
+            shape = target.shape[1:] if way == "mean" else target.shape
+            regions = omezarr.write_regions(shape, levels[0].shape[0])
             what = f"{image}: pyramid"
             for _ in ordered(reduce, regions, job.threads, what=what, total=len(regions)):
                 pass
+
+
+def _write_objects(
+    job: Job, image: str, labels: omezarr.ZarrArray, pixel_size_um: list[float] | None
+) -> Table:
+    """Measures the objects and writes their outlines, where wanted.
+
+    Task semantic: the table's labels are the class indices plus one.
+    """
+    settings, intensity = job.settings, job.prepared.image(image)
+    regions = omezarr.write_regions(labels.shape, len(settings.head))
+    first = 0 if settings.task == "instances" else 1
+    what = f"{image}: objects"
+    found = measure(labels, intensity, regions, job.threads, what=what, first=first)
+    scale = Scale.of(job.prepared.attrs(image).get("statistics"), intensity.shape[0])
+    table = Table(image, found, labels.shape, pixel_size_um, scale)
+    folders = (job.geojson, job.rois)
+    if any(folder is not None for folder in folders):
+        kind = settings.class_names[1]
+        write_outlines(labels, table, kind, image, folders, found.high, job.threads)
+    return table
 
 
 def _write_tiff(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,6 +84,22 @@ def choose_threshold(
     chosen = best({c: float(np.mean(s)) if s else 0.0 for c, s in scores.items()})
     log.info("threshold: %.2f chosen on %d validation images", chosen, len(ids))
     return chosen
+
+
+def carried_threshold(sentinels: Sequence[Path]) -> float:
+    """The threshold that stitching chose where the model was trained: the mean over its folds.
+
+    Args:
+        sentinels: ``segmentation.json`` of each fold, or of the ensemble.
+    """
+    found = [float(json.loads(p.read_text(encoding="utf-8"))["threshold"]) for p in sentinels]
+    threshold = round(fmean(found), 6)
+    if min(found) < max(found):
+        values = ", ".join(f"{value:.2f}" for value in found)
+        log.info("threshold: %.3f, the mean of those of the folds (%s)", threshold, values)
+    else:
+        log.info("threshold: %.2f, chosen where the model was trained", threshold)
+    return threshold
 
 
 def best(scores: Mapping[float, float]) -> float:

@@ -21,7 +21,7 @@ from unet.data.records import ImageRecord, SplitRecord
 from unet.errors import UserError
 from unet.evaluation.rows import NAN, MetricRow
 from unet.files import read_json
-from unet.paths import FOLD_PATTERN, Paths, fold_number
+from unet.paths import FOLD_PATTERN, Paths, fold_number, origin_of
 from unet.report.cuts import Cut, cuts_of
 from unet.report.figures import HistoryRow, best_epoch, read_history
 from unet.report.overlays import View
@@ -172,6 +172,25 @@ def training(
     )
 
 
+def skipped(
+    paths: Paths, dataset: str, models: Sequence[str], folds: Sequence[int]
+) -> list[tuple[str, int, int]]:
+    """(model, tiles that were skipped as empty, all tiles) of those that skipped any."""
+    found = []
+    for model in models:
+        sentinels = [paths.tiles_done(dataset, model, fold) for fold in folds]
+        entries = [
+            entry
+            for path in sentinels
+            if path.exists()
+            for entry in read_json(path)["images"].values()
+        ]
+        number = sum(int(entry.get("skipped", 0)) for entry in entries)
+        if number:
+            found.append((model, number, sum(int(entry["tiles"]) for entry in entries)))
+    return found
+
+
 def _mean(rows: Sequence[HistoryRow], key: str) -> float:
     values = [row[key] for row in rows if not math.isnan(row.get(key, NAN))]
     return sum(values) / len(values) if values else NAN
@@ -192,28 +211,35 @@ def picks(metrics: Iterable[MetricRow], model: str, score: Score, number: int) -
     steps = [k / (number - 1) for k in range(number)] if number > 1 else [0.5]
     ranks = sorted({round(step * last) for step in steps})
     return [
-        Pick(_rank(rank, last), rows[rank].image, rows[rank].fold, rows[rank].value)
+        Pick(rank_name(rank, last), rows[rank].image, rows[rank].fold, rows[rank].value)
         for rank in ranks
     ]
 
 
-def _rank(rank: int, last: int) -> str:
+def rank_name(rank: int, last: int, first_name: str = "best", last_name: str = "worst") -> str:
+    """What the image of a rank is called among those of ranks 0 to ``last``."""
     if last == 0:
         return "only image"
-    named = {round(last / 2): "median", 0: "best", last: "worst"}
+    named = {round(last / 2): "median", 0: first_name, last: last_name}
     return named.get(rank, f"rank {rank + 1} of {last + 1}")
 
 
 Window = tuple[int, int, int]
 
 
-def cuts(paths: Paths, dataset: str, pick: Pick) -> list[Cut | None]:
-    """The planes of an image that are shown; none if the store lacks it (:func:`view` warns)."""
-    from unet.data.store import Prepared
+def cuts(paths: Paths, dataset: str, model: str, pick: Pick) -> list[Cut | None]:
+    """The planes of an image that are shown; none if the store lacks it (:func:`view` warns).
+
+    Without labels what was predicted chooses them."""
+    from unet.data.store import OwnGrid
+    from unet.prediction.segmentation import Segmentation
 
     try:
-        prepared = Prepared(paths.prepared(dataset))
+        prepared = OwnGrid(paths.prepared(dataset, model))
         classes, attrs = prepared.classes(pick.image), prepared.attrs(pick.image)
+        if classes is None and origin_of(model) is not None:
+            stored = Segmentation(paths.segmentation(dataset, model, pick.fold))
+            classes = stored.classes(pick.image)
     except (UserError, FileNotFoundError):
         return [None]
     return [None] if classes is None else cuts_of(classes, attrs.get("pixel_size_um"))
@@ -231,13 +257,14 @@ def view(
     """What an overlay shows of an image; None (and a warning) if a store lacks it.
 
     The whole image (of a volume the plane ``cut``), every n-th pixel so that no side is longer than
-    ``LIMIT``; or the ``window`` (y, x, size) pixel by pixel.
+    ``LIMIT``; or the ``window`` (y, x, size) pixel by pixel. Where a model is applied to an image
+    without labels, the prediction alone.
     """
-    from unet.data.store import Prepared
+    from unet.data.store import OwnGrid
     from unet.prediction.segmentation import Segmentation
 
     try:
-        prepared = Prepared(paths.prepared(dataset))
+        prepared = OwnGrid(paths.prepared(dataset, model))
         segmentation = Segmentation(paths.segmentation(dataset, model, pick.fold))
         image = prepared.image(pick.image)
         classes = prepared.classes(pick.image)
@@ -248,6 +275,9 @@ def view(
     except (UserError, FileNotFoundError) as error:
         log.warning("no overlay of %s by %s: %s", pick.image, model, error)
         return None
+    labelled = classes is not None
+    if not labelled and origin_of(model) is not None:
+        truth = classes = pred
     if truth is None or pred is None or classes is None:
         log.warning("no overlay of %s by %s: no labels", pick.image, model)
         return None
@@ -261,8 +291,9 @@ def view(
         plane(image, (slice(0, 3),), where),
         plane(truth, (), where),
         plane(pred, (), where),
-        plane(classes, (), where) == 255,
+        (plane(classes, (), where) == 255) & labelled,
         stride,
+        labelled,
     )
 
 

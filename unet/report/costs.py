@@ -18,6 +18,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "download": (),
     "manifest": (),
     "prepare": (),
+    "prepare_applied": ("model",),
     "train": ("model", "fold"),
     "predict": ("model", "fold"),
     "stitch": ("model", "fold"),

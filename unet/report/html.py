@@ -14,6 +14,7 @@ from unet.evaluation.rows import MetricRow
 from unet.files import replacing
 from unet.paths import ENSEMBLE, Paths, fold_name
 from unet.report import collect, costs, figures, overlays, show, tables
+from unet.report.applied import Applied, Predicted, picks, predicted
 from unet.report.cuts import Cut
 from unet.report.paired import Bootstrap
 from unet.report.pooling import BINS_OF, pool, reliability_bins
@@ -44,6 +45,7 @@ class DatasetTask:
 
     task: str
     models: tuple[str, ...]
+    labelled: bool = True
 
 
 def report_dataset(
@@ -56,23 +58,35 @@ def report_dataset(
     class_names: Sequence[str],
     seed: int,
     tested: Sequence[int] = (),
+    applied: Applied | None = None,
 ) -> list[ReportRow]:
     """Writes ``report.csv`` and ``report.html`` of a dataset and returns the table's rows.
 
     Args:
         folds: that were trained; they were tested, too, unless ``tested`` names another (the
             ensemble).
+        applied: where the models are those of other datasets, what is known of them.
 
     Raises:
         UserError: the metrics, splits or manifest are missing or not readable.
     """
+    scored = models if applied is None or applied.labelled else ()
     metrics = [
-        row for model in models for row in tables.read_metrics(paths.metrics(dataset, model))
+        row for model in scored for row in tables.read_metrics(paths.metrics(dataset, model))
     ]
     bootstrap = Bootstrap(section.confidence, section.bootstrap, seed)
     rows = tables.summarise(metrics, bootstrap)
     tables.write_report(paths.dataset_report_csv(dataset), rows)
     columns = tables.columns_for(rows, task)
+    chosen = {
+        model: collect.picks(metrics, model, columns[0], section.overlays)
+        if columns
+        else picks(paths, dataset, model, task, section.overlays)
+        for model in (models if columns or applied else ())
+    }
+    splits = {}
+    if applied is None:
+        splits = collect.split_counts(read_splits(paths.splits(dataset)), folds)
     records = read_manifest(paths.manifest(dataset))
     objects = collect.objects_fact(records) if task == "instances" else None
     cost = costs.stage_costs(paths, dataset, models, [*folds, *tested])
@@ -92,12 +106,14 @@ def report_dataset(
             differences=tables.differences(metrics, columns[0], models, bootstrap)
             if columns
             else [],
+            skipped=collect.skipped(paths, dataset, models, tested or folds),
             everything=_everything(rows, models),
             reliability=_reliability(metrics, rows, models),
             strip=_strip(metrics, rows, columns, models),
-            **_trainings(paths, dataset, models, folds, tested),
+            **_trainings(paths, dataset, models, folds, () if applied else tested),
             ensemble=ENSEMBLE in tested,
-            overlays=_overlays(paths, dataset, task, models, metrics, columns, section.overlays),
+            applied=[] if applied is None else predicted(paths, dataset, task, applied),
+            overlays=_overlays(paths, dataset, task, models, chosen, section.overlays),
             colours={
                 "missed": overlays.MISSED,
                 "false": overlays.FALSE,
@@ -105,7 +121,7 @@ def report_dataset(
                 "matched": overlays.MATCHED,
                 "ignored": overlays.IGNORED,
             },
-            splits=collect.split_counts(read_splits(paths.splits(dataset)), folds),
+            splits=splits,
             quarantined=[record for record in records if record.status == "quarantined"],
             listed=LISTED,
             cost=cost,
@@ -127,6 +143,7 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
     rows: list[ReportRow] = []
     sections: dict[str, list[dict[str, Any]]] = {}
     cost: list[tuple[str, costs.Cost]] = []
+    unscored: list[tuple[str, Predicted]] = []
     for name, entry in datasets.items():
         own = tables.read_report(paths.dataset_report_csv(name))
         rows += own
@@ -134,6 +151,10 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
         spent = costs.stage_costs(paths, name, entry.models, folds)
         if spent:
             cost.append((name, costs.total_cost(spent)))
+        if not entry.labelled:
+            without = Applied(False, dict.fromkeys(entry.models, ()))
+            unscored += [(name, row) for row in predicted(paths, name, entry.task, without)]
+            continue
         columns = tables.columns_for(own, entry.task)
         cells = tables.comparison(own, [(s.class_, s.metric) for s in columns], entry.models)
         by_label = {
@@ -149,6 +170,7 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
         .get_template("overall.html.j2")
         .render(
             sections={task: (_union(task, found), found) for task, found in sections.items()},
+            unscored=unscored,
             cost=cost,
             total=costs.total_cost([spent for _, spent in cost]),
             versions=collect.versions(),
@@ -235,18 +257,15 @@ def _overlays(
     dataset: str,
     task: str,
     models: Sequence[str],
-    metrics: Sequence[MetricRow],
-    columns: Sequence[Score],
+    chosen: Mapping[str, Sequence[collect.Pick]],
     number: int,
 ) -> dict[str, list[Overlay]]:
-    """Model -> its best, median and worst images; models without any are left out."""
-    if not columns:
-        return {}
+    """Model -> its chosen images; models without any are left out."""
     side = 640 if number * len(models) <= MANY_OVERLAYS else 400
     shown: dict[str, list[Overlay]] = {}
     for model in models:
         found = []
-        for pick in collect.picks(metrics, model, columns[0], number):
+        for pick in chosen.get(model, ()):
             found += _overlays_of(paths, dataset, task, model, pick, side)
         if found:
             shown[model] = found
@@ -258,7 +277,7 @@ def _overlays_of(
 ) -> list[Overlay]:
     """An image as it is shown: of a volume some planes, each as an image is."""
     found = []
-    for cut in collect.cuts(paths, dataset, pick):
+    for cut in collect.cuts(paths, dataset, model, pick):
         found += _overlays_of_plane(paths, dataset, task, model, pick, side, cut)
     return found
 
@@ -287,9 +306,9 @@ def _overlays_of_plane(
     name = f"{name}, " if name else ""
     found = [Overlay(pick, f"{name}whole image, reduced", overlays.panels(whole, task, side))]
     if detail is not None:
-        note = (
-            f"{name}detail with the most errors, {DETAIL} px from y = {window[0]}, x = {window[1]}"
-        )
+        what = "errors" if whole.labelled else "in it"
+        corner = f"{DETAIL} px from y = {window[0]}, x = {window[1]}"
+        note = f"{name}detail with the most {what}, {corner}"
         found.append(Overlay(pick, note, overlays.panels(detail, task, side)))
     return found
 
@@ -327,7 +346,9 @@ def dataset_tasks(value: Mapping[str, Mapping[str, Any]]) -> dict[str, DatasetTa
     """
     try:
         return {
-            name: DatasetTask(entry["task"], tuple(entry["models"]))
+            name: DatasetTask(
+                entry["task"], tuple(entry["models"]), bool(entry.get("labelled", True))
+            )
             for name, entry in value.items()
         }
     except (KeyError, TypeError) as error:

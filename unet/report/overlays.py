@@ -58,6 +58,7 @@ class View:
         truth, pred: class indices (task semantic) or instance ids [Y, X].
         ignored: bool [Y, X], pixels that no metric counts.
         stride: every how many-th pixel of the stored image this is.
+        labelled: whether ``truth`` is one; if not, it is the prediction once more.
     """
 
     image: NDArray[Any]
@@ -65,6 +66,7 @@ class View:
     pred: Labels
     ignored: NDArray[np.bool_]
     stride: int = 1
+    labelled: bool = True
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,19 @@ class Panel:
 
 
 def panels(view: View, task: str, side: int) -> list[Panel]:
-    """Four panels, their longer side about ``side`` pixels: image, truth, prediction, error."""
+    """Four panels, their longer side about ``side`` pixels: image, truth, prediction, error.
+
+    Without labels: image, prediction and, of instances, the objects' outlines on the image.
+    """
     grey = _shown(view.image)
     small = _resized_image(grey, view.truth.shape, side, enlarge=False)
     draw: Callable[[View, int], tuple[list[str], NDArray[np.uint8]]] = (
         _instance_panels if task == "instances" else _semantic_panels
     )
     maps, error = draw(view, side)
+    if not view.labelled:
+        outlines = [Panel("Outlines", _photo(error))] if task == "instances" else []
+        return [Panel("Image", _photo(small)), Panel("Prediction", maps[1]), *outlines]
     return [
         Panel("Image", _photo(small)),
         Panel("Truth", maps[0]),
@@ -90,7 +98,10 @@ def panels(view: View, task: str, side: int) -> list[Panel]:
 
 
 def errors(view: View, task: str) -> NDArray[np.bool_]:
-    """Where the prediction is wrong, bool [Y, X] (of instances: inside or outside an object)."""
+    """Where the prediction is wrong, bool [Y, X] (of instances: inside or outside an object);
+    without labels where it is not the first class."""
+    if not view.labelled:
+        return np.asarray(view.pred > 0)
     objects = task == "instances"
     truth, pred = (labels > 0 if objects else labels for labels in (view.truth, view.pred))
     return np.asarray((truth != pred) & ~view.ignored)

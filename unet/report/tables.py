@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unet.errors import UserError
-from unet.evaluation.rows import METRIC_COLUMNS, NAN, MetricRow
+from unet.evaluation.rows import METRIC_COLUMNS, NAN, SEAM_SCORE, MetricRow
 from unet.files import replacing
 from unet.paths import fold_number
 from unet.report.paired import Bootstrap, Versus, versus_best
@@ -36,6 +36,13 @@ _V_RAND = Score(
 )
 _V_INFO = Score("v_info", "*", "V_info", "the same question as V_rand, asked by information")
 _ERROR = Score("pixel_error", "*", "Pixel error", "share of pixels with the wrong class")
+_SEAM = Score(
+    SEAM_SCORE,
+    "",
+    "Seam score (1 = none)",
+    "jump of the probabilities across the borders of tiles, divided by their jump elsewhere; of "
+    "images of several tiles",
+)
 
 # The main metrics of each task, in the order of the columns. The first that was measured is the
 # one that ranks models and images.
@@ -58,6 +65,7 @@ HEADLINE: dict[str, tuple[Score, ...]] = {
         _V_RAND,
         _V_INFO,
         _ERROR,
+        _SEAM,
     ),
     "instances": (
         Score(
@@ -75,10 +83,11 @@ HEADLINE: dict[str, tuple[Score, ...]] = {
         ),
         _V_RAND,
         _V_INFO,
+        _SEAM,
     ),
 }
 # Everything that is not named here is better when higher.
-NEITHER = re.compile(r"n_true|n_pred|.*_threshold|reliability_\d+|confidence_\d+")
+NEITHER = re.compile(r"n_true|n_pred|.*_threshold|reliability_\d+|confidence_\d+|seam_score")
 LOWER_IS_BETTER = re.compile(
     r".*_error|voi|voi_split|voi_merge|(hd95|asd)_(um|px)|ece|brier"
     r"|(split|merged|missed|added)_rate|n_(split|merged|missed|added)|det_(missed|false|merged)"

@@ -194,7 +194,7 @@ def train_fold(
     def score(candidate: Network) -> tuple[float, float]:
         if not held_out:
             return math.nan, math.nan
-        predictor = Predictor([candidate], device, section.precision, head=head)
+        predictor = Predictor([candidate], device, section.precision, head=head, exact=False)
         return validate(predictor, held_out, VALIDATION_TILE, ranks)
 
     spacing = None if targets.spacing is None else tuple(targets.spacing)
@@ -218,7 +218,7 @@ def train_fold(
             class_names=tuple(prepared["class_names"]),
             class_values=None if values is None else tuple(values),
             task=str(prepared["task"]),
-            normalize=dict(prepared.get("normalize", {})),
+            normalize=_normalization(prepared, train),
             pixel_size_um=None if first["pixel_size_um"] is None else tuple(first["pixel_size_um"]),
             settings=dict(settings),
             versions=library_versions(),
@@ -232,6 +232,15 @@ def train_fold(
         "best validation score %.4f at step %d; wrote %s",
         trainer.progress.best_score, trainer.progress.best_step, model_path,
     )  # fmt: skip
+
+
+def _normalization(prepared: Mapping[str, Any], train: Sequence[str]) -> dict[str, Any]:
+    """What new images must be given to be seen as these were: the method, and its values where they
+    are the same for all images."""
+    section = dict(prepared.get("normalize", {}))
+    if section.get("scope") == "dataset":
+        section["statistics"] = prepared["images"][train[0]]["statistics"]
+    return section
 
 
 def _targets(

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from unet.errors import UserError
-from unet.models.inference import autocast, memory_format, to_device
+from unet.models.engines import autocast, memory_format
+from unet.models.inference import to_device
 from unet.models.network import Network
 from unet.models.norms import freeze_statistics
 from unet.sections import TrainSection

@@ -28,8 +28,10 @@ CONFIG, PATHS = RUN.config, RUN.paths
 
 wildcard_constraints:
     dataset="[A-Za-z0-9_-]+",
-    model="[A-Za-z0-9_-]+",
+    # <model>@<dataset>: trained on that one, applied to another.
+    model="[A-Za-z0-9_-]+(@[A-Za-z0-9_-]+)?",
     fold=FOLD_PATTERN,
+    shard=r"\d+",
 
 
 class Untracked:
@@ -71,9 +73,23 @@ def training_options(wildcards):
     )
 
 
-def prediction_options(wildcards):
+def prediction_options(wildcards, gather=False):
+    """How and where a fold is predicted; ``gather``: by the job that comes after the shards."""
     section = CONFIG.predict_for(wildcards.dataset, wildcards.model)
-    return Untracked("--batch", section.batch, "--memory-gb", CONFIG.memory_gb)
+    words = ["--batch", section.batch, "--memory-gb", CONFIG.memory_gb]
+    words += ["--gpus", section.gpus, "--shards", section.shards]
+    if gather and section.shards > 1:
+        words += ["--gather"]
+    elif section.cluster is not None:
+        words += ["--cluster", section.cluster.model_dump_json()]
+    return Untracked(*words)
+
+
+def prediction_gpus(wildcards, gather=False):
+    """GPUs of this machine that the job takes: none where others compute."""
+    section = CONFIG.predict_for(wildcards.dataset, wildcards.model)
+    elsewhere = section.cluster is not None or (gather and section.shards > 1)
+    return 0 if elsewhere else section.gpus
 
 
 def trained(path, dataset, model):

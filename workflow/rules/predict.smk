@@ -1,16 +1,15 @@
 """model.pt (of all folds for an ensemble), prepared.zarr -> tiles.zarr: per held-out image the
-cores of its tiles, float16 [tile, class, y, x], with their grid; tiles.json stands for it.
+cores of its tiles, float16 [tile, class, y, x], with their grid; tiles.json stands for it. With
+predict.shards several jobs do it, and this one puts together what they did.
 """
 
 
 rule predict:
     input:
-        models=lambda w: [
-            PATHS.model(w.dataset, w.model, fold)
-            for fold in RUN.members(w.dataset, w.fold)
-        ],
-        prepared=PATHS.prepared_done("{dataset}"),
-        splits=PATHS.splits("{dataset}"),
+        models=lambda w: RUN.networks(w.dataset, w.model, w.fold),
+        prepared=lambda w: PATHS.prepared_done(w.dataset, w.model),
+        splits=lambda w: RUN.splits(w.dataset),
+        shards=lambda w: RUN.shards(w.dataset, w.model, w.fold),
     output:
         PATHS.tiles_done("{dataset}", "{model}", "{fold}"),
     log:
@@ -21,7 +20,35 @@ rule predict:
         "../envs/unet.yaml"
     threads: 16
     resources:
-        gpu=1,
+        gpu=lambda w: prediction_gpus(w, gather=True),
+        mem_mb=int(1000 * (CONFIG.memory_gb + 4)),
+        runtime=12 * 60,
+    params:
+        common=common_options("predict"),
+        settings=lambda w: RUN.settings("predict", w.dataset, w.model),
+        speed=lambda w: prediction_options(w, gather=True),
+    shell:
+        "python {params.common} --dataset {wildcards.dataset}"
+        " --model {wildcards.model} --fold {wildcards.fold} --threads {threads} {params.speed}"
+        " --settings {params.settings:q} --log {log:q}"
+
+
+rule predict_shard:
+    input:
+        models=lambda w: RUN.networks(w.dataset, w.model, w.fold),
+        prepared=lambda w: PATHS.prepared_done(w.dataset, w.model),
+        splits=lambda w: RUN.splits(w.dataset),
+    output:
+        PATHS.shard_done("{dataset}", "{model}", "{fold}", "{shard}"),
+    log:
+        PATHS.log("predict_shard", "{dataset}", "{model}", "{fold}", "{shard}"),
+    benchmark:
+        PATHS.benchmark("predict_shard", "{dataset}", "{model}", "{fold}", "{shard}")
+    conda:
+        "../envs/unet.yaml"
+    threads: 16
+    resources:
+        gpu=prediction_gpus,
         mem_mb=int(1000 * (CONFIG.memory_gb + 4)),
         runtime=12 * 60,
     params:
@@ -31,4 +58,4 @@ rule predict:
     shell:
         "python {params.common} --dataset {wildcards.dataset}"
         " --model {wildcards.model} --fold {wildcards.fold} --threads {threads} {params.speed}"
-        " --settings {params.settings:q} --log {log:q}"
+        " --shard {wildcards.shard} --settings {params.settings:q} --log {log:q}"

@@ -1,5 +1,6 @@
 """manifest.csv and raw files -> prepared.zarr: per image `image` float32 [C, Y, X], normalised,
 `classes` uint8 [Y, X] (255 = ignore), `instances` uint32 [Y, X]; prepared.json stands for it.
+For a model of another dataset: with its normalisation, at its pixel size (model.pt tells both).
 """
 
 
@@ -25,5 +26,32 @@ rule prepare:
         memory=Untracked(CONFIG.memory_gb),
     shell:
         "python {params.common} --dataset {wildcards.dataset}"
+        " --threads {threads} --memory-gb {params.memory} {params.root}"
+        " --settings {params.settings:q} --log {log:q}"
+
+
+rule prepare_applied:
+    input:
+        manifest=PATHS.manifest("{dataset}"),
+        models=lambda w: RUN.networks(w.dataset, w.model),
+    output:
+        PATHS.prepared_done("{dataset}", "{model,[A-Za-z0-9_-]+@[A-Za-z0-9_-]+}"),
+    log:
+        PATHS.log("prepare_applied", "{dataset}", "{model}"),
+    benchmark:
+        PATHS.benchmark("prepare_applied", "{dataset}", "{model}")
+    conda:
+        "../envs/unet.yaml"
+    threads: 8
+    resources:
+        mem_mb=int(1000 * (CONFIG.memory_gb + 1)),
+        runtime=240,
+    params:
+        common=common_options("prepare_applied"),
+        settings=lambda w: RUN.settings("prepare_applied", w.dataset, w.model),
+        root=root_option,
+        memory=Untracked(CONFIG.memory_gb),
+    shell:
+        "python {params.common} --dataset {wildcards.dataset} --model {wildcards.model}"
         " --threads {threads} --memory-gb {params.memory} {params.root}"
         " --settings {params.settings:q} --log {log:q}"

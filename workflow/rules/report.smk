@@ -1,18 +1,16 @@
-"""metrics.csv of all models, history.csv, manifest and splits -> report.csv, report.html per
-dataset and over all."""
+"""metrics.csv of all models (without labels: segmentation.json), history.csv, manifest and splits ->
+report.csv, report.html per dataset and over all."""
 
 
 rule report_dataset:
     input:
-        metrics=lambda w: [
-            PATHS.metrics(w.dataset, m) for m in CONFIG.models_for(w.dataset)
-        ],
+        metrics=lambda w: RUN.reported(w.dataset),
         history=lambda w: [
             path
             for m in CONFIG.models_for(w.dataset)
             for path in trained(PATHS.history, w.dataset, m)
         ],
-        splits=PATHS.splits("{dataset}"),
+        splits=lambda w: RUN.splits(w.dataset),
         manifest=PATHS.manifest("{dataset}"),
     output:
         csv=report(

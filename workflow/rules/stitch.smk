@@ -1,12 +1,14 @@
-"""tiles.zarr -> segmentation.zarr (OME-Zarr 0.5: probabilities [C, Y, X], labels/classes uint8 and
-labels/instances uint32 [Y, X]), masks/*.tif, objects.csv; segmentation.json stands for them.
+"""tiles.zarr -> segmentation.zarr (OME-Zarr: probabilities [C, Y, X], labels/classes uint8 and
+labels/instances uint32 [Y, X]), masks/*.tif, objects.csv, on request geojson/*.geojson and
+rois/*.zip; segmentation.json stands for them.
 """
 
 
 rule stitch:
     input:
         tiles=PATHS.tiles_done("{dataset}", "{model}", "{fold}"),
-        prepared=PATHS.prepared_done("{dataset}"),
+        prepared=lambda w: PATHS.prepared_done(w.dataset, w.model),
+        thresholds=lambda w: RUN.thresholds(w.dataset, w.model),
     output:
         done=PATHS.segmentation_done("{dataset}", "{model}", "{fold}"),
         objects=PATHS.objects("{dataset}", "{model}", "{fold}"),

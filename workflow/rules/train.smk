@@ -22,6 +22,7 @@ rule train:
     benchmark:
         PATHS.benchmark("train", "{dataset}", "{model}", "{fold}")
     wildcard_constraints:
+        model="[A-Za-z0-9_-]+",
         fold=r"\d+",
     conda:
         "../envs/unet.yaml"

@@ -1,0 +1,54 @@
+"""Writes a dataset's images as a model that was trained on another dataset wants them: with its
+normalisation, at its pixel size."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+# So that `python scripts/prepare_applied.py` finds the package, which need not be installed.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from unet.command import parser, run, settings_of
+from unet.errors import UserError
+from unet.paths import Paths, origin_of
+
+
+def work(args: argparse.Namespace, paths: Paths) -> None:
+    from unet.data.prepare import prepare_stage
+    from unet.models.modelfile import load_model
+    from unet.prediction.apply import target_of
+    from unet.slices import prepare_applied
+
+    if origin_of(args.model) is None:
+        raise UserError(f"--model: got {args.model}; write <model>@<dataset>, where it was trained")
+    settings = settings_of(args, lambda c: prepare_applied(c, args.dataset, args.model))
+    folds = settings.pop("networks")
+    files = [paths.model(args.dataset, args.model, fold) for fold in folds]
+    normalize, target = target_of({path: load_model(path) for path in files})
+    settings["prepare"] = {**settings["prepare"], "normalize": normalize}
+    prepare_stage(
+        paths.manifest(args.dataset),
+        paths.inputs(args.dataset),
+        paths.prepared(args.dataset, args.model),
+        paths.prepared_done(args.dataset, args.model),
+        settings,
+        threads=args.threads,
+        memory_bytes=int(args.memory_gb * 1e9),
+        root=args.root,
+        target=target,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    p = parser("prepare_applied", __doc__ or "", model=True)
+    p.add_argument(
+        "--root", type=Path, help="the raw files' folder, if it is no longer where it was"
+    )
+    p.add_argument("--memory-gb", type=float, default=4.0, help="memory for pixels, in gigabytes")
+    return run(p.parse_args(argv), work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""Overlapping windows whose outputs are averaged under a Gaussian: what other tools do.
+
+For comparison with the exact cores of :mod:`unet.data.tiling`. Windows are laid as nnU-Net lays
+them (Isensee et al. 2021, doi 10.1038/s41592-020-01008-z): evenly from border to border, no further
+apart than the overlap allows, and not on the network's grid. All of a window's output is kept; each
+pixel of the image is the mean of all outputs that hold it, weighted by where in its window it lies.
+
+Images smaller than a window lie in its middle and are mirrored around it (nnU-Net and MONAI put
+zeros there). Unpadded networks see the image mirrored by their margin, as in the exact plan; the
+overlap is then that of their outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache, reduce
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unet.data.tiling import Plan, Slices, Span, check_shape, plan_of
+from unet.models.geometry import Footprint, Footprints, sizes_for
+
+# Side of a window where the config leaves it open, by the number of spatial axes: about what
+# nnU-Net and MONAI's examples take. Here the side is part of the method, so it is not raised to
+# what the memory holds.
+SIDE = {2: 256, 3: 96}
+# Standard deviation of the weights in windows (nnU-Net and MONAI).
+SIGMA = 1 / 8
+
+
+def blended_plan(
+    shape: Sequence[int], tile: int | Sequence[int], footprints: Footprints, overlap: float
+) -> Plan:
+    """Plans overlapping windows.
+
+    In the plan that comes back a tile's core is all of the window's output that lies in the image,
+    so cores overlap.
+
+    Args:
+        shape: spatial shape ((Z,) Y, X) in pixels.
+        tile: the windows along each axis, or along all of them, in pixels (rounded down to what
+            the network accepts).
+        footprints: of the network, one per spatial axis.
+        overlap: share of a window's output, 0 to below 1, that the next one holds too, at least.
+
+    Raises:
+        ValueError: an axis is empty, numbers of axes differ, or the overlap is not such a share.
+    """
+    check_shape(shape, footprints)
+    if not 0 <= overlap < 1:
+        raise ValueError(f"an overlap of {overlap}; it must be 0 or more and below 1")
+    axes = [
+        _spans(size, fp.fit_below(wanted), fp.margin, overlap)
+        for size, wanted, fp in zip(shape, sizes_for(tile, footprints), footprints, strict=True)
+    ]
+    return plan_of(shape, [axis[-1].stop - axis[0].start for axis in axes], axes)
+
+
+def _spans(size: int, window: int, margin: int, overlap: float) -> list[Span]:
+    output = window - 2 * margin
+    if output >= size:
+        before = (output - size) // 2
+        start = -before - margin
+        return [Span(start, start + window, 0, size, before)]
+    # No step is below a pixel. The sum of rounding errors shall not add a window.
+    step = max(1.0, output * (1 - overlap))
+    steps = math.ceil((size - output) / step - 1e-9)
+    firsts = [round(i * (size - output) / steps) for i in range(steps + 1)]
+    return [Span(a - margin, a - margin + window, a, a + output, 0) for a in firsts]
+
+
+def blended_tile(
+    shape: Sequence[int], footprints: Footprints, largest: float = math.inf
+) -> tuple[int, ...]:
+    """The windows for ``predict.tile: auto``: ``SIDE`` px, but no larger than the image needs.
+
+    Args:
+        largest: pixels that a window may have; the side is halved until it fits, or is the
+            smallest that the network accepts.
+    """
+    side = SIDE[len(shape)]
+    while side > 1 and np.prod(_cut(side, shape, footprints), dtype=float) > largest:
+        side //= 2
+    return _cut(side, shape, footprints)
+
+
+def _cut(side: int, shape: Sequence[int], footprints: Footprints) -> tuple[int, ...]:
+    def along(size: int, fp: Footprint) -> int:
+        return min(fp.fit_below(side), fp.fit(size + 2 * fp.margin))
+
+    return tuple(along(size, fp) for size, fp in zip(shape, footprints, strict=True))
+
+
+@lru_cache(maxsize=64)
+def importance(size: int) -> NDArray[np.float64]:
+    """Weights along an axis of a window's output, float64 [size], 1 at most; read-only.
+
+    The factors of nnU-Net's map of weights: a Gaussian of sigma = size / 8 around pixel size // 2.
+    The smallest is exp(-8), so a product of three is far above 0 in any type. (nnU-Net computes in
+    float16, where some are 0, and raises these to the smallest that is not. MONAI raises the
+    products to 0.001, which gives corners and edges more weight than the Gaussian.)
+    """
+    distance = np.arange(size) - size // 2
+    weights: NDArray[np.float64] = np.exp(-0.5 * (distance / (SIGMA * size)) ** 2)
+    weights.flags.writeable = False
+    return weights
+
+
+def weights_of(core: Slices, part: Slices) -> NDArray[np.float64]:
+    """Weights of a part of a tile, float64 of the part's shape.
+
+    Args:
+        core: where the tile lies in the image.
+        part: the part, counted from the tile's first pixel.
+    """
+    # Along an axis on which the image is smaller than the window, the tile is not the whole
+    # output. There is no other window along that axis, though, so its weights cancel out.
+    factors = [
+        importance(c.stop - c.start)[p.start : p.stop] for c, p in zip(core, part, strict=True)
+    ]
+    return reduce(np.multiply.outer, factors)

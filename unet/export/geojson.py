@@ -1,0 +1,89 @@
+"""Outlines of objects as GeoJSON, in the form that QuPath (0.4 and later) reads and writes.
+
+A FeatureCollection with one feature per object, a line of the file each. Coordinates are pixels of
+the full image, (0, 0) the upper left corner of its first pixel, as QuPath counts. Objects are
+"detection", of which QuPath handles hundreds of thousands; an "annotation" is for some tens.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from unet.export.outlines import Polygon
+from unet.files import replacing
+
+# Any fixed one will do: ids are those of image and label, the same in every run.
+_NAMESPACE = uuid.UUID("6f1d3a52-0d0b-5d0c-8b0f-3b6f2f9f4a10")
+
+
+class GeoJson:
+    """A file being written."""
+
+    def __init__(self, handle: TextIO, image: str) -> None:
+        self._handle, self._image, self._number = handle, image, 0
+
+    def add(
+        self,
+        label: int,
+        polygons: Sequence[Polygon],
+        kind: str,
+        colour: tuple[int, int, int],
+        measures: dict[str, float],
+    ) -> None:
+        """Writes one object.
+
+        Args:
+            polygons: its outlines.
+            kind, colour: name of its class and the colour, red, green and blue, to show it in.
+            measures: what is shown in QuPath's table.
+        """
+        value = feature(self._image, label, polygons, kind, colour, measures)
+        self._handle.write(",\n" if self._number else "\n")
+        self._handle.write(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
+        self._number += 1
+
+
+@contextmanager
+def writing(path: Path, image: str) -> Iterator[GeoJson]:
+    """A new file for the objects of an image; it appears whole or not at all."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as handle:
+        handle.write('{"type":"FeatureCollection","features":[')
+        yield GeoJson(handle, image)
+        handle.write("\n]}\n")
+
+
+def feature(
+    image: str,
+    label: int,
+    polygons: Sequence[Polygon],
+    kind: str,
+    colour: tuple[int, int, int],
+    measures: dict[str, float],
+) -> dict[str, Any]:
+    """One object as a GeoJSON feature with QuPath's properties (see :meth:`GeoJson.add`)."""
+    rings = [[_closed(ring.tolist()) for ring in polygon] for polygon in polygons]
+    geometry: dict[str, Any] = (
+        {"type": "Polygon", "coordinates": rings[0]}
+        if len(rings) == 1
+        else {"type": "MultiPolygon", "coordinates": rings}
+    )
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid5(_NAMESPACE, f"{image}/{label}")),
+        "geometry": geometry,
+        "properties": {
+            "objectType": "detection",
+            "name": str(label),
+            "classification": {"name": kind, "color": list(colour)},
+            "measurements": measures,
+        },
+    }
+
+
+def _closed(ring: list[list[int]]) -> list[list[int]]:
+    return [*ring, ring[0]]

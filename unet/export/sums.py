@@ -1,0 +1,246 @@
+"""Sums over the pixels of labelled objects, block by block, that all measures follow from.
+
+Sums of parts of an image add up to those of the whole, so memory holds one block and a few numbers
+per object. What is counted is exact: coordinates and their products are whole numbers below 2**53
+for objects of any usual size, whatever the blocks; beyond, and for intensities, sums of floats
+differ by rounding alone. Nothing is the difference of two large numbers: positions are squared from
+the corner of an object's own box, and intensities from their own mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unet.data.tiling import Slices
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# Pixels worked on at once, which bounds the temporaries to some tens of megabytes.
+_SLAB = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """What is summed of each label of a part of an image; sums of parts that do not overlap add.
+
+    Attributes:
+        labels: int64 [L], sorted, without 0.
+        size: int64 [L], pixels.
+        positions: int64 [L, D], sums of the coordinates along the spatial axes.
+        low, high: int64 [L, D], first and last pixel along each axis.
+        products: float64 [L, P], sums of the products of two coordinates, counted from ``low``,
+            for the pairs of axes of :func:`pairs`.
+        faces: int64 [L, K], how often a step from pixel to pixel along each of
+            :func:`directions` leads into the label or out of it.
+        total: float64 [L, C], sums of each channel.
+        spread: float64 [L, C], sums of the squared differences from each channel's mean.
+        least, most: float64 [L, C], smallest and largest value of each channel.
+    """
+
+    labels: Ints
+    size: Ints
+    positions: Ints
+    low: Ints
+    high: Ints
+    products: Floats
+    faces: Ints
+    total: Floats
+    spread: Floats
+    least: Floats
+    most: Floats
+
+
+def pairs(dims: int) -> list[tuple[int, int]]:
+    """The pairs of axes, (0, 0), (0, 1), .. with the first not after the second."""
+    return list(combinations_with_replacement(range(dims), 2))
+
+
+def directions(dims: int) -> list[tuple[int, ...]]:
+    """The steps that ``faces`` are counted along: the axes, and of images the two diagonals too."""
+    axes = [tuple(int(i == axis) for i in range(dims)) for axis in range(dims)]
+    return [*axes, (1, 1), (1, -1)] if dims == 2 else axes
+
+
+def sums(around: NDArray[Any], image: NDArray[Any], region: Slices) -> Sums:
+    """Sums of one block.
+
+    Args:
+        around: integer ids [(Z,) Y, X] of the block and of one pixel more on each side (0 where
+            the image ends), 0 = none.
+        image: [C, (Z,) Y, X], of the block.
+        region: where the block lies in the image.
+
+    Raises:
+        ValueError: labels and image differ in shape.
+    """
+    dims = len(region)
+    shape = tuple(n - 2 for n in around.shape)
+    if image.shape[1:] != shape:
+        raise ValueError(f"labels {shape} with what is around them do not fit {image.shape}")
+    labels = around[(slice(1, -1),) * dims]
+    rows = max(1, _SLAB // max(1, labels[0].size))
+    slabs = []
+    for start in range(0, shape[0], rows):
+        cut = slice(start, min(start + rows, shape[0]))
+        corner = [region[0].start + start, *(s.start for s in region[1:])]
+        slabs.append(_grouped(_runs(labels[cut], image[:, cut], corner)))
+    found = add(slabs, dims, len(image))
+    return _with_faces(found, around)
+
+
+def add(parts: Iterable[Sums], dims: int, channels: int) -> Sums:
+    """The sums of all parts together; of none: an empty table of so many axes and channels."""
+    found = [_empty(dims, channels), *parts]
+    names = Sums.__dataclass_fields__
+    return _grouped(Sums(*(np.concatenate([getattr(p, name) for p in found]) for name in names)))
+
+
+def add_in_steps(parts: Iterable[Sums], dims: int, channels: int, step: int = 64) -> Sums:
+    """As :func:`add`, but with few parts in memory at once: an object may be in many of them."""
+    done, waiting = _empty(dims, channels), list[Sums]()
+    for part in parts:
+        waiting.append(part)
+        if len(waiting) == step:
+            done, waiting = add([done, *waiting], dims, channels), []
+    return add([done, *waiting], dims, channels)
+
+
+def read_around(
+    read: Callable[[Slices], NDArray[Any]], shape: tuple[int, ...], region: Slices
+) -> NDArray[Any]:
+    """A region of an image [(Z,) Y, X] and one pixel more on each side, 0 where the image ends."""
+    wanted = [slice(s.start - 1, s.stop + 1) for s in region]
+    there = tuple(
+        slice(max(w.start, 0), min(w.stop, n)) for w, n in zip(wanted, shape, strict=True)
+    )
+    beyond = [(t.start - w.start, w.stop - t.stop) for w, t in zip(wanted, there, strict=True)]
+    return np.pad(np.asarray(read(there)), beyond)
+
+
+def _empty(dims: int, channels: int) -> Sums:
+    none, ints = np.empty(0, np.int64), np.empty((0, dims), np.int64)
+    floats = np.empty((0, channels))
+    products = np.empty((0, len(pairs(dims))))
+    faces = np.empty((0, len(directions(dims))), np.int64)
+    return Sums(none, none, ints, ints, ints, products, faces, floats, floats, floats, floats)
+
+
+def _runs(labels: NDArray[Any], image: NDArray[Any], corner: list[int]) -> Sums:
+    """The runs of equal labels along the rows, one entry each; ``corner``: the first pixel."""
+    flat, dims = labels.reshape(-1), labels.ndim
+    change = flat[1:] != flat[:-1]
+    # A run never goes on into the next row: then its pixels differ in x alone.
+    change[labels.shape[-1] - 1 :: labels.shape[-1]] = True
+    starts = np.concatenate([[0], np.flatnonzero(change) + 1])
+    lengths = np.diff(starts, append=flat.size)
+    some = flat[starts] > 0
+    starts, count = starts[some], lengths[some]
+    if not len(starts):
+        return _empty(dims, len(image))
+    low = np.stack(np.unravel_index(starts, labels.shape), axis=1) + np.array(corner)
+    high = low.copy()
+    high[:, -1] += count - 1
+    # Of a run, the coordinates but x are the same; those of x sum to n * (first + last) / 2.
+    positions = low * count[:, None]
+    positions[:, -1] = (low[:, -1] + high[:, -1]) * count // 2
+    # From the run's own first pixel: 0, 1, .. n - 1 along x, 0 along the others.
+    products = np.zeros((len(starts), len(pairs(dims))))
+    products[:, -1] = (count - 1) * count * (2 * count - 1) // 6
+    faces = np.zeros((len(starts), len(directions(dims))), np.int64)
+    channels = _run_intensities(image, np.repeat(some, lengths), count)
+    ids = flat[starts].astype(np.int64)
+    return Sums(ids, count, positions, low, high, products, faces, *channels)
+
+
+def _run_intensities(
+    image: NDArray[Any], inside: NDArray[np.bool_], count: Ints
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """total, spread, least, most [R, C] of runs; ``inside``: which pixels (flat) are in runs."""
+    found = np.empty((4, len(count), len(image)))
+    starts = np.cumsum(count) - count
+    for c, channel in enumerate(image):
+        values = channel.reshape(-1)[inside].astype(np.float64)
+        found[0, :, c] = np.add.reduceat(values, starts)
+        found[2, :, c] = np.minimum.reduceat(values, starts)
+        found[3, :, c] = np.maximum.reduceat(values, starts)
+        values -= np.repeat(found[0, :, c] / count, count)
+        found[1, :, c] = np.add.reduceat(values * values, starts)
+    return found[0], found[1], found[2], found[3]
+
+
+def _grouped(rows: Sums) -> Sums:
+    """Entries of the same label become one."""
+    labels, at = np.unique(rows.labels, return_inverse=True)
+    if not len(labels):
+        return rows
+    order = np.argsort(at, kind="stable")
+    of = at[order]
+    starts = np.searchsorted(of, np.arange(len(labels)))
+
+    def added(values: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(np.add.reduceat(values[order], starts))
+
+    size, total = added(rows.size), added(rows.total)
+    low = np.minimum.reduceat(rows.low[order], starts)
+    # Squares from another mean: those from the own one, and the distance of the means.
+    mean = total / size[:, None]
+    away = rows.total / rows.size[:, None] - mean[at]
+    return Sums(
+        labels=labels,
+        size=size,
+        positions=added(rows.positions),
+        low=low,
+        high=np.maximum.reduceat(rows.high[order], starts),
+        products=added(_moved(rows, rows.low - low[at])),
+        faces=added(rows.faces),
+        total=total,
+        spread=added(rows.spread + rows.size[:, None] * away * away),
+        least=np.minimum.reduceat(rows.least[order], starts),
+        most=np.maximum.reduceat(rows.most[order], starts),
+    )
+
+
+def _moved(rows: Sums, by: Ints) -> Floats:
+    """The products counted from a corner that lies ``by`` pixels [L, D] before ``low``."""
+    first = (rows.positions - rows.size[:, None] * rows.low).astype(np.float64)
+    size, far = rows.size.astype(np.float64), by.astype(np.float64)
+    moved = rows.products.copy()
+    for k, (i, j) in enumerate(pairs(rows.low.shape[1])):
+        moved[:, k] += far[:, i] * first[:, j] + far[:, j] * first[:, i]
+        moved[:, k] += size * far[:, i] * far[:, j]
+    return moved
+
+
+def _with_faces(found: Sums, around: NDArray[Any]) -> Sums:
+    """Counts the steps into and out of the labels, each by the pixels that are in the block."""
+    shape = tuple(n - 2 for n in around.shape)
+    for k, step in enumerate(directions(len(shape))):
+        for ids in _changes(around, shape, step):
+            at = np.searchsorted(found.labels, ids)
+            found.faces[:, k] += np.bincount(at, minlength=len(found.labels))
+    return found
+
+
+def _changes(around: NDArray[Any], shape: tuple[int, ...], step: tuple[int, ...]) -> Iterator[Ints]:
+    """Labels of the pixels of the block whose next one, or the one before, along ``step`` is of
+    another label."""
+    # Both pixels of a pair that has at least one in the block, counted within ``around``.
+    first = [slice(1 - max(d, 0), n + 1 - min(d, 0)) for d, n in zip(step, shape, strict=True)]
+    second = [slice(s.start + d, s.stop + d) for s, d in zip(first, step, strict=True)]
+    one, other = around[tuple(first)], around[tuple(second)]
+    differ = one != other
+    # Of a flat array much faster than np.nonzero.
+    where = np.unravel_index(np.flatnonzero(differ), differ.shape)
+    for ids, start in ((one[where], first), (other[where], second)):
+        there = ids > 0
+        for axis, n in enumerate(shape):
+            place = where[axis] + start[axis].start
+            there &= (place >= 1) & (place <= n)
+        yield ids[there].astype(np.int64)

@@ -1,0 +1,171 @@
+"""What computes a network's scores: PyTorch, or OpenVINO or ONNX Runtime where they are installed.
+
+An engine turns a network into a function of windows. The others but ``torch`` are for processors
+alone: they translate the network once per shape of the windows, which takes a second or two, and
+are faster from some megapixels on.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unet.errors import UserError
+from unet.models.network import Network
+
+# Windows [N, C, *S] float32 on the device -> scores [N, K, *S'] there, float32 or smaller.
+Forward = Callable[[Tensor], Tensor]
+# One shape of windows [1, C, *S] -> what computes one window of it.
+Translate = Callable[[Tensor], Callable[[np.ndarray], np.ndarray]]
+Name = Literal["torch", "openvino", "onnxruntime"]
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """The context to run the network in: weights stay float32, bfloat16 only inside."""
+    if precision == "bfloat16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def memory_format(network: Network) -> torch.memory_format:
+    """Channels last, the layout that convolutions are fastest in on the CPU and on tensor cores."""
+    return torch.channels_last if network.arch.dims == 2 else torch.channels_last_3d
+
+
+def _torch(network: Network, device: torch.device, precision: str, threads: int) -> Forward:
+    layout = memory_format(network)
+
+    def forward(x: Tensor) -> Tensor:
+        with autocast(precision, device):
+            scores: Tensor = network(x.contiguous(memory_format=layout))
+        return scores
+
+    return forward
+
+
+def _openvino(network: Network, device: torch.device, precision: str, threads: int) -> Forward:
+    import openvino
+
+    core = openvino.Core()
+    hints = {
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+
+    def translate(window: Tensor) -> Callable[[np.ndarray], np.ndarray]:
+        with quiet():
+            model = openvino.convert_model(network, example_input=window, input=[window.shape])
+        compiled = core.compile_model(model, "CPU", hints)
+        return lambda x: np.asarray(compiled(x)[0])
+
+    return _by_shape(translate)
+
+
+def _onnxruntime(network: Network, device: torch.device, precision: str, threads: int) -> Forward:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+
+    def translate(window: Tensor) -> Callable[[np.ndarray], np.ndarray]:
+        with quiet():
+            program = torch.onnx.export(
+                network, (window,), dynamo=True, input_names=["x"], verbose=False
+            )
+        if program is None:
+            raise ValueError("the network cannot be translated to ONNX")
+        # In memory: a network of up to 2 GB.
+        session = onnxruntime.InferenceSession(
+            program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        return lambda x: np.asarray(session.run(None, {"x": x})[0])
+
+    return _by_shape(translate)
+
+
+def _by_shape(translate: Translate) -> Forward:
+    """Window by window, each shape translated when it is first seen."""
+    known: dict[tuple[int, ...], Callable[[np.ndarray], np.ndarray]] = {}
+
+    def forward(x: Tensor) -> Tensor:
+        shape = tuple(x.shape[1:])
+        if shape not in known:
+            known[shape] = translate(torch.zeros(1, *shape))
+        compute, windows = known[shape], np.ascontiguousarray(x.numpy())
+        # Copied: the engine's own buffer is written again by the next window.
+        scores = [compute(windows[i : i + 1]).copy() for i in range(len(windows))]
+        return torch.from_numpy(np.concatenate(scores))
+
+    return forward
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """The translators' chatter is of no use to a user."""
+    names = ("torch.onnx", "onnxscript", "onnx_ir", "openvino", "nncf")
+    levels = {name: logging.getLogger(name).level for name in names}
+    try:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+Make = Callable[[Network, torch.device, str, int], Forward]
+ENGINES: dict[str, Make] = {"torch": _torch, "openvino": _openvino, "onnxruntime": _onnxruntime}
+# What each engine but torch needs installed, and the precisions that it computes in.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "torch": (),
+    "openvino": ("openvino",),
+    "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
+}
+PRECISIONS: dict[str, tuple[str, ...]] = {
+    "torch": ("float32", "bfloat16"),
+    "openvino": ("float32", "bfloat16"),
+    "onnxruntime": ("float32",),
+}
+
+
+def check_engine(name: str, device: torch.device) -> None:
+    """Whether an engine can be used here.
+
+    Raises:
+        UserError: it is not installed, or not for this device.
+    """
+    from importlib.util import find_spec
+
+    missing = [package for package in NEEDS[name] if find_spec(package) is None]
+    if missing:
+        raise UserError(
+            f"predict.engine: {name} needs {', '.join(missing)}, which is not installed; run "
+            "pip install 'unet-pipeline[engines]', or write torch"
+        )
+    if name != "torch" and device.type != "cpu":
+        raise UserError(
+            f"predict.engine: {name} runs on processors alone, the device is {device.type}; write "
+            "torch, or device: cpu"
+        )
+
+
+def forward_of(
+    name: str, network: Network, device: torch.device, precision: str, threads: int = 1
+) -> Forward:
+    """What computes the scores of this network, which is on the device and in evaluation mode.
+
+    Args:
+        threads: of the engines that have their own (PyTorch's are set by its caller).
+    """
+    return ENGINES[name](network, device, precision, threads)

@@ -1,0 +1,53 @@
+"""Whether a fast engine or a coarse precision gives what float32 gives, on a piece of an image."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from unet.data.tiling import read_window
+from unet.models.inference import Predictor
+
+log = logging.getLogger(__name__)
+
+# Largest share of pixels that may fall to another class, and mean difference of probabilities.
+# Trained networks in bfloat16 reach about a fiftieth of either.
+MOST_FLIPS = 0.005
+MOST_MEAN = 0.005
+# Side of the piece, in pixels, by the number of spatial axes.
+SIDE = {2: 256, 3: 32}
+
+
+def differences(predictor: Predictor, image: Any) -> tuple[float, float]:
+    """(share of pixels of another class, mean difference of probabilities) against float32.
+
+    Args:
+        image: [C, (Z,) Y, X]; of it the middle is taken.
+    """
+    shape = image.shape[1:]
+    windows = []
+    for size, fp in zip(shape, predictor.footprint, strict=True):
+        side = fp.fit(min(SIDE[len(shape)], size) + 2 * fp.margin)
+        start = max(0, (size - side) // 2) // fp.grid * fp.grid - fp.margin
+        windows.append((start, start + side))
+    piece = read_window(image, windows)[None]
+    # Each view of the image would tell the same.
+    plain = predictor.plain()
+    found, exact = plain(piece), plain.reference()(piece)
+    flips = float((found.argmax(axis=1) != exact.argmax(axis=1)).mean())
+    return flips, float(np.abs(found - exact).mean())
+
+
+def trusted(predictor: Predictor, image: Any) -> bool:
+    """Whether the predictor agrees with float32; says so in the log."""
+    flips, mean = differences(predictor, image)
+    good = flips <= MOST_FLIPS and mean <= MOST_MEAN
+    log.log(
+        logging.INFO if good else logging.WARNING,
+        "%s in %s against float32: %.3g %% of pixels change their class, mean difference %.2g%s",
+        predictor.engine, predictor.precision, 100 * flips, mean,
+        "" if good else "; that is too much, so float32 by PyTorch is used",
+    )  # fmt: skip
+    return good

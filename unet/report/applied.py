@@ -1,0 +1,131 @@
+"""What a report says of models that were trained elsewhere: what they predicted, with or without
+labels to score it by."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from unet.errors import UserError
+from unet.files import read_json
+from unet.paths import ENSEMBLE, Paths, origin_of
+from unet.report.collect import Pick, rank_name
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Applied:
+    """The models of other datasets that predict a dataset.
+
+    Attributes:
+        labelled: whether labels were looked for.
+        networks: name of the model -> the folds whose networks predict together.
+    """
+
+    labelled: bool
+    networks: Mapping[str, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any] | None) -> Applied | None:
+        """From the report's slice; None for a dataset that trains its models."""
+        if settings is None:
+            return None
+        networks = {name: tuple(folds) for name, folds in settings["networks"].items()}
+        return cls(bool(settings["labelled"]), networks)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a model predicted of a dataset.
+
+    Attributes:
+        source: dataset that it was trained on.
+        objects, per_image: number of objects and their median per image (task instances).
+        resampled: number of images that were brought to the model's pixel size.
+        shares: of the pixels, by class (task semantic).
+    """
+
+    model: str
+    source: str
+    folds: tuple[int, ...]
+    images: int
+    resampled: int
+    objects: float
+    per_image: float
+    shares: tuple[tuple[str, float], ...]
+    threshold: float
+
+
+def predicted(paths: Paths, dataset: str, task: str, applied: Applied) -> list[Predicted]:
+    """A row per model.
+
+    Raises:
+        UserError: a model's images were not stitched.
+    """
+    rows = []
+    for model, folds in applied.networks.items():
+        origin = origin_of(model)
+        images, threshold = _sentinel(paths, dataset, model)
+        counts = [int(entry["objects"]) for entry in images.values()]
+        objects = task == "instances" and counts
+        prepared = read_json(paths.prepared_done(dataset, model))["images"]
+        rows.append(
+            Predicted(
+                model=model,
+                source="" if origin is None else origin.dataset,
+                folds=folds,
+                images=len(images),
+                resampled=sum(bool(entry.get("resampled")) for entry in prepared.values()),
+                objects=sum(counts) if objects else NAN,
+                per_image=median(counts) if objects else NAN,
+                shares=_shares(paths, dataset, model) if task == "semantic" else (),
+                threshold=threshold,
+            )
+        )
+    return rows
+
+
+def _sentinel(paths: Paths, dataset: str, model: str) -> tuple[dict[str, Any], float]:
+    path = paths.segmentation_done(dataset, model, ENSEMBLE)
+    if not path.is_file():
+        raise UserError(f"{path}: there is no segmentation here; run the stitch stage")
+    found = read_json(path)
+    threshold = found.get("threshold")
+    return found["images"], NAN if threshold is None else float(threshold)
+
+
+def _shares(paths: Paths, dataset: str, model: str) -> tuple[tuple[str, float], ...]:
+    """Of all pixels, the part of each class, from the table of objects."""
+    sizes: Counter[str] = Counter()
+    with paths.objects(dataset, model, ENSEMBLE).open(newline="", encoding="utf-8") as handle:
+        for row in csv.DictReader(handle):
+            sizes[row["class"]] += int(row.get("area_px") or row.get("volume_px") or 0)
+    total = max(1, sum(sizes.values()))
+    return tuple((name, size / total) for name, size in sizes.items())
+
+
+def picks(paths: Paths, dataset: str, model: str, task: str, number: int) -> list[Pick]:
+    """``number`` images of a model, from those with the most objects to those with the fewest; of
+    task semantic evenly from all, in the order of their ids."""
+    images, _ = _sentinel(paths, dataset, model)
+    order = sorted(images)
+    if task == "instances":
+        order.sort(key=lambda image: -int(images[image]["objects"]))
+    last = len(order) - 1
+    if last < 0 or number < 1:
+        return []
+    steps = [k / (number - 1) for k in range(number)] if number > 1 else [0.5]
+    found = []
+    for rank in sorted({round(step * last) for step in steps}):
+        image = order[rank]
+        if task == "instances":
+            name = rank_name(rank, last, "most objects", "fewest objects")
+            found.append(Pick(name, image, ENSEMBLE, float(images[image]["objects"])))
+        else:
+            found.append(Pick(f"image {rank + 1} of {last + 1}", image, ENSEMBLE, NAN))
+    return found

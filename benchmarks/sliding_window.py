@@ -238,7 +238,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         axis.set_xlabel("window (px)")
         axis.set_ylabel(label)
         axis.set_xticks([r["window"] for r in windows])
-    axes[0].legend(fontsize=7, frameon=False)
+    axes[0].legend(fontsize=7, frameon=False, loc="upper left")
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)

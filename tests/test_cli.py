@@ -234,3 +234,17 @@ def test_models_of_another_size(capsys: Any, dims: int) -> None:
         cli.main(["models", "--width", "0"])
     with pytest.raises(SystemExit):
         cli.main([])
+
+
+def test_settings_of_a_stage_without_dataset_or_model(tmp_path: Path) -> None:
+    """`scripts/report.py --all` has neither."""
+    from argparse import Namespace
+
+    from unet.command import settings_of
+    from unet.slices import report_all
+
+    root = Path(__file__).resolve().parent.parent
+    args = Namespace(settings=None, config=root / "config" / "config.yaml", dataset=None)
+    assert sorted(settings_of(args, report_all)["datasets"]) == ["membranes", "nuclei", "phase"]
+    with pytest.raises(UserError, match="--dataset: no dataset 'x'; there are: membranes"):
+        settings_of(Namespace(**{**vars(args), "dataset": "x"}), report_all)

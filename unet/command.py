@@ -80,10 +80,12 @@ def settings_of(
     config = load_file(args.config)
     for kind in ("dataset", "model"):
         name = getattr(args, kind, None)
+        if name is None:  # a stage of the run as a whole has neither
+            continue
         known = list(getattr(config, kind + "s"))
         if kind == "model" and config.origins_for(args.dataset):
             known = list(config.models_for(args.dataset))
-        if name is not None and name not in known:
+        if name not in known:
             raise UserError(f"--{kind}: no {kind} {name!r}; there are: {', '.join(sorted(known))}")
     return from_config(config)
 

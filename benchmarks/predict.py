@@ -99,6 +99,13 @@ def same_arithmetic(name: str) -> str:
     return "limit, bfloat16" if name.endswith("bfloat16") else "limit, float32"
 
 
+def chosen(texts: list[str] | None) -> list[str]:
+    """The cases whose name has one of the texts in it, and those that they are held against."""
+    found = [name for name in CASES if not texts or any(text in name for text in texts)]
+    needed = {"limit, float32", *map(same_arithmetic, found)}
+    return [name for name in CASES if name in found or name in needed]
+
+
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """The result as Markdown."""
     lines = [
@@ -138,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
     task = Task(args.side, args.width, args.steps)
     prepare(args.work, task, args.threads)
     before = load()
-    wanted = [n for n in CASES if not args.only or any(text in n for text in args.only)]
+    wanted = chosen(args.only)
     rounds: dict[str, list[dict[str, Any]]] = {}
     missing = []
     for number in range(args.rounds):

@@ -330,3 +330,14 @@ def test_an_environment_that_is_there_is_left_alone(tmp_path: Path) -> None:
     python.touch()
     (tmp_path / ".requirements").write_text(environment.REQUIREMENTS.read_text())
     assert environment.ensure(tmp_path) == python
+
+
+def test_a_case_of_prediction_brings_what_it_is_held_against() -> None:
+    from benchmarks.predict import chosen
+    from benchmarks.predict_cases import CASES
+
+    assert chosen(None) == list(CASES)
+    assert chosen(["ours, bfloat16"]) == ["limit, float32", "limit, bfloat16", "ours, bfloat16"]
+    assert chosen(["nnU-Net, mirroring, b"]) == [
+        "limit, float32", "limit, bfloat16", "nnU-Net, mirroring, bfloat16",
+    ]  # fmt: skip

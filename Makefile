@@ -3,12 +3,17 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 CORES  ?= all
+# Tests at once.
+TEST_JOBS ?= auto
 
-.PHONY: help setup demo test test-all lint clean stage-hashes report
+.PHONY: help setup demo test test-all lint clean stage-hashes report faults slurm-test resume
 
 help:
 	@echo "make demo    set up, run the default config on generated data, show the scores"
 	@echo "make test    set up, run the tests (UNET_REAL_DATA=folder adds those on real images)"
+	@echo "make faults  break runs on purpose and see them go on (minutes; root sees more)"
+	@echo "make slurm-test  run on a SLURM of two nodes on this machine (root; the Debian packages)"
+	@echo "make resume  go on with a run that was killed, also on a cluster (ARGS=options of scripts/resume.py)"
 	@echo "make setup   only set up: a virtual environment in $(VENV), pinned by requirements.lock"
 	@echo "make lint    ruff, mypy, snakefmt, snakemake --lint"
 	@echo "make clean   remove the demo's results"
@@ -28,7 +33,16 @@ demo: setup
 	$(BIN)/python scripts/report.py --all --show --config config/config.yaml
 
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
+
+slurm-test: setup
+	$(BIN)/python -m pytest -m slurm -ra tests/slurm
+
+resume: setup
+	$(BIN)/python scripts/resume.py $(ARGS)
+
+faults: setup
+	$(BIN)/python -m pytest -m faults -ra tests/faults
 
 lint: setup
 	$(BIN)/ruff check .

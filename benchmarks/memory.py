@@ -45,6 +45,9 @@ sys.exit(code)
 # Side of the pattern that is repeated: a shard of the store.
 PATTERN = 2048
 CELL = 64
+# Largest window. Windows are made as small as their number allows; with this one they are of the
+# same size, but for 8 px, in images of all three sides.
+TILE = 868
 
 
 def pattern() -> tuple[Any, Any]:
@@ -165,6 +168,7 @@ def measure(side: int, args: argparse.Namespace) -> dict[str, dict[str, float]]:
                 "memory_gb": args.memory_gb,
                 "datasets": {"d": {"images": "x", "labels": "x", "task": "instances"}},
                 "models": {"m": {"preset": "unet-bn", "width": args.width, "depth": args.depth}},
+                "predict": {"tile": TILE},
                 "stitch": {"tiff": True, "threshold": 0.5},
             }
         )
@@ -220,7 +224,10 @@ def main(argv: list[str] | None = None) -> int:
     value = {
         "machine": {**machine(), "load before": before, "load after": load()},
         "versions": versions("torch", "zarr", "numpy", "scipy"),
-        "settings": {k: getattr(args, k) for k in ("width", "depth", "memory_gb", "threads")},
+        "settings": {
+            **{k: getattr(args, k) for k in ("width", "depth", "memory_gb", "threads")},
+            "tile": TILE,
+        },
         "sides": {str(side): row for side, row in rows.items()},
         "largest over smallest": ratios,
     }

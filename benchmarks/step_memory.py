@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import load, torch_machine
+from unet import allocator
 from unet.files import write_json
 from unet.models.presets import Architecture, architecture_of
 from unet.training.memory import Numerics, step_bytes
@@ -112,6 +114,7 @@ def measured(name: str, precision: str, device: str) -> float:
     done = subprocess.run(
         [*command, "--precision", precision],
         capture_output=True, text=True, check=True, cwd=ROOT,
+        env=os.environ | allocator.settings_for(os.environ),  # as the train stage
     )  # fmt: skip
     return float(json.loads(done.stdout))
 

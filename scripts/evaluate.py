@@ -13,6 +13,11 @@ from typing import TYPE_CHECKING
 # The package need not be installed: this file's parent folder is the project.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from unet import allocator
+
+if __name__ == "__main__":
+    allocator.restart(allocator.ONE_HEAP)
+
 from unet import slices
 from unet.command import parser, run, settings_of
 from unet.paths import Paths, fold_number, origin_of

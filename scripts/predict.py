@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from unet import allocator
+
+if __name__ == "__main__":
+    allocator.restart(allocator.KEPT)
 
 from unet import slices
 from unet.command import parser, run, settings_of
@@ -36,12 +41,17 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
     shards = [paths.shard_done(*where, index) for index in range(args.shards)]
     if args.gather:
         found = [read_json(shard) for shard in shards]
-        images = gather(paths.tiles(*where), [shard["images"] for shard in found])
+        with _alone(args, paths.tiles(*where)):
+            images = gather(paths.tiles(*where), [shard["images"] for shard in found])
         write_sentinel(done, settings["version"], images, head=found[0]["head"])
         return
     share = None if args.shard is None else Share(args.shard, args.shards)
     members = [Member.load(paths.model(args.dataset, args.model, fold)) for fold in folds]
-    with _runner(args, members, paths, alone, settings) as runner:
+    # With all that it needs: a stage that cannot begin leaves no lock file.
+    with (
+        _alone(args, paths.tiles(*where)),
+        _runner(args, members, paths, alone, settings) as runner,
+    ):
         images = predict_fold(
             members,
             paths.prepared(args.dataset, args.model),
@@ -60,6 +70,20 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
     head = list(members[0].model.head)
     target = done if share is None else shards[share.index]
     write_sentinel(target, settings["version"], images, head=head)
+
+
+@contextmanager
+def _alone(args: argparse.Namespace, tiles: Path) -> Iterator[None]:
+    """Keeps other processes off: all of them, or those that do not share the fold with this one."""
+    from unet.files import lock_of, locked
+
+    with ExitStack() as stack:
+        sharing = args.shard is not None
+        stack.enter_context(locked(lock_of(tiles), "predicting this fold", shared=sharing))
+        if sharing:
+            own = tiles.with_suffix(f".shard-{args.shard}")
+            stack.enter_context(locked(lock_of(own), f"predicting shard {args.shard}"))
+        yield
 
 
 @contextmanager

@@ -9,6 +9,11 @@ from pathlib import Path
 # So that `python scripts/prepare.py` finds the package, which need not be installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from unet import allocator
+
+if __name__ == "__main__":
+    allocator.restart(allocator.ONE_HEAP)
+
 from unet.command import parser, run, settings_of
 from unet.paths import Paths
 

@@ -10,6 +10,11 @@ from pathlib import Path
 # So that `python scripts/prepare_applied.py` finds the package, which need not be installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from unet import allocator
+
+if __name__ == "__main__":
+    allocator.restart(allocator.ONE_HEAP)
+
 from unet.command import parser, run, settings_of
 from unet.errors import UserError
 from unet.paths import Paths, origin_of

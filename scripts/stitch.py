@@ -9,12 +9,18 @@ from pathlib import Path
 # So that `python scripts/stitch.py` finds the package, which need not be installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from unet import allocator
+
+if __name__ == "__main__":
+    allocator.restart(allocator.ONE_HEAP)
+
 from unet.command import parser, run, settings_of
 from unet.paths import Paths, origin_of
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet.data.store import OwnGrid, Prepared
+    from unet.files import lock_of, locked
     from unet.prediction.resampled import ResampledTiles
     from unet.prediction.stitch import Outputs, stitch_dataset
     from unet.prediction.stitch_image import StitchSettings
@@ -33,18 +39,14 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         if (folds := settings.get("thresholds_of")) is not None:
             found = [paths.segmentation_done(origin.dataset, origin.model, k) for k in folds]
             settings["stitch"] = {**settings["stitch"], "threshold": carried_threshold(found)}
-    stitch_dataset(
-        tiles,
-        prepared,
-        Outputs(
-            segmentation=paths.segmentation(*where),
-            done=paths.segmentation_done(*where),
-            masks=paths.masks(*where),
-            objects=paths.objects(*where),
-        ),
-        StitchSettings.of(settings),
-        threads=args.threads,
+    outputs = Outputs(
+        segmentation=paths.segmentation(*where),
+        done=paths.segmentation_done(*where),
+        masks=paths.masks(*where),
+        objects=paths.objects(*where),
     )
+    with locked(lock_of(outputs.segmentation), "stitching this fold"):
+        stitch_dataset(tiles, prepared, outputs, StitchSettings.of(settings), threads=args.threads)
 
 
 def main(argv: list[str] | None = None) -> int:

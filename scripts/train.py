@@ -10,6 +10,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from unet import allocator
+
+if __name__ == "__main__":
+    allocator.restart(allocator.KEPT)
+
 from unet import slices
 from unet.command import Interrupted, parser, run, settings_of
 from unet.paths import ENSEMBLE, Paths
@@ -75,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = p.parse_args(argv)
     if args.fold == ENSEMBLE:
         p.error("argument --fold: an ensemble is not trained, its folds are; write a number")
+    if args.checkpoint_seconds <= 0:
+        p.error(f"argument --checkpoint-seconds: got {args.checkpoint_seconds:g}, must be above 0")
     if args.gpus > 1 and "WORLD_SIZE" not in os.environ:
         return together(args.gpus, sys.argv[1:] if argv is None else argv)
     return run(args, work)

@@ -48,6 +48,15 @@ def discs(
     return (classes + noise).astype(np.float32), classes, instances
 
 
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole run of the workflow, made once for all tests that look at one; they
+    leave it as it is, or copy it."""
+    from tests.test_workflow import finish
+
+    return finish(tmp_path_factory.mktemp("finished")).folder
+
+
 StoreMaker = Callable[..., tuple[Paths, dict[str, Any]]]
 
 

@@ -340,4 +340,5 @@ def test_a_case_of_prediction_brings_what_it_is_held_against() -> None:
     assert chosen(["ours, bfloat16"]) == ["limit, float32", "limit, bfloat16", "ours, bfloat16"]
     assert chosen(["nnU-Net, mirroring, b"]) == [
         "limit, float32", "limit, bfloat16", "nnU-Net, mirroring, bfloat16",
+        "nnU-Net, mirroring, bfloat16, our allocator",
     ]  # fmt: skip

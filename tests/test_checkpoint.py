@@ -119,3 +119,41 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         pass
     with keeper.locked():
         pass
+
+
+def test_killed_between_the_renames(tmp_path: Path) -> None:
+    """The newest state is found under whichever name it has by then."""
+    keeper = saved(tmp_path, 1, 2)
+    saved(tmp_path / "other", 3).folder.joinpath("last.pt").rename(keeper.folder / "next.pt")
+    assert step_of(keeper) == 3
+    (keeper.folder / "last.pt").replace(keeper.folder / "previous.pt")
+    assert step_of(keeper) == 3
+    keeper.save({"step": 4, "weights": torch.full((1000,), 4.0)})
+    assert sorted(path.name for path in keeper.folder.iterdir()) == ["last.pt", "previous.pt"]
+    assert step_of(keeper) == 4
+
+
+def test_a_save_that_fails_leaves_the_last_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = saved(tmp_path, 1, 2)
+    before = {path.name: path.read_bytes() for path in keeper.folder.iterdir()}
+
+    def full(value: object, handle: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        keeper.save({"step": 3, "weights": torch.zeros(3)})
+    assert {path.name: path.read_bytes() for path in keeper.folder.iterdir()} == before
+
+
+def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
+    """torch's own way of writing files says something else."""
+    with pytest.raises(OSError, match="No space left"), Path("/dev/full").open("wb") as handle:
+        torch.save({"weights": torch.zeros(100_000)}, handle)
+
+
+def test_the_same_state_is_the_same_file(tmp_path: Path) -> None:
+    first, second = saved(tmp_path / "a", 1), saved(tmp_path / "b", 1)
+    assert (first.folder / "last.pt").read_bytes() == (second.folder / "last.pt").read_bytes()

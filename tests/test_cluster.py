@@ -137,6 +137,7 @@ def test_jobs_of_a_queue(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     for line in (
         "#SBATCH --cpus-per-task=4", "#SBATCH --mem=15G", "#SBATCH -t 02:30:00",
         "#SBATCH --partition=gpu", "#SBATCH --gres=gpu:1", "export OMP_NUM_THREADS=4",
+        "export MALLOC_ARENA_MAX=1",
     ):  # fmt: skip
         assert line in script.replace("#SBATCH -n 1", ""), script
     assert "PYTHONPATH=" in script

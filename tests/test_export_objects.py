@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from scipy import ndimage
 from skimage.measure import perimeter_crofton, regionprops, regionprops_table
 
 from unet.export import objects, shape
+from unet.export.collected import Collected
 from unet.export.omezarr import _parts
-from unet.export.sums import Sums, add, add_in_steps, read_around, sums
+from unet.export.sums import Sums, add, read_around, sums
 
 LABELS = st.one_of(
     arrays(np.uint32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 4)),
@@ -33,9 +35,15 @@ def summed(labels, image, block, origin=None):
     return add(parts, labels.ndim, len(image))
 
 
+def collected(found):
+    """As of an image with few objects."""
+    dims, channels = found.low.shape[1], found.total.shape[1]
+    return Collected.of([found], dims, channels, Path("not needed"))
+
+
 def table_of(found, size, pixel=None, channels=1, scale=None):
     scale = scale or objects.Scale.of(None, channels)
-    table = objects.Table("a", found, size, pixel, scale)
+    table = objects.Table("a", collected(found), size, pixel, scale)
     rows = list(table.rows((i, i, "cell") for i in table.labels.tolist()))
     header = objects.columns(len(size), channels)
     return [dict(zip(header, row, strict=True)) for row in rows]
@@ -121,17 +129,36 @@ def test_no_grid_changes_the_table(size):
         assert table_of(found, size, pixel, 2) == expected
 
 
-def test_parts_may_be_added_in_steps():
+@pytest.mark.parametrize("held", [0, 3, 10**6])
+def test_many_objects_go_to_disk(tmp_path, monkeypatch, held):
     labels = blobs(1)
     image = np.random.default_rng(0).random((1, *labels.shape))
     parts = []
     for r in _parts(labels.shape, (9, 9)):
         around = read_around(labels.__getitem__, labels.shape, r)
         parts.append(sums(around, image[(slice(None), *r)], r))
-    one, other = add(parts, 2, 1), add_in_steps(iter(parts), 2, 1, step=5)
-    for field in fields(Sums):
-        np.testing.assert_allclose(getattr(one, field.name), getattr(other, field.name))
-    assert len(add_in_steps([], 3, 2).labels) == 0
+    whole = add(parts, 2, 1)
+    monkeypatch.setattr("unet.export.collected.STEP", 5)
+    path = tmp_path / "sums"
+    found = Collected.of(iter(parts), 2, 1, path, held)
+    assert path.exists() == (held < 10**6)
+    np.testing.assert_array_equal(found.labels, whole.labels)
+    count = len(whole.labels)
+    for start, stop in ((0, count), (0, 1), (2, 5), (count - 2, count + 9), (count, count + 1)):
+        part = found.part(start, stop)
+        for field in fields(Sums):
+            expected = getattr(whole, field.name)[start:stop]
+            np.testing.assert_allclose(getattr(part, field.name), expected, rtol=1e-9)
+    # The table in ranges of some objects is that of all at once.
+    expected = table_of(whole, labels.shape)
+    monkeypatch.setattr(objects, "RANGE", 4)
+    table = objects.Table("a", found, labels.shape, None, objects.Scale.of(None, 1))
+    rows = table.rows((i, i, "cell") for i in table.labels.tolist())
+    assert [list(row.values()) for row in expected] == list(rows)
+    np.testing.assert_array_equal(table.high, whole.high)
+    table.close()
+    assert not path.exists()
+    assert len(Collected.of([], 3, 2, path).labels) == 0
 
 
 def test_far_from_the_origin_nothing_is_lost():
@@ -234,7 +261,7 @@ def test_rows_by_hand():
     image = np.full((1, 24, 106), 0.25, np.float32)
     image[0, 11, 102] = 0.5
     found = summed(labels, image, 10)
-    table = objects.Table("a", found, (24, 106), (0.5, 2.0), objects.Scale.of(None, 1))
+    table = objects.Table("a", collected(found), (24, 106), (0.5, 2.0), objects.Scale.of(None, 1))
     row, absent = table.rows([(7, 7, "cell"), (9, 200, "gap")])
     header = objects.columns(2, 1)
     found_ = dict(zip(header, row, strict=True))
@@ -277,7 +304,7 @@ def test_rows_by_hand():
     assert table.measures(7)["area_px"] == 6
     assert not [k for k in table.measures(7) if k.startswith(("bbox", "centroid"))]
     assert table.measures(9) == {}
-    unknown = objects.Table("a", found, (24, 106), None, objects.Scale.of(None, 1))
+    unknown = objects.Table("a", collected(found), (24, 106), None, objects.Scale.of(None, 1))
     (first, none) = unknown.rows([(7, 7, "cell"), (9, 9, "x")])
     cells = dict(zip(header, first, strict=True))
     assert {cells[name] for name in header if name.endswith(("_um", "_um2"))} == {""}

@@ -22,7 +22,7 @@ import json, sys
 from pathlib import Path
 import numpy as np
 import torch
-from conftest import discs
+from tests.conftest import discs
 from unet.sections import TrainSection
 from unet.models.build import build
 from unet.models.inference import Predictor

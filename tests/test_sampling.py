@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import discs
 
+from tests.conftest import discs
 from unet.data.store import Prepared
 from unet.data.tiling import read_window
 from unet.training.sampling import (

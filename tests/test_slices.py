@@ -84,14 +84,24 @@ def test_slices_are_plain_and_name_no_path() -> None:
         ({"predict": {"blend": "gaussian"}}, of("predict")),
         ({"predict": {"skip": {"darker_than": 5}}}, of("predict")),
         ({"stitch": {"threshold": 0.3}}, of("stitch")),
-        ({"evaluate": {"boundary": "as-is"}}, of("evaluate")),
+        ({"evaluate": {"boundary_tolerance": "3 px"}}, of("evaluate")),
+        # Keys without a say: no thinned outlines but for topology, no border but for head border.
+        ({"evaluate": {"boundary": "as-is", "topology_class": None}}, set()),
+        ({"train": {"w0": 5, "sigma": 2, "distance_px": 4, "distance_weight": 2}}, set()),
+        ({"train": {"momentum": 0.5, "plateau_patience": 2, "plateau_factor": 0.1}}, set()),
+        ({"models": {"a": {"groups": 2, "border_width": 4}}}, set()),
+        ({"stitch": {"min_size": 3, "geojson": True}},
+         {"stitch:made:a", "stitch:made:b"}),
+        ({"stitch": {"grow_px": 3, "watershed_h": 0.3}}, set()),
+        ({"datasets": {"own": {"split": {"test": 0.2}}}},
+         of("splits") - {"splits:made"} | {"predict:own:a", "predict:own:b", "report:own"}),
         ({"report": {"bootstrap": 500}}, {"report:own", "report:made"}),
         ({"prepare": {"tile": 64}}, of("prepare")),
         ({"strict": True}, of("manifest")),
         ({"device": "cpu"}, of("train", "predict")),
         ({"seed": 1}, of("synthesize", "splits", "train", "report")),
         ({"models": {"a": {"width": 8}}}, {"train:own:a", "train:made:a"}),
-        ({"models": {"b": {"stitch": {"min_size": 0}}}}, {"stitch:own:b", "stitch:made:b"}),
+        ({"models": {"b": {"stitch": {"min_size": 0}}}}, {"stitch:made:b"}),
         ({"datasets": {"made": {"train": {"lr": 1}}}}, {"train:made:a", "train:made:b"}),
         ({"datasets": {"made": {"synthetic": {"size": 128}}}}, {"synthesize:made"}),
         ({"datasets": {"made": {"models": ["a"]}}},
@@ -183,3 +193,30 @@ def test_keys_beside_a_recipe_win() -> None:
     )
     assert (section.batch, section.optimizer, section.momentum) == (2, "sgd", 0.99)
     assert (section.augment.elastic_px, section.augment.noise) == (3, 0)
+
+
+def test_an_ensemble_has_no_share_to_validate() -> None:
+    ensemble = {"datasets": {"own": {"split": {"test": 0.2}}}}
+    base = load(merge(RAW, ensemble))
+    over = load(merge(merge(RAW, ensemble), {"datasets": {"own": {"split": {"val": 0.4}}}}))
+    assert slices.splits(base, "own") == slices.splits(over, "own")
+
+
+def test_a_key_has_a_say_beside_its_own() -> None:
+    """Each of the keys above, with the other key that it needs."""
+    for beside, over, stage in (
+        ({"train": {"loss": "border-ce"}}, {"train": {"w0": 5}}, "train"),
+        ({"train": {"loss": "border-ce"}}, {"train": {"sigma": 2}}, "train"),
+        ({"train": {"loss": "boundary"}}, {"train": {"distance_px": 4}}, "train"),
+        ({"train": {"optimizer": "nesterov"}}, {"train": {"momentum": 0.5}}, "train"),
+        ({"train": {"schedule": "plateau"}}, {"train": {"plateau_factor": 0.1}}, "train"),
+        ({"models": {"a": {"norm": "group"}}}, {"models": {"a": {"groups": 2}}}, "train"),
+        ({"evaluate": {"metrics": ["topology"]}}, {"evaluate": {"boundary": "as-is"}}, "evaluate"),
+        ({"evaluate": {"metrics": ["isbi2012"]}},
+         {"datasets": {"own": {"evaluate": {"topology_class": "sky"}}}}, "evaluate"),
+    ):  # fmt: skip
+        config = merge(RAW, beside)
+        before, after = all_slices(load(config)), all_slices(load(merge(config, over)))
+        found = {key for key in before if before[key] != after[key]}
+        assert found, over
+        assert {key.split(":")[0] for key in found} == {stage}

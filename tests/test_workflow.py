@@ -7,12 +7,9 @@ import copy
 import csv
 import json
 import math
-import os
-import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ import pytest
 import tifffile
 import yaml
 
+from tests.planner import jobs_in
 from unet.config import load_file, merge
 from unet.data.synthetic import write_dataset
 from unet.paths import Paths
@@ -84,26 +82,24 @@ class Workplace:
         done = self.snakemake("--dry-run", config=config)
         assert done.returncode == 0, done.stdout + done.stderr
         text = done.stdout + done.stderr
-        if "Nothing to be done" in text:
-            return set()
-        jobs = set()
-        for name, body in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", text, re.M):
-            found = re.search(r"wildcards: (.*)", body)
-            pairs = [part.split("=") for part in found[1].split(", ")] if found else []
-            jobs.add(" ".join([name, *(value for _, value in pairs)]))
-        jobs.discard("all")
-        assert jobs, text
+        jobs = set(jobs_in(text))
+        assert jobs or "Nothing to be done" in text, text
         return jobs
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    place = Workplace(tmp_path_factory.mktemp("workflow"))
+def finish(folder: Path) -> Workplace:
+    """Makes the raw data, and a whole run. Once for all tests: see conftest.py."""
+    place = Workplace(folder)
     write_dataset(place.folder / "raw", "nuclei", 3, 5, (96, 96), 0.5)
     assert len(list((place.folder / "raw" / "images").glob("*.tif"))) == 5
     done = place.snakemake("--cores", "2", "--quiet", "rules")
     assert done.returncode == 0, done.stdout + done.stderr
     return place
+
+
+@pytest.fixture(scope="module")
+def place(finished_run: Path) -> Workplace:
+    return Workplace(finished_run)
 
 
 # The jobs of a run.
@@ -238,36 +234,12 @@ NO_RESULT = {
     "train": {"checkpoint_seconds": 7, "cache_gb": 1},
     "seed": 0,  # its default, written out
 }
+# Some by the command line itself; tests/test_reruns.py has every key.
 EDITS: list[tuple[str, dict[str, Any], set[str]]] = [
     ("memory, batch, cluster, checkpoints", merge(CONFIG, NO_RESULT), set()),
-    ("order of keys", turned(CONFIG), set()),
     ("train.lr", merge(CONFIG, {"train": {"lr": 0.02}}), since("train")),
-    ("stitch.threshold", merge(CONFIG, {"stitch": {"threshold": 0.4}}), since("stitch")),
-    ("predict.tile", merge(CONFIG, {"predict": {"tile": 72}}), since("predict")),
-    ("evaluate.boundary", merge(CONFIG, {"evaluate": {"boundary": "as-is"}}), since("evaluate")),
-    ("report.bootstrap", merge(CONFIG, {"report": {"bootstrap": 200}}), since("report_dataset")),
-    ("prepare.tile", merge(CONFIG, {"prepare": {"tile": 32}}), since("prepare")),
-    ("normalize.method", merge(CONFIG, {"prepare": {"normalize": {"method": "zscore"}}}),
-     since("prepare")),
-    # Who is in which part changes no prepared image.
-    ("split.val", merge(CONFIG, {"datasets": {"sem": {"split": {"val": 0.3}}}}),
-     since("splits", "sem", without=("prepare",))),
-    ("split.run", merge(CONFIG, {"datasets": {"sem": {"split": {"run": [1]}}}}),
-     since("evaluate", "sem")),
-    ("one model", merge(CONFIG, {"models": {"b": {"train": {"lr": 0.02}}}}),
-     since("train", "own", models=["b"])),
-    ("one dataset", merge(CONFIG, {"datasets": {"own": {"stitch": {"min_size": 9}}}}),
-     since("stitch", "own")),
-    ("a model more", merge(CONFIG, {
-        "models": {"c": CONFIG["models"]["a"]}, "datasets": {"own": {"models": ["a", "b", "c"]}}}),
-     {"train own c 0", "predict own c 0", "stitch own c 0", "evaluate own c",
-      "report_dataset own", "report"}),
-    ("a dataset more", merge(CONFIG, {"datasets": {"new": {
-        "synthetic": {"kind": "phase", "images": 4, "size": 96}, "task": "instances",
-        "models": ["a"]}}}),
-     jobs_of(STAGES, "new", ["a"], [0]) | {"report"}),
     ("a dataset less", without(CONFIG, "datasets", "sem"), {"report"}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -275,63 +247,6 @@ EDITS: list[tuple[str, dict[str, Any], set[str]]] = [
 )
 def test_what_an_edit_reruns(place: Workplace, config: dict[str, Any], expected: set[str]) -> None:
     assert place.wanted(config) == expected
-
-
-# What the files make it do again.
-
-
-@pytest.fixture
-def raw(place: Workplace) -> Iterator[Path]:
-    """The raw files, which are put back as they were afterwards."""
-    folder, kept = place.folder / "raw", place.folder / "kept"
-    shutil.copytree(folder, kept)
-    yield folder
-    shutil.rmtree(folder)
-    kept.rename(folder)
-
-
-def first_image(folder: Path) -> Path:
-    return sorted((folder / "images").glob("*.tif"))[0]
-
-
-def touch(folder: Path) -> None:
-    os.utime(first_image(folder))
-
-
-def edit(folder: Path) -> None:
-    path = first_image(folder)
-    data = tifffile.imread(path)
-    data[0, 0] = 255 - data[0, 0]
-    tifffile.imwrite(path, data)
-
-
-def add(folder: Path) -> None:
-    path = first_image(folder)
-    shutil.copy(path, path.with_name("zzz.tif"))
-    shutil.copy(folder / "labels" / path.name, folder / "labels" / "zzz.tif")
-
-
-def remove(folder: Path) -> None:
-    path = first_image(folder)
-    path.unlink()
-    (folder / "labels" / path.name).unlink()
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [(touch, set()), (edit, since("manifest", "own")), (add, since("manifest", "own")),
-     (remove, since("manifest", "own"))],
-)  # fmt: skip
-def test_what_a_change_of_the_files_reruns(
-    place: Workplace, raw: Path, change: Callable[[Path], None], expected: set[str]
-) -> None:
-    change(raw)
-    assert place.wanted() == expected
-
-
-def test_the_same_files_elsewhere_rerun_nothing(place: Workplace) -> None:
-    shutil.copytree(place.folder / "raw", place.folder / "moved", copy_function=shutil.copyfile)
-    assert place.wanted({**CONFIG, "data_root": "moved"}) == set()
 
 
 # Mistakes show before anything runs.

@@ -38,6 +38,40 @@ _WORDS = {
 }
 
 
+# A config of 100 datasets has some thousand values, four levels deep.
+_MOST_VALUES, _MOST_LEVELS = 100_000, 50
+# Letters of a value in a message; the longest of its own texts lists the choices of a key.
+_LONGEST = 400
+
+
+def too_large(raw: Any) -> str:
+    """What is wrong with the shape of a raw config, before anything walks through it; "" if
+    nothing is.
+
+    An alias of YAML costs a few letters and may stand for a structure of any size (ten of ten of
+    ten ..., or one that holds itself), which would be written out by the first copy of it.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(value: Any, level: int) -> int:
+        if not isinstance(value, Mapping | list | tuple | set):
+            return 1
+        if level > _MOST_LEVELS:
+            raise ValueError(f"nested deeper than {_MOST_LEVELS} levels")
+        if id(value) not in sizes:
+            parts = [*value, *value.values()] if isinstance(value, Mapping) else list(value)
+            sizes[id(value)] = 1 + sum(size(part, level + 1) for part in parts)
+        if sizes[id(value)] > _MOST_VALUES:
+            raise ValueError(f"more than {_MOST_VALUES} values (aliases written out)")
+        return sizes[id(value)]
+
+    try:
+        size(raw, 0)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def _located(loc: tuple[int | str, ...], raw: Any) -> tuple[tuple[str, ...], Any]:
     """The key that a mistake belongs to and its value, without the names that pydantic gives to
     the alternatives of a key (a number or ``auto``)."""
@@ -74,10 +108,20 @@ def lines_of(error: ValidationError, raw: Any, prefix: tuple[str, ...] = ()) -> 
         message = message.replace("Input should ", "must ").split(", unable to ")[0]
         plain = item["type"] in ("extra_forbidden", "missing", "value_error")
         key = ".".join([*prefix, *where]) or "config"
-        messages, _ = found.setdefault(key, ([], "" if plain else f" (got {value!r})"))
+        messages, _ = found.setdefault(key, ([], "" if plain else f" (got {_shown(value)})"))
         # A second message for the same key is of another alternative.
-        messages.append(message.removeprefix("must be ") if messages else message)
-    return [f"config: {key}: {' or '.join(texts)}{got}" for key, (texts, got) in found.items()]
+        messages.append(_cut(message.removeprefix("must be ") if messages else message))
+    return [f"config: {_cut(k)}: {' or '.join(texts)}{got}" for k, (texts, got) in found.items()]
+
+
+def _shown(value: Any) -> str:
+    """A value as a message has room for it."""
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def _override_mistakes(config: Config) -> list[str]:

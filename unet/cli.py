@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from unet import allocator
 from unet.command import run
 from unet.models.geometry import Footprint, footprint
 from unet.models.presets import PRESETS, AnyArchitecture, architecture_of
@@ -122,5 +123,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def entry() -> int:
+    """What the command ``unet`` calls."""
+    if sys.argv[1:2] == ["predict"]:
+        allocator.restart()
+    return main()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry())

@@ -8,16 +8,25 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from unet.errors import UserError
-from unet.paths import Paths, fold_number
+from unet.paths import Paths, fold_number, folder_name
 
 log = logging.getLogger("unet")
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 143
+
+
+class LogFile(logging.FileHandler):
+    """A job's log; a disk that is full takes its last lines, but puts no stack trace in their
+    place on the console."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
 
 
 class Interrupted(Exception):
@@ -46,9 +55,13 @@ def parser(
     )
     p.add_argument("--output", type=Path, default=Path("results"), help="the run's output folder")
     if dataset:
-        p.add_argument("--dataset", required=True, help="name of the dataset in the config")
+        p.add_argument(
+            "--dataset", required=True, type=folder_name, help="name of the dataset in the config"
+        )
     if model:
-        p.add_argument("--model", required=True, help="name of the model in the config")
+        p.add_argument(
+            "--model", required=True, type=folder_name, help="name of the model in the config"
+        )
     if fold:
         p.add_argument("--fold", required=True, type=fold_number, help="0, 1, ...; or ensemble")
     source = p.add_mutually_exclusive_group(required=True)
@@ -102,7 +115,7 @@ def setup_logging(path: Path | None) -> None:
     handlers[0].setFormatter(logging.Formatter("%(message)s"))
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
+        handlers.append(LogFile(path, mode="w", encoding="utf-8"))
         handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     logging.captureWarnings(True)
@@ -115,7 +128,12 @@ def run(args: argparse.Namespace, work: Callable[[argparse.Namespace, Paths], No
         0, or 2 for a user's mistake, 143 for an interruption, 1 for a fault of the program (whose
         stack trace goes to the log file, or to the console when there is none).
     """
-    setup_logging(args.log)
+    try:
+        setup_logging(args.log)
+    except OSError as error:
+        logging.basicConfig(format="%(message)s", stream=sys.stderr, force=True)
+        log.error("error: %s: %s", args.log, error.strerror or error)
+        return EXIT_USER_ERROR
     try:
         work(args, Paths(args.output))
     except UserError as error:
@@ -131,6 +149,12 @@ def run(args: argparse.Namespace, work: Callable[[argparse.Namespace, Paths], No
         log.debug("", exc_info=True)
         return EXIT_USER_ERROR
     except Exception as error:
+        # Known by its name, as most stages do without torch.
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            said = " ".join(str(error).split())[:160]
+            log.error("error: out of memory (%s); see docs/reliability.md for what to lower", said)
+            log.debug("", exc_info=True)
+            return EXIT_USER_ERROR
         log.error("error: %s: %s (a fault of the program)", type(error).__name__, error)
         _trace(args.log)
         return 1
@@ -142,6 +166,6 @@ def _trace(path: Path | None) -> None:
 
     if path is None:
         traceback.print_exc()
-    else:
-        with path.open("a", encoding="utf-8") as handle:
-            traceback.print_exc(file=handle)
+        return
+    with suppress(OSError), path.open("a", encoding="utf-8") as handle:
+        traceback.print_exc(file=handle)

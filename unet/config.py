@@ -7,7 +7,6 @@ tracks in ``params``) is made by :mod:`unet.slices` from this object, never from
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -17,7 +16,7 @@ from pydantic import Field, ValidationError, field_validator
 from unet.errors import UserError
 from unet.heads import HEADS
 from unet.models.presets import AnyArchitecture, architecture_of
-from unet.paths import ENSEMBLE, Origin, origin_of
+from unet.paths import ENSEMBLE, NAME, Origin, origin_of
 from unet.recipes import expanded
 from unet.sections import (
     DatasetSection,
@@ -32,7 +31,6 @@ from unet.sections import (
 )
 
 S = TypeVar("S", bound=Section)
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 # Folder names that the pipeline itself uses beside the datasets, and beside a dataset's models.
 RESERVED_NAMES = frozenset({"logs", "benchmarks", "checkpoints", "raw"})
 
@@ -52,6 +50,16 @@ class Config(Section):
     stitch: StitchSection = StitchSection()
     evaluate: EvaluateSection = EvaluateSection()
     report: ReportSection = ReportSection()
+
+    @field_validator("output")
+    @classmethod
+    def _folder(cls, value: str) -> str:
+        # Braces are wildcards to Snakemake; a dash in front makes an option of a path.
+        if value.startswith("-") or set(value) & set("{}") or not value.isprintable():
+            raise ValueError(
+                f"got {value!r}; write a folder without braces, that does not begin with '-'"
+            )
+        return value
 
     @field_validator("datasets", "models")
     @classmethod
@@ -140,6 +148,8 @@ class Config(Section):
 
 def overlaid(base: S, *overrides: Mapping[str, Any]) -> S:
     """The section with partial mappings laid over it, in their order; validated anew."""
+    if not any(overrides):
+        return base  # the plan asks for each of thousands of jobs
     merged = base.model_dump()
     for override in overrides:
         merged = merge(merged, override)
@@ -164,8 +174,10 @@ def load(raw: Mapping[str, Any]) -> Config:
     """
     # Here, since the checks need this module's classes.
     from unet import applied
-    from unet.checks import lines_of, mistakes
+    from unet.checks import lines_of, mistakes, too_large
 
+    if found := too_large(raw):
+        raise UserError(f"config: {found}")
     try:
         config = Config.model_validate(dict(raw))
     except ValidationError as error:
@@ -191,8 +203,10 @@ def load_file(path: Path) -> Config:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); give a YAML file") from None
-    except yaml.YAMLError as error:
-        where = " ".join(str(error).split())
+    except Exception as error:
+        # Beside its own errors the parser lets out any of Python's: dates and numbers that are
+        # none, lists in lists in lists.
+        where = " ".join(str(error).split())[:300]
         raise UserError(f"{path}: not valid YAML: {where}") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: holds no keys; see config/config.yaml for an example")

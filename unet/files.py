@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -11,6 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from unet.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def canonical(value: Any) -> str:
@@ -65,6 +71,37 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def locked(path: Path, what: str, *, shared: bool = False) -> Iterator[None]:
+    """Holds a lock file for this process; the lock dies with the process, however it ends.
+
+    Args:
+        what: this process does, for the message to others ("training here").
+        shared: others may hold it too, if they share it.
+
+    Raises:
+        UserError: another process holds it (a job can outlive a killed workflow).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    with path.open("a") as handle:
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{path.parent}: another process is {what}; wait for it or stop it"
+            ) from None
+        except OSError as error:
+            # Some network file systems have no locks, and most runs need none.
+            log.warning("%s: cannot be locked (%s); start no second run", path, error.strerror)
+        yield
+
+
+def lock_of(store: Path) -> Path:
+    """The lock file of a store: beside it, as what is strange inside of it is removed."""
+    return store.with_name(f".{store.name}.lock")
+
+
 def remove(path: Path) -> None:
     """Deletes a file or a folder with all that is in it; nothing there is fine."""
     if path.is_dir() and not path.is_symlink():
@@ -83,7 +120,16 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Reads a file that :func:`write_json` wrote.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: damaged ({reason}); remove it and run again") from None
 
 
 def write_sentinel(path: Path, version: int, images: dict[str, Any], **more: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,21 @@ ENSEMBLE = -1
 _ENSEMBLE_NAME = "ensemble"
 # What a fold may be called in paths, wildcards and tables.
 FOLD_PATTERN = rf"\d+|{_ENSEMBLE_NAME}"
+
+# What a dataset or a model may be called: a folder of that name stays in the output folder.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def folder_name(text: str) -> str:
+    """A dataset's or a model's name as a command line gives it (a model's may be
+    ``<model>@<dataset>``).
+
+    Raises:
+        ValueError: it is not usable as a folder, or leads out of the output folder.
+    """
+    if not all(NAME.fullmatch(part) for part in text.split("@", 1)):
+        raise ValueError(f"{text!r} is no name: write letters, digits, '_' and '-'")
+    return text
 
 
 def fold_name(fold: int) -> str:

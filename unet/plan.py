@@ -8,17 +8,22 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unet import slices
 from unet.config import Config
 from unet.errors import UserError
-from unet.files import canonical, read_json
+from unet.files import canonical, locked, read_json
+from unet.needs import Images, raw_images
 from unet.paths import ENSEMBLE, Paths, fold_name, fold_number, origin_of
 from unet.sections import CHOOSING
+
+if TYPE_CHECKING:
+    from unet.data.source import Source
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,11 @@ class Run:
         self.config = config
         self.paths = Paths(Path(config.output))
         self._fingerprints: dict[str, str] = {}
+        self._listed: dict[str, list[Path]] = {}
+        self._settings: dict[tuple[str, str, str | None], str] = {}
+        self._raw: dict[str, Images] = {}
+        # What this process holds until its end.
+        self._held = ExitStack()
 
     @cached_property
     def pairs(self) -> list[tuple[str, str]]:
@@ -142,28 +152,57 @@ class Run:
         Raises:
             UserError: a folder is missing or a glob matches nothing.
         """
-        from unet.data.fingerprint import fingerprint
-        from unet.data.layouts import list_files
-        from unet.data.source import Source
+        from unet.data.fingerprint import Listed, fingerprint
 
         if self.is_synthetic(dataset):
             return ""  # the synthesize stage's sentinel stands for them
         if dataset not in self._fingerprints:
-            data = self.config.datasets[dataset]
-            raw = self.source(dataset)
+            inputs, root = self.paths.inputs(dataset), self.source(dataset).root
+            if not inputs.is_file():
+                value = fingerprint(self._files(dataset), root, None)
+                return self._fingerprints.setdefault(dataset, value)
+            note, seen = (inputs.with_name(f".inputs-{name}.json") for name in ("listed", "seen"))
+            listed = Listed(note, self._source(dataset), inputs)
+            known = listed.fingerprint()
+            if known is None:
+                stored = read_json(inputs)
+                known = fingerprint(self._files(dataset), root, stored, seen)
+                if known == stored["fingerprint"]:
+                    listed.keep(known)
+            self._fingerprints[dataset] = known
+        return self._fingerprints[dataset]
+
+    def _source(self, dataset: str) -> Source:
+        """A dataset's raw files, as the manifest looks for them."""
+        from unet.data.source import Source
+
+        data, raw = self.config.datasets[dataset], self.source(dataset)
+        required = data.predict_with is None
+        where = (raw.root, raw.images, raw.labels)
+        return Source(*where, data.layout, data.labelled or required, required)
+
+    def _files(self, dataset: str) -> list[Path]:
+        """All raw files.
+
+        Raises:
+            UserError: a folder is missing or a glob matches nothing.
+        """
+        from unet.data.layouts import list_files
+
+        if dataset not in self._listed:
             try:
-                required = data.predict_with is None
-                labelled = data.labelled or required
-                where = (raw.root, raw.images, raw.labels)
-                files = list_files(Source(*where, data.layout, labelled, required))
+                self._listed[dataset] = list_files(self._source(dataset))
             except UserError as error:
                 raise UserError(f"config: datasets.{dataset}: {error}") from None
-            stored: Mapping[str, Any] | None = None
-            if self.paths.inputs(dataset).is_file():
-                stored = read_json(self.paths.inputs(dataset))
-            seen = self.paths.inputs(dataset).with_name(".inputs-seen.json")
-            self._fingerprints[dataset] = fingerprint(files, raw.root, stored, seen)
-        return self._fingerprints[dataset]
+        return self._listed[dataset]
+
+    def raw_images(self, dataset: str) -> Images:
+        """What is known of the raw files' sizes; nothing where they are generated."""
+        if self.is_synthetic(dataset):
+            return Images()
+        if dataset not in self._raw:
+            self._raw[dataset] = raw_images(self._files(dataset))
+        return self._raw[dataset]
 
     def check_sources(self) -> None:
         """Looks for every dataset's raw files, so that a wrong path shows before any job runs.
@@ -177,19 +216,42 @@ class Run:
                 self.fingerprint(dataset)
             except UserError as error:
                 lines.append(str(error))
+            except OSError as error:
+                what = f"{error.filename}: {error.strerror}"
+                lines.append(f"config: datasets.{dataset}: {what}")
         if lines:
             raise UserError("\n".join(lines))
 
     def settings(self, stage: str, dataset: str, model: str | None = None) -> str:
         """A stage's slice of the config as canonical JSON (see :mod:`unet.slices`)."""
-        if stage == "manifest":
-            return canonical(slices.manifest(self.config, dataset, self.fingerprint(dataset)))
-        arguments = (dataset,) if model is None else (dataset, model)
-        return canonical(getattr(slices, stage)(self.config, *arguments))
+        # Made once for all folds.
+        asked = (stage, dataset, model)
+        if asked not in self._settings:
+            arguments = (dataset,) if model is None else (dataset, model)
+            if stage == "manifest":
+                arguments = (dataset, self.fingerprint(dataset))
+            self._settings[asked] = canonical(getattr(slices, stage)(self.config, *arguments))
+        return self._settings[asked]
 
     def settings_all(self) -> str:
         """The slice of the report over all datasets."""
         return canonical(slices.report_all(self.config))
+
+    def begin(self) -> None:
+        """Takes the output folder for this process, and notes the config in it.
+
+        Snakemake's own lock keeps two runs of one working folder apart, this one also those of
+        others that have the same output.
+
+        Raises:
+            UserError: another run has it, or it may not be written.
+        """
+        try:
+            self._held.enter_context(locked(self.paths.output / ".lock", "running here"))
+            self.write_config()
+        except OSError as error:
+            where = error.filename or self.paths.output
+            raise UserError(f"{where}: {error.strerror or error}") from None
 
     def write_config(self) -> None:
         """Writes ``results/config.yaml``: the merged and validated config of the run."""

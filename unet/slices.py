@@ -1,13 +1,15 @@
 """Each stage's own slice of the config: what Snakemake tracks, and all that the stage is told.
 
 A slice is plain JSON, holds no path of the machine and no time stamp, and has the stage's version
-in it. An edit of the config reruns exactly the jobs whose slice it changes, and what follows.
+in it. An edit of the config reruns exactly the jobs whose slice it changes, and what follows. Keys
+that have no say beside others stand at their default (:mod:`unet.moot`).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from unet import moot
 from unet.config import Config
 from unet.paths import ENSEMBLE, fold_name, origin_of
 from unet.versions import STAGES
@@ -46,7 +48,7 @@ def manifest(config: Config, dataset: str, fingerprint: str = "") -> Slice:
 
 
 def splits(config: Config, dataset: str) -> Slice:
-    split = config.datasets[dataset].split.model_dump(mode="json")
+    split = moot.of_split(config.datasets[dataset].split).model_dump(mode="json")
     # Which folds are run does not change who is in them.
     split.pop("run")
     return {"version": STAGES["splits"], "split": split, "seed": config.seed}
@@ -87,7 +89,8 @@ def _networks(config: Config, dataset: str, model: str) -> list[int]:
 
 def train(config: Config, dataset: str, model: str) -> Slice:
     section = config.models[model]
-    settings = config.train_for(dataset, model).model_dump(mode="json")
+    trained = moot.of_train(config.train_for(dataset, model), section.head)
+    settings = trained.model_dump(mode="json")
     # When to save and how much to hold in memory changes no weight.
     settings.pop("checkpoint_seconds")
     settings.pop("cache_gb")
@@ -98,7 +101,7 @@ def train(config: Config, dataset: str, model: str) -> Slice:
     return {
         "version": STAGES["train"],
         # None: the training chooses (preset auto), within this memory.
-        "architecture": None if arch is None else arch.to_json(),
+        "architecture": None if arch is None else moot.of_architecture(arch).to_json(),
         "memory_gb": config.memory_gb if arch is None else None,
         # What it must leave as it is.
         "given": sorted(config.train_given(dataset, model) & {"patch", "batch"})
@@ -106,7 +109,7 @@ def train(config: Config, dataset: str, model: str) -> Slice:
         else None,
         "anisotropic": section.anisotropic and section.kernels is None and section.pools is None,
         "head": section.head,
-        "border_width": section.border_width,
+        "border_width": moot.border_width(section),
         "head_names": list(config.head_for(dataset, model)),
         "train": settings,
         "device": config.device,
@@ -140,7 +143,7 @@ def stitch(config: Config, dataset: str, model: str) -> Slice:
         chosen = {"thresholds_of": [fold_name(fold) for fold in tested]}
     return {
         "version": STAGES["stitch"],
-        "stitch": section.model_dump(mode="json"),
+        "stitch": moot.of_stitch(section, data.task).model_dump(mode="json"),
         **chosen,
         "task": data.task,
         "class_names": list(data.class_names),
@@ -153,7 +156,7 @@ def evaluate(config: Config, dataset: str) -> Slice:
     data = config.datasets[dataset]
     return {
         "version": STAGES["evaluate"],
-        "evaluate": config.evaluate_for(dataset).model_dump(mode="json"),
+        "evaluate": moot.of_evaluate(config.evaluate_for(dataset)).model_dump(mode="json"),
         "task": data.task,
         "class_names": list(data.class_names),
         # Images without labels are predicted, but not scored.

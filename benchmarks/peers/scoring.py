@@ -88,7 +88,9 @@ def stitch_settings(
     """Our model's stitching for the peer's head: objects grow from their insides."""
     settings = {**slices.stitch(config, dataset, model), "head": list(head)}
     if "inside" in head:
-        settings["stitch"] = {**settings["stitch"], "method": "grow"}
+        # The slice has lost what says nothing beside our model's own method.
+        own = config.stitch_for(dataset, model).model_dump(mode="json")
+        settings["stitch"] = {**settings["stitch"], "method": "grow", "grow_px": own["grow_px"]}
     return StitchSettings.of(settings)
 
 

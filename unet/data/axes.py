@@ -76,7 +76,7 @@ def block_shape(stored: Sequence[int], shape: Sequence[int], axes: str) -> tuple
         stored: the file's chunk, such as a tile or a strip.
         shape, axes: of the whole array.
     """
-    block = [min(chunk, size) for chunk, size in zip(stored, shape, strict=True)]
+    block = [max(1, min(chunk, size)) for chunk, size in zip(stored, shape, strict=True)]
     plane = [axis for axis, letter in enumerate(axes) if letter in "YX"]
     while True:
         pixels = 1

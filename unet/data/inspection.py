@@ -19,6 +19,8 @@ Array = NDArray[Any]
 
 MAX_ID = 2**32 - 1
 LISTED = 5
+# A label with more values than this, of which fewer neighbours than this share are equal, is none.
+MANY, RARE = 16, 0.2
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,10 @@ def inspect(
             raise UserError(
                 f"{label}: has {_times(marked.shape)} pixels, its image {_times(opened.shape[1:])}"
             )
-        objects = _check_label(label, _values(label, marked, advance), wanted)
+        found, pieces = _values(label, marked, advance)
+        objects = _check_label(label, found, wanted)
+        if wanted.task == "instances":
+            _check_objects(label, objects, pieces)
     return Facts(opened.axes, opened.shape, str(opened.dtype), size, opened.channel_names, objects)
 
 
@@ -121,11 +126,37 @@ def _check_pixels(path: Path, opened: LazyImage, advance: Callable[[int], None])
         raise UserError(f"{path}: all pixels have the value {lowest:g}")
 
 
-def _values(path: Path, opened: LazyImage, advance: Callable[[int], None]) -> Array:
-    """The distinct values of a label, sorted, as int64."""
+@dataclass
+class Pieces:
+    """Pixels that are next to another along X, both of them labelled, and how many of these pairs
+    have one value."""
+
+    pairs: int = 0
+    equal: int = 0
+
+    def add(self, block: Array) -> None:
+        left, right = block[..., :-1], block[..., 1:]
+        both = (left != 0) & (right != 0)
+        self.pairs += int(np.count_nonzero(both))
+        self.equal += int(np.count_nonzero(both & (left == right)))
+
+
+def _check_objects(path: Path, objects: int, pieces: Pieces) -> None:
+    """Refuses what has as many values as an image has: in a label a pixel's neighbour mostly is of
+    the same object, in an image it hardly ever has the very same value."""
+    if objects > MANY and pieces.pairs > 100 * MANY and pieces.equal < RARE * pieces.pairs:
+        share = 100 * pieces.equal // pieces.pairs
+        raise UserError(
+            f"{path}: {objects} values, and only {share} % of neighbouring pixels have the same "
+            "one: it looks like an image, not like numbered objects; are images and labels swapped?"
+        )
+
+
+def _values(path: Path, opened: LazyImage, advance: Callable[[int], None]) -> tuple[Array, Pieces]:
+    """The distinct values of a label, sorted, as int64; and how its pixels hang together."""
     if opened.dtype.kind not in "uif":
         raise UserError(f"{path}: values of type {opened.dtype}; save them as integers")
-    found = np.empty(0, np.int64)
+    found, pieces = np.empty(0, np.int64), Pieces()
     for block in blocks_of(opened.array):
         values = _distinct(block)
         if values.dtype.kind == "f" and not (np.isfinite(values) & (values % 1 == 0)).all():
@@ -133,8 +164,9 @@ def _values(path: Path, opened: LazyImage, advance: Callable[[int], None]) -> Ar
         if values.size and (values.max() > 2**62 or values.min() < -(2**62)):
             raise UserError(f"{path}: values beyond 2^62; number them from 1")
         found = np.union1d(found, values.astype(np.int64))
+        pieces.add(block)
         advance(block.nbytes)
-    return found
+    return found, pieces
 
 
 def _distinct(block: Array) -> Array:
@@ -153,9 +185,10 @@ def _check_label(path: Path, found: Array, wanted: Wanted) -> int:
             more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
             listed = ", ".join(map(str, unknown[:LISTED])) + more
             known = ", ".join(map(str, sorted(wanted.values)))
+            swapped = "; are images and labels swapped?" if len(unknown) > MANY else ""
             raise UserError(
                 f"{path}: values {listed} belong to no class (classes have {known}); add "
-                "them to classes, or name one as ignore"
+                f"them to classes, or name one as ignore{swapped}"
             )
         return len(values)
     if values and values[0] < 0:

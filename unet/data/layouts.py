@@ -47,7 +47,25 @@ def list_files(source: Source) -> list[Path]:
         files.update(parts_of(pair.image))
         if pair.label is not None:
             files.add(pair.label)
-    return sorted(files)
+    return sorted(files, key=lambda path: path.parts)
+
+
+def plain_folders(source: Source) -> list[Path] | None:
+    """The folders whose entries alone decide what the dataset's files are; None where there is more
+    to it: sheets, globs over several folders, layouts that look into folders."""
+    if source.layout not in ("folders", "stack") or source.sheet is not None:
+        return None
+    labels = source.labels if source.labelled else None
+    found = []
+    for pattern in (source.images, labels):
+        if pattern is None:
+            continue
+        where = source.root / Path(pattern).expanduser()
+        folder = where if where.is_dir() else where.parent
+        if glob.has_magic(str(folder)) or "**" in pattern or not folder.is_dir():
+            return None
+        found.append(folder)
+    return found
 
 
 def parts_of(image: Path) -> list[Path]:

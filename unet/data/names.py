@@ -7,8 +7,9 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from unet.data.formats import SUFFIXES, stem
@@ -39,6 +40,9 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
+# Orders paths as they order themselves, in a fraction of the time.
+_parts = attrgetter("parts")
+
 # By what an image and a label may be matched, in this order of preference.
 MATCHES: tuple[Callable[[Found], tuple[str, ...]], ...] = (
     lambda f: (f.name,),
@@ -61,7 +65,7 @@ def find(pattern: str, root: Path, key: str) -> list[Found]:
     if glob.has_magic(str(where)) and not where.exists():
         found = _glob(where)
     elif where.is_dir() and where.suffix.lower() != ".zarr":
-        found = [Found(p, stem(p)) for p in sorted(where.iterdir()) if is_image(p)]
+        found = [Found(p, stem(p)) for p in sorted(where.iterdir(), key=_parts) if is_image(p)]
     elif where.exists():
         found = [Found(where, stem(where))]
     else:
@@ -88,10 +92,33 @@ def _glob(where: Path) -> list[Found]:
 def glob_paths(where: Path) -> tuple[Path, list[Path]]:
     """The part of a glob before its first wildcard, and the sorted paths that match it."""
     fixed = fixed_part(where)
-    rest = str(where.relative_to(fixed))
-    # Not Path.glob: it follows no links to folders under ** and finds hidden files.
-    names = glob.iglob(rest, root_dir=fixed, recursive=True)  # noqa: PTH207
-    return fixed, sorted(fixed / name for name in names)
+    return fixed, sorted(set(_expanded(fixed, where.relative_to(fixed).parts)), key=_parts)
+
+
+def _expanded(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
+    """What matches a glob's parts below a folder."""
+    if "**" not in parts:
+        # Not Path.glob: it finds hidden files.
+        names = glob.iglob(str(Path(*parts)), root_dir=folder)  # noqa: PTH207
+        yield from (folder / name for name in names)
+        return
+    at = parts.index("**")
+    rest = parts[at + 1 :] or ("*",)
+    for top in _expanded(folder, parts[:at]) if at else (folder,):
+        for below in _folders(top):
+            yield from _expanded(below, rest)
+
+
+def _folders(top: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """A folder and all below it that are not hidden. Links to folders are followed (glob does so,
+    Path.glob does not), but not to one that they are in, which would have no end."""
+    place = top.resolve()
+    if not top.is_dir() or place in above:
+        return
+    yield top
+    for path in sorted(top.iterdir()):
+        if path.is_dir() and not path.name.startswith("."):
+            yield from _folders(path, (*above, place))
 
 
 def fixed_part(where: Path) -> Path:
@@ -179,7 +206,7 @@ def safe_id(name: str) -> str:
     flat = name.replace("/", "-")
     plain = unicodedata.normalize("NFKD", flat).encode("ascii", "ignore").decode()
     clean = _UNSAFE.sub("_", plain).strip("._-")[:MAX_ID]
-    if clean == name or (clean == flat and "-" not in name):
+    if clean and (clean == name or (clean == flat and "-" not in name)):
         return clean
     digits = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:6]
     return f"{clean or 'image'}-{digits}"
@@ -187,4 +214,7 @@ def safe_id(name: str) -> str:
 
 def relative(path: Path, root: Path) -> str:
     """The path as seen from ``root``, with forward slashes (``..`` where it lies outside)."""
+    text, above = str(path), f"{root}{os.sep}"
+    if text.startswith(above) and os.sep == "/" and ".." not in text:
+        return text[len(above) :]  # as below, but ten times as fast: there may be millions
     return Path(os.path.relpath(path, root)).as_posix()

@@ -27,7 +27,7 @@ from unet.data.records import ImageRecord, read_manifest
 from unet.data.store import clean, free_bytes, update_attrs
 from unet.data.streaming import Budget, Progress, gigabytes, mapped
 from unet.errors import UserError
-from unet.files import digest, read_json, write_sentinel
+from unet.files import digest, lock_of, locked, read_json, write_sentinel
 from unet.sections import PrepareSection
 
 log = logging.getLogger(__name__)
@@ -55,19 +55,20 @@ def prepare_stage(
     # The files may have moved since the manifest: the same names below another root.
     root = Path(read_json(inputs)["root"]) if root is None else root
     records = read_manifest(manifest)
-    images = prepare_dataset(records, root, store, settings, threads, memory_bytes, target)
-    write_sentinel(
-        sentinel,
-        settings["version"],
-        images,
-        task=settings["task"],
-        class_names=list(dict(settings.get("classes") or BINARY)),
-        class_values=None
-        if settings.get("classes") is None
-        else list(dict(settings["classes"]).values()),
-        normalize=settings["prepare"]["normalize"],
-        channels=next(iter(images.values()))["shape"][0],
-    )
+    with locked(lock_of(store), "preparing these images"):
+        images = prepare_dataset(records, root, store, settings, threads, memory_bytes, target)
+        write_sentinel(
+            sentinel,
+            settings["version"],
+            images,
+            task=settings["task"],
+            class_names=list(dict(settings.get("classes") or BINARY)),
+            class_values=None
+            if settings.get("classes") is None
+            else list(dict(settings["classes"]).values()),
+            normalize=settings["prepare"]["normalize"],
+            channels=next(iter(images.values()))["shape"][0],
+        )
 
 
 def prepare_dataset(

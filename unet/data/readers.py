@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import threading
 from collections.abc import Callable, Mapping
@@ -20,10 +21,14 @@ MAX_PIXELS = 1 << 36
 # Deflate cannot shrink further (zlib's "maximum compression factor"), so a PNG header that claims
 # more than this many times the file's size is false.
 DEFLATE_RATIO = 1032
+# The same for compressions that are not known so well; generous.
+OTHER_RATIO = 1 << 17
+CHECKED_FROM = 1 << 28  # bytes: below this a false claim does no harm, and a region may be sparse
 RGB_NAMES = ("red", "green", "blue")
 
 # PNG colour types (ISO/IEC 15948, 11.2.1): samples per pixel.
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_PILLOW = threading.Lock()
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 # Micrometres per unit, as OME-XML, OME-Zarr and ImageJ spell them.
@@ -96,7 +101,9 @@ def lazily(source: Any, blocks: tuple[int, ...]) -> DaskArray:
     import dask.array as da
 
     from_array: Any = da.from_array
-    return from_array(source, chunks=blocks, name=False, asarray=False, fancy=False)
+    # Without meta dask reads an empty region to see what comes.
+    meta = np.empty((0,) * len(blocks), source.dtype)
+    return from_array(source, chunks=blocks, name=False, asarray=False, fancy=False, meta=meta)
 
 
 # PNG
@@ -130,19 +137,29 @@ def _decode_png(path: Path) -> Array:
     return pixels
 
 
-def _decode_png_palette(path: Path) -> Array:
-    """Palette indices [Y, X]."""
+def _palette_image(path: Path) -> Any:
+    """A palette file, opened by Pillow without its limit of pixels: the header's claim has been
+    held against the file's size, and a slide of 20,000 x 20,000 is none too many."""
     from PIL import Image
 
-    with Image.open(path) as image:
+    with _PILLOW:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            # From memory: of a file it would make room for as much as a chunk says that it holds.
+            return Image.open(io.BytesIO(path.read_bytes()))
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _decode_png_palette(path: Path) -> Array:
+    """Palette indices [Y, X]."""
+    with _palette_image(path) as image:
         return np.array(image)
 
 
 def _decode_png_colours(path: Path) -> Array:
     """Palette colours [Y, X, S], with opacity as the last sample where the file has it."""
-    from PIL import Image
-
-    with Image.open(path) as image:
+    with _palette_image(path) as image:
         return np.array(image.convert("RGBA" if "transparency" in image.info else "RGB"))
 
 
@@ -153,10 +170,8 @@ def read_png(path: Path, *, label: bool = False) -> Raw:
     if colour == 3 and label:
         decode = _decode_png_palette
     elif colour == 3:
-        from PIL import Image
-
         decode = _decode_png_colours
-        with Image.open(path) as image:
+        with _palette_image(path) as image:
             samples = 4 if "transparency" in image.info else 3
     whole = (*shape, samples) if samples > 1 else shape
     source = Decoded(path, whole, np.uint16 if bits == 16 else np.uint8, decode)

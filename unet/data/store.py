@@ -3,8 +3,9 @@
 ``image`` float32 [C, (Z,) Y, X], ``classes`` uint8 [(Z,) Y, X] (255 = ignore) and ``instances``
 uint32 [(Z,) Y, X] (0 = background). Where an image was resampled for a model that is applied to it,
 ``image`` is on the model's pixel grid; ``own`` (like it) and the labels are on the image's. A chunk
-is a tile (all channels in one; of volumes some sections of a smaller tile), a shard (one file) a
-square of tiles. An image's ``key`` attribute is a hash of all that determines its arrays.
+is a tile (all channels in one; of volumes some sections of a smaller tile) and ends with its
+checksum (:mod:`unet.data.checked`), a shard (one file) is a square of tiles. An image's ``key``
+attribute is a hash of all that determines its arrays.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
+from unet.data.checked import CHECKSUM, COMPLETE, checked
 from unet.errors import UserError
 from unet.files import remove, replacing
 
@@ -98,8 +100,9 @@ def _create(
         chunks=layout.chunk,
         # One chunk per shard would be an index for nothing.
         shards=layout.shard if layout.shard != layout.chunk else None,
-        compressors=codec,
+        compressors=(codec, CHECKSUM),
         fill_value=0,
+        config=COMPLETE,
     )
 
 
@@ -196,7 +199,13 @@ class Prepared:
     def _array(self, image: str, name: str) -> zarr.Array[Any] | None:
         group = self._group(image)
         array = group.get(name)
-        return array if isinstance(array, zarr.Array) else None
+        if not isinstance(array, zarr.Array):
+            return None
+        return checked(
+            array,
+            f"remove {self.path / image} and {self.path.with_suffix('.json')} and run again, which "
+            "prepares this image anew",
+        )
 
 
 class OwnGrid(Prepared):

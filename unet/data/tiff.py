@@ -13,16 +13,21 @@ import tifffile
 from numpy.typing import NDArray
 
 from unet.data.axes import KNOWN, DaskArray, Raw, block_shape
-from unet.data.readers import RGB_NAMES, check_pixels, lazily, micrometres
+from unet.data.readers import (
+    CHECKED_FROM,
+    OTHER_RATIO,
+    RGB_NAMES,
+    check_pixels,
+    lazily,
+    micrometres,
+)
 from unet.errors import UserError
 
 Array = NDArray[Any]
 
 # Largest factor by which a compression can shrink (TIFF tag 259; for LZW a code of 12 bits stands
-# for at most 3839 bytes); a header that claims more pixels than that is false. Others: generous.
+# for at most 3839 bytes); a header that claims more pixels than that is false.
 _RATIOS = {1: 1, 5: 2600, 8: 1032, 32946: 1032, 32773: 64}
-_OTHER_RATIO = 1 << 17
-_CHECKED_FROM = 1 << 28  # bytes: below this a false claim does no harm, and a region may be sparse
 # A pixel of a light or electron microscope is smaller; what is larger comes from "72 dpi".
 _LARGEST_PIXEL_UM = 20.0
 _NIS_PIXEL_SIZE = 65326  # Nikon NIS-Elements: micrometres per pixel, float64
@@ -138,7 +143,7 @@ def _pages(path: Path, series: Any, page: int | None) -> Any:
         size, end = series.keyframe.parent.filehandle.size, series.dataoffset + series.nbytes
         if end > size:
             raise UserError(f"{path}: cut short ({size} bytes of {end})")
-        return []
+        return [series.keyframe]
     count = len(series.pages)
     if page is None or series.axes[0] in "YXCS" or count % series.shape[0]:
         return series.pages
@@ -151,10 +156,10 @@ def _check_claim(path: Path, item: Any) -> None:
     """Refuses a header that claims more than the file can hold, before anything is allocated."""
     key = item.keyframe
     claimed = int(np.prod(item.shape, dtype=np.float64)) * key.dtype.itemsize
-    ratio = _RATIOS.get(int(key.compression), _OTHER_RATIO)
+    ratio = _RATIOS.get(int(key.compression), OTHER_RATIO)
     # Bilevel and other packed samples take less than a byte each.
     packed = key.dtype.itemsize * 8 / max(1, key.bitspersample)
-    if claimed > max(_CHECKED_FROM, ratio * packed * path.stat().st_size):
+    if claimed > max(CHECKED_FROM, ratio * packed * path.stat().st_size):
         size = " x ".join(map(str, item.shape))
         raise UserError(f"{path}: the header claims {size} pixels, more than the file can hold")
 

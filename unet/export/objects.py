@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import numpy as np
 
 from unet.export import shape
+from unet.export.collected import Collected
 from unet.export.sums import Floats, Ints, Sums
 
+# Objects that are worked out at once, and how many such ranges are kept: outlines ask for objects
+# in the order in which they end.
+RANGE, RANGES = 1 << 12, 4
 # Columns before those of single objects' measures.
 KEYS = ("image", "label", "class")
 
@@ -80,7 +85,8 @@ class Table:
     """The cells of :func:`columns` for the objects of one image.
 
     Args:
-        found: sums over the whole image.
+        found: sums over the whole image; what follows from them is worked out when it is asked for,
+            some thousand objects at once.
         size: the image's spatial shape ((Z,) Y, X).
         pixel_size_um: micrometres along its axes, None = unknown.
         scale: of its intensities.
@@ -89,21 +95,39 @@ class Table:
     def __init__(
         self,
         image: str,
-        found: Sums,
+        found: Collected,
         size: Sequence[int],
         pixel_size_um: Sequence[float] | None,
         scale: Scale,
     ) -> None:
-        self._image, self._labels = image, found.labels
-        self._formats = _formats(len(size), found.total.shape[1])
-        # So that there is no -0.
-        self._values = np.column_stack(_measured(found, size, pixel_size_um, scale)) + 0.0
+        self._image, self._found = image, found
+        self._size, self._pixel_size_um, self._scale = tuple(size), pixel_size_um, scale
+        self._formats = _formats(len(size), len(scale.shift))
+        self._values = lru_cache(RANGES)(self._range)
         self._unknown = ["0", "" if pixel_size_um is None else "0"]
 
     @property
     def labels(self) -> Ints:
         """Labels of the objects, int64 [L], sorted."""
-        return self._labels
+        return self._found.labels
+
+    def _range(self, number: int) -> Floats:
+        """The columns [L, columns] of the objects of a range."""
+        found = self._found.part(number * RANGE, (number + 1) * RANGE)
+        measured = _measured(found, self._size, self._pixel_size_um, self._scale)
+        # So that there is no -0.
+        return np.asarray(np.column_stack(measured) + 0.0)
+
+    @property
+    def high(self) -> Ints:
+        """Last pixel along each axis, int64 [L, D]."""
+        starts = range(0, len(self.labels), RANGE)
+        found = [self._found.part(start, start + RANGE).high for start in starts]
+        return np.concatenate([np.empty((0, len(self._size)), np.int64), *found])
+
+    def close(self) -> None:
+        """Removes what is kept on disk; nothing can be asked for any more."""
+        self._found.close()
 
     def rows(self, names: Iterable[tuple[int, int, str]]) -> Iterator[list[str]]:
         """Rows of text.
@@ -128,10 +152,10 @@ class Table:
         }
 
     def _cells(self, label: int) -> list[str] | None:
-        i = int(np.searchsorted(self._labels, label))
-        if i == len(self._labels) or self._labels[i] != label:
+        i = int(np.searchsorted(self.labels, label))
+        if i == len(self.labels) or self.labels[i] != label:
             return None
-        values = self._values[i].tolist()
+        values = self._values(i // RANGE)[i % RANGE].tolist()
         return [
             "" if value != value else format(value, form)
             for value, (_, form) in zip(values, self._formats, strict=True)

@@ -20,6 +20,7 @@ import zarr
 from numpy.typing import DTypeLike
 from zarr.codecs import BloscCodec
 
+from unet.data.checked import CHECKSUM, COMPLETE
 from unet.data.tiling import Slices
 from unet.export.reductions import REDUCTIONS, Reduction
 
@@ -253,6 +254,7 @@ def _levels(
             old: dict[str, Any] = {"id": "blosc", "cname": codec, "clevel": 1, "shuffle": 1}
             array = group.create_array(
                 str(level),
+                # Without a checksum: Zarr v2 has one only as a filter, which few viewers know.
                 compressors=old,
                 chunk_key_encoding={"name": "v2", "separator": "/"},
                 **common,
@@ -262,8 +264,9 @@ def _levels(
                 str(level),
                 # One chunk per shard would be an index for nothing.
                 shards=shards if shards != chunks else None,
-                compressors=BloscCodec(cname=codec, clevel=1, shuffle="shuffle"),
+                compressors=(BloscCodec(cname=codec, clevel=1, shuffle="shuffle"), CHECKSUM),
                 dimension_names=(*("c" for _ in lead), *pyramid.axes),
+                config=COMPLETE,
                 **common,
             )
         arrays.append(array)

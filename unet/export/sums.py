@@ -102,16 +102,6 @@ def add(parts: Iterable[Sums], dims: int, channels: int) -> Sums:
     return _grouped(Sums(*(np.concatenate([getattr(p, name) for p in found]) for name in names)))
 
 
-def add_in_steps(parts: Iterable[Sums], dims: int, channels: int, step: int = 64) -> Sums:
-    """As :func:`add`, but with few parts in memory at once: an object may be in many of them."""
-    done, waiting = _empty(dims, channels), list[Sums]()
-    for part in parts:
-        waiting.append(part)
-        if len(waiting) == step:
-            done, waiting = add([done, *waiting], dims, channels), []
-    return add([done, *waiting], dims, channels)
-
-
 def read_around(
     read: Callable[[Slices], NDArray[Any]], shape: tuple[int, ...], region: Slices
 ) -> NDArray[Any]:

@@ -30,9 +30,9 @@ from unet.files import replacing
 # Strips of about 256 KiB, as tifffile does by itself; read in bands of about 64 MiB, and of volumes
 # in as many sections at once as fit into 256 MiB, since a chunk holds some of them.
 _STRIP_BYTES = 1 << 18
-_BAND_BYTES = 1 << 26
+_BAND_BYTES = 1 << 24
 _BAND_ROWS = 512
-_SLAB_BYTES = 1 << 28
+_SLAB_BYTES = 1 << 26
 _TILE = 512
 # Offsets are 32 bits in a classic TIFF; zlib may expand a little what does not compress.
 _CLASSIC_BYTES = 2**32 - 2**26
@@ -137,7 +137,8 @@ def _tiles(read: Read, shape: Sequence[int], dtype: np.dtype[Any]) -> Iterator[N
                 rows = slice(top, min(top + _TILE, height))
                 pixels = section((rows, slice(left, min(left + side, width))))
                 missing = [(0, -n % _TILE) for n in pixels.shape]
-                pixels = np.pad(pixels, missing)
+                if missing != [(0, 0), (0, 0)]:
+                    pixels = np.pad(pixels, missing)
                 yield from (
                     np.ascontiguousarray(pixels[:, x : x + _TILE])
                     for x in range(0, pixels.shape[1], _TILE)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -60,9 +61,19 @@ def _openvino(network: Network, device: torch.device, precision: str, threads: i
         "PERFORMANCE_HINT": "LATENCY",
     }
 
-    def translate(window: Tensor) -> Callable[[np.ndarray], np.ndarray]:
+    @cache
+    def recorded(*sizes: int) -> Any:
         with quiet():
-            model = openvino.convert_model(network, example_input=window, input=[window.shape])
+            example = torch.zeros(1, network.in_channels, *sizes)
+            return openvino.convert_model(network, example_input=example)
+
+    def translate(window: Tensor) -> Callable[[np.ndarray], np.ndarray]:
+        # Recorded in a run on the smallest window, which takes a second (on a large one twenty),
+        # for windows of any size; but for networks whose layers depend on the size.
+        model = recorded(*(fp.smallest for fp in network.footprint)).clone()
+        model.reshape(list(window.shape))
+        if list(model.outputs[0].shape)[2:] != output_sizes(network, window.shape[2:]):
+            model = recorded(*window.shape[2:])
         compiled = core.compile_model(model, "CPU", hints)
         return lambda x: np.asarray(compiled(x)[0])
 
@@ -106,6 +117,11 @@ def _by_shape(translate: Translate) -> Forward:
         return torch.from_numpy(np.concatenate(scores))
 
     return forward
+
+
+def output_sizes(network: Network, sizes: Sequence[int]) -> list[int]:
+    """Of the scores for a window of these spatial sizes."""
+    return [n - 2 * fp.margin for n, fp in zip(sizes, network.footprint, strict=True)]
 
 
 @contextmanager

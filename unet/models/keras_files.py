@@ -23,6 +23,9 @@ import numpy as np
 from unet.errors import UserError
 
 Arrays = list[np.ndarray]
+# What is read of a .keras archive, and how many times its size that may be.
+_MEMBERS = ("config.json", "model.weights.h5")
+MAX_EXPANSION = 50
 # Where the newer layout has its layers (Keras 3, and Keras 2.12 to 2.15).
 _ROOTS = ("layers", "_layer_checkpoint_dependencies")
 
@@ -54,6 +57,7 @@ def read_keras(path: Path) -> KerasFile:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
+                _check_sizes(path, archive)
                 layers = _layers(path, json.loads(archive.read("config.json")))
                 with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as file:
                     return KerasFile(_by_class(path, file, layers), layers)
@@ -71,6 +75,13 @@ def read_keras(path: Path) -> KerasFile:
         raise UserError(
             f"{path}: not a readable Keras file ({reason}); give a .keras, .h5 or .weights.h5 file"
         ) from None
+
+
+def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuses an archive that is made to fill the memory (weights hardly compress at all)."""
+    unpacked = sum(archive.getinfo(name).file_size for name in _MEMBERS)
+    if unpacked > MAX_EXPANSION * path.stat().st_size:
+        raise UserError(f"{path}: refused, it unpacks to {unpacked} bytes; save the model again")
 
 
 def _layers(path: Path, config: Any) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,11 @@ from unet.errors import UserError
 from unet.files import canonical, replacing
 from unet.models.build import NETWORKS
 from unet.models.network import Network
-from unet.models.presets import AnyArchitecture, architecture_from
+from unet.models.presets import AnyArchitecture, Architecture, architecture_from
 
 FORMAT = 2
+# More have no network; to count them up would take a false number of them forever.
+MAX_LAYERS = 1000
 
 
 @dataclass(frozen=True)
@@ -64,17 +67,26 @@ class ModelFile:
 
 def save_tensors(path: Path, value: dict[str, Any]) -> None:
     """Saves tensors and plain values; the file appears whole or not at all."""
-    with replacing(path) as temporary:
-        torch.save(value, temporary)
+    # Through Python's file: torch has no word for a full disk, and would write the file's name in.
+    with replacing(path) as temporary, temporary.open("wb") as handle:
+        torch.save(value, handle)
 
 
-def _check_sums(path: Path) -> None:
-    """torch writes checksums but does not look at them: a flipped bit would be another weight."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise ValueError(f"damaged: the checksum of {damaged} is wrong")
+def _check_archive(path: Path) -> None:
+    """Looks at what torch does not: the checksums that it writes (a flipped bit would be another
+    weight), and whether the file is of the kind that it writes. Others (a bare pickle, members
+    that unpack to any size) are not even opened by it."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as handle:
+            pickled = handle.read(1) == pickle.PROTO
+        kind = "a pickle, which could run code" if pickled else "not an archive, or cut short"
+        raise ValueError(f"{kind}; it must hold tensors alone, as the train stage writes them")
+    with zipfile.ZipFile(path) as archive:
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise ValueError("its archive is compressed, which torch never does")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"damaged: the checksum of {damaged} is wrong")
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
@@ -86,8 +98,11 @@ def load_tensors(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such model file; run the train stage")
     try:
-        _check_sums(path)
-        value = torch.load(path, map_location="cpu", weights_only=True)
+        _check_archive(path)
+        with warnings.catch_warnings():
+            # torch's words on a strange pickle would stand before the one line.
+            warnings.simplefilter("ignore")
+            value = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path}: refused, it holds more than tensors ({reason})") from None
@@ -124,6 +139,41 @@ def load_model(path: Path) -> ModelFile:
         value["architecture"] = architecture_from(value["architecture"])
         value["settings"] = json.loads(value["settings"])
         value["normalize"] = json.loads(value["normalize"])
-        return ModelFile(**value)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not a model file of this pipeline ({error})") from None
+        model = ModelFile(**value)
+        _check_weights(model, path.stat().st_size)
+    except Exception as error:
+        # Whatever the values are, they come from a file.
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(f"{path}: not a model file of this pipeline ({reason})") from None
+    return model
+
+
+def _check_weights(model: ModelFile, size: int) -> None:
+    """Holds a model against itself before a network is made of it.
+
+    Args:
+        size: of the file, in bytes.
+
+    Raises:
+        Exception: the weights are not those of the architecture, or more than the file can hold; a
+            value is of another type than it should be.
+    """
+    if not all(isinstance(tensor, Tensor) for tensor in model.weights.values()):
+        raise ValueError("weights that are no tensors")
+    if sum(t.numel() * t.element_size() for t in model.weights.values()) > size:
+        raise ValueError("it claims more weights than the file holds")
+    for name in ("settings", "normalize", "versions"):
+        if not isinstance(getattr(model, name), dict):
+            raise ValueError(f"{name} is no mapping")
+    names = (*model.head, *model.class_names, model.task)
+    if not model.head or not all(isinstance(name, str) for name in names):
+        raise ValueError("names that are no text")
+    arch = model.architecture
+    layers = (arch.depth + 1) * (arch.convs if isinstance(arch, Architecture) else 1)
+    if not 1 <= layers <= MAX_LAYERS:
+        raise ValueError(f"{layers} layers")
+    with torch.device("meta"):  # shapes only: no memory
+        network = NETWORKS[arch.kind](model.in_channels, len(model.head), arch)
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    if wanted != {name: tuple(tensor.shape) for name, tensor in model.weights.items()}:
+        raise ValueError("its weights are not those of its architecture")

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shlex
+import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from unet import allocator
 from unet.errors import UserError
 from unet.files import digest
 from unet.models.inference import choose_device
@@ -131,6 +133,8 @@ def client_of(section: ClusterSection, folder: Path) -> Iterator[Any]:
             "predict.cluster: needs the package distributed; run "
             "pip install 'unet-pipeline[cluster]', or drop this key"
         ) from None
+    # What it has to say beside that fills the job's log.
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     if section.address is not None:
         try:
             client = distributed.Client(section.address, timeout="30s", set_as_default=False)
@@ -180,15 +184,33 @@ def _slurm(section: ClusterSection, folder: Path) -> Any:
         job_script_prologue=[
             f"export PYTHONPATH={shlex.quote(str(PACKAGE))}",
             f"export OMP_NUM_THREADS={section.threads}",
+            *(f"export {key}={value}" for key, value in allocator.KEPT.items()),
         ],
         python=sys.executable,
         local_directory=str(folder),
         log_directory=str(folder),
         interface=section.interface,
-        scheduler_options={"dashboard": False},
+        job_name=_own_job() or "unet-predict",
+        # Any port for what it serves beside the workers: several may run on a machine.
+        scheduler_options={"dashboard": False, "dashboard_address": ":0"},
     )
     cluster.scale(jobs=section.workers)
     return cluster
+
+
+def _own_job() -> str:
+    """The name of the queue's job that this is; "" if it is none. Its workers take it over, so that
+    who cancels a run's jobs by their name cancels these too."""
+    own = os.environ.get("SLURM_JOB_ID", "")
+    if not own:
+        return ""
+    words = ["squeue", "--noheader", "--format=%j", f"--jobs={own}"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    names = done.stdout.split()
+    return names[0] if names else ""
 
 
 def _clock(hours: float) -> str:

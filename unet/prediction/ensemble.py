@@ -21,6 +21,7 @@ from unet.files import digest, file_sha256
 from unet.models.geometry import Footprints, footprint
 from unet.models.inference import Predictor
 from unet.models.modelfile import ModelFile, load_model
+from unet.models.network import Network
 from unet.sections import PredictSection
 
 Held = Literal["test", "val"]
@@ -98,13 +99,17 @@ class Ensemble:
         self.members, self.alone = tuple(members), dict(alone)
         head = members[0].model.head
         networks = [member.model.network() for member in members]
+
+        def of(chosen: list[Network]) -> Predictor:
+            return Predictor(
+                chosen, device, section.precision, section.tta, head, section.engine, threads
+            )
+
         # They share the networks: each is on the device once.
-        self._all, *self._single = (
-            Predictor(chosen, device, section.precision, section.tta, head, section.engine, threads)
-            for chosen in (networks, *([network] for network in networks))
-        )
+        self._all = of(networks)
+        self._single = [self._all] if len(networks) == 1 else [of([n]) for n in networks]
         self.device, self.footprint = device, self._all.footprint
-        self.precision = self._all.precision
+        self.precision, self.engine = self._all.precision, self._all.engine
 
     @property
     def width(self) -> int:

@@ -9,6 +9,7 @@ next goes on where the lines end. With the last tile it takes the image's name.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from unet.data.checked import COMPLETE
 from unet.data.tiling import Plan
 from unet.files import digest, remove
 from unet.prediction.tiles import create_tiles
@@ -44,6 +46,7 @@ class Partial:
         self.path = folder / partial_name(image, key)
         self.key, self.writer = key, writer
         self._array: Any = None
+        self._repaired = False
 
     def create(self, plan: Plan, classes: int, dtype: str, attrs: Mapping[str, Any]) -> None:
         """Makes the empty array unless it is there, by whichever process comes first."""
@@ -79,14 +82,18 @@ class Partial:
     def write(self, index: int, core: np.ndarray) -> None:
         """Writes a tile's core [class, (Z,) y, x] into its corner of the chunk."""
         if self._array is None:
-            self._array = zarr.open_array(self.path, mode="r+")
+            self._array = zarr.open_array(self.path, mode="r+", config=COMPLETE)
         corner = tuple(slice(0, n) for n in core.shape[1:])
         self._array[(index, slice(None), *corner)] = core.astype(self._array.dtype)
 
     def mark(self, tiles: Sequence[tuple[int, bool]]) -> None:
         """Notes that these tiles (index, whether skipped) are wholly written."""
         lines = "".join(f"{i} {_SKIPPED}\n" if skipped else f"{i}\n" for i, skipped in tiles)
-        with (self.path / _DONE / self.writer).open("a", encoding="ascii") as handle:
+        file = self.path / _DONE / self.writer
+        if not self._repaired:
+            _cut_unfinished(file)
+            self._repaired = True
+        with file.open("a", encoding="ascii") as handle:
             handle.write(lines)
 
     def finish(self) -> None:
@@ -96,6 +103,16 @@ class Partial:
         remove(self.target)
         self.path.rename(self.target)
         remove(self.target / _DONE)
+
+
+def _cut_unfinished(file: Path) -> None:
+    """Cuts off a last line without its end, left by a process that was killed or had no space: what
+    is written next would make another number of it."""
+    if not file.exists():
+        return
+    whole = file.read_bytes().rfind(b"\n") + 1
+    if whole != file.stat().st_size:
+        os.truncate(file, whole)
 
 
 def finished(folder: Path, image: str, key: str, part: str) -> dict[str, Any] | None:

@@ -101,12 +101,14 @@ def predict_fold(
     _check_channels(members[0], prepared_path, prepared)
     torch.set_num_threads(threads)
     alone = alone or {}
-    section = _trusted(members, alone, devices[0], section, prepared_path, parts, threads)
+    each = max(1, threads // len(devices))
+    ready = _trusted(members, alone, devices[0], section, prepared_path, parts, each)
+    section = section.model_copy(update={"precision": ready.precision, "engine": ready.engine})
     tiles_path.mkdir(parents=True, exist_ok=True)
     zarr.open_group(tiles_path, mode="a", zarr_format=3)
     work = Work(
         members, alone, section, devices, prepared_path, prepared.get("normalize", {}), tiles_path,
-        threads, "0" if share is None else str(share.index),
+        threads, "0" if share is None else str(share.index), ready,
     )  # fmt: skip
     try:
         ensemble = work.lanes[0].ensemble
@@ -147,18 +149,18 @@ def _trusted(
     prepared_path: Path,
     parts: Mapping[str, Any],
     threads: int,
-) -> PredictSection:
-    """The section with the engine and the precision that are used: float32 by PyTorch where the
+) -> Ensemble:
+    """The networks with the engine and the precision that are used: PyTorch in float32 where the
     wanted ones turn out to be too coarse for these networks on the first image."""
     ensemble = Ensemble(members, alone, device, section, threads)
-    section = section.model_copy(update={"precision": ensemble.precision})
-    if not parts or (section.engine, section.precision) == ("torch", "float32"):
-        return section
+    if not parts or (ensemble.engine, ensemble.precision) == ("torch", "float32"):
+        return ensemble
     name = min(parts)
     image = Prepared(prepared_path).image(name)
     if image.ndim - 1 != len(ensemble.footprint) or trusted(ensemble.predictor(name), image):
-        return section
-    return section.model_copy(update={"precision": "float32", "engine": "torch"})
+        return ensemble
+    exactly = section.model_copy(update={"precision": "float32", "engine": "torch"})
+    return Ensemble(members, alone, device, exactly, threads)
 
 
 def _planned(

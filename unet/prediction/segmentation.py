@@ -8,6 +8,7 @@ from typing import Any
 
 import zarr
 
+from unet.data.checked import checked
 from unet.errors import UserError
 from unet.files import read_json
 
@@ -72,7 +73,10 @@ class Segmentation:
         return zarr.open_group(str(self.path / image), mode="r")
 
     def _array(self, image: str, name: str) -> zarr.Array[Any]:
-        return zarr.open_array(str(self.path / image / name), mode="r")
+        return checked(
+            zarr.open_array(str(self.path / image / name), mode="r"),
+            f"remove {self.path.with_suffix('.json')} and run again, which stitches anew",
+        )
 
 
 def _is_group(path: Path) -> bool:

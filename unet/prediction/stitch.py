@@ -106,6 +106,7 @@ def stitch_dataset(
             writer.writerow(objects.columns(dims, channels))
             for done in _stitch_all(job, ids):
                 writer.writerows(_rows(done, settings))
+                done.table.close()
                 entries[done.image] = done.entry
     write_sentinel(
         outputs.done,

@@ -253,13 +253,16 @@ def _write_objects(
     regions = omezarr.write_regions(labels.shape, len(settings.head))
     first = 0 if settings.task == "instances" else 1
     what = f"{image}: objects"
-    found = measure(labels, intensity, regions, job.threads, what=what, first=first)
+    # In the store, so that it goes with all else when the stage was killed and starts anew.
+    name = hashlib.sha256(image.encode()).hexdigest()[:32]
+    path = job.store / f".{name}.sums.tmp"
+    found = measure(labels, intensity, regions, job.threads, path, what=what, first=first)
     scale = Scale.of(job.prepared.attrs(image).get("statistics"), intensity.shape[0])
     table = Table(image, found, labels.shape, pixel_size_um, scale)
     folders = (job.geojson, job.rois)
     if any(folder is not None for folder in folders):
         kind = settings.class_names[1]
-        write_outlines(labels, table, kind, image, folders, found.high, job.threads)
+        write_outlines(labels, table, kind, image, folders, job.threads)
     return table
 
 

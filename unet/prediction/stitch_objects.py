@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from unet.data.tiling import Slices
 from unet.export import geojson, omezarr, outlines, rois
+from unet.export.collected import Collected
 from unet.export.objects import Table
-from unet.export.sums import Sums, add_in_steps, read_around, sums
+from unet.export.sums import Sums, read_around, sums
 from unet.prediction.blocks import ordered
 
 # Of objects that all are of one class.
@@ -30,16 +31,18 @@ def measure(
     intensity: Any,
     regions: list[Slices],
     threads: int,
+    path: Path,
     *,
     what: str,
     first: int = 0,
-) -> Sums:
+) -> Collected:
     """Sums of all labels of an image.
 
     Args:
         labels: ids [(Z,) Y, X].
         intensity: the image [C, (Z,) Y, X].
-        regions: parts that cover the image once.
+        regions: parts that cover the image once, in raster order.
+        path: where they go when they are many.
         first: added to every label (1 for classes, whose 0 counts as well).
     """
 
@@ -52,7 +55,7 @@ def measure(
         return sums(around, np.asarray(intensity[(slice(None), *region)]), region)
 
     parts = ordered(one, regions, threads, what=what, total=len(regions))
-    return add_in_steps(parts, labels.ndim, intensity.shape[0])
+    return Collected.of(parts, labels.ndim, intensity.shape[0], path)
 
 
 def write_outlines(
@@ -61,7 +64,6 @@ def write_outlines(
     kind: str,
     image: str,
     folders: tuple[Path | None, Path | None],
-    high: NDArray[np.int64],
     threads: int,
 ) -> None:
     """Writes the outlines of an image's objects, each as soon as all of it has been read.
@@ -71,7 +73,6 @@ def write_outlines(
         table: of these objects.
         kind: name of their class.
         folders: where the GeoJSON and the ROIs go, None = not wanted.
-        high: last pixel of each object along Y and X, in the table's order.
     """
     blocks = outlines.vertex_blocks(labels.shape, outlines.BLOCK)
 
@@ -89,7 +90,7 @@ def write_outlines(
             features = stack.enter_context(geojson.writing(path, image))
         if as_rois is not None:
             archive = stack.enter_context(rois.writing(as_rois / f"{image}.zip"))
-        for label, polygons in outlines.completed(parts, blocks, table.labels, high):
+        for label, polygons in outlines.completed(parts, blocks, table.labels, table.high):
             if features is not None:
                 features.add(label, polygons, kind, COLOUR, table.measures(label))
             if archive is not None:

@@ -16,6 +16,7 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from unet.data.blending import weights_of
+from unet.data.checked import CHECKSUM, COMPLETE, checked
 from unet.data.tiling import Plan
 from unet.errors import UserError
 
@@ -33,7 +34,7 @@ def create_tiles(
         chunks=(1, classes, *plan.core),
         dtype=dtype,
         fill_value=0,
-        compressors=BloscCodec(cname="lz4", clevel=1, shuffle="shuffle"),
+        compressors=(BloscCodec(cname="lz4", clevel=1, shuffle="shuffle"), CHECKSUM),
         attributes={
             **attrs,
             "shape": list(plan.shape),
@@ -41,6 +42,7 @@ def create_tiles(
             "cores": cores,
         },
         zarr_format=3,
+        config=COMPLETE,
     )
 
 
@@ -125,7 +127,11 @@ class Tiles:
             if image.startswith(".") or not (path / "zarr.json").is_file():
                 raise UserError(f"{self.path}: has no image {image!r}; run the predict stage")
             found = zarr.open_array(path, mode="r")
-            self._open[image] = found
+            self._open[image] = checked(
+                found,
+                f"remove {path} and {self.path.with_suffix('.json')} and run again, which predicts "
+                "this image anew",
+            )
         return self._open[image]
 
 

@@ -17,7 +17,7 @@ from unet.sections import PredictSection
 BYTES_PER_PIXEL_AND_WIDTH = 32
 # Pixels of a window, at most, where the tile is chosen here, by the number of spatial axes: beyond
 # them little is gained. The halo takes the larger part of a volume's window.
-LARGEST = {2: 1 << 21, 3: 1 << 25}
+LARGEST = {2: 1 << 22, 3: 1 << 25}
 
 
 def memory_needed(window: Sequence[int], width: int, batch: int) -> float:

@@ -6,6 +6,7 @@ The same for the job that runs alone, for one of several jobs, and for a worker 
 from __future__ import annotations
 
 import logging
+import mmap
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,8 +70,9 @@ def choose_batch(
     if wanted != "auto":
         return wanted
     per_tile = memory_needed(window, width, 1)
-    # Beyond some megapixels a larger batch is no faster on any device.
-    enough = max(1, (1 << 22) // int(np.prod(window)))
+    # Beyond so many pixels a larger batch is no faster: four million on a GPU, one on a processor.
+    pixels = 1 << 22 if device.type == "cuda" else 1 << 20
+    enough = max(1, pixels // int(np.prod(window)))
     return int(max(1, min(room(device, memory_bytes) / 3 / per_tile, 16, enough)))
 
 
@@ -83,12 +85,12 @@ def room(device: torch.device, memory_bytes: float) -> float:
 
 def forward(predictor: Predictor, windows: np.ndarray, batching: Batching) -> np.ndarray:
     """Probabilities of the windows, in as many goes as the device's memory needs."""
-    done: list[np.ndarray] = []
+    out: np.ndarray | None = None
     start = 0
     while start < len(windows):
         part = windows[start : start + batching.size]
         try:
-            done.append(predictor(part))
+            p = predictor(part)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -97,8 +99,20 @@ def forward(predictor: Predictor, windows: np.ndarray, batching: Batching) -> np
             if predictor.device.type == "cuda":
                 torch.cuda.empty_cache()
             continue
+        if out is None:
+            out = own_memory((len(windows), *p.shape[1:]))
+        out[start : start + len(part)] = p
         start += len(part)
-    return np.concatenate(done)
+    if out is None:
+        raise ValueError("there are no windows")
+    return out
+
+
+def own_memory(shape: Sequence[int]) -> np.ndarray:
+    """A float32 array in memory that is taken from the system and goes back to it. What waits to be
+    computed or written lives longer than the layers' tensors, and would leave holes among them."""
+    size = int(np.prod(shape))
+    return np.frombuffer(mmap.mmap(-1, 4 * max(1, size)), np.float32, size).reshape(shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +146,7 @@ class Work:
         tiles_path: ``tiles.zarr``.
         threads: to compute with, for all devices together.
         writer: name of this process among those that write at the same time.
+        ready: the networks on the first device, where they are there already.
 
     Raises:
         UserError: see :class:`Ensemble`.
@@ -148,6 +163,7 @@ class Work:
         tiles_path: Path,
         threads: int,
         writer: str = "0",
+        ready: Ensemble | None = None,
     ) -> None:
         self.section, self.tiles_path, self.writer = section, tiles_path, writer
         self.head = members[0].model.head
@@ -158,11 +174,11 @@ class Work:
         self.lanes = [
             Lane(
                 device,
-                Ensemble(members, alone, device, section, each),
+                ready if ready and not index else Ensemble(members, alone, device, section, each),
                 ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(each,)),
                 Batching(1 << 30),
             )
-            for device in devices
+            for index, device in enumerate(devices)
         ]
         self._free: queue.Queue[Lane] = queue.Queue()
         for lane in self.lanes:
@@ -220,7 +236,7 @@ class Work:
             How many of them were skipped as empty.
         """
         tiles: list[tuple[str, Tile]] = []
-        windows: list[np.ndarray] = []
+        windows: np.ndarray | None = None
         done: dict[str, list[tuple[int, bool]]] = {}
         for name, index in batch:
             item = self._images[name]
@@ -231,10 +247,14 @@ class Work:
                 self._fill(item, tile)
                 done[name].append((index, True))
             else:
+                if windows is None:
+                    windows = own_memory((len(batch), *window.shape))
+                windows[len(tiles)] = window
                 tiles.append((name, tile))
-                windows.append(window)
-        if windows:
-            for (name, tile), p in zip(tiles, self._probabilities(tiles, windows), strict=True):
+        if windows is not None:
+            found = self._probabilities(tiles, windows[: len(tiles)])
+            del windows
+            for (name, tile), p in zip(tiles, found, strict=True):
                 self._images[name].partial.write(tile.index, p[(slice(None), *tile.inner)])
                 done[name].append((tile.index, False))
         for name, marks in done.items():
@@ -249,12 +269,10 @@ class Work:
         values = values.reshape(-1, *(1 for _ in core))
         item.partial.write(tile.index, np.broadcast_to(values, (len(values), *core)))
 
-    def _probabilities(
-        self, tiles: Sequence[tuple[str, Tile]], windows: list[np.ndarray]
-    ) -> np.ndarray:
+    def _probabilities(self, tiles: Sequence[tuple[str, Tile]], windows: np.ndarray) -> np.ndarray:
         with self._lane() as lane:
             predictor = lane.ensemble.predictor(tiles[0][0])
-            task = lane.thread.submit(forward, predictor, np.stack(windows), lane.batching)
+            task = lane.thread.submit(forward, predictor, windows, lane.batching)
             return task.result()
 
     @contextmanager

@@ -180,7 +180,9 @@ def _plain(axis: Axes, title: str) -> None:
 
 
 def _legend(axis: Axes, columns: int = 1) -> None:
-    axis.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=columns)
+    legend = axis.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=columns)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a class may be called $x$
 
 
 def save_curves(history_csv: Path, png: Path) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints: written by the minute, whole or not at all, under a lock, keyed by their content.
 
+The last two are kept, each with a checksum of every tensor; one that does not pass is passed over.
 The folder is keyed by a hash of everything that determines the training, so that an edited setting
 can never resume another training's weights. It is not a declared output of the workflow, which
 would be deleted before each attempt.
@@ -7,7 +8,6 @@ would be deleted before each attempt.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from unet.errors import UserError
+from unet.files import locked
 from unet.models.modelfile import load_tensors, save_tensors
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ class Checkpoints:
     def __init__(self, folder: Path, key: str) -> None:
         self.key = key
         self.folder = folder / key[:16]
+        # From the newest to the oldest; the first is there only while one is being saved.
+        self._next = self.folder / "next.pt"
         self._last = self.folder / "last.pt"
         self._previous = self.folder / "previous.pt"
 
@@ -41,26 +44,23 @@ class Checkpoints:
         Raises:
             UserError: another process trains here (a job can outlive a killed workflow).
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"{self.folder}: another process is training here; wait for it or stop it"
-                ) from None
+        with locked(self.folder / "lock", "training here"):
             yield
 
     def save(self, state: dict[str, Any]) -> None:
-        """Writes the state; the one before stays beside it until the next."""
+        """Writes the state; the one before stays beside it until the next.
+
+        Killed at any moment, or out of space, it leaves the newest two that were whole.
+        """
         self._remove_unfinished()
+        save_tensors(self._next, {**state, "key": self.key})
         if self._last.exists():
             self._last.replace(self._previous)
-        save_tensors(self._last, {**state, "key": self.key})
+        self._next.replace(self._last)
 
     def load(self) -> dict[str, Any] | None:
         """The newest state that is whole, or None; a damaged one is passed over with a warning."""
-        for path in (self._last, self._previous):
+        for path in (self._next, self._last, self._previous):
             if not path.exists():
                 continue
             try:

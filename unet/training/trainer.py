@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from unet.errors import UserError
 from unet.models.engines import autocast, memory_format
-from unet.models.inference import to_device
+from unet.models.inference import is_out_of_memory, to_device
 from unet.models.network import Network
 from unet.models.norms import freeze_statistics
 from unet.sections import TrainSection
@@ -157,7 +157,14 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         value = 0.0
         for part in range(s.accumulate):
-            value += self._backward(next(batches), step * s.accumulate + part) / s.accumulate
+            batch = next(batches)
+            try:
+                value += self._backward(batch, step * s.accumulate + part) / s.accumulate
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                # Not halved by itself: the weights would depend on what else the device had to do.
+                raise UserError(_too_large(s)) from None
         if s.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.clip_norm)
         if not math.isfinite(value):
@@ -300,6 +307,17 @@ class Trainer:
         self.best = state["best"]
         self.progress = Progress(**state["progress"])
         log.info("resumed at step %d of %d", self.progress.step, self.total)
+
+
+def _too_large(s: TrainSection) -> str:
+    found = f"train.batch: the device has no memory for {s.batch} patches of {s.patch} px"
+    if s.batch == 1:
+        return f"{found}; write a smaller train.patch, or a model of less width"
+    half = s.batch // 2
+    return (
+        f"{found}; write batch: {half} with accumulate: {-(-s.batch * s.accumulate // half)}, "
+        "or a smaller train.patch"
+    )
 
 
 def _mixed(seed: int, step: int) -> int:

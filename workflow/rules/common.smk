@@ -1,5 +1,6 @@
 """The config, validated once, and what every rule takes from it."""
 
+import gc
 import shlex
 import sys
 from pathlib import Path
@@ -7,12 +8,17 @@ from pathlib import Path
 ROOT = Path(workflow.basedir).parent
 sys.path.insert(0, str(ROOT))
 
+from unet import needs
 from unet.config import load
 from unet.errors import UserError
 from unet.paths import FOLD_PATTERN, fold_name
 from unet.plan import Run, effective, offer_interpreter
+from unet.resume import remember
 
 offer_interpreter()
+# Planning makes millions of objects that stay; to look through them again and again finds none to
+# drop.
+gc.set_threshold(100_000, 50, 1000)
 
 try:
     chosen = effective(config, GIVEN)
@@ -39,10 +45,10 @@ class Untracked:
     objects. For what changes no result: paths, memory, batch sizes."""
 
     def __init__(self, *words):
-        self.words = [str(word) for word in words]
+        self.text = shlex.join(str(word) for word in words)
 
     def __str__(self):
-        return shlex.join(self.words)
+        return self.text
 
 
 def common_options(stage):
@@ -51,14 +57,15 @@ def common_options(stage):
 
 
 def root_option(wildcards):
-    return Untracked("--root", RUN.source(wildcards.dataset).root)
+    return Untracked(f"--root={RUN.source(wildcards.dataset).root}")
 
 
 def source_options(wildcards):
     """Where a dataset's raw files are; what is in them is tracked by their fingerprint."""
     raw = RUN.source(wildcards.dataset)
-    labels = [] if raw.labels is None else ["--labels", raw.labels]
-    return Untracked("--root", raw.root, "--images", raw.images, *labels)
+    labels = [] if raw.labels is None else [f"--labels={raw.labels}"]
+    # With = a name that begins with a dash is no option.
+    return Untracked(f"--root={raw.root}", f"--images={raw.images}", *labels)
 
 
 def training_options(wildcards):
@@ -90,6 +97,41 @@ def prediction_gpus(wildcards, gather=False):
     section = CONFIG.predict_for(wildcards.dataset, wildcards.model)
     elsewhere = section.cluster is not None or (gather and section.shards > 1)
     return 0 if elsewhere else section.gpus
+
+
+def job_of(wildcards, input, threads, gather=False):
+    """What a job's needs follow from; the sizes of the images from what the stages before wrote."""
+    table = input.get("prepared") or input.get("manifest")
+    model, fold = wildcards.get("model", ""), wildcards.get("fold", "")
+    return needs.Job(
+        CONFIG,
+        wildcards.dataset,
+        needs.images_of(str(table)) if table else RUN.raw_images(wildcards.dataset),
+        threads,
+        model,
+        networks=len(RUN.members(wildcards.dataset, fold, model)) if fold else 1,
+        gather=gather and CONFIG.predict_for(wildcards.dataset, model).shards > 1,
+    )
+
+
+def memory_of(stage, gather=False):
+    """MB of memory that a job of the stage asks for; more with each attempt."""
+
+    def mem_mb(wildcards, input, threads, attempt):
+        return needs.memory_mb(
+            stage, job_of(wildcards, input, threads, gather), attempt
+        )
+
+    return mem_mb
+
+
+def minutes_of(stage, gather=False):
+    """Minutes that a job of the stage asks for; more with each attempt."""
+
+    def runtime(wildcards, input, threads, attempt):
+        return needs.minutes(stage, job_of(wildcards, input, threads, gather), attempt)
+
+    return runtime
 
 
 def trained(path, dataset, model):

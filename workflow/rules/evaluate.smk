@@ -16,8 +16,8 @@ rule evaluate:
         "../envs/unet.yaml"
     threads: 4
     resources:
-        mem_mb=int(1000 * (CONFIG.memory_gb + 1)),
-        runtime=240,
+        mem_mb=memory_of("evaluate"),
+        runtime=minutes_of("evaluate"),
     params:
         common=common_options("evaluate"),
         settings=lambda w: RUN.settings("evaluate", w.dataset),

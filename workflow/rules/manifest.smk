@@ -16,8 +16,8 @@ rule manifest:
         "../envs/unet.yaml"
     threads: 8
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=memory_of("manifest"),
+        runtime=minutes_of("manifest"),
     params:
         common=common_options("manifest"),
         source=source_options,
@@ -37,6 +37,8 @@ rule splits:
         PATHS.log("splits", "{dataset}"),
     benchmark:
         PATHS.benchmark("splits", "{dataset}")
+    # Seconds of work: not worth a place in a queue.
+    localrule: True
     conda:
         "../envs/unet.yaml"
     resources:

@@ -21,8 +21,8 @@ rule predict:
     threads: 16
     resources:
         gpu=lambda w: prediction_gpus(w, gather=True),
-        mem_mb=int(1000 * (CONFIG.memory_gb + 4)),
-        runtime=12 * 60,
+        mem_mb=memory_of("predict", gather=True),
+        runtime=minutes_of("predict", gather=True),
     params:
         common=common_options("predict"),
         settings=lambda w: RUN.settings("predict", w.dataset, w.model),
@@ -49,8 +49,8 @@ rule predict_shard:
     threads: 16
     resources:
         gpu=prediction_gpus,
-        mem_mb=int(1000 * (CONFIG.memory_gb + 4)),
-        runtime=12 * 60,
+        mem_mb=memory_of("predict"),
+        runtime=minutes_of("predict"),
     params:
         common=common_options("predict"),
         settings=lambda w: RUN.settings("predict", w.dataset, w.model),

@@ -17,8 +17,8 @@ rule prepare:
         "../envs/unet.yaml"
     threads: 8
     resources:
-        mem_mb=int(1000 * (CONFIG.memory_gb + 1)),
-        runtime=240,
+        mem_mb=memory_of("prepare"),
+        runtime=minutes_of("prepare"),
     params:
         common=common_options("prepare"),
         settings=lambda w: RUN.settings("prepare", w.dataset),
@@ -44,8 +44,8 @@ rule prepare_applied:
         "../envs/unet.yaml"
     threads: 8
     resources:
-        mem_mb=int(1000 * (CONFIG.memory_gb + 1)),
-        runtime=240,
+        mem_mb=memory_of("prepare_applied"),
+        runtime=minutes_of("prepare_applied"),
     params:
         common=common_options("prepare_applied"),
         settings=lambda w: RUN.settings("prepare_applied", w.dataset, w.model),

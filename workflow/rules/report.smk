@@ -34,8 +34,8 @@ rule report_dataset:
     conda:
         "../envs/unet.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory_of("report"),
+        runtime=minutes_of("report"),
     params:
         common=common_options("report"),
         settings=lambda w: RUN.settings("report", w.dataset),
@@ -66,6 +66,8 @@ rule report:
         PATHS.log("report"),
     benchmark:
         PATHS.benchmark("report")
+    # Seconds of work: not worth a place in a queue.
+    localrule: True
     conda:
         "../envs/unet.yaml"
     resources:

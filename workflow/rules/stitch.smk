@@ -20,8 +20,8 @@ rule stitch:
         "../envs/unet.yaml"
     threads: 4
     resources:
-        mem_mb=int(1000 * (CONFIG.memory_gb + 1)),
-        runtime=240,
+        mem_mb=memory_of("stitch"),
+        runtime=minutes_of("stitch"),
     params:
         common=common_options("stitch"),
         settings=lambda w: RUN.settings("stitch", w.dataset, w.model),

@@ -11,8 +11,8 @@ rule synthesize:
     conda:
         "../envs/unet.yaml"
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=memory_of("synthesize"),
+        runtime=minutes_of("synthesize"),
     params:
         common=common_options("synthesize"),
         settings=lambda w: RUN.settings("synthesize", w.dataset),

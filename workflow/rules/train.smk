@@ -29,8 +29,8 @@ rule train:
     threads: 16
     resources:
         gpu=lambda w: CONFIG.train_for(w.dataset, w.model).gpus,
-        mem_mb=int(1000 * (CONFIG.memory_gb + 8)),
-        runtime=24 * 60,
+        mem_mb=memory_of("train"),
+        runtime=minutes_of("train"),
     params:
         common=common_options("train"),
         settings=lambda w: RUN.settings("train", w.dataset, w.model),

@@ -1,0 +1,173 @@
+"""Prediction by two workers against one: processes of a dask cluster, or jobs that share the tiles.
+
+    python benchmarks/workers.py
+
+Each worker has one thread, so that two workers have two processors and one has one. The workers are
+up and have loaded the network (their first batch) before the clock starts; jobs of `predict.shards`
+are whole processes with all that they load, on a larger image. Prints a table, checks that the
+tiles are the same, and writes benchmarks/results/workers.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+if __name__ == "__main__":
+    from unet import allocator
+
+    allocator.restart()
+
+import numpy as np
+
+from benchmarks.machine import load, torch_machine, versions
+from benchmarks.predict_cases import IMAGE, MODEL, STORE, Task, prepare
+from unet.files import remove
+
+RESULT = ROOT / "benchmarks" / "results" / "workers.json"
+TILE = 704
+
+
+def settings() -> dict[str, Any]:
+    from unet.sections import PredictSection
+
+    section = PredictSection(tile=TILE, batch=1)
+    return {"version": 0, "predict": section.model_dump(), "device": "cpu"}
+
+
+def arguments_of(work: Path) -> tuple[Any, ...]:
+    """For `predict_fold`."""
+    from unet.prediction.ensemble import Member
+
+    shape = list(np.load(work / IMAGE, mmap_mode="r").shape)
+    info = {"key": "image", "shape": shape, "axes": "CYX", "pixel_size_um": None}
+    prepared = {"channels": 1, "images": {"image": info}}
+    return [Member.load(work / MODEL)], work / STORE, prepared, {"image": "test"}, settings()
+
+
+def digest_of(folder: Path) -> str:
+    """Of all chunks of the finished tiles."""
+    whole = hashlib.sha256()
+    for path in sorted((folder / "image").rglob("c/**/*")):
+        if path.is_file():
+            whole.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return whole.hexdigest()
+
+
+def by_cluster(work: Path, workers: int) -> tuple[float, str]:
+    """Seconds with the workers up."""
+    from unet.prediction.cluster import on_cluster
+    from unet.prediction.predict import predict_fold
+    from unet.sections import ClusterSection
+
+    target = work / "tiles.zarr"
+    section = ClusterSection(workers=workers, threads=1, memory_gb=4)
+    seconds: list[float] = []
+    with on_cluster(
+        section, models=[work / MODEL], alone={}, prepared=work / STORE, device="cpu",
+        folder=work / "dask",
+    ) as run:  # fmt: skip
+        run.client.wait_for_workers(workers)
+
+        def timed(job: Any, todo: Iterable[Any]) -> Iterator[Any]:
+            started = time.perf_counter()
+            yield from run(job, todo)
+            seconds.append(time.perf_counter() - started)
+
+        # The first time loads the libraries and the network in each worker.
+        for _ in range(2):
+            remove(target)
+            predict_fold(*arguments_of(work), target, memory_bytes=4e9, threads=1, run=timed)
+    return seconds[-1], digest_of(target)
+
+
+def by_jobs(work: Path, jobs: int) -> tuple[float, str]:
+    """Seconds of so many processes side by side, from their start to the last one's end."""
+    from unet.prediction.predict import gather
+
+    target = work / "tiles.zarr"
+    remove(target)
+    command = [sys.executable, __file__, "--work", str(work), "--job"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = time.perf_counter()
+    running = [
+        subprocess.Popen([*command, f"{i}/{jobs}"], env=env, stdout=subprocess.PIPE, text=True)
+        for i in range(jobs)
+    ]
+    found = [process.communicate()[0] for process in running]
+    if any(process.returncode for process in running):
+        raise SystemExit("a job failed")
+    gather(target, [json.loads(text.splitlines()[-1]) for text in found])
+    return time.perf_counter() - started, digest_of(target)
+
+
+def job(work: Path, index: int, count: int) -> None:
+    """What one of the jobs does."""
+    from unet.prediction.predict import Share, predict_fold
+
+    target = work / "tiles.zarr"
+    share = Share(index, count)
+    entries = predict_fold(
+        *arguments_of(work), target, memory_bytes=4e9, threads=1, share=share
+    )  # fmt: skip
+    print(json.dumps(entries))
+
+
+def main(argv: list[str] | None = None) -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("--work", type=Path, default=Path("results-workers"), help="weights, image")
+    p.add_argument("--side", type=int, default=4096, help="of the image, in pixels")
+    p.add_argument("--width", type=int, default=16)
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--job", help=argparse.SUPPRESS)
+    p.add_argument("--out", type=Path, default=RESULT)
+    args = p.parse_args(argv)
+    args.work = args.work.resolve()
+    if args.job:
+        job(args.work, *map(int, args.job.split("/")))
+        return 0
+    prepare(args.work, Task(args.side, args.width, 20), 2)
+    before = load()
+    rows: dict[str, Any] = {}
+    contents = set()
+    for name, way in (("dask workers", by_cluster), ("jobs (predict.shards)", by_jobs)):
+        times: dict[int, list[float]] = {1: [], 2: []}
+        for _ in range(args.rounds):
+            for number, found in times.items():
+                seconds, content = way(args.work, number)
+                found.append(seconds)
+                contents.add(content)
+                print(f"{name}, {number}: {seconds:.1f} s", flush=True)
+        one, two = (median(found) for found in times.values())
+        rows[name] = {"one, s": one, "two, s": two, "ratio": one / two, "rounds": times}
+    if len(contents) != 1:
+        raise SystemExit("the tiles differ")
+    value = {
+        "machine": {**torch_machine(), "load before": before, "load after": load()},
+        "versions": versions("torch", "dask", "distributed"),
+        "settings": {"side": args.side, "width": args.width, "tile": TILE, "rounds": args.rounds},
+        "ways": rows,
+    }
+    args.out.parent.mkdir(exist_ok=True)
+    args.out.write_text(json.dumps(value, indent=1) + "\n")
+    print("\n| | one, s | two, s | ratio |\n|---|---|---|---|")
+    for name, row in rows.items():
+        print(f"| {name} | {row['one, s']:.1f} | {row['two, s']:.1f} | {row['ratio']:.2f} |")
+    print(f"\nthe same tiles in all of them; wrote {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

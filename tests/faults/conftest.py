@@ -1,0 +1,48 @@
+"""Faults made on purpose. ``tally`` counts them; the table is printed at the session's end and,
+with UNET_WRITE_RELIABILITY=1, written into docs/reliability.md."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.stages import SEED, Lab
+from tests.faults.tallies import HEAD, PAGE, Tally, rewritten
+
+TALLY = Tally()
+
+
+@pytest.fixture(scope="session")
+def tally() -> Tally:
+    """``tally(fault, how, outcome, times=1)``, the last line of a test that broke something."""
+    return TALLY
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """A small run that was not broken, and the means to break others like it."""
+    # Not below pytest's folder, which other users may not enter.
+    folder = Path(tempfile.mkdtemp(prefix="unet-faults-"))
+    folder.chmod(0o755)
+    yield Lab(folder)
+    shutil.rmtree(folder)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    rows = TALLY.lines()
+    if not rows:
+        return
+    terminalreporter.section("faults")
+    for line in (*HEAD, *rows):
+        terminalreporter.write_line(line)
+    total = sum(TALLY.counts.values())
+    terminalreporter.write_line(f"{total} faults made in all; UNET_FAULT_SEED={SEED}")
+    if os.environ.get("UNET_WRITE_RELIABILITY"):
+        text = rewritten(PAGE.read_text(encoding="utf-8"), rows)
+        PAGE.write_text(text, encoding="utf-8")
+        terminalreporter.write_line(f"written to {PAGE}")

@@ -1,0 +1,312 @@
+"""Stages run as their command lines are, each in a process of its own that can be killed.
+
+The processes are forked from one that has the libraries loaded, so that a run takes a second and
+hundreds of faults take minutes; what is killed is nevertheless a real process with a real SIGKILL.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import multiprocessing
+import os
+import runpy
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+# Of all random moments, places and bits; printed with the table.
+SEED = int(os.environ.get("UNET_FAULT_SEED", "5"))
+
+STAGES = (
+    "manifest", "splits", "prepare", "train", "predict", "stitch", "evaluate", "report", "all",
+)  # fmt: skip
+FOLD = "d/m/fold-0"
+# What each stage declares to Snakemake, and what else it writes.
+DECLARED = {
+    "manifest": ["d/manifest.csv", "d/inputs.json"],
+    "splits": ["d/splits.csv"],
+    "prepare": ["d/prepared.json"],
+    "train": [f"{FOLD}/model.pt", f"{FOLD}/history.csv", f"{FOLD}/curves.png"],
+    "predict": [f"{FOLD}/tiles.json"],
+    "stitch": [f"{FOLD}/segmentation.json", f"{FOLD}/objects.csv"],
+    "evaluate": ["d/m/metrics.csv"],
+    "report": ["d/report.csv", "d/report.html"],
+    "all": ["report.csv", "report.html"],
+}
+BESIDE = {
+    "splits": ["d/.splits-kept.csv"],
+    "prepare": ["d/prepared.zarr"],
+    "train": ["checkpoints"],
+    "predict": [f"{FOLD}/tiles.zarr"],
+    "stitch": [f"{FOLD}/segmentation.zarr", f"{FOLD}/masks"],
+}
+# One thread where torch computes: on a machine with other work several wait for one another.
+THREADS = {"train": 1, "predict": 1}
+# The final tables, and what they are made of.
+TABLES = (
+    "d/manifest.csv", "d/splits.csv", f"{FOLD}/objects.csv", f"{FOLD}/segmentation.json",
+    "d/m/metrics.csv", "d/report.csv", "report.csv",
+)  # fmt: skip
+TIMES = {"images_per_s", "data_share", "seconds"}
+
+CONFIG: dict[str, Any] = {
+    "data_root": "raw",
+    "device": "cpu",
+    "datasets": {
+        "d": {
+            "images": "images/*.tif", "labels": "labels/*.tif", "task": "instances",
+            "split": {"test": 0.34, "val": 0.34}, "evaluate": {"metrics": ["pixel", "instance"]},
+        }
+    },
+    "models": {"m": {"preset": "unet-bn", "width": 4, "depth": 1, "train": {"patch": 48}}},
+    "prepare": {"tile": 64, "shard": 2},
+    "train": {"batch": 2, "epochs": 3, "steps_per_epoch": 4, "warmup_steps": 1, "lr": 0.01},
+    "predict": {"tile": 64, "batch": 2},
+    "stitch": {"min_size": 4},
+    "report": {"bootstrap": 100},
+}  # fmt: skip
+
+PRELOAD = [
+    "torch", "torch._dynamo", "zarr", "dask.array", "pandas", "matplotlib.figure",
+    "skimage.measure", "scipy.ndimage",
+    "unet.training.run", "unet.prediction.predict", "unet.prediction.stitch", "unet.report.html",
+    "unet.evaluation.evaluate", "unet.data.prepare", "unet.data.manifest",
+]  # fmt: skip
+
+_CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate"}
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a process is told.
+
+    Attributes:
+        operation: dies right before its so-manieth change of a file in ``output``, from 1.
+        user: runs as this one.
+        patch: is called first, in the process; a function of a module.
+    """
+
+    script: Path
+    words: tuple[str, ...]
+    output: Path
+    folder: Path
+    said: Path
+    operation: int | None = None
+    user: int | None = None
+    patch: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended: exit code (negative: by a signal), what it said on the console, how long
+    it took, and how often it changed a file."""
+
+    code: int
+    said: str
+    seconds: float
+    operations: int
+
+    @property
+    def killed(self) -> bool:
+        return self.code == -signal.SIGKILL
+
+    @property
+    def errors(self) -> list[str]:
+        return [line for line in self.said.splitlines() if line.startswith("error: ")]
+
+
+def _do(order: Order) -> None:
+    """What a process does; its exit code is the stage's."""
+    handle = os.open(order.said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.chdir(order.folder)
+    if order.user is not None:
+        os.setgroups([])
+        os.setgid(order.user)
+        os.setuid(order.user)
+    if order.patch is not None:
+        order.patch()
+    count = 0
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        nonlocal count
+        if event == "open":
+            if not isinstance(args[2], int) or not args[2] & (os.O_WRONLY | os.O_RDWR):
+                return
+        elif event not in _CHANGES:
+            return
+        if not str(args[0]).startswith(str(order.output)):
+            return
+        count += 1
+        if count == order.operation:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    code = runpy.run_path(str(order.script))["main"](list(order.words))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if order.user is None:
+        order.said.with_suffix(".count").write_text(str(count))
+    sys.exit(code)
+
+
+@dataclass
+class Running:
+    """A process that has been started."""
+
+    process: Any
+    order: Order
+    started: float = field(default_factory=time.monotonic)
+
+    def end(self, after: float | None = None) -> Ended:
+        """Waits for its end; kills it after so many seconds, if they are given."""
+        self.process.join(120 if after is None else after)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+            if after is None:
+                raise AssertionError(f"hangs: {self.order.words}\n{self.order.said.read_text()}")
+        said = self.order.said.read_text() if self.order.said.exists() else ""
+        count = self.order.said.with_suffix(".count")
+        operations = int(count.read_text()) if count.exists() else 0
+        seconds = time.monotonic() - self.started
+        return Ended(self.process.exitcode, said, seconds, operations)
+
+
+class Lab:
+    """Raw images, a config, and the results of an unbroken run, which broken ones must equal.
+
+    Args:
+        folder: to work in.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from unet.data.synthetic import write_dataset
+
+        self.folder = folder
+        self.raw = folder / "raw"
+        write_dataset(self.raw, "nuclei", 3, 6, (160, 160), 0.5)
+        self.config = folder / "config.yaml"
+        self.write_config("results")
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(PRELOAD)
+        # The server looks for what it loads where Python does, not where pytest does.
+        known = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([known] if known else [])])
+        self._number = 0
+        self.unbroken = folder / "results"
+        self.seconds: dict[str, float] = {}
+        self.operations: dict[str, int] = {}
+        self.sizes: dict[str, int] = {}
+        for stage in STAGES:
+            before = size_of(self.unbroken)
+            done = self.run(stage, self.unbroken)
+            assert done.code == 0, done.said
+            self.seconds[stage], self.operations[stage] = done.seconds, done.operations
+            self.sizes[stage] = size_of(self.unbroken) - before
+        self.tables = tables(self.unbroken)
+
+    def write_config(self, output: str, **more: Any) -> None:
+        text = yaml.safe_dump({"output": output, **CONFIG, **more}, sort_keys=False)
+        self.config.write_text(text, encoding="utf-8")
+
+    def start(self, stage: str, output: Path, more: Sequence[str] = (), **how: Any) -> Running:
+        """Starts a stage as Snakemake would."""
+        self._number += 1
+        words = ["--output", str(output), "--config", str(self.config)]
+        words += ["--threads", str(THREADS.get(stage, 2))]
+        words += ["--log", str(output / "logs" / f"{stage}.log")]
+        words += ["--all"] if stage == "all" else ["--dataset", "d"]
+        if stage == "manifest":
+            words += ["--root", str(self.raw), "--images", "images/*.tif"]
+            words += ["--labels", "labels/*.tif"]
+        if stage in ("train", "predict", "stitch", "evaluate"):
+            words += ["--model", "m"]
+            words += ["--folds", "0"] if stage == "evaluate" else ["--fold", "0"]
+        script = ROOT / "scripts" / ("report.py" if stage == "all" else f"{stage}.py")
+        said = self.folder / "said" / f"{self._number}-{stage}.txt"
+        said.parent.mkdir(exist_ok=True)
+        order = Order(script, (*words, *more), output, self.folder, said, **how)
+        process = self._context.Process(target=_do, args=(order,))
+        process.start()
+        return Running(process, order)
+
+    def run(
+        self, stage: str, output: Path, more: Sequence[str] = (), after: float | None = None,
+        **how: Any,
+    ) -> Ended:  # fmt: skip
+        """Runs a stage to its end, or kills it after so many seconds."""
+        return self.start(stage, output, more, **how).end(after)
+
+    def before(self, stage: str, output: Path) -> Path:
+        """A copy of the unbroken run as it was before a stage began."""
+        shutil.rmtree(output, ignore_errors=True)
+        shutil.copytree(self.unbroken, output, ignore=shutil.ignore_patterns("logs"))
+        for later in STAGES[STAGES.index(stage) :]:
+            for name in (*DECLARED[later], *BESIDE.get(later, ())):
+                path = output / name
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+        return output
+
+    def finish(self, stage: str, output: Path) -> None:
+        """Runs this and all later stages; the results must be those of the unbroken run."""
+        for later in STAGES[STAGES.index(stage) :]:
+            done = self.run(later, output)
+            assert done.code == 0, done.said
+        assert different(tables(output), self.tables) == []
+
+    def is_sound(self, stage: str, output: Path) -> bool:
+        """Whether no declared output of a stage that failed is there with another content."""
+        for name in DECLARED[stage]:
+            path = output / name
+            if not path.exists() or path.suffix in (".html", ".png"):
+                continue  # with times in them
+            if _content(path) != _content(self.unbroken / name):
+                return False
+        return True
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files, in pages as a tmpfs counts them."""
+    files = [p for p in folder.rglob("*") if p.is_file()] if folder.exists() else []
+    return sum(-(-p.stat().st_size // 4096) * 4096 for p in files)
+
+
+def _content(path: Path) -> bytes:
+    """A file's content without what is measured in seconds."""
+    if path.name == "inputs.json" or path.name != "history.csv":
+        return path.read_bytes()
+    with path.open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    out = io.StringIO()
+    for row in rows:
+        out.write(repr({k: v for k, v in row.items() if k not in TIMES}) + "\n")
+    return out.getvalue().encode()
+
+
+def tables(output: Path) -> dict[str, bytes]:
+    """The final tables, masks and the history (without its timing columns) by name."""
+    names = [*TABLES, f"{FOLD}/history.csv"]
+    names += sorted(str(p.relative_to(output)) for p in (output / FOLD / "masks").rglob("*.tif"))
+    found = {name: _content(output / name) for name in names}
+    assert len(names) > len(TABLES) + 1, "no masks"
+    return found
+
+
+def different(found: dict[str, bytes], wanted: dict[str, bytes]) -> list[str]:
+    """The names of what is not the same."""
+    names = found.keys() | wanted.keys()
+    return sorted(name for name in names if found.get(name) != wanted.get(name))

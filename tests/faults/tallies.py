@@ -1,0 +1,64 @@
+"""The table of faults: what was broken, how, what happened, how often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BEGIN, END = "<!-- faults -->", "<!-- /faults -->"
+HEAD = ("| fault | how it is made | what happens | times |", "|---|---|---|---|")
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+
+Row = tuple[str, str, str]
+
+
+@dataclass
+class Tally:
+    """Counts faults: called by a test once what it broke has ended as it should.
+
+    The three texts must say the same in every run (no times, no paths, no random numbers), for
+    they stand in the documentation as they are. The first is a literal, which a test looks for.
+    """
+
+    counts: dict[Row, int] = field(default_factory=dict)
+
+    def __call__(self, fault: str, how: str, outcome: str, times: int = 1) -> None:
+        if times < 1:
+            raise ValueError(f"times must be at least 1, got {times}")
+        row = (fault, how, outcome)
+        self.counts[row] = self.counts.get(row, 0) + times
+
+    def lines(self) -> list[str]:
+        """The rows as Markdown, sorted."""
+        return [_line((*row, str(times))) for row, times in sorted(self.counts.items())]
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(" ".join(c.replace("|", "\\|").split()) for c in cells) + " |"
+
+
+def fault_of(line: str) -> str:
+    """The first cell of a row, as ``tally`` was told it."""
+    return line.replace("\\|", "\0").split("|")[1].strip().replace("\0", "|")
+
+
+def rows_of(text: str) -> list[str]:
+    """The rows between the markers of a page.
+
+    Raises:
+        ValueError: the page has not one pair of markers.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ValueError(f"the page must have one {BEGIN} and one {END}")
+    inner = text.split(BEGIN)[1].split(END)[0]
+    return [line for line in inner.splitlines() if line.startswith("| ") and line != HEAD[0]]
+
+
+def rewritten(text: str, rows: list[str]) -> str:
+    """The page with these rows; those of faults that are not among them stay, as a run of some
+    tests, or one without root, makes only some of the faults."""
+    made = {fault_of(row) for row in rows}
+    kept = [row for row in rows_of(text) if fault_of(row) not in made]
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    return "\n".join([before + BEGIN, *HEAD, *sorted(rows + kept), END + after])

@@ -1,0 +1,171 @@
+"""Dry runs of the workflow, many of them and fast: ``python -m tests.planner``.
+
+Each is a process of its own that calls Snakemake's ``main`` with its own command line, as
+``snakemake`` does; but it is forked from one that has loaded Snakemake already, which is most of
+the time that a small dry run takes. Requests come as JSON on stdin, answers go to stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+SNAKEFILE = ROOT / "workflow" / "Snakefile"
+
+# What Snakemake says of a job -> why it runs. A job with none of them follows another one's.
+REASONS = {
+    "Params have changed": "settings",
+    "Set of input files has changed": "inputs",
+    "Updated input files": "inputs",
+    "Missing output files": "no output",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One dry run: in that folder, with that config.
+
+    Attributes:
+        words: more of the command line.
+        versions: of stages, in the place of those in :mod:`unet.versions`.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    words: Sequence[str] = ("--dry-run",)
+    versions: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a dry run said it would do.
+
+    Attributes:
+        jobs: ``rule dataset model fold``, as far as a rule has them -> why it runs, "" where it
+            only follows another one.
+    """
+
+    code: int
+    text: str
+    jobs: Mapping[str, str]
+
+    @property
+    def first(self) -> dict[str, str]:
+        """The jobs that run for a reason of their own."""
+        return {job: why for job, why in self.jobs.items() if why}
+
+
+def plans(requests: Sequence[Request], at_once: int = 2) -> list[Plan]:
+    """The answers, in the order of the requests.
+
+    Raises:
+        RuntimeError: the planner itself failed.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        asked = []
+        for number, request in enumerate(requests):
+            path = Path(scratch, f"{number}.yaml")
+            path.write_text(yaml.safe_dump(dict(request.config), sort_keys=False), encoding="utf-8")
+            asked.append({**asdict(request), "folder": str(request.folder), "config": str(path)})
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.planner", str(at_once)],
+            input=json.dumps(asked), capture_output=True, text=True, check=False, cwd=ROOT,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise RuntimeError(f"the planner failed: {done.stderr}")
+        answers = json.loads(done.stdout)
+    return [Plan(code, text, jobs_in(text)) for code, text in answers]
+
+
+def jobs_in(text: str) -> dict[str, str]:
+    """The jobs that a dry run lists (``Plan.jobs``), but for the target rule."""
+    jobs = {}
+    for rule, body in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", text, re.M):
+        found = re.search(r"^    wildcards: (.*)", body, re.M)
+        pairs = [part.split("=", 1) for part in found[1].split(", ")] if found else []
+        reason = re.search(r"^    reason: (.*)", body, re.M)
+        said = reason[1] if reason else ""
+        whys = dict.fromkeys(why for words, why in REASONS.items() if words in said)
+        if rule != "all":
+            jobs[" ".join([rule, *(value for _, value in pairs)])] = ", ".join(whys)
+    return jobs
+
+
+# The process that forks.
+
+
+def _load() -> None:
+    """Loads what every dry run needs, and runs nothing."""
+    from importlib import import_module
+
+    from snakemake.cli import get_argument_parser
+
+    for module in ("smart_open", "unet.plan", "unet.data.fingerprint", "unet.data.layouts"):
+        import_module(module)
+    get_argument_parser()
+
+
+def _dry_run(asked: Mapping[str, Any], output: Path) -> None:
+    """Takes this process's place; does not return."""
+    code = 1
+    try:
+        handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for standard in (1, 2):
+            os.dup2(handle, standard)
+        os.chdir(asked["folder"])
+        from snakemake.cli import main
+
+        from unet.versions import STAGES
+
+        STAGES.update(asked["versions"])
+        words = ["--snakefile", str(SNAKEFILE), "--directory", asked["folder"]]
+        try:
+            main([*words, "--configfile", asked["config"], *asked["words"]])
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            if isinstance(end.code, str):
+                sys.stderr.write(end.code)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _serve(at_once: int) -> None:
+    requests = json.load(sys.stdin)
+    _load()
+    codes: dict[int, int] = {}
+    running: dict[int, int] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        outputs = [Path(scratch, str(number)) for number in range(len(requests))]
+        for number, asked in enumerate(requests):
+            if len(running) == at_once:
+                _wait(running, codes)
+            pid = os.fork()
+            if pid == 0:
+                _dry_run(asked, outputs[number])
+            running[pid] = number
+        while running:
+            _wait(running, codes)
+        texts = [path.read_text(encoding="utf-8", errors="replace") for path in outputs]
+    json.dump([[codes[number], text] for number, text in enumerate(texts)], sys.stdout)
+
+
+def _wait(running: dict[int, int], codes: dict[int, int]) -> None:
+    pid, status = os.wait()
+    codes[running.pop(pid)] = os.waitstatus_to_exitcode(status)
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))

@@ -1,0 +1,122 @@
+"""Locks, unfinished notes, logs on a full disk: the small parts that restarts stand on."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import fcntl
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from unet import command
+from unet.errors import UserError
+from unet.files import lock_of, locked, read_json
+from unet.prediction.partial import Partial
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def other(path: Path, shared: bool) -> subprocess.CompletedProcess[str]:
+    """Another process that wants the lock."""
+    code = (
+        "from pathlib import Path; from unet.files import locked\n"
+        f"with locked(Path({str(path)!r}), 'busy', shared={shared}): print('held')"
+    )
+    words = [sys.executable, "-c", code]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_one_process_or_several_that_share(tmp_path: Path) -> None:
+    path = lock_of(tmp_path / "d" / "tiles.zarr")
+    assert path == tmp_path / "d" / ".tiles.zarr.lock"
+    with locked(path, "predicting"):
+        done = other(path, shared=True)
+        assert done.returncode == 1
+        assert f"{tmp_path / 'd'}: another process is busy; wait for it or stop it" in done.stderr
+    with locked(path, "predicting", shared=True):
+        assert other(path, shared=True).stdout == "held\n"
+        assert other(path, shared=False).returncode == 1
+    assert other(path, shared=False).stdout == "held\n"
+
+
+def test_a_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(handle: object, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with locked(tmp_path / "lock", "here"):
+        pass
+    assert "cannot be locked (No locks available)" in caplog.text
+
+
+def test_damaged_json_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "prepared.json"
+    for text in (b'{"a": 1', b"", b"\xff\xfe"):
+        path.write_bytes(text)
+        with pytest.raises(UserError, match=r"prepared.json: damaged .*remove it") as error:
+            read_json(path)
+        assert "\n" not in str(error.value)
+
+
+def test_a_number_that_was_cut_is_not_continued(tmp_path: Path) -> None:
+    """A killed process, or a full disk, can leave a part of a line."""
+    partial = Partial(tmp_path, "a", "key", "0")
+    done = partial.path / ".done"
+    done.mkdir(parents=True)
+    (done / "0").write_text("3\n1")
+    assert partial.done() == {3: False}
+    Partial(tmp_path, "a", "key", "0").mark([(2, False), (4, True)])
+    assert partial.done() == {3: False, 2: False, 4: True}
+    (done / "0").write_text("1")
+    again = Partial(tmp_path, "a", "key", "0")
+    again.mark([(5, False)])
+    again.mark([(6, False)])
+    assert (done / "0").read_text() == "5\n6\n"
+
+
+@pytest.fixture
+def fresh_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    for handler in root.handlers:
+        if handler not in before:
+            with suppress(OSError):
+                handler.close()
+    root.handlers[:] = before
+    root.setLevel(level)
+    logging.captureWarnings(False)
+
+
+def arguments(tmp_path: Path, log: Path) -> argparse.Namespace:
+    return argparse.Namespace(log=log, output=tmp_path)
+
+
+@pytest.mark.usefixtures("fresh_logging")
+def test_a_log_on_a_full_disk(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def work(args: object, paths: object) -> None:
+        logging.getLogger("unet").info("a line")
+        raise RuntimeError("broken")
+
+    assert command.run(arguments(tmp_path, Path("/dev/full")), work) == 1
+    said = capfd.readouterr().err
+    assert said == "a line\nerror: RuntimeError: broken (a fault of the program)\n"
+
+
+@pytest.mark.usefixtures("fresh_logging")
+def test_a_log_that_cannot_be_made(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    log = tmp_path / "file" / "x.log"
+    assert command.run(arguments(tmp_path, log), lambda args, paths: None) == 2
+    assert capfd.readouterr().err.splitlines() in (
+        [f"error: {log}: Not a directory"],
+        [f"error: {log}: File exists"],
+    )

@@ -1,0 +1,132 @@
+"""Arrays of the pipeline's own stores: written with a checksum per chunk, and read so that a
+damaged chunk is named.
+
+A bit that flips on a disk or on the way over a network turns a pixel into another, which no one
+would ever see in a mask. Each chunk therefore ends with the CRC-32C of its bytes (a codec of Zarr's
+specification, which every reader knows); 4 bytes of some 100,000. To Zarr a file that is not there
+is a chunk of zeros, so chunks of zeros are written like all others, and a missing one is told.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import product
+from numbers import Integral
+from typing import Any
+
+import zarr
+from zarr.codecs import Crc32cCodec, ShardingCodec
+
+from unet.errors import UserError
+
+CHECKSUM = Crc32cCodec()
+# For `zarr.create_array` and `open_array` to write: chunks of zeros have a file as well.
+COMPLETE: Any = {"write_empty_chunks": True}
+
+
+class Checked(zarr.Array[Any]):
+    """An array that says which file is damaged, and what to do, when a chunk cannot be read.
+
+    Made by :func:`checked`. What is read is what :class:`zarr.Array` reads.
+
+    Raises:
+        UserError: (on reading) a chunk does not pass its checksum, cannot be decoded, or is gone.
+    """
+
+    remedy: str
+    complete: bool
+
+    def __getitem__(self, selection: Any) -> Any:
+        if self.complete:
+            self._look_for(selection)
+        try:
+            return super().__getitem__(selection)
+        except (OSError, MemoryError, UserError):
+            raise
+        except Exception:
+            start = self._damaged(selection)
+            if start is None:
+                raise  # it was not the data
+        raise UserError(
+            f"{self._file(start)}: damaged, the data of the chunk at {list(start)} of "
+            f"{list(self.shape)} fail their checksum; {self.remedy}"
+        ) from None
+
+    def _look_for(self, selection: Any) -> None:
+        for start in _chunks(selection, self.shape, self.shards or self.chunks):
+            file = self._file(start)
+            # Of a shard without a byte Zarr makes zeros too.
+            if not os.path.exists(file) or not os.path.getsize(file):  # noqa: PTH110, PTH202
+                raise UserError(
+                    f"{file}: damaged, the chunk at {list(start)} of {list(self.shape)} is not "
+                    f"there; {self.remedy}"
+                )
+
+    def _damaged(self, selection: Any) -> tuple[int, ...] | None:
+        """Where the first chunk begins that cannot be read on its own."""
+        for start in _chunks(selection, self.shape, self.chunks):
+            part = tuple(slice(a, a + n) for a, n in zip(start, self.chunks, strict=True))
+            try:
+                super().__getitem__(part)
+            except OSError:
+                raise
+            except Exception:
+                return start
+        return None
+
+    def _file(self, start: Sequence[int]) -> str:
+        """The file that a chunk is in: that of its shard."""
+        sides = self.shards or self.chunks
+        place = tuple(a // n for a, n in zip(start, sides, strict=True))
+        root = str(getattr(self.store, "root", ""))
+        return os.path.join(root, self.path, self.metadata.encode_chunk_key(place))  # noqa: PTH118
+
+
+def checked(array: zarr.Array[Any], remedy: str) -> zarr.Array[Any]:
+    """The array, with damage named.
+
+    Args:
+        remedy: what the user is to do; the end of the message.
+    """
+    found = Checked(array.async_array)
+    # The class is a frozen dataclass.
+    object.__setattr__(found, "remedy", remedy)
+    object.__setattr__(found, "complete", _has_checksums(array))
+    return found
+
+
+def _has_checksums(array: zarr.Array[Any]) -> bool:
+    """Whether it was written by this version: an older one left out checksums, and zeros."""
+    codecs: Sequence[Any] = getattr(array.metadata, "codecs", ())
+    if len(codecs) == 1 and isinstance(codecs[0], ShardingCodec):
+        codecs = codecs[0].codecs
+    return CHECKSUM in codecs
+
+
+def _chunks(
+    selection: Any, shape: Sequence[int], sides: Sequence[int]
+) -> Iterator[tuple[int, ...]]:
+    """First index of each chunk that a selection by numbers and slices touches; of all chunks, for
+    any other selection."""
+    parts = list(selection) if isinstance(selection, tuple) else [selection]
+    for index, part in enumerate(parts):
+        if part is Ellipsis:
+            missing = len(shape) - (len(parts) - 1)
+            parts[index : index + 1] = [slice(None)] * missing
+            break
+    parts += [slice(None)] * (len(shape) - len(parts))
+    axes = [_starts(part, n, side) for part, n, side in zip(parts, shape, sides, strict=False)]
+    yield from product(*axes)
+
+
+def _starts(part: Any, size: int, side: int) -> range:
+    """Where the chunks of one axis begin that a part of it touches."""
+    if isinstance(part, slice):
+        start, stop, step = part.indices(size)
+        if step == 1:
+            return range(start // side * side, stop if stop > start else 0, side)
+    elif isinstance(part, Integral):
+        where = int(part) % size
+        return range(where // side * side, where + 1, side)
+    return range(0, size, side)

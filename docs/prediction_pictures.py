@@ -56,13 +56,14 @@ def halo(predictor: Predictor, image: Any) -> None:
         raise ValueError("the network does not depend on its input")
     reach = x.grad[0].abs().sum(0).numpy()
     rows, columns = (np.flatnonzero(reach.any(axis=a)) for a in (1, 0))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5.9), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 6.4), layout="constrained")
     left.imshow(image[0], cmap="gray", vmin=0, vmax=1)
     for at in range(0, SIDE, fp.grid):
         for line in (left.axhline, left.axvline):
             line(at - 0.5, color="white", alpha=0.15, linewidth=0.5)
     left.set_title(
-        f"a window of {WINDOW} px, its core, the pooling grid of {fp.grid} px", fontsize=9
+        f"a window of {window[0].stop - window[0].start} px, its core, the pooling grid of {fp.grid} px",
+        fontsize=9,
     )
     right.imshow(np.maximum(reach, 1e-12), cmap="magma", norm=LogNorm(1e-9, reach.max()))
     spans = [(rows[0], rows[-1]), (columns[0], columns[-1])]

@@ -61,8 +61,9 @@ def halo(predictor: Predictor, image: Any) -> None:
     for at in range(0, SIDE, fp.grid):
         for line in (left.axhline, left.axvline):
             line(at - 0.5, color="white", alpha=0.15, linewidth=0.5)
+    side = window[0].stop - window[0].start
     left.set_title(
-        f"a window of {window[0].stop - window[0].start} px, its core, the pooling grid of {fp.grid} px",
+        f"a window of {side} px, its core, the pooling grid of {fp.grid} px",
         fontsize=9,
     )
     right.imshow(np.maximum(reach, 1e-12), cmap="magma", norm=LogNorm(1e-9, reach.max()))

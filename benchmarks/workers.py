@@ -4,8 +4,10 @@
 
 Each worker has one thread, so that two workers have two processors and one has one. The workers are
 up and have loaded the network (their first batch) before the clock starts; jobs of `predict.shards`
-are whole processes with all that they load, on a larger image. Prints a table, checks that the
-tiles are the same, and writes benchmarks/results/workers.json.
+are whole processes with all that they load. The network alone, on windows in memory in one process
+and shared by two, is what the machine gives a second process at best: two cores share their memory,
+and on some machines more than that. Prints a table, checks that the tiles are the same, and writes
+benchmarks/results/workers.json.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from unet.files import remove
 
 RESULT = ROOT / "benchmarks" / "results" / "workers.json"
 TILE = 704
+WINDOWS = 40
 
 
 def settings() -> dict[str, Any]:
@@ -113,6 +116,54 @@ def by_jobs(work: Path, jobs: int) -> tuple[float, str]:
     return time.perf_counter() - started, digest_of(target)
 
 
+def keep_on(cores: Iterable[int]) -> None:
+    """Keeps all threads of this process on these cores, and what they start from here on."""
+    for thread in Path("/proc/self/task").iterdir():
+        os.sched_setaffinity(int(thread.name), cores)
+
+
+def by_network(work: Path, processes: int) -> float:
+    """Seconds of the network alone, with the processes up: WINDOWS windows, shared by them."""
+    command = [sys.executable, __file__, "--work", str(work), "--windows"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    running = [
+        subprocess.Popen(
+            [*command, str(WINDOWS // processes)], env=env, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )
+        for _ in range(processes)
+    ]  # fmt: skip
+    pipes = [(process.stdin, process.stdout) for process in running]
+    for _, out in pipes:
+        assert out is not None
+        out.readline()  # is up
+    started = time.perf_counter()
+    for into, _ in pipes:
+        assert into is not None
+        into.close()
+    if any(process.wait() for process in running):
+        raise SystemExit("a process failed")
+    return time.perf_counter() - started
+
+
+def windows(work: Path, number: int) -> None:
+    """What one of the processes does: warm up, wait until told to go, compute."""
+    import torch
+
+    from unet.models.inference import Predictor
+    from unet.prediction.ensemble import Member
+
+    torch.set_num_threads(1)
+    network = Member.load(work / MODEL).model.network()
+    predictor = Predictor([network], torch.device("cpu"), "float32")
+    window = np.random.default_rng(0).random((1, 1, TILE, TILE), dtype=np.float32)
+    predictor(window)
+    print("up", flush=True)
+    sys.stdin.read()
+    for _ in range(number):
+        predictor(window)
+
+
 def job(work: Path, index: int, count: int) -> None:
     """What one of the jobs does."""
     from unet.prediction.predict import Share, predict_fold
@@ -132,26 +183,44 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--width", type=int, default=16)
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--job", help=argparse.SUPPRESS)
+    p.add_argument("--windows", type=int, help=argparse.SUPPRESS)
     p.add_argument("--out", type=Path, default=RESULT)
     args = p.parse_args(argv)
     args.work = args.work.resolve()
     if args.job:
         job(args.work, *map(int, args.job.split("/")))
         return 0
+    if args.windows:
+        windows(args.work, args.windows)
+        return 0
     prepare(args.work, Task(args.side, args.width, 20), 2)
     before = load()
     rows: dict[str, Any] = {}
-    contents = set()
-    for name, way in (("dask workers", by_cluster), ("jobs (predict.shards)", by_jobs)):
-        times: dict[int, list[float]] = {1: [], 2: []}
+    contents: set[str] = set()
+
+    def alone(work: Path, number: int) -> tuple[float, str]:
+        return by_network(work, number), ""
+
+    ways = {
+        "the network alone": alone, "dask workers": by_cluster, "jobs (predict.shards)": by_jobs,
+    }  # fmt: skip
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    if len(cores) < 2:
+        raise SystemExit("needs two cores")
+    # Workers, and the cores that they and what starts them are kept on.
+    cases = {"1 on 1": (1, cores[:1]), "1 on 2": (1, cores), "2 on 2": (2, cores)}
+    for name, way in ways.items():
+        times: dict[str, list[float]] = {case: [] for case in cases}
         for _ in range(args.rounds):
-            for number, found in times.items():
+            for case, (number, on) in cases.items():
+                keep_on(on)
                 seconds, content = way(args.work, number)
-                found.append(seconds)
-                contents.add(content)
-                print(f"{name}, {number}: {seconds:.1f} s", flush=True)
-        one, two = (median(found) for found in times.values())
-        rows[name] = {"one, s": one, "two, s": two, "ratio": one / two, "rounds": times}
+                times[case].append(seconds)
+                contents |= {content} - {""}
+                print(f"{name}, {case}: {seconds:.1f} s", flush=True)
+        medians = {case: median(found) for case, found in times.items()}
+        rows[name] = {"seconds": medians, "ratio": medians["1 on 1"] / medians["2 on 2"],
+                      "rounds": times}  # fmt: skip
     if len(contents) != 1:
         raise SystemExit("the tiles differ")
     value = {
@@ -162,9 +231,11 @@ def main(argv: list[str] | None = None) -> int:
     }
     args.out.parent.mkdir(exist_ok=True)
     args.out.write_text(json.dumps(value, indent=1) + "\n")
-    print("\n| | one, s | two, s | ratio |\n|---|---|---|---|")
+    print("\nworkers on cores, seconds; ratio of 1 on 1 to 2 on 2\n")
+    print(f"| | {' | '.join(cases)} | ratio |\n|---|{'---|' * len(cases)}---|")
     for name, row in rows.items():
-        print(f"| {name} | {row['one, s']:.1f} | {row['two, s']:.1f} | {row['ratio']:.2f} |")
+        cells = " | ".join(f"{seconds:.1f}" for seconds in row["seconds"].values())
+        print(f"| {name} | {cells} | {row['ratio']:.2f} |")
     print(f"\nthe same tiles in all of them; wrote {args.out}")
     return 0
 

@@ -138,6 +138,22 @@ def no_room_at_all() -> None:
     Predictor.__call__ = limited  # type: ignore[method-assign]
 
 
+def no_room_to_keep() -> None:
+    import torch
+
+    from unet.training.trainer import Trainer
+
+    whole = Trainer._backward
+
+    def limited(self: Trainer, batch: Any, index: int) -> float:
+        value = whole(self, batch, index)
+        if index >= 5 and not self.network.recompute:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return value
+
+    Trainer._backward = limited  # type: ignore[method-assign]
+
+
 def no_room_to_learn() -> None:
     import torch
 
@@ -163,6 +179,21 @@ def test_the_device_has_too_little_memory(lab: Lab, tmp_path: Path, tally: Tally
         "the network's call fails for more than one window at once",
         "the batch is halved until it fits, told in the log; the final tables are those of the "
         "unbroken run, to the byte",
+    )
+
+
+def test_the_device_has_too_little_memory_to_train(lab: Lab, tmp_path: Path, tally: Tally) -> None:
+    output = lab.before("train", tmp_path / "results")
+    done = lab.run("train", output, patch=no_room_to_keep)
+    assert done.code == 0, done.said
+    log = (output / "logs" / "train.log").read_text()
+    assert log.count("out of memory on the device: going on with activations computed twice") == 1
+    lab.finish("predict", output)
+    tally(
+        "the device runs out of memory in training",
+        "a step fails in the second epoch, as long as activations are kept for the gradient",
+        "they are computed twice instead, told in the log; the weights and the final tables are "
+        "those of the unbroken run, to the byte",
     )
 
 

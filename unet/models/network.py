@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from unet.models.geometry import Footprints
+from unet.models.norms import statistics_kept
 from unet.models.presets import AnyArchitecture
 
 
@@ -18,7 +23,14 @@ class Network(nn.Module):
         in_channels: C of the images.
         num_classes: K, channels of the output.
         footprint: its place on the pixel grid, per spatial axis ((Z) Y X).
+        can_recompute: whether it can be trained in less memory.
+        recompute: in training, what its blocks computed is not kept for the gradient, but computed
+            once more when that is needed (Chen et al. 2016, arXiv:1604.06174): the same values, for
+            the time of one more forward pass.
     """
+
+    can_recompute: ClassVar[bool] = False
+    recompute: bool = False
 
     arch: AnyArchitecture
     in_channels: int
@@ -39,6 +51,16 @@ class Network(nn.Module):
             ValueError: a size does not fit, or the number of channels is another.
         """
         raise NotImplementedError
+
+    def step(self, block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """``block(*inputs)``, with nothing of it kept but these if ``recompute`` says so."""
+        if not (self.recompute and self.training and torch.is_grad_enabled()):
+            return block(*inputs)
+        result: Tensor = checkpoint(
+            block, *inputs, use_reentrant=False,
+            context_fn=lambda: (nullcontext(), statistics_kept(self)),
+        )  # fmt: skip
+        return result
 
     def check(self, x: Tensor) -> None:
         """Raises ValueError if ``x`` does not fit the network; says what would."""

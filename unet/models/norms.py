@@ -9,6 +9,9 @@ they are used with.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -26,7 +29,12 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
     """BatchNorm for any number of spatial axes, over the samples of all processes.
 
     PyTorch's SyncBatchNorm does the same on GPUs only.
+
+    Attributes:
+        forgetful: the running averages stand still, see :func:`statistics_kept`.
     """
+
+    forgetful = False
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 3:
@@ -35,6 +43,11 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """x [N, C, *S], normalised per channel."""
         if not self.training or _processes() == 1:
+            if self.training and self.forgetful:
+                return F.batch_norm(
+                    input, self.running_mean, self.running_var, self.weight, self.bias,
+                    True, 0.0, self.eps,
+                )  # fmt: skip
             return super().forward(input)
         # In float32: sums over pixels of a batch overflow bfloat16.
         x = input.float()
@@ -53,7 +66,9 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         return normalised.to(input.dtype)
 
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
-        if self.running_mean is None or self.running_var is None or self.momentum is None:
+        if self.forgetful or self.momentum is None:
+            return
+        if self.running_mean is None or self.running_var is None:
             return
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
@@ -72,10 +87,14 @@ class SampleNorm(nn.Module):
         groups: of channels that share statistics; as many as channels is instance normalisation.
         eps: added to the variance.
         momentum: weight of the newest batch in the running averages.
+
+    Attributes:
+        forgetful: the running averages stand still, see :func:`statistics_kept`.
     """
 
     running_mean: Tensor
     running_var: Tensor
+    forgetful = False
 
     def __init__(self, channels: int, groups: int, eps: float, momentum: float = 0.1) -> None:
         super().__init__()
@@ -124,6 +143,8 @@ class SampleNorm(nn.Module):
     @torch.no_grad()
     def _remember(self, means: Tensor, variances: Tensor) -> None:
         """Takes the statistics [N, G] of a batch, of all processes, into the running averages."""
+        if self.forgetful:
+            return
         totals = torch.stack([means.sum(0), variances.sum(0)])
         count = float(len(means))
         if _processes() > 1:
@@ -140,6 +161,47 @@ def make_norm(channels: int, arch: Architecture) -> nn.Module | None:
     if arch.norm == "batch":
         return BatchNorm(channels, eps=arch.norm_eps)
     return SampleNorm(channels, arch.groups_of(channels), arch.norm_eps)
+
+
+@contextmanager
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """While it lasts, training takes a batch's statistics as ever, but not into the averages: for
+    what is computed a second time."""
+    norms = [m for m in network.modules() if isinstance(m, (BatchNorm, SampleNorm))]
+    for norm in norms:
+        norm.forgetful = True
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.forgetful = False
+
+
+Statistics = dict[torch.dtype, Tensor]
+
+
+def _by_type(network: nn.Module) -> dict[torch.dtype, list[Tensor]]:
+    found: dict[torch.dtype, list[Tensor]] = {}
+    for buffer in network.buffers():
+        found.setdefault(buffer.dtype, []).append(buffer)
+    return found
+
+
+def copied_statistics(network: nn.Module) -> Statistics:
+    """A copy of all running averages (in one piece: each call of a GPU takes its time)."""
+    return {
+        dtype: torch.cat([buffer.detach().reshape(-1) for buffer in buffers])
+        for dtype, buffers in _by_type(network).items()
+    }
+
+
+@torch.no_grad()
+def put_statistics(network: nn.Module, statistics: Statistics) -> None:
+    """Puts a copy back; see :func:`copied_statistics`."""
+    for dtype, buffers in _by_type(network).items():
+        parts = torch.split(statistics[dtype], [buffer.numel() for buffer in buffers])
+        for buffer, part in zip(buffers, parts, strict=True):
+            buffer.copy_(part.view_as(buffer))
 
 
 def freeze_statistics(network: nn.Module) -> None:

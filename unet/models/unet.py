@@ -8,6 +8,7 @@ convolution to the classes. Ronneberger, Fischer, Brox 2015, arXiv:1505.04597, f
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +109,8 @@ class UNet(Network):
         arch: the layers (see :class:`unet.models.presets.Architecture`).
     """
 
+    can_recompute = True
+
     def __init__(self, in_channels: int, num_classes: int, arch: Architecture) -> None:
         super().__init__()
         self.arch: Architecture = arch
@@ -152,21 +155,26 @@ class UNet(Network):
         self.check(x)
         skips = []
         for level, block in enumerate(self.down):
-            x = block(x)
+            x = self.step(block, x)
             if level == self.arch.depth - 1:
                 x = self.dropout(x)
             skips.append(x)
             x = self.pool[level](x)
-        x = self.dropout(self.bridge(x))
+        x = self.dropout(self.step(self.bridge, x))
         coarse: list[Tensor] = []
-        for n, (up, block) in enumerate(zip(self.up, self.expand, strict=True)):
+        for n in range(self.arch.depth):
             level = self.arch.depth - 1 - n
-            x = up(x)
-            x = block(torch.cat([x, center_crop(skips[level], x.shape[2:])], dim=1))
+            x = self.step(partial(self._expanded, n), x, skips[level])
             if self.training and 0 < level < len(self.heads):
                 coarse.append(self.heads[level](x))
         scores: Tensor = self.heads[0](x)
         return [scores, *reversed(coarse)] if self.training and len(self.heads) > 1 else scores
+
+    def _expanded(self, n: int, x: Tensor, skip: Tensor) -> Tensor:
+        """The n-th step of the expanding path: up-convolution, copy and crop, convolutions."""
+        x = self.up[n](x)
+        y: Tensor = self.expand[n](torch.cat([x, center_crop(skip, x.shape[2:])], dim=1))
+        return y
 
 
 def _he_init(module: nn.Module, arch: Architecture) -> None:

@@ -25,7 +25,7 @@ from unet.errors import UserError
 from unet.models.engines import autocast, memory_format
 from unet.models.inference import is_out_of_memory, to_device
 from unet.models.network import Network
-from unet.models.norms import freeze_statistics
+from unet.models.norms import copied_statistics, freeze_statistics, put_statistics
 from unet.sections import TrainSection
 from unet.training.augment import Augment
 from unet.training.checkpoint import Checkpoints
@@ -154,17 +154,7 @@ class Trainer:
         self.network.train()
         if s.freeze_norm is not None and step >= s.freeze_norm * self.total:
             freeze_statistics(self.network)
-        self.optimizer.zero_grad(set_to_none=True)
-        value = 0.0
-        for part in range(s.accumulate):
-            batch = next(batches)
-            try:
-                value += self._backward(batch, step * s.accumulate + part) / s.accumulate
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                # Not halved by itself: the weights would depend on what else the device had to do.
-                raise UserError(_too_large(s)) from None
+        value = self._gradients(batches)
         if s.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.clip_norm)
         if not math.isfinite(value):
@@ -176,6 +166,44 @@ class Trainer:
         if s.ema:
             self._average()
         return value
+
+    def _gradients(self, batches: Iterator[Batch]) -> float:
+        """The gradient of a step, over all parts of its batch; returns the loss.
+
+        Where the device has too little memory, the network keeps less from here on. The batch is
+        not halved: the weights would depend on what else the device had to do that night.
+
+        Raises:
+            UserError: that is too much for the device, too.
+        """
+        s, step = self.settings, self.progress.step
+        taken: list[Batch] = []
+        while True:
+            can_save = (
+                self.network.can_recompute and not self.network.recompute and self.ranks.size == 1
+            )
+            before = copied_statistics(self.network) if can_save else {}
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                value = 0.0
+                for part in range(s.accumulate):
+                    if part == len(taken):
+                        taken.append(next(batches))
+                    index = step * s.accumulate + part
+                    value += self._backward(taken[part], index) / s.accumulate
+                return value
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if not can_save:
+                    raise UserError(_too_large(s)) from None
+            # Out here the error is gone, and with it what it kept in memory.
+            put_statistics(self.network, before)
+            self.network.recompute = True
+            log.warning(
+                "out of memory on the device: going on with activations computed twice instead of "
+                "kept; the weights will be the same, each step takes longer"
+            )
 
     def _learning_rate(self) -> float:
         s = self.settings

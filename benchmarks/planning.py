@@ -3,9 +3,10 @@
     python benchmarks/planning.py
 
 Makes a run of empty files in a temporary folder (nothing is decoded when jobs are planned), and
-calls `snakemake -n` as a user would: before anything was made, and when all is there. Every figure
-is the best of three; the plain dry run of a workflow with as many jobs and nothing in it
-(``bare``) says what Snakemake itself takes. Prints a table and writes
+calls `snakemake -n --quiet` as a user would, who wants to know how many jobs of which rules there
+are and why: before anything was made, and when all is there; and once `snakemake -n`, which prints
+each job. Every figure is the median of three; the same for a workflow with as many jobs and nothing
+in them (``bare``) says what Snakemake itself takes. Prints a table and writes
 benchmarks/results/planning.json.
 """
 
@@ -16,11 +17,12 @@ import json
 import os
 import re
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +83,12 @@ def jobs_of(text: str) -> int:
     return int(found[1]) if found else 0
 
 
-def measured(folder: Path, config: Path, repeats: int) -> dict[str, Any]:
-    """The best of some dry runs."""
-    runs = [snakemake(folder, config, "--dry-run", "--quiet", "rules") for _ in range(repeats)]
-    seconds, cpu, text = min(runs)
+def measured(
+    folder: Path, config: Path, repeats: int, words: Sequence[str] = ("--quiet",)
+) -> dict[str, Any]:
+    """The median of some dry runs."""
+    runs = sorted(snakemake(folder, config, "--dry-run", *words) for _ in range(repeats))
+    seconds, cpu, text = runs[len(runs) // 2]
     return {"seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2), "jobs": jobs_of(text)}
 
 
@@ -127,18 +131,21 @@ rule b:
 """
 
 
-def bare(folder: Path, jobs: int, repeats: int) -> float:
-    """Seconds that a dry run of a chain of empty jobs takes, as many as ours."""
+def bare(folder: Path, jobs: int, repeats: int) -> dict[str, Any]:
+    """A dry run of a chain of empty jobs, as many as ours."""
     folder.mkdir()
     (folder / "Snakefile").write_text(BARE.format(jobs=jobs), encoding="utf-8")
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--scheduler", "greedy"]
-    command += ["--quiet", "rules"]
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        subprocess.run(command, cwd=folder, capture_output=True, check=True)
-        best = min(best, time.perf_counter() - start)
-    return round(best, 2)
+    found: dict[str, Any] = {"jobs": jobs}
+    for name, words in (("quiet", ["--quiet"]), ("each job printed", [])):
+        taken = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            subprocess.run([*command, *words], cwd=folder, capture_output=True, check=True)
+            taken.append(time.perf_counter() - start)
+        found[name] = {"seconds": round(statistics.median(taken), 2)}
+        print(f"bare, {name}: {found[name]}", flush=True)
+    return found
 
 
 def main() -> int:
@@ -163,7 +170,10 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     for images in IMAGES:
         make_raw(folder / "raw", raw["datasets"], images)
         cases[f"nothing made, {images} images"] = measured(folder, config, args.repeats)
-        print(f"nothing made, {images} images", cases[f"nothing made, {images} images"])
+        print(f"nothing made, {images} images", cases[f"nothing made, {images} images"], flush=True)
+        if images == 1:
+            cases["nothing made, each job printed"] = measured(folder, config, args.repeats, ())
+            print("each job printed", cases["nothing made, each job printed"], flush=True)
     if not args.no_finished:
         finish(folder, config, run)
         for images in IMAGES[::-1]:
@@ -175,7 +185,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
                 write_seen(run)
             name = f"all made, {images} images"
             cases[name] = measured(folder, config, args.repeats)
-            print(name, cases[name])
+            print(name, cases[name], flush=True)
     jobs = cases[f"nothing made, {IMAGES[0]} images"]["jobs"]
     return {
         "machine": machine(),
@@ -185,7 +195,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         "models": MODELS,
         "folds": FOLDS,
         "images": "per dataset, each with a label file",
-        "bare": {"seconds": bare(folder / "bare", jobs, args.repeats), "jobs": jobs},
+        "bare": bare(folder / "bare", jobs, args.repeats),
         "cases": cases,
     }
 

@@ -10,12 +10,15 @@ sys.path.insert(0, str(ROOT))
 
 from unet import needs
 from unet.config import load
+from unet.dryrun import remember_parameters, show_table
 from unet.errors import UserError
 from unet.paths import FOLD_PATTERN, fold_name
 from unet.plan import Run, effective, offer_interpreter
 from unet.resume import remember
 
 offer_interpreter()
+remember_parameters()
+show_table(workflow)
 # Planning makes millions of objects that stay; to look through them again and again finds none to
 # drop.
 gc.set_threshold(100_000, 50, 1000)

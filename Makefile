@@ -42,7 +42,7 @@ resume: setup
 	$(BIN)/python scripts/resume.py $(ARGS)
 
 faults: setup
-	$(BIN)/python -m pytest -m faults -ra tests/faults
+	$(BIN)/python -m pytest -m faults -ra -n $(TEST_JOBS) --dist worksteal tests/faults
 
 lint: setup
 	$(BIN)/ruff check .

@@ -6,17 +6,20 @@ import argparse
 import errno
 import fcntl
 import logging
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from unet import command
+from unet import command, files
 from unet.errors import UserError
-from unet.files import lock_of, locked, read_json
+from unet.files import lock_of, locked, read_json, replacing
 from unet.prediction.partial import Partial
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -120,3 +123,76 @@ def test_a_log_that_cannot_be_made(tmp_path: Path, capfd: pytest.CaptureFixture[
         [f"error: {log}: Not a directory"],
         [f"error: {log}: File exists"],
     )
+
+
+# What a killed process leaves.
+
+WRITES = """
+import sys, time
+from pathlib import Path
+from unet.files import replacing
+with replacing(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    print(temporary, flush=True)
+    time.sleep(600)
+"""
+
+
+def writer(path: Path) -> tuple[subprocess.Popen[str], Path]:
+    """A process that is in the midst of writing, long ago, and its temporary file."""
+    words = [sys.executable, "-c", WRITES, str(path)]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    temporary = Path(process.stdout.readline().strip())
+    process.stdout.close()
+    os.utime(temporary, (time.time() - 120,) * 2)
+    return process, temporary
+
+
+def test_what_a_killed_process_was_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_swept", set())
+    (live, kept), (dead, left) = writer(tmp_path / "a.csv"), writer(tmp_path / "b.csv")
+    try:
+        dead.send_signal(signal.SIGKILL)
+        dead.wait()
+        young = tmp_path / ".c.csv.x.tmp"
+        young.touch()
+        folder = tmp_path / ".d.zarr.x.tmp"
+        folder.mkdir()
+        os.utime(folder, (0, 0))
+        with replacing(tmp_path / "c.csv") as temporary:
+            temporary.write_text("whole")
+        assert not left.exists()
+        assert kept.read_text() == "half"
+        assert young.exists()
+        assert folder.exists()
+        assert (tmp_path / "c.csv").read_text() == "whole"
+    finally:
+        live.kill()
+        live.wait()
+
+
+def test_a_folder_is_looked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_swept", set())
+    for index in range(2):
+        with replacing(tmp_path / "x") as temporary:
+            temporary.write_text("x")
+        old = tmp_path / f".y{index}.tmp"
+        old.touch()
+        os.utime(old, (0, 0))
+    assert old.exists()
+
+
+def test_files_without_locks_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(handle: object, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files, "_swept", set())
+    monkeypatch.setattr(fcntl, "flock", refused)
+    old = tmp_path / ".y.tmp"
+    old.touch()
+    os.utime(old, (0, 0))
+    with replacing(tmp_path / "x") as temporary:
+        temporary.write_text("x")
+    assert old.exists()
+    assert (tmp_path / "x").read_text() == "x"

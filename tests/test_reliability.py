@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 
 import pytest
 
@@ -45,6 +46,12 @@ def test_the_table() -> None:
     assert [fault_of(line) for line in tally.lines()] == ["a", "b | c"]
     with pytest.raises(ValueError, match="at least 1"):
         tally("a", "how", "what", 0)
+    # Of two processes.
+    other = Tally()
+    other("a", "how", "what", 5)
+    other("d", "how", "what")
+    tally.add(json.loads(json.dumps(other.plain())))
+    assert [line[-3] for line in tally.lines()] == ["6", "3", "1"]
 
 
 def test_a_page_keeps_what_was_not_run() -> None:

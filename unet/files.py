@@ -9,9 +9,11 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from unet.errors import UserError
@@ -48,12 +50,16 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path in the same folder, which takes the name ``path`` on success.
 
     On an error the temporary file or folder is removed and ``path`` stays as it was. A folder
-    that is already there under ``path`` is replaced as a whole.
+    that is already there under ``path`` is replaced as a whole. Temporary files that a killed
+    process left in the folder are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path.parent)
     handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
     temporary = Path(name)
+    # Held as long as it is written: one that nobody holds was left.
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     # mkstemp makes it private to the user; results are as open as any other file.
     umask = os.umask(0)
     os.umask(umask)
@@ -69,6 +75,31 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         remove(temporary)
         raise
+    finally:
+        os.close(handle)
+
+
+# Of a temporary file that may be a killed process's: it may just have been made by another.
+_LEFT_SECONDS = 60.0
+# Each folder is looked through once: with thousands of files that takes its time.
+_swept: set[Path] = set()
+
+
+def _sweep(folder: Path) -> None:
+    """Removes temporary files that nobody holds any more; folders are their stages' matter."""
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    with suppress(OSError):
+        for path in folder.glob(".*.tmp"):
+            # Of another user, on a file system without locks, gone meanwhile: left alone.
+            with suppress(OSError):
+                status = path.lstat()
+                if not S_ISREG(status.st_mode) or time.time() - status.st_mtime < _LEFT_SECONDS:
+                    continue
+                with path.open("rb") as handle:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 BEGIN, END = "<!-- faults -->", "<!-- /faults -->"
 HEAD = ("| fault | how it is made | what happens | times |", "|---|---|---|---|")
@@ -28,6 +29,15 @@ class Tally:
             raise ValueError(f"times must be at least 1, got {times}")
         row = (fault, how, outcome)
         self.counts[row] = self.counts.get(row, 0) + times
+
+    def plain(self) -> list[list[Any]]:
+        """What has been counted, for :meth:`add` of another process."""
+        return [[*row, times] for row, times in self.counts.items()]
+
+    def add(self, counted: Iterable[Sequence[Any]]) -> None:
+        """Adds what another process has counted."""
+        for fault, how, outcome, times in counted:
+            self(fault, how, outcome, times)
 
     def lines(self) -> list[str]:
         """The rows as Markdown, sorted."""

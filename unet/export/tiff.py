@@ -27,10 +27,10 @@ from numpy.typing import DTypeLike, NDArray
 from unet.data.tiling import Slices
 from unet.files import replacing
 
-# Strips of about 256 KiB, as tifffile does by itself; read in bands of about 64 MiB, and of volumes
-# in as many sections at once as fit into 256 MiB, since a chunk holds some of them.
+# Strips of about 256 KiB, as tifffile does by itself; read in bands of at most 8 MiB, of volumes
+# in as many sections at once as fit into 64 MiB, since a chunk holds some of them.
 _STRIP_BYTES = 1 << 18
-_BAND_BYTES = 1 << 24
+_BAND_BYTES = 1 << 23
 _BAND_ROWS = 512
 _SLAB_BYTES = 1 << 26
 _TILE = 512

@@ -18,7 +18,7 @@ from unet.export.sums import Ints, Sums, add
 from unet.files import remove
 
 # Objects that are held in memory, and parts that are added at once.
-HELD, STEP = 1 << 15, 16
+HELD, STEP = 1 << 12, 16
 
 
 class Collected:

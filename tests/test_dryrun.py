@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 from snakemake import common, rules
+from snakemake.logging import LogEvent
 from snakemake.resources import Resource
 from snakemake.settings.enums import Quietness
-from snakemake_interface_logger_plugins.common import LogEvent
 
 from unet.dryrun import remember_parameters, show_table
 

@@ -136,15 +136,14 @@ def memory() -> None:
     axes.axhline(
         found["settings"]["memory_gb"] * 1e3, color="gray", linestyle="--", label="memory_gb"
     )
-    axes.plot(
-        [s * s / 1e6 for s in sides], [4 * s * s / 1e6 for s in sides], ":", color="gray",
-        label="the image itself, float32",
-    )  # fmt: skip
+    pixels = np.geomspace(min(sides) ** 2, max(sides) ** 2)
+    whole = "the image itself, float32"
+    axes.plot(pixels / 1e6, 4 * pixels / 1e6, ":", color="gray", label=whole)
     axes.set(xscale="log", xlabel="image, megapixels", ylabel="peak memory of the process, MB")
     axes.set_ylim(0, 1.3 * found["settings"]["memory_gb"] * 1e3)
     axes.set_xticks([s * s / 1e6 for s in sides], [f"{s * s / 1e6:.0f}" for s in sides])
     axes.minorticks_off()
-    axes.legend()
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=3, frameon=False)
     figure.savefig(IMAGES / "memory.png", dpi=90)
     plt.close(figure)
 

@@ -1,0 +1,309 @@
+"""`unet predict`: one folder of images, no config; and the report on images without labels."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from tests.test_apply_prepare import blobs, model, write
+from unet import cli
+from unet.config import load
+from unet.data.records import read_manifest
+from unet.data.resample import Axis, Resampling
+from unet.files import read_json, write_json
+from unet.models.inference import Predictor
+from unet.models.modelfile import load_model, save_model
+from unet.paths import ENSEMBLE, Paths
+from unet.plan import Run
+from unet.predict_request import Trained, image_files, stitch_settings, trained
+from unet.prediction import stitch
+from unet.prediction.segmentation import Segmentation
+from unet.report import html
+from unet.report.applied import Applied
+from unet.sections import ReportSection
+
+
+@pytest.fixture
+def quiet() -> Any:
+    """The command sets up logging for a process of its own."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = before
+    logging.captureWarnings(False)
+
+
+def predict(*words: object) -> int:
+    common = ["--threads", "1", "--device", "cpu", "--float32"]
+    return cli.main(["predict", *map(str, words), *common])
+
+
+@pytest.fixture
+def place(tmp_path: Path, quiet: Any) -> Path:
+    """A results folder of two folds, and three images, one of them finer than the model."""
+    for fold in (0, 1):
+        save_model(tmp_path / "m" / f"fold-{fold}" / "model.pt", model(seed=fold))
+    write(tmp_path / "images" / "a.ome.tif", blobs((70, 81)), 0.5)
+    write(tmp_path / "images" / "b.ome.tif", blobs((90, 64), 1), 0.2)
+    (tmp_path / "images" / "bad.tif").write_bytes(b"II*\0 no image")
+    return tmp_path
+
+
+def expected_probabilities(place: Path, name: str, grid: Resampling | None) -> np.ndarray:
+    """Worked out without the pipeline: normalised, resampled, the networks on the whole image."""
+    data = tifffile.imread(place / "images" / f"{name}.ome.tif").astype(np.float32)
+    image = ((data - data.min()) / (data.max() - data.min()))[None]
+    if grid is not None:
+        whole = tuple(slice(0, n) for n in grid.shape)
+        image = grid.read(lambda r: image[(slice(None), *r)], whole)
+    files = [load_model(place / "m" / f"fold-{k}" / "model.pt") for k in (0, 1)]
+    each = []
+    for file in files:
+        predictor = Predictor(
+            [file.network()], torch.device("cpu"), "float32", False, tuple(file.head)
+        )
+        each.append(predictor.whole(image))
+    p = np.mean(each, axis=0)
+    if grid is not None:
+        p = grid.back.read(lambda r: p[(slice(None), *r)], tuple(slice(0, n) for n in data.shape))
+    return np.asarray(p)
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_a_folder_of_images(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = place / "out"
+    assert predict(place / "m", place / "images", "-o", out, "--threshold", "0.4") == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "manifest.csv", "masks", "objects.csv", "predict.json", "segmentation.zarr",
+    ]  # fmt: skip
+    assert sorted(path.name for path in (out / "masks").iterdir()) == ["a.tif", "b.tif"]
+    found = Segmentation(out / "segmentation.zarr")
+    for name, grid in (("a", None), ("b", Resampling((Axis(90, 36), Axis(64, 26))))):
+        p = expected_probabilities(place, name, grid)
+        np.testing.assert_allclose(found.probabilities(name)[...], p, atol=1e-5)
+        mask = tifffile.imread(out / "masks" / f"{name}.tif")
+        assert mask.shape == p.shape[1:]
+        ids = found.instances(name)
+        assert ids is not None
+        assert np.array_equal(mask, ids[...])
+        # Nothing that is dropped or filled is larger than the defaults say.
+        assert abs((mask > 0).sum() - (p[1] > 0.4).sum()) < 0.1 * mask.size
+    assert found.attrs("b")["pixel_size_um"] == pytest.approx([0.2, 0.2])
+    assert {row["image"] for row in table(out / "objects.csv")} <= {"a", "b"}
+    bad = [r for r in read_manifest(out / "manifest.csv") if r.status != "ok"]
+    assert [record.id for record in bad] == ["bad"]
+    told = read_json(out / "predict.json")
+    assert (told["images"], told["left_out"], told["threshold"]) == (2, 1, 0.4)
+    assert len(told["models"]) == 2
+    assert "1 left out" in capsys.readouterr().err
+
+    # The same again: nothing to do. With another threshold it is another result.
+    before = (out / "masks" / "a.tif").stat().st_mtime_ns
+    assert predict(place / "m", place / "images", "-o", out, "--threshold", "0.4") == 0
+    assert (out / "masks" / "a.tif").stat().st_mtime_ns == before
+    assert "nothing to do" in capsys.readouterr().err
+    assert predict(place / "m", place / "images", "-o", out, "--threshold", "0.9") == 0
+    assert read_json(out / "predict.json")["threshold"] == 0.9
+
+
+def test_one_network_or_several_by_hand(place: Path) -> None:
+    one, two = (place / "m" / f"fold-{k}" for k in (0, 1))
+    image = place / "images" / "a.ome.tif"
+    assert predict(one / "model.pt", image, "-o", place / "one") == 0
+    assert predict(one, image, "--model", two / "model.pt", "-o", place / "both") == 0
+    assert predict(place / "m", str(place / "images" / "a*.tif"), "-o", place / "all") == 0
+    p = {n: Segmentation(place / n / "segmentation.zarr").probabilities("a")[...]
+         for n in ("one", "both", "all")}  # fmt: skip
+    assert np.array_equal(p["both"], p["all"])
+    assert not np.allclose(p["one"], p["both"], atol=1e-3)
+    assert len(read_json(place / "one" / "predict.json")["models"]) == 1
+
+
+def test_a_stopped_run_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, out = place / "whole", place / "out"
+    assert predict(place / "m", place / "images", "-o", whole) == 0
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stitch, "_stitch_all", stopped)
+        assert predict(place / "m", place / "images", "-o", out) == 143
+    assert not (out / "predict.json").exists()
+    times = {p: p.stat().st_mtime_ns for p in (out / "work" / "tiles.zarr").rglob("c/*/*")}
+    times |= {p: p.stat().st_mtime_ns for p in (out / "work" / "prepared.zarr").rglob("c/*/*")}
+    assert times
+    assert predict(place / "m", place / "images", "-o", out, "--keep") == 0
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    for name in ("a.tif", "b.tif"):
+        first, second = ((at / "masks" / name).read_bytes() for at in (whole, out))
+        assert first == second
+    # A new image with --keep: the others are not predicted again.
+    write(place / "images" / "c.ome.tif", blobs((50, 50), 5), 0.5)
+    assert predict(place / "m", place / "images", "-o", out, "--keep") == 0
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert (out / "masks" / "c.tif").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["nowhere", "images"], "no model here; name a model.pt"),
+        (["m", "none/*.tif"], "IMAGES: "),
+        (["m", "images/bad.tif"], "none of 1 images is usable; the first: bad.tif: "),
+        (["m", "rgb.tif"], "rgb.tif: the images have 3 channel(s), the model wants 1; choose with"),
+        (["m", "images", "--method", "grow"],
+         "--method: grow needs a model with head: border, this one has head: classes; write "),
+        (["m", "images", "--model", "other.pt"], "their channels differ (1, 3)"),
+        (["m", "images", "--pixel-size", "1,1,1"], "3 numbers for the 2 spatial axes"),
+    ],
+)  # fmt: skip
+def test_refusals_are_one_line(
+    place: Path,
+    words: list[str],
+    line: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(place)
+    tifffile.imwrite("rgb.tif", np.stack([blobs((40, 44), k) for k in range(3)], -1))
+    save_model(Path("other.pt"), model(channels=3))
+    assert predict(*words, "-o", "out") == 2
+    said = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
+    assert len(said) == 1
+    assert line in said[0]
+
+
+def test_foreign_results_are_not_overwritten(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = place / "out" / "masks" / "mine.tif"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("drawn by hand")
+    assert predict(place / "m", place / "images", "-o", place / "out") == 2
+    assert "masks: is there already, and not from this command" in capsys.readouterr().err
+    assert mine.read_text() == "drawn by hand"
+
+
+@pytest.mark.parametrize("words", [["--threshold", "2"], ["--tile", "x"], ["--axes", "QQ"],
+                                   ["--min-size", "-1"], ["--pixel-size", "0"]])  # fmt: skip
+def test_options_are_checked(place: Path, words: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        predict(place / "m", place / "images", "-o", place / "out", *words)
+    assert caught.value.code == 2
+    assert not (place / "out").exists()
+
+
+def test_heads_and_classes(place: Path) -> None:
+    """Semantic: the label values of training; border: objects grow by border_width + 1."""
+    image = place / "images" / "a.ome.tif"
+    names, values = ("sky", "cell", "edge"), (7, 1, 300)
+    save_model(place / "s.pt", model(task="semantic", head=names, class_names=names,
+                                     class_values=values))  # fmt: skip
+    assert predict(place / "s.pt", image, "-o", place / "s") == 0
+    mask = tifffile.imread(place / "s" / "masks" / "a.tif")
+    assert mask.dtype == np.uint16
+    assert set(np.unique(mask)) <= set(values)
+    assert [row["class"] for row in table(place / "s" / "objects.csv")] == list(names)
+    border = model(head=("background", "inside", "border"))
+    args = argparse.Namespace(method=None, threshold=None, min_size=5, grow_px=None)
+    told = stitch_settings(border, args, Trained())["stitch"]
+    assert (told["method"], told["grow_px"], told["min_size"]) == ("grow", 4, 5)
+    known = Trained(stitch={"method": "components", "grow_px": 9, "threshold": 0.3})
+    told = stitch_settings(border, args, known)["stitch"]
+    assert (told["method"], told["grow_px"], told["threshold"]) == ("components", 9, 0.3)
+    args.grow_px, args.method = 7, "grow"
+    told = stitch_settings(border, args, known)["stitch"]
+    assert (told["method"], told["grow_px"]) == ("grow", 7)
+    args.method = None
+    distance = model(head=("background", "foreground", "distance"))
+    assert stitch_settings(distance, args, Trained())["stitch"]["method"] == "watershed"
+
+
+def test_a_model_in_results_brings_its_settings(place: Path) -> None:
+    """What the run's config said, and the threshold that validation chose."""
+    raw = {
+        "output": str(place / "out"),
+        "datasets": {"d": {"synthetic": {"kind": "nuclei"}, "task": "instances",
+                           "split": {"folds": 2}}},
+        "models": {"m": {"preset": "unet-bn", "depth": 1, "stitch": {"min_size": 2},
+                         "predict": {"tta": True}}},
+        "stitch": {"threshold": "auto", "tiff": False}, "train": {"patch": 64},
+    }  # fmt: skip
+    paths = Paths(place / "out")
+    file = paths.model("d", "m", 0)
+    assert trained(file) == Trained()
+    Run(load(raw)).write_config()
+    assert trained(file).stitch["threshold"] == 0.5
+    for fold, threshold in ((0, 0.3), (1, 0.4)):
+        write_json(paths.segmentation_done("d", "m", fold), {"threshold": threshold})
+    found = trained(file)
+    assert (found.stitch["threshold"], found.stitch["min_size"]) == (pytest.approx(0.35), 2)
+    assert found.tta
+    assert "tiff" not in found.stitch
+    for other in (paths.model("other", "m", 0), Path("/model.pt")):
+        assert trained(other) == Trained()
+
+
+def test_files_of_one_name_in_different_folders(place: Path) -> None:
+    write(place / "images" / "x" / "f.tif", blobs((40, 44)))
+    write(place / "images" / "y" / "f.tif", blobs((40, 44), 1))
+    found = image_files([str(place / "images" / k) for k in "xy"])
+    names = [name for name, _ in found]
+    assert len(set(names)) == 2
+    assert all(name.startswith(("x", "y")) for name in names)
+    assert image_files([str(place / "images" / "x"), str(place / "images/x/f.tif")]) == [
+        ("f", place / "images" / "x" / "f.tif")
+    ]
+
+
+# The report
+
+
+def test_report_without_labels(place: Path) -> None:
+    """What there is: images, objects, overlays without a truth."""
+    out = place / "made"
+    assert predict(place / "m", place / "images", "-o", out, "--keep") == 0
+    paths, name = Paths(place / "results"), "m@src"
+    where = ("new", name, ENSEMBLE)
+    paths.fold(*where).mkdir(parents=True)
+    (out / "manifest.csv").rename(paths.manifest("new"))
+    for source, goal in (
+        ("segmentation.zarr", paths.segmentation(*where)),
+        ("objects.csv", paths.objects(*where)),
+        ("work/segmentation.json", paths.segmentation_done(*where)),
+        ("work/prepared.zarr", paths.prepared("new", name)),
+        ("work/prepared.json", paths.prepared_done("new", name)),
+    ):
+        (out / source).rename(goal)
+    section = ReportSection(bootstrap=100)
+    applied = Applied(False, {name: (0, 1)})
+    rows = html.report_dataset(
+        paths, "new", section, "instances", [name], [], ["background", "foreground"], 0,
+        tested=[ENSEMBLE], applied=applied,
+    )  # fmt: skip
+    assert rows == []
+    page = paths.dataset_report_html("new").read_text(encoding="utf-8")
+    assert "What was predicted" in page
+    # Two images of three panels each, and nothing of scores, training or split.
+    assert page.count("<figure>") == 6
+    for absent in ("Scores on the test images", 'id="training"', "<th>Train</th>", ">nan<"):
+        assert absent not in page
+    for shown in ("m@src", "<td>2</td><td>1</td>", "bad.tif", "Outlines of"):
+        assert shown in page
+    html.report_all(paths, {"new": html.DatasetTask("instances", (name,), False)})
+    overall = paths.report_html.read_text(encoding="utf-8")
+    assert "Images without labels" in overall
+    assert 'href="new/report.html"' in overall

@@ -1,0 +1,375 @@
+"""Numbers of the report: means, intervals, differences, pooling and costs, by hand."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unet.errors import UserError
+from unet.evaluation.rows import MetricRow
+from unet.evaluation.statistics import bootstrap_interval
+from unet.paths import Paths
+from unet.report import costs, paired, pooling, show, tables
+from unet.report.paired import Bootstrap
+from unet.report.tables import Cell, ReportRow
+
+NAN = math.nan
+BENCHMARK = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
+
+
+def metric(
+    image: str,
+    value: float,
+    model: str = "a",
+    name: str = "iou",
+    class_: str = "foreground-mean",
+    group: str = "",
+    fold: int = 0,
+) -> MetricRow:
+    return MetricRow("d", model, fold, image, group, class_, name, value)
+
+
+def row(model: str, name: str, mean: float, class_: str = "foreground-mean") -> ReportRow:
+    return ReportRow("d", model, class_, name, mean, mean - 0.1, mean + 0.1, 4)
+
+
+def test_summary_is_the_mean_over_images_in_order_of_appearance() -> None:
+    rows = tables.summarise(
+        [
+            metric("1", 0.2, name="iou"),
+            metric("1", 0.5, name="dice"),
+            metric("2", 0.6, name="iou"),
+            metric("2", NAN, name="dice"),
+            metric("1", 1.0, model="b"),
+        ],
+        Bootstrap(n=100),
+    )
+    assert [(r.model, r.metric, r.mean, r.n) for r in rows] == [
+        ("a", "iou", pytest.approx(0.4), 2),
+        ("a", "dice", 0.5, 1),
+        ("b", "iou", 1.0, 1),
+    ]
+    assert rows[0].low == pytest.approx(0.2)
+    assert rows[0].high == pytest.approx(0.6)
+    assert math.isnan(rows[1].low)
+
+
+def test_interval_resamples_groups_only_where_there_are_several() -> None:
+    values = [0.1, 0.12, 0.1, 0.12, 0.9, 0.88, 0.9, 0.88]
+    one = [metric(str(k), v, group="x") for k, v in enumerate(values)]
+    two = [metric(str(k), v, group="xxxxyyyy"[k]) for k, v in enumerate(values)]
+    boot = Bootstrap(n=500, seed=3)
+    assert boot.interval(one) == bootstrap_interval(values, None, 0.95, 500, 3)
+    assert boot.interval(two) == bootstrap_interval(values, list("xxxxyyyy"), 0.95, 500, 3)
+    # Of two groups half of the draws hold one twice, hence the extremes.
+    assert boot.interval(two).low == pytest.approx(0.11)
+    assert boot.interval(one).low > 0.2
+
+
+def test_image_without_a_group_stands_for_itself() -> None:
+    rows = [metric("1", 0.1, group="x"), metric("2", 0.5, group="y"), metric("3", 0.9)]
+    expected = bootstrap_interval([0.1, 0.5, 0.9], ["x", "y", "3"], 0.95, 2000, 0)
+    assert Bootstrap().interval(rows) == expected
+
+
+@given(st.permutations([metric(str(k), k / 7, group="ab"[k % 2]) for k in range(6)]))
+@settings(max_examples=20, deadline=None)
+def test_interval_does_not_depend_on_the_order_of_images(rows: list[MetricRow]) -> None:
+    boot = Bootstrap(n=200)
+    assert boot.interval(rows) == boot.interval(sorted(rows))
+
+
+def test_report_csv_round_trip_and_digits(tmp_path: Path) -> None:
+    path = tmp_path / "report.csv"
+    rows = [
+        ReportRow(
+            *("d", "m", "cell, inner", "iou", 0.123456789, 0.1, 0.2, 3),
+            *(0.3, "o", 0.1, -0.1, 0.3, "no"),
+        ),
+        ReportRow("d", "m", "c", "dice", NAN, NAN, NAN, 0),
+    ]
+    tables.write_report(path, rows)
+    assert path.read_text().splitlines() == [
+        "dataset,model,class,metric,mean,low,high,n,pooled,best,difference,difference_low,"
+        "difference_high,clear",
+        'd,m,"cell, inner",iou,0.123457,0.1,0.2,3,0.3,o,0.1,-0.1,0.3,no',
+        "d,m,c,dice,,,,0,,,,,,",
+    ]
+    back = tables.read_report(path)
+    assert back[0] == rows[0]._replace(mean=0.123457)
+    assert math.isnan(back[1].mean)
+    assert back[1].n == 0
+
+
+def test_metrics_file_that_is_missing_or_of_another_kind_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run the evaluate stage"):
+        tables.read_metrics(tmp_path / "none.csv")
+    (tmp_path / "m.csv").write_text("dataset,model\n")
+    with pytest.raises(UserError, match="no column fold, image"):
+        tables.read_metrics(tmp_path / "m.csv")
+
+
+def test_best_follows_the_direction_of_each_metric() -> None:
+    rows = [
+        row("a", "pixel_error", 0.1, "all"),
+        row("b", "pixel_error", 0.2, "all"),
+        row("a", "v_rand", 0.8),
+        row("b", "v_rand", 0.9),
+        row("a", "n_pred", 30),
+        row("b", "n_pred", 20),
+        row("a", "iou", NAN),
+        row("b", "iou", 0.5),
+        row("a", "dice", 0.5),
+        row("b", "dice", 0.5),
+    ]
+    keys = [(r.class_, r.metric) for r in rows[::2]]
+    cells = tables.comparison(rows, keys, ["a", "b", "c"])
+    assert [c.best for c in cells["a"]] == [True, False, False, False, True]
+    # Of iou one model alone has a value: nothing to compare.
+    assert [c.best for c in cells["b"]] == [False, True, False, False, True]
+    assert all(math.isnan(c.mean) and not c.best for c in cells["c"])
+
+
+def test_columns_are_the_main_metrics_that_were_measured() -> None:
+    rows = [
+        row("a", "pixel_error", 0.1, "all"),
+        row("a", "v_rand", 0.9, "cell"),
+        row("a", "iou", 0.5, "cell"),
+        row("a", "iou", 0.6),
+        row("a", "ap_0.50", 0.6, "instances"),
+    ]
+    columns = tables.columns_for(rows, "semantic")
+    assert [(s.metric, s.class_) for s in columns] == [
+        ("iou", "foreground-mean"),
+        ("v_rand", "cell"),
+        ("pixel_error", "all"),
+    ]
+    assert [s.metric for s in tables.columns_for(rows, "instances")] == ["ap_0.50", "v_rand"]
+    assert tables.columns_for([], "semantic") == []
+
+
+def test_differences_are_paired_by_image() -> None:
+    score = tables.HEADLINE["semantic"][0]
+    # The images differ far more than the models: only the pairing sees that b is ahead.
+    hard = [0.1, 0.5, 0.9]
+    metrics = [metric(str(k), v) for k, v in enumerate(hard)]
+    metrics += [metric(str(k), v + 0.05, model="b") for k, v in enumerate(hard)]
+    metrics += [metric("only b", 0.99, model="b"), metric("0", NAN, model="c")]
+    ((best, other, cell),) = tables.differences(metrics, score, ["a", "b", "c"], Bootstrap(n=200))
+    assert (best, other, cell.n, cell.clear) == ("b", "a", 3, "few")
+    assert (cell.difference, cell.low, cell.high) == pytest.approx((0.05, 0.05, 0.05))
+    assert tables.differences(metrics, score, ["a"], Bootstrap()) == []
+
+
+def test_difference_to_the_best_is_judged_by_independent_images() -> None:
+    boot = Bootstrap(n=200)
+    rng = np.random.default_rng(0)
+    hard = rng.random(12)
+    noise = rng.normal(0, 0.01, 12)
+    groups = ["", "abcdef", "ab"]
+    for group, clear in zip(groups, ("yes", "yes", "few"), strict=True):
+        rows = {
+            "a": [
+                metric(str(k), v, group=group and group[k % len(group)]) for k, v in enumerate(hard)
+            ]
+        }
+        rows["b"] = [r._replace(value=r.value - 0.05 + noise[k]) for k, r in enumerate(rows["a"])]
+        rows["c"] = [r._replace(value=r.value + (-1) ** k * 0.2) for k, r in enumerate(rows["a"])]
+        rows["c"][0] = rows["c"][0]._replace(value=rows["a"][0].value - 0.21)
+        rows["d"] = []
+        found = paired.versus_best(rows, 1, boot)
+        assert found["a"].clear == "best"
+        assert (found["b"].best, found["b"].clear) == ("a", clear)
+        assert found["b"].difference == pytest.approx(0.05 - noise.mean())
+        assert found["c"].clear in ("no", "few")
+        assert found["d"] == paired.Versus("a")
+    # Lower is better: the other way round.
+    assert paired.versus_best(rows, -1, boot)["b"].clear == "best"
+    assert paired.versus_best(rows, 0, boot)["b"] == paired.Versus()
+
+
+def test_paired_bootstrap_by_hand() -> None:
+    # Six differences, all 0.1 but for one of -0.5: resampled means reach from below to above 0.
+    rows = {"a": [metric(str(k), 0.5) for k in range(6)]}
+    rows["b"] = [metric(str(k), 0.4 if k else 1.0) for k in range(6)]
+    found = paired.versus_best(rows, 1, Bootstrap(n=500))
+    assert found["a"].clear == "best" or found["b"].clear == "best"
+    other = found["a" if found["b"].clear == "best" else "b"]
+    assert other.clear == "no"
+    assert other.low <= 0 <= other.high
+
+
+def test_report_rows_say_how_models_compare_and_pool() -> None:
+    metrics = [
+        metric(str(k), v, model, "iou")._replace(weight=w)
+        for model, shift in (("a", 0.0), ("b", 0.1))
+        for k, (v, w) in enumerate([(0.5 + shift, 30.0), (0.1 + shift, 10.0)] * 4)
+    ]
+    a, b = tables.summarise([m._replace(class_="cell") for m in metrics], Bootstrap(n=100))
+    assert (a.mean, a.pooled) == pytest.approx((0.3, 0.4))
+    assert (a.best, a.clear, b.best, b.clear) == ("b", "yes", "b", "best")
+    assert (a.difference, a.difference_low) == pytest.approx((0.1, 0.1))
+    assert math.isnan(b.difference)
+
+
+def pooled(*rows: tuple[str, str, float, float]) -> dict[tuple[str, str], float]:
+    table = pooling.pool(MetricRow("d", "m", 0, str(k), "", *row) for k, row in enumerate(rows))
+    return {key: found.value for key, found in table.items()}
+
+
+def test_ratios_pool_by_their_denominators() -> None:
+    found = pooled(
+        ("cell", "iou", 0.5, 10), ("cell", "iou", 0.9, 30), ("cell", "iou", NAN, 0),
+        ("instances", "n_true", 3, NAN), ("instances", "n_true", 4, NAN),
+        ("cell", "hd95_um", 3, NAN), ("wall", "iou", NAN, 0),
+    )  # fmt: skip
+    assert found["cell", "iou"] == pytest.approx(0.8)
+    assert found["instances", "n_true"] == 7
+    assert math.isnan(found["cell", "hd95_um"])
+    assert math.isnan(found["wall", "iou"])
+
+
+def test_pooled_means_of_classes_leave_the_first_out() -> None:
+    found = pooled(
+        ("ground", "precision", 1, 1), ("ground", "iou", 1, 5),
+        ("cell", "iou", 0.5, 10), ("wall", "iou", 0.3, 10), ("wall", "iou", 0.5, 10),
+        ("foreground-mean", "iou", 0.9, NAN),
+        ("cell", "boundary_precision", 0.5, 4), ("cell", "boundary_recall", 1, 4),
+        ("cell", "boundary_f1", 0, NAN), ("foreground-mean", "boundary_f1", 0, NAN),
+        ("instances", "boundary_precision", 1, 4), ("instances", "boundary_recall", 1, 4),
+        ("instances", "boundary_f1", 0, NAN),
+    )  # fmt: skip
+    assert found["foreground-mean", "iou"] == pytest.approx((0.5 + 0.4) / 2)
+    assert found["cell", "boundary_f1"] == found["foreground-mean", "boundary_f1"] == 2 / 3
+    assert found["instances", "boundary_f1"] == 1
+
+
+def test_pooled_values_are_those_of_the_images_side_by_side() -> None:
+    from unet.evaluation.contingency import contingency, merge
+    from unet.evaluation.instance import instance_metrics
+    from unet.evaluation.objects import object_metrics
+    from unet.evaluation.pixel import confusion, pixel_metrics
+
+    rng = np.random.default_rng(0)
+    names = ("ground", "cell", "wall")
+    images = []
+    for size in (40, 80, 30):
+        ids = np.repeat(rng.integers(0, 6, size), 3)
+        pred = np.where(rng.random(3 * size) < 0.2, np.roll(ids, 1), ids)
+        images.append((ids, pred))
+    images.append((np.zeros(20, int), np.repeat([0, 5], 10)))
+
+    def scores(truth: Any, pred: Any, offset: int = 0) -> list[Any]:
+        table = contingency(truth + offset * (truth > 0), pred + offset * (pred > 0))
+        maps = confusion(np.minimum(truth, 2), np.minimum(pred, 2), 3)
+        return [*instance_metrics(table), *object_metrics(table), *pixel_metrics(maps, names)]
+
+    found = pooling.pool(
+        MetricRow("d", "m", 0, str(k), "", *score)
+        for k, image in enumerate(images)
+        for score in scores(*image)
+    )
+    table = merge(
+        contingency(t + 10 * k * (t > 0), p + 10 * k * (p > 0)) for k, (t, p) in enumerate(images)
+    )
+    whole = [np.minimum(np.concatenate(part), 2) for part in zip(*images, strict=True)]
+    expected = [
+        *instance_metrics(table), *object_metrics(table),
+        *pixel_metrics(confusion(*whole, 3), names),
+    ]  # fmt: skip
+    for score in expected:
+        assert found[score.class_, score.metric].value == pytest.approx(score.value), score
+
+
+def test_pooled_ece_lets_opposite_errors_cancel() -> None:
+    found = pooled(
+        ("cell", "ece", 0.2, NAN), ("cell", "reliability_08", 0.7, 10),
+        ("cell", "confidence_08", 0.5, 10), ("cell", "ece", 0.2, NAN),
+        ("cell", "reliability_08", 0.3, 10), ("cell", "confidence_08", 0.5, 10),
+    )  # fmt: skip
+    assert found["cell", "ece"] == pytest.approx(0)
+
+
+def test_every_metric_has_a_direction() -> None:
+    assert [tables.better(m) for m in ("iou", "ap_0.50", "v_rand", "det", "boundary_f1")] == [1] * 5
+    lower = (
+        "pixel_error", "isbi_rand_error", "isbi_warping_error", "warping_error", "voi", "voi_split",
+        "adapted_rand_error", "hd95_um", "asd_px", "ece", "brier", "split_rate", "n_added",
+    )  # fmt: skip
+    assert {tables.better(m) for m in lower} == {-1}
+    neither = (
+        "n_true", "isbi_rand_threshold", "topology_threshold", "reliability_03", "seam_score",
+    )  # fmt: skip
+    assert {tables.better(m) for m in neither} == {0}
+    assert tables.better("adapted_rand_split") == tables.better("v_info_merge") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (NAN, "–"),
+        (0.0, "0.000"),
+        (0.91234, "0.912"),
+        (0.07219, "0.0722"),
+        (0.0996, "0.100"),
+        (0.02, "0.0200"),
+        (-0.05, "-0.0500"),
+        (32.44, "32.4"),
+        (12345.6, "12,346"),
+    ],
+)
+def test_number_for_people(value: float, text: str) -> None:
+    assert show.number(value) == text
+
+
+def test_interval_duration_memory_for_people() -> None:
+    assert show.interval(Cell(0.5, 0.41, 0.6, 3)) == "[0.410, 0.600]"
+    assert show.interval(Cell(0.5, NAN, NAN, 1)) == ""
+    seconds = (0.41, 12.3, 59.7, 185, 7620, NAN)
+    texts = ["0.4 s", "12 s", "1 min 00 s", "3 min 05 s", "2 h 07 min", "–"]
+    assert [show.duration(s) for s in seconds] == texts
+    assert [show.memory(m) for m in (300.2, 2048, NAN)] == ["300 MiB", "2.0 GiB", "–"]
+
+
+def test_console_summary_has_a_table_per_task() -> None:
+    from rich.console import Console
+
+    rows = [row("a", "iou", 0.8), row("b[red]", "iou", 0.9)]
+    rows.append(ReportRow("n", "a", "instances", "ap_0.50", 0.7, NAN, NAN, 1))
+    found = show.summary_tables(rows, {"d": "semantic", "n": "instances", "empty": "instances"})
+    console = Console(width=100)
+    with console.capture() as capture:
+        for table in found:
+            console.print(table)
+    text = capture.get()
+    assert len(found) == 2
+    # The name is shown as it is, not taken for markup.
+    assert re.search(r"b\[red\].*0\.900 \[0\.800, 1\.000\]", text)
+    assert re.search(r"n .*│ a .*0\.700 │", text)
+
+
+# Costs
+
+
+def test_benchmarks_are_added_up_and_may_be_missing(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    for fold, line in enumerate(
+        ("10\t-\t300\t-\t-\t-\t-\t-\t-\t15", "5\t-\tNA\t-\t-\t-\t-\t-\t-\t-")
+    ):
+        path = paths.benchmark("train", "d", "m", str(fold))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(BENCHMARK + line + "\n")
+    paths.benchmark("prepare", "d").parent.mkdir()
+    paths.benchmark("prepare", "d").write_text(BENCHMARK)
+    found = costs.stage_costs(paths, "d", ["m", "other"], [0, 1, 2])
+    assert found == [costs.Cost("train", "m", 2, 15.0, 15.0, 300.0)]
+    total = costs.total_cost([*found, costs.Cost("x", "", 1, 1.0, NAN, 400.0)])
+    assert total == costs.Cost("total", "", 3, 16.0, 15.0, 400.0)
+    assert math.isnan(costs.total_cost([]).seconds)

@@ -4,9 +4,9 @@
 
 Makes a run of empty files in a temporary folder (nothing is decoded when jobs are planned), and
 calls `snakemake -n --quiet` as a user would, who wants to know how many jobs of which rules there
-are and why: before anything was made, and when all is there; and once `snakemake -n`, which prints
-each job. Every figure is the median of three; the same for a workflow with as many jobs and nothing
-in them (``bare``) says what Snakemake itself takes. Prints a table and writes
+are: before anything was made, and when all is there; and once `snakemake -n`, which prints each job
+and why it would run. Every figure is the median of three; the same for a workflow with as many jobs
+and nothing in them (``bare``) says what Snakemake itself takes. Prints a table and writes
 benchmarks/results/planning.json.
 """
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.test_evaluate import Stores, add_cells, cells, probability
+from tests.evaluated import Stores, add_cells, cells, probability
 from unet import slices
 from unet.config import Config, load, load_file, merge
 from unet.errors import UserError

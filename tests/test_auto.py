@@ -1,5 +1,4 @@
-"""Preset auto: what is measured, what is chosen from it and why, what is written, and that it
-trains."""
+"""Preset auto: what is chosen and why, what is written, and that it trains."""
 
 from __future__ import annotations
 
@@ -7,186 +6,46 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
-import zarr
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.step_memory import estimate, measured
 from scripts.train import main as train_script
+from tests.test_fingerprint import boxes, store_of
 from unet import slices
 from unet.config import Config, load, load_file
-from unet.data.store import Prepared, add_image, add_labels, layout_of, new_image
 from unet.errors import UserError
 from unet.files import canonical
 from unet.models.anisotropy import anisotropic_layers
-from unet.models.build import build
-from unet.models.engines import autocast
 from unet.models.geometry import footprint
 from unet.models.modelfile import load_model
-from unet.models.network import parameter_counts
 from unet.models.presets import Architecture, architecture_of
 from unet.plan import Run
 from unet.sections import TrainSection
-from unet.training import fingerprint as fingerprint_module
 from unet.training.auto import (
     LEAST_BOTTOM,
     MOST_BATCH,
     Plan,
     choose_plan,
-    fingerprint_of,
     keep_plan,
     kept_plan,
     layers_for,
     write_plan,
 )  # fmt: skip
 from unet.training.fingerprint import Fingerprint, Objects
-from unet.training.memory import LOSS_TENSORS, Numerics, activation_bytes, parameters
+from unet.training.memory import Numerics
 from unet.training.run import train_fold
 
 ROOT = Path(__file__).resolve().parent.parent
 GPU = Numerics("cuda", "bfloat16")
 SECTION = TrainSection()
-
-
-# The fingerprint ---------------------------------------------------------------------------------
-
-
-Image = tuple[np.ndarray, np.ndarray, np.ndarray | None]
-
-
-def store_of(
-    folder: Path,
-    images: Mapping[str, Image],
-    spacing: Mapping[str, list[float]] | None = None,
-    classes: tuple[str, ...] = ("background", "foreground"),
-) -> tuple[Prepared, dict[str, Any]]:
-    """A prepared store of image [C, *S], classes [*S] and instances, and its sentinel."""
-    path = folder / "prepared.zarr"
-    infos = {}
-    for name, (image, labels, instances) in images.items():
-        where = layout_of(labels.shape, tile=32, shard=2)
-        with new_image(path, name) as group:
-            add_image(group, image.shape[0], labels.shape, where)[...] = image
-            add_labels(group, "classes", "uint8", labels.shape, where)[...] = labels
-            if instances is not None:
-                add_labels(group, "instances", "uint32", labels.shape, where)[...] = instances
-        infos[name] = {
-            "key": f"key of {name}", "shape": list(image.shape),
-            "axes": "CYX" if labels.ndim == 2 else "CZYX",
-            "pixel_size_um": (spacing or {}).get(name), "labelled": True, "group": "",
-            "statistics": {},
-        }  # fmt: skip
-    zarr.open_group(path, mode="a", zarr_format=3)
-    first = next(iter(images.values()))[0]
-    sentinel = {
-        "images": infos, "channels": first.shape[0], "class_names": list(classes),
-        "class_values": None, "task": "instances", "normalize": {"method": "none"},
-    }  # fmt: skip
-    return Prepared(path), sentinel
-
-
-def boxes(shape: tuple[int, ...], *places: tuple[slice, ...]) -> Image:
-    """Numbered boxes: image (0 and 1), classes, instances (numbered from 7)."""
-    instances = np.zeros(shape, dtype=np.uint32)
-    for number, place in enumerate(places, start=7):
-        instances[place] = number
-    labels = (instances > 0).astype(np.uint8)
-    return labels[None].astype(np.float32), labels, instances
-
-
-def test_a_fingerprint_by_hand(tmp_path: Path) -> None:
-    a = boxes((40, 50), np.s_[2:6, 3:13], np.s_[20:30, 20:26])
-    b = boxes((60, 30), np.s_[0:9, 1:3], np.s_[30:31, 5:8])  # the last: 3 pixels, a speck
-    c = boxes((40, 50))
-    # Not to be looked at: it would change every number.
-    test = boxes((90, 91), np.s_[0:80, 0:80])
-    store, sentinel = store_of(
-        tmp_path, {"a": a, "b": b, "c": c, "t": test}, {"a": [0.5, 0.25], "b": [0.7, 0.35]}
-    )
-    found = fingerprint_of(store, sentinel, ["a", "b", "c"])
-    assert (found.images, found.channels, found.dims) == (3, 1, 2)
-    assert (found.shape_min, found.shape_median, found.shape_max) == ((40, 30), (40, 50), (60, 50))
-    assert found.pixels == 2000 + 1800 + 2000
-    assert found.seen == 1
-    # The median of those that are known.
-    assert found.spacing == pytest.approx((0.6, 0.3))
-    foreground = 40 + 60 + 18 + 3
-    assert found.shares == pytest.approx((1 - foreground / 5800, foreground / 5800))
-    # A 48th of the pixels is foreground: above the 97.9th percentile.
-    assert found.intensities == ((0.0, 0.0, 1.0),)
-    (objects,) = found.objects
-    assert (objects.name, objects.number, objects.spanning) == ("instances", 3, 0)
-    assert (objects.median, objects.common, objects.largest) == ((9, 6), (10, 10), (10, 10))
-
-
-def test_no_pixel_size_and_no_objects(tmp_path: Path) -> None:
-    store, sentinel = store_of(tmp_path, {"a": boxes((32, 32))})
-    found = fingerprint_of(store, sentinel, ["a"])
-    assert found.spacing is None
-    assert found.shares == (1.0, 0.0)
-    assert [(o.number, o.common) for o in found.objects] == [(0, (0, 0))]
-    with pytest.raises(ValueError, match="no images"):
-        fingerprint_of(store, sentinel, [])
-
-
-def test_components_of_classes(tmp_path: Path) -> None:
-    """A net and its meshes: the net spans the image, the ignored pixels are no class."""
-    labels = np.zeros((40, 40), dtype=np.uint8)
-    labels[1:19, 1:19] = labels[1:19, 20:39] = labels[20:39, 5:15] = 1
-    labels[39, :] = 255
-    names = ("membrane", "cell")
-    store, sentinel = store_of(
-        tmp_path, {"a": (np.zeros((1, 40, 40), np.float32), labels, None)}, classes=names
-    )
-    found = fingerprint_of(store, sentinel, ["a"])
-    membrane, cell = found.objects
-    assert (membrane.name, membrane.number, membrane.spanning) == ("membrane", 0, 1)
-    assert (cell.name, cell.number, cell.spanning) == ("cell", 3, 0)
-    assert (cell.common, cell.median) == ((19, 19), (18, 18))
-    cells = 18 * 18 + 18 * 19 + 19 * 10
-    assert found.shares == pytest.approx((1 - cells / 1560, cells / 1560))
-
-
-def test_windows_bound_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Objects that a window cuts are left out, those at the image's own edge are not."""
-    monkeypatch.setattr(fingerprint_module, "PIXELS_AT_ONCE", 32 * 32)
-    image = boxes((32, 64), np.s_[0:4, 0:4], np.s_[10:20, 25:40], np.s_[10:15, 50:64])
-    store, sentinel = store_of(tmp_path, {"a": image})
-    found = fingerprint_of(store, sentinel, ["a"])
-    assert found.seen == 1
-    assert (found.objects[0].number, found.objects[0].largest) == (2, (5, 14))
-    monkeypatch.setattr(fingerprint_module, "PIXELS_IN_ALL", 32 * 32)
-    found = fingerprint_of(store, sentinel, ["a"])
-    assert found.seen == 0.5
-    assert found.pixels == 32 * 64
-
-
-@settings(max_examples=30)
-@given(st.lists(st.integers(1, 30), min_size=2, max_size=3), st.integers(20, 500))
-def test_windows_cover_an_image_once(shape: list[int], most: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fingerprint_module, "PIXELS_AT_ONCE", most)
-        windows = fingerprint_module._windows(np.array(shape))
-    seen = np.zeros(shape, dtype=int)
-    for window in windows:
-        assert seen[window].size <= most
-        seen[window] += 1
-    assert (seen == 1).all()
-
-
-def test_large_instance_numbers_are_no_large_lists() -> None:
-    labels = np.array([[0, 4_000_000_000], [4_000_000_000, 9]], dtype=np.uint32)
-    assert fingerprint_module._compact(labels).tolist() == [[0, 2], [2, 1]]
-    assert fingerprint_module._compact(labels[1:]).tolist() == [[2, 1]]
 
 
 # Layers ------------------------------------------------------------------------------------------
@@ -416,83 +275,6 @@ def test_a_kept_plan_comes_back(tmp_path: Path) -> None:
     assert kept_plan(tmp_path / "plan.json") is None
     keep_plan(tmp_path / "plan.json", plan)
     assert kept_plan(tmp_path / "plan.json") == plan
-
-
-# Memory ------------------------------------------------------------------------------------------
-
-
-NETWORKS = {
-    "plain": architecture_of("unet2015", width=4, depth=2, dropout=0.0),
-    "bn": architecture_of("unet-bn", width=4, depth=3, max_width=16),
-    "bn-nearest": architecture_of("unet-bn", width=4, depth=1, up="nearest", order="norm-act"),
-    "res": architecture_of("unet-res", width=4, depth=3),
-    "res-act-norm": architecture_of("unet-res", width=4, depth=2, order="act-norm", convs=3),
-    "res-group": architecture_of("unet-res", width=8, depth=2, norm="group", groups=2),
-    "res-plain": architecture_of("unet-res", width=4, depth=1, norm="none"),
-    "flat": architecture_of(
-        "unet-res", width=4, depth=2, dims=3, norm="group", kernels=((1, 3, 3),) * 3,
-        pools=((1, 2, 2), (2, 2, 2)),
-    ),
-}  # fmt: skip
-
-
-def kept_bytes(arch: Architecture, size: tuple[int, ...], precision: str) -> float:
-    """What autograd keeps of a forward pass, weights and statistics left out."""
-    network = build(2, 3, arch).train()
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        # Maps of the network, or of one sample; a bfloat16 copy of the weights is no map.
-        if tensor.ndim == len(size) + 2 and tensor.shape[0] in (1, BATCH):
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
-        return tensor
-
-    with (
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-        autocast(precision, torch.device("cpu")),
-    ):
-        network(torch.randn(BATCH, 2, *size))
-    return float(sum(storage.nbytes() for storage in kept.values()))
-
-
-BATCH = 5  # no number of channels here
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", sorted(NETWORKS))
-def test_what_a_step_keeps_is_what_autograd_keeps(name: str, precision: str) -> None:
-    arch = NETWORKS[name]
-    assert isinstance(arch, Architecture)
-    assert parameters(arch, 2, 3) == parameter_counts(build(2, 3, arch))[1]
-    fps = footprint(arch)
-    size = tuple(fp.fit(24) for fp in fps)
-    guess = activation_bytes(arch, 2, 3, size, Numerics("cpu", precision))
-    # Not the network's: the image before augmentation, the class indices, what the loss keeps.
-    outside = math.prod(size) * (2 * (4 + 4) + 2 * 8)
-    out = [n - 2 * fp.margin for n, fp in zip(size, fps, strict=True)]
-    scored = [
-        math.prod(
-            n // math.prod(arch.pool(lv)[a] for lv in range(level)) for a, n in enumerate(out)
-        )
-        for level in arch.supervised
-    ]
-    outside += LOSS_TENSORS * 4 * 3 * sum(scored)
-    real = kept_bytes(arch, size, precision)
-    assert BATCH * (guess - outside) == pytest.approx(real, rel=0.01)
-
-
-def test_the_estimate_is_on_the_safe_side_of_a_real_step() -> None:
-    ratio = estimate("bn-8", "float32", "cpu") / measured("bn-8", "float32", "cpu")
-    assert 0.95 < ratio < 1.6
-
-
-def test_group_norm_keeps_float32_copies() -> None:
-    kept = {}
-    for norm in ("instance", "group"):
-        arch = architecture_of("unet-res", width=16, norm=norm)
-        assert isinstance(arch, Architecture)
-        kept[norm] = activation_bytes(arch, 1, 2, (64, 64), Numerics("cuda", "bfloat16"))
-    assert kept["group"] > 1.2 * kept["instance"]
 
 
 # In a run ----------------------------------------------------------------------------------------

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,136 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from scripts.evaluate import main
-from unet.data.store import add_image, add_labels, layout_of, new_image
+from tests.evaluated import BORDER, NAMES, PIXEL, Stores, add_cells, cells, probability, values
 from unet.errors import UserError
 from unet.evaluation.blockwise import Pair, confusion_of, contingency_of
 from unet.evaluation.contingency import contingency
-from unet.evaluation.evaluate import evaluate_model, write_metrics
 from unet.evaluation.families import FAMILIES
 from unet.evaluation.pixel import confusion
-from unet.evaluation.rows import MetricRow
-from unet.export import omezarr
-from unet.report import tables
 from unet.sections import EvaluateSection
-
-NAMES = ("background", "foreground")
-BORDER = ("background", "inside", "border")
-PIXEL = ("pixel_error", *["precision", "recall", "iou", "dice"] * 2, "iou", "dice")
-
-
-@dataclass
-class Stores:
-    """A dataset's stores under the pipeline's own names."""
-
-    root: Path
-    dataset: str = "cells"
-    model: str = "net"
-    made: set[int] = field(default_factory=set)
-
-    @property
-    def prepared(self) -> Path:
-        return self.root / self.dataset / "prepared.zarr"
-
-    def segmentation(self, fold: int) -> Path:
-        return self.root / self.dataset / self.model / f"fold-{fold}" / "segmentation.zarr"
-
-    @property
-    def metrics(self) -> Path:
-        return self.root / self.dataset / self.model / "metrics.csv"
-
-    def truth(
-        self, image: str, classes: Any, instances: Any = None, shape: Any = None, group: str = ""
-    ) -> None:
-        shape = np.shape(classes) if shape is None else shape
-        layout = layout_of(shape, 4, 2)
-        zarr.open_group(self.prepared, mode="a", zarr_format=3)
-        with new_image(self.prepared, image) as group_:
-            add_image(group_, 1, shape, layout)
-            if classes is not None:
-                add_labels(group_, "classes", "uint8", shape, layout)[:] = np.asarray(classes)
-            if instances is not None:
-                add_labels(group_, "instances", "uint32", shape, layout)[:] = np.asarray(instances)
-            group_.attrs["group"] = group
-
-    def prediction(
-        self,
-        image: str,
-        classes: Any,
-        instances: Any = None,
-        probabilities: Any = None,
-        *,
-        head: Sequence[str] = NAMES,
-        part: str = "test",
-        fold: int = 0,
-        size: Sequence[float] | None = None,
-    ) -> None:
-        store = self.segmentation(fold)
-        if fold not in self.made:
-            zarr.create_group(str(store))
-            self.made.add(fold)
-        pyramid = omezarr.pyramid_of(np.shape(classes), 1, None)
-        about = {"unet": {"head": list(head), "part": part, "axes": "CYX", "pixel_size_um": size}}
-        (level,) = omezarr.create_image(store / image, pyramid, "float32", head, about)
-        if probabilities is not None:
-            level[:] = np.asarray(probabilities, np.float32)
-        dtypes: dict[str, Any] = {"classes": np.uint8}
-        if instances is not None:
-            dtypes["instances"] = np.uint32
-        labels = omezarr.create_labels(store / image, pyramid, dtypes, NAMES, len(head))
-        labels["classes"][0][:] = np.asarray(classes, np.uint8)
-        if instances is not None:
-            labels["instances"][0][:] = np.asarray(instances, np.uint32)
-
-    def evaluate(
-        self,
-        *metrics: str,
-        task: str = "semantic",
-        names: Sequence[str] = NAMES,
-        threads: int = 1,
-        groups: dict[str, str] | None = None,
-        block: int | None = None,
-        **section: Any,
-    ) -> list[MetricRow]:
-        return evaluate_model(
-            self.dataset,
-            self.model,
-            {fold: self.segmentation(fold) for fold in self.made or {0}},
-            self.prepared,
-            groups or {},
-            EvaluateSection(metrics=metrics, **section),
-            task,
-            names,
-            threads,
-            block,
-        )
 
 
 @pytest.fixture
 def stores(tmp_path: Path) -> Stores:
     return Stores(tmp_path)
-
-
-def values(rows: Sequence[MetricRow], image: str = "a", class_: str = "*") -> dict[str, float]:
-    return {r.metric: r.value for r in rows if r.image == image and class_ in ("*", r.class_)}
-
-
-def cells(gap: slice = slice(5, 6)) -> Any:
-    """Class map [5, 11]: cells (1), a membrane (0) in the columns ``gap``."""
-    classes = np.ones((5, 11), np.uint8)
-    classes[:, gap] = 0
-    return classes
-
-
-def probability(membrane: float, cell: float, gap: slice = slice(5, 6)) -> Any:
-    """Probabilities [2, 5, 11] of which the second class is ``cell`` but in the membrane."""
-    p = np.where(cells(gap) == 1, cell, membrane)
-    return np.stack([1 - p, p])
-
-
-def add_cells(stores: Stores, image: str, membrane: float, cell: float, **more: Any) -> None:
-    stores.truth(image, cells())
-    stores.prediction(image, cells(), probabilities=probability(membrane, cell), **more)
 
 
 # --- pixel
@@ -452,129 +332,3 @@ def test_calibration_of_a_head_with_border(stores: Stores) -> None:
     assert found["brier"] == pytest.approx(0.25**2)
     assert found["ece"] == pytest.approx(0.25)
     assert (found["reliability_04"], found["reliability_12"]) == (0, 1)
-
-
-# --- mistakes
-
-
-def test_unknown_topology_class(stores: Stores) -> None:
-    add_cells(stores, "a", 0, 1)
-    with pytest.raises(UserError, match="no class 'membrane'; there are: background, foreground"):
-        stores.evaluate("topology", topology_class="membrane")
-
-
-def test_labels_that_are_missing_or_do_not_fit(stores: Stores) -> None:
-    stores.prediction("a", cells())
-    with pytest.raises(UserError, match="no prepared store"):
-        stores.evaluate("pixel")
-    stores.truth("b", cells())
-    with pytest.raises(UserError, match="has no image 'a'"):
-        stores.evaluate("pixel")
-    stores.truth("a", None, shape=(5, 11))
-    with pytest.raises(UserError, match="has no labels"):
-        stores.evaluate("pixel")
-    stores.truth("c", np.zeros((5, 12)))
-    stores.prediction("c", cells(), fold=1)
-    stores.made = {1}
-    with pytest.raises(UserError, match=r"shape \(5, 12\), but the segmentation has \(5, 11\)"):
-        stores.evaluate("pixel")
-
-
-def test_segmentations_of_another_task_or_other_classes(stores: Stores) -> None:
-    stores.truth("a", cells())
-    stores.prediction("a", cells())
-    with pytest.raises(UserError, match="the prepare stage made no instances"):
-        stores.evaluate("instance", task="instances")
-    stores.truth("b", cells(), cells())
-    stores.prediction("b", cells(), fold=1)
-    stores.made = {1}
-    with pytest.raises(UserError, match="the stitch stage made no instances"):
-        stores.evaluate("pixel", task="instances")
-    with pytest.raises(UserError, match="now they are background, cell"):
-        stores.evaluate("pixel", names=("background", "cell"))
-
-
-def test_fold_without_test_images(stores: Stores, caplog: pytest.LogCaptureFixture) -> None:
-    add_cells(stores, "v", 0, 1, part="val")
-    with caplog.at_level(logging.WARNING):
-        assert stores.evaluate("pixel", "topology") == []
-    assert "holds no test image" in caplog.text
-
-
-# --- file and command line
-
-ROW = MetricRow("d", "m", 0, "a", "x, y", "all", "iou", 1 / 3, 9)
-
-
-def test_file_by_hand_and_as_the_report_reads_it(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "metrics.csv"
-    undefined, unweighted = {"value": math.nan, "weight": 0}, {"value": 12.0, "weight": math.nan}
-    write_metrics(path, [ROW, ROW._replace(**undefined), ROW._replace(**unweighted)])
-    assert path.read_text().splitlines() == [
-        "dataset,model,fold,image,group,class,metric,value,weight",
-        'd,m,0,a,"x, y",all,iou,0.33333333,9',
-        'd,m,0,a,"x, y",all,iou,,0',
-        'd,m,0,a,"x, y",all,iou,12,',
-    ]
-    read = tables.read_metrics(path)
-    assert read[0][:-2] == ROW[:-2]
-    assert [row.weight for row in read] == pytest.approx([9, 0, math.nan], nan_ok=True)
-    assert [row.value for row in read] == pytest.approx([1 / 3, math.nan, 12], nan_ok=True)
-
-
-def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.csv"
-    write_metrics(path, [ROW])
-    before = path.read_text()
-
-    def failing() -> Any:
-        yield ROW
-        raise RuntimeError("stop")
-
-    with pytest.raises(RuntimeError, match="stop"):
-        write_metrics(path, failing())
-    assert path.read_text() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["metrics.csv"]
-
-
-def arguments(stores: Stores, *folds: int) -> list[str]:
-    fixed = ["--output", str(stores.root), "--dataset", stores.dataset, "--model", stores.model]
-    return [*fixed, "--folds", *map(str, folds)]
-
-
-def test_command_line(stores: Stores, capsys: pytest.CaptureFixture[str]) -> None:
-    for fold, image in enumerate("ab"):
-        stores.truth(image, cells(), group="g1")
-        stores.prediction(image, cells(slice(5, 7)), fold=fold)
-    section = EvaluateSection(metrics=("pixel",)).model_dump(mode="json")
-    told = {"version": 1, "evaluate": section, "task": "semantic", "class_names": list(NAMES)}
-    assert main([*arguments(stores, 1, 0), "--settings", json.dumps(told)]) == 0
-    rows = tables.read_metrics(stores.metrics)
-    assert [(r.fold, r.image, r.group) for r in rows[:: len(PIXEL)]] == [
-        (0, "a", "g1"),
-        (1, "b", "g1"),
-    ]
-    assert values(rows, class_="foreground-mean")["iou"] == pytest.approx(45 / 50)
-    assert "IoU          0.9000  (mean of 2 images)" in capsys.readouterr().err
-    config = stores.root / "config.yaml"
-    config.write_text(
-        "datasets: {cells: {images: i, labels: l, classes: {background: 0, foreground: 1}}}\n"
-        "models: {net: {preset: unet-bn}}\n"
-        "evaluate: {metrics: [pixel]}\n"
-    )
-    before = stores.metrics.read_bytes()
-    stores.metrics.unlink()
-    assert main([*arguments(stores, 0, 1), "--config", str(config)]) == 0
-    assert stores.metrics.read_bytes() == before
-
-
-def test_command_line_without_segmentation(
-    stores: Stores, capsys: pytest.CaptureFixture[str]
-) -> None:
-    stores.truth("a", cells())
-    stores.prediction("a", cells())
-    section = EvaluateSection().model_dump(mode="json")
-    told = {"version": 1, "evaluate": section, "task": "semantic", "class_names": list(NAMES)}
-    assert main([*arguments(stores, 0, 1), "--settings", json.dumps(told)]) == 2
-    assert "fold-1/segmentation.zarr: no segmentation there" in capsys.readouterr().err
-    assert not stores.metrics.exists()

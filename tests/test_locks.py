@@ -145,7 +145,7 @@ def writer(path: Path) -> tuple[subprocess.Popen[str], Path]:
     assert process.stdout is not None
     temporary = Path(process.stdout.readline().strip())
     process.stdout.close()
-    os.utime(temporary, (time.time() - 120,) * 2)
+    os.utime(temporary, (time.time() - 2 * files._LEFT_SECONDS,) * 2)
     return process, temporary
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.test_trainer import trainer
+from tests.trainings import trainer
 from unet.errors import UserError
 from unet.models.build import build
 from unet.models.network import Network

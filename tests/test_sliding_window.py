@@ -17,7 +17,7 @@ from torch import nn
 
 from benchmarks.sliding_window import draw, equally_accurate, fragments, multiplications
 from benchmarks.window_accuracy import N4_STAGES, STAGES, equal_unet, window_model
-from tests.test_trainer import train
+from tests.trainings import train
 from unet.models.build import build
 from unet.models.geometry import footprint
 from unet.models.inference import Predictor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -10,8 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,101 +16,30 @@ import numpy as np
 import pytest
 import torch
 
+from tests.trainings import (
+    ARCH,
+    CPU,
+    ROOT,
+    TIMES,
+    history,
+    same_weights,
+    settings_of,
+    train,
+    trainer,
+)
 from unet.data.store import Prepared
 from unet.errors import UserError
-from unet.heads import HEADS
 from unet.models.build import build
-from unet.models.geometry import footprint
 from unet.models.inference import Predictor
 from unet.models.modelfile import load_model
 from unet.models.network import Network
 from unet.models.presets import architecture_of
 from unet.paths import Paths
-from unet.sections import TrainSection
-from unet.training.augment import Augment, AugmentSettings
-from unet.training.checkpoint import Checkpoints
-from unet.training.losses import make_loss
 from unet.training.progress import Stopped
 from unet.training.run import COLUMNS, train_fold, training_key, write_history
-from unet.training.sampling import PatchSampler, TargetSettings, TrainingImage, open_images
-from unet.training.supervision import supervised_loss
+from unet.training.sampling import TargetSettings, TrainingImage, open_images
 from unet.training.trainer import Trainer
 from unet.training.validation import validate
-
-ROOT = Path(__file__).resolve().parent.parent
-CPU = torch.device("cpu")
-ARCH = architecture_of("unet-bn", width=2, depth=1)
-TIMES = {"images_per_s", "data_share", "seconds"}
-TINY: dict[str, Any] = {
-    "patch": 32, "batch": 2, "epochs": 3, "steps_per_epoch": 4, "precision": "float32",
-    "warmup_steps": 2,
-}  # fmt: skip
-
-
-def settings_of(
-    arch: Any = ARCH, head: str = "classes", seed: int = 0, **train: Any
-) -> dict[str, Any]:
-    """What the train stage is told (the slice)."""
-    section = TrainSection(**{**TINY, **train}).model_dump(mode="json")
-    section.pop("checkpoint_seconds")
-    section.pop("cache_gb")
-    section.pop("gpus")
-    section.pop("recipe")
-    names = {name: list(h.names(("background", "foreground"))) for name, h in HEADS.items()}
-    return {
-        "version": 1,
-        "architecture": arch.to_json(),
-        "memory_gb": None,
-        "anisotropic": False,
-        "head": head,
-        "border_width": 2,
-        "head_names": names[head],
-        "train": section,
-        "device": "cpu",
-        "seed": seed,
-    }
-
-
-def train(paths: Paths, sentinel: dict[str, Any], name: str = "m", **settings: Any) -> Any:
-    """Trains by the stage's function; returns the model and the history's rows."""
-    seconds = settings.pop("checkpoint_seconds", 30.0)
-    train_fold(
-        paths.prepared("d"), sentinel, ["a", "b"], ["c"], settings_of(**settings), 0,
-        paths.checkpoints("d", name, 0), paths.model("d", name, 0), paths.history("d", name, 0),
-        seconds, threads=1,
-    )  # fmt: skip
-    return load_model(paths.model("d", name, 0)), history(paths, name)
-
-
-def history(paths: Paths, name: str = "m") -> list[dict[str, str]]:
-    with paths.history("d", name, 0).open(newline="") as handle:
-        return list(csv.DictReader(handle))
-
-
-def same_weights(a: Any, b: Any) -> bool:
-    return list(a.weights) == list(b.weights) and all(
-        torch.equal(a.weights[k], b.weights[k]) for k in a.weights
-    )
-
-
-def trainer(
-    folder: Path,
-    score: Callable[[Network], tuple[float, float]] = lambda network: (1.0, 0.5),
-    arch: Any = ARCH,
-    **train: Any,
-) -> Trainer:
-    """A trainer on noise, with a validation of the test's own."""
-    section = TrainSection(**{**TINY, **train})
-    rng = np.random.default_rng(0)
-    image = rng.normal(size=(1, 40, 40)).astype(np.float32)
-    classes = (image[0] > 0).astype(np.uint8)
-    images = [TrainingImage("x", image, classes, None, TargetSettings(), cached=True)]
-    sampler = PatchSampler(images, (section.patch,) * 2, (0, 0), section.batch, 0.3, seed=0)
-    return Trainer(
-        build(1, 2, arch, 0), make_loss(section.loss, 2, None), sampler, Augment(AugmentSettings()),
-        score, section, 0, CPU, "float32", Checkpoints(folder, "k" * 64),
-    )  # fmt: skip
-
 
 # What a training writes.
 
@@ -427,114 +353,3 @@ def test_killed_and_told_to_end_and_yet_the_same_weights(make_store, tmp_path: P
     assert same_weights(broken, unbroken)
     assert (broken.score, broken.step) == (unbroken.score, unbroken.step)
     assert timeless(rows) == timeless(history(whole))
-
-
-# Accumulation, frozen normalisation, deep supervision, plateau.
-
-
-def test_accumulated_batches_are_one_large_batch(tmp_path: Path) -> None:
-    """Without normalisation and with equal numbers of valid pixels, the mean of the gradients."""
-    arch = architecture_of("unet-bn", width=2, depth=1, norm="none")
-    runs = [
-        trainer(tmp_path / str(n), arch=arch, loss="ce", batch=4 // n, accumulate=n, epochs=1)
-        for n in (1, 2)
-    ]
-    # The same patches in both: rows of one sampler.
-    source = runs[0].sampler
-    runs[1].sampler = Halves(source)  # type: ignore[assignment]
-    for run in runs:
-        run.augment = Augment(AugmentSettings(flip=False, rotate90=False))
-        run.run()
-    for name, values in runs[0].network.state_dict().items():
-        torch.testing.assert_close(runs[1].network.state_dict()[name], values)
-    losses = [run.progress.history[0]["train_loss"] for run in runs]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-
-
-class Halves:
-    """Batch 2 n and 2 n + 1 are the two halves of another sampler's batch n."""
-
-    def __init__(self, source: PatchSampler) -> None:
-        self.source = source
-
-    def batch(self, step: int, rows: slice | None = None) -> Any:
-        return self.source.batch(step // 2, slice(0, 2) if step % 2 == 0 else slice(2, 4))
-
-
-@pytest.mark.parametrize("norm", ["batch", "instance", "group"])
-def test_frozen_statistics_no_longer_move(tmp_path: Path, norm: str) -> None:
-    arch = architecture_of("unet-bn", width=2, depth=1, norm=norm)
-    run = trainer(tmp_path, arch=arch, freeze_norm=0.5, epochs=2)
-    seen = []
-    step = run._step
-
-    def watched(batches: Any) -> float:
-        loss = step(batches)
-        seen.append(run.network.state_dict()["down.0.norms.0.running_mean"].clone())
-        return loss
-
-    run._step = watched  # type: ignore[method-assign]
-    run.run()
-    moved = [not torch.equal(a, b) for a, b in pairwise(seen)]
-    assert moved == [True] * 3 + [False] * 4
-
-
-def test_the_plateau_lowers_the_rate(tmp_path: Path) -> None:
-    losses = iter([1.0, 1.0, 1.0])
-    run = trainer(
-        tmp_path, lambda network: (next(losses), 0.5), schedule="plateau", plateau_patience=1,
-        plateau_factor=0.1, lr=0.01, warmup_steps=0,
-    )  # fmt: skip
-    run.run()
-    assert [row["lr"] for row in run.progress.history] == pytest.approx([0.01, 0.01, 0.001])
-
-
-@pytest.mark.parametrize("padding", ["same", "valid"])
-def test_deep_supervision_by_hand(padding: str) -> None:
-    """Coarser outputs are held against every second, fourth pixel that they cover."""
-    arch = architecture_of(
-        "unet-bn", width=2, depth=3, padding=padding, deep_supervision=True, norm="none"
-    )
-    network = build(1, 2, arch).train()
-    size = network.footprint[0].fit(40)
-    labels = torch.arange(size * size).view(1, 1, size, size) % 3 % 2
-    outputs = network(torch.randn(1, 1, size, size))
-    assert isinstance(outputs, list)
-    assert len(outputs) == 2
-    loss = make_loss("ce", 2)
-    margin = (size - outputs[0].shape[-1]) // 2
-    fine = labels[0, 0, margin : size - margin, margin : size - margin]
-    # What the coarser output covers, centred on the input like all of an unpadded network.
-    extent = 2 * outputs[1].shape[-1]
-    first = (size - extent) // 2
-    coarse = labels[0, 0, first + 1 : first + extent : 2, first + 1 : first + extent : 2]
-    expected = (2 * loss(outputs[0], fine[None]) + loss(outputs[1], coarse[None])) / 3
-    torch.testing.assert_close(supervised_loss(loss, outputs, labels, {}, arch.strides), expected)
-
-
-@pytest.mark.parametrize("preset", ["unet2015", "unet-res", "ciresan2012"])
-def test_every_preset_trains(make_store, preset: str) -> None:  # type: ignore[no-untyped-def]
-    small: dict[str, dict[str, Any]] = {
-        "unet2015": {"width": 2, "depth": 1},
-        "unet-res": {"width": 2, "depth": 2},
-        "ciresan2012": {"window": 11, "stages": [[4, 4], [4, 3]], "hidden": [5]},
-    }
-    arch = architecture_of(preset, **small[preset])
-    patch = {"unet2015": 36, "unet-res": 32, "ciresan2012": 11}[preset]
-    model, rows = train(*make_store(), arch=arch, patch=patch, freeze_norm=0.7)
-    assert model.architecture == arch
-    assert len(rows) == 3
-    assert 0 <= float(rows[-1]["val_score"]) <= 1
-    assert model.network().footprint == footprint(arch)
-
-
-def test_the_distance_head_trains(make_store) -> None:  # type: ignore[no-untyped-def]
-    model, rows = train(*make_store(), head="distance", epochs=12, lr=0.01, loss="ce")
-    assert model.head == ("background", "foreground", "distance")
-    losses = [float(row["val_loss"]) for row in rows]
-    assert losses[-1] < losses[0]
-
-
-def test_images_of_other_axes_than_the_network(make_store) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(UserError, match="write dims: 2"):
-        train(*make_store(), arch=architecture_of("unet-bn", width=2, depth=1, dims=3))

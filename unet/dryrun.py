@@ -1,9 +1,9 @@
 """Two things that Snakemake does not do by itself when it plans thousands of jobs.
 
 Which arguments a function takes is looked up several times for each job, by ``inspect``, which
-takes a sixth of all planning; it is the same each time. And ``snakemake -n --quiet``, which plans
-and leaves out what printing each job would take (more than the planning), leaves out the table of
-jobs too, with which its authors meant to end it.
+takes its time; it is the same each time. And ``snakemake -n --quiet``, which plans and leaves out
+what printing each job would take, leaves out the table of jobs too, with which its authors meant to
+end it.
 """
 
 from __future__ import annotations

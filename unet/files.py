@@ -51,7 +51,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     On an error the temporary file or folder is removed and ``path`` stays as it was. A folder
     that is already there under ``path`` is replaced as a whole. Temporary files that a killed
-    process left in the folder are removed.
+    process left in the folder over an hour ago are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path.parent)
@@ -79,8 +79,9 @@ def replacing(path: Path) -> Iterator[Path]:
         os.close(handle)
 
 
-# Of a temporary file that may be a killed process's: it may just have been made by another.
-_LEFT_SECONDS = 60.0
+# Age of a temporary file that may be a killed process's. Younger ones may just have been made by
+# another one, or be written on another machine, where the file system's locks do not reach.
+_LEFT_SECONDS = 3600.0
 # Each folder is looked through once: with thousands of files that takes its time.
 _swept: set[Path] = set()
 

@@ -1,0 +1,99 @@
+"""Small trainings for tests."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unet.heads import HEADS
+from unet.models.build import build
+from unet.models.modelfile import load_model
+from unet.models.network import Network
+from unet.models.presets import architecture_of
+from unet.paths import Paths
+from unet.sections import TrainSection
+from unet.training.augment import Augment, AugmentSettings
+from unet.training.checkpoint import Checkpoints
+from unet.training.losses import make_loss
+from unet.training.run import train_fold
+from unet.training.sampling import PatchSampler, TargetSettings, TrainingImage
+from unet.training.trainer import Trainer
+
+ROOT = Path(__file__).resolve().parent.parent
+CPU = torch.device("cpu")
+ARCH = architecture_of("unet-bn", width=2, depth=1)
+TIMES = {"images_per_s", "data_share", "seconds"}
+TINY: dict[str, Any] = {
+    "patch": 32, "batch": 2, "epochs": 3, "steps_per_epoch": 4, "precision": "float32",
+    "warmup_steps": 2,
+}  # fmt: skip
+
+
+def settings_of(
+    arch: Any = ARCH, head: str = "classes", seed: int = 0, **train: Any
+) -> dict[str, Any]:
+    """What the train stage is told (the slice)."""
+    section = TrainSection(**{**TINY, **train}).model_dump(mode="json")
+    section.pop("checkpoint_seconds")
+    section.pop("cache_gb")
+    section.pop("gpus")
+    section.pop("recipe")
+    names = {name: list(h.names(("background", "foreground"))) for name, h in HEADS.items()}
+    return {
+        "version": 1,
+        "architecture": arch.to_json(),
+        "memory_gb": None,
+        "anisotropic": False,
+        "head": head,
+        "border_width": 2,
+        "head_names": names[head],
+        "train": section,
+        "device": "cpu",
+        "seed": seed,
+    }
+
+
+def train(paths: Paths, sentinel: dict[str, Any], name: str = "m", **settings: Any) -> Any:
+    """Trains by the stage's function; returns the model and the history's rows."""
+    seconds = settings.pop("checkpoint_seconds", 30.0)
+    train_fold(
+        paths.prepared("d"), sentinel, ["a", "b"], ["c"], settings_of(**settings), 0,
+        paths.checkpoints("d", name, 0), paths.model("d", name, 0), paths.history("d", name, 0),
+        seconds, threads=1,
+    )  # fmt: skip
+    return load_model(paths.model("d", name, 0)), history(paths, name)
+
+
+def history(paths: Paths, name: str = "m") -> list[dict[str, str]]:
+    with paths.history("d", name, 0).open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def same_weights(a: Any, b: Any) -> bool:
+    return list(a.weights) == list(b.weights) and all(
+        torch.equal(a.weights[k], b.weights[k]) for k in a.weights
+    )
+
+
+def trainer(
+    folder: Path,
+    score: Callable[[Network], tuple[float, float]] = lambda network: (1.0, 0.5),
+    arch: Any = ARCH,
+    **train: Any,
+) -> Trainer:
+    """A trainer on noise, with a validation of the test's own."""
+    section = TrainSection(**{**TINY, **train})
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(1, 40, 40)).astype(np.float32)
+    classes = (image[0] > 0).astype(np.uint8)
+    images = [TrainingImage("x", image, classes, None, TargetSettings(), cached=True)]
+    sampler = PatchSampler(images, (section.patch,) * 2, (0, 0), section.batch, 0.3, seed=0)
+    return Trainer(
+        build(1, 2, arch, 0), make_loss(section.loss, 2, None), sampler, Augment(AugmentSettings()),
+        score, section, 0, CPU, "float32", Checkpoints(folder, "k" * 64),
+    )  # fmt: skip

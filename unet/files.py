@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISREG
@@ -164,13 +164,21 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: damaged ({reason}); remove it and run again") from None
 
 
-def write_sentinel(path: Path, version: int, images: dict[str, Any], **more: Any) -> None:
+def write_sentinel(
+    path: Path,
+    version: int,
+    images: dict[str, Any],
+    made_by: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> None:
     """Writes the JSON that stands for a finished store (last, when all else is in place).
 
     Args:
         version: the stage's version constant.
         images: image id -> what is worth knowing of it; must determine the store's content.
+        made_by: see :mod:`unet.provenance`; the entry ``content`` does not depend on it.
         more: further entries that describe the store as a whole.
     """
     value = {"version": version, "images": images, **more}
-    write_json(path, {**value, "content": digest(value)})
+    made = {} if made_by is None else {"made_by": dict(made_by)}
+    write_json(path, {**value, **made, "content": digest(value)})

@@ -31,6 +31,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         manifest=paths.manifest(args.dataset),
         inputs=paths.inputs(args.dataset),
         threads=args.threads,
+        warnings=paths.warnings(args.dataset, "manifest"),
     )
 
 

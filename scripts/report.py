@@ -49,6 +49,7 @@ def _work(args: argparse.Namespace, paths: Paths) -> None:
 def _print_summary(paths: Paths, rows: list[Any], tasks: dict[str, str]) -> None:
     from rich.console import Console
 
+    from unet.data.warned import warning_lines
     from unet.report.show import summary_tables
 
     console = Console()
@@ -57,6 +58,8 @@ def _print_summary(paths: Paths, rows: list[Any], tasks: dict[str, str]) -> None
         console.width = 120
     for table in summary_tables(rows, tasks):
         console.print(table)
+    for line in warning_lines(paths, tasks):
+        print(line)
     print(f"Report: {paths.report_html}")
 
 

@@ -373,8 +373,9 @@ def test_statistics_are_taken_block_by_block(
 
 def stage(source: Source, folder: Path, value: str) -> tuple[Path, Path]:
     settings = {**DEFAULTS, **SEMANTIC, "strict": False, "fingerprint": value}
-    manifest_stage(source, settings, folder / "manifest.csv", folder / "inputs.json", threads=2)
-    return folder / "manifest.csv", folder / "inputs.json"
+    manifest, inputs, warnings = (folder / n for n in ("manifest.csv", "inputs.json", "w.json"))
+    manifest_stage(source, settings, manifest, inputs, threads=2, warnings=warnings)
+    return manifest, inputs
 
 
 def taken(source: Source, stored: dict | None = None, seen: Path | None = None) -> str:

@@ -97,6 +97,9 @@ class Paths:
         return self._under("report.html")
 
     # Per dataset.
+    def dataset(self, dataset: str) -> Path:
+        return self._under(dataset)
+
     def raw(self, dataset: str) -> Path:
         return self._under(dataset, "raw")
 
@@ -112,6 +115,10 @@ class Paths:
     def inputs(self, dataset: str) -> Path:
         """Size, time and hash of each raw file when the manifest was made (``inputs.json``)."""
         return self._under(dataset, "inputs.json")
+
+    def warnings(self, dataset: str, stage: str) -> Path:
+        """What looked wrong to a stage; not declared to Snakemake, as older results lack it."""
+        return self._under(dataset, f"warnings.{stage}.json")
 
     def prepared(self, dataset: str, model: str = "") -> Path:
         """The dataset's images, or those prepared for a model that is applied to them."""

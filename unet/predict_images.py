@@ -164,7 +164,8 @@ def _run(task: Task, source: Source, out: Output, args: argparse.Namespace) -> t
     # Named by what it was made of: every image is looked at once.
     manifest = out.work / f"manifest-{digest(task.manifest)[:12]}.csv"
     if not manifest.is_file():
-        manifest_stage(source, task.manifest, manifest, inputs, args.threads)
+        warnings = out.work / "warnings.manifest.json"
+        manifest_stage(source, task.manifest, manifest, inputs, args.threads, warnings)
     with replacing(out.manifest) as temporary:
         temporary.write_bytes(manifest.read_bytes())
     memory = args.memory_gb * 1e9

@@ -43,6 +43,7 @@ DECLARED = {
     "all": ["report.csv", "report.html"],
 }
 BESIDE = {
+    "manifest": ["d/warnings.manifest.json"],
     "splits": ["d/.splits-kept.csv"],
     "prepare": ["d/prepared.zarr"],
     "train": ["checkpoints"],

@@ -35,6 +35,7 @@ class Raw:
         alpha: index of the opacity sample along S.
         separate: number of images in the file where they have no common shape (the reader has
             then picked the asked one already).
+        warnings: what looks wrong in the file, one line each without the file's name.
     """
 
     array: DaskArray
@@ -43,6 +44,7 @@ class Raw:
     names: tuple[str, ...] = ()
     alpha: int | None = None
     separate: int = 1
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class LazyImage:
         array: dask array in that order; computing it raises UserError for pixels that cannot be
             decoded.
         pages: number of separate images that the file holds.
+        warnings: the reader's, one line each.
     """
 
     axes: str
@@ -67,6 +70,7 @@ class LazyImage:
     channel_names: tuple[str, ...]
     array: DaskArray
     pages: int = 1
+    warnings: tuple[str, ...] = ()
 
 
 def block_shape(stored: Sequence[int], shape: Sequence[int], axes: str) -> tuple[int, ...]:

@@ -201,6 +201,7 @@ def _lazy_image(
         channel_names=names,
         array=array,
         pages=pages,
+        warnings=raw.warnings,
     )
 
 

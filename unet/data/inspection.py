@@ -52,6 +52,7 @@ class Facts:
     pixel_size_um: tuple[float, ...] | None
     channels: tuple[str, ...]
     objects: int | None
+    warnings: tuple[str, ...] = ()
 
 
 def inspect(
@@ -72,7 +73,7 @@ def inspect(
     opened = open_image(image, axes=wanted.axes, channels=wanted.channels, page=page)
     size = _pixel_size(image, opened, wanted.pixel_size_um)
     _check_pixels(image, opened, advance)
-    objects = None
+    objects, warnings = None, list(opened.warnings)
     if label is not None:
         marked = open_label(label, axes=wanted.axes, page=page)
         if marked.shape != opened.shape[1:]:
@@ -83,7 +84,16 @@ def inspect(
         objects = _check_label(label, found, wanted)
         if wanted.task == "instances":
             _check_objects(label, objects, pieces)
-    return Facts(opened.axes, opened.shape, str(opened.dtype), size, opened.channel_names, objects)
+        warnings += [f"label: {text}" for text in marked.warnings]
+    return Facts(
+        axes=opened.axes,
+        shape=opened.shape,
+        dtype=str(opened.dtype),
+        pixel_size_um=size,
+        channels=opened.channel_names,
+        objects=objects,
+        warnings=tuple(warnings),
+    )
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -19,6 +19,7 @@ from unet.data.layouts import find_pairs, list_files, parts_of
 from unet.data.names import relative
 from unet.data.records import ImageRecord, write_manifest
 from unet.data.source import Pair, Source
+from unet.data.warned import grouped, write_warnings
 from unet.errors import UserError
 from unet.files import digest
 
@@ -45,15 +46,27 @@ class Item:
 
 
 def manifest_stage(
-    source: Source, settings: Mapping[str, Any], manifest: Path, inputs: Path, threads: int
+    source: Source,
+    settings: Mapping[str, Any],
+    manifest: Path,
+    inputs: Path,
+    threads: int,
+    warnings: Path,
 ) -> None:
-    """Writes ``manifest.csv`` and ``inputs.json`` (arguments as ``build_manifest``)."""
+    """Writes ``manifest.csv``, ``inputs.json`` and the stage's warnings (arguments as
+    ``build_manifest``)."""
     stamps = {path: stamp(path) for path in list_files(source)}
-    hashes = Hashes()
+    hashes, lines = Hashes(), list[str]()
     records = build_manifest(
-        source, settings, strict=bool(settings["strict"]), threads=threads, hashes=hashes
+        replace(source, warn=lines.append),
+        settings,
+        strict=bool(settings["strict"]),
+        threads=threads,
+        hashes=hashes,
     )
+    lines += grouped((record.image, text) for record in records for text in record.warnings)
     write_inputs(inputs, source.root, str(settings["fingerprint"]), stamps, hashes.of)
+    write_warnings(warnings, lines)
     write_manifest(manifest, records)
 
 
@@ -288,6 +301,9 @@ def _doubles_noted(records: list[ImageRecord]) -> list[ImageRecord]:
 
 def _summary(records: Sequence[ImageRecord], source: Source) -> None:
     bad = [r for r in records if r.status != "ok"]
+    if bad:
+        first = f"{bad[0].image}: {bad[0].reason}"
+        source.warn(f"{len(bad)} of {len(records)} images are left out; the first: {first}")
     reasons: dict[str, list[str]] = {}
     for record in bad:
         page = "" if record.page is None else f" (page {record.page})"

@@ -251,4 +251,5 @@ def read_channel_files(path: Path, channels: list[Raw]) -> Raw:
         array=stack([raw.array for raw in channels]),
         axes="C" + first.axes,
         pixel_size=first.pixel_size,
+        warnings=tuple(dict.fromkeys(text for raw in channels for text in raw.warnings)),
     )

@@ -34,6 +34,7 @@ class ImageRecord:
         group: images of one group never lie in different parts of a split.
         part: fixed part of the split ("" unless a sheet says so).
         status: "ok", or "quarantined" with the reason.
+        warnings: what looks wrong but is used all the same, one line each.
     """
 
     id: str
@@ -52,6 +53,7 @@ class ImageRecord:
     part: str = ""
     status: Literal["ok", "quarantined"] = "ok"
     reason: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class SplitRecord:
 
 
 _JSON_FIELDS = {"page", "shape", "pixel_size_um", "channels", "objects"}
+# Empty where there are none, which is what most images have.
+_TEXTS_FIELDS = {"warnings"}
 
 
 def _write(path: Path, names: list[str], rows: Iterable[dict[str, Any]]) -> None:
@@ -95,18 +99,22 @@ def write_manifest(path: Path, records: Iterable[ImageRecord]) -> None:
         for name in _JSON_FIELDS:
             value = row[name]
             row[name] = "" if value is None else json.dumps(value)
+        for name in _TEXTS_FIELDS:
+            row[name] = json.dumps(row[name], ensure_ascii=False) if row[name] else ""
         rows.append(row)
     _write(path, names, rows)
 
 
 def read_manifest(path: Path) -> list[ImageRecord]:
-    """Reads what :func:`write_manifest` wrote."""
+    """Reads what :func:`write_manifest` wrote, also in versions that had fewer columns."""
     records = []
     for row in _read(path):
         values: dict[str, Any] = dict(row)
         for name in _JSON_FIELDS:
             value = json.loads(row[name]) if row[name] else None
             values[name] = tuple(value) if isinstance(value, list) else value
+        for name in _TEXTS_FIELDS:
+            values[name] = tuple(json.loads(row[name])) if row.get(name) else ()
         records.append(ImageRecord(**values))
     return records
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from unet.data.formats import stem
 from unet.data.names import Found, find, fixed_part, match, relative, safe_id
+from unet.data.warned import Warn, unheard
 from unet.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ class Source:
         layout: key of LAYOUTS.
         labelled: whether labels are looked for.
         required: whether images without one are of no use (where labels are looked for).
+        warn: told what looks wrong with the files as a whole, such as some that are not read. When
+            a run is planned nobody listens: the manifest stage says it.
     """
 
     root: Path
@@ -38,6 +41,8 @@ class Source:
     layout: str = "folders"
     labelled: bool = True
     required: bool = True
+    # No part of what the dataset is, which the planning compares.
+    warn: Warn = field(default=unheard, repr=False, compare=False)
 
     @classmethod
     def below(
@@ -100,7 +105,7 @@ def labels_by_image(source: Source, images: list[Found]) -> Mapping[Path, Path]:
     pairs, lonely = match(images, find(source.labels, source.root, "labels"))
     if lonely:
         names = ", ".join(p.name for p in lonely[:3]) + (", ..." if len(lonely) > 3 else "")
-        log.info("%d labels belong to no image and are left out: %s", len(lonely), names)
+        source.warn(f"{len(lonely)} labels belong to no image and are left out: {names}")
     return pairs
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unet.data.records import read_manifest, read_splits
+from unet.data.warned import read_warnings
 from unet.errors import UserError
 from unet.evaluation.rows import MetricRow
 from unet.files import replacing
@@ -95,6 +96,7 @@ def report_dataset(
         .get_template("dataset.html.j2")
         .render(
             dataset=dataset,
+            warnings=read_warnings(paths.dataset(dataset)),
             task=task,
             models=models,
             confidence=section.confidence,

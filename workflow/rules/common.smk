@@ -10,6 +10,7 @@ sys.path.insert(0, str(ROOT))
 
 from unet import needs
 from unet.config import load
+from unet.data.warned import warning_lines
 from unet.dryrun import remember_parameters, show_table
 from unet.errors import UserError
 from unet.paths import FOLD_PATTERN, fold_name

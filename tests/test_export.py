@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import tifffile
@@ -9,6 +11,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 from ome_zarr_models import v04, v05
+from PIL import Image
 
 from unet.export import omezarr, tiff
 from unet.export.reductions import REDUCTIONS, mean_pairs, mode_pairs
@@ -243,6 +246,62 @@ def test_mask_without_pixel_size_has_no_unit(tmp_path):
     tiff.write_mask(tmp_path / "m.tif", lambda r: np.ones((4, 5), np.uint8)[r], (4, 5), "u1", None)
     with tifffile.TiffFile(tmp_path / "m.tif") as file:
         assert "unit" not in file.pages[0].description
+
+
+def shown_by_imagej(values, page):
+    """Colours [..., RGB] in which ImageJ shows 16-bit values: by ShortProcessor.create8BitImage
+    with the display range of the description, and the 256 colours beside the pixels."""
+    about = dict(line.split("=", 1) for line in page.description.splitlines() if "=" in line)
+    low, high = float(about["min"]), float(about["max"])
+    scale = 256 / (high - low + 1)
+    index = np.minimum((np.maximum(values - low, 0) * scale + 0.5).astype(int), 255)
+    return np.array(page.tags[320].value).reshape(3, 256)[:, index].T >> 8
+
+
+@pytest.mark.parametrize("count", [1, 48, 255, 400, 510, 5000])
+def test_every_object_of_a_mask_is_seen_in_imagej(tmp_path, count):
+    values = np.arange(count + 1, dtype=np.uint16)[None]
+    tiff.write_mask(
+        tmp_path / "m.tif", lambda r: values[r], values.shape, np.uint16, None, top=count
+    )
+    with tifffile.TiffFile(tmp_path / "m.tif") as file:
+        page = file.pages[0]
+        np.testing.assert_array_equal(file.asarray(), values)
+        assert page.photometric.name == "MINISBLACK"
+        colours = shown_by_imagej(values[0], page)
+    assert not colours[0].any()
+    assert colours[1:].max(axis=1).min() > 150
+    if count <= 255:
+        assert len(np.unique(colours, axis=0)) == count + 1
+    with Image.open(tmp_path / "m.tif") as opened:
+        assert opened.mode == "I;16"
+        np.testing.assert_array_equal(np.asarray(opened), values)
+
+
+def test_classes_keep_their_values_and_have_colours(tmp_path):
+    values = np.array([[0, 1, 2, 255]], np.uint8)
+    tiff.write_mask(tmp_path / "m.tif", lambda r: values[r], (1, 4), np.uint8, None, top=255)
+    with tifffile.TiffFile(tmp_path / "m.tif") as file:
+        np.testing.assert_array_equal(file.asarray(), values)
+        table = np.array(file.pages[0].tags[320].value).reshape(3, 256)
+        assert len({tuple(c) for c in table[:, [0, 1, 2, 255]].T}) == 4
+        # 8 bits need no range: ImageJ would stretch the colours.
+        assert "max=" not in file.pages[0].description
+    with Image.open(tmp_path / "m.tif") as opened:
+        assert opened.mode == "L"
+
+
+def test_a_mask_says_what_made_it(tmp_path):
+    made = {"stage": "stitch", "settings": {"threshold": 0.5}, "inputs": {"model": "ab\n"}}
+    tiff.write_mask(
+        tmp_path / "m.tif", lambda r: np.ones((4, 5), "u2")[r], (4, 5), "u2", None, made_by=made
+    )
+    with tifffile.TiffFile(tmp_path / "m.tif") as file:
+        page = file.pages[0]
+        assert page.software.startswith("unet-pipeline ")
+        lines = [line for line in page.description.splitlines() if line.startswith("made_by=")]
+        assert json.loads(lines[0].removeprefix("made_by=")) == made
+        assert file.is_imagej
 
 
 def test_mask_is_read_in_bands(tmp_path, monkeypatch):

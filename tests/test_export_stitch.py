@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -44,6 +45,22 @@ def small_shards(monkeypatch):
     monkeypatch.setattr(outlines, "BLOCK", 50)
 
 
+def collection(path, images):
+    """Checks the store as a whole by the models of its layout."""
+    root = zarr.open_group(str(path), mode="r")
+    old = root.metadata.zarr_format == 2
+    about, listing = (g.attrs if old else g.attrs["ome"] for g in (root, root["OME"]))
+    models = (v04 if old else v05).bioformats2raw
+    assert models.BioFormats2RawAttrs.model_validate(dict(about)).bioformats2raw_layout == 3
+    assert listing["series"] == images
+    xml = ElementTree.parse(path / "OME" / "METADATA.ome.xml").getroot()
+    for element, name in zip(xml, images, strict=True):
+        assert element.get("ID") == f"Image:{name}"  # napari-ome-zarr finds them by it
+        sizes = element[0].attrib
+        shape = tuple(int(sizes[f"Size{axis}"]) for axis in "CYX")
+        assert shape == root[name]["0"].shape
+
+
 ALL = {"geojson": True, "rois": True, "label_pyramid": "mode"}
 
 
@@ -56,6 +73,7 @@ def test_every_output_says_the_same(tmp_path, small_shards, version):
     store = Segmentation(out.segmentation)
     assert store.ids() == ["a", "b"]
     models = {"0.4": v04, "0.5": v05}[version]
+    collection(out.segmentation, ["a", "b"])
     rows = table_of(out.objects)
     for image in images:
         group = zarr.open_group(str(out.segmentation / image), mode="r")
@@ -128,7 +146,7 @@ def test_a_version_replaces_the_other(tmp_path):
     for version in ("0.5", "0.4", "0.5"):
         settings = settings_of(ome_zarr=version)
         stitch_dataset(FakeTiles(images), FakePrepared(grey(images)), out, settings)
-        marks = {p.name for p in out.segmentation.iterdir()} - {"a"}
+        marks = {p.name for p in out.segmentation.iterdir()} - {"a", "OME"}
         assert marks == ({"zarr.json"} if version == "0.5" else {".zgroup", ".zattrs"})
 
 

@@ -166,7 +166,8 @@ def test_instances_end_to_end(tmp_path):
         "segmentation.json",
         "segmentation.zarr",
     ]
-    assert sorted(p.name for p in out.segmentation.iterdir()) == ["a", "b", "zarr.json"]
+    names = sorted(p.name for p in out.segmentation.iterdir())
+    assert names == ["OME", "a", "b", "zarr.json"]
 
 
 @pytest.mark.parametrize(

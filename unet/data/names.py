@@ -18,6 +18,8 @@ from unet.errors import UserError
 _MAGIC = re.compile(r"(\*\*/|\*|\?|\[[^\]]+\])")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 MAX_ID = 100
+# OME-Zarr keeps this folder of a collection for itself.
+_TAKEN = "OME"
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,8 @@ def safe_id(name: str) -> str:
     flat = name.replace("/", "-")
     plain = unicodedata.normalize("NFKD", flat).encode("ascii", "ignore").decode()
     clean = _UNSAFE.sub("_", plain).strip("._-")[:MAX_ID]
-    if clean and (clean == name or (clean == flat and "-" not in name)):
+    same = clean == name or (clean == flat and "-" not in name)
+    if clean and same and clean.upper() != _TAKEN:
         return clean
     digits = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:6]
     return f"{clean or 'image'}-{digits}"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
+from xml.etree import ElementTree
 
 import numpy as np
 import zarr
@@ -35,6 +36,9 @@ _CHUNK = {2: 512, 3: 64}
 _SHARD = {2: 2048, 3: 256}
 # A shard is held in memory as float32 while it is written.
 _SHARD_BYTES = 1 << 28
+# The group of a collection that lists its images (layout of bioformats2raw), so no image's name.
+LISTING = "OME"
+_OME_XML = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 # Colours that people with any colour vision tell apart (Okabe & Ito 2008).
 _COLOURS = ("E69F00", "56B4E9", "009E73", "F0E442", "0072B2", "D55E00", "CC79A7")
 
@@ -97,6 +101,38 @@ def pyramid_of(shape: Sequence[int], levels: int, pixel_size_um: Sequence[float]
             break
         shapes.append((*lead, y, x))
     return Pyramid(tuple(shapes), tuple(pixel_size_um) if pixel_size_um else None)
+
+
+def create_collection(path: Path, version: Version = "0.5") -> None:
+    """Creates a store of several images, which viewers open as a whole.
+
+    Its layout is that of bioformats2raw (https://ngff.openmicroscopy.org/0.5/#bf2raw): the group
+    ``OME`` lists the images' paths. :func:`list_images` writes the list when all are there.
+    """
+    layout: dict[str, Any] = _metadata(version, {"bioformats2raw.layout": 3})
+    zarr.create_group(str(path), attributes=layout, zarr_format=_FORMAT[version])
+
+
+def list_images(path: Path, images: Sequence[str], version: Version = "0.5") -> None:
+    """Lists the images of a collection, in the order in which viewers show them.
+
+    Twice, since there are viewers of either: as the attribute "series", and as the metadata file of
+    bioformats2raw, in which the IDs of the images are their paths.
+    """
+    series: dict[str, Any] = _metadata(version, {"series": list(images)})
+    zarr.create_group(str(path / LISTING), attributes=series, zarr_format=_FORMAT[version])
+    root = ElementTree.Element("OME", {"xmlns": _OME_XML})
+    for index, name in enumerate(images):
+        level = zarr.open_array(str(path / name / "0"), mode="r")
+        channels, *depth, height, width = level.shape
+        image = ElementTree.SubElement(root, "Image", {"ID": f"Image:{name}", "Name": name})
+        # OME-XML has no name for float16.
+        about = {"ID": f"Pixels:{index}", "DimensionOrder": "XYZCT", "Type": "float"}
+        for axis, size in zip("XYZCT", (width, height, *(depth or [1]), channels, 1), strict=True):
+            about[f"Size{axis}"] = str(size)
+        ElementTree.SubElement(ElementTree.SubElement(image, "Pixels", about), "MetadataOnly")
+    where = path / LISTING / "METADATA.ome.xml"
+    ElementTree.ElementTree(root).write(where, encoding="utf-8", xml_declaration=True)
 
 
 def create_image(
@@ -170,11 +206,6 @@ def create_labels(
         )
         found[name] = _levels(group, pyramid, dtype, channels, lead=())
     return found
-
-
-def format_of(version: Version) -> Literal[2, 3]:
-    """The version of Zarr that a version of OME-Zarr is written in."""
-    return _FORMAT[version]
 
 
 def write_regions(shape: Sequence[int], channels: int) -> list[Slices]:

@@ -7,6 +7,9 @@ its unit in an ImageJ-style description. Why this form:
 * tifffile's ``imagej=True`` allows neither compression nor uint32: it writes hyperstacks, whose
   planes must lie uncompressed one after the other. A single plane or a list of planes need not.
 * OME-TIFF carries the pixel size too, but then only Bio-Formats shows it, not ImageJ's own reader.
+* A lookup table of 256 colours beside plain grey, as ImageJ itself writes it for 16 bits, gives
+  each object a colour in Fiji, and a display range keeps few objects from being black; other
+  readers see the values.
 
 Above 4 GiB it is BigTIFF, which Fiji opens by Bio-Formats, and that reads the same description.
 ImageJ's own reader has no part in it, so such files have tiles: viewers of large images (QuPath,
@@ -15,15 +18,18 @@ Bio-Formats, napari) then read what they show, not bands across the whole image.
 
 from __future__ import annotations
 
+import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from colorsys import hsv_to_rgb
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from unet import __version__
 from unet.data.tiling import Slices
 from unet.files import replacing
 
@@ -36,6 +42,10 @@ _SLAB_BYTES = 1 << 26
 _TILE = 512
 # Offsets are 32 bits in a classic TIFF; zlib may expand a little what does not compress.
 _CLASSIC_BYTES = 2**32 - 2**26
+_COLOR_MAP = 320
+# Colours of a lookup table, and the largest value that a display range may end at so that 1 is not
+# shown as 0: ImageJ rounds v * 256 / (range + 1).
+_COLOURS, _WIDEST = 256, 510
 
 Read = Callable[[Slices], NDArray[Any]]
 
@@ -47,6 +57,9 @@ def write_mask(
     dtype: DTypeLike,
     pixel_size_um: Sequence[float] | None,
     classic_bytes: int = _CLASSIC_BYTES,
+    *,
+    top: int = 0,
+    made_by: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a mask, some rows at a time; the file appears whole or not at all.
 
@@ -56,6 +69,8 @@ def write_mask(
         dtype: of the file, an integer of 8, 16 or 32 bits that holds all values.
         pixel_size_um: micrometres along the axes of ``shape``, None = unknown.
         classic_bytes: larger masks (uncompressed) are BigTIFF with tiles.
+        top: largest value of the mask, for the display range.
+        made_by: what made the mask (:func:`unet.provenance.made_by`), for its description.
     """
     import tifffile
 
@@ -79,15 +94,23 @@ def write_mask(
             compression="zlib",
             resolution=resolution,
             resolutionunit="NONE",
-            description=description(shape, pixel_size_um),
+            description=description(shape, kind, pixel_size_um, top, made_by),
             metadata=None,
-            software=False,
+            software=f"unet-pipeline {__version__}",
+            extratags=[(_COLOR_MAP, 3, 3 * _COLOURS, lookup_table().ravel().tolist(), False)],
             **layout,
         )
 
 
-def description(shape: Sequence[int], pixel_size_um: Sequence[float] | None) -> str:
-    """The ImageJ-style description: unit, and for volumes the sections and their distance."""
+def description(
+    shape: Sequence[int],
+    dtype: np.dtype[Any],
+    pixel_size_um: Sequence[float] | None,
+    top: int,
+    made_by: Mapping[str, Any] | None = None,
+) -> str:
+    """The ImageJ-style description: unit, display range, for volumes the sections and their
+    distance, and what made the mask, as JSON in one line."""
     lines = ["ImageJ=1.54f"]
     if len(shape) == 3:
         lines += [f"images={shape[0]}", f"slices={shape[0]}"]
@@ -95,7 +118,23 @@ def description(shape: Sequence[int], pixel_size_um: Sequence[float] | None) -> 
             lines.append(f"spacing={pixel_size_um[0]:.9g}")
     if pixel_size_um is not None:
         lines.append("unit=um")
+    if dtype.itemsize > 1:  # 8 bits are shown as they are
+        lines += ["min=0", f"max={max(_COLOURS - 1, min(top, _WIDEST))}"]
+    if made_by is not None:
+        lines.append(f"made_by={json.dumps(made_by, sort_keys=True)}")
     return "\n".join([*lines, ""])
+
+
+@cache
+def lookup_table() -> NDArray[np.uint16]:
+    """Colours [RGB, 256] of labels: 0 is black, neighbours in number differ in hue (steps of the
+    golden angle) and in lightness."""
+    steps = np.arange(_COLOURS)
+    hues, values = steps * 0.618034 % 1, np.array([1.0, 0.7, 0.85])[steps % 3]
+    colours = [hsv_to_rgb(h, 0.75, v) for h, v in zip(hues, values, strict=True)]
+    table = np.round(np.array(colours).T * 65535).astype(np.uint16)
+    table[:, 0] = 0
+    return table
 
 
 def smallest_dtype(low: int, high: int) -> np.dtype[Any]:

@@ -27,11 +27,11 @@ class Segmentation:
 
     def ids(self) -> list[str]:
         """Ids of the images, sorted."""
-        # Names with a dot in front are images being written.
+        # Names with a dot in front are images being written; the list of images has no level.
         return sorted(
             child.name
             for child in self.path.iterdir()
-            if not child.name.startswith(".") and _is_group(child)
+            if not child.name.startswith(".") and (child / "0").is_dir()
         )
 
     def attrs(self, image: str) -> dict[str, Any]:

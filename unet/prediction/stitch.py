@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,11 +12,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import zarr
-
 from unet.errors import UserError
-from unet.export import objects
-from unet.export.omezarr import format_of
+from unet.export import objects, omezarr
 from unet.files import remove, replacing, write_sentinel
 from unet.prediction.blocks import grid_of, ordered
 from unet.prediction.stitch_image import Job, Stitched, StitchSettings, stitch_image
@@ -57,12 +54,14 @@ def stitch_dataset(
     settings: StitchSettings,
     threads: int = 1,
     block: int = BLOCK,
+    made_by: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Stitches all predicted images, validation and test, of one fold.
 
     Args:
         block: side of the blocks that images are worked through in (memory grows with it; the
             result does not depend on it).
+        made_by: what makes the results (:func:`unet.provenance.made_by`), noted in each of them.
 
     Returns:
         Image id -> what the sentinel says of it: shape, part, objects (classes present, for task
@@ -77,7 +76,8 @@ def stitch_dataset(
         # Left by a run that was killed.
         for stale in path.parent.glob(f".{path.name}.*.tmp"):
             remove(stale)
-    zarr.create_group(str(outputs.segmentation), zarr_format=format_of(settings.section.ome_zarr))
+    version = settings.section.ome_zarr
+    omezarr.create_collection(outputs.segmentation, version)
     ids = tiles.ids()
     for image in ids:
         _check(tiles, prepared, image, settings)
@@ -100,6 +100,7 @@ def stitch_dataset(
             threshold=threshold,
             block=block,
             threads=threads,
+            made_by=made_by,
         )
         with table.open("w", newline="", encoding="utf-8") as handle:
             writer = csv.writer(handle, lineterminator="\n")
@@ -108,6 +109,7 @@ def stitch_dataset(
                 writer.writerows(_rows(done, settings))
                 done.table.close()
                 entries[done.image] = done.entry
+    omezarr.list_images(outputs.segmentation, ids, version)
     write_sentinel(
         outputs.done,
         settings.version,

@@ -79,6 +79,7 @@ class Job:
     """What the images of one run have in common.
 
     ``geojson`` and ``rois``: folders for outlines of objects, None = not wanted.
+    ``made_by``: what makes the results (:func:`unet.provenance.made_by`), None = unknown.
     """
 
     tiles: Tiles
@@ -91,6 +92,7 @@ class Job:
     threshold: float
     block: int
     threads: int
+    made_by: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +118,7 @@ def stitch_image(job: Job, image: str) -> Stitched:
         "part": attrs["part"],
         "axes": "C" + pyramid.axes.upper(),
         "pixel_size_um": pixel_size,
+        **({} if job.made_by is None else {"made_by": job.made_by}),
     }
     with replacing(job.store / image) as path:
         path.unlink()
@@ -276,15 +279,17 @@ def _write_tiff(
     settings = job.settings
     if settings.task == "instances":
         # At least 16 bits: the type does not change with the number of objects of common images.
-        values, dtype = None, tiff.smallest_dtype(0, max(count, 2**16 - 1))
+        values, dtype, top = None, tiff.smallest_dtype(0, max(count, 2**16 - 1)), count
     else:
         values, dtype = settings.mask_values, settings.mask_values.dtype
+        top = int(values.max())
 
     def read(region: Slices) -> NDArray[Any]:
         pixels = np.asarray(level[region])
         return pixels if values is None else values[pixels]
 
-    tiff.write_mask(job.masks / f"{image}.tif", read, level.shape, dtype, pixel_size_um)
+    path = job.masks / f"{image}.tif"
+    tiff.write_mask(path, read, level.shape, dtype, pixel_size_um, top=top, made_by=job.made_by)
 
 
 def class_map(probabilities: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:

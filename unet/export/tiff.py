@@ -32,6 +32,7 @@ from numpy.typing import DTypeLike, NDArray
 from unet import __version__
 from unet.data.tiling import Slices
 from unet.files import replacing
+from unet.provenance import SOFTWARE
 
 # Strips of about 256 KiB, as tifffile does by itself; read in bands of at most 8 MiB, of volumes
 # in as many sections at once as fit into 64 MiB, since a chunk holds some of them.
@@ -96,7 +97,7 @@ def write_mask(
             resolutionunit="NONE",
             description=description(shape, kind, pixel_size_um, top, made_by),
             metadata=None,
-            software=f"unet-pipeline {__version__}",
+            software=f"{SOFTWARE} {__version__}",
             extratags=[(_COLOR_MAP, 3, 3 * _COLOURS, lookup_table().ravel().tolist(), False)],
             **layout,
         )

@@ -114,6 +114,7 @@ def stitch_dataset(
         outputs.done,
         settings.version,
         entries,
+        made_by,
         threshold=threshold,
         head=list(settings.head),
         class_names=list(settings.class_names),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from unet.files import remove, replacing, write_sentinel
 from unet.prediction.blocks import grid_of, ordered
 from unet.prediction.stitch_image import Job, Stitched, StitchSettings, stitch_image
 from unet.prediction.threshold import choose_threshold
+from unet.tables import writing
 
 if TYPE_CHECKING:
     from unet.data.store import Prepared
@@ -88,7 +88,8 @@ def stitch_dataset(
     with ExitStack() as stack:
         masks = _folder(stack, outputs.masks)
         geojson, rois = _outlines(stack, outputs, settings, dims)
-        table = stack.enter_context(replacing(outputs.objects))
+        columns = objects.columns(dims, channels)
+        append = stack.enter_context(writing(outputs.objects, columns))
         job = Job(
             tiles=tiles,
             prepared=prepared,
@@ -102,13 +103,10 @@ def stitch_dataset(
             threads=threads,
             made_by=made_by,
         )
-        with table.open("w", newline="", encoding="utf-8") as handle:
-            writer = csv.writer(handle, lineterminator="\n")
-            writer.writerow(objects.columns(dims, channels))
-            for done in _stitch_all(job, ids):
-                writer.writerows(_rows(done, settings))
-                done.table.close()
-                entries[done.image] = done.entry
+        for done in _stitch_all(job, ids):
+            append(_rows(done, settings))
+            done.table.close()
+            entries[done.image] = done.entry
     omezarr.list_images(outputs.segmentation, ids, version)
     write_sentinel(
         outputs.done,

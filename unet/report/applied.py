@@ -3,7 +3,6 @@ labels to score it by."""
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from unet.errors import UserError
 from unet.files import read_json
 from unet.paths import ENSEMBLE, Paths, origin_of
 from unet.report.collect import Pick, rank_name
+from unet.tables import read_table
 
 NAN = float("nan")
 
@@ -102,9 +102,10 @@ def _sentinel(paths: Paths, dataset: str, model: str) -> tuple[dict[str, Any], f
 def _shares(paths: Paths, dataset: str, model: str) -> tuple[tuple[str, float], ...]:
     """Of all pixels, the part of each class, from the table of objects."""
     sizes: Counter[str] = Counter()
-    with paths.objects(dataset, model, ENSEMBLE).open(newline="", encoding="utf-8") as handle:
-        for row in csv.DictReader(handle):
-            sizes[row["class"]] += int(row.get("area_px") or row.get("volume_px") or 0)
+    table = read_table(paths.objects(dataset, model, ENSEMBLE), "stitch", ["class"])
+    measured = table["area_px" if "area_px" in table else "volume_px"].replace("", "0").astype(int)
+    for name, size in zip(table["class"], measured, strict=True):
+        sizes[name] += int(size)
     total = max(1, sum(sizes.values()))
     return tuple((name, size / total) for name, size in sizes.items())
 

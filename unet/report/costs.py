@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from unet.paths import Paths, fold_name
+from unet.tables import read_table
 
 NAN = float("nan")
 # Stage -> what a job of it is for, beside the dataset. The report itself is left out: it cannot
@@ -78,14 +79,13 @@ def read_benchmark(path: Path) -> tuple[float, float, float] | None:
     """
     if not path.exists():
         return None
-    with path.open(newline="", encoding="utf-8") as handle:
-        rows = list(csv.DictReader(handle, delimiter="\t"))
+    rows = read_table(path, "(none)", delimiter="\t").to_dict("records")
     if not rows:
         return None
     return _number(rows[-1], "s"), _number(rows[-1], "cpu_time"), _number(rows[-1], "max_rss")
 
 
-def _number(row: dict[str, str], key: str) -> float:
+def _number(row: Mapping[Any, str], key: str) -> float:
     try:
         return float(row.get(key) or NAN)
     except ValueError:

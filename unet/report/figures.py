@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -11,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from unet.files import replacing
 from unet.report.pooling import Bin
 from unet.report.tables import Cell
+from unet.tables import read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,18 +31,9 @@ def read_history(path: Path) -> list[dict[str, float]]:
     """Rows of ``history.csv`` as numbers, NaN where nothing was measured; [] without the file."""
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as handle:
-        return [
-            {name: _float(value) for name, value in row.items() if name is not None}
-            for row in csv.DictReader(handle)
-        ]
-
-
-def _float(text: str | None) -> float:
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return float("nan")
+    found = read_table(path, "train")
+    rows = found.apply(pd.to_numeric, errors="coerce").astype(float).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def curves(history_rows: Sequence[HistoryRow]) -> Figure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ import torch
 
 from unet.data.store import Prepared
 from unet.errors import UserError
-from unet.files import digest, replacing
+from unet.files import digest
 from unet.heads import HEADS, classes_among
 from unet.models.anisotropy import fitted
 from unet.models.build import build
@@ -25,6 +24,7 @@ from unet.models.modelfile import ModelFile, save_model
 from unet.models.network import Network
 from unet.models.presets import AnyArchitecture, Architecture, architecture_from
 from unet.sections import TrainSection
+from unet.tables import write_table
 from unet.training.augment import Augment, AugmentSettings
 from unet.training.checkpoint import Checkpoints
 from unet.training.loss_table import LOSS_TABLE
@@ -298,12 +298,4 @@ def _class_weights(
 
 def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Writes ``history.csv``: a row per epoch; a score that was not taken is empty."""
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as handle,
-    ):
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for row in rows:
-            cells = [row[name] for name in COLUMNS]
-            writer.writerow(["" if math.isnan(v) else f"{v:.6g}" for v in cells])
+    write_table(path, COLUMNS, (tuple(row[name] for name in COLUMNS) for row in rows), digits=6)

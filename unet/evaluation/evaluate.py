@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import logging
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
@@ -15,10 +13,10 @@ from unet.evaluation.blockwise import Pair
 from unet.evaluation.families import FAMILIES, seams
 from unet.evaluation.fold import Case, Fold
 from unet.evaluation.rows import METRIC_COLUMNS, MetricRow, Score
-from unet.files import replacing
 from unet.paths import fold_name
 from unet.prediction.segmentation import Segmentation
 from unet.sections import EvaluateSection
+from unet.tables import write_table
 
 log = logging.getLogger(__name__)
 
@@ -125,9 +123,5 @@ def chosen_thresholds(rows: Iterable[MetricRow]) -> dict[tuple[str, str], float]
 
 def write_metrics(path: Path, rows: Iterable[MetricRow]) -> None:
     """Writes ``metrics.csv``, whole or not at all; values that are not defined are empty cells."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(METRIC_COLUMNS)
-        for row in rows:
-            numbers = ("" if math.isnan(v) else f"{v:.8g}" for v in (row.value, row.weight))
-            writer.writerow([*row[:2], fold_name(row.fold), *row[3:-2], *numbers])
+    named = ([*row[:2], fold_name(row.fold), *row[3:]] for row in rows)
+    write_table(path, METRIC_COLUMNS, named)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -10,12 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from unet.errors import UserError
 from unet.evaluation.rows import METRIC_COLUMNS, NAN, SEAM_SCORE, MetricRow
-from unet.files import replacing
 from unet.paths import fold_number
 from unet.report.paired import Bootstrap, Versus, versus_best
 from unet.report.pooling import pool
+from unet.tables import read_table, write_table
 
 
 @dataclass(frozen=True)
@@ -126,72 +124,27 @@ class ReportRow(NamedTuple):
 
 
 REPORT_COLUMNS = tuple(name.rstrip("_") for name in ReportRow._fields)
+_TEXTS = ("dataset", "model", "class", "metric", "best", "clear")
+_NUMBERS = tuple(name for name in REPORT_COLUMNS if name not in _TEXTS)
 
 
 def read_metrics(path: Path) -> list[MetricRow]:
     """Reads ``metrics.csv``; an empty value is NaN. Raises UserError if it is not such a file."""
-    return [
-        MetricRow(
-            row["dataset"],
-            row["model"],
-            fold_number(row["fold"]),
-            row["image"],
-            row["group"],
-            row["class"],
-            row["metric"],
-            float(row["value"] or NAN),
-            float(row["weight"] or NAN),
-        )
-        for row in _read(path, METRIC_COLUMNS, "evaluate")
-    ]
+    found = read_table(path, "evaluate", METRIC_COLUMNS, numbers=("value", "weight"))
+    found["fold"] = found["fold"].map(fold_number)
+    return [MetricRow(*row) for row in found[list(METRIC_COLUMNS)].itertuples(index=False)]
 
 
 def read_report(path: Path) -> list[ReportRow]:
     """Reads what :func:`write_report` wrote."""
-    return [
-        ReportRow(
-            *(_value(name, row[name]) for name in REPORT_COLUMNS)  # type: ignore[arg-type]
-        )
-        for row in _read(path, REPORT_COLUMNS, "report")
-    ]
-
-
-def _value(name: str, text: str) -> str | float | int:
-    if name in ("dataset", "model", "class", "metric", "best", "clear"):
-        return text
-    return int(text) if name == "n" else float(text or NAN)
+    found = read_table(path, "report", REPORT_COLUMNS, numbers=_NUMBERS)
+    found["n"] = found["n"].astype(int)
+    return [ReportRow(*row) for row in found[list(REPORT_COLUMNS)].itertuples(index=False)]
 
 
 def write_report(path: Path, rows: Iterable[ReportRow]) -> None:
     """Writes ``report.csv``; values that are not defined are empty cells."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(REPORT_COLUMNS)
-        for row in rows:
-            writer.writerow(map(_text, row))
-
-
-def _text(value: object) -> str:
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.6g}"
-    return str(value)
-
-
-def _read(path: Path, columns: Sequence[str], stage: str) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as handle:
-            reader = csv.DictReader(handle)
-            rows = list(reader)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); run the {stage} stage first"
-        ) from None
-    missing = [name for name in columns if name not in (reader.fieldnames or ())]
-    if missing:
-        raise UserError(
-            f"{path}: has no column {', '.join(missing)}; run the {stage} stage again to remake it"
-        )
-    return rows
+    write_table(path, REPORT_COLUMNS, rows, digits=6)
 
 
 def summarise(metrics: Iterable[MetricRow], bootstrap: Bootstrap) -> list[ReportRow]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -209,14 +209,32 @@ def test_nothing_but_nan_is_zero() -> None:
 @pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())
+@example(data=None)
 def test_result_is_always_finite(dtype: str, method: str, data: Any) -> None:
     """Whatever the floats: NaN, infinities, subnormals, the whole exponent range."""
-    image = data.draw(images(dtype, allow_nan=True, allow_infinity=True))
+    kind = images(dtype, allow_nan=True, allow_infinity=True)
+    image = widest(dtype) if data is None else data.draw(kind)
     found = statistics_of(image, (SECTION.low, SECTION.high))
     params = statistics_to_params(method, found.summary(SECTION.low, SECTION.high))
     assert np.isfinite(params["shift"]).all()
     assert (np.isfinite(params["scale"]) & (np.array(params["scale"]) > 0)).all()
     assert np.isfinite(normalize.apply(image, params)).all()
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [("minmax", [0, 1, 1]), ("zscore", [-(2**0.5), 0.5**0.5, 0.5**0.5]), ("percentile", [0, 1, 1])],
+)
+def test_the_widest_range_is_normalised_like_any_other(method: str, expected: list[float]) -> None:
+    image = widest("float64")
+    stored = describe(statistics_of(image), NormalizeSection(method=method))  # type: ignore[arg-type]
+    np.testing.assert_allclose(normalize.apply(image, stored)[0], expected, atol=0.05)
+
+
+def widest(dtype: str) -> Array:
+    """An image [1, 3] of the two ends of a type, whose difference the type cannot hold."""
+    ends = np.finfo(dtype)
+    return np.array([[ends.min, ends.max, ends.max]], dtype)
 
 
 @pytest.fixture

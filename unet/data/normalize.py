@@ -23,6 +23,8 @@ F = TypeVar("F", npt.NDArray[np.float32], npt.NDArray[np.float64])
 # Elements handled at once, which bounds the temporaries of a pass to some tens of megabytes.
 PIECE = 1 << 20
 BINS = 1 << 16
+# The most that a 64-bit value counts as: squares and sums of it stay far within float64.
+LARGEST = 1e100
 
 
 class ImageStatistics:
@@ -34,7 +36,8 @@ class ImageStatistics:
     eq. 2.1); after :meth:`select` the second (:meth:`refine`) counts the lower 16 bits within the
     few bins that hold the wanted percentiles. Percentiles are exact up to 32 bits per value; of
     64-bit values the key keeps 20 bits of the mantissa, a relative error below 2**-20, however
-    far outliers stretch the range. NaN and infinities are left out (:attr:`non_finite`).
+    far outliers stretch the range. NaN and infinities are left out (:attr:`non_finite`); values
+    beyond +-1e100, which no microscope measures, count as +-1e100.
 
     Args:
         channels: C, the length of the blocks' first axis.
@@ -70,7 +73,7 @@ class ImageStatistics:
                 keys = values.astype(np.intp)
                 keys -= np.iinfo(self.dtype).min
             else:
-                finite = values[np.isfinite(values)]
+                finite = _finite(values)
                 self.non_finite += values.size - finite.size
                 if not finite.size:
                     continue
@@ -90,7 +93,7 @@ class ImageStatistics:
     def refine(self, block: Array) -> None:
         """Takes a block [C, ...] into the second pass (all of the first pass's, once each)."""
         for c, values in self._pieces(block) if any(self._lower) else ():
-            keys = _keys(values[np.isfinite(values)])
+            keys = _keys(_finite(values))
             upper = keys >> 16
             for found, counts in self._lower[c].items():
                 lower = (keys[upper == found] & 0xFFFF).astype(np.intp)
@@ -134,7 +137,7 @@ class ImageStatistics:
         """
         mean, m2, least, most = self._all_moments()
         count = np.maximum(self.count, 1)
-        values = {
+        return {
             "low": self.percentile(low),
             "high": self.percentile(high),
             "mean": mean,
@@ -142,7 +145,6 @@ class ImageStatistics:
             "min": least,
             "max": most,
         }
-        return {name: np.nan_to_num(value) for name, value in values.items()}
 
     def _pieces(self, block: Array) -> Iterator[tuple[int, Array]]:
         if block.shape[0] != self.channels:
@@ -158,10 +160,9 @@ class ImageStatistics:
         self, c: int, n: int, mean: float, m2: float, least: float, most: float
     ) -> None:
         before = int(self._counts[c].sum())
-        with np.errstate(over="ignore", invalid="ignore"):
-            delta = mean - self._mean[c]
-            self._mean[c] += delta * (n / (before + n))
-            self._m2[c] += m2 + delta**2 * (before * (n / (before + n)))
+        delta = mean - self._mean[c]
+        self._mean[c] += delta * (n / (before + n))
+        self._m2[c] += m2 + delta**2 * (before * (n / (before + n)))
         self._min[c] = min(self._min[c], least)
         self._max[c] = max(self._max[c], most)
 
@@ -203,14 +204,21 @@ def _native(dtype: npt.DTypeLike) -> np.dtype[Any]:
     return np.dtype(np.float32) if given.kind == "f" else given.newbyteorder("=")
 
 
+def _finite(values: Array) -> Array:
+    """A copy of the finite values, none beyond ``LARGEST``."""
+    finite: Array = values[np.isfinite(values)]
+    if finite.dtype == np.float64:
+        np.clip(finite, -LARGEST, LARGEST, out=finite)
+    return finite
+
+
 def _moments(values: Array) -> tuple[int, float, float, float, float]:
     """Number, mean, sum of squared deviations, minimum, maximum of finite values."""
     exact = values.astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        least, most = float(exact.min()), float(exact.max())
-        mean = float(exact.mean())
-        exact -= mean
-        return values.size, mean, float(np.dot(exact, exact)), least, most
+    least, most = float(exact.min()), float(exact.max())
+    mean = float(exact.mean())
+    exact -= mean
+    return values.size, mean, float(np.dot(exact, exact)), least, most
 
 
 def _keys(values: Array) -> npt.NDArray[np.uint32]:
@@ -274,8 +282,7 @@ def statistics_to_params(method: str, summary: Summary) -> dict[str, list[float]
     shift, scale = METHODS[method](summary)
     if method != "none":
         least, most = summary["min"], summary["max"]
-        with np.errstate(over="ignore"):
-            scale = np.where(scale > 0, scale, np.nan_to_num(most - least))
+        scale = np.where(scale > 0, scale, most - least)
         shift = np.where(least == most, least, shift)
         scale = np.where((least == most) | (scale == 0), 1.0, scale)
     return {"shift": [float(x) for x in shift], "scale": [float(x) for x in scale]}
@@ -303,14 +310,13 @@ def apply(block: Array, params: dict[str, Any]) -> npt.NDArray[np.float32]:
     """
     if len(params["shift"]) != block.shape[0]:
         raise ValueError(f"{len(params['shift'])} channels in params, {block.shape[0]} in block")
-    # Narrow integers are exact in float32; wide types would lose small differences between large
-    # values if they were rounded before the shift is taken off.
     # Narrow integers are exact in float32; wider types would lose small differences between large
     # values if they were rounded before the shift is taken off.
     if block.dtype.kind in "biu" and block.dtype.itemsize <= 2:
         return _shifted_and_scaled(block.astype(np.float32), params)
     exact = block.astype(np.float64)
     exact[~np.isfinite(exact)] = np.nan
+    np.clip(exact, -LARGEST, LARGEST, out=exact)
     with np.errstate(over="ignore", invalid="ignore"):
         return np.nan_to_num(_shifted_and_scaled(exact, params).astype(np.float32), copy=False)
 

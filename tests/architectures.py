@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from hypothesis import strategies as st
 from torch import nn
 
 from unet.models.norms import BatchNorm, SampleNorm
 from unet.models.presets import Architecture
+from unet.models.unet import ConvBlock, UNet
 
 
 @st.composite
@@ -52,3 +55,35 @@ def settle(network: nn.Module, seed: int = 0) -> None:
                                   ("bias", -1.0)):  # fmt: skip
                     value = getattr(module, name)
                     value.copy_(torch.rand(value.shape, generator=random) + low)
+
+
+@torch.no_grad()
+def see(network: UNet, channel: int, level: float, gain: float = 20.0) -> None:
+    """Chosen weights, so that what is found does not depend on the processor: the score of class 1
+    is gain * (x - level), x being a channel of the pixel itself, plus a little of all around it."""
+    settle(network)
+    for block, source in ((network.down[0], channel), (network.expand[-1], network.arch.width)):
+        assert isinstance(block, ConvBlock)
+        last = len(block.convs) - 1
+        for i, (conv, norm) in enumerate(zip(block.convs, block.norms, strict=True)):
+            adds_shortcut = block.residual and i == last
+            _keep(conv, norm, None if adds_shortcut else 0 if i else source)
+        if isinstance(block.shortcut, nn.Sequential):
+            _keep(block.shortcut[0], block.shortcut[1], source)
+    head: Any = network.heads[0]
+    head.weight.mul_(0.02 / head.weight.std())
+    head.weight[:, 0] = 0
+    head.weight[1, 0] = gain
+    head.bias.zero_()
+    head.bias[1] = -gain * level
+
+
+def _keep(conv: Any, norm: Any, source: int | None) -> None:
+    """Makes the first output of a convolution and its norm its input ``source`` (None: 0)."""
+    conv.weight[0] = 0
+    if conv.bias is not None:
+        conv.bias[0] = 0
+    if source is not None:
+        conv.weight[(0, source, *(n // 2 for n in conv.kernel_size))] = 1
+    norm.weight[0] = (norm.running_var[0] + norm.eps).sqrt()
+    norm.bias[0] = norm.running_mean[0]

@@ -1,5 +1,6 @@
-"""Shared by all tests: one thread for torch, so that results and times do not depend on what else
-runs; hypothesis without a deadline (a loaded machine is not a failure); a tiny prepared store."""
+"""Shared by all tests: OMP_NUM_THREADS threads for torch (1 if unset), so that results and times do
+not depend on what else runs; hypothesis without a deadline (a loaded machine is not a failure); a
+tiny prepared store."""
 
 from __future__ import annotations
 
@@ -25,12 +26,15 @@ settings.register_profile("unet", deadline=None)
 settings.load_profile("unet")
 
 
+THREADS = int(os.environ["OMP_NUM_THREADS"])
+
+
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Stages set the number of threads for their process; here they share one."""
-    torch.set_num_threads(1)
+def same_threads() -> Iterator[None]:
+    """Stages set the number of threads for their process, which all tests share."""
+    torch.set_num_threads(THREADS)
     yield
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
 
 
 def discs(

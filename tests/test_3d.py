@@ -7,23 +7,25 @@ import importlib
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
-import torch
 import yaml
 from scipy import ndimage
 
+from tests.architectures import see
 from unet.data.formats import open_label
 from unet.data.records import read_manifest
 from unet.data.store import Prepared
 from unet.data.tiling import cheapest_tile, plan
 from unet.models.geometry import footprint
-from unet.models.modelfile import load_model
+from unet.models.modelfile import load_model, save_model
 from unet.models.presets import architecture_of
+from unet.models.unet import UNet
 from unet.paths import Paths
 from unet.prediction.segmentation import Segmentation
 from unet.prediction.tiles import Tiles
@@ -64,6 +66,13 @@ def everything(paths: Paths, config: Path, raw: Path, dataset: str, model: str) 
     stage("splits", paths, config, *of)
     stage("prepare", paths, config, *of)
     stage("train", paths, config, *fold, "--threads", "1")
+    # What a few steps of training find depends on the processor.
+    trained = load_model(paths.model(dataset, model, 0))
+    network = trained.network()
+    assert isinstance(network, UNet)
+    see(network, channel=0, level=0.5)
+    weights = network.state_dict()
+    save_model(paths.model(dataset, model, 0), replace(trained, weights=weights))
     stage("predict", paths, config, *fold, "--threads", "1")
     stage("stitch", paths, config, *fold)
     stage("evaluate", paths, config, *run, "--folds", "0")
@@ -97,7 +106,6 @@ def nuclei(tmp_path_factory: pytest.TempPathFactory) -> tuple[Paths, Path]:
         stitch={"threshold": "auto"},
         report={"bootstrap": 100},
     )  # fmt: skip
-    torch.set_num_threads(1)
     stage("synthesize", paths, config, "--dataset", "n")
     everything(paths, config, paths.raw("n"), "n", "m")
     return paths, config
@@ -113,8 +121,9 @@ def balls(seed: int, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         away = np.sqrt(((places - middle[:, None, None, None]) ** 2).sum(0))
         ids[(away < radius) & (ids == 0)] = number
     rim = (ids > 0) & (ndimage.minimum_filter(ids, 3) != ids)
-    image = 100 + 60.0 * np.stack([ids > 0, rim]) + rng.normal(0, 15, (2, *shape))
-    return np.clip(image, 0, 255).astype(np.uint8), ids
+    # No value lies between 120 and 140: what is inside a ball does not hang on rounding.
+    noise = rng.normal(0, 15, (2, *shape)).clip(-20, 20)
+    return (100 + 60 * np.stack([ids > 0, rim]) + noise).astype(np.uint8), ids
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +153,6 @@ def two_channels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Paths, Path]
         predict={"tile": 52, "dtype": "float32", "precision": "float32"},
         report={"bootstrap": 100},
     )  # fmt: skip
-    torch.set_num_threads(1)
     everything(paths, config, raw, "c", "m")
     return paths, config
 
@@ -273,30 +281,27 @@ def test_tiles_of_two_channels_give_the_labels_of_the_whole(
     stage("predict", copy, untiled, *fold, "--threads", "1")
     tiled, whole = Tiles(paths.tiles("c", "m", 0)), Tiles(copy.tiles("c", "m", 0))
     several = 0
-    foreground = []
     for image in tiled.ids():
         region = tuple(slice(0, n) for n in tiled.attrs(image)["shape"])
         assert len(whole.cores(image)) == 1
         several = max(several, len(tiled.cores(image)))
         p = whole.read(image, region)
         np.testing.assert_allclose(tiled.read(image, region), p, atol=1e-5)
-        foreground.append(1 - p[0].ravel())
+        assert np.abs(p[1] - 0.5).min() > 0.1  # far from the threshold, compared with rounding
     assert several == 8
-    # A threshold that no probability is near to: else rounding may decide about a voxel.
-    values = np.sort(np.concatenate(foreground))
-    values = values[(values > 0.3) & (values < 0.7)]
-    gap = int(np.diff(values).argmax())
-    threshold = float(values[gap] + values[gap + 1]) / 2
-    assert values[gap + 1] - threshold > 1e-5
-    stitch = {"threshold": threshold, "min_size": 5}
+    stitch = {"threshold": 0.5, "min_size": 5}
     for at, folder in ((paths, tmp_path / "a"), (copy, tmp_path / "b")):
         folder.mkdir()
         stage("stitch", at, written(folder, **(settings | {"stitch": stitch})), *fold)
     labels = [Segmentation(p.segmentation("c", "m", 0)) for p in (paths, copy)]
     for image in tiled.ids():
         first, second = (np.asarray(found.instances(image)) for found in labels)
-        assert first.max() > 0
         np.testing.assert_array_equal(first, second)
+        # Balls that touch are one object; less than min_size of one is none.
+        balls = np.asarray(Prepared(paths.prepared("c")).instances(image)) > 0
+        assert ((first > 0) <= balls).all()
+        assert (balls & (first == 0)).sum() < 5
+        assert first.max() > 3
     tables = [rows_of(p.objects("c", "m", 0)) for p in (paths, copy)]
     assert tables[0] == tables[1]
     assert {"mean_intensity_c0", "mean_intensity_c1", "volume_um3"} <= set(tables[0][0])

@@ -17,7 +17,7 @@ from unet.data.synthetic import write_dataset
 from unet.paths import Paths
 from unet.prediction.segmentation import Segmentation
 
-pytestmark = [pytest.mark.workflow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.workflow
 
 # `there` has labels and pixels of half the size, `new` has none.
 SOURCE: dict[str, Any] = {

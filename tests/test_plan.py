@@ -48,8 +48,10 @@ def config(**dataset: object) -> dict[str, Any]:
     }
 
 
-def test_missing_raw_files_show_before_any_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UNET_TEST_ROOT", "/nonexistent")
+def test_missing_raw_files_show_before_any_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNET_TEST_ROOT", str(tmp_path / "missing"))
     run = Run(load(config(images="images", labels="labels")))
     with pytest.raises(UserError, match=r"^config: datasets\.d: images"):
         run.check_sources()

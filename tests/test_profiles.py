@@ -15,7 +15,7 @@ import yaml
 from tests.test_workflow import CONFIG, SNAKEMAKE
 from unet.config import merge
 
-pytestmark = [pytest.mark.workflow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.workflow
 
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ROOT / "workflow" / "profiles"

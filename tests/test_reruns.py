@@ -26,7 +26,7 @@ from unet.errors import UserError
 from unet.paths import Paths
 from unet.versions import STAGES as VERSIONS
 
-pytestmark = [pytest.mark.workflow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.workflow
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reruns.md"
 ORDER = [*STAGES[:4], "prepare_applied", "train", "predict_shard", *STAGES[5:], "report"]

@@ -164,7 +164,7 @@ def test_a_queue_that_cannot_be_asked(
     (queue.parent / "squeue").write_text(DEAF)
     with pytest.raises(UserError, match=r"^squeue: slurm_load_jobs error: Unable"):
         resume.clear(folder)
-    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setenv("PATH", str(tmp_path / "missing"))
     with pytest.raises(UserError, match=r"^squeue: not found"):
         resume.clear(folder)
 
@@ -245,7 +245,6 @@ def test_processes_are_asked_first_then_ended(tmp_path: Path) -> None:
 
 
 @pytest.mark.workflow
-@pytest.mark.timeout(200)
 def test_a_run_on_this_machine_is_killed_and_resumed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -260,7 +259,7 @@ def test_a_run_on_this_machine_is_killed_and_resumed(
         first = subprocess.Popen(
             [*SNAKEMAKE, target, "--cores", "2", *words], stdout=out, stderr=out
         )
-    end = time.monotonic() + 100
+    end = time.monotonic() + 900
     while not list((tmp_path / "out" / "checkpoints").rglob("last.pt")):
         assert time.monotonic() < end, (tmp_path / "first.txt").read_text()
         assert first.poll() is None, (tmp_path / "first.txt").read_text()

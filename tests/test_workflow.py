@@ -24,7 +24,7 @@ from unet.data.synthetic import write_dataset
 from unet.paths import Paths
 from unet.prediction.segmentation import Segmentation
 
-pytestmark = [pytest.mark.workflow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.workflow
 
 ROOT = Path(__file__).resolve().parent.parent
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile")]
@@ -68,13 +68,13 @@ class Workplace:
     folder: Path
 
     def snakemake(
-        self, *words: str, config: dict[str, Any] = CONFIG, timeout: float = 240
+        self, *words: str, config: dict[str, Any] = CONFIG
     ) -> subprocess.CompletedProcess[str]:
         path = self.folder / "config.yaml"
         path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         return subprocess.run(
             [*SNAKEMAKE, "--directory", str(self.folder), "--configfile", str(path), *words],
-            capture_output=True, text=True, check=False, timeout=timeout,
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
 
     def wanted(self, config: dict[str, Any] = CONFIG) -> set[str]:

@@ -128,7 +128,7 @@ def snakemake(
     return subprocess.run(
         [*SNAKEMAKE, "--directory", str(folder), "--configfile", str(folder / "config.yaml"),
          *words],
-        capture_output=True, text=True, check=False, timeout=300,
+        capture_output=True, text=True, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ import pytest
 from tests.faults.stages import FOLD, SEED, STAGES, Lab, different, tables
 from tests.faults.tallies import Tally
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.faults
 
 EVERY_STEP = ["--checkpoint-seconds", "0.001"]
 

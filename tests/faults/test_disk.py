@@ -13,7 +13,7 @@ import pytest
 from tests.faults.stages import STAGES, Ended, Lab
 from tests.faults.tallies import Tally
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.faults
 
 # How much of what a stage writes there is room for.
 SHARES = (0.0, 0.4, 0.8)

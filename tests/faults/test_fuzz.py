@@ -77,7 +77,6 @@ def fuzz(kind: str, seed: int, count: int, folder: Path, processes: int = 1) -> 
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", COUNTS)
 def test_mutants(tmp_path: Path, tally: Tally, kind: str) -> None:
     count = int(COUNTS[kind] * TIMES)
@@ -100,7 +99,6 @@ def test_some_mutants(tmp_path: Path) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(600)
 def test_mutants_through_the_stages(tmp_path: Path, tally: Tally) -> None:
     """All in one folder, as a user may have them: what can be read is prepared, what cannot is set
     aside."""

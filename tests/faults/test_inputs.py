@@ -125,7 +125,6 @@ def test_odd_pixels(tmp_path: Path, tally: Tally) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(600)
 def test_odd_sizes_to_the_end(tmp_path: Path, tally: Tally) -> None:
     """The whole workflow on images that are smaller than a patch, a tile, or a kernel."""
     from tests.faults.strange import snakemake
@@ -237,7 +236,6 @@ def child(name: str, paths: Paths, settings: dict[str, Any], *words: str) -> tup
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(900)
 def test_ten_thousand_images(tmp_path: Path, tally: Tally) -> None:
     from PIL import Image
 
@@ -270,7 +268,6 @@ def test_ten_thousand_images(tmp_path: Path, tally: Tally) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(900)
 def test_one_very_large_image(tmp_path: Path, tally: Tally) -> None:
     side, tile = 20_000, 512
     across = -(-side // tile)
@@ -314,7 +311,6 @@ def test_one_very_large_image(tmp_path: Path, tally: Tally) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(600)
 def test_odd_names_to_the_end(tally: Tally) -> None:
     run = strange_run()
     assert run.code == 0, run.said
@@ -353,7 +349,6 @@ def test_odd_names_to_the_end(tally: Tally) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(600)
 def test_inputs_are_only_read(tally: Tally) -> None:
     run = strange_run()
     assert run.code == 0, run.said

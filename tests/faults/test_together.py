@@ -20,7 +20,7 @@ from tests.faults.tallies import Tally
 from tests.faults.test_kill import RUN, Whole
 from unet.files import lock_of
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.faults
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -269,7 +269,7 @@ def test_workers_are_lost(lab: Lab, tmp_path: Path, tally: Tally) -> None:
     ) as run:  # fmt: skip
 
         def breaking(work: Any, todo: Any) -> Iterator[Any]:
-            run.client.wait_for_workers(2, timeout=60)
+            run.client.wait_for_workers(2, timeout=600)
             for number, batch in enumerate(run(work, todo)):
                 if number in moments:
                     # One that was killed before may still be known.

@@ -117,7 +117,7 @@ def until(condition: Callable[[], bool], seconds: float, what: str, pause: float
 
 
 def succeeds(*words: str) -> bool:
-    return subprocess.run(words, capture_output=True, check=False, timeout=30).returncode == 0
+    return subprocess.run(words, capture_output=True, check=False, timeout=300).returncode == 0
 
 
 @dataclass(frozen=True)
@@ -188,13 +188,13 @@ class Lab:
         options = [f"--{name}={self.folder}/{file}" for name, file in (f.split("=") for f in files)]
         munge = str(self.folder / "munge.socket")
         self._daemon("munged", "munged", "--foreground", "--num-threads=2", *options)
-        until(lambda: succeeds("munge", "-n", "-S", munge), 15, "munged does not answer")
+        until(lambda: succeeds("munge", "-n", "-S", munge), 300, "munged does not answer")
         self._daemon("slurmctld", "slurmctld", "-D")
-        until(lambda: succeeds("scontrol", "ping"), 20, "slurmctld does not answer")
+        until(lambda: succeeds("scontrol", "ping"), 300, "slurmctld does not answer")
         for node in NODES:
             self._daemon(f"slurmd-{node}", "slurmd", "-D", "-N", node)
-        until(self._idle, 30, "the nodes are not idle")
-        until(lambda: succeeds("srun", "-N2", "-n2", "true"), 30, "no job runs on both nodes")
+        until(self._idle, 300, "the nodes are not idle")
+        until(lambda: succeeds("srun", "-N2", "-n2", "true"), 300, "no job runs on both nodes")
 
     def _idle(self) -> bool:
         done = subprocess.run(
@@ -216,7 +216,7 @@ class Lab:
         """Ends all jobs, then the daemons, and removes what was written."""
         try:
             if any(name == "slurmctld" for name, _ in self.daemons):
-                subprocess.run(["scancel", "--full", "--user=root"], check=False, timeout=30)
+                subprocess.run(["scancel", "--full", "--user=root"], check=False, timeout=300)
                 until(lambda: not self.active(), 20, "jobs do not end", 0.3)
         except (TimeoutError, subprocess.TimeoutExpired):
             pass
@@ -226,7 +226,7 @@ class Lab:
                 process.wait(timeout=15)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(timeout=15)
+                process.wait()
         self.daemons.clear()
         for name in ("slurm.conf", "gres.conf"):
             path = ETC / name
@@ -251,7 +251,7 @@ class Lab:
         form = ",".join(f"{name}:200" for name in fields)
         done = subprocess.run(
             ["squeue", "-h", "-r", "--states=all", "-O", form],
-            capture_output=True, text=True, check=True, timeout=30,
+            capture_output=True, text=True, check=True, timeout=300,
         )  # fmt: skip
         rows = [
             [line[i : i + 200].strip() for i in range(0, 200 * len(fields), 200)]

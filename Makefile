@@ -6,11 +6,12 @@ CORES  ?= all
 # Tests at once.
 TEST_JOBS ?= auto
 
-.PHONY: help setup demo test test-all lint clean stage-hashes report faults slurm-test resume
+.PHONY: help setup demo test test-all test-processors lint clean stage-hashes report faults slurm-test resume
 
 help:
 	@echo "make demo    set up, run the default config on generated data, show the scores"
 	@echo "make test    set up, run the tests (UNET_REAL_DATA=folder adds those on real images)"
+	@echo "make test-processors  the tests that compute, on six kinds of arithmetic, in random order"
 	@echo "make faults  break runs on purpose and see them go on (minutes; root sees more)"
 	@echo "make slurm-test  run on a SLURM of two nodes on this machine (root; the Debian packages)"
 	@echo "make resume  go on with a run that was killed, also on a cluster (ARGS=options of scripts/resume.py)"
@@ -18,12 +19,22 @@ help:
 	@echo "make lint    ruff, mypy, snakefmt, snakemake --lint"
 	@echo "make clean   remove the demo's results"
 
+# What pip says goes into a file; of an error one line is shown.
+define pip
+@$(BIN)/python -m pip install --disable-pip-version-check $(1) > $(VENV)/pip.log 2>&1 || { \
+  if grep -qE 'NewConnectionError|ConnectTimeout|NameResolution|ProxyError|Read timed out|from versions: none' $(VENV)/pip.log; \
+  then what="pip cannot reach its package index (no network, or a proxy that it is not told of)"; \
+  else what="pip: $$(grep -m 1 '^ *\(ERROR\|error\):' $(VENV)/pip.log || tail -n 1 $(VENV)/pip.log)"; fi; \
+  echo "error: $$what; all that it said is in $(VENV)/pip.log" >&2; exit 1; }
+endef
+
 # A stamp, so that a second call does not install again; a changed lock does.
 $(VENV)/.stamp: requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 12) else "Python 3.11 or 3.12 is needed, this is " + sys.version.split()[0] + "; write make PYTHON=python3.11")'
+	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed, this is " + sys.version.split()[0] + "; write make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@echo "installing the versions of requirements.lock into $(VENV)"
+	$(call pip,--requirement requirements.lock)
+	$(call pip,--no-deps --editable .)
 	touch $@
 
 setup: $(VENV)/.stamp
@@ -34,6 +45,15 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
+
+# The tests that compute, as processors of other kinds compute them (those that can be played here).
+test-processors: setup
+	set -e; for kind in default:SSE41 avx2:AVX2 avx512:AVX512_CORE; do for threads in 1 2; do \
+	  echo "== $$kind, $$threads threads"; \
+	  ATEN_CPU_CAPABILITY=$${kind%:*} ONEDNN_MAX_CPU_ISA=$${kind#*:} OMP_NUM_THREADS=$$threads \
+	  OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(TEST_JOBS) -p randomly \
+	    -m 'not workflow and not faults and not slurm and not realdata' $(ARGS); \
+	done; done
 
 slurm-test: setup
 	$(BIN)/python -m pytest -m slurm -ra tests/slurm

@@ -317,8 +317,8 @@ def test_the_peers_have_our_torch_and_numpy() -> None:
     pinned = [line for line in wanted.splitlines() if line and not line.startswith("#")]
     assert all("==" in line for line in pinned)
     for name in ("torch", "numpy", "scipy", "zarr"):
-        (ours,) = [line for line in lock if line.startswith(f"{name}==")]
-        assert ours in pinned
+        # One of ours, where they differ between versions of Python.
+        assert {line.split(";")[0] for line in lock if line.startswith(f"{name}==")} & {*pinned}
     assert environment.torch_line(wanted) in lock
     with pytest.raises(ValueError, match="no torch"):
         environment.torch_line("numpy==2\n")

@@ -42,17 +42,25 @@ OPTIONAL = {
     for name, requirement in requirements(pyproject()["optional-dependencies"][extra]).items()
 }
 
+REQUIRED = Requirement(f"python{pyproject()['requires-python']}").specifier
+# Those that the project says it runs on.
+PYTHONS = [f"3.{minor}" for minor in range(8, 30) if f"3.{minor}" in REQUIRED]
+
 
 def lock_lines() -> list[str]:
     text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def lock() -> dict[str, Version]:
+def lock(python: str) -> dict[str, Version]:
+    """Name -> version that a version of Python gets."""
     found = {}
-    for line in lock_lines():
-        name, version = line.split("==")
-        found[canonicalize_name(name)] = Version(version)
+    for requirement in map(Requirement, lock_lines()):
+        marker = requirement.marker
+        if marker is None or marker.evaluate({"python_version": python}):
+            name = canonicalize_name(requirement.name)
+            assert name not in found, f"{name} twice for Python {python}"
+            found[name] = Version(str(requirement.specifier).removeprefix("=="))
     return found
 
 
@@ -71,18 +79,20 @@ def conda(path: str) -> dict[str, str]:
 
 def test_the_lock_is_plain() -> None:
     for line in lock_lines():
-        # No hash, no local version (+cpu), no marker, no index: pip takes the build that fits.
-        assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line), line
-    names = [canonicalize_name(line.split("==")[0]) for line in lock_lines()]
-    assert len(set(names)) == len(names)
+        # No hash, no local version (+cpu), no index: pip takes the build that fits.
+        marker = r"(; python_version (<|>=) \"3\.[0-9]+\")?"
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*" + marker, line), line
+    names = {name for python in PYTHONS for name in lock(python)}
     assert not [name for name in names if re.match(r"nvidia|cuda|triton|cupy", name)]
 
 
 @pytest.mark.parametrize("name", sorted({**RUNTIME, **OPTIONAL, **TESTING}))
 def test_the_lock_fits_the_ranges(name: str) -> None:
     wanted = {**RUNTIME, **OPTIONAL, **TESTING}[name]
-    assert name in lock(), f"requirements.lock: {name} of pyproject.toml is missing"
-    assert lock()[name] in wanted.specifier
+    for python in PYTHONS:
+        locked = lock(python)
+        assert name in locked, f"requirements.lock: {name} of pyproject.toml is missing"
+        assert locked[name] in wanted.specifier
     # An honest range has a lowest version.
     assert any(spec.operator in (">=", "~=", "==") for spec in wanted.specifier), name
 
@@ -92,9 +102,14 @@ def test_conda_environments(path: str) -> None:
     found = conda(path)
     python = found.pop("python")
     assert set(found) == set(RUNTIME)
-    assert {name: Version(v) for name, v in found.items()} == {n: lock()[n] for n in found}
-    requires = pyproject()["requires-python"]
-    assert Version(python) in Requirement(f"x{requires}").specifier
+    assert {name: Version(v) for name, v in found.items()} == {n: lock(python)[n] for n in found}
+    assert python in PYTHONS
+
+
+def test_every_python_is_named() -> None:
+    assert PYTHONS == ["3.11", "3.12", "3.13"]
+    for path in ("README.md", "Makefile", ".ci/run"):
+        assert "Python 3.11, 3.12 or 3.13" in (ROOT / path).read_text(encoding="utf-8"), path
 
 
 def test_the_two_conda_environments_are_the_same() -> None:

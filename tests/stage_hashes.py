@@ -16,21 +16,17 @@ from unet.versions import STAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 STORED = Path(__file__).with_suffix(".json")
-# They hand settings to the stages and change no result by themselves.
+# They hand settings to the stages: what they change shows in a stage's settings, which Snakemake
+# compares by itself.
 EXCLUDED = {
     f"unet.{name}"
     for name in (
-        "checks",
-        "cli",
-        "command",
-        "config",
-        "errors",
-        "paths",
-        "plan",
-        "slices",
-        "versions",
+        "checks", "cli", "command", "config", "errors", "moot", "needs", "paths", "plan",
+        "recipes", "sections", "slices", "versions",
     )
-}
+}  # fmt: skip
+# Script -> modules that only draw what it has computed, which is no reason to compute it again.
+DRAWING = {"train": {"unet.report", "unet.report.figures"}}
 
 
 def file_of(module: str, root: Path = ROOT) -> Path | None:
@@ -62,13 +58,14 @@ def imports_of(tree: ast.AST, root: Path = ROOT) -> set[str]:
 def reachable(entry: Path, root: Path = ROOT) -> dict[str, Path]:
     """Module name -> source of all that an entry script runs, but for what is excluded."""
     found: dict[str, Path] = {}
+    skipped = EXCLUDED | DRAWING.get(entry.stem, set())
     todo = [("", entry)]
     while todo:
         _, path = todo.pop()
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for name in imports_of(tree, root):
             source = file_of(name, root)
-            if name not in EXCLUDED and name not in found and source is not None:
+            if name not in skipped and name not in found and source is not None:
                 found[name] = source
                 todo.append((name, source))
     return found

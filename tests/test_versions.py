@@ -45,6 +45,25 @@ def test_what_is_behind_a_stage(stage: str, there: set[str], absent: set[str]) -
     assert not absent & found
 
 
+@pytest.mark.parametrize(
+    ("module", "stages"),
+    [
+        ("unet.sections", set()),
+        ("unet.recipes", set()),
+        # A new family of metrics: its own file, its entry here, its options in the sections.
+        ("unet.evaluation.families", {"evaluate"}),
+        ("unet.report.tables", {"evaluate", "report"}),
+        ("unet.report.figures", {"report"}),
+        ("unet.training.losses.overlap", {"train"}),
+        ("unet.models.unet", {"prepare_applied", "train", "predict"}),
+        ("unet.prediction.watershed", {"stitch", "evaluate"}),
+    ],
+)
+def test_an_edit_concerns_the_stages_that_it_can_change(module: str, stages: set[str]) -> None:
+    scripts = {stage: ROOT / "scripts" / f"{stage}.py" for stage in STAGES}
+    assert {stage for stage, script in scripts.items() if module in reachable(script)} == stages
+
+
 def write(root: Path, name: str, text: str) -> Path:
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -69,7 +69,7 @@ def generate(paths: Paths, side: int) -> None:
     store = paths.prepared("d")
     clean(store, {})
     where = layout_of((side, side), tile=512, shard=4)
-    attrs = {
+    attrs: dict[str, Any] = {
         "key": f"{side}", "axes": "CYX", "pixel_size_um": None, "statistics": {},
         "channels": [""], "group": "", "display": None,
     }  # fmt: skip
@@ -87,7 +87,7 @@ def generate(paths: Paths, side: int) -> None:
             arrays[1][(rows, columns)] = (ids[part] > 0).astype(np.uint8)
             arrays[2][(rows, columns)] = np.where(ids[part] > 0, ids[part] + number * per_part, 0)
         group.attrs.update(attrs)
-    entry = {
+    entry: dict[str, Any] = {
         "key": f"{side}", "shape": [1, side, side], "axes": "CYX", "pixel_size_um": None,
         "labelled": True, "group": "", "statistics": {},
     }  # fmt: skip

@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -150,7 +151,7 @@ def measure(side: int, objects: int, rounds: int) -> dict[str, Any]:
         ("scikit-image", "adapted Rand error, VOI", skimage),
     ):
         try:
-            theirs, seconds = timed(lambda peer=peer: peer(truth, pred), rounds)
+            theirs, seconds = timed(partial(peer, truth, pred), rounds)
         except ImportError as error:
             print(f"{name} is not installed ({error}); left out", file=sys.stderr)
             continue

@@ -180,7 +180,8 @@ def ours(engine: str, precision: str, work: Path, threads: int) -> Found:
     image = np.load(work / IMAGE, mmap_mode="r")
     target = work / "tiles.zarr"
     remove(target)
-    section = PredictSection(engine=engine, precision=precision, dtype="float32")
+    values = {"engine": engine, "precision": precision, "dtype": "float32"}
+    section = PredictSection.model_validate(values)
     info = {"key": "image", "shape": list(image.shape), "axes": "CYX", "pixel_size_um": None}
     times: list[float] = []
     computed = []
@@ -217,6 +218,7 @@ def network_for_peers(work: Path, precision: str) -> Any:
     as ours runs them."""
     import torch
 
+    from unet.models.inference import to_device
     from unet.models.modelfile import load_model
 
     network = load_model(work / MODEL).network()
@@ -226,7 +228,7 @@ def network_for_peers(work: Path, precision: str) -> Any:
     class Quick(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner = network.to(memory_format=torch.channels_last)
+            self.inner = to_device(network, torch.device("cpu"))
 
         def forward(self, x: Any) -> Any:
             with torch.autocast("cpu", torch.bfloat16):

@@ -68,7 +68,12 @@ def scores(rows: list[ReportRow], task: str, model: str) -> dict[str, Any]:
     for class_, metric, label in wanted:
         for row in rows:
             if (row.model, row.class_, row.metric) == (model, class_, metric):
-                value = {"mean": row.mean, "low": row.low, "high": row.high, "n": row.n}
+                value: dict[str, Any] = {
+                    "mean": row.mean,
+                    "low": row.low,
+                    "high": row.high,
+                    "n": row.n,
+                }
                 if row.best not in ("", model):
                     value["best"] = row.best
                     value["behind"] = [row.difference, row.difference_low, row.difference_high]
@@ -158,9 +163,10 @@ def main() -> int:
         )
     target = Path(__file__).resolve().parent / "results" / f"{args.out}.json"
     target.parent.mkdir(exist_ok=True)
-    value = {"machine": machine(), "versions": library_versions(), "runs": runs}
+    here = machine()
+    value = {"machine": here, "versions": library_versions(), "runs": runs}
     target.write_text(json.dumps(value, indent=1) + "\n")
-    print(f"\nMachine: {value['machine']['processor']}, {value['machine']['cores']} cores.")
+    print(f"\nMachine: {here['processor']}, {here['cores']} cores.")
     return 0
 
 

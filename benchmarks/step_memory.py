@@ -94,7 +94,7 @@ def measure(name: str, precision: str, device: str) -> float:
             scores = network(x)
         outputs = scores if isinstance(scores, list) else [scores]
         strides = arch.strides[: len(outputs)]
-        supervised_loss(loss, outputs, y, {}, strides).backward()  # type: ignore[no-untyped-call]
+        supervised_loss(loss, outputs, y, {}, strides).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 12.0)
         optimizer.step()
     if device == "cuda":

@@ -93,7 +93,8 @@ class Ours:
         )
         self.plain = self.trainer.network
         if setting.compiled:
-            self.trainer.forward = torch.compile(self.trainer.network)
+            compiled: Any = torch.compile(self.trainer.network)
+            self.trainer.forward = compiled
 
     @contextmanager
     def feed(self) -> Iterator[Any]:

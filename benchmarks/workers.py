@@ -50,14 +50,23 @@ def settings() -> dict[str, Any]:
     return {"version": 0, "predict": section.model_dump(), "device": "cpu"}
 
 
-def arguments_of(work: Path) -> tuple[Any, ...]:
+def arguments_of(work: Path) -> dict[str, Any]:
     """For `predict_fold`."""
     from unet.prediction.ensemble import Member
 
     shape = list(np.load(work / IMAGE, mmap_mode="r").shape)
     info = {"key": "image", "shape": shape, "axes": "CYX", "pixel_size_um": None}
     prepared = {"channels": 1, "images": {"image": info}}
-    return [Member.load(work / MODEL)], work / STORE, prepared, {"image": "test"}, settings()
+    return {
+        "members": [Member.load(work / MODEL)],
+        "prepared_path": work / STORE,
+        "prepared": prepared,
+        "parts": {"image": "test"},
+        "settings": settings(),
+        "tiles_path": work / "tiles.zarr",
+        "memory_bytes": 4e9,
+        "threads": 1,
+    }
 
 
 def digest_of(folder: Path) -> str:
@@ -92,7 +101,7 @@ def by_cluster(work: Path, workers: int) -> tuple[float, str]:
         # The first time loads the libraries and the network in each worker.
         for _ in range(2):
             remove(target)
-            predict_fold(*arguments_of(work), target, memory_bytes=4e9, threads=1, run=timed)
+            predict_fold(**arguments_of(work), run=timed)
     return seconds[-1], digest_of(target)
 
 
@@ -168,11 +177,8 @@ def job(work: Path, index: int, count: int) -> None:
     """What one of the jobs does."""
     from unet.prediction.predict import Share, predict_fold
 
-    target = work / "tiles.zarr"
     share = Share(index, count)
-    entries = predict_fold(
-        *arguments_of(work), target, memory_bytes=4e9, threads=1, share=share
-    )  # fmt: skip
+    entries = predict_fold(**arguments_of(work), share=share)
     print(json.dumps(entries))
 
 

@@ -24,7 +24,7 @@ from unet.paths import Paths, fold_number, origin_of
 from unet.sections import CHOOSING
 
 if TYPE_CHECKING:
-    from unet.evaluation.evaluate import MetricRow
+    from unet.evaluation.rows import MetricRow
 
 log = logging.getLogger("unet")
 

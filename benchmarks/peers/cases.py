@@ -66,9 +66,9 @@ class Peer:
         clip: float | None = None,
     ) -> None:
         self.task, self.setting, self.loss, self.feed, self.clip = task, setting, loss, feed, clip
-        self.plain: Any = network.to(task.device)
-        if setting.channels_last:
-            self.plain = self.plain.to(memory_format=torch.channels_last)
+        move: Any = network.to
+        layout = torch.channels_last if setting.channels_last else torch.preserve_format
+        self.plain: nn.Module = move(task.device, memory_format=layout)
         self.network: Any = torch.compile(self.plain) if setting.compiled else self.plain
         self.optimizer = optimizer(self.plain.parameters())
         scaled = setting.precision == "float16"

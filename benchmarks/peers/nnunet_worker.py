@@ -128,7 +128,7 @@ def predict(job: dict[str, Any], trainer: BudgetTrainer) -> float:
     predictor = nnUNetPredictor(
         use_mirroring=job["mirroring"], device=trainer.device, allow_tqdm=False
     )
-    network = getattr(trainer.network, "_orig_mod", trainer.network)
+    network: Any = getattr(trainer.network, "_orig_mod", trainer.network)
     predictor.manual_initialization(
         network,
         trainer.plans_manager,

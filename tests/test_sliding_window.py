@@ -71,18 +71,21 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-# One function, however it is computed.
+# One function, however it is computed: in float64, since float32 rounds differently in each order
+# and on each processor.
+
+EXACT = {"atol": 1e-12, "rtol": 0.0}
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("arch", ARCHS, ids=NAMES)
 @torch.inference_mode()
 def test_patch_by_patch_equals_dense(arch: WindowArchitecture, channels: int) -> None:
-    net = network(arch, channels)
-    x = noise(2, channels, arch.window + 6, arch.window + 9)
+    net = network(arch, channels).double()
+    x = noise(2, channels, arch.window + 6, arch.window + 9).double()
     dense = net(x)
     assert dense.shape == (2, 3, 7, 10)
-    torch.testing.assert_close(net.patches(x, batch=4), dense, atol=1e-5, rtol=0)
+    torch.testing.assert_close(net.patches(x, batch=4), dense, **EXACT)
     # By hand: a window cut out, and the plain network of strided poolings.
     window = x[1:, :, 3 : 3 + arch.window, 5 : 5 + arch.window]
     y = window
@@ -92,24 +95,24 @@ def test_patch_by_patch_equals_dense(arch: WindowArchitecture, channels: int) ->
         assert isinstance(layer, nn.Conv2d)
         y = F.linear(y.flatten(1), layer.weight.flatten(1), layer.bias)
         y = y if i == len(net.full) - 1 else F.relu(y)
-    torch.testing.assert_close(dense[1:, :, 3, 5], y, atol=1e-5, rtol=0)
+    torch.testing.assert_close(dense[1:, :, 3, 5], y, **EXACT)
 
 
 @torch.inference_mode()
 def test_n4_patch_by_patch_equals_dense() -> None:
-    net = network(N4)
-    x = noise(1, 1, 97, 98)
-    torch.testing.assert_close(net.patches(x), net(x), atol=1e-5, rtol=0)
+    net = network(N4).double()
+    x = noise(1, 1, 97, 98).double()
+    torch.testing.assert_close(net.patches(x), net(x), **EXACT)
 
 
 @pytest.mark.parametrize("arch", ARCHS, ids=NAMES)
 @torch.inference_mode()
 def test_fragments_equal_dense(arch: WindowArchitecture) -> None:
     """The comparison of the benchmark compares equals."""
-    net = network(arch)
+    net = network(arch).double()
     for extra in ((0, 0), (6, 20)):
-        x = noise(2, 1, arch.window + extra[0], arch.window + extra[1])
-        torch.testing.assert_close(fragments(net, x), net(x), atol=1e-5, rtol=0)
+        x = noise(2, 1, arch.window + extra[0], arch.window + extra[1]).double()
+        torch.testing.assert_close(fragments(net, x), net(x), **EXACT)
 
 
 @hypothesis_settings(max_examples=15)
@@ -307,12 +310,12 @@ def test_gradients_of_both_ways_are_the_same() -> None:
     """Dense training is training on all windows of the patch."""
     grads = []
     for way in ("patches", "forward"):
-        net = network(SMALL)
-        x = noise(1, 1, 20, 18)
+        net = network(SMALL).double()
+        x = noise(1, 1, 20, 18).double()
         getattr(net, way)(x).square().mean().backward()
         grads.append([p.grad for p in net.parameters()])
     for one, other in zip(*grads, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-8)
 
 
 # The benchmark.

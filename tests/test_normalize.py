@@ -63,7 +63,8 @@ def test_agrees_with_numpy_on_the_whole_image_however_it_is_cut(dtype: str, data
     np.testing.assert_array_equal(summary["max"], flat.max(axis=1))
     size = np.abs(flat).max(axis=1) + 1e-300
     assert (np.abs(summary["mean"] - flat.mean(axis=1)) <= 1e-12 * size).all()
-    assert (np.abs(summary["sd"] - flat.std(axis=1)) <= 1e-7 * size).all()
+    # Squares of values below 1e-160 are lost, numpy's too.
+    assert (np.abs(summary["sd"] - flat.std(axis=1)) <= 1e-7 * size + 1e-160).all()
 
 
 def test_percentiles_of_unsigned_integers_are_numpys_to_the_last_bit(

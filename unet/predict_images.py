@@ -28,6 +28,7 @@ from unet.predict_request import (
     trained,
 )
 from unet.sections import PrepareSection
+from unet.told import told
 from unet.versions import STAGES
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def _task(members: Sequence[Member], source: Source, args: argparse.Namespace) -
         },
         {
             "version": STAGES["prepare_applied"], **common, "classes": _classes(model),
-            "prepare": {**PrepareSection().model_dump(mode="json"), "normalize": normalize},
+            "prepare": {**told("prepare_applied", PrepareSection()), "normalize": normalize},
         },
         predict_settings(args, known),
         stitch_settings(model, args, known),

@@ -14,6 +14,7 @@ from unet.paths import Paths
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
+    from unet import provenance
     from unet.data.manifest import Source, fingerprint, list_files, manifest_stage
     from unet.slices import manifest
 
@@ -25,6 +26,9 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
     settings["fingerprint"] = settings["fingerprint"] or fingerprint(
         list_files(source), source.root, None
     )
+    generated = args.root.resolve() == paths.raw(args.dataset).resolve()
+    inputs = [paths.raw_done(args.dataset)] if generated else []
+    made_by = provenance.of_job(paths.output, "manifest", settings, inputs)
     manifest_stage(
         source,
         settings,
@@ -32,6 +36,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         inputs=paths.inputs(args.dataset),
         threads=args.threads,
     )
+    provenance.write_sidecar(paths.manifest(args.dataset), made_by)
 
 
 def main(argv: list[str] | None = None) -> int:

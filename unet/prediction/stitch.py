@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -57,12 +57,14 @@ def stitch_dataset(
     settings: StitchSettings,
     threads: int = 1,
     block: int = BLOCK,
+    made_by: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Stitches all predicted images, validation and test, of one fold.
 
     Args:
         block: side of the blocks that images are worked through in (memory grows with it; the
             result does not depend on it).
+        made_by: goes into the sentinel (:mod:`unet.provenance`).
 
     Returns:
         Image id -> what the sentinel says of it: shape, part, objects (classes present, for task
@@ -112,6 +114,7 @@ def stitch_dataset(
         outputs.done,
         settings.version,
         entries,
+        made_by,
         threshold=threshold,
         head=list(settings.head),
         class_names=list(settings.class_names),

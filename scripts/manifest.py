@@ -22,13 +22,17 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
     where = (args.root, args.images, args.labels)
     wanted = (settings["layout"], settings["labelled"], settings.get("required", True))
     source = Source(*where, *wanted)
-    # By hand there is no workflow that has taken it already.
+    # Of generated files the workflow takes none, and by hand there is no workflow.
+    told = dict(settings)
     settings["fingerprint"] = settings["fingerprint"] or fingerprint(
         list_files(source), source.root, None
     )
     generated = args.root.resolve() == paths.raw(args.dataset).resolve()
-    inputs = [paths.raw_done(args.dataset)] if generated else []
-    made_by = provenance.of_job(paths.output, "manifest", settings, inputs)
+    made_by = (
+        provenance.of_job(paths.output, "manifest", told, [paths.raw_done(args.dataset)])
+        if generated
+        else provenance.of_job(paths.output, "manifest", settings, [])
+    )
     manifest_stage(
         source,
         settings,

@@ -144,9 +144,9 @@ class Planning:
         if not self._warned:
             self._warned = True
             self._warn(
-                f"{path}: cannot tell with which settings this was made, and perhaps others (by an "
-                "earlier version, and moved or copied since); kept as it is. To make it again, "
-                f"delete it, or call snakemake with --forcerun {path}"
+                f"cannot tell with which settings {path} was made, and perhaps others: results of "
+                "an earlier version that were moved or copied do not say. They are kept; delete "
+                "what is to be made again."
             )
 
     async def missing(self, job: Any, requested: Any) -> AsyncIterator[Any]:

@@ -137,10 +137,10 @@ class Run:
         return [self.paths.segmentation_done(dataset, m, k) for m in models for k in folds]
 
     def results(self, dataset: str, model: str, fold: str) -> list[Path]:
-        """What people look at of a fold, beside the declared outputs of stitch."""
+        """What people look at of a segmented fold, which ``segmentation.json`` stands for."""
         where = (dataset, model, fold)
-        masks = self.config.stitch_for(dataset, model).tiff
-        return [self.paths.segmentation(*where), *([self.paths.masks(*where)] if masks else [])]
+        masks = [self.paths.masks(*where)] if self.config.stitch_for(dataset, model).tiff else []
+        return [self.paths.segmentation(*where), self.paths.objects(*where), *masks]
 
     @cached_property
     def targets(self) -> list[Path]:
@@ -148,9 +148,8 @@ class Run:
         paths, found = self.paths, [self.paths.report_csv, self.paths.report_html]
         for dataset, model in self.pairs:
             found += [paths.model(dataset, model, fold) for fold in self.folds(dataset)]
-            for fold in self.tested(dataset):
-                found.append(paths.segmentation_done(dataset, model, fold))
-                found.append(paths.objects(dataset, model, fold))
+            tested = self.tested(dataset)
+            found += [paths.segmentation_done(dataset, model, fold) for fold in tested]
             if self.config.datasets[dataset].labelled:
                 found.append(paths.metrics(dataset, model))
         return found

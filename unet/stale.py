@@ -124,8 +124,8 @@ class Planning:
         there = [path for path in job.output if await path.exists()]
         if not there:
             return time
-        if len(there) == len(job.output):
-            gone = [path for path in _results(job) if not Path(path).exists()]
+        gone = [path for path in _results(job) if not Path(path).exists()]
+        if gone:
             job.dag.reason(job).missing_output.update(gone)
         records = job.dag.workflow.persistence
         known = self._has(records, job)
@@ -152,10 +152,11 @@ class Planning:
     async def missing(self, job: Any, requested: Any) -> AsyncIterator[Any]:
         """In the place of ``Job.missing_output``."""
         wanted = list(requested)
-        async for path in self._missing(job, wanted):
+        gone = [path async for path in self._missing(job, wanted)]
+        for path in gone:
             yield path
-        for store in missing(map(str, wanted)):
-            if _settings(job) is not None:
+        if len(gone) < len(wanted) and _settings(job) is not None:
+            for store in missing(map(str, wanted)):
                 yield store
 
     def has_record(self, records: Any, job: Any) -> bool:
@@ -192,7 +193,7 @@ def _settings(job: Any) -> str | None:
 
 
 def _results(job: Any) -> tuple[str, ...]:
-    """Paths that are there as long as the outputs stand, beside them."""
+    """Paths that must be there, as long as any of the outputs is."""
     words: tuple[str, ...] = getattr(getattr(job.params, "results", None), "words", ())
     return words
 

@@ -72,6 +72,7 @@ lint: setup
 	$(BIN)/snakemake --lint
 
 stage-hashes: setup
+	$(BIN)/python -m tests.stage_keys
 	$(BIN)/python -m tests.stage_hashes
 
 clean:

@@ -33,6 +33,7 @@ from benchmarks.machine import load, machine, versions
 from unet.config import load as load_config
 from unet.data.fingerprint import stamp
 from unet.files import write_json
+from unet.paths import fold_name
 from unet.plan import Run
 
 RESULT = ROOT / "benchmarks" / "results" / "planning.json"
@@ -113,6 +114,11 @@ def finish(folder: Path, config: Path, run: Run) -> None:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
+    for dataset, model in run.pairs:
+        for fold in run.tested(dataset):
+            for path in run.results(dataset, model, fold_name(fold)):
+                if path.suffix != ".csv":
+                    path.mkdir(parents=True, exist_ok=True)
     write_seen(run)
     snakemake(folder, config, "--touch", "--forceall", "--cores", "all", "--quiet", "all")
 

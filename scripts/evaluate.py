@@ -18,7 +18,7 @@ from unet import allocator
 if __name__ == "__main__":
     allocator.restart(allocator.ONE_HEAP)
 
-from unet import slices
+from unet import provenance, slices
 from unet.command import parser, run, settings_of
 from unet.paths import Paths, fold_number, origin_of
 from unet.sections import CHOOSING
@@ -36,6 +36,10 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
 
     settings = settings_of(args, lambda c: slices.evaluate(c, args.dataset))
     prepared = Prepared(paths.prepared(args.dataset, args.model))
+    inputs = [paths.segmentation_done(args.dataset, args.model, fold) for fold in args.folds]
+    inputs += [paths.prepared_done(args.dataset, args.model)]
+    inputs += (chosen_there := _scores(args.model, settings["evaluate"]["metrics"], paths))
+    made_by = provenance.of_job(paths.output, "evaluate", settings, inputs)
     rows = evaluate_model(
         args.dataset,
         args.model,
@@ -47,23 +51,27 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         settings["class_names"],
         args.threads,
         optional=settings.get("applied", False),
-        thresholds=_thresholds(args.model, settings["evaluate"]["metrics"], paths),
+        thresholds=_thresholds(chosen_there),
     )
-    write_metrics(paths.metrics(args.dataset, args.model), rows)
+    table = paths.metrics(args.dataset, args.model)
+    write_metrics(table, rows)
+    provenance.write_sidecar(table, made_by)
     _log_means(rows, settings["task"])
 
 
-def _thresholds(
-    model: str, families: Sequence[str], paths: Paths
-) -> dict[tuple[str, str], float] | None:
-    """Of a model of another dataset, those that were chosen there."""
+def _scores(model: str, families: Sequence[str], paths: Paths) -> list[Path]:
+    """Of a model of another dataset, the table that has the thresholds that were chosen there."""
+    origin = origin_of(model)
+    if origin is None or not CHOOSING.intersection(families):
+        return []
+    return [paths.metrics(origin.dataset, origin.model)]
+
+
+def _thresholds(tables: Sequence[Path]) -> dict[tuple[str, str], float] | None:
     from unet.evaluation.evaluate import chosen_thresholds
     from unet.report.tables import read_metrics
 
-    origin = origin_of(model)
-    if origin is None or not CHOOSING.intersection(families):
-        return None
-    return chosen_thresholds(read_metrics(paths.metrics(origin.dataset, origin.model)))
+    return chosen_thresholds(read_metrics(tables[0])) if tables else None
 
 
 def _log_means(rows: list[MetricRow], task: str) -> None:

@@ -14,6 +14,7 @@ from unet.paths import Paths
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
+    from unet import provenance
     from unet.data.manifest import Source, fingerprint, list_files, manifest_stage
     from unet.slices import manifest
 
@@ -21,9 +22,16 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
     where = (args.root, args.images, args.labels)
     wanted = (settings["layout"], settings["labelled"], settings.get("required", True))
     source = Source(*where, *wanted)
-    # By hand there is no workflow that has taken it already.
+    # Of generated files the workflow takes none, and by hand there is no workflow.
+    told = dict(settings)
     settings["fingerprint"] = settings["fingerprint"] or fingerprint(
         list_files(source), source.root, None
+    )
+    generated = args.root.resolve() == paths.raw(args.dataset).resolve()
+    made_by = (
+        provenance.of_job(paths.output, "manifest", told, [paths.raw_done(args.dataset)])
+        if generated
+        else provenance.of_job(paths.output, "manifest", settings, [])
     )
     manifest_stage(
         source,
@@ -33,6 +41,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         threads=args.threads,
         warnings=paths.warnings(args.dataset, "manifest"),
     )
+    provenance.write_sidecar(paths.manifest(args.dataset), made_by)
 
 
 def main(argv: list[str] | None = None) -> int:

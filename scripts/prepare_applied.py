@@ -21,6 +21,7 @@ from unet.paths import Paths, origin_of
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
+    from unet import provenance
     from unet.data.prepare import prepare_stage
     from unet.models.modelfile import load_model
     from unet.prediction.apply import target_of
@@ -29,8 +30,10 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
     if origin_of(args.model) is None:
         raise UserError(f"--model: got {args.model}; write <model>@<dataset>, where it was trained")
     settings = settings_of(args, lambda c: prepare_applied(c, args.dataset, args.model))
-    folds = settings.pop("networks")
-    files = [paths.model(args.dataset, args.model, fold) for fold in folds]
+    files = [paths.model(args.dataset, args.model, fold) for fold in settings["networks"]]
+    inputs = [paths.manifest(args.dataset), *files]
+    made_by = provenance.of_job(paths.output, "prepare_applied", settings, inputs)
+    del settings["networks"]
     normalize, target = target_of({path: load_model(path) for path in files})
     settings["prepare"] = {**settings["prepare"], "normalize": normalize}
     prepare_stage(
@@ -43,6 +46,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         memory_bytes=int(args.memory_gb * 1e9),
         root=args.root,
         target=target,
+        made_by=made_by,
     )
 
 

@@ -20,7 +20,19 @@ def _settings(config: Any, dataset: str | None) -> dict[str, Any]:
     return slices.report_all(config) if dataset is None else slices.report(config, dataset)
 
 
+def _inputs(paths: Paths, dataset: str, settings: dict[str, Any]) -> list[Path]:
+    """What the report of a dataset is made of, as the workflow's rule has it."""
+    models, folds, applied = settings["models"], settings["folds"], settings.get("applied")
+    found = [paths.history(dataset, model, fold) for model in models for fold in folds]
+    found += [paths.manifest(dataset)] + ([] if applied else [paths.splits(dataset)])
+    if applied is None or applied["labelled"]:
+        return found + [paths.metrics(dataset, model) for model in models]
+    tested = settings.get("tested", folds)
+    return found + [paths.segmentation_done(dataset, m, fold) for m in models for fold in tested]
+
+
 def _work(args: argparse.Namespace, paths: Paths) -> None:
+    from unet import provenance
     from unet.report import html
     from unet.report.applied import Applied
     from unet.report.tables import read_report
@@ -28,6 +40,9 @@ def _work(args: argparse.Namespace, paths: Paths) -> None:
 
     settings = command.settings_of(args, lambda config: _settings(config, args.dataset))
     if args.dataset is not None:
+        made_by = provenance.of_job(
+            paths.output, "report", settings, _inputs(paths, args.dataset, settings)
+        )
         html.report_dataset(
             paths,
             args.dataset,
@@ -40,9 +55,16 @@ def _work(args: argparse.Namespace, paths: Paths) -> None:
             seed=settings["seed"],
             applied=Applied.of(settings.get("applied")),
         )
+        provenance.write_sidecar(paths.dataset_report_csv(args.dataset), made_by)
         return
     datasets = html.dataset_tasks(settings["datasets"])
-    rows = read_report(paths.report_csv) if args.show else html.report_all(paths, datasets)
+    if args.show:
+        rows = read_report(paths.report_csv)
+    else:
+        reports = [paths.dataset_report_csv(name) for name in datasets]
+        made_by = provenance.of_job(paths.output, "report", settings, reports)
+        rows = html.report_all(paths, datasets)
+        provenance.write_sidecar(paths.report_csv, made_by)
     _print_summary(paths, rows, {name: entry.task for name, entry in datasets.items()})
 
 

@@ -14,18 +14,22 @@ from unet.paths import Paths
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
+    from unet import provenance
     from unet.data.records import read_manifest
     from unet.data.split_memory import splits_stage
     from unet.slices import splits
 
-    target = paths.splits(args.dataset)
+    target, manifest = paths.splits(args.dataset), paths.manifest(args.dataset)
+    settings = settings_of(args, lambda c: splits(c, args.dataset))
+    made_by = provenance.of_job(paths.output, "splits", settings, [manifest])
     splits_stage(
-        read_manifest(paths.manifest(args.dataset)),
-        settings_of(args, lambda c: splits(c, args.dataset)),
+        read_manifest(manifest),
+        settings,
         splits=target,
         # Beside the output, hidden: the workflow deletes outputs before it makes them anew.
         memory=target.with_name(".splits-kept.csv"),
     )
+    provenance.write_sidecar(target, made_by)
 
 
 def main(argv: list[str] | None = None) -> int:

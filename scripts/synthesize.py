@@ -14,6 +14,7 @@ from unet.paths import Paths
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
+    from unet import provenance
     from unet.data.synthetic import write_dataset
     from unet.files import remove, replacing, write_sentinel
     from unet.slices import synthesize
@@ -34,6 +35,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         paths.raw_done(args.dataset),
         settings["version"],
         {stem: {"kind": settings["kind"], "size": size} for stem in stems},
+        provenance.of_job(paths.output, "synthesize", settings, []),
         seed=settings["seed"],
         pixel_size_um=settings["pixel_size_um"],
     )

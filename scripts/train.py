@@ -21,6 +21,7 @@ from unet.paths import ENSEMBLE, Paths
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
+    from unet import provenance
     from unet.data.records import ids_of, read_splits
     from unet.files import read_json
     from unet.report.figures import save_curves
@@ -31,6 +32,8 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
     settings = settings_of(args, lambda c: slices.train(c, args.dataset, args.model))
     rows = read_splits(paths.splits(args.dataset))
     where = (args.dataset, args.model, args.fold)
+    inputs = [paths.prepared_done(args.dataset), paths.splits(args.dataset)]
+    made_by = provenance.of_job(paths.output, "train", settings, inputs)
     try:
         with joined() as ranks:
             train_fold(
@@ -51,6 +54,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
     except Stopped as error:
         raise Interrupted(str(error)) from None
     if ranks.first:
+        provenance.write_sidecar(paths.history(*where), made_by)
         save_curves(paths.history(*where), paths.curves(*where))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import tifffile
 
+from tests.made import check_made_by
 from tests.test_workflow import Workplace
 from unet.config import load_file, merge
 from unet.data.synthetic import write_dataset
@@ -125,6 +126,10 @@ def test_what_an_edit_reruns(place: Workplace, over: dict[str, Any], expected: s
 
 def test_less_of_it_reruns_nothing_but_the_report(place: Workplace) -> None:
     assert place.wanted(SOURCE) == {"report"}
+
+
+def test_every_output_says_what_made_it(place: Workplace) -> None:
+    assert check_made_by(place.folder) >= {"prepare_applied", "predict", "stitch", "evaluate"}
 
 
 def test_by_hand(place: Workplace) -> None:

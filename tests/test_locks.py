@@ -7,12 +7,13 @@ import errno
 import fcntl
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,82 @@ def test_one_process_or_several_that_share(tmp_path: Path) -> None:
         assert other(path, shared=True).stdout == "held\n"
         assert other(path, shared=False).returncode == 1
     assert other(path, shared=False).stdout == "held\n"
+
+
+def test_no_lock_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with locked(path, "here"):
+        assert path.exists()
+        with pytest.raises(UserError), locked(path, "there"):
+            raise AssertionError("held twice")
+        assert path.exists()
+    assert not path.exists()
+    # Of several that share it, the last one removes it.
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(locked(path, "here", shared=True))
+        second.enter_context(locked(path, "there", shared=True))
+        first.close()
+        assert path.exists()
+        assert other(path, shared=False).returncode == 1
+    assert not path.exists()
+    # One that is gone already, with its folder, is nobody's matter.
+    with locked(tmp_path / "work" / "lock", "here"):
+        shutil.rmtree(tmp_path / "work")
+
+
+def test_a_lock_file_that_is_removed_between_opening_and_locking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real = tmp_path / "lock", fcntl.flock
+    stolen: list[int] = []
+
+    def late(handle: int, kind: int) -> None:
+        if not stolen:
+            # Meanwhile its holder ends, and a third process makes a new one.
+            stolen.append(handle)
+            path.unlink()
+            path.touch()
+        real(handle, kind)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with locked(path, "here"):
+        monkeypatch.setattr(fcntl, "flock", real)
+        # The lock is on the file that all others see.
+        assert other(path, shared=True).returncode == 1
+    assert stolen
+    assert not path.exists()
+
+
+HOLDS = """
+import sys
+from pathlib import Path
+from unet.errors import UserError
+from unet.files import locked
+lock, inside = Path(sys.argv[1]), Path(sys.argv[2])
+held = 0
+for _ in range(int(sys.argv[3])):
+    try:
+        with locked(lock, "counting"):
+            inside.mkdir()  # fails where another one is inside
+            inside.rmdir()
+            held += 1
+    except UserError:
+        pass
+print(held)
+"""
+
+
+def test_processes_that_come_and_go_are_never_two_at_once(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", HOLDS, str(tmp_path / "lock"), str(tmp_path / "in"), "2000"]
+    running = [
+        subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    for process in running:
+        out, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+        assert int(out) > 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_system_without_locks(

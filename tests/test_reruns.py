@@ -23,6 +23,7 @@ from tests.test_config import KEYS, README
 from tests.test_workflow import CONFIG, STAGES, Workplace, jobs_of, since, turned, without
 from unet.config import load, merge
 from unet.errors import UserError
+from unet.files import remove
 from unet.paths import Paths
 from unet.versions import STAGES as VERSIONS
 
@@ -53,6 +54,8 @@ class Case:
 
 OWN = {job for job in since("manifest", "own") if job != "synthesize own"}
 OUT = Paths(Path("out"))
+# Of the model `b` of `own`, from its training on.
+B = follows("train", ("own",), ("b",))
 
 
 def image(folder: Path) -> Path:
@@ -99,7 +102,7 @@ def added(*which: Callable[[Path], Path]) -> Callable[[Path], None]:
 def removed(*which: Callable[[Path], Path]) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         for path in [of(folder) for of in which]:
-            path.unlink()
+            remove(path)
 
     return change
 
@@ -146,10 +149,20 @@ FILES = [
     Case("all raw files copied elsewhere, `data_root` following", set(), moved,
          config={**CONFIG, "data_root": "moved"}),
     Case("`report.html` deleted", {"report"}, removed(output_of(OUT.report_html))),
+    Case("`metrics.csv` deleted", B - {"train own b 0", "predict own b 0", "stitch own b 0"},
+         removed(output_of(OUT.metrics("own", "b")))),
+    *[Case(f"`{path.name}` deleted", B - {"train own b 0", "predict own b 0"},
+           removed(output_of(path)))
+      for path in (OUT.segmentation_done("own", "b", 0), OUT.objects("own", "b", 0),
+                   OUT.segmentation("own", "b", 0), OUT.masks("own", "b", 0))],
+    Case("`model.pt` deleted", B, removed(output_of(OUT.model("own", "b", 0)))),
+    Case("`fold-0` deleted", B, removed(output_of(OUT.fold("own", "b", 0)))),
     # Snakemake makes it again when somebody needs it.
     *[Case(f"`{path.name}` deleted, which others were made of", set(), removed(output_of(path)))
-      for path in (OUT.metrics("own", "b"), OUT.model("own", "b", 0), OUT.tiles_done("own", "b", 0),
-                   OUT.prepared_done("own"))],
+      for path in (OUT.tiles_done("own", "b", 0), OUT.tiles("own", "b", 0),
+                   OUT.prepared_done("own"), OUT.prepared("own"))],
+    Case("`tiles.zarr` deleted, and `masks`", B - {"train own b 0"},
+         removed(*map(output_of, (OUT.tiles("own", "b", 0), OUT.masks("own", "b", 0))))),
     Case("a log and a benchmark deleted", set(),
          removed(output_of(OUT.log("train", "own", "b", "0")),
                  output_of(OUT.benchmark("train", "own", "b", "0")))),

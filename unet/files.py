@@ -107,6 +107,8 @@ def _sweep(folder: Path) -> None:
 def locked(path: Path, what: str, *, shared: bool = False) -> Iterator[None]:
     """Holds a lock file for this process; the lock dies with the process, however it ends.
 
+    The last one to hold it removes the file; that of a killed process stays, and locks nobody out.
+
     Args:
         what: this process does, for the message to others ("training here").
         shared: others may hold it too, if they share it.
@@ -115,18 +117,49 @@ def locked(path: Path, what: str, *, shared: bool = False) -> Iterator[None]:
         UserError: another process holds it (a job can outlive a killed workflow).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    with path.open("a") as handle:
+    handle = _hold(path, what, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if shared:
+                # Refused where others still share it: the file is theirs.
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(handle, path):
+                path.unlink()
+        os.close(handle)
+
+
+def _hold(path: Path, what: str, kind: int) -> int:
+    """Opens and locks a file that is still at its path then."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(
-                f"{path.parent}: another process is {what}; wait for it or stop it"
-            ) from None
+            there = _is_at(handle, path)
+            os.close(handle)
+            if there:
+                raise UserError(
+                    f"{path.parent}: another process is {what}; wait for it or stop it"
+                ) from None
+            continue
         except OSError as error:
             # Some network file systems have no locks, and most runs need none.
             log.warning("%s: cannot be locked (%s); start no second run", path, error.strerror)
-        yield
+            return handle
+        if _is_at(handle, path):
+            return handle
+        # Its holder removed it between the opening and the locking: it keeps nobody off any more.
+        os.close(handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether this open file is the one at the path."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def lock_of(store: Path) -> Path:

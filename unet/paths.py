@@ -68,6 +68,21 @@ def origin_of(model: str) -> Origin | None:
     return Origin(name, dataset) if mark else None
 
 
+def store_of(sentinel: Path) -> Path | None:
+    """The store that a sentinel stands for; None for any other file."""
+    if sentinel.name == "raw.json":
+        return sentinel.with_suffix("")
+    # The jobs that share a prediction write one store.
+    stem = sentinel.name.split(".")[0]
+    sharing = sentinel.match("tiles.shard-*.json")
+    if stem not in _STORES or not (sharing or sentinel.name == f"{stem}.json"):
+        return None
+    return sentinel.with_name(f"{stem}.zarr")
+
+
+_STORES = ("prepared", "tiles", "segmentation")
+
+
 @dataclass(frozen=True)
 class Paths:
     """Where each stage writes, below ``output``.

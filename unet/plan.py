@@ -5,6 +5,7 @@ The Snakefile's logic lives here, where it can be tested.
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Mapping
@@ -135,6 +136,24 @@ class Run:
         folds = self.tested(dataset)
         return [self.paths.segmentation_done(dataset, m, k) for m in models for k in folds]
 
+    def results(self, dataset: str, model: str, fold: str) -> list[Path]:
+        """What people look at of a segmented fold, which ``segmentation.json`` stands for."""
+        where = (dataset, model, fold)
+        masks = [self.paths.masks(*where)] if self.config.stitch_for(dataset, model).tiff else []
+        return [self.paths.segmentation(*where), self.paths.objects(*where), *masks]
+
+    @cached_property
+    def targets(self) -> list[Path]:
+        """What a whole run makes for people to use: reports, models, segmentations, scores."""
+        paths, found = self.paths, [self.paths.report_csv, self.paths.report_html]
+        for dataset, model in self.pairs:
+            found += [paths.model(dataset, model, fold) for fold in self.folds(dataset)]
+            tested = self.tested(dataset)
+            found += [paths.segmentation_done(dataset, model, fold) for fold in tested]
+            if self.config.datasets[dataset].labelled:
+                found.append(paths.metrics(dataset, model))
+        return found
+
     def is_synthetic(self, dataset: str) -> bool:
         return self.config.datasets[dataset].synthetic is not None
 
@@ -248,10 +267,16 @@ class Run:
         """
         try:
             self._held.enter_context(locked(self.paths.output / ".lock", "running here"))
+            atexit.register(self._end, os.getpid())
             self.write_config()
         except OSError as error:
             where = error.filename or self.paths.output
             raise UserError(f"{where}: {error.strerror or error}") from None
+
+    def _end(self, process: int) -> None:
+        # Not in a process that was forked from it.
+        if os.getpid() == process:
+            self._held.close()
 
     def write_config(self) -> None:
         """Writes ``results/config.yaml``: the merged and validated config of the run."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import fcntl
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unet.errors import UserError
-from unet.files import digest, read_json, remove, replacing, write_json
+from unet.files import digest, locked, read_json, remove, replacing, write_json
 from unet.paths import Paths
 from unet.predict_request import (
     image_files,
@@ -28,6 +27,7 @@ from unet.predict_request import (
     trained,
 )
 from unet.sections import PrepareSection
+from unet.told import told
 from unet.versions import STAGES
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _task(members: Sequence[Member], source: Source, args: argparse.Namespace) -
         },
         {
             "version": STAGES["prepare_applied"], **common, "classes": _classes(model),
-            "prepare": {**PrepareSection().model_dump(mode="json"), "normalize": normalize},
+            "prepare": {**told("prepare_applied", PrepareSection()), "normalize": normalize},
         },
         predict_settings(args, known),
         stitch_settings(model, args, known),
@@ -240,12 +240,7 @@ def _locked(out: Output) -> Iterator[None]:
         raise UserError(
             f"{strange[0]}: is there already, and not from this command; name another folder by -o"
         )
-    out.work.mkdir(parents=True, exist_ok=True)
-    with (out.work / "lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{out.folder}: another run writes there; wait for its end") from None
+    with locked(out.work / "lock", "predicting here"):
         yield
 
 

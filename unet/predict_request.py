@@ -15,6 +15,7 @@ from unet.heads import HEADS
 from unet.paths import Paths
 from unet.prediction.method_table import METHOD_HEADS
 from unet.sections import PredictSection, StitchSection
+from unet.told import told
 from unet.versions import STAGES
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ def stitch_settings(model: ModelFile, args: argparse.Namespace, known: Trained) 
             values[name] = getattr(args, name)
     return {
         "version": STAGES["stitch"],
-        "stitch": StitchSection.model_validate(values).model_dump(mode="json"),
+        "stitch": told("stitch", StitchSection.model_validate(values)),
         "task": model.task,
         "class_names": list(model.class_names),
         "class_values": None if model.class_values is None else list(model.class_values),
@@ -261,5 +262,5 @@ def predict_settings(args: argparse.Namespace, known: Trained) -> dict[str, Any]
         values["tile"] = args.tile
     if args.float32:
         values |= {"precision": "float32", "dtype": "float32"}
-    section = PredictSection.model_validate(values).model_dump(mode="json")
+    section = told("predict", PredictSection.model_validate(values))
     return {"version": STAGES["predict"], "predict": section, "device": args.device}

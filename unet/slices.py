@@ -2,19 +2,27 @@
 
 A slice is plain JSON, holds no path of the machine and no time stamp, and has the stage's version
 in it. An edit of the config reruns exactly the jobs whose slice it changes, and what follows. Keys
-that have no say beside others stand at their default (:mod:`unet.moot`).
+that have no say beside others stand at their default (:mod:`unet.moot`), and a key that is new and
+at its default is left out (:mod:`unet.told`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from unet import moot
 from unet.config import Config
 from unet.paths import ENSEMBLE, fold_name, origin_of
+from unet.told import told
 from unet.versions import STAGES
 
 Slice = dict[str, Any]
+# What a stage is told of the dataset as it is written there.
+DATA_KEYS = {
+    "manifest": ("layout", "task", "classes", "ignore", "axes", "pixel_size_um", "channels"),
+    "prepare": ("task", "ignore", "axes", "channels"),
+}
 
 
 def synthesize(config: Config, dataset: str) -> Slice:
@@ -23,23 +31,22 @@ def synthesize(config: Config, dataset: str) -> Slice:
         raise ValueError(f"{dataset} is not a generated dataset")
     return {
         "version": STAGES["synthesize"],
-        **section.model_dump(mode="json"),
+        **told("synthesize", section),
         "seed": config.seed,
     }
 
 
 def manifest(config: Config, dataset: str, fingerprint: str = "") -> Slice:
-    data = config.datasets[dataset].model_dump(mode="json")
-    keys = ("layout", "task", "classes", "ignore", "axes", "pixel_size_um", "channels")
+    data = config.datasets[dataset]
     applied: Slice = {}
     if config.origins_for(dataset):
         # Labels are welcome there, not needed.
-        applied = {"labelled": config.datasets[dataset].labelled, "required": False}
+        applied = {"labelled": data.labelled, "required": False}
     return {
         "version": STAGES["manifest"],
-        **{key: data[key] for key in keys},
-        "group": data["split"]["group"],
-        "column": data["split"]["column"],
+        **told("manifest", data, only=DATA_KEYS["manifest"]),
+        "group": data.split.group,
+        "column": data.split.column,
         "strict": config.strict,
         "labelled": True,
         "fingerprint": fingerprint,
@@ -48,34 +55,32 @@ def manifest(config: Config, dataset: str, fingerprint: str = "") -> Slice:
 
 
 def splits(config: Config, dataset: str) -> Slice:
-    split = moot.of_split(config.datasets[dataset].split).model_dump(mode="json")
+    split = moot.of_split(config.datasets[dataset].split)
     # Which folds are run does not change who is in them.
-    split.pop("run")
-    return {"version": STAGES["splits"], "split": split, "seed": config.seed}
+    how = told("splits", split, without={"run"})
+    return {"version": STAGES["splits"], "split": how, "seed": config.seed}
 
 
 def prepare(config: Config, dataset: str) -> Slice:
-    data = config.datasets[dataset].model_dump(mode="json")
-    keys = ("task", "ignore", "axes", "channels")
+    return _prepare(config, dataset, "prepare")
+
+
+def _prepare(config: Config, dataset: str, stage: str, without: Collection[str] = ()) -> Slice:
+    data = config.datasets[dataset]
     return {
-        "version": STAGES["prepare"],
-        "prepare": config.prepare_for(dataset).model_dump(mode="json"),
-        **{key: data[key] for key in keys},
+        "version": STAGES[stage],
+        "prepare": told(stage, config.prepare_for(dataset), without=without),
+        **told(stage, data, only=DATA_KEYS["prepare"]),
         # As pairs: the order of the classes is their index, and canonical JSON sorts mappings.
-        "classes": None if data["classes"] is None else [list(p) for p in data["classes"].items()],
+        "classes": None if data.classes is None else [list(p) for p in data.classes.items()],
     }
 
 
 def prepare_applied(config: Config, dataset: str, model: str) -> Slice:
     """Of images that are prepared for a model of another dataset: its files, which are inputs of
     the stage, tell the normalisation and the pixel size."""
-    settings = prepare(config, dataset)
-    settings["prepare"].pop("normalize")
-    return {
-        **settings,
-        "version": STAGES["prepare_applied"],
-        "networks": _networks(config, dataset, model),
-    }
+    settings = _prepare(config, dataset, "prepare_applied", without={"normalize"})
+    return {**settings, "networks": _networks(config, dataset, model)}
 
 
 def _networks(config: Config, dataset: str, model: str) -> list[int]:
@@ -90,13 +95,9 @@ def _networks(config: Config, dataset: str, model: str) -> list[int]:
 def train(config: Config, dataset: str, model: str) -> Slice:
     section = config.models[model]
     trained = moot.of_train(config.train_for(dataset, model), section.head)
-    settings = trained.model_dump(mode="json")
-    # When to save and how much to hold in memory changes no weight.
-    settings.pop("checkpoint_seconds")
-    settings.pop("cache_gb")
-    settings.pop("gpus")
-    # What it stands for is spelled out in the other keys.
-    settings.pop("recipe")
+    # When to save and how much to hold in memory changes no weight; what a recipe stands for is
+    # spelled out in the other keys.
+    without = {"checkpoint_seconds", "cache_gb", "gpus", "recipe"}
     arch = config.architecture_for(model)
     return {
         "version": STAGES["train"],
@@ -111,23 +112,22 @@ def train(config: Config, dataset: str, model: str) -> Slice:
         "head": section.head,
         "border_width": moot.border_width(section),
         "head_names": list(config.head_for(dataset, model)),
-        "train": settings,
+        "train": told("train", trained, without=without),
         "device": config.device,
         "seed": config.seed,
     }
 
 
 def predict(config: Config, dataset: str, model: str) -> Slice:
-    settings = config.predict_for(dataset, model).model_dump(mode="json")
+    section = config.predict_for(dataset, model)
     # Matters of speed and memory, or of where it is done.
-    for key in ("batch", "gpus", "shards", "cluster"):
-        settings.pop(key)
-    if settings["blend"] == "none":
-        settings.pop("overlap")
+    without = {"batch", "gpus", "shards", "cluster"}
+    if section.blend == "none":
+        without.add("overlap")
     members = _networks(config, dataset, model)
     return {
         "version": STAGES["predict"],
-        "predict": settings,
+        "predict": told("predict", section, without=without),
         "device": config.device,
         **({"members": members} if members else {}),
     }
@@ -143,7 +143,7 @@ def stitch(config: Config, dataset: str, model: str) -> Slice:
         chosen = {"thresholds_of": [fold_name(fold) for fold in tested]}
     return {
         "version": STAGES["stitch"],
-        "stitch": moot.of_stitch(section, data.task).model_dump(mode="json"),
+        "stitch": told("stitch", moot.of_stitch(section, data.task)),
         **chosen,
         "task": data.task,
         "class_names": list(data.class_names),
@@ -156,7 +156,7 @@ def evaluate(config: Config, dataset: str) -> Slice:
     data = config.datasets[dataset]
     return {
         "version": STAGES["evaluate"],
-        "evaluate": moot.of_evaluate(config.evaluate_for(dataset)).model_dump(mode="json"),
+        "evaluate": told("evaluate", moot.of_evaluate(config.evaluate_for(dataset))),
         "task": data.task,
         "class_names": list(data.class_names),
         # Images without labels are predicted, but not scored.
@@ -168,7 +168,7 @@ def report(config: Config, dataset: str) -> Slice:
     data, tested = config.datasets[dataset], config.tested_for(dataset)
     return {
         "version": STAGES["report"],
-        "report": config.report.model_dump(mode="json"),
+        "report": told("report", config.report),
         "task": data.task,
         "class_names": list(data.class_names),
         "models": list(config.models_for(dataset)),

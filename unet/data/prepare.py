@@ -8,7 +8,7 @@ peak follows from the setting and not from the size of the images.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,12 @@ def prepare_stage(
     memory_bytes: int,
     root: Path | None = None,
     target: Target | None = None,
+    made_by: Mapping[str, Any] | None = None,
 ) -> None:
     """The stage as a whole: manifest and inputs in, store and its sentinel out.
 
     ``root`` is what the manifest's paths are relative to, None = where they were then; ``target``
-    as in :func:`prepare_dataset`.
+    as in :func:`prepare_dataset`; ``made_by`` goes into the sentinel (:mod:`unet.provenance`).
     """
     # The files may have moved since the manifest: the same names below another root.
     root = Path(read_json(inputs)["root"]) if root is None else root
@@ -61,6 +62,7 @@ def prepare_stage(
             sentinel,
             settings["version"],
             images,
+            made_by,
             task=settings["task"],
             class_names=list(dict(settings.get("classes") or BINARY)),
             class_values=None

@@ -13,13 +13,14 @@ from unet.data.records import ImageRecord, Part, SplitRecord, write_splits
 from unet.data.splits import PARTS, make_splits
 from unet.files import digest, replacing
 from unet.sections import SplitSection
+from unet.told import told
 
 log = logging.getLogger(__name__)
 
 
 def settings_digest(split: SplitSection, seed: int, version: int) -> str:
     """What kept parts are only good for: another way to split starts anew."""
-    how = split.model_dump(mode="json", exclude={"run"})
+    how = told("splits", split, without={"run"})
     return digest({"split": how, "seed": seed, "version": version})
 
 

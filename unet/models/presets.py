@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from unet.told import told
+
 Padding = Literal["valid", "same"]
 Norm = Literal["none", "batch", "instance", "group"]
 Order = Literal["act-norm", "norm-act"]
@@ -130,7 +132,7 @@ class Architecture:
 
     def to_json(self) -> dict[str, Any]:
         """The values as a plain mapping, which :func:`architecture_from` reads back."""
-        return asdict(self)
+        return told("train", self)
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ class WindowArchitecture:
 
     def to_json(self) -> dict[str, Any]:
         """The values as a plain mapping, which :func:`architecture_from` reads back."""
-        return asdict(self)
+        return told("train", self)
 
 
 AnyArchitecture = Architecture | WindowArchitecture

@@ -14,6 +14,7 @@ from unet.errors import UserError
 from unet.models.geometry import footprint
 from unet.models.modelfile import ModelFile
 from unet.sections import NormalizeSection
+from unet.told import told
 
 log = logging.getLogger(__name__)
 
@@ -92,4 +93,4 @@ def _normalization(path: Path, model: ModelFile) -> tuple[dict[str, Any], dict[s
         )
     if section.scope == "image":
         statistics = None
-    return section.model_dump(mode="json"), statistics
+    return told("prepare_applied", section), statistics

@@ -31,6 +31,7 @@ from unet.prediction.partial import Partial, finished, remove_stale
 from unet.prediction.windows import layout, memory_needed, tile_for
 from unet.prediction.work import Work, choose_batch, room
 from unet.sections import PredictSection
+from unet.told import told
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,13 @@ class Share:
 def image_key(model_key: str, prepared_key: str, settings: Mapping[str, Any]) -> str:
     """Hash of all that determines an image's tiles."""
     return digest({"model": model_key, "image": prepared_key, "settings": dict(settings)})
+
+
+def keyed_settings(settings: Mapping[str, Any], section: PredictSection) -> dict[str, Any]:
+    """The settings that determine tiles, with the section as it is used."""
+    # Each image's own key says which networks predict it.
+    others = {key: value for key, value in settings.items() if key != "members"}
+    return {**others, "predict": told("predict", section, without=HOW)}
 
 
 def predict_fold(
@@ -112,8 +120,8 @@ def predict_fold(
     )  # fmt: skip
     try:
         ensemble = work.lanes[0].ensemble
-        told = {**settings, "predict": section.model_dump(mode="json", exclude=set(HOW))}
-        planned = _planned(ensemble, prepared_path, prepared, parts, told, memory_bytes)
+        used = {**settings, "predict": told("predict", section)}
+        planned = _planned(ensemble, prepared_path, prepared, parts, used, memory_bytes)
         if share is None:
             remove_stale(tiles_path, {image.image: image.key for image in planned})
 
@@ -172,9 +180,8 @@ def _planned(
     memory_bytes: float,
 ) -> list[Planned]:
     """All images with their windows, in order of their ids."""
-    # Each image's own key says which networks predict it.
-    told = {key: value for key, value in settings.items() if key != "members"}
     section = PredictSection.model_validate(settings["predict"])
+    keyed = keyed_settings(settings, section)
     fps, first = ensemble.footprint, ensemble.members[0].model
     found = []
     for name, part in sorted(parts.items()):
@@ -200,7 +207,7 @@ def _planned(
             "precision": section.precision, "engine": section.engine, "blend": section.blend,
             "network": ensemble.alone.get(name), "tile": tile, "grid": [fp.grid for fp in fps],
         }  # fmt: skip
-        key = image_key(ensemble.key(name), info["key"], told)
+        key = image_key(ensemble.key(name), info["key"], keyed)
         found.append(Planned(name, part, key, windows, attrs))
     return found
 

@@ -16,9 +16,11 @@ from unet.errors import UserError
 from unet.paths import FOLD_PATTERN, fold_name
 from unet.plan import Run, effective, offer_interpreter
 from unet.resume import remember
+from unet.stale import compare_what_made_outputs
 
 offer_interpreter()
 remember_parameters()
+compare_what_made_outputs()
 show_table(workflow)
 # Planning makes millions of objects that stay; to look through them again and again finds none to
 # drop.
@@ -49,6 +51,7 @@ class Untracked:
     objects. For what changes no result: paths, memory, batch sizes."""
 
     def __init__(self, *words):
+        self.words = tuple(map(str, words))
         self.text = shlex.join(str(word) for word in words)
 
     def __str__(self):

@@ -25,6 +25,7 @@ rule stitch:
     params:
         common=common_options("stitch"),
         settings=lambda w: RUN.settings("stitch", w.dataset, w.model),
+        results=lambda w: Untracked(*RUN.results(w.dataset, w.model, w.fold)),
     shell:
         "python {params.common} --dataset {wildcards.dataset}"
         " --model {wildcards.model} --fold {wildcards.fold} --threads {threads}"

@@ -1,0 +1,42 @@
+"""What the outputs of a run say of themselves, beside what Snakemake has in its record of them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+from unet import stale
+from unet.files import canonical
+
+
+def records(folder: Path) -> dict[str, dict[str, Any]]:
+    """Output -> Snakemake's record of it."""
+    found, root = {}, folder / ".snakemake" / "metadata"
+    for path in root.rglob("*"):
+        if path.is_file():
+            # A long name is that of several folders, which begin with an @.
+            coded = "".join(path.relative_to(root).parts).replace("@", "")
+            name = base64.urlsafe_b64decode(coded).decode()
+            found[name] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def check_made_by(folder: Path, output: str = "out") -> set[str]:
+    """Holds each job's settings and inputs against the record.
+
+    Returns:
+        the rules whose jobs were looked at.
+    """
+    found = records(folder)
+    jobs: dict[tuple[str, ...], list[str]] = {}
+    for name, record in sorted(found.items()):
+        jobs.setdefault((record["rule"], *record["log"]), []).append(name)
+    for outputs in jobs.values():
+        made, record = stale.made_by(str(folder / name) for name in outputs), found[outputs[0]]
+        assert made is not None, outputs
+        assert {f"{output}/{name}" for name in made["inputs"]} == set(record["input"]), outputs
+        assert repr(canonical(made["settings"])) in record["params"], outputs
+        assert str(folder) not in json.dumps(made)
+    return {rule for rule, *_ in jobs}

@@ -1,0 +1,263 @@
+"""Which outputs are out of date, where Snakemake cannot know.
+
+Snakemake compares a job with its record of each output, kept in the working folder under the
+output's path. Outputs that were moved, renamed, copied, cloned or fetched have none, and it takes
+them as they are, or goes by the times of files. But each output says what made it
+(:mod:`unet.provenance`). So where there is no record, or it is of a file with another time than
+the one that is there, this is compared: settings, set of inputs, and content of inputs, whatever
+their times. An output that does not say (made by an earlier version) is kept.
+
+Also, a sentinel does not stand for a store that someone has deleted: results are made again, and
+intermediate stores when a job needs them.
+
+All this is in memory, while Snakemake plans; where a version of Snakemake has other names inside,
+it plans as it does by itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from unet import provenance
+from unet.files import canonical
+from unet.paths import store_of
+
+
+@dataclass(frozen=True)
+class Change:
+    """What has changed since a job's outputs were made.
+
+    Attributes:
+        settings: those that made them, where these are others now.
+        inputs: whether other files are its inputs now.
+        updated: its inputs of which the content has changed.
+    """
+
+    settings: str | None = None
+    inputs: bool = False
+    updated: tuple[str, ...] = ()
+
+
+def change(made: provenance.MadeBy, settings: str, inputs: Iterable[str]) -> Change:
+    """What a job would do in another way than it was done.
+
+    Args:
+        made: what its outputs were made by.
+        settings: what it would be told, as canonical JSON.
+        inputs: what it would be given.
+    """
+    then = canonical(made["settings"])
+    other = None if then == settings else then
+    if "inputs" not in made:  # a model.pt alone
+        return Change(other)
+    names, paths = sorted(made["inputs"]), sorted(map(str, inputs))
+    # In the same order: they differ by the path of the output folder alone.
+    folder = paths[0].removesuffix(names[0]) if names and paths else ""
+    if [folder + name for name in names] != paths:
+        return Change(other, inputs=True)
+    # What was deleted is not known to have changed.
+    known = dict(zip(paths, (made["inputs"][name] for name in names), strict=True))
+    there = [path for path in paths if Path(path).exists()]
+    return Change(other, updated=tuple(p for p in there if _content_id(p) != known[p]))
+
+
+@cache  # inputs are shared by many jobs
+def _content_id(path: str) -> str:
+    return provenance.content_id(Path(path))
+
+
+def made_by(outputs: Iterable[str]) -> provenance.MadeBy | None:
+    """What made the outputs of a job, as far as any of them says.
+
+    The settings are those of the first one that knows them: a model.pt knows its own, whatever
+    table lies beside it.
+    """
+    found = [made for path in outputs if (made := provenance.read(Path(path))) is not None]
+    if not found:
+        return None
+    inputs = [made["inputs"] for made in found if isinstance(made.get("inputs"), dict)]
+    more = {"inputs": inputs[0]} if inputs else {}
+    return {"settings": found[0]["settings"], **more}
+
+
+def missing(paths: Iterable[str]) -> Iterator[str]:
+    """Stores that are gone, of sentinels that are there."""
+    for path in paths:
+        store = store_of(Path(path))
+        if store is not None and not store.exists() and Path(path).exists():
+            yield str(store)
+
+
+class Planning:
+    """What is put between Snakemake's planning and its records.
+
+    Args:
+        job: Snakemake's class of jobs.
+        records: its class of records.
+        changes: its class for params that have changed.
+        warn: takes a line for the user.
+    """
+
+    def __init__(self, job: Any, records: Any, changes: Any, warn: Any) -> None:
+        self._changes, self._warn = changes, warn
+        self._oldest, self._missing = job.output_mintime.fget, job.missing_output
+        self._has, self._outdated = records.has_metadata, records.has_outdated_metadata
+        self._params, self._inputs = records.params_changed, records.input_changed
+        # Of the jobs that are compared here.
+        self._found: dict[Any, Change] = {}
+        self._warned = False
+
+    async def oldest(self, job: Any) -> float | None:
+        """In the place of ``Job.output_mintime``, which is asked first: time of the oldest output;
+        the end of time where times say nothing."""
+        time: float | None = await self._oldest(job)
+        self._found.pop(job, None)
+        settings = None if time is None else _settings(job)
+        if time is None or settings is None:
+            return time
+        there = [path for path in job.output if await path.exists()]
+        if not there:
+            return time
+        gone = [path for path in _results(job) if not Path(path).exists()]
+        if gone:
+            job.dag.reason(job).missing_output.update(gone)
+        records = job.dag.workflow.persistence
+        known = self._has(records, job)
+        if known and await _is_of(records, there) and not await _has_newer_input(job, time):
+            return time
+        made = made_by(there)
+        if known and (made is None or "inputs" not in made):
+            return time
+        if made is None:
+            self._say(there[0])
+        else:
+            self._found[job] = change(made, settings, job.input)
+        return math.inf
+
+    def _say(self, path: str) -> None:
+        if not self._warned:
+            self._warned = True
+            self._warn(
+                f"cannot tell with which settings {path} was made, and perhaps others: results of "
+                "an earlier version that were moved or copied do not say. They are kept; delete "
+                "what is to be made again."
+            )
+
+    async def missing(self, job: Any, requested: Any) -> AsyncIterator[Any]:
+        """In the place of ``Job.missing_output``."""
+        wanted = list(requested)
+        gone = [path async for path in self._missing(job, wanted)]
+        for path in gone:
+            yield path
+        if len(gone) < len(wanted) and _settings(job) is not None:
+            for store in missing(map(str, wanted)):
+                yield store
+
+    def has_record(self, records: Any, job: Any) -> bool:
+        """In the place of ``has_metadata``, which is asked before the three below."""
+        if job not in self._found:
+            return bool(self._has(records, job))
+        # Times do not tell of these.
+        job.dag.reason(job).updated_input.update(self._found[job].updated)
+        return True
+
+    def has_old_record(self, records: Any, job: Any) -> bool:
+        return job not in self._found and bool(self._outdated(records, job))
+
+    def params_changed(self, records: Any, job: Any, file: Any = None) -> Any:
+        if job not in self._found:
+            return self._params(records, job, file=file)
+        then = self._found[job].settings
+        if then is None:
+            return self._changes()
+        files = set(job.output) if file is None else {file}
+        return self._changes({repr(then)}, {repr(_settings(job))}, files)
+
+    def input_changed(self, records: Any, job: Any, file: Any = None) -> Any:
+        if job not in self._found:
+            return self._inputs(records, job, file=file)
+        others = self._found[job].inputs
+        return others if file is not None else iter(job.output if others else ())
+
+
+def _settings(job: Any) -> str | None:
+    """The settings of a job of this workflow; None for another's, that has it as a module."""
+    told = getattr(job.params, "settings", None) if job.output else None
+    return told if isinstance(told, str) and told.startswith("{") else None
+
+
+def _results(job: Any) -> tuple[str, ...]:
+    """Paths that must be there, as long as any of the outputs is."""
+    words: tuple[str, ...] = getattr(getattr(job.params, "results", None), "words", ())
+    return words
+
+
+async def _is_of(records: Any, outputs: Iterable[Any]) -> bool:
+    """Whether the records are of these very files, by their times."""
+    for path in outputs:
+        if records.metadata(path).endtime != (await path.mtime()).local_or_storage():
+            return False
+    return True
+
+
+async def _has_newer_input(job: Any, time: float) -> bool:
+    for path in job.input:
+        if await path.exists() and await path.is_newer(time):
+            return True
+    return False
+
+
+def compare_what_made_outputs() -> bool:
+    """From here on Snakemake plans as this module says.
+
+    Returns:
+        False where this version of Snakemake has other names inside: then nothing is changed.
+    """
+    try:
+        from snakemake import persistence
+        from snakemake.jobs import Job
+        from snakemake.logging import logger
+
+        records: Any = getattr(persistence, "PersistenceBase", None) or persistence.Persistence
+        changes = persistence.ParamsChange
+        if hasattr(Job, "plans_by_what_made_outputs"):
+            return True
+        planning = Planning(Job, records, changes, logger.warning)
+        known = inspect.iscoroutinefunction(Job.output_mintime.fget) and inspect.isasyncgenfunction(
+            Job.missing_output
+        )
+    except (ImportError, AttributeError):
+        return False
+    if not known:
+        return False
+
+    async def oldest(job: Any) -> float | None:
+        return await planning.oldest(job)
+
+    def missing_output(job: Any, requested: Any) -> AsyncIterator[Any]:
+        return planning.missing(job, requested)
+
+    Job.output_mintime = property(oldest)
+    Job.missing_output = missing_output
+    for name, method in (
+        ("has_metadata", planning.has_record),
+        ("has_outdated_metadata", planning.has_old_record),
+        ("params_changed", planning.params_changed),
+        ("input_changed", planning.input_changed),
+    ):
+        setattr(records, name, _as_method(method))
+    Job.plans_by_what_made_outputs = True
+    return True
+
+
+def _as_method(function: Any) -> Any:
+    def method(records: Any, job: Any, **more: Any) -> Any:
+        return function(records, job, **more)
+
+    return method

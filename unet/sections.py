@@ -293,6 +293,7 @@ class DatasetSection(Section):
     task: Literal["semantic", "instances"] = "semantic"
     classes: dict[str, int] | None = None
     ignore: int | None = None
+    label_kind: Literal["instances", "binary"] = "instances"
     axes: str | None = None
     pixel_size_um: Size | tuple[Size, ...] | None = None
     channels: Annotated[tuple[int | str, ...], Field(min_length=1)] | None = None

@@ -38,6 +38,7 @@ def manifest(config: Config, dataset: str, fingerprint: str = "") -> Slice:
     return {
         "version": STAGES["manifest"],
         **{key: data[key] for key in keys},
+        **_label_kind(config, dataset),
         "group": data["split"]["group"],
         "column": data["split"]["column"],
         "strict": config.strict,
@@ -45,6 +46,12 @@ def manifest(config: Config, dataset: str, fingerprint: str = "") -> Slice:
         "fingerprint": fingerprint,
         **applied,
     }
+
+
+def _label_kind(config: Config, dataset: str) -> Slice:
+    """A key that came later: at its default it is as if it were not there."""
+    kind = config.datasets[dataset].label_kind
+    return {} if kind == "instances" else {"label_kind": kind}
 
 
 def splits(config: Config, dataset: str) -> Slice:
@@ -61,6 +68,7 @@ def prepare(config: Config, dataset: str) -> Slice:
         "version": STAGES["prepare"],
         "prepare": config.prepare_for(dataset).model_dump(mode="json"),
         **{key: data[key] for key in keys},
+        **_label_kind(config, dataset),
         # As pairs: the order of the classes is their index, and canonical JSON sorts mappings.
         "classes": None if data["classes"] is None else [list(p) for p in data["classes"].items()],
     }

@@ -23,8 +23,9 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         read_manifest(paths.manifest(args.dataset)),
         settings_of(args, lambda c: splits(c, args.dataset)),
         splits=target,
-        # Beside the output, hidden: the workflow deletes outputs before it makes them anew.
+        # Beside the output, hidden: the workflow deletes outputs before it makes them again.
         memory=target.with_name(".splits-kept.csv"),
+        warnings=paths.warnings(args.dataset, "splits"),
     )
 
 

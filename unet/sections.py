@@ -41,6 +41,7 @@ class SplitSection(Section):
     group: str | None = None
     val: Share = 0.2
     run: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    redraw: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _one_kind(self) -> SplitSection:

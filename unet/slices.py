@@ -58,6 +58,9 @@ def splits(config: Config, dataset: str) -> Slice:
     split = moot.of_split(config.datasets[dataset].split).model_dump(mode="json")
     # Which folds are run does not change who is in them.
     split.pop("run")
+    if not split["redraw"]:
+        # A key that came later, too.
+        split.pop("redraw")
     return {"version": STAGES["splits"], "split": split, "seed": config.seed}
 
 

@@ -104,7 +104,7 @@ def test_swapped_values_are_told_with_share_and_intensity(
     assert line.startswith("i/0.tif and 4 more images: all classes but the first cover 91%")
     assert records(tmp_path)["0"].class_shares == {"background": 0.09375, "cell": 0.90625}
     (printed,) = [m for m in caplog.messages if m.startswith("classes, ")]
-    assert "background 9.38 % (mean intensity 350" in printed
+    assert printed.startswith("classes, share of the pixels: background 9.38 % (mean intensity ")
     rows = read_facts(tmp_path / "out" / "d")["classes"]
     assert [row["name"] for row in rows] == ["background", "cell"]
     assert rows[0]["intensity"] == pytest.approx(3500, abs=10)

@@ -118,6 +118,9 @@ def test_labels_without_objects_and_of_one_class(tmp_path: Path) -> None:
     masks = [np.where(label > 0, 255, 0).astype(np.uint8) for label in empty]
     lines = warned(tmp_path / "masks", masks, **CLASSES)
     assert lines == ["i/4.tif: its label is background everywhere"]
+    full = [*numbered()[:4], np.ones((96, 96), np.uint16)]
+    lines = warned(tmp_path / "full", full, **INSTANCES)
+    assert lines == ["i/4.tif: its label is one object everywhere"]
 
 
 def test_labels_of_floats_and_copies_of_the_image(tmp_path: Path) -> None:

@@ -298,6 +298,17 @@ def test_what_is_remembered_is_told(tmp_path: Path) -> None:
     assert "split.redraw" in told
 
 
+def test_images_that_change_their_part_are_a_warning(tmp_path: Path) -> None:
+    first = stage(images(9), tmp_path, now="2026-01-31 10:00:00", test=0.3)
+    tested = ids_of(first, 0, "test")
+    rest = [r for r in images(9) if r.id not in tested]
+    stage(rest, tmp_path, now="2026-02-01 10:00:00", test=0.3)
+    (line,) = noted(tmp_path)["warnings"]
+    assert "got another part than in earlier runs" in line
+    stage(rest, tmp_path, now="2026-02-01 10:00:00", test=0.3)
+    assert noted(tmp_path)["warnings"] == []
+
+
 def test_redraw_forgets_what_was_remembered(tmp_path: Path) -> None:
     stage(images(9), tmp_path, folds=3)
     grown = stage(images(14), tmp_path, folds=3)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from unet.data.looks import Look
+if TYPE_CHECKING:
+    from unet.data.looks import Look
 
 # Foreground that covers more than this share of an image is pointed out, if most images have it.
 COVERED = 0.9
@@ -29,6 +30,8 @@ def doubts(looks: Mapping[str, Look], *, instances: bool) -> dict[str, list[str]
             warn(name, "the label has the very pixels of the image")
         if instances and name not in marked:
             warn(name, "no object in its label")
+        if look.pieces.numbers == 1 and look.shares["background"] == 0:
+            warn(name, "its label is one object everywhere")
         present = [class_ for class_, share in look.shares.items() if share > 0]
         if not instances and len(present) < 2:
             warn(name, f"its label is {present[0] if present else 'ignored'} everywhere")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 # Pixels of a thinned copy; of a binary mask more, since its pieces are the objects.
-THINNED, COUNTED = 1 << 18, 1 << 24
+THINNED, COUNTED = 1 << 18, 1 << 22
 # Thinned pixels of a piece that counts: fewer are specks, or what thinning leaves of a thread.
 SPECK = 4
 # Numbers of one label that are looked at.

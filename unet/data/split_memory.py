@@ -7,7 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,13 @@ def splits_stage(
     usable = [record for record in records if record.status == "ok"]
     lines = check_learnable(rows, usable, split.number)
     lines += degenerate(rows, groups_of(usable), split)
+    moved = _moved(rows, kept)
+    if moved:
+        lines.append(
+            f"{len(moved)} images, such as {moved[0]}, got another part than in earlier runs: "
+            "those that kept theirs left a part empty, or groups have changed"
+        )
+    kept = replace(kept, since={k: v for k, v in kept.since.items() if k not in moved})
     told = remembered(rows, kept)
     write_kept(memory, key, rows, kept, now)
     write_warnings(warnings, lines, **({"remembered": told} if told else {}))
@@ -113,11 +120,20 @@ def splits_stage(
         log.info("split: %s", told)
 
 
+def _moved(rows: Sequence[SplitRecord], kept: Kept) -> list[str]:
+    """Images whose part is another one than before."""
+    parts = {(row.image, row.fold): row.part for row in kept.rows}
+    return sorted({r.image for r in rows if parts.get((r.image, r.fold), r.part) != r.part})
+
+
 def remembered(rows: Sequence[SplitRecord], kept: Kept) -> str:
-    """What of a split comes from earlier runs; "" for one that is new."""
-    there, parts = {row.image for row in rows}, {(r.image, r.fold): r.part for r in kept.rows}
-    stayed = {r.image for r in rows if parts.get((r.image, r.fold)) == r.part} & kept.since.keys()
-    if not stayed:
+    """What of a split comes from earlier runs; "" for one that is new.
+
+    Args:
+        kept: without the dates of images whose part has changed.
+    """
+    there = {row.image for row in rows}
+    if not there & kept.since.keys():
         return ""
     first = min(kept.since.values())
     added = sum(kept.since.get(image, "later") > first for image in there)

@@ -26,8 +26,9 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         read_manifest(manifest),
         settings,
         splits=target,
-        # Beside the output, hidden: the workflow deletes outputs before it makes them anew.
+        # Beside the output, hidden: the workflow deletes outputs before it makes them again.
         memory=target.with_name(".splits-kept.csv"),
+        warnings=paths.warnings(args.dataset, "splits"),
     )
     provenance.write_sidecar(target, made_by)
 

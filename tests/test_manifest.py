@@ -85,6 +85,7 @@ def test_good_images(tmp_path: Path) -> None:
         pixel_size_um=(0.2, 0.3),
         channels=("",),
         objects=2,
+        class_shares={"background": 0.973333, "cell": 0.0266667},
         sha256=file_sha256(tmp_path / "i/1.tif"),
         label_sha256=file_sha256(tmp_path / "l/1.tif"),
     )
@@ -362,7 +363,9 @@ def test_statistics_are_taken_block_by_block(
     monkeypatch.setattr("unet.data.axes.BLOCK_PIXELS", 64 * 64)
     sizes = []
     monkeypatch.setattr(
-        unet.data.inspection, "_distinct", lambda b: (sizes.append(b.size), np.unique(b))[1]
+        unet.data.inspection,
+        "_distinct",
+        lambda b: (sizes.append(b.size), np.unique(b, return_counts=True))[1],
     )
     assert build(Source(tmp_path, "i", "l"))["0"].objects == 2
     assert sizes == [64 * 64] * 16

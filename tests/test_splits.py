@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unet.data.records import ImageRecord, SplitRecord, ids_of, read_splits
-from unet.data.split_memory import read_kept, settings_digest, splits_stage, write_kept
+from unet.data.split_memory import Kept, read_kept, settings_digest, splits_stage, write_kept
 from unet.data.splits import make_splits
 from unet.errors import UserError
+from unet.files import digest, read_json
 from unet.sections import SplitSection
 
 
@@ -251,9 +253,16 @@ def test_copies_in_different_parts() -> None:
 # What is kept between runs
 
 
-def stage(records: list[ImageRecord], folder: Path, seed: int = 0, **split: object) -> list:
+def stage(
+    records: list[ImageRecord],
+    folder: Path,
+    seed: int = 0,
+    now: str | None = None,
+    **split: object,
+) -> list[SplitRecord]:
     settings = {"version": 1, "split": SplitSection(**split).model_dump(mode="json"), "seed": seed}
-    splits_stage(records, settings, folder / "splits.csv", folder / ".kept.csv")
+    files = (folder / name for name in ("splits.csv", ".kept.csv", "warnings.splits.json"))
+    splits_stage(records, settings, *files, now=now)
     return read_splits(folder / "splits.csv")
 
 
@@ -274,6 +283,113 @@ def test_other_settings_start_anew(tmp_path: Path) -> None:
     assert stage(images(14), tmp_path, 1, folds=3) == stage(images(14), fresh, 1, folds=3)
 
 
+def noted(folder: Path) -> dict[str, Any]:
+    return dict(read_json(folder / "warnings.splits.json"))
+
+
+def test_what_is_remembered_is_told(tmp_path: Path) -> None:
+    stage(images(9), tmp_path, now="2026-01-31 10:00:00", folds=3)
+    assert "remembered" not in noted(tmp_path)
+    stage(images(9), tmp_path, now="2026-02-01 10:00:00", folds=3)
+    assert noted(tmp_path)["remembered"].startswith("remembered since 2026-01-31; 0 images added")
+    stage(images(14, start=2), tmp_path, now="2026-02-02 10:00:00", folds=3)
+    told = noted(tmp_path)["remembered"]
+    assert told.startswith("remembered since 2026-01-31; 7 images added and 2 removed since")
+    assert "split.redraw" in told
+
+
+def test_images_that_change_their_part_are_a_warning(tmp_path: Path) -> None:
+    first = stage(images(9), tmp_path, now="2026-01-31 10:00:00", test=0.3)
+    tested = ids_of(first, 0, "test")
+    rest = [r for r in images(9) if r.id not in tested]
+    stage(rest, tmp_path, now="2026-02-01 10:00:00", test=0.3)
+    (line,) = noted(tmp_path)["warnings"]
+    assert "got another part than in earlier runs" in line
+    stage(rest, tmp_path, now="2026-02-01 10:00:00", test=0.3)
+    assert noted(tmp_path)["warnings"] == []
+
+
+def test_redraw_forgets_what_was_remembered(tmp_path: Path) -> None:
+    stage(images(9), tmp_path, folds=3)
+    grown = stage(images(14), tmp_path, folds=3)
+    again = stage(images(14), tmp_path, folds=3, redraw=1)
+    assert "remembered" not in noted(tmp_path)
+    assert again == stage(images(14), tmp_path / "fresh", folds=3)
+    assert again != grown
+
+
+def test_parts_of_an_older_version_stay(tmp_path: Path) -> None:
+    """Its file has no dates, and its key knows of no redraw."""
+    how = {"folds": 3, "test": None, "column": None, "group": None, "val": 0.2}
+    key = digest({"split": how, "seed": 0, "version": 1})
+    assert settings_digest(SplitSection(folds=3), 0, 1) == key
+    rows = make_splits(images(9), SplitSection(folds=3), 0)
+    lines = [f"{r.image},{r.fold},{r.part}" for r in rows]
+    (tmp_path / ".kept.csv").write_text("\n".join([f"# {key}", "image,fold,part", *lines, ""]))
+    later = parts(stage(images(14), tmp_path, folds=3))
+    assert {k: later[k] for k in parts(rows)} == parts(rows)
+    assert noted(tmp_path)["remembered"].startswith(
+        "remembered from runs of an older version; 5 images added"
+    )
+
+
+# What is wrong with a split that is complete
+
+
+def shared(records: list[ImageRecord], **shares: float) -> list[ImageRecord]:
+    return [replace(r, class_shares=shares) for r in records]
+
+
+def test_nothing_to_learn_is_an_error_before_training(tmp_path: Path) -> None:
+    empty = shared(images(6), background=1.0, foreground=0.0)
+    with pytest.raises(UserError, match=r"fold 0: no object in any of its \d training images"):
+        stage(empty, tmp_path, test=0.3)
+    assert not (tmp_path / "splits.csv").exists()
+    alone = shared(images(6), ground=1.0, cell=0.0)
+    with pytest.raises(UserError, match=r"all labels of its \d training images are ground"):
+        stage(alone, tmp_path, test=0.3)
+    lacking = shared(images(6), ground=0.5, cell=0.5, nucleus=0.0)
+    with pytest.raises(UserError, match="no training image has class nucleus"):
+        stage(lacking, tmp_path, folds=3)
+    # Tables of older versions do not say what is in the labels; objects may fill their images.
+    stage([*images(5), *shared([record("z")], ground=1.0, cell=0.0)], tmp_path, test=0.3)
+    stage(shared(images(6), background=0.0, foreground=1.0), tmp_path, test=0.3)
+
+
+def test_a_class_that_some_folds_do_not_train_on_is_a_warning(tmp_path: Path) -> None:
+    common = shared(images(9), ground=0.5, cell=0.5, rare=0.0)
+    common[4] = replace(common[4], class_shares={"ground": 0.4, "cell": 0.5, "rare": 0.1})
+    rows = stage(common, tmp_path, folds=3)
+    lacking = [k for k in range(3) if common[4].id not in ids_of(rows, k, "train")]
+    assert lacking
+    where = f"fold{'s' if len(lacking) > 1 else ''} {', '.join(map(str, lacking))}"
+    assert noted(tmp_path)["warnings"] == [f"{where}: no training image has class rare"]
+
+
+def test_degenerate_splits_say_so(tmp_path: Path) -> None:
+    stage(grouped([200, 1, 1, 1]), tmp_path, folds=2)
+    lines = noted(tmp_path)["warnings"]
+    assert any(line.startswith("group g0 holds 200 of 203 images (99%)") for line in lines), lines
+    assert any(line.endswith("trains on 1 image only") for line in lines), lines
+    assert any("asked for were 50%" in line for line in lines), lines
+    for count, split in ((20, {"folds": 5}), (12, {"test": 0.25}), (30, {"test": 0.2, "folds": 3})):
+        stage(images(count), tmp_path / str(count), **split)
+        assert noted(tmp_path / str(count))["warnings"] == []
+
+
+def test_all_copies_in_different_parts_are_named(tmp_path: Path) -> None:
+    records = [record(f"a{i}", part=p) for i, p in enumerate(["train", "val"] + ["test"] * 13)]
+    twins = [replace(r, id=f"b{i}", image=f"b{i}.tif", part="train") for i, r in enumerate(records)]
+    both = [replace(r, sha256=f"{i}") for rows in (records, twins) for i, r in enumerate(rows)]
+    with pytest.raises(UserError) as error:
+        make_splits(both, SplitSection(column="part"), 0)
+    text = str(error.value)
+    assert "a1.tif and b1.tif are the same file, but one is in val and one in train" in text
+    assert all(f"a{i}.tif and b{i}.tif" in text for i in range(2, 11)), text
+    assert "and 4 more pairs" in text
+    assert "\n" not in text
+
+
 def test_which_folds_run_changes_nothing() -> None:
     one, two = SplitSection(folds=3), SplitSection(folds=3, run=(1,))
     assert settings_digest(one, 0, 1) == settings_digest(two, 0, 1)
@@ -284,15 +400,15 @@ def test_which_folds_run_changes_nothing() -> None:
 @pytest.mark.parametrize("text", ["", "# other\nimage,fold,part\n", "# key\nimage,fold\na,1\n"])
 def test_memory_that_cannot_be_used(tmp_path: Path, text: str) -> None:
     path = tmp_path / "kept.csv"
-    assert read_kept(path, "key") == []
+    assert read_kept(path, "key") == Kept()
     path.write_text(text)
-    assert read_kept(path, "key") == []
+    assert read_kept(path, "key") == Kept()
     rows = [SplitRecord("a, b", 0, "train")]
-    write_kept(path, "key", rows, [])
-    assert read_kept(path, "key") == rows
+    write_kept(path, "key", rows, Kept(), "2026-01-02 03:04:05")
+    assert read_kept(path, "key") == Kept(rows, {"a, b": "2026-01-02 03:04:05"})
 
 
 def test_damaged_part_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "k.csv").write_text("# key\nimage,fold,part\na,0,trian\n")
-    assert read_kept(tmp_path / "k.csv", "key") == []
+    assert read_kept(tmp_path / "k.csv", "key") == Kept()
     assert "damaged" in caplog.text

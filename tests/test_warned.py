@@ -113,6 +113,18 @@ def test_warnings_change_nothing_that_the_planning_compares(tmp_path: Path) -> N
     assert (heard, repr(heard)) == (source, repr(source))
 
 
+def test_the_page_says_what_the_stages_noted(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    make_results(paths, "d", ["m"], "semantic")
+    classes = [{"name": "cell", "share": 0.25, "intensity": None}]
+    write_warnings(paths.warnings("d", "manifest"), [], classes=classes)
+    write_warnings(paths.warnings("d", "splits"), [], remembered="remembered since 2026-01-31")
+    page = make_report(paths, "d", ["m"], "semantic")
+    assert "<dt>Pixels by class</dt><dd>cell 25 % (mean intensity none)</dd>" in page
+    assert "<dt>Split</dt><dd>remembered since 2026-01-31</dd>" in page
+    assert 'id="warnings"' not in page
+
+
 def test_the_page_and_the_console_of_the_report_show_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

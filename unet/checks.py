@@ -148,6 +148,11 @@ def _dataset_mistakes(config: Config) -> list[str]:
     lines: list[str] = []
     for name, data in config.datasets.items():
         key = f"config: datasets.{name}"
+        if data.label_kind == "binary" and data.task != "instances":
+            lines.append(
+                f"{key}.label_kind: binary numbers the pieces of masks for task: instances; drop "
+                f"this key (the task is {data.task})"
+            )
         if data.models is not None and len(set(data.models)) != len(data.models):
             lines.append(f"{key}.models: got {list(data.models)}; name each model once")
         for model in data.models or ():

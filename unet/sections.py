@@ -41,6 +41,7 @@ class SplitSection(Section):
     group: str | None = None
     val: Share = 0.2
     run: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    redraw: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _one_kind(self) -> SplitSection:
@@ -293,6 +294,7 @@ class DatasetSection(Section):
     task: Literal["semantic", "instances"] = "semantic"
     classes: dict[str, int] | None = None
     ignore: int | None = None
+    label_kind: Literal["instances", "binary"] = "instances"
     axes: str | None = None
     pixel_size_um: Size | tuple[Size, ...] | None = None
     channels: Annotated[tuple[int | str, ...], Field(min_length=1)] | None = None

@@ -20,8 +20,10 @@ from unet.versions import STAGES
 Slice = dict[str, Any]
 # What a stage is told of the dataset as it is written there.
 DATA_KEYS = {
-    "manifest": ("layout", "task", "classes", "ignore", "axes", "pixel_size_um", "channels"),
-    "prepare": ("task", "ignore", "axes", "channels"),
+    "manifest": (
+        *("layout", "task", "classes", "label_kind", "ignore", "axes", "pixel_size_um", "channels"),
+    ),
+    "prepare": ("task", "label_kind", "ignore", "axes", "channels"),
 }
 
 

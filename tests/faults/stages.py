@@ -44,7 +44,7 @@ DECLARED = {
 }
 BESIDE = {
     "manifest": ["d/warnings.manifest.json"],
-    "splits": ["d/.splits-kept.csv"],
+    "splits": ["d/.splits-kept.csv", "d/warnings.splits.json"],
     "prepare": ["d/prepared.zarr"],
     "train": ["checkpoints"],
     "predict": [f"{FOLD}/tiles.zarr"],

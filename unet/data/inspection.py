@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from unet.data.axes import LazyImage
 from unet.data.formats import open_image, open_label
+from unet.data.looks import Look, Looking
 from unet.errors import UserError
 
 Array = NDArray[Any]
@@ -30,12 +31,16 @@ class Wanted:
     Attributes:
         task: "semantic" or "instances".
         values: label value of each class (semantic).
+        classes: the same by name, in their order; of numbered objects none.
+        binary: whether the label is a mask whose connected pieces are the objects (instances).
         ignore: label value of pixels that count nowhere.
         axes, channels, pixel_size_um: over the files' own.
     """
 
     task: str
     values: frozenset[int] = frozenset()
+    classes: Mapping[str, int] = field(default_factory=dict)
+    binary: bool = False
     ignore: int | None = None
     axes: str | None = None
     channels: tuple[int | str, ...] | None = None
@@ -44,7 +49,8 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the manifest keeps of an image and its label."""
+    """What the manifest keeps of an image and its label; ``look``: for what all images say
+    together."""
 
     axes: str
     shape: tuple[int, ...]
@@ -52,7 +58,9 @@ class Facts:
     pixel_size_um: tuple[float, ...] | None
     channels: tuple[str, ...]
     objects: int | None
+    class_shares: Mapping[str, float] | None = None
     warnings: tuple[str, ...] = ()
+    look: Look | None = None
 
 
 def inspect(
@@ -72,18 +80,23 @@ def inspect(
     """
     opened = open_image(image, axes=wanted.axes, channels=wanted.channels, page=page)
     size = _pixel_size(image, opened, wanted.pixel_size_um)
-    _check_pixels(image, opened, advance)
-    objects, warnings = None, list(opened.warnings)
+    looking = Looking(opened.shape[1:], wanted.classes, wanted.ignore, wanted.binary)
+    _check_pixels(image, opened, looking, advance)
+    objects, look, warnings = None, None, list(opened.warnings)
     if label is not None:
         marked = open_label(label, axes=wanted.axes, page=page)
         if marked.shape != opened.shape[1:]:
             raise UserError(
                 f"{label}: has {_times(marked.shape)} pixels, its image {_times(opened.shape[1:])}"
             )
-        found, pieces = _values(label, marked, advance)
+        found, pieces = _values(label, marked, looking, advance)
         objects = _check_label(label, found, wanted)
         if wanted.task == "instances":
             _check_objects(label, objects, pieces)
+        look = looking.done()
+        objects = look.objects if wanted.binary else objects
+        if marked.dtype.kind == "f":
+            warnings.append(f"label: values of type {marked.dtype}; save labels as integers")
         warnings += [f"label: {text}" for text in marked.warnings]
     return Facts(
         axes=opened.axes,
@@ -92,7 +105,9 @@ def inspect(
         pixel_size_um=size,
         channels=opened.channel_names,
         objects=objects,
+        class_shares=None if look is None else look.shares,
         warnings=tuple(warnings),
+        look=look,
     )
 
 
@@ -115,29 +130,34 @@ def _pixel_size(
     return sizes
 
 
-def blocks_of(array: Any) -> Iterator[Array]:
-    """The chunks of a dask array, computed one at a time in this thread."""
+def blocks_of(array: Any) -> Iterator[tuple[tuple[int, ...], Array]]:
+    """The chunks of a dask array and where they begin, computed one at a time in this thread."""
+    starts = [np.cumsum((0, *sizes)).tolist() for sizes in array.chunks]
     for index in product(*map(range, array.numblocks)):
-        yield np.asarray(array.blocks[index].compute(scheduler="synchronous"))
+        block = np.asarray(array.blocks[index].compute(scheduler="synchronous"))
+        yield tuple(places[k] for places, k in zip(starts, index, strict=True)), block
 
 
-def _check_pixels(path: Path, opened: LazyImage, advance: Callable[[int], None]) -> None:
+def _check_pixels(
+    path: Path, opened: LazyImage, looking: Looking, advance: Callable[[int], None]
+) -> None:
     if opened.dtype.kind not in "uif":
         raise UserError(f"{path}: pixels of type {opened.dtype}; save them as numbers")
     lowest, highest = np.inf, -np.inf
-    for block in blocks_of(opened.array):
+    for start, block in blocks_of(opened.array):
         low, high = float(block.min()), float(block.max())
         # The minimum of what holds a NaN is NaN; so is the maximum.
         if not (np.isfinite(low) and np.isfinite(high)):
             raise UserError(f"{path}: NaN or infinite pixels")
         lowest, highest = min(lowest, low), max(highest, high)
+        looking.image(start, block)
         advance(block.nbytes)
     if lowest == highest:
         raise UserError(f"{path}: all pixels have the value {lowest:g}")
 
 
 @dataclass
-class Pieces:
+class Neighbours:
     """Pixels that are next to another along X, both of them labelled, and how many of these pairs
     have one value."""
 
@@ -151,7 +171,7 @@ class Pieces:
         self.equal += int(np.count_nonzero(both & (left == right)))
 
 
-def _check_objects(path: Path, objects: int, pieces: Pieces) -> None:
+def _check_objects(path: Path, objects: int, pieces: Neighbours) -> None:
     """Refuses what has as many values as an image has: in a label a pixel's neighbour mostly is of
     the same object, in an image it hardly ever has the very same value."""
     if objects > MANY and pieces.pairs > 100 * MANY and pieces.equal < RARE * pieces.pairs:
@@ -162,28 +182,34 @@ def _check_objects(path: Path, objects: int, pieces: Pieces) -> None:
         )
 
 
-def _values(path: Path, opened: LazyImage, advance: Callable[[int], None]) -> tuple[Array, Pieces]:
+def _values(
+    path: Path, opened: LazyImage, looking: Looking, advance: Callable[[int], None]
+) -> tuple[Array, Neighbours]:
     """The distinct values of a label, sorted, as int64; and how its pixels hang together."""
     if opened.dtype.kind not in "uif":
         raise UserError(f"{path}: values of type {opened.dtype}; save them as integers")
-    found, pieces = np.empty(0, np.int64), Pieces()
-    for block in blocks_of(opened.array):
-        values = _distinct(block)
+    found, pieces = np.empty(0, np.int64), Neighbours()
+    for start, block in blocks_of(opened.array):
+        values, counts = _distinct(block)
         if values.dtype.kind == "f" and not (np.isfinite(values) & (values % 1 == 0)).all():
             raise UserError(f"{path}: values that are no integers")
         if values.size and (values.max() > 2**62 or values.min() < -(2**62)):
             raise UserError(f"{path}: values beyond 2^62; number them from 1")
         found = np.union1d(found, values.astype(np.int64))
         pieces.add(block)
+        looking.label(start, block, values, counts)
         advance(block.nbytes)
     return found, pieces
 
 
-def _distinct(block: Array) -> Array:
+def _distinct(block: Array) -> tuple[Array, Array]:
+    """The distinct values of a block, sorted, and how often each occurs."""
     if block.dtype.kind == "u" and block.dtype.itemsize <= 2:
         # Counting is many times as fast as sorting, and most labels are of these types.
-        return np.flatnonzero(np.bincount(block.ravel()))
-    return np.unique(block)
+        counts = np.bincount(block.ravel())
+        values = np.flatnonzero(counts)
+        return values, counts[values]
+    return np.unique(block, return_counts=True)
 
 
 def _check_label(path: Path, found: Array, wanted: Wanted) -> int:
@@ -204,6 +230,12 @@ def _check_label(path: Path, found: Array, wanted: Wanted) -> int:
     if values and values[0] < 0:
         raise UserError(f"{path}: a negative instance id ({values[0]}); write ignore: or number "
                         "the objects from 1")  # fmt: skip
+    objects = [v for v in values if v != 0]
+    if wanted.binary and len(objects) > 1:
+        raise UserError(
+            f"{path}: {len(objects)} different values beside 0, but label_kind: binary; write "
+            "label_kind: instances, or name one of them as ignore"
+        )
     if values and values[-1] > MAX_ID:
         raise UserError(f"{path}: instance id {values[-1]} is beyond 32 bits; number them from 1")
-    return sum(v != 0 for v in values)
+    return len(objects)

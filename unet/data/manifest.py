@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unet.data.doubts import class_table, doubts, table_line
 from unet.data.fingerprint import Hashes, fingerprint, stamp, write_inputs
 from unet.data.layouts import find_pairs, list_files, parts_of
 from unet.data.names import relative
@@ -25,6 +26,7 @@ from unet.files import digest
 
 if TYPE_CHECKING:
     from unet.data.inspection import Wanted
+    from unet.data.looks import Look
 
 __all__ = ["Source", "build_manifest", "fingerprint", "list_files", "manifest_stage"]
 
@@ -56,17 +58,18 @@ def manifest_stage(
     """Writes ``manifest.csv``, ``inputs.json`` and the stage's warnings (arguments as
     ``build_manifest``)."""
     stamps = {path: stamp(path) for path in list_files(source)}
-    hashes, lines = Hashes(), list[str]()
+    hashes, lines, classes = Hashes(), list[str](), list[dict[str, Any]]()
     records = build_manifest(
         replace(source, warn=lines.append),
         settings,
         strict=bool(settings["strict"]),
         threads=threads,
         hashes=hashes,
+        classes=classes,
     )
     lines += grouped((record.image, text) for record in records for text in record.warnings)
     write_inputs(inputs, source.root, str(settings["fingerprint"]), stamps, hashes.of)
-    write_warnings(warnings, lines)
+    write_warnings(warnings, lines, classes=classes)
     write_manifest(manifest, records)
 
 
@@ -76,6 +79,7 @@ def build_manifest(
     strict: bool,
     threads: int,
     hashes: Hashes | None = None,
+    classes: list[dict[str, Any]] | None = None,
 ) -> list[ImageRecord]:
     """Decodes every image and label once; bad ones are quarantined with a reason.
 
@@ -84,6 +88,8 @@ def build_manifest(
             column, the sheet's column that names each image's part.
         strict: stop at the first bad image.
         threads: images looked at at once; each holds one block of its file in memory.
+        classes: gets share and mean intensity of each class
+            (:func:`unet.data.doubts.class_table`).
 
     Returns:
         sorted by id.
@@ -104,6 +110,7 @@ def build_manifest(
     progress = Progress("manifest", len(items), sum(max(0, _nbytes(p)) for p in pairs))
 
     stop = threading.Event()
+    looks: dict[str, Look] = {}
 
     def work(item: Item) -> ImageRecord | None:
         if stop.is_set():
@@ -118,7 +125,9 @@ def build_manifest(
             group=places[item.id][0],
             part=places[item.id][1],
         )
-        record = _examined(item, record, wanted, source.labelled and source.required)
+        record, look = _examined(item, record, wanted, source.labelled and source.required)
+        if look is not None:
+            looks[item.id] = look
         if strict and record.status != "ok":
             # Not raised here: the other threads' work would go on behind the error.
             stop.set()
@@ -131,7 +140,19 @@ def build_manifest(
         raise UserError(f"{bad[0].image}: {bad[0].reason} (strict: true)")
     records = _alike(records, strict)
     _summary(records, source)
-    return _doubles_noted(sorted(records, key=lambda r: r.id))
+    records = sorted(records, key=lambda r: r.id)
+    seen = {r.id: looks[r.id] for r in records if r.status == "ok" and r.id in looks}
+    rows = class_table(seen)
+    if rows:
+        log.info("classes, share of the pixels: %s", table_line(rows))
+    if classes is not None:
+        classes += rows
+    doubtful = doubts(seen, instances=wanted.task == "instances")
+    return _doubles_noted([_warned(r, doubtful.get(r.id, ())) for r in records], source)
+
+
+def _warned(record: ImageRecord, texts: Sequence[str]) -> ImageRecord:
+    return replace(record, warnings=(*record.warnings, *texts)) if texts else record
 
 
 def _wanted(settings: Mapping[str, Any]) -> Wanted:
@@ -143,6 +164,8 @@ def _wanted(settings: Mapping[str, Any]) -> Wanted:
     return Wanted(
         task=settings["task"],
         values=frozenset((settings.get("classes") or {}).values()),
+        classes=dict(settings.get("classes") or {}),
+        binary=settings.get("label_kind") == "binary",
         ignore=settings.get("ignore"),
         axes=settings.get("axes"),
         channels=tuple_of(settings.get("channels")),
@@ -232,7 +255,9 @@ def _part(item: Item, column: str | None) -> str:
     return value
 
 
-def _examined(item: Item, record: ImageRecord, wanted: Wanted, labelled: bool) -> ImageRecord:
+def _examined(
+    item: Item, record: ImageRecord, wanted: Wanted, labelled: bool
+) -> tuple[ImageRecord, Look | None]:
     from unet.data.inspection import inspect
 
     reason = item.reason
@@ -244,8 +269,9 @@ def _examined(item: Item, record: ImageRecord, wanted: Wanted, labelled: bool) -
         except UserError as error:
             reason = _reason(error, item.pair)
         else:
-            return replace(record, **vars(facts))
-    return replace(record, status="quarantined", reason=reason)
+            kept = {name: value for name, value in vars(facts).items() if name != "look"}
+            return replace(record, **kept), facts.look
+    return replace(record, status="quarantined", reason=reason), None
 
 
 def _reason(error: UserError, pair: Pair) -> str:
@@ -285,17 +311,24 @@ def _as_most(
     return result
 
 
-def _doubles_noted(records: list[ImageRecord]) -> list[ImageRecord]:
+def _doubles_noted(records: list[ImageRecord], source: Source) -> list[ImageRecord]:
     """Notes in ``reason`` which image is a copy of an earlier one (both stay usable)."""
-    first: dict[tuple[str, int | None], str] = {}
+    same: dict[tuple[str, int | None], list[str]] = {}
     result = []
     for record in records:
         if record.status == "ok":
-            other = first.setdefault((record.sha256, record.page), record.id)
-            if other != record.id:
-                record = replace(record, reason=f"same content as {other}")
-                log.warning("%s: same content as %s", record.id, other)
+            names = same.setdefault((record.sha256, record.page), [])
+            if names:
+                record = replace(record, reason=f"same content as {names[0]}")
+            names.append(record.id)
         result.append(record)
+    copies = [names for names in same.values() if len(names) > 1]
+    for names in copies[:LISTED]:
+        more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+        source.warn(f"same image under several names: {', '.join(names[:LISTED])}{more}")
+    if len(copies) > LISTED:
+        rest = len(copies) - LISTED
+        source.warn(f"{rest} more images have copies: see manifest.csv, column reason")
     return result
 
 

@@ -88,7 +88,8 @@ def prepare_dataset(
         records: the manifest's rows; those that are not ``ok`` are left out.
         root: folder that the records' paths are relative to.
         store_path: the store, made if it is not there; must not be in use by another run.
-        settings: version, prepare, task, classes, ignore, axes, channels (see :mod:`unet.slices`).
+        settings: version, prepare, task, classes, ignore, axes, channels, label_kind (see
+            :mod:`unet.slices`).
         threads: images worked on at once (for few images: threads per image).
         memory_bytes: upper bound for the pixels that are in memory at any time.
         target: the network that the images are for, if it was trained on others: they are brought
@@ -185,6 +186,7 @@ def _stage(
         workers=workers,
         threads=max(1, threads // workers),
         target=target,
+        binary=settings.get("label_kind") == "binary",
     )
 
 

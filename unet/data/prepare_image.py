@@ -14,6 +14,7 @@ from unet.data import normalize
 from unet.data.formats import open_image, open_label
 from unet.data.label_maps import instance_maps, semantic_classes
 from unet.data.normalize import ImageStatistics
+from unet.data.pieces import Pieces
 from unet.data.records import ImageRecord
 from unet.data.resample import Resampling, peak_bytes, pixel_sizes, resampling
 from unet.data.store import OWN, Layout, add_image, add_labels, layout_of, new_image
@@ -62,6 +63,7 @@ class Stage:
     workers: int
     threads: int  # to decode one image with
     target: Target | None = None
+    binary: bool = False  # labels are masks whose connected pieces are the objects
 
     def resampling(self, record: ImageRecord) -> Resampling | None:
         return None if self.target is None else self.target.resampling(record)
@@ -244,6 +246,7 @@ def _warn_non_finite(found: ImageStatistics, name: str) -> None:
 
 def _write_labels(stage: Stage, record: ImageRecord, group: zarr.Group) -> None:
     source, layout = stage.label_source(record)
+    pieces = Pieces(source.shape) if stage.binary else None
     classes = add_labels(group, "classes", "uint8", source.shape, layout)
     if stage.task == "instances":
         instances = add_labels(group, "instances", "uint32", source.shape, layout)
@@ -252,9 +255,12 @@ def _write_labels(stage: Stage, record: ImageRecord, group: zarr.Group) -> None:
         for region, block in source.regions():
             try:
                 if stage.task == "instances":
-                    classes[region], instances[region] = instance_maps(block, stage.ignore)
+                    classes[region], ids = instance_maps(block, stage.ignore)
+                    instances[region] = ids if pieces is None else pieces.add(region, ids > 0)
                 else:
                     classes[region] = semantic_classes(block, stage.classes, stage.ignore)
             except UserError as error:
                 page = "" if record.page is None else f" (page {record.page})"
                 raise UserError(f"{record.label}{page}: {error}") from None
+        if pieces is not None:
+            pieces.settle(instances)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,8 @@ class ImageRecord:
         pixel_size_um: micrometres along the spatial axes ((Z,) Y, X), None = unknown.
         channels: names, "" where unnamed.
         objects: number of instances (task instances) or of classes present (semantic).
+        class_shares: share of the pixels that are not ignored, by class (task instances: background
+            and foreground); None without a label, or in tables of older versions.
         sha256, label_sha256: of the raw files.
         group: images of one group never lie in different parts of a split.
         part: fixed part of the split ("" unless a sheet says so).
@@ -53,6 +55,7 @@ class ImageRecord:
     part: str = ""
     status: Literal["ok", "quarantined"] = "ok"
     reason: str = ""
+    class_shares: Mapping[str, float] | None = field(default=None, hash=False)
     warnings: tuple[str, ...] = ()
 
 
@@ -65,7 +68,7 @@ class SplitRecord:
     part: Part
 
 
-_JSON_FIELDS = {"page", "shape", "pixel_size_um", "channels", "objects"}
+_JSON_FIELDS = {"page", "shape", "pixel_size_um", "channels", "objects", "class_shares"}
 # Empty where there are none, which is what most images have.
 _TEXTS_FIELDS = {"warnings"}
 
@@ -111,7 +114,7 @@ def read_manifest(path: Path) -> list[ImageRecord]:
     for row in _read(path):
         values: dict[str, Any] = dict(row)
         for name in _JSON_FIELDS:
-            value = json.loads(row[name]) if row[name] else None
+            value = json.loads(row[name]) if row.get(name) else None
             values[name] = tuple(value) if isinstance(value, list) else value
         for name in _TEXTS_FIELDS:
             values[name] = tuple(json.loads(row[name])) if row.get(name) else ()

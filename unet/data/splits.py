@@ -14,6 +14,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
 from unet.data.records import ImageRecord, Part, SplitRecord
+from unet.data.split_checks import check_copies
 from unet.errors import UserError
 from unet.sections import SplitSection
 
@@ -48,10 +49,7 @@ def make_splits(
             different parts.
     """
     usable = [record for record in records if record.status == "ok"]
-    groups: dict[str, list[str]] = defaultdict(list)
-    for record in sorted(usable, key=lambda r: r.id):
-        # A space cannot be in an id: an image alone never falls into a group of its name.
-        groups[record.group or f" {record.id}"].append(record.id)
+    groups = groups_of(usable)
     rows = _drawn(usable, groups, settings, seed, _kept_parts(kept, settings.number))
     if kept and _empty_parts(rows, settings.number):
         # Such as when all images that were tested are gone.
@@ -59,6 +57,15 @@ def make_splits(
         rows = _drawn(usable, groups, settings, seed, {})
     _check(rows, usable, groups, settings)
     return sorted(rows, key=lambda row: (row.fold, row.image))
+
+
+def groups_of(usable: Sequence[ImageRecord]) -> dict[str, list[str]]:
+    """Image ids by group, sorted; an image without a group is one of its own."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for record in sorted(usable, key=lambda r: r.id):
+        # A space cannot be in an id: an image alone never falls into a group of its name.
+        groups[record.group or f" {record.id}"].append(record.id)
+    return groups
 
 
 def _drawn(
@@ -298,12 +305,4 @@ def _check(
         parts = {row.image: row.part for row in of_fold}
         if any(len({parts[image] for image in ids}) > 1 for ids in groups.values()):
             raise ValueError(f"fold {fold}: a group is torn apart")
-        first: dict[tuple[str, int | None], ImageRecord] = {}
-        for record in usable:
-            other = first.setdefault((record.sha256, record.page), record)
-            if record.sha256 and parts[other.id] != parts[record.id]:
-                raise UserError(
-                    f"split: {other.image} and {record.image} are the same file, but one is in "
-                    f"{parts[other.id]} and one in {parts[record.id]}; remove one of them or put "
-                    "both in one group"
-                )
+    check_copies(rows, usable)

@@ -102,9 +102,23 @@ def read_warnings(folder: Path) -> list[str]:
             warnings.
     """
 
+    return [str(line) for noted in _noted(folder) for line in noted["warnings"]]
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What the stages noted beside their warnings: ``classes``
+    (:func:`unet.data.doubts.class_table`) and ``remembered``, what of the split comes from
+    earlier runs."""
+    found: dict[str, Any] = {}
+    for noted in _noted(folder):
+        found.update(noted)
+    found.pop("warnings", None)
+    return found
+
+
+def _noted(folder: Path) -> list[dict[str, Any]]:
     def place(path: Path) -> tuple[int, str]:
         stage = path.name.split(".")[1]
         return (_ORDER.index(stage) if stage in _ORDER else len(_ORDER)), stage
 
-    files = sorted(folder.glob("warnings.*.json"), key=place)
-    return [str(line) for path in files for line in read_json(path)["warnings"]]
+    return [read_json(path) for path in sorted(folder.glob("warnings.*.json"), key=place)]

@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unet import __version__
+from unet.data.doubts import table_line
 from unet.data.records import ImageRecord, SplitRecord
+from unet.data.warned import read_facts
 from unet.errors import UserError
 from unet.evaluation.rows import NAN, MetricRow
 from unet.files import read_json
@@ -127,6 +129,16 @@ def facts(records: Sequence[ImageRecord]) -> list[tuple[str, str]]:
     groups = {record.group for record in good if record.group}
     if groups:
         rows.append(("Groups", str(len(groups))))
+    return rows
+
+
+def noted_facts(paths: Paths, dataset: str) -> list[tuple[str, str]]:
+    """What the stages noted: pixels by class, and what of the split comes from earlier runs."""
+    noted, rows = read_facts(paths.dataset(dataset)), []
+    if noted.get("classes"):
+        rows.append(("Pixels by class", table_line(noted["classes"])))
+    if noted.get("remembered"):
+        rows.append(("Split", str(noted["remembered"])))
     return rows
 
 

@@ -101,7 +101,11 @@ def report_dataset(
             models=models,
             confidence=section.confidence,
             grouped=len({row.group for row in metrics if row.group}) > 1,
-            facts=[*collect.facts(records), *([objects] if objects else [])],
+            facts=[
+                *collect.facts(records),
+                *([objects] if objects else []),
+                *collect.noted_facts(paths, dataset),
+            ],
             classes=[(name, overlays.class_colour(k)) for k, name in enumerate(class_names)],
             columns=columns,
             headline=tables.comparison(rows, [(s.class_, s.metric) for s in columns], models),

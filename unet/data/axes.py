@@ -35,7 +35,8 @@ class Raw:
         alpha: index of the opacity sample along S.
         separate: number of images in the file where they have no common shape (the reader has
             then picked the asked one already).
-        warnings: what looks wrong in the file, one line each without the file's name.
+        inverted: whether the stored values are turned round, since the file says white is zero.
+        warnings: what looks wrong in the file and is not refused, a line each.
     """
 
     array: DaskArray
@@ -44,6 +45,7 @@ class Raw:
     names: tuple[str, ...] = ()
     alpha: int | None = None
     separate: int = 1
+    inverted: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -60,7 +62,7 @@ class LazyImage:
         array: dask array in that order; computing it raises UserError for pixels that cannot be
             decoded.
         pages: number of separate images that the file holds.
-        warnings: the reader's, one line each.
+        inverted, warnings: as in :class:`Raw`.
     """
 
     axes: str
@@ -70,6 +72,7 @@ class LazyImage:
     channel_names: tuple[str, ...]
     array: DaskArray
     pages: int = 1
+    inverted: bool = False
     warnings: tuple[str, ...] = ()
 
 

@@ -28,7 +28,7 @@ def pixels(opened: Any) -> np.ndarray:
 
 def size_and_warning(path: Path) -> tuple[tuple[float, ...] | None, str]:
     opened = open_image(path)
-    return opened.pixel_size_um, "; ".join(opened.warnings)
+    return opened.pixel_size_um, "; ".join((*opened.warnings, *opened.size_warnings))
 
 
 # Units
@@ -191,8 +191,10 @@ def test_ngff_scales_that_say_nothing(
 
 def test_one_image_unlike_the_others() -> None:
     sizes: list[tuple[float, ...] | None] = [(0.5, 0.5)] * 4 + [None, (1.0, 1.0), (2.0, 2.0)]
-    assert unlike_others(sizes) == [None] * 6 + [(2.0, 0.5)]
-    assert unlike_others([(0.5, 0.5), (5.0, 5.0)]) == [None, None]  # which of them is wrong?
+    *others, last = unlike_others(sizes)
+    assert others == [""] * 6
+    assert last.startswith("pixels of 2 um, 4 times more than the median of the images")
+    assert unlike_others([(0.5, 0.5), (5.0, 5.0)]) == ["", ""]  # which of them is wrong?
 
 
 # Chunks

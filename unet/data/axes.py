@@ -36,7 +36,8 @@ class Raw:
         separate: number of images in the file where they have no common shape (the reader has
             then picked the asked one already).
         inverted: whether the stored values are turned round, since the file says white is zero.
-        warnings: what looks wrong in the file and is not refused, a line each.
+        warnings: what looks wrong in the file, one line each without the file's name.
+        size_warnings: the same about ``pixel_size``, which the config may give over the file.
     """
 
     array: DaskArray
@@ -47,6 +48,7 @@ class Raw:
     separate: int = 1
     inverted: bool = False
     warnings: tuple[str, ...] = ()
+    size_warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class LazyImage:
         array: dask array in that order; computing it raises UserError for pixels that cannot be
             decoded.
         pages: number of separate images that the file holds.
-        inverted, warnings: as in :class:`Raw`.
+        inverted, warnings, size_warnings: as in :class:`Raw`.
     """
 
     axes: str
@@ -74,6 +76,7 @@ class LazyImage:
     pages: int = 1
     inverted: bool = False
     warnings: tuple[str, ...] = ()
+    size_warnings: tuple[str, ...] = ()
 
 
 def block_shape(stored: Sequence[int], shape: Sequence[int], axes: str) -> tuple[int, ...]:

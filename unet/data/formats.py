@@ -208,7 +208,8 @@ def _lazy_image(
         array=array,
         pages=pages,
         inverted=raw.inverted,
-        warnings=(*raw.warnings, *([partly] if partly else ())),
+        warnings=raw.warnings,
+        size_warnings=(*raw.size_warnings, *([partly] if partly else ())),
     )
 
 

@@ -52,6 +52,7 @@ class Facts:
     pixel_size_um: tuple[float, ...] | None
     channels: tuple[str, ...]
     objects: int | None
+    inverted: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -74,6 +75,8 @@ def inspect(
     size = _pixel_size(image, opened, wanted.pixel_size_um)
     _check_pixels(image, opened, advance)
     objects, warnings = None, list(opened.warnings)
+    if wanted.pixel_size_um is None:
+        warnings += opened.size_warnings
     if label is not None:
         marked = open_label(label, axes=wanted.axes, page=page)
         if marked.shape != opened.shape[1:]:
@@ -92,6 +95,7 @@ def inspect(
         pixel_size_um=size,
         channels=opened.channel_names,
         objects=objects,
+        inverted=opened.inverted,
         warnings=tuple(warnings),
     )
 

@@ -129,7 +129,7 @@ def build_manifest(
     bad = [record for record in records if record.status != "ok"]
     if strict and bad:
         raise UserError(f"{bad[0].image}: {bad[0].reason} (strict: true)")
-    records = _alike(records, strict)
+    records = _sizes_compared(_alike(records, strict))
     _summary(records, source)
     return _doubles_noted(sorted(records, key=lambda r: r.id))
 
@@ -283,6 +283,16 @@ def _as_most(
             record = replace(record, status="quarantined", reason=reason)
         result.append(record)
     return result
+
+
+def _sizes_compared(records: list[ImageRecord]) -> list[ImageRecord]:
+    """Warns of images whose pixel size is far from that of the others."""
+    from unet.data.pixel_size import unlike_others
+
+    usable = [record for record in records if record.status == "ok"]
+    warned = zip(usable, unlike_others([r.pixel_size_um for r in usable]), strict=True)
+    added = {record.id: (*record.warnings, text) for record, text in warned if text}
+    return [replace(r, warnings=added.get(r.id, r.warnings)) for r in records]
 
 
 def _doubles_noted(records: list[ImageRecord]) -> list[ImageRecord]:

@@ -155,9 +155,7 @@ def partly_known(sizes: Mapping[str, float], axes: str) -> str:
     )
 
 
-def unlike_others(
-    sizes: Sequence[tuple[float, ...] | None], least: int = 3
-) -> list[tuple[float, float] | None]:
+def unlike_others(sizes: Sequence[tuple[float, ...] | None], least: int = 3) -> list[str]:
     """Which images differ wildly in pixel size from the others of their dataset.
 
     Args:
@@ -165,14 +163,18 @@ def unlike_others(
         least: fewer known sizes have no median that says anything.
 
     Returns:
-        of each image its size along X and the median, where one is at least ``UNLIKE`` times the
-        other; else None.
+        a warning for each image whose size along X is at least ``UNLIKE`` times the median, or
+        the other way round; "" for the others.
     """
     known = [size[-1] for size in sizes if size]
     if len(known) < least:
-        return [None] * len(sizes)
+        return [""] * len(sizes)
     usual = median(known)
-    return [
-        (size[-1], usual) if size and max(size[-1] / usual, usual / size[-1]) >= UNLIKE else None
-        for size in sizes
-    ]
+    warnings = []
+    for size in sizes:
+        own = size[-1] if size else usual
+        factor = max(own / usual, usual / own)
+        far = f"pixels of {own:.4g} um, {factor:.3g} times {'more' if own > usual else 'less'} than"
+        wrong = "the median of the images; if that is wrong, mend the file or write pixel_size_um"
+        warnings.append(f"{far} {wrong}" if factor >= UNLIKE else "")
+    return warnings

@@ -231,4 +231,5 @@ def read_channel_files(path: Path, channels: list[Raw]) -> Raw:
         pixel_size=first.pixel_size,
         inverted=first.inverted,
         warnings=tuple(dict.fromkeys(text for raw in channels for text in raw.warnings)),
+        size_warnings=first.size_warnings,
     )

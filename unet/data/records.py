@@ -35,6 +35,7 @@ class ImageRecord:
         part: fixed part of the split ("" unless a sheet says so).
         status: "ok", or "quarantined" with the reason.
         warnings: what looks wrong but is used all the same, one line each.
+        inverted: whether the stored values are turned round, since the file says white is zero.
     """
 
     id: str
@@ -54,6 +55,7 @@ class ImageRecord:
     status: Literal["ok", "quarantined"] = "ok"
     reason: str = ""
     warnings: tuple[str, ...] = ()
+    inverted: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class SplitRecord:
 _JSON_FIELDS = {"page", "shape", "pixel_size_um", "channels", "objects"}
 # Empty where there are none, which is what most images have.
 _TEXTS_FIELDS = {"warnings"}
+_FLAGS = {"inverted"}
 
 
 def _write(path: Path, names: list[str], rows: Iterable[dict[str, Any]]) -> None:
@@ -101,6 +104,8 @@ def write_manifest(path: Path, records: Iterable[ImageRecord]) -> None:
             row[name] = "" if value is None else json.dumps(value)
         for name in _TEXTS_FIELDS:
             row[name] = json.dumps(row[name], ensure_ascii=False) if row[name] else ""
+        for name in _FLAGS:
+            row[name] = "yes" if row[name] else ""
         rows.append(row)
     _write(path, names, rows)
 
@@ -115,6 +120,8 @@ def read_manifest(path: Path) -> list[ImageRecord]:
             values[name] = tuple(value) if isinstance(value, list) else value
         for name in _TEXTS_FIELDS:
             values[name] = tuple(json.loads(row[name])) if row.get(name) else ()
+        for name in _FLAGS:
+            values[name] = row.get(name) == "yes"
         records.append(ImageRecord(**values))
     return records
 

@@ -108,7 +108,7 @@ def read_tiff(path: Path, page: int | None, *, label: bool = False) -> Raw:
         _check_whole(path, item, [item] if by_page else _pages(path, item, page))
         key = item.keyframe
         axes = "".join(letter if letter in KNOWN else "?" for letter in item.axes)
-        sizes, warnings = read_sizes(_declared_sizes(file, key, index), axes)
+        sizes, doubts = read_sizes(_declared_sizes(file, key, index), axes)
         names = _channel_names(file, key, index)
         _check_claim(path, item)
         alpha = _alpha(key) if "S" in axes else None
@@ -118,6 +118,7 @@ def read_tiff(path: Path, page: int | None, *, label: bool = False) -> Raw:
         white = None if label else _white(path, key)
     source = TiffSource(path, index, by_page)
     array = lazily(source, block_shape(source.chunks, source.shape, axes))
+    warnings: tuple[str, ...] = ()
     if colours is not None:
         array, axes, names = _coloured(array, colours), axes + "S", RGB_NAMES
         warnings += (
@@ -131,7 +132,7 @@ def read_tiff(path: Path, page: int | None, *, label: bool = False) -> Raw:
             "- value",
         )
     inverted = white is not None
-    return Raw(array, axes, sizes, names, alpha, separate, inverted, warnings)
+    return Raw(array, axes, sizes, names, alpha, separate, inverted, warnings, doubts)
 
 
 def _white(path: Path, key: Any) -> int | None:

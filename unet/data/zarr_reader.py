@@ -209,7 +209,8 @@ def read_ome_zarr(path: Path, *, label: bool = False) -> Raw:
         axes=letters,
         pixel_size=sizes,
         names=tuple(str(channel.get("label", "")) for channel in named),
-        warnings=(*warnings, *doubts),
+        warnings=warnings,
+        size_warnings=doubts,
     )
 
 

@@ -19,7 +19,7 @@ from unet.data.layouts import find_pairs, list_files, parts_of
 from unet.data.names import relative
 from unet.data.records import ImageRecord, write_manifest
 from unet.data.source import Pair, Source
-from unet.data.warned import grouped, write_warnings
+from unet.data.warned import grouped, one_line, write_warnings
 from unet.errors import UserError
 from unet.files import digest
 
@@ -199,7 +199,8 @@ def _grouping(group: str | None, pairs: Sequence[Pair]) -> Callable[[Item], str]
         return lambda item: item.pair.group or item.pair.columns.get("group", "")
     columns = pairs[0].columns
     if group in columns:
-        return lambda item: item.pair.columns[group]
+        # Not every image need be of a plate.
+        return lambda item: item.pair.columns.get(group, "")
     try:
         expression = re.compile(group)
     except re.error as error:
@@ -238,6 +239,8 @@ def _examined(item: Item, record: ImageRecord, wanted: Wanted, labelled: bool) -
     reason = item.reason
     if not reason and labelled and item.pair.label is None:
         reason = "no label"
+    if not reason and record.sha256 and record.sha256 == record.label_sha256:
+        reason = "the label is a copy of the image; a file cannot be both"
     if not reason:
         try:
             facts = inspect(item.pair.image, item.pair.label, item.page, wanted)
@@ -320,7 +323,7 @@ def _summary(records: Sequence[ImageRecord], source: Source) -> None:
         reasons.setdefault(record.reason, []).append(record.image + page)
     for reason, names in list(reasons.items())[:LISTED]:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        log.warning("left out: %s%s: %s", names[0], more, reason)
+        log.warning("left out: %s", one_line(f"{names[0]}{more}: {reason}"))
     if len(reasons) > LISTED:
         log.warning("left out for %d other reasons: see manifest.csv", len(reasons) - LISTED)
     if len(bad) == len(records):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from unet.data.sheets import csv_writer
 from unet.errors import UserError
 from unet.files import replacing
 
@@ -78,9 +79,9 @@ def _write(path: Path, names: list[str], rows: Iterable[dict[str, Any]]) -> None
         replacing(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as handle,
     ):
-        writer = csv.DictWriter(handle, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv_writer(handle)
+        writer.writerow(names)
+        writer.writerows([row[name] for name in names] for row in rows)
 
 
 def _read(path: Path) -> list[dict[str, str]]:

@@ -162,7 +162,7 @@ def _inverted(array: DaskArray, black: int) -> DaskArray:
     def turned(block: Array) -> Array:
         if block.dtype.kind == "b":
             return ~block
-        return block.dtype.type(black) - block
+        return np.asarray(block.dtype.type(black) - block)
 
     return map_blocks(
         turned, array, dtype=array.dtype, meta=np.empty((0,) * array.ndim, array.dtype)

@@ -35,7 +35,7 @@ class Raw:
         alpha: index of the opacity sample along S.
         separate: number of images in the file where they have no common shape (the reader has
             then picked the asked one already).
-        inverted: whether the stored values are turned round, since the file says white is zero.
+        inverted: whether the stored values are inverted, since the file says white is zero.
         warnings: what looks wrong in the file, one line each without the file's name.
         size_warnings: the same about ``pixel_size``, which the config may give over the file.
     """

@@ -36,7 +36,7 @@ class ImageRecord:
         part: fixed part of the split ("" unless a sheet says so).
         status: "ok", or "quarantined" with the reason.
         warnings: what looks wrong but is used all the same, one line each.
-        inverted: whether the stored values are turned round, since the file says white is zero.
+        inverted: whether the stored values are inverted, since the file says white is zero.
     """
 
     id: str

@@ -154,7 +154,7 @@ def _white(path: Path, key: Any) -> int | None:
 
 
 def _inverted(array: DaskArray, black: int) -> DaskArray:
-    """Values turned round, in their own type."""
+    """Black for white and the other way round, in the same type."""
     import dask.array as da
 
     map_blocks: Any = da.map_blocks

@@ -107,6 +107,8 @@ def test_files_of_other_kinds_are_told(tmp_path: Path) -> None:
         (only,) = [text for text in told(Source(tmp_path, images)) if "kind" in text]
         assert only.startswith(line)
     assert told(Source(tmp_path, "i/*.tif")) == []
+    touch(tmp_path, "n/imagesTr/a_0000.tif", "n/imagesTr/b_0000.nii.gz")
+    assert "1 file of another kind (.gz) is" in told(Source(tmp_path, "n", layout="nnunet"))[0]
 
 
 # Names

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unet.data.formats import CHANNEL_FILES, SUFFIXES, channel_files
-from unet.data.names import Found, find, glob_paths, is_image, safe_id
+from unet.data.names import Found, find, glob_paths, is_image, safe_id, tell_unread
 from unet.data.source import Pair, Source, read_sheet, with_labels
 from unet.data.zarr_metadata import is_zarr
 from unet.errors import UserError
@@ -160,7 +160,9 @@ def nnunet(source: Source) -> list[Pair]:
     if source.labels is not None:
         labels = _existing(source, source.labels, "labels")
     cases: dict[str, list[tuple[str, str]]] = {}
-    for path in sorted(folder.iterdir()):
+    paths = sorted(folder.iterdir())
+    tell_unread(paths, "images", source.warn)
+    for path in paths:
         if is_image(path) and (parts := _NNUNET.fullmatch(path.name)):
             cases.setdefault(parts[1], []).append((parts[2], parts[3]))
     pairs = []

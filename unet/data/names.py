@@ -102,7 +102,7 @@ def find(pattern: str, root: Path, key: str, warn: Warn = unheard) -> list[Found
         found = _glob(where, key, warn)
     elif where.is_dir() and where.suffix.lower() != ".zarr" and members(where) is None:
         paths = sorted(where.iterdir(), key=_parts)
-        _tell_unread(paths, key, warn)
+        tell_unread(paths, key, warn)
         found = [Found(p, stem(p)) for p in paths if is_image(p)]
     elif where.exists():
         found = [Found(where, stem(where))]
@@ -150,7 +150,7 @@ def _named(found: list[Found], key: str, warn: Warn) -> list[Found]:
     return [item for item in found if item not in strange]
 
 
-def _tell_unread(paths: Iterable[Path], key: str, warn: Warn) -> None:
+def tell_unread(paths: Iterable[Path], key: str, warn: Warn) -> None:
     """Tells of files that may be meant as images and that there is no reader for."""
     if warn is unheard:
         return  # there may be millions
@@ -202,7 +202,7 @@ def common_ending(found: list[Found]) -> str | None:
 
 def _glob(where: Path, key: str, warn: Warn) -> list[Found]:
     fixed, paths = glob_paths(where)
-    _tell_unread(paths, key, warn)
+    tell_unread(paths, key, warn)
     expression = re.compile(_translated(where.relative_to(fixed).as_posix()))
     found = []
     for path in filter(is_image, paths):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
 import struct
 from pathlib import Path
 from typing import Any
@@ -9,10 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from PIL import Image
 
-from unet.data.formats import open_image
+from unet.data.fingerprint import SPECIAL, Hashes, stamp
+from unet.data.formats import open_image, open_label
 from unet.errors import UserError
+from unet.files import file_sha256
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 4000, (70, 90), dtype=np.uint16)
@@ -98,3 +104,64 @@ def test_absurd_png_header(tmp_path: Path, side: int) -> None:
     path.write_bytes(raw)
     with pytest.raises(UserError, match="the header claims"):
         open_image(path)
+
+
+# Files that are none
+
+
+def special(path: Path, kind: str) -> Path:
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as end:
+            end.bind(str(path))
+    else:
+        path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [("pipe", "a named pipe"), ("device", "a device"), ("socket", "a socket"), ("dir", "a folder")],
+)
+@pytest.mark.parametrize("suffix", [".tif", ".png"])
+def test_what_is_no_file_is_refused_and_never_waited_for(
+    tmp_path: Path, suffix: str, kind: str, told: str
+) -> None:
+    path = special(tmp_path / f"a{suffix}", kind)
+    with pytest.raises(UserError, match=f"not a regular file \\({told}\\)"):
+        open_image(path)
+    if kind != "dir":
+        with pytest.raises(UserError, match="not a regular file"):
+            open_label(path)
+        with pytest.raises(UserError, match="not a regular file"):
+            file_sha256(path)
+        assert stamp(path) == SPECIAL
+        assert Hashes().of(path) == ""
+
+
+def test_a_mask_that_is_no_file_is_not_left_out(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "1.tif", np.ones((8, 8), np.uint8))
+    special(tmp_path / "2.tif", "pipe")
+    with pytest.raises(UserError, match=r"2.tif: not a regular file"):
+        open_label(tmp_path).array.compute()
+
+
+def test_a_chunk_that_is_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    array = zarr.create_array(path / "0", shape=(8, 8), chunks=(4, 8), dtype="u1", zarr_format=2)
+    array[:] = 1
+    scale = [{"type": "scale", "scale": [1, 1]}]
+    multiscales = {
+        "version": "0.4",
+        "axes": [{"name": name, "type": "space"} for name in "yx"],
+        "datasets": [{"path": "0", "coordinateTransformations": scale}],
+    }
+    (path / ".zattrs").write_text(json.dumps({"multiscales": [multiscales]}))
+    chunk = next(p for p in (path / "0").rglob("1.0"))
+    chunk.unlink()
+    special(chunk, "pipe")
+    with pytest.raises(UserError, match=r"a.zarr: cannot be decoded .*1.0: not a regular file"):
+        open_image(path).array.compute()

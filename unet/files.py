@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_IFDIR, S_IFIFO, S_IFMT, S_IFSOCK, S_ISREG
 from typing import Any
 
 from unet.errors import UserError
@@ -31,14 +31,34 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
+_KINDS = {S_IFDIR: "a folder", S_IFIFO: "a named pipe", S_IFSOCK: "a socket"}
+
+
+def check_regular(path: Path) -> None:
+    """Refuses what reading could hang on, or never come to an end with: pipes, sockets, devices.
+
+    Raises:
+        UserError: it is one of them, or a folder.
+        OSError: there is nothing.
+    """
+    mode = path.stat().st_mode
+    if not S_ISREG(mode):
+        raise UserError(f"{path}: not a regular file ({_KINDS.get(S_IFMT(mode), 'a device')})")
+
+
 def file_sha256(path: Path) -> str:
-    """sha256 (64 hex digits) of a file, or of all files below a folder with their names."""
+    """sha256 (64 hex digits) of a file, or of all files below a folder with their names.
+
+    Raises:
+        UserError: it is neither (see :func:`check_regular`).
+    """
     sha = hashlib.sha256()
     if path.is_dir():
         for child in sorted(p for p in path.rglob("*") if p.is_file()):
             sha.update(str(child.relative_to(path)).encode() + b"\0")
             sha.update(bytes.fromhex(file_sha256(child)))
         return sha.hexdigest()
+    check_regular(path)
     with path.open("rb") as handle:
         while block := handle.read(1 << 20):
             sha.update(block)

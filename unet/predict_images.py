@@ -7,7 +7,6 @@ the other in this process, with a work folder of their own below the output.
 from __future__ import annotations
 
 import argparse
-import csv
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -216,11 +215,12 @@ def _classes(model: ModelFile) -> list[tuple[str, int]] | None:
 
 def _source(images: Sequence[tuple[str, Path]], out: Output, stack: bool) -> Source:
     """The images as a sheet, which may list files from anywhere."""
+    from unet.data.sheets import csv_writer
     from unet.data.source import Source
 
     sheet = out.work / "images.csv"
     with replacing(sheet) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
+        writer = csv_writer(handle)
         writer.writerow(["id", "image"])
         writer.writerows(images)
     root = top_folder([path for _, path in images])

@@ -153,14 +153,18 @@ def image_files(given: Sequence[str]) -> list[tuple[str, Path]]:
     Raises:
         UserError: one of them stands for no image.
     """
-    from unet.data.names import find, safe_id
+    from unet.data.names import find, like_labels, safe_id, spelling
+
+    def warn(text: str) -> None:
+        log.warning("warning: %s", text)
 
     found: dict[Path, Found] = {}
     for pattern in given:
-        for item in find(pattern, Path.cwd(), "IMAGES"):
+        for item in find(pattern, Path.cwd(), "IMAGES", warn):
             found.setdefault(item.path.absolute(), item)
+    like_labels(list(found.values()), "IMAGES", warn)
     names = {path: item.name for path, item in found.items()}
-    if len({name.lower() for name in names.values()}) < len(names):
+    if len({spelling(name) for name in names.values()}) < len(names):
         # The same names in different folders: these tell them apart.
         top = top_folder(list(names))
         names = {p: p.relative_to(top).with_name(_last(n)).as_posix() for p, n in names.items()}

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from unet.data.sheets import is_sheet
 from unet.models.presets import PerLevel, architecture_of
 from unet.paths import ENSEMBLE
 from unet.recipes import RECIPES, expanded
@@ -290,7 +291,7 @@ class DatasetSection(Section):
     images: str | None = None
     labels: str | None = None
     synthetic: SyntheticSection | None = None
-    layout: Literal["folders", "stack", "dsb2018", "ctc", "nnunet", "ome-zarr"] = "folders"
+    layout: Literal["folders", "stack", "dsb2018", "ctc", "nnunet", "ome-zarr", "plate"] = "folders"
     task: Literal["semantic", "instances"] = "semantic"
     classes: dict[str, int] | None = None
     ignore: int | None = None
@@ -370,7 +371,7 @@ class DatasetSection(Section):
     @property
     def sheet(self) -> bool:
         """Whether ``images`` names a sheet, which has a column for the labels."""
-        return self.images is not None and self.images.lower().endswith(".csv")
+        return self.images is not None and is_sheet(self.images)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -35,7 +35,9 @@ class Raw:
         alpha: index of the opacity sample along S.
         separate: number of images in the file where they have no common shape (the reader has
             then picked the asked one already).
+        inverted: whether the stored values are inverted, since the file says white is zero.
         warnings: what looks wrong in the file, one line each without the file's name.
+        size_warnings: the same about ``pixel_size``, which the config may give over the file.
     """
 
     array: DaskArray
@@ -44,7 +46,9 @@ class Raw:
     names: tuple[str, ...] = ()
     alpha: int | None = None
     separate: int = 1
+    inverted: bool = False
     warnings: tuple[str, ...] = ()
+    size_warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class LazyImage:
         array: dask array in that order; computing it raises UserError for pixels that cannot be
             decoded.
         pages: number of separate images that the file holds.
-        warnings: the reader's, one line each.
+        inverted, warnings, size_warnings: as in :class:`Raw`.
     """
 
     axes: str
@@ -70,7 +74,9 @@ class LazyImage:
     channel_names: tuple[str, ...]
     array: DaskArray
     pages: int = 1
+    inverted: bool = False
     warnings: tuple[str, ...] = ()
+    size_warnings: tuple[str, ...] = ()
 
 
 def block_shape(stored: Sequence[int], shape: Sequence[int], axes: str) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from stat import S_ISDIR
+from stat import S_ISDIR, S_ISREG
 from typing import Any
 
 from unet.data.formats import SUFFIXES
@@ -25,17 +25,22 @@ log = logging.getLogger(__name__)
 
 Stamp = tuple[int, int]
 MISSING: Stamp = (-1, 0)
+# Of a pipe or a device, whose time may change at any moment: nobody reads it.
+SPECIAL: Stamp = (-2, 0)
 # Of a link to nowhere, or to itself: a file that is not there.
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def stamp(path: Path) -> Stamp:
     """Size in bytes and time of the last change in nanoseconds; of a folder, the sum of the sizes
-    and the latest time below it; (-1, 0) where there is nothing."""
+    and the latest time below it; ``MISSING`` where there is nothing, ``SPECIAL`` of what is neither
+    a file nor a folder."""
     try:
         status = path.stat()
-        if not S_ISDIR(status.st_mode):
+        if S_ISREG(status.st_mode):
             return status.st_size, status.st_mtime_ns
+        if not S_ISDIR(status.st_mode):
+            return SPECIAL
         size, latest = 0, status.st_mtime_ns
         for status in _below(path):
             latest = max(latest, status.st_mtime_ns)

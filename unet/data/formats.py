@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unet.data.axes import DaskArray, LazyImage, Raw, arrange, pages_of
+from unet.data.pixel_size import partly_known
 from unet.errors import UserError
+from unet.files import check_regular
 
 __all__ = ["READERS", "SUFFIXES", "LazyImage", "open_image", "open_label", "page_count", "stem"]
 
@@ -36,7 +38,7 @@ def _png(path: Path, page: int | None, label: bool) -> Raw:
 def _zarr(path: Path, page: int | None, label: bool) -> Raw:
     from unet.data.zarr_reader import read_ome_zarr
 
-    return read_ome_zarr(path)
+    return read_ome_zarr(path, label=label)
 
 
 READERS: dict[str, Reader] = {".tif": _tiff, ".tiff": _tiff, ".png": _png, ".zarr": _zarr}
@@ -75,10 +77,11 @@ def _read(path: Path, page: int | None, *, label: bool) -> Raw:
         return read_channel_files(path, [_read(p, page, label=False) for p in channel_files(path)])
     if path.is_dir() and path.suffix.lower() != ".zarr":
         from unet.data.readers import read_mask_folder
-        from unet.data.zarr_reader import is_zarr, read_ome_zarr
+        from unet.data.zarr_metadata import is_zarr
+        from unet.data.zarr_reader import read_ome_zarr
 
         if is_zarr(path):
-            return read_ome_zarr(path)
+            return read_ome_zarr(path, label=label)
         if label:
             return read_mask_folder(path)
     reader = READERS.get(path.suffix.lower())
@@ -89,8 +92,10 @@ def _read(path: Path, page: int | None, *, label: bool) -> Raw:
         )
     if not path.exists():
         raise UserError(f"{path}: no such file")
-    if path.is_file() and path.stat().st_size == 0:
-        raise UserError(f"{path}: the file is empty")
+    if reader is not _zarr:
+        check_regular(path)
+        if path.stat().st_size == 0:
+            raise UserError(f"{path}: the file is empty")
     try:
         return reader(path, page, label)
     except (UserError, MemoryError):
@@ -193,6 +198,7 @@ def _lazy_image(
         array = array.astype(wanted)
     sizes = [raw.pixel_size.get(letter) for letter in letters if letter != "C"]
     known = [size for size in sizes if size is not None]
+    partly = partly_known(raw.pixel_size, letters.replace("C", ""))
     return LazyImage(
         axes=letters,
         shape=tuple(int(n) for n in array.shape),
@@ -201,7 +207,9 @@ def _lazy_image(
         channel_names=names,
         array=array,
         pages=pages,
+        inverted=raw.inverted,
         warnings=raw.warnings,
+        size_warnings=(*raw.size_warnings, *([partly] if partly else ())),
     )
 
 

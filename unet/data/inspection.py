@@ -59,6 +59,7 @@ class Facts:
     channels: tuple[str, ...]
     objects: int | None
     class_shares: Mapping[str, float] | None = None
+    inverted: bool = False
     warnings: tuple[str, ...] = ()
     look: Look | None = None
 
@@ -83,6 +84,8 @@ def inspect(
     looking = Looking(opened.shape[1:], wanted.classes, wanted.ignore, wanted.binary)
     _check_pixels(image, opened, looking, advance)
     objects, look, warnings = None, None, list(opened.warnings)
+    if wanted.pixel_size_um is None:
+        warnings += opened.size_warnings
     if label is not None:
         marked = open_label(label, axes=wanted.axes, page=page)
         if marked.shape != opened.shape[1:]:
@@ -106,6 +109,7 @@ def inspect(
         channels=opened.channel_names,
         objects=objects,
         class_shares=None if look is None else look.shares,
+        inverted=opened.inverted,
         warnings=tuple(warnings),
         look=look,
     )

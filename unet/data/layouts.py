@@ -9,12 +9,13 @@ from __future__ import annotations
 import glob
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
-from unet.data.formats import CHANNEL_FILES, channel_files
-from unet.data.names import find, glob_paths, is_image, safe_id
-from unet.data.source import Pair, Source, labels_by_image, read_sheet
+from unet.data.formats import CHANNEL_FILES, SUFFIXES, channel_files
+from unet.data.names import Found, find, glob_paths, is_image, safe_id, tell_unread
+from unet.data.source import Pair, Source, read_sheet, with_labels
+from unet.data.zarr_metadata import is_zarr
 from unet.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,8 @@ def plain_folders(source: Source) -> list[Path] | None:
         folder = where if where.is_dir() else where.parent
         if glob.has_magic(str(folder)) or "**" in pattern or not folder.is_dir():
             return None
+        if folder.suffix.lower() in SUFFIXES or is_zarr(folder):
+            return None  # an image itself, or a plate of them
         found.append(folder)
     return found
 
@@ -82,23 +85,18 @@ def folders(source: Source) -> list[Pair]:
     """Images and labels in two folders (or by two globs), matched by name; or a sheet."""
     if source.sheet is not None:
         return read_sheet(source, source.sheet)
-    images = find(source.images, source.root, "images")
-    labels = labels_by_image(source, images)
-    return [Pair(safe_id(item.name), item.path, labels.get(item.path)) for item in images]
+    images = find(source.images, source.root, "images", source.warn)
+    images, labels = with_labels(source, images)
+    return [_pair(item, labels.get(item.path)) for item in images]
+
+
+def _pair(item: Found, label: Path | None) -> Pair:
+    return Pair(safe_id(item.name), item.path, label, group=item.group, columns=item.columns)
 
 
 def stack(source: Source) -> list[Pair]:
     """As ``folders``, but every page of a file is an image; one file of each needs no names."""
-    if source.sheet is not None:
-        pairs = read_sheet(source, source.sheet)
-    else:
-        images = find(source.images, source.root, "images")
-        labels: Mapping[Path, Path] = {}
-        if source.labels is not None and source.labelled:
-            found = find(source.labels, source.root, "labels")
-            alone = len(images) == len(found) == 1
-            labels = {images[0].path: found[0].path} if alone else labels_by_image(source, images)
-        pairs = [Pair(safe_id(item.name), item.path, labels.get(item.path)) for item in images]
+    pairs = folders(source)
     return [Pair(p.id, p.image, p.label, True, p.group, p.columns) for p in pairs]
 
 
@@ -162,7 +160,9 @@ def nnunet(source: Source) -> list[Pair]:
     if source.labels is not None:
         labels = _existing(source, source.labels, "labels")
     cases: dict[str, list[tuple[str, str]]] = {}
-    for path in sorted(folder.iterdir()):
+    paths = sorted(folder.iterdir())
+    tell_unread(paths, "images", source.warn)
+    for path in paths:
         if is_image(path) and (parts := _NNUNET.fullmatch(path.name)):
             cases.setdefault(parts[1], []).append((parts[2], parts[3]))
     pairs = []
@@ -178,13 +178,21 @@ def nnunet(source: Source) -> list[Pair]:
 
 
 def ome_zarr(source: Source) -> list[Pair]:
-    """Each *.zarr is an image; its label is labels/<the config's labels, or the only one>."""
+    """Each *.zarr is an image; its label is labels/<the config's labels, or the only one>. Of
+    plates and collections, each image in them."""
     pairs = []
-    for item in find(source.images, source.root, "images"):
-        if item.path.suffix.lower() == ".zarr":
+    for item in find(source.images, source.root, "images", source.warn):
+        if item.path.suffix.lower() not in SUFFIXES - {".zarr"}:
             label = _zarr_label(item.path, source.labels) if source.labelled else None
-            pairs.append(Pair(safe_id(item.name), item.path, label))
+            pairs.append(_pair(item, label))
     return _some(pairs, source, "folders *.zarr")
+
+
+def plate(source: Source) -> list[Pair]:
+    """OME-Zarr plates: each field is an image, the fields of a well are a group; labels as in
+    ``ome_zarr``."""
+    pairs = [pair for pair in ome_zarr(source) if pair.group]
+    return _some(pairs, source, "OME-Zarr plate, such as plate.zarr")
 
 
 LAYOUTS: dict[str, Callable[[Source], list[Pair]]] = {
@@ -194,6 +202,7 @@ LAYOUTS: dict[str, Callable[[Source], list[Pair]]] = {
     "ctc": ctc,
     "nnunet": nnunet,
     "ome-zarr": ome_zarr,
+    "plate": plate,
 }
 
 

@@ -20,7 +20,7 @@ from unet.data.layouts import find_pairs, list_files, parts_of
 from unet.data.names import relative
 from unet.data.records import ImageRecord, write_manifest
 from unet.data.source import Pair, Source
-from unet.data.warned import grouped, write_warnings
+from unet.data.warned import grouped, one_line, write_warnings
 from unet.errors import UserError
 from unet.files import digest
 
@@ -138,7 +138,7 @@ def build_manifest(
     bad = [record for record in records if record.status != "ok"]
     if strict and bad:
         raise UserError(f"{bad[0].image}: {bad[0].reason} (strict: true)")
-    records = _alike(records, strict)
+    records = _sizes_compared(_alike(records, strict))
     _summary(records, source)
     records = sorted(records, key=lambda r: r.id)
     seen = {r.id: looks[r.id] for r in records if r.status == "ok" and r.id in looks}
@@ -222,7 +222,8 @@ def _grouping(group: str | None, pairs: Sequence[Pair]) -> Callable[[Item], str]
         return lambda item: item.pair.group or item.pair.columns.get("group", "")
     columns = pairs[0].columns
     if group in columns:
-        return lambda item: item.pair.columns[group]
+        # Not every image need be of a plate.
+        return lambda item: item.pair.columns.get(group, "")
     try:
         expression = re.compile(group)
     except re.error as error:
@@ -263,6 +264,8 @@ def _examined(
     reason = item.reason
     if not reason and labelled and item.pair.label is None:
         reason = "no label"
+    if not reason and record.sha256 and record.sha256 == record.label_sha256:
+        reason = "the label is a copy of the image; a file cannot be both"
     if not reason:
         try:
             facts = inspect(item.pair.image, item.pair.label, item.page, wanted)
@@ -311,6 +314,16 @@ def _as_most(
     return result
 
 
+def _sizes_compared(records: list[ImageRecord]) -> list[ImageRecord]:
+    """Warns of images whose pixel size is far from that of the others."""
+    from unet.data.pixel_size import unlike_others
+
+    usable = [record for record in records if record.status == "ok"]
+    warned = zip(usable, unlike_others([r.pixel_size_um for r in usable]), strict=True)
+    added = {record.id: (*record.warnings, text) for record, text in warned if text}
+    return [replace(r, warnings=added.get(r.id, r.warnings)) for r in records]
+
+
 def _doubles_noted(records: list[ImageRecord], source: Source) -> list[ImageRecord]:
     """Notes in ``reason`` which image is a copy of an earlier one (both stay usable)."""
     same: dict[tuple[str, int | None], list[str]] = {}
@@ -343,7 +356,7 @@ def _summary(records: Sequence[ImageRecord], source: Source) -> None:
         reasons.setdefault(record.reason, []).append(record.image + page)
     for reason, names in list(reasons.items())[:LISTED]:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        log.warning("left out: %s%s: %s", names[0], more, reason)
+        log.warning("left out: %s", one_line(f"{names[0]}{more}: {reason}"))
     if len(reasons) > LISTED:
         log.warning("left out for %d other reasons: see manifest.csv", len(reasons) - LISTED)
     if len(bad) == len(records):

@@ -7,12 +7,16 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 
 from unet.data.formats import SUFFIXES, stem
+from unet.data.sheets import is_sheet
+from unet.data.warned import Warn, unheard
+from unet.data.zarr_metadata import members
 from unet.errors import UserError
 
 _MAGIC = re.compile(r"(\*\*/|\*|\?|\[[^\]]+\])")
@@ -20,6 +24,19 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 MAX_ID = 100
 # OME-Zarr keeps this folder of a collection for itself.
 _TAKEN = "OME"
+# Beside images, but no images themselves: nobody misses them.
+_ASIDE = frozenset(
+    {
+        ".txt", ".md", ".rst", ".rtf", ".pdf", ".doc", ".docx", ".ppt", ".pptx", ".html", ".htm",
+        ".csv", ".tsv", ".xlsx", ".xlsm", ".xls", ".ods", ".numbers", ".json", ".xml", ".yaml",
+        ".yml", ".toml", ".ini", ".cfg", ".log", ".db", ".lnk", ".url", ".py", ".ipynb", ".m",
+        ".r", ".ijm", ".sh", ".bat", ".md5", ".sha256", ".roi", ".tmp", ".bak", ".part",
+    }
+)  # fmt: skip
+# How tools name the labels that they put beside images: img_000_masks.tif (Cellpose) and others.
+_LIKE_LABELS = re.compile(
+    r"(.+?)([_-](?:cp_masks?|masks?|labels?|labelled|seg|segmentation|gt|instances))", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -30,11 +47,14 @@ class Found:
         path: as found.
         name: its path below the glob's fixed part (or the folder), without the format's suffix.
         wild: the texts that the glob's wildcards stand for; empty for a folder.
+        group, columns: the well of a field of a plate, and what a sheet would say of it.
     """
 
     path: Path
     name: str
     wild: tuple[str, ...] = ()
+    group: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_image(path: Path) -> bool:
@@ -45,33 +65,52 @@ def is_image(path: Path) -> bool:
 # Orders paths as they order themselves, in a fraction of the time.
 _parts = attrgetter("parts")
 
+
+def composed(text: str) -> str:
+    """The text with each letter and its accents in one character: macOS takes them apart in the
+    names of files, and what looks the same must be the same."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def spelling(name: str) -> str:
+    """The same for names that some file system takes for one."""
+    return composed(name).lower()
+
+
 # By what an image and a label may be matched, in this order of preference.
 MATCHES: tuple[Callable[[Found], tuple[str, ...]], ...] = (
-    lambda f: (f.name,),
-    lambda f: (f.name.rpartition("/")[2],),
-    lambda f: f.wild or (f.name,),
+    lambda f: (composed(f.name),),
+    lambda f: (composed(f.name.rpartition("/")[2]),),
+    lambda f: tuple(map(composed, f.wild)) or (composed(f.name),),
 )
 
 
-def find(pattern: str, root: Path, key: str) -> list[Found]:
-    """Images under a folder or that match a glob, in the order of their paths.
+def find(pattern: str, root: Path, key: str, warn: Warn = unheard) -> list[Found]:
+    """Images under a folder or that match a glob, in the order of their paths; the images of plates
+    and collections in place of these.
 
     Args:
         pattern: absolute, or relative to ``root``. A folder stands for all images right in it.
         key: of the config, for messages.
+        warn: told which files are not read.
 
     Raises:
         UserError: no such folder, nothing matches, or two files with one name.
     """
     where = root / Path(pattern).expanduser()
     if glob.has_magic(str(where)) and not where.exists():
-        found = _glob(where)
-    elif where.is_dir() and where.suffix.lower() != ".zarr":
-        found = [Found(p, stem(p)) for p in sorted(where.iterdir(), key=_parts) if is_image(p)]
+        found = _glob(where, key, warn)
+    elif where.is_dir() and where.suffix.lower() != ".zarr" and members(where) is None:
+        paths = sorted(where.iterdir(), key=_parts)
+        tell_unread(paths, key, warn)
+        found = [Found(p, stem(p)) for p in paths if is_image(p)]
     elif where.exists():
         found = [Found(where, stem(where))]
     else:
         raise UserError(f"{key}: no folder or file {where}; write a folder, a glob or a sheet.csv")
+    found = _named(found, key, warn)
+    alone = len(found) == 1 and found[0].path == where
+    found = [one for item in found for one in _unfolded(item, alone)]
     if not found:
         kinds = ", ".join(sorted(SUFFIXES))
         raise UserError(f"{key}: {where} matches no image ({kinds}); write dir/*.tif or a folder")
@@ -79,8 +118,91 @@ def find(pattern: str, root: Path, key: str) -> list[Found]:
     return found
 
 
-def _glob(where: Path) -> list[Found]:
+def _unfolded(item: Found, alone: bool) -> list[Found]:
+    """The images of a plate or a collection (alone: the one that was asked for); else the item."""
+    if not (alone or item.path.suffix.lower() == ".zarr") or not item.path.is_dir():
+        return [item]
+    parts = members(item.path)
+    if parts is None:
+        return [item]
+    if len(parts) == 1 and not parts[0].well:
+        return [Found(parts[0].path, item.name)]
+    before = "" if alone and any(part.well for part in parts) else f"{item.name}-"
+    return [
+        Found(p.path, before + p.name, (), before + p.well if p.well else "", p.columns)
+        for p in parts
+    ]
+
+
+def _named(found: list[Found], key: str, warn: Warn) -> list[Found]:
+    """Those whose name can be written into a table.
+
+    Raises:
+        UserError: there is no other.
+    """
+    strange = [item for item in found if not item.name.isascii() and not _is_text(item.name)]
+    if not strange:
+        return found
+    told = f"{strange[0].path.name!a}: a file name that is not UTF-8; rename it"
+    if len(strange) == len(found):
+        raise UserError(f"{key}: {told}")
+    warn(f"{key}: {len(strange)} of {len(found)} files are not read; {told}")
+    return [item for item in found if item not in strange]
+
+
+def tell_unread(paths: Iterable[Path], key: str, warn: Warn) -> None:
+    """Tells of files that may be meant as images and that there is no reader for."""
+    if warn is unheard:
+        return  # there may be millions
+    kinds: Counter[str] = Counter()
+    for path in paths:
+        suffix = path.suffix.lower()
+        aside = not suffix or suffix in SUFFIXES or suffix in _ASIDE or path.name.startswith(".")
+        if not aside and not path.is_dir():
+            kinds[suffix] += 1
+    if kinds:
+        count, listed = kinds.total(), ", ".join(sorted(kinds))
+        many = f"{count} files of other kinds ({listed}) are" if count > 1 else (
+            f"1 file of another kind ({listed}) is"
+        )  # fmt: skip
+        warn(
+            f"{key}: {many} not read; convert to TIFF or OME-Zarr (Fiji, bioformats2raw), or "
+            "write a glob such as dir/*.tif if they are not meant"
+        )
+
+
+def like_labels(found: list[Found], key: str, warn: Warn) -> None:
+    """Tells of images that are named like labels of others."""
+    if warn is unheard:
+        return
+    names = {item.name for item in found}
+    pairs = [(item, base) for item in found if (base := _labelled_by(item.name)) in names]
+    if pairs:
+        item, base = pairs[0]
+        warn(
+            f"{key}: {len(pairs)} of {len(found)} images are named like the labels of others, such "
+            f"as {item.path.name} beside {base}; if they are labels, write a glob that leaves them "
+            "out"
+        )
+
+
+def _labelled_by(name: str) -> str | None:
+    parts = _LIKE_LABELS.fullmatch(name)
+    return parts[1] if parts else None
+
+
+def common_ending(found: list[Found]) -> str | None:
+    """The end of the names by which some of the files are labels of the others, such as
+    ``_masks``; None where there is not just one."""
+    names = {item.name for item in found}
+    parts = filter(None, (_LIKE_LABELS.fullmatch(name) for name in names))
+    endings = {match[2] for match in parts if match[1] in names}
+    return endings.pop() if len(endings) == 1 else None
+
+
+def _glob(where: Path, key: str, warn: Warn) -> list[Found]:
     fixed, paths = glob_paths(where)
+    tell_unread(paths, key, warn)
     expression = re.compile(_translated(where.relative_to(fixed).as_posix()))
     found = []
     for path in filter(is_image, paths):
@@ -129,7 +251,7 @@ def fixed_part(where: Path) -> Path:
         # A folder that is really called [2024] is no pattern.
         if glob.has_magic(part) and not Path(*where.parts[: i + 1]).exists():
             return Path(*where.parts[:i])
-    return where.parent if where.suffix.lower() in {*SUFFIXES, ".csv"} else where
+    return where.parent if where.suffix.lower() in SUFFIXES or is_sheet(where.name) else where
 
 
 def _translated(pattern: str) -> str:
@@ -164,13 +286,13 @@ def _is_text(name: str) -> bool:
 def _check_unique(found: Iterable[Found], key: str) -> None:
     seen: dict[str, Path] = {}
     for item in found:
-        if not _is_text(item.name):
-            raise UserError(f"{key}: {item.name!a}: a file name that is not UTF-8; rename it")
-        other = seen.setdefault(item.name.lower(), item.path)
+        other = seen.setdefault(spelling(item.name), item.path)
         if other != item.path:
+            same = composed(str(other)) == composed(str(item.path))
+            hidden = " (accents are stored in two ways, as macOS does)" if same else ""
             raise UserError(
-                f"{key}: {other} and {item.path} have one name; rename one, narrow the glob, or "
-                "list the images in a sheet.csv"
+                f"{key}: {other} and {item.path} have one name{hidden}; rename one, narrow the "
+                "glob, or list the images in a sheet.csv"
             )
 
 

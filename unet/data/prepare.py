@@ -208,7 +208,13 @@ def _keys(
         common["dataset"] = sorted([r.sha256, r.page or 0] for r in wanted.values())
     base = digest(common)
     return {
-        name: digest([base, record.sha256, record.label_sha256, record.page, *grids[name]])
+        name: digest(
+            [
+                *(base, record.sha256, record.label_sha256, record.page, *grids[name]),
+                # Of the others nothing is said, so that those of older versions stay valid.
+                *(["inverted"] if record.inverted else []),
+            ]
+        )
         for name, record in wanted.items()
     }
 

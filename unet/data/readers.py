@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,27 +30,6 @@ RGB_NAMES = ("red", "green", "blue")
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PILLOW = threading.Lock()
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-# Micrometres per unit, as OME-XML, OME-Zarr and ImageJ spell them.
-UNITS_UM: Mapping[str, float] = {
-    "pm": 1e-6, "picometer": 1e-6,
-    "å": 1e-4, "angstrom": 1e-4,
-    "nm": 1e-3, "nanometer": 1e-3, "nanometre": 1e-3,
-    "um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0,
-    "micrometre": 1.0,
-    "mm": 1e3, "millimeter": 1e3, "millimetre": 1e3,
-    "cm": 1e4, "centimeter": 1e4, "centimetre": 1e4,
-    "in": 25_400.0, "inch": 25_400.0,
-    "m": 1e6, "meter": 1e6, "metre": 1e6,
-}  # fmt: skip
-
-
-def micrometres(size: float, unit: str | None) -> float | None:
-    """A length in micrometres; None for an unknown unit or a size that is not positive."""
-    factor = UNITS_UM.get((unit or "").strip().lower())
-    if factor is None or not np.isfinite(size) or size <= 0:
-        return None
-    return float(size) * factor
 
 
 def check_pixels(path: Path, shape: tuple[int, ...]) -> None:
@@ -188,13 +167,12 @@ def read_png(path: Path, *, label: bool = False) -> Raw:
 
 
 def mask_files(folder: Path) -> list[Path]:
-    """The mask files of a folder in the order of their names."""
+    """The mask files of a folder in the order of their names. What is no file is among them, so
+    that whoever reads it is told: an object must not be missing without a word."""
     from unet.data.formats import SUFFIXES
 
     return sorted(
-        p
-        for p in folder.iterdir()
-        if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
+        p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
     )
 
 
@@ -251,5 +229,7 @@ def read_channel_files(path: Path, channels: list[Raw]) -> Raw:
         array=stack([raw.array for raw in channels]),
         axes="C" + first.axes,
         pixel_size=first.pixel_size,
+        inverted=first.inverted,
         warnings=tuple(dict.fromkeys(text for raw in channels for text in raw.warnings)),
+        size_warnings=first.size_warnings,
     )

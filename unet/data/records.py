@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from unet.data.sheets import csv_writer
 from unet.errors import UserError
 from unet.files import replacing
 
@@ -37,6 +38,7 @@ class ImageRecord:
         part: fixed part of the split ("" unless a sheet says so).
         status: "ok", or "quarantined" with the reason.
         warnings: what looks wrong but is used all the same, one line each.
+        inverted: whether the stored values are inverted, since the file says white is zero.
     """
 
     id: str
@@ -57,6 +59,7 @@ class ImageRecord:
     reason: str = ""
     class_shares: Mapping[str, float] | None = field(default=None, hash=False)
     warnings: tuple[str, ...] = ()
+    inverted: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class SplitRecord:
 _JSON_FIELDS = {"page", "shape", "pixel_size_um", "channels", "objects", "class_shares"}
 # Empty where there are none, which is what most images have.
 _TEXTS_FIELDS = {"warnings"}
+_FLAGS = {"inverted"}
 
 
 def _write(path: Path, names: list[str], rows: Iterable[dict[str, Any]]) -> None:
@@ -78,9 +82,9 @@ def _write(path: Path, names: list[str], rows: Iterable[dict[str, Any]]) -> None
         replacing(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as handle,
     ):
-        writer = csv.DictWriter(handle, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv_writer(handle)
+        writer.writerow(names)
+        writer.writerows([row[name] for name in names] for row in rows)
 
 
 def _read(path: Path) -> list[dict[str, str]]:
@@ -104,6 +108,8 @@ def write_manifest(path: Path, records: Iterable[ImageRecord]) -> None:
             row[name] = "" if value is None else json.dumps(value)
         for name in _TEXTS_FIELDS:
             row[name] = json.dumps(row[name], ensure_ascii=False) if row[name] else ""
+        for name in _FLAGS:
+            row[name] = "yes" if row[name] else ""
         rows.append(row)
     _write(path, names, rows)
 
@@ -118,6 +124,8 @@ def read_manifest(path: Path) -> list[ImageRecord]:
             values[name] = tuple(value) if isinstance(value, list) else value
         for name in _TEXTS_FIELDS:
             values[name] = tuple(json.loads(row[name])) if row.get(name) else ()
+        for name in _FLAGS:
+            values[name] = row.get(name) == "yes"
         records.append(ImageRecord(**values))
     return records
 

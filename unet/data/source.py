@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from unet.data.formats import stem
-from unet.data.names import Found, find, fixed_part, match, relative, safe_id
+from unet.data.names import (
+    Found,
+    common_ending,
+    composed,
+    find,
+    fixed_part,
+    like_labels,
+    match,
+    relative,
+    safe_id,
+)
+from unet.data.sheets import is_sheet, read_rows
 from unet.data.warned import Warn, unheard
 from unet.errors import UserError
 
 log = logging.getLogger(__name__)
 
 # Layouts whose "labels" are a name, not a place.
-NO_LABEL_PATHS = ("ctc", "ome-zarr")
+NO_LABEL_PATHS = ("ctc", "ome-zarr", "plate")
 
 
 @dataclass(frozen=True)
@@ -26,7 +37,7 @@ class Source:
 
     Attributes:
         root: folder that the manifest's paths are relative to.
-        images: folder, glob or sheet (.csv); absolute or relative to ``root``.
+        images: folder, glob, plate (.zarr) or sheet (.csv, .tsv); absolute or relative to ``root``.
         labels: the same for labels; for CTC "GT" or "ST", for OME-Zarr the label's name.
         layout: key of LAYOUTS.
         labelled: whether labels are looked for.
@@ -75,7 +86,7 @@ class Source:
     @property
     def sheet(self) -> Path | None:
         path = self.root / Path(self.images).expanduser()
-        return path if path.suffix.lower() == ".csv" else None
+        return path if is_sheet(path.name) else None
 
 
 @dataclass(frozen=True)
@@ -98,40 +109,85 @@ class Pair:
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
-def labels_by_image(source: Source, images: list[Found]) -> Mapping[Path, Path]:
-    """Labels by image, with a word about the labels that no image has."""
-    if source.labels is None or not source.labelled:
-        return {}
-    pairs, lonely = match(images, find(source.labels, source.root, "labels"))
+def with_labels(source: Source, images: list[Found]) -> tuple[list[Found], Mapping[Path, Path]]:
+    """The images that are no labels themselves, and the label of each that has one.
+
+    Raises:
+        UserError: a file is both, or no label has the name of an image.
+    """
+    labels: list[Found] = []
+    if source.labels is not None and source.labelled:
+        labels = find(source.labels, source.root, "labels", source.warn)
+        images, labels = _apart(source, images, labels)
+    like_labels(images, "images", source.warn)
+    if not labels:
+        return images, {}
+    if source.layout == "stack" and len(images) == len(labels) == 1:
+        return images, {images[0].path: labels[0].path}
+    pairs, lonely = match(images, labels)
     if lonely:
         names = ", ".join(p.name for p in lonely[:3]) + (", ..." if len(lonely) > 3 else "")
         source.warn(f"{len(lonely)} labels belong to no image and are left out: {names}")
-    return pairs
+    return images, pairs
+
+
+def _apart(
+    source: Source, images: list[Found], labels: list[Found]
+) -> tuple[list[Found], list[Found]]:
+    """Images and labels without the files that the other of the two means more narrowly."""
+    both = {item.path for item in images} & {item.path for item in labels}
+    if not both:
+        return images, labels
+    first, number = min(both).name, len(both)
+    if number == len(labels) < len(images):
+        source.warn(f"images: {number} files are labels, such as {first}, and no images")
+        return [item for item in images if item.path not in both], labels
+    if number == len(images) < len(labels):
+        source.warn(f"labels: {number} files are images, such as {first}, and no labels")
+        return images, [item for item in labels if item.path not in both]
+    advice = "write two folders, or globs that tell them apart"
+    if ending := common_ending(images):
+        advice = f"write labels: {min(both).with_name(f'*{ending}{min(both).suffix}')}"
+    raise UserError(f"labels: {number} files are both image and label, such as {first}; {advice}")
 
 
 def read_sheet(source: Source, sheet: Path) -> list[Pair]:
     """The rows of a sheet; its paths are relative to the sheet's folder."""
-    try:
-        with sheet.open(newline="", encoding="utf-8-sig") as handle:
-            rows = list(csv.DictReader(handle))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{sheet}: cannot be read as CSV in UTF-8 ({error})") from None
-    if not rows or "image" not in rows[0]:
-        there = ", ".join(map(str, rows[0])) if rows else "no row"
-        raise UserError(f"{sheet}: a column 'image' is needed (found: {there})")
-    if source.labels is not None and "label" in rows[0]:
+    rows = read_rows(sheet, source.warn)
+    if not rows:
+        raise UserError(f"{sheet}: no row below the names of the columns")
+    if source.labels is not None and "label" in rows[0][1]:
         raise UserError("labels: the sheet names the labels in its column 'label'; drop this key")
     pairs = []
-    for number, row in enumerate(rows, start=2):
-        columns = {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}
+    for number, columns in rows:
         if not columns["image"]:
             raise UserError(f"{sheet}: line {number} names no image")
-        image = sheet.parent / columns["image"]
-        label = sheet.parent / columns["label"] if columns.get("label") else None
+        image = _there(sheet.parent / columns["image"])
+        label = _there(sheet.parent / columns["label"]) if columns.get("label") else None
         name = columns.get("id") or stem(image)
         pairs.append(Pair(safe_id(name), image, label, columns=columns))
     if source.labels is not None and source.labelled:
         images = [Found(p.image, stem(p.image)) for p in pairs]
-        labels = labels_by_image(source, images)
-        pairs = [Pair(p.id, p.image, labels.get(p.image), columns=p.columns) for p in pairs]
+        kept, labels = with_labels(source, images)
+        places = {item.path for item in kept}
+        return [
+            Pair(p.id, p.image, labels.get(p.image), columns=p.columns)
+            for p in pairs
+            if p.image in places
+        ]
+    both = {pair.image for pair in pairs} & {pair.label for pair in pairs}
+    if both:
+        raise UserError(f"{sheet}: {min(filter(None, both)).name} is both image and label")
     return pairs
+
+
+def _there(path: Path) -> Path:
+    """The path, or the one of a file that is there and whose name has its accents stored in the
+    other of two ways: that of macOS, or that of all others."""
+    text = str(path)
+    if text.isascii() or path.exists():
+        return path
+    for other in (composed(text), unicodedata.normalize("NFD", text)):
+        if Path(other).exists():
+            return Path(other)
+    return path

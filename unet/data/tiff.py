@@ -13,13 +13,13 @@ import tifffile
 from numpy.typing import NDArray
 
 from unet.data.axes import KNOWN, DaskArray, Raw, block_shape
+from unet.data.pixel_size import Declared, read_sizes
 from unet.data.readers import (
     CHECKED_FROM,
     OTHER_RATIO,
     RGB_NAMES,
     check_pixels,
     lazily,
-    micrometres,
 )
 from unet.errors import UserError
 
@@ -28,12 +28,15 @@ Array = NDArray[Any]
 # Largest factor by which a compression can shrink (TIFF tag 259; for LZW a code of 12 bits stands
 # for at most 3839 bytes); a header that claims more pixels than that is false.
 _RATIOS = {1: 1, 5: 2600, 8: 1032, 32946: 1032, 32773: 64}
-# A pixel of a light or electron microscope is smaller; what is larger comes from "72 dpi".
-_LARGEST_PIXEL_UM = 20.0
 _NIS_PIXEL_SIZE = 65326  # Nikon NIS-Elements: micrometres per pixel, float64
 # Photometric interpretations whose samples are not intensities as they stand.
-_REFUSED = {5: "CMYK", 8: "CIELab", 9: "ICCLab", 10: "ITULab", 32803: "a Bayer mosaic"}
+_REFUSED = {
+    5: "CMYK", 8: "CIELab", 9: "ICCLab", 10: "ITULab", 32803: "a Bayer mosaic", 32844: "LogL",
+    32845: "LogLuv",
+}  # fmt: skip
+_WHITE_IS_ZERO = 0
 _ALPHA = (1, 2)  # values of the tag ExtraSamples
+_RESOLUTIONS = (("Y", "YResolution"), ("X", "XResolution"))
 
 
 class TiffSource:
@@ -105,17 +108,65 @@ def read_tiff(path: Path, page: int | None, *, label: bool = False) -> Raw:
         _check_whole(path, item, [item] if by_page else _pages(path, item, page))
         key = item.keyframe
         axes = "".join(letter if letter in KNOWN else "?" for letter in item.axes)
-        sizes = _pixel_size(file, key, index)
+        sizes, doubts = read_sizes(_declared_sizes(file, key, index), axes)
         names = _channel_names(file, key, index)
         _check_claim(path, item)
         alpha = _alpha(key) if "S" in axes else None
         palette = key.photometric == 3 and key.colormap is not None and not label
         colours = np.asarray(key.colormap) if palette else None
+        # What a label's values stand for does not depend on how they are shown.
+        white = None if label else _white(path, key)
     source = TiffSource(path, index, by_page)
     array = lazily(source, block_shape(source.chunks, source.shape, axes))
+    warnings: tuple[str, ...] = ()
     if colours is not None:
         array, axes, names = _coloured(array, colours), axes + "S", RGB_NAMES
-    return Raw(array, axes, sizes, names, alpha, separate)
+        warnings += (
+            "a palette file: its colours are read as the channels red, green and blue; if its "
+            "values are intensities, save it as grey",
+        )
+    if white is not None:
+        array = _inverted(array, white)
+        warnings += (
+            f"white is zero in this file (photometric MinIsWhite): its values are read as {white} "
+            "- value",
+        )
+    inverted = white is not None
+    return Raw(array, axes, sizes, names, alpha, separate, inverted, warnings, doubts)
+
+
+def _white(path: Path, key: Any) -> int | None:
+    """The stored value that is black, where the file says that zero is white; else None.
+
+    TIFF 6.0 defines it so, and Bio-Formats reads it so; tifffile gives what is stored.
+
+    Raises:
+        UserError: the values are of a type for which nothing says which of them is black.
+    """
+    if int(key.photometric) != _WHITE_IS_ZERO:
+        return None
+    if key.dtype.kind not in "bu":
+        raise UserError(
+            f"{path}: white is zero (photometric MinIsWhite) in pixels of type {key.dtype}; save "
+            "the file as MinIsBlack"
+        )
+    return int(2**key.bitspersample - 1)
+
+
+def _inverted(array: DaskArray, black: int) -> DaskArray:
+    """Black for white and the other way round, in the same type."""
+    import dask.array as da
+
+    map_blocks: Any = da.map_blocks
+
+    def turned(block: Array) -> Array:
+        if block.dtype.kind == "b":
+            return ~block
+        return np.asarray(block.dtype.type(black) - block)
+
+    return map_blocks(
+        turned, array, dtype=array.dtype, meta=np.empty((0,) * array.ndim, array.dtype)
+    )
 
 
 def _check_whole(path: Path, item: Any, pages: Any) -> None:
@@ -208,47 +259,44 @@ def _ome_image(file: tifffile.TiffFile, index: int) -> ElementTree.Element | Non
     return images[index] if index < len(images) else None
 
 
-def _pixel_size(file: tifffile.TiffFile, key: Any, index: int) -> dict[str, float]:
-    """Micrometres along Z, Y, X as far as the file declares them: OME-XML, ImageJ, NIS-Elements,
-    or the resolution tags with a real unit."""
-    found: dict[str, float | None] = {}
+def _declared_sizes(file: tifffile.TiffFile, key: Any, index: int) -> list[Declared]:
+    """Along Z, Y, X as far as the file declares them: OME-XML, ImageJ, NIS-Elements, or the
+    resolution tags with a real unit."""
     if file.is_ome:
         image = _ome_image(file, index)
         pixels = None if image is None else image.find("{*}Pixels")
-        for letter in "ZYX" if pixels is not None else "":
-            size = pixels.get(f"PhysicalSize{letter}") if pixels is not None else None
-            unit = pixels.get(f"PhysicalSize{letter}Unit", "µm") if pixels is not None else None
-            found[letter] = micrometres(_number(size), unit)
-    elif file.is_imagej:
+        found = {} if pixels is None else pixels.attrib
+        return [
+            # The unit that the schema gives where the file gives none.
+            Declared(a, found.get(f"PhysicalSize{a}"), found.get(f"PhysicalSize{a}Unit", "µm"))
+            for a in "ZYX"
+        ]
+    if file.is_imagej:
         metadata = file.imagej_metadata or {}
-        unit = str(metadata.get("unit", "")).replace("\\u00B5", "µ")
-        for letter, tag in (("Y", "YResolution"), ("X", "XResolution")):
-            found[letter] = micrometres(_inverse(key, tag), unit)
-        found["Z"] = micrometres(_number(metadata.get("spacing")), unit)
-    elif _NIS_PIXEL_SIZE in key.tags:
-        declared = _number(key.tags[_NIS_PIXEL_SIZE].value)
-        if declared < _LARGEST_PIXEL_UM:
-            found["Y"] = found["X"] = micrometres(declared, "um")
-    else:
-        unit_tag = key.tags.get("ResolutionUnit")
-        unit = {2: "inch", 3: "cm"}.get(int(unit_tag.value), "") if unit_tag else ""
-        for letter, tag in (("Y", "YResolution"), ("X", "XResolution")):
-            micro = micrometres(_inverse(key, tag), unit)
-            found[letter] = micro if micro is not None and micro < _LARGEST_PIXEL_UM else None
-    return {letter: size for letter, size in found.items() if size is not None}
+        units = {a: str(metadata.get(f"{a.lower()}unit", metadata.get("unit", ""))) for a in "ZYX"}
+        values = {a: _inverse(key, tag) for a, tag in _RESOLUTIONS}
+        values["Z"] = metadata.get("spacing")
+        return [Declared(a, values[a], units[a]) for a in "ZYX"]
+    if _NIS_PIXEL_SIZE in key.tags:
+        value = key.tags[_NIS_PIXEL_SIZE].value
+        # NIS-Elements writes -1 where nothing is calibrated.
+        value = None if value == -1 else value
+        return [Declared(a, value, "um", printed=True) for a in "YX"]
+    tag = key.tags.get("ResolutionUnit")
+    unit = {2: "inch", 3: "cm"}.get(int(tag.value)) if tag else None
+    values = {a: None if unit is None else _inverse(key, name) for a, name in _RESOLUTIONS}
+    return [Declared(a, values[a], unit, printed=True) for a in "YX"]
 
 
-def _number(value: Any) -> float:
+def _inverse(key: Any, name: str) -> float | None:
+    """Units per pixel, from a tag of pixels per unit (a fraction); None where there is none."""
+    tag = key.tags.get(name)
+    if tag is None:
+        return None
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        return float("nan")
-
-
-def _inverse(key: Any, tag: str) -> float:
-    """Units per pixel, from a tag of pixels per unit (a fraction)."""
-    try:
-        above, below = key.tags[tag].value
+        above, below = tag.value
         return float(below) / float(above)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+    except ZeroDivisionError:
+        return None  # as some software writes where it knows none
+    except (TypeError, ValueError):
         return float("nan")

@@ -1,20 +1,26 @@
-"""Reader of OME-Zarr 0.3 to 0.5."""
+"""Reader of OME-Zarr 0.3 to 0.5. What only looks at its metadata is light."""
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from zarr.storage import LocalStore
 
 from unet.data.axes import Raw, block_shape
-from unet.data.readers import CHECKED_FROM, OTHER_RATIO, check_pixels, lazily, micrometres
+from unet.data.pixel_size import Declared, read_sizes
+from unet.data.readers import CHECKED_FROM, OTHER_RATIO, check_pixels, lazily
+from unet.data.zarr_metadata import read_metadata, zarr_attributes
 from unet.errors import UserError
+from unet.files import check_regular
 
 Array = NDArray[Any]
 
@@ -28,38 +34,18 @@ CODECS = frozenset(
         "zlib", "zstd",
     }
 )  # fmt: skip
-# Of a level's metadata: no array needs as much, and a parser would take long.
-MAX_METADATA = 1 << 24
 # Bytes of a chunk, decoded; what Blosc can at most, and many times what is usual.
 MAX_CHUNK = 1 << 31
 
 
-def is_zarr(path: Path) -> bool:
-    """Whether a folder is a zarr group or array (version 2 or 3)."""
-    return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray", ".zattrs"))
+class _Store(LocalStore):
+    """A folder whose files are read only where reading them comes to an end."""
 
-
-def zarr_attributes(path: Path) -> dict[str, Any]:
-    """A zarr group's OME attributes: those of 0.5 (under "ome") or those of 0.4 (beside it)."""
-    attributes: Any = {}
-    for name in ("zarr.json", ".zattrs"):
-        if (path / name).is_file():
-            attributes = _json(path / name)
-            break
-    if not isinstance(attributes, dict):
-        return {}
-    attributes = attributes.get("attributes", attributes)
-    attributes = attributes.get("ome", attributes)
-    return dict(attributes)
-
-
-def _json(path: Path) -> Any:
-    try:
-        if path.stat().st_size > MAX_METADATA:
-            raise UserError(f"{path}: {path.stat().st_size} bytes of metadata; the file is damaged")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from None
+    async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
+        path = os.path.join(self.root, key)  # noqa: PTH118 - once per chunk
+        if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112
+            check_regular(Path(path))
+        return await super().get(key, prototype, byte_range)
 
 
 def _level(path: Path, name: str) -> Any:
@@ -77,13 +63,13 @@ def _level(path: Path, name: str) -> Any:
             f"{path}: refused, its metadata name a level outside of it ({name[:100]!r})"
         )
     for file in (folder / "zarr.json", folder / ".zarray"):
-        found = _codecs(_json(file)) if file.is_file() else set()
+        found = _codecs(read_metadata(file)) if file.is_file() else set()
         if strange := sorted(found - CODECS):
             raise UserError(
                 f"{file}: refused, codec {strange[0][:40]!r} is not known to be safe; save the "
                 "image with blosc, zstd or gzip"
             )
-    array = zarr.open_array(str(folder), mode="r")
+    array = zarr.open_array(_Store(folder, read_only=True), mode="r")
     if array.dtype.kind not in "buif":
         raise UserError(f"{path}: pixels of type {array.dtype}; save them as numbers")
     return array
@@ -126,13 +112,70 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def read_ome_zarr(path: Path) -> Raw:
-    """Level 0 of an OME-Zarr image or label (0.3 to 0.5), axes and scale from its metadata."""
+def _stored(path: Path, folder: Path, array: Any, *, label: bool) -> tuple[Any, tuple[str, ...]]:
+    """The array whose chunks are where its metadata says, and warnings: to Zarr a chunk that is
+    not found is one of zeros, so one that lies elsewhere would be read as nothing.
+
+    Raises:
+        UserError: no chunk is where the metadata says, though there are some; or none at all, in
+            an image.
+    """
+    if _has_chunk(folder, array):
+        return array, ()
+    metadata = array.metadata
+    if metadata.zarr_format == 2:
+        nested = _open_as(array, replace(metadata, dimension_separator="/"))
+        declared = "dimension_separator" in read_metadata(folder / ".zarray")
+        # Early OME-Zarr has nested folders of chunks, and some writers do not say so.
+        if not declared and _has_chunk(folder, nested):
+            return nested, ()
+    first = metadata.encode_chunk_key((0,) * array.ndim)
+    strange = next(_chunk_files(folder), None)
+    if strange is not None:
+        raise UserError(
+            f"{path}: none of its chunks is where its metadata says: {folder.name}/{first} is not "
+            f"there, {strange.relative_to(folder.parent)} is; save it again (in Zarr 2 the key "
+            "dimension_separator may be wrong)"
+        )
+    if not label:
+        raise UserError(f"{path}: no chunk is stored ({folder.name}/{first} is not there)")
+    return array, (f"no chunk is stored: all values are read as {metadata.fill_value}",)
+
+
+def _open_as(array: Any, metadata: Any) -> Any:
+    import zarr
+    from zarr.core.array import AsyncArray
+
+    return zarr.Array(AsyncArray(metadata, array.store_path))
+
+
+def _has_chunk(folder: Path, array: Any) -> bool:
+    """Whether any chunk (or shard) is there; the first mostly is."""
+    sides = array.shards or array.chunks
+    places = product(
+        *(range(math.ceil(n / side)) for n, side in zip(array.shape, sides, strict=True))
+    )
+    key, root = array.metadata.encode_chunk_key, str(folder)
+    return any(os.path.exists(os.path.join(root, key(place))) for place in places)  # noqa: PTH110, PTH118
+
+
+def _chunk_files(folder: Path) -> Iterator[Path]:
+    """What is no metadata in the folder of an array."""
+    for path in folder.rglob("*"):
+        if not path.name.startswith(".") and path.name != "zarr.json" and not path.is_dir():
+            yield path
+
+
+def read_ome_zarr(path: Path, *, label: bool = False) -> Raw:
+    """Level 0 of an OME-Zarr image or label (0.3 to 0.5), axes and scale from its metadata.
+
+    Raises:
+        UserError: it is none, or is damaged (see the functions above).
+    """
     attributes = zarr_attributes(path)
     scales = attributes.get("multiscales")
     if not scales:
-        hint = "; it is a plate or a collection: name the images in it" if attributes else ""
-        raise UserError(f"{path}: not an OME-Zarr image (no multiscales in its metadata){hint}")
+        raise UserError(f"{path}: not an OME-Zarr image (no multiscales in its metadata)")
     scale = scales[0]
     if "axes" not in scale:
         version = scale.get("version", "unknown")
@@ -144,23 +187,30 @@ def read_ome_zarr(path: Path) -> Raw:
     if len(letters) != array.ndim:
         raise UserError(f"{path}: {len(letters)} axes declared for an array of {array.ndim}")
     check_pixels(path, array.shape)
-    _check_claim(path, path / str(level["path"]), array)
+    folder = path / str(level["path"])
+    _check_claim(path, folder, array)
+    array, warnings = _stored(path, folder, array, label=label)
     factors = np.ones(array.ndim)
     for source in (level, scale):
         for step in source.get("coordinateTransformations", ()):
             if step.get("type") == "scale" and len(step.get("scale", ())) == array.ndim:
                 factors = factors * np.asarray(step["scale"], float)
-    sizes = {
-        letter: size
-        for letter, axis, factor in zip(letters, axes, factors, strict=True)
-        if letter in "ZYX" and (size := micrometres(float(factor), axis.get("unit"))) is not None
-    }
+    sizes, doubts = read_sizes(
+        [
+            Declared(letter, float(factor), axis.get("unit"))
+            for letter, axis, factor in zip(letters, axes, factors, strict=True)
+            if letter in "ZYX"
+        ],
+        letters,
+    )
     named = attributes.get("omero", {}).get("channels", ())
     return Raw(
         array=lazily(ZarrSource(path, array), block_shape(array.chunks, array.shape, letters)),
         axes=letters,
         pixel_size=sizes,
         names=tuple(str(channel.get("label", "")) for channel in named),
+        warnings=warnings,
+        size_warnings=doubts,
     )
 
 

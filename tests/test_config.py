@@ -67,7 +67,8 @@ MISTAKES: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"train": {"epochs": 2.5}}, "train.epochs", ["2.5", "integer"]),
     ({"train": {"loss": "l2"}}, "train.loss", ["'l2'", "border-ce", "dice"]),
     ({"train": {"checkpoint_seconds": 90}}, "train.checkpoint_seconds", ["90", "60"]),
-    ({"train": None}, "train", ["None", "keys of its own"]),
+    ({"train": 5}, "train", ["5", "keys of its own"]),
+    (in_model(preset=None), "models.m.preset", ["needed"]),
     (in_dataset(train=5), "datasets.d.train", ["5", "keys of its own"]),
     (in_dataset(train={"lr": -1}), "datasets.d.train.lr", ["-1", "greater than 0"]),
     ({"prepare": {"tile": 8}}, "prepare.tile", ["8", "32"]),
@@ -184,7 +185,7 @@ def test_nothing_at_all() -> None:
     for key in ("datasets", "models"):
         with pytest.raises(UserError, match=f"config: {key}: at least one is needed"):
             load({**BASE, key: {}})
-        with pytest.raises(UserError, match=f"config: {key}: must hold keys"):
+        with pytest.raises(UserError, match=f"config: {key}: this key is needed"):
             load({**BASE, key: None})
 
 

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -21,10 +22,38 @@ Size = Annotated[float, Field(gt=0)]
 IGNORE = 255
 
 
+def _named_type(annotation: Any) -> Any:
+    """The type of the values of a key that holds names; None of another key."""
+    for kind in (annotation, *get_args(annotation)):
+        if get_origin(kind) is dict:
+            return get_args(kind)[1]
+    return None
+
+
+def _takes_null(annotation: Any) -> bool:
+    return annotation is Any or type(None) in get_args(annotation)
+
+
 class Section(BaseModel):
     """Base of every section: unknown keys are refused, values cannot change after the load."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unset(cls, value: Any) -> Any:
+        """``null`` unsets a key, and a dataset, model or class that has the name; but not where it
+        is one of the key's values (``clip_norm: null``)."""
+        if not isinstance(value, Mapping):
+            return value
+        kept = dict(value)
+        for key, field in cls.model_fields.items():
+            inner, given = _named_type(field.annotation), kept.get(key)
+            if key in kept and given is None and not _takes_null(field.annotation):
+                del kept[key]
+            elif isinstance(given, Mapping) and inner is not None and not _takes_null(inner):
+                kept[key] = {name: part for name, part in given.items() if part is not None}
+        return kept
 
 
 class SyntheticSection(Section):

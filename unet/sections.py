@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from unet.errors import meant
 from unet.models.presets import PerLevel, architecture_of
 from unet.paths import ENSEMBLE
 from unet.recipes import RECIPES, expanded
@@ -20,6 +21,13 @@ Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Size = Annotated[float, Field(gt=0)]
 IGNORE = 255
+
+
+def sections_of(annotation: Any) -> list[type[Section]]:
+    """The sections that a key may hold, also in a mapping of them."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in sections_of(part)]
 
 
 def _named_type(annotation: Any) -> Any:
@@ -195,14 +203,16 @@ class TrainSection(Section):
     @classmethod
     def _recipe_known(cls, value: str | None) -> str | None:
         if value is not None and value not in RECIPES:
-            raise ValueError(f"no recipe {value!r}; there are: {', '.join(RECIPES)}")
+            near = meant(value, RECIPES)
+            raise ValueError(f"no recipe {value!r}; there are: {', '.join(RECIPES)}{near}")
         return value
 
     @field_validator("loss")
     @classmethod
     def _loss_known(cls, value: str) -> str:
         if value not in LOSS_NAMES:
-            raise ValueError(f"got {value!r}; write one of {', '.join(LOSS_NAMES)}")
+            near = meant(value, LOSS_NAMES)
+            raise ValueError(f"got {value!r}; write one of {', '.join(LOSS_NAMES)}{near}")
         return value
 
 

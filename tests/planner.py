@@ -89,16 +89,16 @@ def plans(requests: Sequence[Request], at_once: int = 2) -> list[Plan]:
 
 
 def jobs_in(text: str) -> dict[str, str]:
-    """The jobs that a dry run lists (``Plan.jobs``), but for the target rule."""
+    """The jobs that a dry run lists (``Plan.jobs``)."""
     jobs = {}
-    for rule, body in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", text, re.M):
-        found = re.search(r"^    wildcards: (.*)", body, re.M)
-        pairs = [part.split("=", 1) for part in found[1].split(", ")] if found else []
-        reason = re.search(r"^    reason: (.*)", body, re.M)
-        said = reason[1] if reason else ""
-        whys = dict.fromkeys(why for words, why in REASONS.items() if words in said)
-        if rule != "all":
-            jobs[" ".join([rule, *(value for _, value in pairs)])] = ", ".join(whys)
+    table = re.search(r"^(job +)(of +)why\n-.*\n((?:.+\n)*)", text, re.M)
+    if table is not None:
+        first, second = len(table[1]), len(table[1] + table[2])
+        for line in table[3].splitlines():
+            named, said = " ".join(line[:second].split()), line[second:]
+            assert line[first - 2 : first] == "  ", line
+            whys = dict.fromkeys(why for words, why in REASONS.items() if words in said)
+            jobs[named] = ", ".join(whys)
     return jobs
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from unet.config import Config, load, load_file, merge
 from unet.errors import UserError
-from unet.sections import Section
+from unet.sections import sections_of
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "config" / "README.md"
@@ -48,12 +48,30 @@ SOURCE = {"synthetic": {"kind": "nuclei"}, "task": "instances"}
 # Laid over BASE: (what is wrong, the key, what else the line must say).
 MISTAKES: list[tuple[dict[str, Any], str, list[str]]] = [
     # Unknown and missing keys, at every level.
-    ({"trian": {}}, "trian", ["unknown key", "config/README.md"]),
-    ({"train": {"lrr": 1}}, "train.lrr", ["unknown key"]),
-    ({"train": {"augment": {"flop": True}}}, "train.augment.flop", ["unknown key"]),
-    (in_dataset(image="x"), "datasets.d.image", ["unknown key"]),
-    (in_dataset(train={"batchh": 1}), "datasets.d.train.batchh", ["unknown key"]),
-    (in_model(stitch={"threshhold": 0.1}), "models.m.stitch.threshhold", ["unknown key"]),
+    ({"xyz": {}}, "xyz", ["unknown key", "config/README.md"]),
+    ({"trian": {}}, "trian", ["unknown key; did you mean train?"]),
+    ({"epochs": 3}, "epochs", ["unknown key; did you mean train.epochs?"]),
+    ({"train": {"images": 3}}, "train.images", ["did you mean datasets.<name>.images?"]),
+    ({"train": {"lrr": 1}}, "train.lrr", ["unknown key; did you mean lr?"]),
+    ({"train": {"lr:1": None}}, "train.lr:1", ["did you mean lr?"]),
+    ({"train": {"augment": {"flop": True}}}, "train.augment.flop", ["did you mean flip?"]),
+    ({"prepare": {"normalise": {}}}, "prepare.normalise", ["did you mean normalize?"]),
+    (in_dataset(image="x"), "datasets.d.image", ["unknown key; did you mean images?"]),
+    (in_dataset(split={"fold": 3}), "datasets.d.split.fold", ["did you mean folds?"]),
+    (in_dataset(train={"batchh": 1}), "datasets.d.train.batchh", ["did you mean batch?"]),
+    (in_dataset(train={"augment": {"gama": 1}}), "datasets.d.train.augment.gama",
+     ["did you mean gamma?"]),
+    (in_model(stitch={"threshhold": 0.1}), "models.m.stitch.threshhold",
+     ["unknown key; did you mean threshold?"]),
+    (in_model(presett="auto"), "models.m.presett", ["did you mean preset?"]),
+    (in_model(preset="unet-nb"), "models.m.preset", ["'unet-nb'", "did you mean unet-bn?"]),
+    ({"train": {"recipe": "ronnebreger"}}, "train.recipe", ["did you mean ronneberger2015?"]),
+    ({"train": {"loss": "ce-dcie"}}, "train.loss", ["did you mean ce-dice?"]),
+    ({"predict": {"tile": "autoo"}}, "predict.tile", ["did you mean auto?"]),
+    ({"models": {"unet-w32": {"preset": "unet-bn"}}, "datasets": {"d": {"models": ["unet-w23"]}}},
+     "datasets.d.models", ["did you mean unet-w32?"]),
+    (in_dataset(synthetic={"kind": "nucleii"}), "datasets.d.synthetic.kind",
+     ["did you mean nuclei?"]),
     ({"models": {"n": {}}}, "models.n.preset", ["needed"]),
     (in_dataset(synthetic={"images": 5, "kind": "cats"}), "datasets.d.synthetic.kind",
      ["'cats'", "membranes", "nuclei", "phase"]),
@@ -67,7 +85,8 @@ MISTAKES: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"train": {"epochs": 2.5}}, "train.epochs", ["2.5", "integer"]),
     ({"train": {"loss": "l2"}}, "train.loss", ["'l2'", "border-ce", "dice"]),
     ({"train": {"checkpoint_seconds": 90}}, "train.checkpoint_seconds", ["90", "60"]),
-    ({"train": None}, "train", ["None", "keys of its own"]),
+    ({"train": 5}, "train", ["5", "keys of its own"]),
+    (in_model(preset=None), "models.m.preset", ["needed"]),
     (in_dataset(train=5), "datasets.d.train", ["5", "keys of its own"]),
     (in_dataset(train={"lr": -1}), "datasets.d.train.lr", ["-1", "greater than 0"]),
     ({"prepare": {"tile": 8}}, "prepare.tile", ["8", "32"]),
@@ -184,7 +203,7 @@ def test_nothing_at_all() -> None:
     for key in ("datasets", "models"):
         with pytest.raises(UserError, match=f"config: {key}: at least one is needed"):
             load({**BASE, key: {}})
-        with pytest.raises(UserError, match=f"config: {key}: must hold keys"):
+        with pytest.raises(UserError, match=f"config: {key}: this key is needed"):
             load({**BASE, key: None})
 
 
@@ -356,17 +375,10 @@ def test_a_dry_run_imports_nothing_heavy() -> None:
 # config.py, config.yaml and README.md in step.
 
 
-def sections(annotation: Any) -> list[type[BaseModel]]:
-    """The sections that a field may hold, also in a mapping of them."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return [annotation]
-    return [found for part in get_args(annotation) for found in sections(part)]
-
-
 def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Every key of the config, `datasets.<name>.images`; sections themselves below the top."""
     for name, field in model.model_fields.items():
-        inner = sections(field.annotation)
+        inner = sections_of(field.annotation)
         key = prefix + name
         if not inner:
             yield key
@@ -413,7 +425,7 @@ def default_of(key: str) -> Any:
     model: Any = Config
     *path, last = [part for part in key.split(".") if part != "<name>"]
     for part in path:
-        model = sections(model.model_fields[part].annotation)[0]
+        model = sections_of(model.model_fields[part].annotation)[0]
     field = model.model_fields[last]
     return ... if field.is_required() else field.default
 

@@ -17,7 +17,8 @@ from snakemake.logging import LogEvent
 from snakemake.resources import Resource
 from snakemake.settings.enums import Quietness
 
-from unet.dryrun import remember_parameters, show_table
+from tests.planner import jobs_in
+from unet.dryrun import remember_parameters, show_table, why
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -77,20 +78,65 @@ def test_another_version_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert common.get_function_params is before
 
 
-@pytest.mark.parametrize(
-    ("words", "printed"), [(["--quiet"], True), (["--quiet", "progress"], False)]
-)
-def test_the_table_of_a_quiet_dry_run(tmp_path: Path, words: list[str], printed: bool) -> None:
+def dry_run(folder: Path, *words: str) -> str:
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow/Snakefile")]
-    command += ["--directory", str(tmp_path), "--dry-run", *words]
+    command += ["--directory", str(folder), "--dry-run", *words]
     command += ["--configfile", str(ROOT / "config/config.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    assert (re.search(r"^total +\d+$", said, re.M) is not None) == printed
-    assert said.count("job   ") <= 1
-    # Not one job.
-    assert ("rule train:" in said) != printed
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "counts", "table", "whole"),
+    [
+        ((), 1, True, False),
+        (("--quiet",), 1, False, False),
+        # Not the numbers, so the rest is Snakemake's own.
+        (("--quiet", "progress"), 0, False, True),
+        (("--printshellcmds",), 2, False, True),
+    ],
+)
+def test_what_a_dry_run_prints(
+    tmp_path: Path, words: tuple[str, ...], counts: int, table: bool, whole: bool
+) -> None:
+    said = dry_run(tmp_path, *words)
+    assert len(re.findall(r"^total +\d+$", said, re.M)) == counts
+    assert ("rule train:" in said) == whole
+    lines = re.findall(
+        r"^train +nuclei unet-border 0  Missing output files: .* and 1 more$", said, re.M
+    )
+    assert len(lines) == table
+    if table:
+        assert re.search(r"^job +of +why$", said, re.M)
+        planned = int(re.findall(r"^total +(\d+)$", said, re.M)[0])
+        # Each job but the target has its line.
+        assert len(jobs_in(said)) == planned - 1
+        assert not re.search(r"^all +.*files", said, re.M)
+        assert len(said.splitlines()) < planned + 50
+
+
+@pytest.mark.parametrize(
+    ("reason", "short"),
+    [
+        ("Missing output files: a", "Missing output files: a"),
+        ("Missing output files: a, b, c", "Missing output files: a and 2 more"),
+        (
+            "Missing output files: a; Input files updated by another job: b, c",
+            "Missing output files: a",
+        ),
+        ("Input files updated by another job: b", "Input files updated by another job: b"),
+        (
+            "Set of input files has changed since last execution; Params have changed since last "
+            'execution: Before: {"a": 1, "b": 2} Now: {}',
+            "Set of input files has changed since last execution; Params have changed since last "
+            "execution",
+        ),
+        ("Forced execution", "Forced execution"),
+    ],
+)
+def test_a_reason_in_a_line(reason: str, short: str) -> None:
+    assert why(reason) == short
 
 
 def test_a_run_has_no_table_more(capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,6 +147,7 @@ def test_a_run_has_no_table_more(capsys: pytest.CaptureFixture[str]) -> None:
 
         class output_settings:
             quiet = (Quietness.RULES, Quietness.PROGRESS)
+            printshellcmds = verbose = False
 
     logger = logging.getLogger("snakemake.logging")
     before = list(logger.handlers)

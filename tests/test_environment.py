@@ -148,3 +148,19 @@ def test_what_is_imported_is_declared() -> None:
     ):
         names = {canonicalize_name(IMPORT_NAMES.get(n, n)) for n in imported(folder)}
         assert names <= declared, f"{folder}: {sorted(names - declared)} not in pyproject.toml"
+
+
+def test_the_entry_of_the_workflow_catalog() -> None:
+    text = (ROOT / ".snakemake-workflow-catalog.yml").read_text(encoding="utf-8")
+    usage = yaml.safe_load(text)["usage"]
+    # What the catalog reads, at the level where it looks for it.
+    assert set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
+    deployment = usage["software-stack-deployment"]
+    assert set(deployment) == {"conda", "apptainer", "apptainer+conda"}
+    rules = "".join(path.read_text() for path in (ROOT / "workflow").rglob("*.smk"))
+    assert usage["report"] == ("report(" in rules)
+    # Each rule that has a shell command names its environment.
+    assert deployment["conda"] == (rules.count("conda:") == rules.count("shell:"))
+    assert deployment["apptainer"] == bool(re.search(r"container(ized)?:", rules))
+    # Where a workflow is deployed, what stands in `profiles` comes along.
+    assert (ROOT / "profiles").resolve() == ROOT / "workflow" / "profiles"

@@ -12,25 +12,7 @@ import yaml
 
 from unet.config import load
 from unet.errors import UserError
-from unet.plan import Run, effective, offer_interpreter
-
-DEFAULT: dict[str, Any] = {"datasets": {"demo": {}}, "models": {"m": {}}, "train": {"epochs": 1}}
-
-
-def test_a_file_that_names_datasets_stands_alone() -> None:
-    given = {"datasets": {"mine": {}}, "models": {"m": {"width": 8}}}
-    merged = {
-        "datasets": {"demo": {}, "mine": {}},
-        "models": {"m": {"width": 8}},
-        "train": {"epochs": 1},
-    }
-    assert effective(merged, given) == given
-
-
-def test_a_file_that_names_none_is_laid_over_the_default() -> None:
-    merged = {**DEFAULT, "seed": 3}
-    assert effective(merged, {"seed": 3}) == merged
-    assert effective(DEFAULT, {}) == DEFAULT
+from unet.plan import Run, offer_interpreter
 
 
 def test_the_running_interpreter_is_the_first_python(monkeypatch: pytest.MonkeyPatch) -> None:

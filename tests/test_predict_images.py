@@ -306,4 +306,4 @@ def test_report_without_labels(place: Path) -> None:
     html.report_all(paths, {"new": html.DatasetTask("instances", (name,), False)})
     overall = paths.report_html.read_text(encoding="utf-8")
     assert "Images without labels" in overall
-    assert 'href="new/report.html"' in overall
+    assert ">new</th>" in overall

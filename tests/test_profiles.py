@@ -53,7 +53,8 @@ def test_a_dry_run(tmp_path: Path, name: str, place: str) -> None:
     plugin = f"snakemake_executor_plugin_{name.replace('-', '_')}"
     pytest.importorskip(plugin, reason=f"extra {name} is not installed")
     config = merge(GENERATED, {"train": {"gpus": 3}, "predict": {"shards": 2, "gpus": 2}})
-    done = snakemake(tmp_path, config, "--dry-run", "--workflow-profile", str(PROFILES / name))
+    words = ("--dry-run", "--printshellcmds", "--workflow-profile", str(PROFILES / name))
+    done = snakemake(tmp_path, config, *words)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     found = asked(said)

@@ -7,6 +7,7 @@ the model was trained on; all of its images are predicted by the ensemble of tha
 from __future__ import annotations
 
 from unet.config import Config
+from unet.errors import meant
 from unet.paths import Origin
 from unet.sections import DatasetSection, SplitSection
 
@@ -50,7 +51,8 @@ def _unknown(config: Config, name: str) -> list[str]:
         if origin.dataset == name:
             lines.append(f"{key}: {text} is of the dataset itself; name one of another dataset")
         elif origin.dataset not in config.datasets:
-            lines.append(f"{key}: no dataset {origin.dataset!r}; there are: {datasets}")
+            near = meant(origin.dataset, trained)
+            lines.append(f"{key}: no dataset {origin.dataset!r}; there are: {datasets}{near}")
         elif origin.dataset not in trained:
             # Neither chains nor cycles: a model is trained in one place.
             lines.append(
@@ -58,10 +60,10 @@ def _unknown(config: Config, name: str) -> list[str]:
                 f"there are: {datasets}"
             )
         elif origin.model not in config.models_for(origin.dataset):
-            known = ", ".join(config.models_for(origin.dataset))
+            known = config.models_for(origin.dataset)
             lines.append(
                 f"{key}: dataset {origin.dataset} trains no model {origin.model!r}; "
-                f"there are: {known}"
+                f"there are: {', '.join(known)}{meant(origin.model, known)}"
             )
     return list(dict.fromkeys(lines))
 

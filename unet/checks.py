@@ -6,20 +6,21 @@ and sections are held against each other: names that exist, sizes that fit the n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from unet.config import Config, merge, overlaid
-from unet.errors import UserError
+from unet.errors import UserError, meant
 from unet.heads import HEADS
 from unet.models.geometry import Footprints, footprint, sizes_for
 from unet.models.presets import AnyArchitecture, Architecture
 from unet.paths import origin_of
 from unet.prediction.method_table import METHOD_HEADS
 from unet.recipes import expanded
-from unet.sections import TrainSection
+from unet.sections import TrainSection, sections_of
 from unet.training.loss_table import LOSS_TABLE, check_options
 
 # Sections that a dataset or a model may override.
@@ -31,7 +32,7 @@ _WORDS = {
     "model_type": "must hold keys of its own",
     "dict_type": "must hold keys of its own",
     "tuple_type": "must be a list, such as [a, b]",
-    "extra_forbidden": "unknown key; see config/README.md for the keys that there are",
+    "extra_forbidden": "unknown key",
     "missing": "this key is needed",
     "too_short": "must name at least one",
     "string_too_short": "must not be empty",
@@ -99,6 +100,7 @@ def lines_of(error: ValidationError, raw: Any, prefix: tuple[str, ...] = ()) -> 
         prefix: key of that mapping in the config.
     """
     found: dict[str, tuple[list[str], str]] = {}
+    nears: dict[str, str] = {}
     items = error.errors(include_url=False)
     for item in items:
         if item["type"] == "too_short" and len(items) > 1 and item["input"]:
@@ -106,12 +108,43 @@ def lines_of(error: ValidationError, raw: Any, prefix: tuple[str, ...] = ()) -> 
         where, value = _located(item["loc"], raw)
         message = _WORDS.get(item["type"], item["msg"]).removeprefix("Value error, ")
         message = message.replace("Input should ", "must ").split(", unable to ")[0]
+        if item["type"] == "extra_forbidden":
+            message += _known_key((*prefix, *where))
+        elif item["type"] == "literal_error" and isinstance(value, str):
+            near = meant(value, re.findall("'([^']+)'", item["ctx"]["expected"]))
+            nears[".".join([*prefix, *where])] = near
         plain = item["type"] in ("extra_forbidden", "missing", "value_error")
         key = ".".join([*prefix, *where]) or "config"
         messages, _ = found.setdefault(key, ([], "" if plain else f" (got {_shown(value)})"))
         # A second message for the same key is of another alternative.
         messages.append(_cut(message.removeprefix("must be ") if messages else message))
-    return [f"config: {_cut(k)}: {' or '.join(texts)}{got}" for k, (texts, got) in found.items()]
+    return [
+        f"config: {_cut(key)}: {' or '.join(texts)}{got}{nears.get(key, '')}"
+        for key, (texts, got) in found.items()
+    ]
+
+
+def _known_key(path: tuple[str, ...]) -> str:
+    """What may have been meant by a key that there is not: one of its section, or the same key of
+    another one."""
+    *above, key = path
+    section: Any = Config
+    for part in above:
+        if part in _OVERRIDES:
+            section = Config  # of a dataset or a model: as at the top
+        field = section.model_fields.get(part)
+        if field is None:
+            # A dataset's or a model's name.
+            continue
+        section = next(iter(sections_of(field.annotation)), section)
+    if near := meant(key, section.model_fields):
+        return near
+    for name, field in Config.model_fields.items():
+        for inner in sections_of(field.annotation):
+            if key in inner.model_fields:
+                named = ".<name>" if name in ("datasets", "models") else ""
+                return f"; did you mean {name}{named}.{key}?"
+    return "; see config/README.md for the keys that there are"
 
 
 def _shown(value: Any) -> str:
@@ -157,7 +190,7 @@ def _dataset_mistakes(config: Config) -> list[str]:
             lines.append(f"{key}.models: got {list(data.models)}; name each model once")
         for model in data.models or ():
             if model not in config.models:
-                known = ", ".join(sorted(config.models))
+                known = f"{', '.join(sorted(config.models))}{meant(model, config.models)}"
                 lines.append(f"{key}.models: no model {model!r}; there are: {known}")
         if not data.labelled and not data.predict_with:
             lines.append(f"{key}.labels: this key is needed to train (a path or glob)")

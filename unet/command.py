@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from unet.errors import UserError
+from unet.errors import UserError, meant
 from unet.paths import Paths, fold_number, folder_name
 
 log = logging.getLogger("unet")
@@ -99,7 +99,8 @@ def settings_of(
         if kind == "model" and config.origins_for(args.dataset):
             known = list(config.models_for(args.dataset))
         if name not in known:
-            raise UserError(f"--{kind}: no {kind} {name!r}; there are: {', '.join(sorted(known))}")
+            listed = f"{', '.join(sorted(known))}{meant(name, known)}"
+            raise UserError(f"--{kind}: no {kind} {name!r}; there are: {listed}")
     return from_config(config)
 
 

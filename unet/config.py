@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
 
+from unet.config_file import read
 from unet.errors import UserError
 from unet.heads import HEADS
 from unet.models.presets import AnyArchitecture, architecture_of
@@ -192,22 +193,9 @@ def load(raw: Mapping[str, Any]) -> Config:
 
 
 def load_file(path: Path) -> Config:
-    """Reads and validates a YAML file (``yaml.safe_load``).
+    """Reads and validates a YAML file.
 
     Raises:
         UserError: the file is missing, is not YAML, or does not hold a valid config.
     """
-    import yaml
-
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); give a YAML file") from None
-    except Exception as error:
-        # Beside its own errors the parser lets out any of Python's: dates and numbers that are
-        # none, lists in lists in lists.
-        where = " ".join(str(error).split())[:300]
-        raise UserError(f"{path}: not valid YAML: {where}") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: holds no keys; see config/config.yaml for an example")
-    return load(raw)
+    return load(read(path))

@@ -8,12 +8,11 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unet import slices
 from unet.config import Config
@@ -34,20 +33,6 @@ class RawSource:
     root: Path
     images: str
     labels: str | None
-
-
-def effective(merged: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The raw config that holds for this run.
-
-    A config file that names datasets stands alone: the default run's datasets, models and sections
-    (small networks for small images) have no place in it. One that names none is laid over the
-    default config.
-
-    Args:
-        merged: the default config with what was given laid over it.
-        given: what the command line brought (``--configfile``, ``--config``), merged.
-    """
-    return dict(given if given.get("datasets") else merged)
 
 
 def offer_interpreter() -> None:

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from unet.data.sheets import is_sheet
+from unet.errors import meant
 from unet.models.presets import PerLevel, architecture_of
 from unet.paths import ENSEMBLE
 from unet.recipes import RECIPES, expanded
@@ -22,10 +24,45 @@ Size = Annotated[float, Field(gt=0)]
 IGNORE = 255
 
 
+def sections_of(annotation: Any) -> list[type[Section]]:
+    """The sections that a key may hold, also in a mapping of them."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in sections_of(part)]
+
+
+def _named_type(annotation: Any) -> Any:
+    """The type of the values of a key that holds names; None of another key."""
+    for kind in (annotation, *get_args(annotation)):
+        if get_origin(kind) is dict:
+            return get_args(kind)[1]
+    return None
+
+
+def _takes_null(annotation: Any) -> bool:
+    return annotation is Any or type(None) in get_args(annotation)
+
+
 class Section(BaseModel):
     """Base of every section: unknown keys are refused, values cannot change after the load."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unset(cls, value: Any) -> Any:
+        """``null`` unsets a key, and a dataset, model or class that has the name; but not where it
+        is one of the key's values (``clip_norm: null``)."""
+        if not isinstance(value, Mapping):
+            return value
+        kept = dict(value)
+        for key, field in cls.model_fields.items():
+            inner, given = _named_type(field.annotation), kept.get(key)
+            if key in kept and given is None and not _takes_null(field.annotation):
+                del kept[key]
+            elif isinstance(given, Mapping) and inner is not None and not _takes_null(inner):
+                kept[key] = {name: part for name, part in given.items() if part is not None}
+        return kept
 
 
 class SyntheticSection(Section):
@@ -167,14 +204,16 @@ class TrainSection(Section):
     @classmethod
     def _recipe_known(cls, value: str | None) -> str | None:
         if value is not None and value not in RECIPES:
-            raise ValueError(f"no recipe {value!r}; there are: {', '.join(RECIPES)}")
+            near = meant(value, RECIPES)
+            raise ValueError(f"no recipe {value!r}; there are: {', '.join(RECIPES)}{near}")
         return value
 
     @field_validator("loss")
     @classmethod
     def _loss_known(cls, value: str) -> str:
         if value not in LOSS_NAMES:
-            raise ValueError(f"got {value!r}; write one of {', '.join(LOSS_NAMES)}")
+            near = meant(value, LOSS_NAMES)
+            raise ValueError(f"got {value!r}; write one of {', '.join(LOSS_NAMES)}{near}")
         return value
 
 

@@ -3,10 +3,10 @@
 import gc
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
-ROOT = Path(workflow.basedir).parent
-sys.path.insert(0, str(ROOT))
+from snakemake.path_modifier import PathModifier
 
 from unet import needs
 from unet.config import load
@@ -14,7 +14,7 @@ from unet.data.warned import warning_lines
 from unet.dryrun import remember_parameters, show_table
 from unet.errors import UserError
 from unet.paths import FOLD_PATTERN, fold_name
-from unet.plan import Run, effective, offer_interpreter
+from unet.plan import Run, offer_interpreter
 from unet.resume import remember
 from unet.stale import compare_what_made_outputs
 
@@ -27,15 +27,37 @@ show_table(workflow)
 gc.set_threshold(100_000, 50, 1000)
 
 try:
-    chosen = effective(config, GIVEN)
-    config.clear()
-    config.update(chosen)
-    RUN = Run(load(config))
+    CONFIG = load(config)
+    # Where a module of another workflow has a `prefix`, the output folder is below it: for jobs and
+    # for planning as well, so not Snakemake but this adds it.
+    below = workflow.modifier.path_modifier.replace_prefix(f"{CONFIG.output}/")
+    CONFIG = CONFIG.model_copy(update={"output": below.removesuffix("/")})
+    workflow.modifier.path_modifier = PathModifier(None, None, workflow)
+    RUN = Run(CONFIG)
     RUN.check_sources()
 except UserError as error:
     # The lines alone: which key, what was found, what to write.
     sys.exit(str(error))
-CONFIG, PATHS = RUN.config, RUN.paths
+PATHS = RUN.paths
+
+
+def begin(log=None, before=None):
+    """What is done before the first job, after what another workflow does then."""
+    if before is not None:
+        before(log)
+    try:
+        RUN.begin()
+        # For scripts/resume.py, should this process be killed.
+        remember(Path.cwd(), sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+# Of a module Snakemake takes no `onstart`. Each `use rule` reads it again, one of them is enough.
+begun = workflow.__dict__.setdefault("unet_outputs", set())
+if not workflow.modifier.is_main_snakefile() and CONFIG.output not in begun:
+    begun.add(CONFIG.output)
+    workflow._onstart = partial(begin, before=workflow._onstart)
 
 
 wildcard_constraints:

@@ -116,13 +116,6 @@ def choose_precision(precision: Precision, device: torch.device) -> Literal["flo
     return precision
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device ran out of memory (the CPU's allocator says so in words only)."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
 @dataclass(frozen=True)
 class View:
     """A symmetry of the image: Y and X exchanged or not, then axes mirrored (from the last)."""

@@ -21,8 +21,8 @@ import torch
 
 from unet.data.store import Prepared
 from unet.data.tiling import Plan, Tile, read_window
-from unet.errors import UserError
-from unet.models.inference import Predictor, is_out_of_memory
+from unet.errors import UserError, is_out_of_memory
+from unet.models.inference import Predictor
 from unet.prediction.background import Skipper, skipper
 from unet.prediction.batches import Batch, Planned
 from unet.prediction.ensemble import Ensemble, Member

@@ -21,16 +21,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from unet.errors import UserError
+from unet.errors import UserError, is_out_of_memory
 from unet.models.engines import autocast, memory_format
-from unet.models.inference import is_out_of_memory, to_device
+from unet.models.inference import to_device
 from unet.models.network import Network
 from unet.models.norms import copied_statistics, freeze_statistics, put_statistics
 from unet.sections import TrainSection
 from unet.training.augment import Augment
 from unet.training.checkpoint import Checkpoints
 from unet.training.losses import Loss
-from unet.training.progress import Progress, Row, Stopped, stop_signals
+from unet.training.progress import Pace, Progress, Row, Stopped, stop_signals
 from unet.training.ranks import Ranks
 from unet.training.sampling import Batch, PatchSampler
 from unet.training.schedule import OPTIMIZERS, learning_rate, plateau_factor
@@ -86,7 +86,7 @@ class Trainer:
         # What is validated and kept: the running average of the weights, or the weights themselves.
         self.averaged = copy.deepcopy(self.network) if settings.ema else self.network
         self.best: dict[str, Tensor] = {}
-        self.progress = Progress()
+        self.progress, self.pace = Progress(), Pace()
         self.total = settings.epochs * settings.steps_per_epoch
         self._waited = self._worked = 0.0
 
@@ -283,7 +283,7 @@ class Trainer:
         p.history.append(row)
         p.loss_sum = 0.0
         self._waited = self._worked = 0.0
-        left = p.seconds / p.step * (self.total - p.step)
+        left = self.pace.left(p, self.total)
         log.info(
             "epoch %d/%d  loss %.4f  val loss %.4f  val score %.4f  %.1f images/s  "
             "data %.0f %%  left %s",
@@ -300,7 +300,7 @@ class Trainer:
 
     def _show(self, loss: float) -> None:
         p = self.progress
-        left = p.seconds / p.step * (self.total - p.step)
+        left = self.pace.left(p, self.total)
         log.info(
             "step %d/%d  loss %.4f  %.1f images/s  left %s",
             p.step, self.total, loss, self._rate(), _clock(left),
@@ -334,6 +334,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.best = state["best"]
         self.progress = Progress(**state["progress"])
+        self.pace = Pace(self.progress.step, self.progress.seconds)
         log.info("resumed at step %d of %d", self.progress.step, self.total)
 
 

@@ -13,6 +13,7 @@ from unet.config import load
 from unet.data.warned import warning_lines
 from unet.dryrun import remember_parameters, show_table
 from unet.errors import UserError
+from unet.failures import show_causes
 from unet.paths import FOLD_PATTERN, fold_name
 from unet.plan import Run, effective, offer_interpreter
 from unet.resume import remember
@@ -20,6 +21,7 @@ from unet.resume import remember
 offer_interpreter()
 remember_parameters()
 show_table(workflow)
+show_causes(workflow)
 # Planning makes millions of objects that stay; to look through them again and again finds none to
 # drop.
 gc.set_threshold(100_000, 50, 1000)

@@ -54,6 +54,14 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         save_curves(paths.history(*where), paths.curves(*where))
 
 
+def check(args: argparse.Namespace, paths: Paths) -> None:
+    """What would be an error of each process, before any is started."""
+    from unet.models.inference import check_gpus
+
+    settings = settings_of(args, lambda c: slices.train(c, args.dataset, args.model))
+    check_gpus(settings["device"], args.gpus)
+
+
 def together(processes: int, words: Sequence[str]) -> int:
     """Runs this script in several processes, one per GPU (``torchrun``); does not return."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -83,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.checkpoint_seconds <= 0:
         p.error(f"argument --checkpoint-seconds: got {args.checkpoint_seconds:g}, must be above 0")
     if args.gpus > 1 and "WORLD_SIZE" not in os.environ:
-        return together(args.gpus, sys.argv[1:] if argv is None else argv)
+        return run(args, check) or together(args.gpus, sys.argv[1:] if argv is None else argv)
     return run(args, work)
 
 

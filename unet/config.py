@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, ValidationError, field_validator
 
 from unet.errors import UserError
+from unet.files import read_regular
 from unet.heads import HEADS
 from unet.models.presets import AnyArchitecture, architecture_of
 from unet.paths import ENSEMBLE, NAME, Origin, origin_of
@@ -32,6 +33,8 @@ from unet.sections import (
 
 S = TypeVar("S", bound=Section)
 # Folder names that the pipeline itself uses beside the datasets, and beside a dataset's models.
+# Bytes of a config file, and keys of one mapping, that are read at most.
+LARGEST, MOST_KEYS = 1_000_000, 10_000
 RESERVED_NAMES = frozenset({"logs", "benchmarks", "checkpoints", "raw"})
 
 
@@ -191,16 +194,35 @@ def load(raw: Mapping[str, Any]) -> Config:
     return config
 
 
+def safe_yaml(text: str) -> Any:
+    """Plain values of a YAML text, in bounded time and memory.
+
+    Raises:
+        Exception: what the parser raises; lists in lists in lists a RecursionError, merged keys
+            (``<<``) that merge merged keys a ValueError (other aliases are shared, and take no
+            memory before someone writes them out: see :func:`unet.checks.too_large`).
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            super().flatten_mapping(node)  # type: ignore[no-untyped-call]
+            if len(node.value) > MOST_KEYS:
+                raise ValueError(f"a mapping of more than {MOST_KEYS} keys (<< written out)")
+
+    return yaml.load(text, Loader)
+
+
 def load_file(path: Path) -> Config:
     """Reads and validates a YAML file (``yaml.safe_load``).
 
     Raises:
         UserError: the file is missing, is not YAML, or does not hold a valid config.
     """
-    import yaml
-
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = safe_yaml(read_regular(path, LARGEST))
+    except UserError:
+        raise
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); give a YAML file") from None
     except Exception as error:

@@ -74,10 +74,12 @@ class _Shown:
         self._before = list(handler.filters)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        # As logging itself asks them: a filter may be an object or a function.
-        return _is_failure(record) or all(
-            getattr(one, "filter", one)(record) for one in self._before
-        )
+        return _is_failure(record) or all(_passes(one, record) for one in self._before)
+
+
+def _passes(one: Any, record: logging.LogRecord) -> bool:
+    """Whether a filter, which may be an object or a function, lets the record through."""
+    return bool(one.filter(record) if hasattr(one, "filter") else one(record))
 
 
 def _is_failure(record: logging.LogRecord) -> bool:

@@ -18,6 +18,7 @@ from unet.sections import PredictSection, StitchSection
 from unet.versions import STAGES
 
 if TYPE_CHECKING:
+    from unet.config import Config
     from unet.data.names import Found
     from unet.models.modelfile import ModelFile
 
@@ -199,14 +200,26 @@ def trained(file: Path) -> Trained:
         file: ``<output>/<dataset>/<model>/fold-<k>/model.pt``, or any other.
     """
     from unet.config import load_file
-    from unet.prediction.threshold import carried_threshold
 
     folder = file.parent.parent
     name, dataset, paths = folder.name, folder.parent.name, Paths(folder.parent.parent)
-    try:
-        config = load_file(paths.config)
-    except UserError:
+    if not os.path.lexists(paths.config):
         return Trained()
+    try:
+        return _trained_by(load_file(paths.config), paths, dataset, name)
+    except (UserError, OSError) as error:
+        said = str(error).splitlines()[0]
+        log.warning("%s", said if str(paths.config) in said else f"{paths.config}: {said}")
+        log.warning(
+            "so threshold, objects and averaging (tta) of the training are not known: defaults are "
+            "used; give --threshold, --method, --grow-px, --tta, or mend that file"
+        )
+        return Trained()
+
+
+def _trained_by(config: Config, paths: Paths, dataset: str, name: str) -> Trained:
+    from unet.prediction.threshold import carried_threshold
+
     if dataset not in config.datasets or name not in config.models_for(dataset):
         return Trained()
     section = config.stitch_for(dataset, name).model_dump(include=set(SHAPING))

@@ -273,7 +273,13 @@ class Work:
         with self._lane() as lane:
             predictor = lane.ensemble.predictor(tiles[0][0])
             task = lane.thread.submit(forward, predictor, windows, lane.batching)
-            return task.result()
+            found = task.result()
+        if not np.isfinite(found.sum(dtype=np.float64)):
+            raise UserError(
+                f"image {tiles[0][0]}: the network gives NaN, which is no result; write "
+                "predict.precision: float32, or train it again with a smaller train.lr"
+            )
+        return found
 
     @contextmanager
     def _lane(self) -> Iterator[Lane]:

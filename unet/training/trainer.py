@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from unet.errors import UserError, is_out_of_memory
-from unet.models.engines import autocast, memory_format
+from unet.models.engines import autocast, memory_format, tf32
 from unet.models.inference import to_device
 from unet.models.network import Network
 from unet.models.norms import copied_statistics, freeze_statistics, put_statistics
@@ -51,7 +51,7 @@ class Trainer:
         settings: the train section.
         seed: of augmentation and dropout.
         device: to train on.
-        precision: float32 or bfloat16.
+        precision: float32, tf32 or bfloat16.
         checkpoints: where the state is kept.
         ranks: the processes that train together; each is given the same arguments.
     """
@@ -190,7 +190,8 @@ class Trainer:
                     if part == len(taken):
                         taken.append(next(batches))
                     index = step * s.accumulate + part
-                    value += self._backward(taken[part], index) / s.accumulate
+                    with tf32(self.precision == "tf32"):
+                        value += self._backward(taken[part], index) / s.accumulate
                 return value
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -202,7 +203,8 @@ class Trainer:
             self.network.recompute = True
             log.warning(
                 "out of memory on the device: going on with activations computed twice instead of "
-                "kept; the weights will be the same, each step takes longer"
+                "kept; the weights will be %s, each step takes longer",
+                _sameness(self.device),
             )
 
     def _learning_rate(self) -> float:
@@ -336,6 +338,13 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         self.pace = Pace(self.progress.step, self.progress.seconds)
         log.info("resumed at step %d of %d", self.progress.step, self.total)
+
+
+def _sameness(device: torch.device) -> str:
+    """How near two trainings on the device come to each other: a GPU adds up in another order each
+    time, unless it is told otherwise."""
+    exact = device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
+    return "the same" if exact else "the same but for rounding, as in any two trainings on a GPU"
 
 
 def _too_large(s: TrainSection) -> str:

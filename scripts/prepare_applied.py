@@ -43,6 +43,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         memory_bytes=int(args.memory_gb * 1e9),
         root=args.root,
         target=target,
+        warnings=paths.warnings(args.dataset, f"prepare-{args.model}"),
     )
 
 

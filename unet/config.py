@@ -206,7 +206,7 @@ def safe_yaml(text: str) -> Any:
 
     class Loader(yaml.SafeLoader):
         def flatten_mapping(self, node: yaml.MappingNode) -> None:
-            super().flatten_mapping(node)  # type: ignore[no-untyped-call]
+            super().flatten_mapping(node)
             if len(node.value) > MOST_KEYS:
                 raise ValueError(f"a mapping of more than {MOST_KEYS} keys (<< written out)")
 

@@ -32,6 +32,8 @@ class Wanted:
         values: label value of each class (semantic).
         ignore: label value of pixels that count nowhere.
         axes, channels, pixel_size_um: over the files' own.
+        learned: whether a network is trained on them. An image of one value teaches nothing, but
+            is a result where it is predicted (an empty well has no objects).
     """
 
     task: str
@@ -40,6 +42,7 @@ class Wanted:
     axes: str | None = None
     channels: tuple[int | str, ...] | None = None
     pixel_size_um: float | tuple[float, ...] | None = None
+    learned: bool = True
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,10 @@ def inspect(
     """
     opened = open_image(image, axes=wanted.axes, channels=wanted.channels, page=page)
     size = _pixel_size(image, opened, wanted.pixel_size_um)
-    _check_pixels(image, opened, advance)
-    objects, warnings = None, list(opened.warnings)
+    blank = _one_value(image, opened, advance)
+    if blank and wanted.learned:
+        raise UserError(f"{image}: {blank}")
+    objects, warnings = None, list(opened.warnings) + ([blank] if blank else [])
     if label is not None:
         marked = open_label(label, axes=wanted.axes, page=page)
         if marked.shape != opened.shape[1:]:
@@ -121,7 +126,12 @@ def blocks_of(array: Any) -> Iterator[Array]:
         yield np.asarray(array.blocks[index].compute(scheduler="synchronous"))
 
 
-def _check_pixels(path: Path, opened: LazyImage, advance: Callable[[int], None]) -> None:
+def _one_value(path: Path, opened: LazyImage, advance: Callable[[int], None]) -> str:
+    """Which value all pixels have; "" where they differ.
+
+    Raises:
+        UserError: pixels that are no finite numbers.
+    """
     if opened.dtype.kind not in "uif":
         raise UserError(f"{path}: pixels of type {opened.dtype}; save them as numbers")
     lowest, highest = np.inf, -np.inf
@@ -132,8 +142,7 @@ def _check_pixels(path: Path, opened: LazyImage, advance: Callable[[int], None])
             raise UserError(f"{path}: NaN or infinite pixels")
         lowest, highest = min(lowest, low), max(highest, high)
         advance(block.nbytes)
-    if lowest == highest:
-        raise UserError(f"{path}: all pixels have the value {lowest:g}")
+    return f"all pixels have the value {lowest:g}" if lowest == highest else ""
 
 
 @dataclass

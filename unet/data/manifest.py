@@ -147,6 +147,8 @@ def _wanted(settings: Mapping[str, Any]) -> Wanted:
         axes=settings.get("axes"),
         channels=tuple_of(settings.get("channels")),
         pixel_size_um=tuple_of(settings.get("pixel_size_um")),
+        # Where labels are not needed, models of other datasets predict.
+        learned=bool(settings.get("labelled", True) and settings.get("required", True)),
     )
 
 

@@ -219,7 +219,9 @@ def test_heads_and_classes(place: Path) -> None:
     assert set(np.unique(mask)) <= set(values)
     assert [row["class"] for row in table(place / "s" / "objects.csv")] == list(names)
     border = model(head=("background", "inside", "border"))
-    args = argparse.Namespace(method=None, threshold=None, min_size=5, grow_px=None)
+    args = argparse.Namespace(
+        method=None, threshold=None, min_size=5, grow_px=None, geojson=None, rois=None
+    )
     told = stitch_settings(border, args, Trained())["stitch"]
     assert (told["method"], told["grow_px"], told["min_size"]) == ("grow", 4, 5)
     known = Trained(stitch={"method": "components", "grow_px": 9, "threshold": 0.3})
@@ -364,13 +366,12 @@ def test_an_empty_well_is_a_result(place: Path) -> None:
 
 
 def test_an_absurd_pixel_size_is_set_aside_with_what_to_write(
-    place: Path, caplog: pytest.LogCaptureFixture
+    place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(place / "images" / "huge.ome.tif", blobs((64, 64)), 352.8)
     write(place / "images" / "fine.ome.tif", blobs((64, 64)), 0.1)
     out = place / "out"
-    with caplog.at_level(logging.INFO):
-        assert predict(place / "m", f"{place / 'images'}/*.ome.tif", "-o", out) == 0
+    assert predict(place / "m", f"{place / 'images'}/*.ome.tif", "-o", out) == 0
     records = {record.id: record for record in read_manifest(out / "manifest.csv")}
     assert {name: r.status for name, r in records.items()} == {
         "a": "ok", "b": "ok", "fine": "ok", "huge": "quarantined",
@@ -380,12 +381,15 @@ def test_an_absurd_pixel_size_is_set_aside_with_what_to_write(
         "of 64 x 64); write the true one as pixel_size_um (unet predict: --pixel-size)"
     )
     assert read_json(out / "predict.json")["left_out"] == 1
-    assert "images/fine.ome.tif" in caplog.text or "fine.ome.tif: pixel size 0.1" in caplog.text
-    assert "a factor of 5; is that true?" in caplog.text
+    said = capsys.readouterr().err
+    assert "warning: fine.ome.tif: pixel size 0.1 x 0.1 um" in said
+    assert "a factor of 5; is that true?" in said
+    assert "warning: huge.ome.tif: left out: pixel size 352.8" in said
+    assert "2 of 3 images are resampled to the model's 0.5 x 0.5 um, by factors of up to 5" in said
     # None left: one line, nothing half-written.
     alone = place / "alone"
     assert predict(place / "m", place / "images" / "huge.ome.tif", "-o", alone) == 2
-    assert "no usable image; the first: huge.ome.tif: pixel size" in caplog.text
+    assert "no usable image; the first: huge.ome.tif: pixel size" in capsys.readouterr().err
     # In the end it is the user who knows.
     words = (place / "images" / "huge.ome.tif", "-o", alone, "--pixel-size", "0.5")
     assert predict(place / "m", *words) == 0

@@ -94,7 +94,9 @@ def build_manifest(
     from unet.data.streaming import Progress, mapped
 
     hashes = hashes or Hashes()
-    wanted = _wanted(settings)
+    # Where labels are not needed, models of other datasets predict.
+    learned = source.labelled and source.required
+    wanted = _wanted(settings, learned)
     pairs = find_pairs(source)
     group = _grouping(settings.get("group"), pairs)
     items = [i for some in mapped(_expander(wanted.axes), pairs, threads) for i in some]
@@ -118,7 +120,7 @@ def build_manifest(
             group=places[item.id][0],
             part=places[item.id][1],
         )
-        record = _examined(item, record, wanted, source.labelled and source.required)
+        record = _examined(item, record, wanted)
         if strict and record.status != "ok":
             # Not raised here: the other threads' work would go on behind the error.
             stop.set()
@@ -134,7 +136,7 @@ def build_manifest(
     return _doubles_noted(sorted(records, key=lambda r: r.id))
 
 
-def _wanted(settings: Mapping[str, Any]) -> Wanted:
+def _wanted(settings: Mapping[str, Any], learned: bool) -> Wanted:
     from unet.data.inspection import Wanted
 
     def tuple_of(value: Any) -> Any:
@@ -147,8 +149,7 @@ def _wanted(settings: Mapping[str, Any]) -> Wanted:
         axes=settings.get("axes"),
         channels=tuple_of(settings.get("channels")),
         pixel_size_um=tuple_of(settings.get("pixel_size_um")),
-        # Where labels are not needed, models of other datasets predict.
-        learned=bool(settings.get("labelled", True) and settings.get("required", True)),
+        learned=learned,
     )
 
 
@@ -234,11 +235,11 @@ def _part(item: Item, column: str | None) -> str:
     return value
 
 
-def _examined(item: Item, record: ImageRecord, wanted: Wanted, labelled: bool) -> ImageRecord:
+def _examined(item: Item, record: ImageRecord, wanted: Wanted) -> ImageRecord:
     from unet.data.inspection import inspect
 
     reason = item.reason
-    if not reason and labelled and item.pair.label is None:
+    if not reason and wanted.learned and item.pair.label is None:
         reason = "no label"
     if not reason:
         try:

@@ -43,9 +43,13 @@ def _absurd(record: ImageRecord, target: Target) -> str:
     sizes = "" if found is None else f" ({times(found.shape)} px of {times(record.shape[1:])})"
     return (
         f"pixel size {times(record.pixel_size_um or ())} um, the model's "
-        f"{times(target.pixel_size_um or ())} um: a factor of {factor(record, target):.3g}{sizes}; "
+        f"{times(target.pixel_size_um or ())} um: a factor of {_short(factor(record, target))}{sizes}; "
         "write the true one as pixel_size_um (unet predict: --pixel-size)"
     )
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def times(values: Iterable[float]) -> str:
@@ -71,7 +75,7 @@ def scale_warnings(
                     new.image,
                     f"pixel size {times(new.pixel_size_um or ())} um, the model's "
                     f"{times(target.pixel_size_um or ())} um: a factor of "
-                    f"{factor(new, target):.3g}; is that true?",
+                    f"{_short(factor(new, target))}; is that true?",
                 )
             )
     return grouped(lines)

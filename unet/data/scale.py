@@ -42,14 +42,16 @@ def _absurd(record: ImageRecord, target: Target) -> str:
     found = target.resampling(record)
     sizes = "" if found is None else f" ({times(found.shape)} px of {times(record.shape[1:])})"
     return (
-        f"pixel size {times(record.pixel_size_um or ())} um, the model's "
-        f"{times(target.pixel_size_um or ())} um: a factor of {_short(factor(record, target))}{sizes}; "
-        "write the true one as pixel_size_um (unet predict: --pixel-size)"
+        f"{_compared(record, target)}{sizes}; write the true one as pixel_size_um (unet predict: "
+        "--pixel-size)"
     )
 
 
-def _short(value: float) -> str:
-    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+def _compared(record: ImageRecord, target: Target) -> str:
+    has, wants = times(record.pixel_size_um or ()), times(target.pixel_size_um or ())
+    largest = factor(record, target)
+    short = f"{largest:.3g}" if largest < 1000 else f"{largest:.0f}"
+    return f"pixel size {has} um, the model's {wants} um: a factor of {short}"
 
 
 def times(values: Iterable[float]) -> str:
@@ -70,12 +72,5 @@ def scale_warnings(
         if old.status != new.status:
             lines.append((new.image, f"left out: {new.reason}"))
         elif new.status == "ok" and factor(new, target) >= LARGE:
-            lines.append(
-                (
-                    new.image,
-                    f"pixel size {times(new.pixel_size_um or ())} um, the model's "
-                    f"{times(target.pixel_size_um or ())} um: a factor of "
-                    f"{_short(factor(new, target))}; is that true?",
-                )
-            )
+            lines.append((new.image, f"{_compared(new, target)}; is that true?"))
     return grouped(lines)

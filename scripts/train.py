@@ -64,10 +64,12 @@ def check(args: argparse.Namespace, paths: Paths) -> None:
 
 def together(processes: int, words: Sequence[str]) -> int:
     """Runs this script in several processes, one per GPU (``torchrun``); does not return."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launcher = [sys.executable, "-m", "unet.training.launch", "--standalone"]
     command = [*launcher, f"--nproc-per-node={processes}", str(Path(__file__).resolve()), *words]
+    # The package need not be installed.
+    path = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))
     # In its place, so that signals reach the launcher, which passes them on.
-    os.execv(sys.executable, command)
+    os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": path})
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -65,7 +65,9 @@ def check(args: argparse.Namespace, paths: Paths) -> None:
 def together(processes: int, words: Sequence[str]) -> int:
     """Runs this script in several processes, one per GPU (``torchrun``); does not return."""
     launcher = [sys.executable, "-m", "unet.training.launch", "--standalone"]
-    command = [*launcher, f"--nproc-per-node={processes}", str(Path(__file__).resolve()), *words]
+    # After -- torchrun takes no word for an option of its own (it has several --log...).
+    script = ["--", str(Path(__file__).resolve()), *words]
+    command = [*launcher, f"--nproc-per-node={processes}", *script]
     # The package need not be installed.
     path = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))
     # In its place, so that signals reach the launcher, which passes them on.

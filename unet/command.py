@@ -141,7 +141,8 @@ def setup_logging(path: Path | None) -> None:
     Of several processes that work together only the first speaks; the others warn.
     """
     if os.environ.get("RANK", "0") != "0":
-        logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
+        plain = "%(message)s"
+        logging.basicConfig(level=logging.WARNING, format=plain, stream=sys.stderr, force=True)
         return
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     handlers[0].setFormatter(logging.Formatter("%(message)s"))

@@ -1,6 +1,6 @@
 """``torchrun`` that ends as its processes do: with their exit code, no report of its own.
 
-    python -m unet.training.launch --standalone --nproc-per-node=2 SCRIPT WORDS...
+    python -m unet.training.launch --standalone --nproc-per-node=2 -- SCRIPT WORDS...
 
 The processes have said in one line why they ended; torchrun would add a traceback.
 """

@@ -33,7 +33,9 @@ def processor() -> str:
     """The first processor's model name."""
     info = Path("/proc/cpuinfo")
     if info.exists():
-        lines = [x for x in info.read_text().splitlines() if x.startswith("model name")]
+        lines = [
+            x for x in info.read_text(encoding="utf-8").splitlines() if x.startswith("model name")
+        ]
         if lines:
             return lines[0].split(":", 1)[1].strip()
     return platform.processor()

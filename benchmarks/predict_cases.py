@@ -329,7 +329,7 @@ class Peak(threading.Thread):
 
 def resident() -> int:
     """Resident memory in bytes."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * resource.getpagesize()
 
 

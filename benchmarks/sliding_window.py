@@ -30,7 +30,7 @@ from benchmarks.machine import load, torch_machine
 from benchmarks.window_accuracy import STAGES, Row, accuracies, counted, equal_unet
 from unet.models.build import build
 from unet.models.engines import autocast
-from unet.models.inference import Precision, Predictor, to_device
+from unet.models.inference import Predictor, to_device
 from unet.models.network import parameter_counts
 from unet.models.presets import (
     Architecture,
@@ -38,6 +38,7 @@ from unet.models.presets import (
     architecture_from,
 )
 from unet.models.sliding_window import WindowClassifier
+from unet.sections import Precision
 
 RESULT = ROOT / "benchmarks" / "results" / "sliding_window.json"
 PICTURE = ROOT / "docs" / "sliding_window.png"

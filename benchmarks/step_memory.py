@@ -60,7 +60,9 @@ def resident() -> int:
     status = Path("/proc/self/status")
     if status.is_file():
         # getrusage would begin with the peak of the process that started this one.
-        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
+        line = next(
+            x for x in status.read_text(encoding="utf-8").splitlines() if x.startswith("VmHWM")
+        )
         return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

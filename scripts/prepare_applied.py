@@ -47,6 +47,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         root=args.root,
         target=target,
         made_by=made_by,
+        warnings=paths.warnings(args.dataset, f"prepare-{args.model}"),
     )
 
 

@@ -58,12 +58,24 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         save_curves(paths.history(*where), paths.curves(*where))
 
 
+def check(args: argparse.Namespace, paths: Paths) -> None:
+    """What would be an error of each process, before any is started."""
+    from unet.models.inference import check_gpus
+
+    settings = settings_of(args, lambda c: slices.train(c, args.dataset, args.model))
+    check_gpus(settings["device"], args.gpus)
+
+
 def together(processes: int, words: Sequence[str]) -> int:
     """Runs this script in several processes, one per GPU (``torchrun``); does not return."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command = [*launcher, f"--nproc-per-node={processes}", str(Path(__file__).resolve()), *words]
+    launcher = [sys.executable, "-m", "unet.training.launch", "--standalone"]
+    # After -- torchrun takes no word for an option of its own (it has several --log...).
+    script = ["--", str(Path(__file__).resolve()), *words]
+    command = [*launcher, f"--nproc-per-node={processes}", *script]
+    # The package need not be installed.
+    path = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))
     # In its place, so that signals reach the launcher, which passes them on.
-    os.execv(sys.executable, command)
+    os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": path})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.checkpoint_seconds <= 0:
         p.error(f"argument --checkpoint-seconds: got {args.checkpoint_seconds:g}, must be above 0")
     if args.gpus > 1 and "WORLD_SIZE" not in os.environ:
-        return together(args.gpus, sys.argv[1:] if argv is None else argv)
+        return run(args, check) or together(args.gpus, sys.argv[1:] if argv is None else argv)
     return run(args, work)
 
 

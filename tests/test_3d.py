@@ -53,7 +53,7 @@ def written(folder: Path, **sections: Any) -> Path:
 
 
 def rows_of(path: Path) -> Rows:
-    with path.open(newline="") as handle:
+    with path.open(newline="", encoding="utf-8") as handle:
         return list(csv.DictReader(handle))
 
 

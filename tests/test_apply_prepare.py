@@ -14,20 +14,24 @@ import tifffile
 
 from tests.architectures import settle
 from unet.data.manifest import build_manifest
-from unet.data.prepare import prepare_dataset
-from unet.data.prepare_image import Target
-from unet.data.records import ImageRecord
+from unet.data.prepare import prepare_dataset, prepare_stage, stored_bytes
+from unet.data.prepare_image import Stage, Target
+from unet.data.records import ImageRecord, write_manifest
 from unet.data.resample import Axis, Resampling
+from unet.data.scale import reachable
 from unet.data.source import Source
 from unet.data.store import OwnGrid, Prepared
+from unet.data.streaming import Budget
 from unet.data.tiling import plan
 from unet.errors import UserError
+from unet.files import read_json, write_json
 from unet.models.build import build
 from unet.models.modelfile import ModelFile
 from unet.models.presets import architecture_of
 from unet.prediction.apply import target_of
 from unet.prediction.resampled import ResampledTiles
 from unet.prediction.tiles import create_tiles
+from unet.sections import PrepareSection
 
 GB = 10**9
 
@@ -177,6 +181,69 @@ def test_images_come_to_the_models_pixel_size(
     assert entries["untold"]["pixel_size_um"] is None
     # Labels are welcome, not needed.
     assert [entries[name]["labelled"] for name in ("fine", "same")] == [True, False]
+
+
+def test_a_pixel_size_that_cannot_be_true_sets_one_image_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, size in (("a", 0.5), ("far", 2.0), ("mm", 352.8), ("nm", 0.0005)):
+        write(tmp_path / "images" / f"{name}.ome.tif", blobs((60, 61)), size)
+    records = listed(tmp_path)
+    assert [record.status for record in records] == ["ok"] * 4
+    found = {record.id: record for record in reachable(records, TARGET)}
+    assert {n for n, r in found.items() if r.status == "ok"} == {"a", "far"}
+    assert "0.0005 x 0.0005 um" in found["nm"].reason
+    assert "a factor of 1000 (1 x 1 px of 60 x 61); write the true one" in found["nm"].reason
+    entries, store = prepare(tmp_path, records)
+    assert list(entries) == ["a", "far"] == sorted(Prepared(store).ids())
+    write_json(tmp_path / "inputs.json", {"root": str(tmp_path)})
+    write_manifest(tmp_path / "manifest.csv", records)
+    notes = tmp_path / "warnings.prepare.json"
+    with caplog.at_level(logging.WARNING):
+        prepare_stage(
+            tmp_path / "manifest.csv", tmp_path / "inputs.json", store, tmp_path / "p.json",
+            PREPARE, 1, GB, target=TARGET, warnings=notes,
+        )  # fmt: skip
+    lines = read_json(notes)["warnings"]
+    assert len(lines) == 2
+    assert lines[0] == (
+        "images/far.ome.tif: pixel size 2 x 2 um, the model's 0.5 x 0.5 um: a factor of 4; is that "
+        "true?"
+    )
+    assert lines[1].startswith("images/mm.ome.tif and 1 more image: left out: pixel size 352.8")
+    assert list(read_json(tmp_path / "p.json")["images"]) == ["a", "far"]
+    with pytest.raises(UserError, match=r"no usable image; the first: .*: pixel size 352.8"):
+        prepare(tmp_path, [record for record in records if record.id == "mm"], store="none.zarr")
+
+
+def test_the_estimate_of_disk_counts_both_grids(tmp_path: Path) -> None:
+    write(tmp_path / "images" / "a.ome.tif", blobs((60, 61)), 5.0)
+    record = listed(tmp_path)[0]
+    section = PrepareSection.model_validate(PREPARE["prepare"])
+    stage = Stage(
+        tmp_path, tmp_path / "s", section, "instances", {}, None, None, None, Budget(GB), 1, 1,
+        TARGET,
+    )  # fmt: skip
+    assert stored_bytes(stage, record) == 4 * (60 * 61 + 600 * 610)
+    assert stored_bytes(replace(stage, target=None), record) == 4 * 60 * 61
+
+
+def test_an_image_of_one_value_is_predicted_but_not_learned_from(tmp_path: Path) -> None:
+    write(tmp_path / "images" / "a.tif", np.full((60, 61), 7, np.uint8))
+    write(tmp_path / "images" / "b.tif", blobs((60, 61)))
+    records = {record.id: record for record in listed(tmp_path)}
+    assert records["a"].status == "ok"
+    assert records["a"].warnings == ("all pixels have the value 7",)
+    _, store = prepare(tmp_path, list(records.values()))
+    assert not Prepared(store).image("a")[...].any()
+    for name in "ab":
+        write(tmp_path / "labels" / f"{name}.tif", np.ones((60, 61), np.uint8))
+    settings = {"task": "instances", "classes": None, "axes": None, "group": None}
+    source = Source(tmp_path, "images", "labels", "folders")
+    learned = build_manifest(source, settings, strict=False, threads=1)
+    assert [(r.status, r.reason) for r in learned] == [
+        ("quarantined", "all pixels have the value 7"), ("ok", ""),
+    ]  # fmt: skip
 
 
 def test_same_store_whatever_the_memory_and_again(tmp_path: Path) -> None:

@@ -93,12 +93,13 @@ def raising(error: BaseException) -> Any:
     [
         (UserError("a.tif: bad"), 2, "error: a.tif: bad\n"),
         (UserError("one\ntwo"), 2, "error: one\nerror: two\n"),
-        (command.Interrupted("told to end"), 143, "stopped: told to end\n"),
-        (KeyboardInterrupt(), 143, "stopped: interrupted\n"),
+        (command.Interrupted("told to end"), 143,
+         "stopped: told to end; run the same command again to go on\n"),
+        (KeyboardInterrupt(), 143, "stopped: interrupted; run the same command again to go on\n"),
         (PermissionError(13, "Permission denied", "x.csv"), 2, "error: x.csv: Permission denied\n"),
         (OSError(28, "No space left on device"), 2, None),
         (ZeroDivisionError("division by zero"), 1,
-         "error: ZeroDivisionError: division by zero (a fault of the program)\n"),
+         "error: ZeroDivisionError: division by zero (internal error)\n"),
     ],
 )  # fmt: skip
 def test_errors(
@@ -108,7 +109,7 @@ def test_errors(
     assert found == code
     assert says is None or stderr == says
     assert "Traceback" not in stderr
-    # Only a fault of the program leaves its trace, and only in the log.
+    # Only an internal error leaves its trace, and only in the log.
     assert ("Traceback" in log) == (code == 1)
 
 

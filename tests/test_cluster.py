@@ -90,7 +90,9 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     state = Path(f"/proc/{pid}/stat")
-    return not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    return (
+        not state.exists() or state.read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
+    )
 
 
 def test_a_scheduler_that_runs_is_used(make_store, network: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -14,7 +14,7 @@ from torch import nn
 
 from tests.architectures import architectures, settle
 from unet.data.tiling import read_window
-from unet.errors import UserError
+from unet.errors import UserError, is_out_of_memory
 from unet.models.build import build
 from unet.models.exact import activate
 from unet.models.geometry import footprint
@@ -22,7 +22,6 @@ from unet.models.inference import (
     Predictor,
     choose_device,
     choose_precision,
-    is_out_of_memory,
     symmetries,
 )
 from unet.models.network import Network
@@ -348,6 +347,10 @@ def test_device_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (torch.OutOfMemoryError("CUDA out of memory"), True),
         (MemoryError(), True),
+        (torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), False),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you"), True),
         (RuntimeError("shape mismatch"), False),
         (ValueError("can't allocate memory"), False),

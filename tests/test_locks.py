@@ -188,7 +188,7 @@ def test_a_log_on_a_full_disk(tmp_path: Path, capfd: pytest.CaptureFixture[str])
 
     assert command.run(arguments(tmp_path, Path("/dev/full")), work) == 1
     said = capfd.readouterr().err
-    assert said == "a line\nerror: RuntimeError: broken (a fault of the program)\n"
+    assert said == "a line\nerror: RuntimeError: broken (internal error)\n"
 
 
 @pytest.mark.usefixtures("fresh_logging")

@@ -3,6 +3,7 @@ kept from one run to the next."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -351,6 +352,35 @@ def test_a_killed_run_goes_on(make_store, monkeypatch: Any, after: int, tmp_path
     tiles = [tile for batch in (*seen, *again) for tile in batch]
     assert len(tiles) == len(set(tiles))  # none twice
     assert content(folder) == content(unbroken[0].tiles("d", "m", 0))
+
+
+def test_what_is_left_of_a_resumed_run(  # type: ignore[no-untyped-def]
+    make_store, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tiles that an earlier run did are no part of it."""
+    store, compute, seen = make_store(SHAPES), Work.compute, list[Batch]()
+
+    def dying(self: Work, batch: Batch) -> int:
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        seen.append(batch)
+        return compute(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Work, "compute", dying)
+        patch.setattr(Work, "feeders", 1)
+        with pytest.raises(KeyboardInterrupt):
+            predicted(store, model(), batch=1)
+    # Some tiles of an image are done, and others are not.
+    partly = {image for image, _ in sum(seen, ())}
+    assert any(not (store[0].tiles("d", "m", 0) / image).exists() for image in partly)
+    monkeypatch.setattr("unet.prediction.predict.LOG_SECONDS", -1.0)
+    with caplog.at_level(logging.INFO):
+        predicted(store, model(), batch=1)
+    told = [record.args for record in caplog.records if record.msg.startswith("%.1f of %.1f Mpx")]
+    computed, total, _, seconds = told[-1]  # type: ignore[misc]
+    assert computed == pytest.approx(total)
+    assert seconds == pytest.approx(0)
 
 
 def test_a_run_that_died_right_before_the_end(make_store, monkeypatch: Any) -> None:  # type: ignore[no-untyped-def]

@@ -18,6 +18,7 @@ from unet import cli
 from unet.config import load
 from unet.data.records import read_manifest
 from unet.data.resample import Axis, Resampling
+from unet.errors import UserError
 from unet.files import read_json, write_json
 from unet.models.inference import Predictor
 from unet.models.modelfile import load_model, save_model
@@ -218,7 +219,9 @@ def test_heads_and_classes(place: Path) -> None:
     assert set(np.unique(mask)) <= set(values)
     assert [row["class"] for row in table(place / "s" / "objects.csv")] == list(names)
     border = model(head=("background", "inside", "border"))
-    args = argparse.Namespace(method=None, threshold=None, min_size=5, grow_px=None)
+    args = argparse.Namespace(
+        method=None, threshold=None, min_size=5, grow_px=None, geojson=None, rois=None
+    )
     told = stitch_settings(border, args, Trained())["stitch"]
     assert (told["method"], told["grow_px"], told["min_size"]) == ("grow", 4, 5)
     known = Trained(stitch={"method": "components", "grow_px": 9, "threshold": 0.3})
@@ -260,13 +263,13 @@ def test_a_model_in_results_brings_its_settings(place: Path) -> None:
 def test_files_of_one_name_in_different_folders(place: Path) -> None:
     write(place / "images" / "x" / "f.tif", blobs((40, 44)))
     write(place / "images" / "y" / "f.tif", blobs((40, 44), 1))
-    found = image_files([str(place / "images" / k) for k in "xy"])
+    found = image_files([str(place / "images" / k) for k in "xy"], place / "out")
     names = [name for name, _ in found]
     assert len(set(names)) == 2
     assert all(name.startswith(("x", "y")) for name in names)
-    assert image_files([str(place / "images" / "x"), str(place / "images/x/f.tif")]) == [
-        ("f", place / "images" / "x" / "f.tif")
-    ]
+    assert image_files(
+        [str(place / "images" / "x"), str(place / "images/x/f.tif")], place / "out"
+    ) == [("f", place / "images" / "x" / "f.tif")]
 
 
 # The report
@@ -307,3 +310,86 @@ def test_report_without_labels(place: Path) -> None:
     overall = paths.report_html.read_text(encoding="utf-8")
     assert "Images without labels" in overall
     assert ">new</th>" in overall
+
+
+def test_its_own_results_are_no_images(
+    place: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    p = place / "p"
+    for name in ("a.tif", "masks/mine.tif", "seg/masks/a.tif", "other/masks/a.tif",
+                 "killed/masks/a.tif", "killed/work/x.tif"):  # fmt: skip
+        (p / name).parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(p / name, blobs((16, 16)))
+    write_json(p / "other" / "predict.json", {})
+    (p / "killed" / "work" / "images.csv").write_text("id,image\n", encoding="utf-8")
+    with caplog.at_level(logging.INFO):
+        found = [
+            path.relative_to(p).as_posix() for _, path in image_files(["p/**/*.tif"], p / "seg")
+        ]
+    # A folder of the user's may be called masks.
+    assert found == ["a.tif", "masks/mine.tif"]
+    assert "4 files are results of this command" in caplog.text
+    with pytest.raises(UserError, match="IMAGES: all 1 files are results of this command"):
+        image_files(["p/seg/masks"], Path("p/seg"))
+
+
+def test_twice_over_a_folder_that_holds_the_output(place: Path) -> None:
+    pattern, out = f"{place / 'images'}/**/*.tif", place / "images" / "seg"
+    words = (place / "m", pattern, "-o", out, "--geojson", "--rois")
+    assert predict(*words) == 0
+    first = (out / "predict.json").read_bytes()
+    names = sorted(path.stem for path in (out / "geojson").iterdir())
+    assert names == ["a", "b"] == sorted(path.stem for path in (out / "rois").iterdir())
+    assert predict(*words, "--keep") == 0
+    assert (out / "predict.json").read_bytes() == first
+
+
+def test_outlines_as_the_config_says_unless_the_command_does(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Trained(stitch={"geojson": True, "rois": True})
+    args = argparse.Namespace(
+        method=None, threshold=None, min_size=None, grow_px=None, geojson=None, rois=False
+    )
+    section = stitch_settings(model(), args, known)["stitch"]
+    assert (section["geojson"], section["rois"]) == (True, False)
+
+
+def test_an_empty_well_is_a_result(place: Path) -> None:
+    tifffile.imwrite(place / "images" / "empty.tif", np.full((40, 50), 7, np.uint16))
+    out = place / "out"
+    assert predict(place / "m", place / "images" / "empty.tif", "-o", out) == 0
+    record = read_manifest(out / "manifest.csv")[0]
+    assert (record.status, record.warnings) == ("ok", ("all pixels have the value 7",))
+    assert tifffile.imread(out / "masks" / "empty.tif").shape == (40, 50)
+
+
+def test_an_absurd_pixel_size_is_set_aside_with_what_to_write(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(place / "images" / "huge.ome.tif", blobs((64, 64)), 352.8)
+    write(place / "images" / "fine.ome.tif", blobs((64, 64)), 0.1)
+    out = place / "out"
+    assert predict(place / "m", f"{place / 'images'}/*.ome.tif", "-o", out) == 0
+    records = {record.id: record for record in read_manifest(out / "manifest.csv")}
+    assert {name: r.status for name, r in records.items()} == {
+        "a": "ok", "b": "ok", "fine": "ok", "huge": "quarantined",
+    }  # fmt: skip
+    assert records["huge"].reason == (
+        "pixel size 352.8 x 352.8 um, the model's 0.5 x 0.5 um: a factor of 706 (45158 x 45158 px "
+        "of 64 x 64); write the true one as pixel_size_um (unet predict: --pixel-size)"
+    )
+    assert read_json(out / "predict.json")["left_out"] == 1
+    said = capsys.readouterr().err
+    assert "warning: fine.ome.tif: pixel size 0.1 x 0.1 um" in said
+    assert "a factor of 5; is that true?" in said
+    assert "warning: huge.ome.tif: left out: pixel size 352.8" in said
+    assert "2 of 3 images are resampled to the model's 0.5 x 0.5 um, by factors of up to 5" in said
+    # None left: one line, nothing half-written.
+    alone = place / "alone"
+    assert predict(place / "m", place / "images" / "huge.ome.tif", "-o", alone) == 2
+    assert "no usable image; the first: huge.ome.tif: pixel size" in capsys.readouterr().err
+    # In the end it is the user who knows.
+    words = (place / "images" / "huge.ome.tif", "-o", alone, "--pixel-size", "0.5")
+    assert predict(place / "m", *words) == 0

@@ -120,3 +120,18 @@ def test_alone() -> None:
     assert alone.from_first("a") == "a"
     assert alone.first
     assert not alone.any(False)
+
+
+def test_the_launcher_ends_as_its_processes_do(tmp_path: Path) -> None:
+    """One line of each process, and no report of torchrun's own."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nprint('error: bad', file=sys.stderr)\nsys.exit(len(sys.argv) - 1)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "unet.training.launch", "--standalone", "--nproc-per-node=2",
+         "--", str(script), "--log", "a.log"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert set(done.stderr.splitlines()) == {"error: bad"}

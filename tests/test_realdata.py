@@ -55,7 +55,7 @@ def config_file(folder: Path, **sections: object) -> Path:
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as handle:
+    with path.open(newline="", encoding="utf-8") as handle:
         return list(csv.DictReader(handle))
 
 

@@ -6,13 +6,16 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from unet.errors import UserError, meant
+from unet.errors import UserError, is_out_of_memory, meant
 from unet.paths import Paths, fold_number, folder_name
 
 log = logging.getLogger("unet")
@@ -48,6 +51,7 @@ def parser(
     ``--settings`` is what the workflow passes (the stage's own slice of the config); by hand
     ``--config`` names a config file from which the same slice is taken.
     """
+    printable()
     p = argparse.ArgumentParser(
         prog=f"python scripts/{stage}.py",
         description=description,
@@ -104,13 +108,42 @@ def settings_of(
     return from_config(config)
 
 
+def printable() -> None:
+    """From here on printing fails for no character: one that the terminal's encoding lacks is shown
+    as its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):  # not under pytest
+            reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGTERM (time limits, ``kill``) ends a stage as Ctrl-C does, so that nothing half-written
+    stays and the log says why it ended; the second one ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        # Not Interrupted: what catches any Exception must not catch this.
+        raise KeyboardInterrupt("told to end")
+
+    before = signal.signal(signal.SIGTERM, tell)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def setup_logging(path: Path | None) -> None:
     """Messages go to the console (stderr) and, with more detail, to the job's log file.
 
     Of several processes that work together only the first speaks; the others warn.
     """
     if os.environ.get("RANK", "0") != "0":
-        logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
+        plain = "%(message)s"
+        logging.basicConfig(level=logging.WARNING, format=plain, stream=sys.stderr, force=True)
         return
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     handlers[0].setFormatter(logging.Formatter("%(message)s"))
@@ -126,9 +159,10 @@ def run(args: argparse.Namespace, work: Callable[[argparse.Namespace, Paths], No
     """Runs a stage and turns what goes wrong into one line and an exit code.
 
     Returns:
-        0, or 2 for a user's mistake, 143 for an interruption, 1 for a fault of the program (whose
-        stack trace goes to the log file, or to the console when there is none).
+        0, or 2 for a user's mistake, 143 for an interruption, 1 for an internal error (whose stack
+        trace goes to the log file, or to the console when there is none).
     """
+    printable()
     try:
         setup_logging(args.log)
     except OSError as error:
@@ -136,27 +170,29 @@ def run(args: argparse.Namespace, work: Callable[[argparse.Namespace, Paths], No
         log.error("error: %s: %s", args.log, error.strerror or error)
         return EXIT_USER_ERROR
     try:
-        work(args, Paths(args.output))
+        with stoppable():
+            work(args, Paths(args.output))
     except UserError as error:
         for line in str(error).splitlines():
             log.error("error: %s", line)
         return EXIT_USER_ERROR
     except (Interrupted, KeyboardInterrupt) as error:
-        log.warning("stopped: %s", str(error) or "interrupted")
+        said = str(error) or "interrupted"
+        log.warning("stopped: %s; run the same command again to go on", said)
         return EXIT_INTERRUPTED
     except OSError as error:
-        # Full disks, missing rights: the user's to mend, and no stack trace helps with it.
+        # Full disks, missing rights: the user's to fix, and no stack trace helps with it.
         log.error("error: %s: %s", error.filename or args.output, error.strerror or error)
         log.debug("", exc_info=True)
         return EXIT_USER_ERROR
     except Exception as error:
-        # Known by its name, as most stages do without torch.
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        if is_out_of_memory(error):
             said = " ".join(str(error).split())[:160]
             log.error("error: out of memory (%s); see docs/reliability.md for what to lower", said)
             log.debug("", exc_info=True)
             return EXIT_USER_ERROR
-        log.error("error: %s: %s (a fault of the program)", type(error).__name__, error)
+        said = " ".join(str(error).split())[:300]
+        log.error("error: %s: %s (internal error)", type(error).__name__, said)
         _trace(args.log)
         return 1
     return 0

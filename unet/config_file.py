@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from unet.errors import UserError, meant
+from unet.files import read_regular
 
 # A key without a space after its colon, but not a path of Windows or an address.
 _NO_SPACE = re.compile(r"^\s*(?:- +)?([A-Za-z_][A-Za-z0-9_.-]*):(?=[^\s:/\\])(?!.*: )")
+# Bytes of a config file, and keys of one mapping, that are read at most.
+LARGEST, MOST_KEYS = 1_000_000, 10_000
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -28,7 +31,7 @@ def read(path: Path) -> dict[str, Any]:
         what = "a folder" if path.is_dir() else "a pipe or device"
         raise UserError(f"{path}: is {what}; give a file")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, LARGEST)
     except FileNotFoundError:
         beside = path.parent.iterdir() if path.parent.is_dir() else ()
         near = meant(path.name, (p.name for p in beside if p.is_file()))
@@ -46,7 +49,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         if raw is None:
             _refuse_doubles(yaml.compose(text, yaml.SafeLoader))
-            raw = yaml.safe_load(text)
+            raw = safe_yaml(text)
     except yaml.MarkedYAMLError as error:
         raise UserError(f"{path}: {_said(error, text)}") from None
     except Exception as error:
@@ -58,6 +61,25 @@ def read(path: Path) -> dict[str, Any]:
         space = _without_space(text.splitlines()[:1], 1)
         raise UserError(f"{path}: holds no keys{space}; see config/config.yaml for an example")
     return raw
+
+
+def safe_yaml(text: str) -> Any:
+    """Plain values of a YAML text, in bounded time and memory.
+
+    Raises:
+        Exception: what the parser raises; lists in lists in lists a RecursionError, merged keys
+            (``<<``) that merge merged keys a ValueError (other aliases are shared, and take no
+            memory before someone writes them out: see :func:`unet.checks.too_large`).
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            super().flatten_mapping(node)
+            if len(node.value) > MOST_KEYS:
+                raise ValueError(f"a mapping of more than {MOST_KEYS} keys (<< written out)")
+
+    return yaml.load(text, Loader)
 
 
 def check(paths: Iterable[Path], missing: str = "") -> None:

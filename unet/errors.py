@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake a user can mend."""
+"""The exception that stands for a mistake a user can fix, and how lack of memory shows."""
 
 from __future__ import annotations
 
@@ -18,3 +18,24 @@ def meant(name: object, known: Iterable[str]) -> str:
     """The end of a message that tells which of the known names may have been meant; "" for none."""
     near = get_close_matches(str(name), list(known), 1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+# How PyTorch's allocators and the libraries below it say that there is no memory. Not all of them
+# raise OutOfMemoryError: a kernel that finds none says AcceleratorError, cuDNN and cuBLAS a
+# RuntimeError with their own status.
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the machine or the device ran out of memory. Torch-free: by the words alone."""
+    if isinstance(error, MemoryError):
+        return True
+    if not isinstance(error, RuntimeError):
+        return False
+    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+    return named or any(words in str(error) for words in _NO_MEMORY)

@@ -195,6 +195,27 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def read_regular(path: Path, most: int) -> str:
+    """The text (UTF-8) of a small file that may come from anywhere.
+
+    Args:
+        most: bytes that it may have.
+
+    Raises:
+        UserError: it is a pipe, a device or a folder, which could be read for ever; it is larger.
+        OSError, UnicodeDecodeError: it cannot be read.
+    """
+    # A pipe that nobody writes to would hold up the opening itself.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        if not S_ISREG(os.fstat(handle).st_mode):
+            raise UserError(f"{path}: not a regular file (a pipe, device or folder); give a file")
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise UserError(f"{path}: larger than {most / 1e6:g} MB; give a file of less")
+    return data.decode("utf-8")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON with sorted keys, atomically."""
     with replacing(path) as temporary:
@@ -212,7 +233,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: damaged ({reason}); remove it and run again") from None
 

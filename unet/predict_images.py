@@ -18,6 +18,7 @@ from unet.errors import UserError
 from unet.files import digest, locked, read_json, remove, replacing, write_json
 from unet.paths import Paths
 from unet.predict_request import (
+    OUTLINES,
     image_files,
     model_files,
     predict_settings,
@@ -59,6 +60,11 @@ class Output:
     @property
     def results(self) -> tuple[Path, ...]:
         return (self.segmentation, self.masks, self.objects)
+
+    @property
+    def outlines(self) -> tuple[Path, ...]:
+        """There where they were asked for."""
+        return tuple(self.folder / name for name in OUTLINES)
 
     @property
     def manifest(self) -> Path:
@@ -108,7 +114,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
 
     out = Output(paths.output)
     members = [Member.load(path) for path in model_files([args.model, *args.with_model])]
-    images = image_files(args.images)
+    images = image_files(args.images, out.folder)
     with _locked(out):
         source = _source(images, out, args.stack)
         task = _task(members, source, args)
@@ -120,8 +126,9 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         found, left_out = _run(task, source, out, args)
         if not args.keep:
             remove(out.work)
+    written = [*out.results, *(path for path in out.outlines if path.exists())]
     missing = f", {left_out} left out (manifest.csv says why)" if left_out else ""
-    log.info("%d images segmented%s: %s", found, missing, ", ".join(map(str, out.results)))
+    log.info("%d images segmented%s: %s", found, missing, ", ".join(map(str, written)))
 
 
 def _task(members: Sequence[Member], source: Source, args: argparse.Namespace) -> Task:
@@ -156,7 +163,8 @@ def _run(task: Task, source: Source, out: Output, args: argparse.Namespace) -> t
     """The stages; the numbers of images that were segmented and left out."""
     from unet.data.manifest import manifest_stage
     from unet.data.prepare import prepare_stage
-    from unet.data.records import read_manifest
+    from unet.data.records import read_manifest, write_manifest
+    from unet.data.scale import reachable
     from unet.prediction.predict import predict_fold
 
     inputs, store, tiles = (out.work / n for n in ("inputs.json", "prepared.zarr", "tiles.zarr"))
@@ -165,14 +173,15 @@ def _run(task: Task, source: Source, out: Output, args: argparse.Namespace) -> t
     if not manifest.is_file():
         warnings = out.work / "warnings.manifest.json"
         manifest_stage(source, task.manifest, manifest, inputs, args.threads, warnings)
-    with replacing(out.manifest) as temporary:
-        temporary.write_bytes(manifest.read_bytes())
+    records = reachable(read_manifest(manifest), task.target)
+    write_manifest(out.manifest, records)
     memory = args.memory_gb * 1e9
     sentinel = out.work / "prepared.json"
     prepare_stage(
         *(manifest, inputs, store, sentinel, task.prepare, args.threads, int(memory)),
         root=source.root,
         target=task.target,
+        warnings=out.work / "warnings.prepare.json",
     )
     prepared = read_json(sentinel)
     parts: dict[str, Any] = dict.fromkeys(prepared["images"], "test")
@@ -182,7 +191,7 @@ def _run(task: Task, source: Source, out: Output, args: argparse.Namespace) -> t
         threads=args.threads,
     )
     threshold = _stitched(task, tiles, store, out, args.threads)
-    left_out = sum(record.status != "ok" for record in read_manifest(manifest))
+    left_out = sum(record.status != "ok" for record in records)
     models = {str(member.path): member.key for member in task.members}
     told = {"models": models, "images": len(parts), "left_out": left_out, "threshold": threshold}
     write_json(out.done, {"key": task.key, **told})
@@ -235,7 +244,7 @@ def _locked(out: Output) -> Iterator[None]:
         UserError: one does, or what is in the output folder is not from here.
     """
     ours = out.done.exists() or out.work.exists()
-    strange = [path for path in out.results if path.exists()]
+    strange = [path for path in (*out.results, *out.outlines) if path.exists()]
     if strange and not ours:
         raise UserError(
             f"{strange[0]}: is there already, and not from this command; name another folder by -o"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from unet.told import told
 from unet.versions import STAGES
 
 if TYPE_CHECKING:
+    from unet.config import Config
     from unet.data.names import Found
     from unet.models.modelfile import ModelFile
 
@@ -28,6 +29,12 @@ log = logging.getLogger("unet")
 SHAPING = (
     "threshold", "method", "grow_px", "watershed_h", "connectivity", "min_size", "fill_holes",
 )  # fmt: skip
+# Its keys that say what else is written of them.
+OUTLINES = ("geojson", "rois")
+# What the command writes its results and its notes to, below the output folder, and which file or
+# folder there tells that it does.
+RESULTS = ("masks", "segmentation.zarr", "work", *OUTLINES)
+NOTES = ("predict.json", "work/images.csv")
 DEFAULT = 0.5
 # What each kind of head is made objects of by, unless --method says otherwise.
 METHODS = {"classes": "components", "border": "grow", "distance": "watershed"}
@@ -49,6 +56,14 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--min-size", type=_count, help="drop smaller objects (pixels of the images)")
     p.add_argument("--method", choices=sorted(METHOD_HEADS), help="how objects are made")
     p.add_argument("--grow-px", type=_count, help="method grow: how far, in pixels of the images")
+    p.add_argument(
+        "--geojson", action=argparse.BooleanOptionalAction,
+        help="write outlines of objects as GeoJSON, too (QuPath, GIS)",
+    )  # fmt: skip
+    p.add_argument(
+        "--rois", action=argparse.BooleanOptionalAction,
+        help="write outlines of objects as ImageJ ROIs, too",
+    )  # fmt: skip
     p.add_argument(
         "--tta", action=argparse.BooleanOptionalAction,
         help="average over 8 symmetries: 8 times the work",
@@ -147,8 +162,11 @@ def model_files(given: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(file.resolve() for file in files))
 
 
-def image_files(given: Sequence[str]) -> list[tuple[str, Path]]:
+def image_files(given: Sequence[str], output: Path) -> list[tuple[str, Path]]:
     """Id and path of each image of the files, folders and globs, sorted by id.
+
+    Args:
+        output: folder for the results. What this command wrote, there or elsewhere, is no image.
 
     Raises:
         UserError: one of them stands for no image.
@@ -162,13 +180,41 @@ def image_files(given: Sequence[str]) -> list[tuple[str, Path]]:
     for pattern in given:
         for item in find(pattern, Path.cwd(), "IMAGES", warn):
             found.setdefault(item.path.absolute(), item)
-    like_labels(list(found.values()), "IMAGES", warn)
-    names = {path: item.name for path, item in found.items()}
+    written = _written(found, output)
+    if written:
+        log.info(
+            "%d files are results of this command, such as %s: not taken for images",
+            *(len(written), written[0]),
+        )
+    names = {path: item.name for path, item in found.items() if path not in set(written)}
+    if not names:
+        raise UserError(
+            f"IMAGES: all {len(written)} files are results of this command, such as {written[0]}; "
+            "name images"
+        )
+    like_labels([item for path, item in found.items() if path in names], "IMAGES", warn)
     if len({spelling(name) for name in names.values()}) < len(names):
         # The same names in different folders: these tell them apart.
         top = top_folder(list(names))
         names = {p: p.relative_to(top).with_name(_last(n)).as_posix() for p, n in names.items()}
     return sorted((safe_id(name), path) for path, name in names.items())
+
+
+def _written(paths: Iterable[Path], output: Path) -> list[Path]:
+    """Those of the paths that this command wrote, in this folder or in another."""
+    ours = {output.absolute().resolve(): True}
+
+    def is_ours(folder: Path) -> bool:
+        folder = folder.resolve()
+        if folder not in ours:
+            ours[folder] = any((folder / note).is_file() for note in NOTES)
+        return ours[folder]
+
+    return [
+        path
+        for path in paths
+        if any(part.name in RESULTS and is_ours(part.parent) for part in (path, *path.parents))
+    ]
 
 
 def _last(name: str) -> str:
@@ -204,17 +250,29 @@ def trained(file: Path) -> Trained:
         file: ``<output>/<dataset>/<model>/fold-<k>/model.pt``, or any other.
     """
     from unet.config import load_file
-    from unet.prediction.threshold import carried_threshold
 
     folder = file.parent.parent
     name, dataset, paths = folder.name, folder.parent.name, Paths(folder.parent.parent)
-    try:
-        config = load_file(paths.config)
-    except UserError:
+    if not os.path.lexists(paths.config):
         return Trained()
+    try:
+        return _trained_by(load_file(paths.config), paths, dataset, name)
+    except (UserError, OSError) as error:
+        said = str(error).splitlines()[0]
+        log.warning("%s", said if str(paths.config) in said else f"{paths.config}: {said}")
+        log.warning(
+            "so threshold, objects and averaging (tta) of the training are not known: defaults are "
+            "used; give --threshold, --method, --grow-px, --tta, or mend that file"
+        )
+        return Trained()
+
+
+def _trained_by(config: Config, paths: Paths, dataset: str, name: str) -> Trained:
+    from unet.prediction.threshold import carried_threshold
+
     if dataset not in config.datasets or name not in config.models_for(dataset):
         return Trained()
-    section = config.stitch_for(dataset, name).model_dump(include=set(SHAPING))
+    section = config.stitch_for(dataset, name).model_dump(include={*SHAPING, *OUTLINES})
     if section["threshold"] == "auto":
         done = [paths.segmentation_done(dataset, name, k) for k in config.tested_for(dataset)]
         there = [path for path in done if path.is_file()]
@@ -241,12 +299,15 @@ def stitch_settings(model: ModelFile, args: argparse.Namespace, known: Trained) 
             f"--method: {method} needs a model with head: {METHOD_HEADS[method]}, this one has "
             f"head: {kind}; write --method {METHODS[kind]}, or leave it out"
         )
-    if model.task == "semantic" and (args.method or args.min_size is not None):
-        log.warning("--method, --min-size: without effect, the model was trained for classes")
+    asked = {"--method": args.method, "--min-size": args.min_size is not None}
+    asked |= {"--geojson": args.geojson, "--rois": args.rois}
+    useless = ", ".join(name for name, given in asked.items() if given)
+    if model.task == "semantic" and useless:
+        log.warning("%s: without effect, the model was trained for classes", useless)
     # The border between objects is given back to them, and a pixel for its outline.
     grow_px = int(model.settings.get("border_width", 2)) + 1
     values = {"grow_px": grow_px, **known.stitch, "method": method}
-    for name in ("threshold", "min_size", "grow_px"):
+    for name in ("threshold", "min_size", "grow_px", *OUTLINES):
         if getattr(args, name) is not None:
             values[name] = getattr(args, name)
     return {

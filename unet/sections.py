@@ -156,7 +156,7 @@ class AugmentSection(Section):
 
 Patch = Annotated[int, Field(ge=8, le=4096)]
 PatchAxis = Annotated[int, Field(ge=1, le=4096)]
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 
 
 class TrainSection(Section):

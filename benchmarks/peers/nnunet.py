@@ -253,11 +253,11 @@ def scored(
 
 def keep(path: Path, dataset: str, kind: str, result: dict[str, Any], ours: dict[str, Any]) -> None:
     """Puts the result into its file, beside that of the other kind of budget."""
-    value = json.loads(path.read_text()) if path.exists() else {}
+    value = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     runs = {**value.get("runs", {}), kind: result}
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = {"peer": "nnU-Net v2, 2d", "dataset": dataset, "our versions": ours, "runs": runs}
-    path.write_text(json.dumps(whole, indent=1) + "\n")
+    path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 
 def table(result: dict[str, Any]) -> str:

@@ -150,7 +150,7 @@ def predict(job: dict[str, Any], trainer: BudgetTrainer) -> float:
 
 def main() -> int:
     path = Path(sys.argv[1])
-    job = json.loads(path.read_text())
+    job = json.loads(path.read_text(encoding="utf-8"))
     torch.set_num_threads(job["threads"])
     started = time.perf_counter()
     plans, about = prepare(job)

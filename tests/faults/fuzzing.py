@@ -443,7 +443,7 @@ def makers(kind: str, folder: Path) -> tuple[Callable[[Dice], Path], Try]:
 
 def limit(more: int) -> None:
     """No more memory than what is in use and so much."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     most = pages * resource.getpagesize() + more
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 

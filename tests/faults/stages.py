@@ -290,7 +290,7 @@ def _content(path: Path) -> bytes:
     """A file's content without what is measured in seconds."""
     if path.name == "inputs.json" or path.name != "history.csv":
         return path.read_bytes()
-    with path.open(newline="") as handle:
+    with path.open(newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     out = io.StringIO()
     for row in rows:

@@ -9,6 +9,8 @@ import os
 import pickle
 import subprocess
 import sys
+import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,113 @@ def test_a_payload_in_a_model_is_refused(tmp_path: Path, how: str) -> None:
     assert "\n" not in str(caught.value)
     assert "a pickle" in str(caught.value) or "more than tensors" in str(caught.value)
     assert not (tmp_path / "executed").exists()
+
+
+def other_formats(folder: Path, marker: Path) -> dict[str, Path]:
+    """What other versions of torch write, with code in it, and what two readers see differently."""
+    found = {
+        name: folder / f"{name}.pt" for name in ("script", "tar", "polyglot", "pipe", "device")
+    }
+
+    class Runs(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + 1
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that newer versions have another format
+        torch.jit.save(torch.jit.script(Runs()), found["script"])
+    # Before version 0.1.10: a tar of pickles.
+    with tarfile.open(found["tar"], "w") as archive:
+        for name in ("sys_info", "pickle", "storages", "tensors"):
+            info = tarfile.TarInfo(name)
+            data = pickle.dumps(Payload(marker), protocol=2)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    # A zip is known by its end, a pickle by its beginning.
+    save_model(folder / "fine.pt", model_of())
+    found["polyglot"].write_bytes(pickle.dumps(Payload(marker)) + (folder / "fine.pt").read_bytes())
+    os.mkfifo(found["pipe"])
+    found["device"].symlink_to("/dev/zero")
+    return found
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("how", ["script", "tar", "polyglot", "pipe", "device"])
+def test_other_formats_of_models_are_refused(tmp_path: Path, how: str) -> None:
+    from unet.predict_request import model_files
+
+    path = other_formats(tmp_path, tmp_path / "executed")[how]
+    for read in (load_model, lambda path: model_files([path]) and load_model(path)):
+        with pytest.raises(UserError) as caught:
+            read(path)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_predict_nothing(tmp_path: Path, value: float) -> None:
+    weights = {name: tensor.clone() for name, tensor in model_of().weights.items()}
+    next(t for t in weights.values() if t.is_floating_point()).view(-1)[0] = value
+    path = tmp_path / "model.pt"
+    save_model(path, model_of(weights=weights))
+    with pytest.raises(UserError, match=r"NaN or infinite weights \(in .*, 1 of \d+ tensors\)"):
+        load_model(path)
+
+
+def hostile(path: Path) -> dict[str, Any]:
+    """Ways to put something else at a config's place."""
+    lists = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 30))
+    merged = "".join(
+        f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 10)}], k{i}: 1}}\n" for i in range(1, 30)
+    )
+    return {
+        "bomb": lambda: path.write_text("a0: &a0 [x]\n" + lists, encoding="utf-8"),
+        "merged": lambda: path.write_text("a0: &a0 {k: 1}\n" + merged, encoding="utf-8"),
+        "deep": lambda: path.write_text("[" * 100_000, encoding="utf-8"),
+        "huge": lambda: path.write_text("a: 1\n" * 300_000, encoding="utf-8"),
+        "tag": lambda: path.write_text(
+            "a: !!python/object/apply:os.system [touch executed]\n", encoding="utf-8"
+        ),
+        "itself": lambda: path.write_text("seed: &a [*a]\n", encoding="utf-8"),
+        "binary": lambda: path.write_bytes(bytes(range(256))),
+        "pipe": lambda: os.mkfifo(path),
+        "zero": lambda: path.symlink_to("/dev/zero"),
+        "nowhere": lambda: path.symlink_to("nowhere"),
+        "folder": path.mkdir,
+        "invalid": lambda: path.write_text("datasets: {}\n", encoding="utf-8"),
+    }
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("how", list(hostile(Path())))
+def test_a_config_beside_a_model_does_no_harm(
+    tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`unet predict` reads it for the threshold: a model from elsewhere may bring one along."""
+    from unet.predict_request import Trained, trained
+
+    file = tmp_path / "results" / "d" / "m" / "fold-0" / "model.pt"
+    file.parent.mkdir(parents=True)
+    path = tmp_path / "results" / "config.yaml"
+    assert trained(file) == Trained()
+    assert caplog.text == ""  # a model without its run is nothing unusual
+    hostile(path)[how]()
+    assert trained(file) == Trained()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    assert str(path) in lines[0]
+    assert "defaults are used" in lines[1]
+    assert all("\n" not in line and len(line) < 600 for line in lines)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_as_config_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "c.yaml")
+    for path in (tmp_path / "c.yaml", Path("/dev/zero"), tmp_path):
+        with pytest.raises(UserError, match=f"{path}: (not a regular file|cannot be read)"):
+            load_file(path)
 
 
 @pytest.mark.faults

@@ -35,6 +35,8 @@ class Wanted:
         binary: whether the label is a mask whose connected pieces are the objects (instances).
         ignore: label value of pixels that count nowhere.
         axes, channels, pixel_size_um: over the files' own.
+        learned: whether a network is trained on them. An image of one value teaches nothing, but
+            is a result where it is predicted (an empty well has no objects).
     """
 
     task: str
@@ -45,6 +47,7 @@ class Wanted:
     axes: str | None = None
     channels: tuple[int | str, ...] | None = None
     pixel_size_um: float | tuple[float, ...] | None = None
+    learned: bool = True
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,11 @@ def inspect(
     opened = open_image(image, axes=wanted.axes, channels=wanted.channels, page=page)
     size = _pixel_size(image, opened, wanted.pixel_size_um)
     looking = Looking(opened.shape[1:], wanted.classes, wanted.ignore, wanted.binary)
-    _check_pixels(image, opened, looking, advance)
-    objects, look, warnings = None, None, list(opened.warnings)
+    blank = _one_value(image, opened, looking, advance)
+    if blank and wanted.learned:
+        raise UserError(f"{image}: {blank}")
+    objects, look = None, None
+    warnings = [*opened.warnings, *([blank] if blank else [])]
     if wanted.pixel_size_um is None:
         warnings += opened.size_warnings
     if label is not None:
@@ -142,9 +148,14 @@ def blocks_of(array: Any) -> Iterator[tuple[tuple[int, ...], Array]]:
         yield tuple(places[k] for places, k in zip(starts, index, strict=True)), block
 
 
-def _check_pixels(
+def _one_value(
     path: Path, opened: LazyImage, looking: Looking, advance: Callable[[int], None]
-) -> None:
+) -> str:
+    """Which value all pixels have; "" where they differ.
+
+    Raises:
+        UserError: pixels that are no finite numbers.
+    """
     if opened.dtype.kind not in "uif":
         raise UserError(f"{path}: pixels of type {opened.dtype}; save them as numbers")
     lowest, highest = np.inf, -np.inf
@@ -156,8 +167,7 @@ def _check_pixels(
         lowest, highest = min(lowest, low), max(highest, high)
         looking.image(start, block)
         advance(block.nbytes)
-    if lowest == highest:
-        raise UserError(f"{path}: all pixels have the value {lowest:g}")
+    return f"all pixels have the value {lowest:g}" if lowest == highest else ""
 
 
 @dataclass

@@ -100,7 +100,9 @@ def build_manifest(
     from unet.data.streaming import Progress, mapped
 
     hashes = hashes or Hashes()
-    wanted = _wanted(settings)
+    # Where labels are not needed, models of other datasets predict.
+    learned = source.labelled and source.required
+    wanted = _wanted(settings, learned)
     pairs = find_pairs(source)
     group = _grouping(settings.get("group"), pairs)
     items = [i for some in mapped(_expander(wanted.axes), pairs, threads) for i in some]
@@ -125,7 +127,7 @@ def build_manifest(
             group=places[item.id][0],
             part=places[item.id][1],
         )
-        record, look = _examined(item, record, wanted, source.labelled and source.required)
+        record, look = _examined(item, record, wanted)
         if look is not None:
             looks[item.id] = look
         if strict and record.status != "ok":
@@ -155,7 +157,7 @@ def _warned(record: ImageRecord, texts: Sequence[str]) -> ImageRecord:
     return replace(record, warnings=(*record.warnings, *texts)) if texts else record
 
 
-def _wanted(settings: Mapping[str, Any]) -> Wanted:
+def _wanted(settings: Mapping[str, Any], learned: bool) -> Wanted:
     from unet.data.inspection import Wanted
 
     def tuple_of(value: Any) -> Any:
@@ -170,6 +172,7 @@ def _wanted(settings: Mapping[str, Any]) -> Wanted:
         axes=settings.get("axes"),
         channels=tuple_of(settings.get("channels")),
         pixel_size_um=tuple_of(settings.get("pixel_size_um")),
+        learned=learned,
     )
 
 
@@ -256,13 +259,11 @@ def _part(item: Item, column: str | None) -> str:
     return value
 
 
-def _examined(
-    item: Item, record: ImageRecord, wanted: Wanted, labelled: bool
-) -> tuple[ImageRecord, Look | None]:
+def _examined(item: Item, record: ImageRecord, wanted: Wanted) -> tuple[ImageRecord, Look | None]:
     from unet.data.inspection import inspect
 
     reason = item.reason
-    if not reason and labelled and item.pair.label is None:
+    if not reason and wanted.learned and item.pair.label is None:
         reason = "no label"
     if not reason and record.sha256 and record.sha256 == record.label_sha256:
         reason = "the label is a copy of the image; a file cannot be both"

@@ -8,11 +8,10 @@ peak follows from the setting and not from the size of the images.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from unet.data.prepare_image import (
     Stage,
@@ -24,8 +23,10 @@ from unet.data.prepare_image import (
     resampled,
 )
 from unet.data.records import ImageRecord, read_manifest
+from unet.data.scale import factor, reachable, scale_warnings
 from unet.data.store import clean, free_bytes, update_attrs
 from unet.data.streaming import Budget, Progress, gigabytes, mapped
+from unet.data.warned import write_warnings
 from unet.errors import UserError
 from unet.files import digest, lock_of, locked, read_json, write_sentinel
 from unet.sections import PrepareSection
@@ -47,15 +48,21 @@ def prepare_stage(
     root: Path | None = None,
     target: Target | None = None,
     made_by: Mapping[str, Any] | None = None,
+    warnings: Path | None = None,
 ) -> None:
     """The stage as a whole: manifest and inputs in, store and its sentinel out.
 
-    ``root`` is what the manifest's paths are relative to, None = where they were then; ``target``
-    as in :func:`prepare_dataset`; ``made_by`` goes into the sentinel (:mod:`unet.provenance`).
+    Args:
+        root: what the manifest's paths are relative to, None = where they were then.
+        target: as in :func:`prepare_dataset`.
+        warnings: file for those about the images' pixel sizes; needed with ``target``.
+        made_by: goes into the sentinel (:mod:`unet.provenance`).
     """
     # The files may have moved since the manifest: the same names below another root.
     root = Path(read_json(inputs)["root"]) if root is None else root
     records = read_manifest(manifest)
+    if target is not None and warnings is not None:
+        write_warnings(warnings, scale_warnings(records, reachable(records, target), target))
     with locked(lock_of(store), "preparing these images"):
         images = prepare_dataset(records, root, store, settings, threads, memory_bytes, target)
         write_sentinel(
@@ -104,13 +111,16 @@ def prepare_dataset(
             the manifest says, images that do not fit the network, or too little memory for a single
             row of tiles.
     """
+    records = reachable(records, target)
     wanted = {record.id: record for record in records if record.status == "ok"}
+    if not wanted:
+        raise UserError(_unusable(records))
     _check(wanted, target)
     keys = _keys(wanted, settings, target)
     attrs = clean(store_path, keys)
     todo = [record for name, record in wanted.items() if name not in attrs]
     stage = _stage(root, store_path, settings, threads, memory_bytes, len(todo), target)
-    _log_estimate(wanted, todo, store_path, memory_bytes)
+    _log_estimate(stage, wanted, todo, memory_bytes)
     if target is not None:
         _log_sizes(wanted, target)
 
@@ -131,9 +141,12 @@ def prepare_dataset(
     return {name: _entry(record, attrs[name]) for name, record in wanted.items()}
 
 
+def _unusable(records: Sequence[ImageRecord]) -> str:
+    first = f"; the first: {records[0].image}: {records[0].reason}" if records else ""
+    return f"manifest.csv: no usable image{first}"
+
+
 def _check(wanted: dict[str, ImageRecord], target: Target | None) -> None:
-    if not wanted:
-        raise UserError("manifest.csv: no usable image; its column 'reason' says why")
     for record in wanted.values():
         if target is not None:
             _check_fit(record, target)
@@ -253,17 +266,31 @@ def _log_sizes(wanted: dict[str, ImageRecord], target: Target) -> None:
             "model's %s um; give it by pixel_size_um",
             *(len(unknown), len(wanted), unknown[0].image, size),
         )
-    number = sum(target.resampling(record) is not None for record in wanted.values())
-    if number:
-        log.info("%d of %d images are resampled to the model's %s um", number, len(wanted), size)
+    factors = [
+        factor(record, target)
+        for record in wanted.values()
+        if target.resampling(record) is not None
+    ]
+    if factors:
+        log.info(
+            "%d of %d images are resampled to the model's %s um, by factors of up to %.3g",
+            *(len(factors), len(wanted), size, max(factors)),
+        )
+
+
+def stored_bytes(stage: Stage, record: ImageRecord) -> int:
+    """Bytes that an image's arrays take on the disk, on its own grid and on the network's. Labels
+    compress to next to nothing; normalised images hardly at all."""
+    found = stage.resampling(record)
+    grids = [record.shape[1:]] if found is None else [record.shape[1:], found.shape]
+    return sum(4 * record.shape[0] * math.prod(grid) for grid in grids)
 
 
 def _log_estimate(
-    wanted: dict[str, ImageRecord], todo: list[ImageRecord], store: Path, memory_bytes: int
+    stage: Stage, wanted: dict[str, ImageRecord], todo: list[ImageRecord], memory_bytes: int
 ) -> None:
-    # Labels compress to next to nothing; normalised images hardly at all.
-    disk = sum(4 * int(np.prod(r.shape, dtype=np.int64)) for r in todo)
-    free = free_bytes(store)
+    disk = sum(stored_bytes(stage, record) for record in todo)
+    free = free_bytes(stage.store)
     log.info(
         "prepare: %d of %d images to do, %d stay as they are; about %s on disk (%s free), "
         "up to %s of memory",

@@ -8,6 +8,7 @@ are faster from some megapixels on.
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -33,6 +34,35 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
     if precision == "bfloat16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
+
+
+_tf32_lock = threading.Lock()
+_tf32_before: list[tuple[bool, bool]] = []
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Products of float32 are exact to float32 here, or with ``allowed`` may be in TF32 (10 bits of
+    mantissa), as PyTorch's convolutions on NVIDIA GPUs are unless they are told otherwise.
+
+    The settings are those of the process. Threads may be in here at once if they want the same;
+    when the last one leaves, the settings are as they were.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    # The newer names (fp32_precision) must not be mixed with these, which torch.export reads; some
+    # versions say at each use that there are newer ones.
+    warnings.filterwarnings("ignore", "Please use the new API settings to control TF32")
+    with _tf32_lock:
+        _tf32_before.append((matmul.allow_tf32, cudnn.allow_tf32))
+        matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        with _tf32_lock:
+            # What was found first is left last.
+            before = _tf32_before.pop()
+            if not _tf32_before:
+                matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def memory_format(network: Network) -> torch.memory_format:
@@ -149,7 +179,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
 }
 PRECISIONS: dict[str, tuple[str, ...]] = {
-    "torch": ("float32", "bfloat16"),
+    "torch": ("float32", "tf32", "bfloat16"),
     "openvino": ("float32", "bfloat16"),
     "onnxruntime": ("float32",),
 }

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,19 +24,26 @@ from unet.data.tiling import Plan, plan, read_window
 from unet.errors import UserError
 from unet.heads import classes_among
 from unet.models import engines
-from unet.models.engines import memory_format
+from unet.models.engines import memory_format, tf32
 from unet.models.exact import activate, never_alone
 from unet.models.geometry import Footprints
 from unet.models.network import Network
+from unet.sections import Precision
 
 log = logging.getLogger(__name__)
 
 N = TypeVar("N", bound=Network)
-Precision = Literal["auto", "float32", "bfloat16"]
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, local_rank: int | None = None) -> torch.device:
     """``auto`` takes a GPU where there is one.
+
+    The one place that gives a process its GPU: of several GPUs one that is free, or where a
+    scheduler has chosen (CUDA_VISIBLE_DEVICES) the first of its own.
+
+    Args:
+        local_rank: number of this process among those that train together on this machine (see
+            :func:`check_gpus`). Its GPU becomes the current one, which they exchange gradients by.
 
     Raises:
         UserError: ``cuda`` is asked for and there is none.
@@ -45,13 +52,31 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda is asked for, but this machine has no usable GPU; write auto")
-    if (
-        name == "cuda"
-        and torch.cuda.device_count() > 1
-        and "CUDA_VISIBLE_DEVICES" not in os.environ
-    ):
-        return torch.device("cuda", lease_gpu(torch.cuda.device_count()))
-    return torch.device(name)
+    if name != "cuda":
+        return torch.device(name)
+    count, chosen = torch.cuda.device_count(), "CUDA_VISIBLE_DEVICES" in os.environ
+    if local_rank is not None:
+        index = local_rank if chosen else lease_gpu(count)
+        torch.cuda.set_device(index)
+        return torch.device("cuda", index)
+    if count > 1 and not chosen:
+        return torch.device("cuda", lease_gpu(count))
+    return torch.device("cuda")
+
+
+def check_gpus(name: str, processes: int) -> None:
+    """Whether each of the processes that are to train together can have a GPU of its own.
+
+    Raises:
+        UserError: there are GPUs, but fewer.
+    """
+    if name == "cpu" or not torch.cuda.is_available():
+        return  # of a processor all have their part
+    found = torch.cuda.device_count()
+    if found < processes:
+        raise UserError(
+            f"train.gpus: {processes} are asked for, this job sees {found}; write {found}"
+        )
 
 
 def choose_devices(name: str, gpus: int) -> list[torch.device]:
@@ -85,6 +110,7 @@ def lease_gpu(count: int, folder: Path | None = None, poll_seconds: float = 1.0)
         folder: where the lock files are (the temporary folder).
     """
     folder = Path(tempfile.gettempdir()) if folder is None else folder
+    waits = False
     while True:
         for index in range(count):
             handle = (folder / f"unet-gpu-{os.getuid()}-{index}.lock").open("w")
@@ -95,6 +121,9 @@ def lease_gpu(count: int, folder: Path | None = None, poll_seconds: float = 1.0)
                 continue
             _leases.append(handle)
             return index
+        if not waits:
+            waits = True
+            log.info("all %d GPUs are taken by other jobs: waiting for one", count)
         time.sleep(poll_seconds)
 
 
@@ -109,18 +138,20 @@ def gains_by_bfloat16(device: torch.device) -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def choose_precision(precision: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:
-    """``auto`` is bfloat16 where the device gains by it, float32 elsewhere."""
+def choose_precision(precision: Precision, device: torch.device) -> Precision:
+    """``auto`` is bfloat16 where the device gains by it, float32 elsewhere.
+
+    Raises:
+        UserError: tf32 on a device that has no such numbers.
+    """
     if precision == "auto":
         return "bfloat16" if gains_by_bfloat16(device) else "float32"
+    if precision == "tf32" and not (device.type == "cuda" and gains_by_bfloat16(device)):
+        raise UserError(
+            f"precision: tf32 needs a GPU of compute capability 8.0 or higher, this job has "
+            f"{device}; write float32 or auto"
+        )
     return precision
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device ran out of memory (the CPU's allocator says so in words only)."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 @dataclass(frozen=True)
@@ -228,11 +259,12 @@ class Predictor:
             x = never_alone(x)
         views = symmetries(self.footprint) if self.tta else [View(False, ())]
         total: Tensor | None = None
-        for forward in self._forwards:
-            for view in views:
-                # The softmax is in float32, whatever the network computed in.
-                p = view.back(activate(forward(view.of(x)).float(), self.classes))
-                total = p if total is None else total + p
+        with tf32(self.precision == "tf32"):
+            for forward in self._forwards:
+                for view in views:
+                    # The softmax is in float32, whatever the network computed in.
+                    p = view.back(activate(forward(view.of(x)).float(), self.classes))
+                    total = p if total is None else total + p
         if total is None:
             raise ValueError("there is no network")
         if len(self._forwards) * len(views) > 1:

@@ -145,6 +145,12 @@ def load_model(path: Path) -> ModelFile:
         # Whatever the values are, they come from a file.
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(f"{path}: not a model file of this pipeline ({reason})") from None
+    bad = [name for name, tensor in model.weights.items() if not bool(tensor.isfinite().all())]
+    if bad:
+        raise UserError(
+            f"{path}: NaN or infinite weights (in {bad[0]}, {len(bad)} of {len(model.weights)} "
+            "tensors), which predict nothing; train it again, with a smaller train.lr"
+        )
     return model
 
 

@@ -134,7 +134,8 @@ def predict_fold(
         groups: Iterable[Batch] = batches(planned, size)
         if share is not None:
             groups = shard_of(groups, share.index, share.count)
-        _do(work, todo, groups, run or run_here, finish=share is None)
+        shares = 1 if share is None else share.count
+        _do(work, todo, groups, run or run_here, finish=share is None, shares=shares)
     finally:
         work.close()
     return {image.image: _entry(image) for image in planned} if share else todo.entries()
@@ -234,6 +235,7 @@ class _Todo:
             attrs = finished(folder, image.image, image.key, image.part)
             if attrs is not None:
                 self._skipped[image.image] = len(attrs.get("skipped", ()))
+        self._before = frozenset(self._skipped)
         self._partials: dict[str, Partial] = {}
 
     def is_finished(self, image: str) -> bool:
@@ -242,6 +244,10 @@ class _Todo:
     def remaining(self) -> Iterator[Planned]:
         """Images of which something may be left to do."""
         return (image for image in self.planned.values() if not self.is_finished(image.image))
+
+    def window_of(self, image: str) -> float:
+        """Pixels of a window of an image; 0 of one that was finished before."""
+        return 0.0 if image in self._before else float(np.prod(self.planned[image].plan.window))
 
     def begin(self, image: str) -> None:
         """Opens an image when its first batch comes."""
@@ -279,22 +285,31 @@ class _Todo:
         return {name: _entry(image, self._skipped[name]) for name, image in self.planned.items()}
 
 
-def _do(work: Work, todo: _Todo, groups: Iterable[Batch], run: Run, *, finish: bool) -> None:
-    """Does all batches that are not done, with a line in the log every some seconds."""
-    total = sum(image.computed for image in todo.remaining())
+def _do(
+    work: Work, todo: _Todo, groups: Iterable[Batch], run: Run, *, finish: bool, shares: int = 1
+) -> None:
+    """Does all batches that are not done, with a line in the log every some seconds.
+
+    Args:
+        groups: all of them, or one of ``shares`` equal parts.
+    """
+    total = float(sum(image.computed for image in todo.remaining())) / shares
     started = shown = time.monotonic()
     computed = 0.0
 
     def left() -> Iterator[Batch]:
+        nonlocal total
         for group in groups:
             remains = todo.left_of(group)
+            # Of an image that was begun by an earlier run: no part of what is left to this one.
+            total -= sum(todo.window_of(tile[0]) for tile in set(group) - set(remains))
             if remains:
                 yield remains
 
     for group in run(work, left()):
         todo.note(group, finish=finish)
         for image, _ in group:
-            computed += float(np.prod(todo.planned[image].plan.window))
+            computed += todo.window_of(image)
         if time.monotonic() - shown > LOG_SECONDS:
             shown = time.monotonic()
             rate = computed / (shown - started)

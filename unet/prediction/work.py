@@ -21,8 +21,8 @@ import torch
 
 from unet.data.store import Prepared
 from unet.data.tiling import Plan, Tile, read_window
-from unet.errors import UserError
-from unet.models.inference import Predictor, is_out_of_memory
+from unet.errors import UserError, is_out_of_memory
+from unet.models.inference import Predictor
 from unet.prediction.background import Skipper, skipper
 from unet.prediction.batches import Batch, Planned
 from unet.prediction.ensemble import Ensemble, Member
@@ -273,7 +273,13 @@ class Work:
         with self._lane() as lane:
             predictor = lane.ensemble.predictor(tiles[0][0])
             task = lane.thread.submit(forward, predictor, windows, lane.batching)
-            return task.result()
+            found = task.result()
+        if not np.isfinite(found.sum(dtype=np.float64)):
+            raise UserError(
+                f"image {tiles[0][0]}: the network gives NaN, which is no result; write "
+                "predict.precision: float32, or train it again with a smaller train.lr"
+            )
+        return found
 
     @contextmanager
     def _lane(self) -> Iterator[Lane]:

@@ -36,7 +36,7 @@ class Numerics:
 
     Attributes:
         device: kind of device.
-        precision: float32 or bfloat16 (autocast: weights stay float32).
+        precision: float32, tf32 or bfloat16 (autocast: weights stay float32).
     """
 
     device: Kind = "cpu"

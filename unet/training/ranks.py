@@ -32,10 +32,12 @@ class Ranks:
     Attributes:
         rank: its number; 0 writes files and speaks.
         size: how many there are.
+        local: its number among those on this machine; None where it is alone.
     """
 
     rank: int = 0
     size: int = 1
+    local: int | None = None
 
     @property
     def first(self) -> bool:
@@ -92,11 +94,10 @@ def joined() -> Iterator[Ranks]:
         return
     backend = "gloo"
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         # Objects travel by gloo, gradients by nccl.
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=PATIENCE)
     try:
-        yield Ranks(dist.get_rank(), size)
+        yield Ranks(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
     finally:
         dist.destroy_process_group()

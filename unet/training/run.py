@@ -164,7 +164,7 @@ def train_fold(
     section = TrainSection.model_validate(
         {**settings["train"], "checkpoint_seconds": checkpoint_seconds}
     )
-    device = choose_device(settings["device"])
+    device = choose_device(settings["device"], ranks.local)
     store = Prepared(prepared_path)
     head = tuple(settings["head_names"])
     keeper = Checkpoints(checkpoints, training_key(settings, prepared["images"], train, val))

@@ -21,16 +21,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from unet.errors import UserError
-from unet.models.engines import autocast, memory_format
-from unet.models.inference import is_out_of_memory, to_device
+from unet.errors import UserError, is_out_of_memory
+from unet.models.engines import autocast, memory_format, tf32
+from unet.models.inference import to_device
 from unet.models.network import Network
 from unet.models.norms import copied_statistics, freeze_statistics, put_statistics
 from unet.sections import TrainSection
 from unet.training.augment import Augment
 from unet.training.checkpoint import Checkpoints
 from unet.training.losses import Loss
-from unet.training.progress import Progress, Row, Stopped, stop_signals
+from unet.training.progress import Pace, Progress, Row, Stopped, stop_signals
 from unet.training.ranks import Ranks
 from unet.training.sampling import Batch, PatchSampler
 from unet.training.schedule import OPTIMIZERS, learning_rate, plateau_factor
@@ -51,7 +51,7 @@ class Trainer:
         settings: the train section.
         seed: of augmentation and dropout.
         device: to train on.
-        precision: float32 or bfloat16.
+        precision: float32, tf32 or bfloat16.
         checkpoints: where the state is kept.
         ranks: the processes that train together; each is given the same arguments.
     """
@@ -86,7 +86,7 @@ class Trainer:
         # What is validated and kept: the running average of the weights, or the weights themselves.
         self.averaged = copy.deepcopy(self.network) if settings.ema else self.network
         self.best: dict[str, Tensor] = {}
-        self.progress = Progress()
+        self.progress, self.pace = Progress(), Pace()
         self.total = settings.epochs * settings.steps_per_epoch
         self._waited = self._worked = 0.0
 
@@ -190,7 +190,8 @@ class Trainer:
                     if part == len(taken):
                         taken.append(next(batches))
                     index = step * s.accumulate + part
-                    value += self._backward(taken[part], index) / s.accumulate
+                    with tf32(self.precision == "tf32"):
+                        value += self._backward(taken[part], index) / s.accumulate
                 return value
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -202,7 +203,8 @@ class Trainer:
             self.network.recompute = True
             log.warning(
                 "out of memory on the device: going on with activations computed twice instead of "
-                "kept; the weights will be the same, each step takes longer"
+                "kept; the weights will be %s, each step takes longer",
+                _sameness(self.device),
             )
 
     def _learning_rate(self) -> float:
@@ -283,7 +285,7 @@ class Trainer:
         p.history.append(row)
         p.loss_sum = 0.0
         self._waited = self._worked = 0.0
-        left = p.seconds / p.step * (self.total - p.step)
+        left = self.pace.left(p, self.total)
         log.info(
             "epoch %d/%d  loss %.4f  val loss %.4f  val score %.4f  %.1f images/s  "
             "data %.0f %%  left %s",
@@ -300,7 +302,7 @@ class Trainer:
 
     def _show(self, loss: float) -> None:
         p = self.progress
-        left = p.seconds / p.step * (self.total - p.step)
+        left = self.pace.left(p, self.total)
         log.info(
             "step %d/%d  loss %.4f  %.1f images/s  left %s",
             p.step, self.total, loss, self._rate(), _clock(left),
@@ -334,7 +336,15 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.best = state["best"]
         self.progress = Progress(**state["progress"])
+        self.pace = Pace(self.progress.step, self.progress.seconds)
         log.info("resumed at step %d of %d", self.progress.step, self.total)
+
+
+def _sameness(device: torch.device) -> str:
+    """How near two trainings on the device come to each other: a GPU adds up in another order each
+    time, unless it is told otherwise."""
+    exact = device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
+    return "the same" if exact else "the same but for rounding, as in any two trainings on a GPU"
 
 
 def _too_large(s: TrainSection) -> str:

@@ -13,6 +13,7 @@ from unet.config import load
 from unet.data.warned import warning_lines
 from unet.dryrun import remember_parameters, show_table
 from unet.errors import UserError
+from unet.failures import show_causes
 from unet.paths import FOLD_PATTERN, fold_name
 from unet.plan import Run, offer_interpreter
 from unet.resume import remember
@@ -22,6 +23,7 @@ offer_interpreter()
 remember_parameters()
 compare_what_made_outputs()
 show_table(workflow)
+show_causes(workflow)
 # Planning makes millions of objects that stay; to look through them again and again finds none to
 # drop.
 gc.set_threshold(100_000, 50, 1000)

@@ -1,0 +1,197 @@
+"""Jobs that are stopped or fail: what is saved, and what the console and the log say of it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import yaml
+from snakemake.logging import LogEvent
+
+from tests.trainings import trainer
+from unet import command
+from unet.failures import causes, show_causes, told
+from unet.paths import Paths
+from unet.training import progress
+from unet.training.progress import Pace, Progress, Stopped, stop_signals
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def fresh_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    for handler in root.handlers:
+        if handler not in before[0]:
+            handler.close()
+    root.handlers[:], root.level = before
+    logging.captureWarnings(False)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_training_that_is_told_to_end_saves_its_state(tmp_path: Path, number: int) -> None:
+    def score(network: Any) -> tuple[float, float]:
+        os.kill(os.getpid(), number)
+        return 1.0, 0.5
+
+    with pytest.raises(Stopped, match="told to end after step 4; the state is saved"):
+        trainer(tmp_path, score).run()
+    again = trainer(tmp_path)
+    again._resume()
+    assert again.progress.step == 4
+
+
+def test_ctrl_c_twice_ends_a_long_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+    with stop_signals(stop):
+        os.kill(os.getpid(), signal.SIGINT)
+        # A launcher passes on what the terminal has sent already.
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.is_set()
+        monkeypatch.setattr(progress, "IMPATIENT", 0.0)
+        time.sleep(0.01)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_time_left_after_a_resume_counts_the_present_rate() -> None:
+    # 100 steps took 1000 s yesterday, the 50 since then 5 s.
+    pace = Pace(step=100, seconds=1000.0)
+    assert pace.left(Progress(step=150, seconds=1005.0), total=250) == pytest.approx(10.0)
+    assert Pace().left(Progress(step=50, seconds=5.0), total=250) == pytest.approx(20.0)
+
+
+def test_a_resumed_training_forgets_the_earlier_pace(tmp_path: Path) -> None:
+    first = trainer(tmp_path, epochs=1)
+    first.run()
+    again = trainer(tmp_path, epochs=1)
+    again._resume()
+    assert (again.pace.step, again.pace.seconds) == (4, first.progress.seconds)
+
+
+@pytest.mark.usefixtures("fresh_logging")
+def test_a_stage_that_is_told_to_end_says_so(tmp_path: Path, capfd: Any) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def work(args: argparse.Namespace, paths: Paths) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except Exception as error:
+            raise AssertionError("what catches any Exception must not swallow a stop") from error
+
+    args = argparse.Namespace(log=tmp_path / "a.log", output=tmp_path)
+    assert command.run(args, work) == 143
+    line = "stopped: told to end; run the same command again to go on"
+    assert capfd.readouterr().err == line + "\n"
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert causes([args.log], 0) == [line]
+
+
+def test_the_cause_is_taken_from_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "nuclei.m.0.log"
+    stamp = "2026-01-02 03:04:05,678"
+    log.write_text(
+        f"{stamp} WARNING left out: a.tif: error: no\n{stamp} ERROR error: one\n"
+        f"{stamp} ERROR error: two\nTraceback (most recent call last):\n  File x\n",
+        encoding="utf-8",
+    )
+    assert causes([log], 0) == ["error: one", "error: two"]
+    assert told("train", [str(log)], 0) == (
+        f"Job train nuclei.m.0: error: one\nJob train nuclei.m.0: error: two\n    log: {log}"
+    )
+    # Of an earlier run; none; one that was killed.
+    late = time.time() + 100
+    log.with_name("b.log").write_text(f"{stamp} INFO step 3\n", encoding="utf-8")
+    for path, since in ((log, late), (tmp_path / "none.log", 0), (tmp_path / "b.log", 0)):
+        assert causes([path], since) == [
+            "ended without a message: killed (memory? time limit?), or never started; see above"
+        ]
+
+
+def test_the_console_shows_no_command(tmp_path: Path) -> None:
+    """Snakemake's own formatter prints the command twice, a traceback and the whole log."""
+    log = tmp_path / "d.log"
+    log.write_text("2026-01-02 03:04:05,678 ERROR error: bad\n", encoding="utf-8")
+    lines: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(self.format(record))
+
+    handler = Handler()
+    handler.name = "DefaultStreamHandler"
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.addFilter(lambda record: getattr(record, "event", None) != LogEvent.JOB_ERROR)
+    logger = logging.getLogger("snakemake.logging")
+    before = logger.handlers[:], logger.level
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+    try:
+        wordy = SimpleNamespace(verbose=False, printshellcmds=True, quiet=())
+        assert not show_causes(SimpleNamespace(output_settings=wordy))
+        plain = SimpleNamespace(verbose=False, printshellcmds=False, quiet=())
+        assert show_causes(SimpleNamespace(output_settings=plain))
+        assert show_causes(SimpleNamespace(output_settings=plain))  # once is enough
+        logger.info("as before")
+        logger.error(
+            "RuleException:\nCalledProcessError in file x:\nCommand 'python --settings ...'",
+            extra={"event": LogEvent.ERROR},
+        )
+        logger.error(
+            None,
+            extra={"event": LogEvent.JOB_ERROR, "rule_name": "prepare", "log": [str(log)]},
+        )
+    finally:
+        logger.handlers[:], logger.level = before
+    assert lines == ["as before", "", f"Job prepare d: error: bad\n    log: {log}"]
+
+
+@pytest.mark.workflow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_mistake_in_the_files_is_one_line_of_the_run(tmp_path: Path, quiet: bool) -> None:
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    for number in range(3):
+        image = np.random.default_rng(number).integers(0, 999, (64, 64)).astype(np.uint16)
+        tifffile.imwrite(tmp_path / "images" / f"a{number}.tif", image)
+        tifffile.imwrite(tmp_path / "labels" / f"a{number}.tif", (image % 2 * 7).astype(np.uint8))
+    config = {
+        "output": "out", "device": "cpu",
+        "datasets": {"cells": {"images": "images", "labels": "labels",
+                               "classes": {"ground": 0, "cell": 255}}},
+        "models": {"m": {"preset": "unet-bn", "width": 2, "depth": 1, "train": {"patch": 32}}},
+    }  # fmt: skip
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    words = ["--quiet", "rules"] if quiet else []
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile"),
+         "--directory", str(tmp_path), "--configfile", str(tmp_path / "c.yaml"), "--cores", "1",
+         *words],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert done.returncode == 1, said
+    for noise in ("Traceback", "CalledProcessError", "--settings", "Logfile "):
+        assert noise not in said
+    found = [line for line in said.splitlines() if line.startswith("Job manifest")]
+    assert len(found) == 1, said
+    assert found[0].startswith("Job manifest cells: error: images: none of 3 images is usable")
+    assert "values 7 belong to no class (classes have 0, 255)" in found[0]
+    assert "    log: out/logs/manifest/cells.log" in said.splitlines()

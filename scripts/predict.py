@@ -16,7 +16,7 @@ from unet import allocator
 if __name__ == "__main__":
     allocator.restart(allocator.KEPT)
 
-from unet import slices
+from unet import provenance, slices
 from unet.command import parser, run, settings_of
 from unet.errors import UserError
 from unet.paths import ENSEMBLE, Paths, origin_of
@@ -39,11 +39,16 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         parts, alone = dict.fromkeys(prepared["images"], "test"), {}
     done = paths.tiles_done(*where)
     shards = [paths.shard_done(*where, index) for index in range(args.shards)]
+    inputs = [paths.model(args.dataset, args.model, fold) for fold in folds]
+    inputs += [paths.prepared_done(args.dataset, args.model)]
+    inputs += [] if origin_of(args.model) else [paths.splits(args.dataset)]
+    inputs += shards if args.gather else []
+    made_by = provenance.of_job(paths.output, "predict", settings, inputs)
     if args.gather:
         found = [read_json(shard) for shard in shards]
         with _alone(args, paths.tiles(*where)):
             images = gather(paths.tiles(*where), [shard["images"] for shard in found])
-        write_sentinel(done, settings["version"], images, head=found[0]["head"])
+        write_sentinel(done, settings["version"], images, made_by, head=found[0]["head"])
         return
     share = None if args.shard is None else Share(args.shard, args.shards)
     members = [Member.load(paths.model(args.dataset, args.model, fold)) for fold in folds]
@@ -69,7 +74,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         )
     head = list(members[0].model.head)
     target = done if share is None else shards[share.index]
-    write_sentinel(target, settings["version"], images, head=head)
+    write_sentinel(target, settings["version"], images, made_by, head=head)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from unet.paths import Paths, origin_of
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
+    from unet import provenance
     from unet.data.store import OwnGrid, Prepared
     from unet.files import lock_of, locked
     from unet.prediction.resampled import ResampledTiles
@@ -31,14 +32,17 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
     settings = settings_of(args, lambda c: stitch(c, args.dataset, args.model))
     where = (args.dataset, args.model, args.fold)
     tiles, prepared = Tiles(paths.tiles(*where)), Prepared(paths.prepared(*where[:2]))
-    origin = origin_of(args.model)
+    inputs = [paths.tiles_done(*where), paths.prepared_done(*where[:2])]
+    origin, folds = origin_of(args.model), settings.get("thresholds_of", ())
+    # Thresholds that were chosen where the model was trained.
+    chosen = origin and [paths.segmentation_done(origin.dataset, origin.model, k) for k in folds]
+    made_by = provenance.of_job(paths.output, "stitch", settings, [*inputs, *(chosen or ())])
     if origin is not None:
         # In the pixels of the user's files, whatever those are that the network saw.
         prepared = OwnGrid(prepared.path)
         tiles = ResampledTiles(tiles.path, prepared)
-        if (folds := settings.get("thresholds_of")) is not None:
-            found = [paths.segmentation_done(origin.dataset, origin.model, k) for k in folds]
-            settings["stitch"] = {**settings["stitch"], "threshold": carried_threshold(found)}
+        if chosen:
+            settings["stitch"] = {**settings["stitch"], "threshold": carried_threshold(chosen)}
     outputs = Outputs(
         segmentation=paths.segmentation(*where),
         done=paths.segmentation_done(*where),
@@ -46,7 +50,8 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         objects=paths.objects(*where),
     )
     with locked(lock_of(outputs.segmentation), "stitching this fold"):
-        stitch_dataset(tiles, prepared, outputs, StitchSettings.of(settings), threads=args.threads)
+        how = StitchSettings.of(settings)
+        stitch_dataset(tiles, prepared, outputs, how, threads=args.threads, made_by=made_by)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -51,6 +51,16 @@ def inputs_of(output: Path, paths: Iterable[Path]) -> dict[str, str]:
     return {name_of(output, path): content_id(path) for path in paths}
 
 
+def of_job(output: Path, stage: str, settings: Mapping[str, Any], inputs: Iterable[Path]) -> MadeBy:
+    """What a job that begins will have made its outputs by; before it changes its settings.
+
+    Args:
+        output: the run's output folder, which all inputs are in.
+        inputs: those that the workflow's rule names.
+    """
+    return made_by(stage, settings, inputs_of(output, inputs))
+
+
 def name_of(output: Path, path: Path) -> str:
     """What an input is called: its path below the output folder, wherever that is."""
     return path.relative_to(output).as_posix()

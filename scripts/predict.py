@@ -108,14 +108,14 @@ def _runner(
         return
     from unet.prediction.cluster import on_cluster
 
-    where = (args.dataset, args.model, args.fold)
+    folder = paths.checkpoints(args.dataset, args.model, args.fold) / "dask"
     with on_cluster(
         section,
         models=[member.path for member in members],
         alone=alone,
         prepared=paths.prepared(args.dataset, args.model),
         device=settings["device"],
-        folder=paths.checkpoints(*where) / "dask",
+        folder=folder if args.shard is None else folder / f"shard-{args.shard}",
     ) as run_batches:
         yield run_batches
 

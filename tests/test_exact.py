@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -99,15 +99,50 @@ def test_sizes_that_are_hard(
     assert check(apply, picture(shape), tile) > 1
 
 
-def test_batches_and_threads_that_are_equal() -> None:
+def test_batches_that_are_equal(threads: Callable[[int], None]) -> None:
     """Whoever shares a batch with a window, its values are the same."""
     apply = predictor(architecture_of("unet-bn", width=4, depth=2))
     windows = np.stack([picture((64, 48)), picture((64, 48)) + 1, picture((64, 48)) * 2])
     together = apply(windows)
     for i in range(3):
         np.testing.assert_array_equal(apply(windows[i : i + 1])[0], together[i])
-    torch.set_num_threads(2)
+    threads(2)
     assert check(apply, picture((131, 97)), 60) > 1
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("preset", "layers"),
+    [
+        ("unet2015", {}),
+        ("unet-bn", {}),
+        ("unet-bn", {"norm": "group", "up": "nearest"}),
+        ("unet-res", {}),
+        ("unet-bn", {"dims": 3}),
+    ],
+)
+def test_any_number_of_threads(
+    preset: str, layers: dict[str, Any], threads: Callable[[int], None]
+) -> None:
+    """A job, its shards and a cluster's workers compute with different numbers of threads."""
+    apply = predictor(architecture_of(preset, width=8, depth=2, **layers))
+    for number, size in ((1, 40), (3, 40), (1, 150)):
+        if len(apply.footprint) == 3 and size > 40:
+            continue
+        shape = [fp.fit(size) for fp in apply.footprint]
+        windows = np.stack([picture(shape) + i for i in range(number)])
+        found = []
+        for count in (1, 2, 3):
+            threads(count)
+            found.append(apply(windows))
+        np.testing.assert_array_equal(found[0], found[1])
+        np.testing.assert_array_equal(found[0], found[2])
 
 
 def test_averages_over_symmetries_and_networks() -> None:

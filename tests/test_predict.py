@@ -26,8 +26,13 @@ from unet.prediction.ensemble import Member
 from unet.prediction.partial import Partial
 from unet.prediction.predict import Share, gather, image_key, predict_fold
 from unet.prediction.tiles import Tiles
-from unet.prediction.windows import BYTES_PER_PIXEL_AND_WIDTH, LARGEST, auto_tile
-from unet.prediction.work import Batching, Work, choose_batch, forward
+from unet.prediction.windows import (
+    BYTES_PER_PIXEL_AND_WIDTH,
+    LARGEST,
+    auto_tile,
+    choose_batch,
+)
+from unet.prediction.work import Batching, Work, forward
 from unet.sections import PredictSection
 
 CPU = torch.device("cpu")
@@ -289,12 +294,12 @@ def test_other_errors_are_not_taken_for_it() -> None:
 
 
 def test_choice_of_the_batch() -> None:
-    assert choose_batch(5, (64, 64), 8, CPU, 1e9) == 5
+    assert choose_batch(5, (64, 64), 8, "cpu", 1e9) == 5
     # Windows so large that a larger batch is no faster, or would not fit.
-    assert choose_batch("auto", (4096, 4096), 64, CPU, 1e9) == 1
-    assert choose_batch("auto", (64, 64), 8, CPU, 1e9) == 16
-    assert choose_batch("auto", (64, 64), 8, CPU, 1e4) == 1
-    few = choose_batch("auto", (256, 256), 32, CPU, 1e9)
+    assert choose_batch("auto", (4096, 4096), 64, "cpu", 1e9) == 1
+    assert choose_batch("auto", (64, 64), 8, "cpu", 1e9) == 16
+    assert choose_batch("auto", (64, 64), 8, "cpu", 1e4) == 1
+    few = choose_batch("auto", (256, 256), 32, "cpu", 1e9)
     assert 1 < few < 16
 
 
@@ -386,7 +391,7 @@ def test_what_is_left_of_a_resumed_run(  # type: ignore[no-untyped-def]
 def test_a_run_that_died_right_before_the_end(make_store, monkeypatch: Any) -> None:  # type: ignore[no-untyped-def]
     store = make_store(SHAPES)
 
-    def dying(self: Partial) -> None:
+    def dying(self: Partial, part: str) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -403,7 +408,10 @@ def test_a_run_that_died_right_before_the_end(make_store, monkeypatch: Any) -> N
 def test_half_a_line_is_no_tile(tmp_path: Path) -> None:
     partial = Partial(tmp_path, "a", "key", "0")
     partial.create(
-        plan((8, 8), 8, footprint(architecture_of("unet-bn", depth=1))), 2, "float32", {}
+        plan((8, 8), 8, footprint(architecture_of("unet-bn", depth=1))),
+        2,
+        "float32",
+        {"tile": [8, 8]},
     )
     partial.mark([(3, False), (12, True)])
     with (partial.path / ".done" / "0").open("a") as handle:
@@ -416,7 +424,7 @@ def test_another_model_begins_anew(make_store, monkeypatch: Any) -> None:  # typ
     store = make_store(SHAPES)
     folder = store[0].tiles("d", "m", 0)
     with monkeypatch.context() as patch:
-        patch.setattr(Partial, "finish", lambda self: None)
+        patch.setattr(Partial, "finish", lambda self, part: None)
         with pytest.raises(AssertionError):
             predicted(store, model(), parts={"d": "test"})
     assert len(list(folder.glob(".*.partial"))) == 1

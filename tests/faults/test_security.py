@@ -492,3 +492,40 @@ def test_reports_escape_what_they_show(tally: Tally) -> None:
         "the reports show them as text; no page has a script, an event or a link to elsewhere",
         len(pages),
     )
+
+
+@pytest.mark.faults
+def test_a_stranger_at_a_cluster(tmp_path: Path, tally: Tally) -> None:
+    """Who reaches a dask scheduler or worker can have it run any code."""
+    pytest.importorskip("distributed")
+    pytest.importorskip("cryptography")
+    from distributed import Client, Security
+
+    from tests.test_cluster import say_something
+    from unet.prediction.cluster import client_of
+    from unet.sections import ClusterSection
+
+    refused = 0
+    with client_of(ClusterSection(workers=2), tmp_path) as client:
+        client.wait_for_workers(2, timeout=60)
+        workers = list(client.scheduler_info(n_workers=-1)["workers"])
+        assert len(workers) == 2
+        for place in (a.removeprefix("tls://") for a in (client.scheduler.address, *workers)):
+            for address, keys in (
+                (f"tcp://{place}", None),
+                (f"tls://{place}", Security.temporary()),
+            ):
+                with pytest.raises((OSError, TimeoutError)):
+                    Client(address, security=keys, timeout="2s", set_as_default=False)
+                refused += 1
+            with pytest.raises(OSError, match=r"certificate required|reset|EOF"):
+                say_something(place)
+            refused += 1
+        assert client.submit(sum, [1, 2]).result(timeout=30) == 3
+    tally(
+        "a stranger talks to a cluster",
+        "plain, by TLS without a certificate and with one of its own, to the scheduler and to each "
+        "worker",
+        "refused; the cluster works on",
+        refused,
+    )

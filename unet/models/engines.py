@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from unet.errors import UserError
+from unet.models.exact import any_threads
 from unet.models.network import Network
 
 # Windows [N, C, *S] float32 on the device -> scores [N, K, *S'] there, float32 or smaller.
@@ -74,7 +75,7 @@ def _torch(network: Network, device: torch.device, precision: str, threads: int)
     layout = memory_format(network)
 
     def forward(x: Tensor) -> Tensor:
-        with autocast(precision, device):
+        with any_threads(x) if precision == "float32" else autocast(precision, device):
             scores: Tensor = network(x.contiguous(memory_format=layout))
         return scores
 

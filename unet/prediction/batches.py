@@ -8,7 +8,7 @@ very bytes of one that was not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ class Planned:
         part: why it is predicted, test or val.
         key: hash of all that determines its tiles.
         plan: its windows.
+        batch: the most of its windows that go through the network together.
         attrs: what is noted beside its tiles.
     """
 
@@ -36,6 +37,7 @@ class Planned:
     part: str
     key: str
     plan: Plan
+    batch: int
     attrs: dict[str, Any]
 
     @property
@@ -53,12 +55,8 @@ class Planned:
         return int(np.prod(self.plan.core)) * len(self.plan.tiles) * classes * itemsize
 
 
-def batches(images: Iterable[Planned], size: Callable[[Planned], int]) -> Iterator[Batch]:
-    """All tiles of all images, in order, as batches.
-
-    Args:
-        size: the most windows of such an image that go together.
-    """
+def batches(images: Iterable[Planned]) -> Iterator[Batch]:
+    """All tiles of all images, in order, as batches."""
     waiting: list[tuple[str, int]] = []
     window: tuple[int, ...] = ()
     network: Any = None
@@ -69,7 +67,7 @@ def batches(images: Iterable[Planned], size: Callable[[Planned], int]) -> Iterat
         if waiting and not alike:
             yield tuple(waiting)
             waiting = []
-        window, network, most = image.plan.window, image.attrs.get("network"), size(image)
+        window, network, most = image.plan.window, image.attrs.get("network"), image.batch
         for tile in image.plan.tiles:
             waiting.append((image.image, tile.index))
             if len(waiting) >= most:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,6 +28,7 @@ from unet.files import digest
 from unet.models.inference import choose_device
 from unet.prediction.batches import Batch
 from unet.prediction.ensemble import Member
+from unet.prediction.tls import NO_PAGES, on_disk, own_keys, warn_if_open
 from unet.prediction.work import FEEDERS, Work
 from unet.sections import ClusterSection, PredictSection
 
@@ -112,7 +113,7 @@ def on_cluster(
         models, alone: see :class:`unet.prediction.ensemble.Ensemble`.
         prepared: the store.
         device: as in the config; each worker has one.
-        folder: for the workers' files and the queue's logs.
+        folder: for the workers' files, the queue's logs and the keys; of this job alone.
     """
     with client_of(section, folder) as client:
         ahead = 2 * FEEDERS * section.workers
@@ -128,6 +129,7 @@ def client_of(section: ClusterSection, folder: Path) -> Iterator[Any]:
     """
     try:
         import distributed
+        from dask import config
     except ImportError:
         raise UserError(
             "predict.cluster: needs the package distributed; run "
@@ -136,8 +138,15 @@ def client_of(section: ClusterSection, folder: Path) -> Iterator[Any]:
     # What it has to say beside that fills the job's log.
     logging.getLogger("distributed").setLevel(logging.WARNING)
     if section.address is not None:
+        warn_if_open(section.address)
         try:
             client = distributed.Client(section.address, timeout="30s", set_as_default=False)
+        except TypeError as error:  # it has no certificate to show
+            reason = " ".join(str(error).split())[:120]
+            raise UserError(
+                f"predict.cluster.address: {section.address} needs certificates; name them in "
+                f"dask's config, distributed.comm.tls ({reason})"
+            ) from None
         except (OSError, TimeoutError, ValueError) as error:
             reason = " ".join(str(error).split())[:120]
             raise UserError(
@@ -147,12 +156,17 @@ def client_of(section: ClusterSection, folder: Path) -> Iterator[Any]:
             yield client
         return
     folder.mkdir(parents=True, exist_ok=True)
-    make = _slurm if section.queue == "slurm" else _local
-    with make(section, folder) as cluster, distributed.Client(cluster, set_as_default=False) as own:
-        yield own
+    make, keys = _local, own_keys()
+    with ExitStack() as stack:
+        if section.queue == "slurm":
+            make = _slurm
+            keys = stack.enter_context(on_disk(keys, folder / ".tls"))
+        with config.set(NO_PAGES):
+            cluster = stack.enter_context(make(section, folder, keys))
+        yield stack.enter_context(distributed.Client(cluster, set_as_default=False))
 
 
-def _local(section: ClusterSection, folder: Path) -> Any:
+def _local(section: ClusterSection, folder: Path, keys: Any) -> Any:
     from distributed import LocalCluster
 
     return LocalCluster(
@@ -163,10 +177,12 @@ def _local(section: ClusterSection, folder: Path) -> Any:
         dashboard_address=None,
         local_directory=str(folder),
         memory_limit=int(section.memory_gb * 1e9),
+        security=keys,
+        protocol="tls://",
     )
 
 
-def _slurm(section: ClusterSection, folder: Path) -> Any:
+def _slurm(section: ClusterSection, folder: Path, keys: Any) -> Any:
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError:
@@ -184,12 +200,16 @@ def _slurm(section: ClusterSection, folder: Path) -> Any:
         job_script_prologue=[
             f"export PYTHONPATH={shlex.quote(str(PACKAGE))}",
             f"export OMP_NUM_THREADS={section.threads}",
+            "export DASK_DISTRIBUTED__WORKER__HTTP__ROUTES='[]'",
             *(f"export {key}={value}" for key, value in allocator.KEPT.items()),
         ],
         python=sys.executable,
         local_directory=str(folder),
         log_directory=str(folder),
         interface=section.interface,
+        # The paths of its files stand in the job script, the keys do not.
+        security=keys,
+        protocol="tls://",
         job_name=_own_job() or "unet-predict",
         # Any port for what it serves beside the workers: several may run on a machine.
         scheduler_options={"dashboard": False, "dashboard_address": ":0"},

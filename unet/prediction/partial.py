@@ -20,6 +20,7 @@ import zarr
 
 from unet.data.checked import COMPLETE
 from unet.data.tiling import Plan
+from unet.errors import UserError
 from unet.files import digest, remove
 from unet.prediction.tiles import create_tiles
 
@@ -51,6 +52,7 @@ class Partial:
     def create(self, plan: Plan, classes: int, dtype: str, attrs: Mapping[str, Any]) -> None:
         """Makes the empty array unless it is there, by whichever process comes first."""
         if (self.path / "zarr.json").is_file():
+            self._check(attrs)
             return
         made = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=self.path.parent))
         try:
@@ -61,8 +63,22 @@ class Partial:
             # A folder that has something in it is not replaced: another process was faster.
             if not (self.path / "zarr.json").is_file():
                 raise
+            self._check(attrs)
         finally:
             remove(made)
+
+    def _check(self, attrs: Mapping[str, Any]) -> None:
+        """The windows follow from the tile: by others, a tile's number would be another place.
+
+        Raises:
+            UserError: it was begun with others.
+        """
+        begun = list(self.attrs()["tile"])
+        if begun != list(attrs["tile"]):
+            raise UserError(
+                f"{self.path}: begun with tiles of {begun} px, this process takes "
+                f"{list(attrs['tile'])}; remove it and run again"
+            )
 
     def attrs(self) -> dict[str, Any]:
         """What was noted beside the tiles when they were begun."""
@@ -96,10 +112,14 @@ class Partial:
         with file.open("a", encoding="ascii") as handle:
             handle.write(lines)
 
-    def finish(self) -> None:
-        """Gives the array the image's name; what is there under it is replaced."""
+    def finish(self, part: str) -> None:
+        """Gives the array the image's name; what is there under it is replaced.
+
+        Args:
+            part: why the image is predicted, which may have changed since it was begun.
+        """
         skipped = sorted(index for index, empty in self.done().items() if empty)
-        zarr.open_array(self.path, mode="r+").attrs["skipped"] = skipped
+        zarr.open_array(self.path, mode="r+").attrs.update({"skipped": skipped, "part": part})
         remove(self.target)
         self.path.rename(self.target)
         remove(self.target / _DONE)
@@ -125,6 +145,14 @@ def finished(folder: Path, image: str, key: str, part: str) -> dict[str, Any] | 
         return None
     remove(folder / image / _DONE)  # of a process that died right before
     return attrs
+
+
+def unfinished(folder: Path, image: str, key: str) -> dict[str, Any] | None:
+    """What is noted beside the tiles of an image that was begun, None if it was not."""
+    try:
+        return _attributes(folder / partial_name(image, key))
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _attributes(path: Path) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The predict stage: every tile of every held-out image through the network, once.
 
-The tiles are cut into batches that are the same for every run (:mod:`unet.prediction.batches`);
-what is done is noted tile by tile (:mod:`unet.prediction.partial`). So the work can be done by one
-job, by several that share it, or by the workers of a cluster, can end at any time and go on.
+The tiles are cut into batches that are the same for every run that goes on
+(:mod:`unet.prediction.plans`, :mod:`unet.prediction.batches`); what is done is noted tile by tile
+(:mod:`unet.prediction.partial`). So the work can be done by one job, by several that share it, or
+by the workers of a cluster, can end at any time and go on.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from unet.prediction.batches import Batch, Planned, batches, shard_of
 from unet.prediction.blocks import ordered
 from unet.prediction.ensemble import Ensemble, Member
 from unet.prediction.partial import Partial, finished, remove_stale
-from unet.prediction.windows import layout, memory_needed, tile_for
-from unet.prediction.work import Work, choose_batch, room
+from unet.prediction.plans import Planner, Room, shared_room
+from unet.prediction.windows import memory_needed
+from unet.prediction.work import Work
 from unet.sections import PredictSection
 from unet.told import told
 
@@ -121,17 +123,15 @@ def predict_fold(
     try:
         ensemble = work.lanes[0].ensemble
         used = {**settings, "predict": told("predict", section)}
-        planned = _planned(ensemble, prepared_path, prepared, parts, used, memory_bytes)
+        room = Room.here(devices[0], memory_bytes, batch)
+        planned = _planned(
+            ensemble, prepared_path, prepared, parts, used, tiles_path, room, share is not None
+        )
         if share is None:
             remove_stale(tiles_path, {image.image: image.key for image in planned})
-
-        def size(image: Planned) -> int:
-            window = image.plan.window
-            return choose_batch(batch, window, ensemble.width, devices[0], memory_bytes)
-
         todo = _Todo(work, planned, tiles_path)
-        _log_estimate(todo, ensemble, section, size)
-        groups: Iterable[Batch] = batches(planned, size)
+        _log_estimate(todo, ensemble, section)
+        groups: Iterable[Batch] = batches(planned)
         if share is not None:
             groups = shard_of(groups, share.index, share.count)
         shares = 1 if share is None else share.count
@@ -178,12 +178,20 @@ def _planned(
     prepared: Mapping[str, Any],
     parts: Mapping[str, Literal["test", "val"]],
     settings: Mapping[str, Any],
-    memory_bytes: float,
+    tiles_path: Path,
+    room: Room,
+    shared: bool,
 ) -> list[Planned]:
     """All images with their windows, in order of their ids."""
     section = PredictSection.model_validate(settings["predict"])
     keyed = keyed_settings(settings, section)
     fps, first = ensemble.footprint, ensemble.members[0].model
+    keys = {
+        name: image_key(ensemble.key(name), prepared["images"][name]["key"], keyed)
+        for name in parts
+    }
+    agreed = shared_room(tiles_path, keys, room) if shared else None
+    planner = Planner(tiles_path, section, fps, ensemble.width, room, agreed)
     found = []
     for name, part in sorted(parts.items()):
         info = prepared["images"][name]
@@ -193,9 +201,8 @@ def _planned(
                 f"{prepared_path}: image {name} has {len(shape)} spatial axes, the model "
                 f"{len(fps)}; write dims: {len(shape)} under the model"
             )
-        allowed = room(ensemble.device, memory_bytes)
-        tile = tile_for(section, shape, fps, ensemble.width, allowed)
-        windows = layout(section, tile, shape, fps)
+        made = planner.layout(name, keys[name], part, shape)
+        windows = made.windows
         if windows.overhead > WASTEFUL:
             log.warning(
                 "%s: windows of %s px are mostly halo, each pixel is computed %.0f times; "
@@ -206,10 +213,10 @@ def _planned(
             "part": part, "head": list(first.head), "axes": info["axes"],
             "pixel_size_um": info["pixel_size_um"], "channels": first.in_channels,
             "precision": section.precision, "engine": section.engine, "blend": section.blend,
-            "network": ensemble.alone.get(name), "tile": tile, "grid": [fp.grid for fp in fps],
+            "network": ensemble.alone.get(name), "tile": made.tile, "batch": made.batch,
+            "grid": [fp.grid for fp in fps],
         }  # fmt: skip
-        key = image_key(ensemble.key(name), info["key"], keyed)
-        found.append(Planned(name, part, key, windows, attrs))
+        found.append(Planned(name, part, keys[name], windows, made.batch, attrs))
     return found
 
 
@@ -279,7 +286,7 @@ class _Todo:
             partial = self._partials.pop(image)
             self._skipped[image] = sum(partial.done().values())
             self.work.forget(image)
-            partial.finish()
+            partial.finish(self.planned[image].part)
 
     def entries(self) -> dict[str, Any]:
         return {name: _entry(image, self._skipped[name]) for name, image in self.planned.items()}
@@ -337,9 +344,7 @@ def run_here(work: Work, todo: Iterable[Batch]) -> Iterator[Batch]:
     return ordered(one, todo, work.feeders)
 
 
-def _log_estimate(
-    todo: _Todo, ensemble: Ensemble, section: PredictSection, size: Callable[[Planned], int]
-) -> None:
+def _log_estimate(todo: _Todo, ensemble: Ensemble, section: PredictSection) -> None:
     """Says what is ahead.
 
     Raises:
@@ -353,7 +358,7 @@ def _log_estimate(
     pixels = sum(image.pixels for image in ahead)
     computed = sum(image.computed for image in ahead)
     memory = max(
-        (memory_needed(i.plan.window, ensemble.width, size(i)) for i in ahead), default=0.0
+        (memory_needed(i.plan.window, ensemble.width, i.batch) for i in ahead), default=0.0
     )
     fps = ensemble.footprint
     log.info(
@@ -407,7 +412,7 @@ def gather(tiles_path: Path, shards: Sequence[Mapping[str, Any]]) -> dict[str, A
                     "missing; remove the tiles.shard files beside it and run again"
                 )
             skipped = sum(partial.done().values())
-            partial.finish()
+            partial.finish(entry["part"])
         else:
             skipped = len(attrs.get("skipped", ()))
         entries[image] = {**entry, "skipped": skipped}

@@ -4,6 +4,7 @@ memory."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -23,6 +24,27 @@ LARGEST = {2: 1 << 22, 3: 1 << 25}
 def memory_needed(window: Sequence[int], width: int, batch: int) -> float:
     """Bytes that a batch of these windows needs at most, by our estimate."""
     return float(np.prod(window)) * width * BYTES_PER_PIXEL_AND_WIDTH * batch
+
+
+def choose_batch(
+    wanted: int | Literal["auto"],
+    window: Sequence[int],
+    width: int,
+    device: str,
+    memory_bytes: float,
+) -> int:
+    """The number of windows per batch: as given, or what a third of the memory holds (1..16).
+
+    Args:
+        device: its kind, "cpu" or "cuda".
+    """
+    if wanted != "auto":
+        return wanted
+    per_tile = memory_needed(window, width, 1)
+    # Beyond so many pixels a larger batch is no faster: four million on a GPU, one on a processor.
+    pixels = 1 << 22 if device == "cuda" else 1 << 20
+    enough = max(1, pixels // int(np.prod(window)))
+    return int(max(1, min(memory_bytes / 3 / per_tile, 16, enough)))
 
 
 def auto_tile(

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from unet.prediction.background import Skipper, skipper
 from unet.prediction.batches import Batch, Planned
 from unet.prediction.ensemble import Ensemble, Member
 from unet.prediction.partial import Partial
-from unet.prediction.windows import layout, memory_needed
+from unet.prediction.windows import layout
 from unet.sections import PredictSection
 
 log = logging.getLogger(__name__)
@@ -54,33 +54,6 @@ class Batching:
             ) from error
         self.size //= 2
         log.warning("out of memory on the device: going on with batches of %d tiles", self.size)
-
-
-def choose_batch(
-    wanted: int | Literal["auto"],
-    window: Sequence[int],
-    width: int,
-    device: torch.device,
-    memory_bytes: float,
-) -> int:
-    """The number of tiles per batch: as given, or what a third of the memory holds (1..16).
-
-    The memory is the GPU's free one, of a CPU what is allowed: runs that go on have equal batches.
-    """
-    if wanted != "auto":
-        return wanted
-    per_tile = memory_needed(window, width, 1)
-    # Beyond so many pixels a larger batch is no faster: four million on a GPU, one on a processor.
-    pixels = 1 << 22 if device.type == "cuda" else 1 << 20
-    enough = max(1, pixels // int(np.prod(window)))
-    return int(max(1, min(room(device, memory_bytes) / 3 / per_tile, 16, enough)))
-
-
-def room(device: torch.device, memory_bytes: float) -> float:
-    """Bytes that a batch may be planned for: free ones of a GPU, those allowed of a CPU."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    return memory_bytes
 
 
 def forward(predictor: Predictor, windows: np.ndarray, batching: Batching) -> np.ndarray:

@@ -203,7 +203,8 @@ def test_plates_in_a_folder_and_without_labels(tmp_path: Path) -> None:
     assert [p.id for p in pairs][3:5] == ["p-B2-f1", "q-A1-f0"]
     assert [p.group for p in pairs][3:5] == ["p-B2", "q-A1"]
     assert all(p.label is None for p in pairs)
-    named = image_files([str(tmp_path / "d" / "p.zarr"), str(tmp_path / "d" / "q.zarr")])
+    plates = [str(tmp_path / "d" / name) for name in ("p.zarr", "q.zarr")]
+    named = image_files(plates, tmp_path / "out")
     assert len({name for name, _ in named}) == 8
     assert image_files([str(tmp_path / "d" / "p.zarr")])[0][0] == "A1-f0"
 

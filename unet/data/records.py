@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from unet.data.sheets import csv_writer
-from unet.errors import UserError
-from unet.files import replacing
+from unet.tables import read_table, write_table
 
 Part = Literal["train", "val", "test"]
 
@@ -71,30 +68,11 @@ class SplitRecord:
     part: Part
 
 
+SPLIT_COLUMNS = ("image", "fold", "part")
 _JSON_FIELDS = {"page", "shape", "pixel_size_um", "channels", "objects", "class_shares"}
 # Empty where there are none, which is what most images have.
 _TEXTS_FIELDS = {"warnings"}
 _FLAGS = {"inverted"}
-
-
-def _write(path: Path, names: list[str], rows: Iterable[dict[str, Any]]) -> None:
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as handle,
-    ):
-        writer = csv_writer(handle)
-        writer.writerow(names)
-        writer.writerows([row[name] for name in names] for row in rows)
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as handle:
-            return list(csv.DictReader(handle))
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); run the manifest stage"
-        ) from None
 
 
 def write_manifest(path: Path, records: Iterable[ImageRecord]) -> None:
@@ -110,15 +88,15 @@ def write_manifest(path: Path, records: Iterable[ImageRecord]) -> None:
             row[name] = json.dumps(row[name], ensure_ascii=False) if row[name] else ""
         for name in _FLAGS:
             row[name] = "yes" if row[name] else ""
-        rows.append(row)
-    _write(path, names, rows)
+        rows.append(tuple(row.values()))
+    write_table(path, names, rows)
 
 
 def read_manifest(path: Path) -> list[ImageRecord]:
     """Reads what :func:`write_manifest` wrote, also in versions that had fewer columns."""
     records = []
-    for row in _read(path):
-        values: dict[str, Any] = dict(row)
+    for row in read_table(path, "manifest", ["id"]).to_dict("records"):
+        values: dict[str, Any] = {str(name): cell for name, cell in row.items()}
         for name in _JSON_FIELDS:
             value = json.loads(row[name]) if row.get(name) else None
             values[name] = tuple(value) if isinstance(value, list) else value
@@ -131,14 +109,13 @@ def read_manifest(path: Path) -> list[ImageRecord]:
 
 
 def write_splits(path: Path, rows: Iterable[SplitRecord]) -> None:
-    _write(path, ["image", "fold", "part"], (vars(row) for row in rows))
+    write_table(path, SPLIT_COLUMNS, ((row.image, row.fold, row.part) for row in rows))
 
 
 def read_splits(path: Path) -> list[SplitRecord]:
-    return [
-        SplitRecord(row["image"], int(row["fold"]), row["part"])  # type: ignore[arg-type]
-        for row in _read(path)
-    ]
+    found = read_table(path, "splits", SPLIT_COLUMNS)
+    rows = zip(*(found[name] for name in SPLIT_COLUMNS), strict=True)
+    return [SplitRecord(image, int(fold), part) for image, fold, part in rows]
 
 
 def ids_of(rows: Iterable[SplitRecord], fold: int, part: Part) -> list[str]:

@@ -111,6 +111,7 @@ class Planning:
         self._params, self._inputs = records.params_changed, records.input_changed
         # Of the jobs that are compared here.
         self._found: dict[Any, Change] = {}
+        self._looked_at: set[Any] = set()
         self._warned = False
 
     async def oldest(self, job: Any) -> float | None:
@@ -118,27 +119,41 @@ class Planning:
         the end of time where times say nothing."""
         time: float | None = await self._oldest(job)
         self._found.pop(job, None)
-        settings = None if time is None else _settings(job)
-        if time is None or settings is None:
+        self._looked_at.discard(job)
+        if time is None or _settings(job) is None:
             return time
-        there = [path for path in job.output if await path.exists()]
-        if not there:
-            return time
-        gone = [path for path in _results(job) if not Path(path).exists()]
-        if gone:
-            job.dag.reason(job).missing_output.update(gone)
-        records = job.dag.workflow.persistence
+        if results := _results(job):
+            gone = [path for path in results if not Path(path).exists()]
+            if gone and any(Path(path).exists() for path in job.output):
+                job.dag.reason(job).missing_output.update(gone)
+        # Most jobs have no newer input; they are looked at only if nothing else makes them run.
+        if _has_newer_input(job, time) and self._look(job, newer=True):
+            return math.inf
+        return time
+
+    def _look(self, job: Any, *, newer: bool) -> bool:
+        """Compares a job with what made its outputs, where Snakemake's record is not of these or
+        an input is newer, which may be too large for Snakemake to look into.
+
+        Returns:
+            whether times say nothing.
+        """
+        self._looked_at.add(job)
+        records, settings = job.dag.workflow.persistence, _settings(job)
+        there = [path for path in job.output if Path(path).exists()]
+        if settings is None or not there:
+            return False
         known = self._has(records, job)
-        if known and await _is_of(records, there) and not await _has_newer_input(job, time):
-            return time
+        if known and not newer and _is_of(records, there):
+            return False
         made = made_by(there)
         if known and (made is None or "inputs" not in made):
-            return time
+            return False
         if made is None:
             self._say(there[0])
         else:
             self._found[job] = change(made, settings, job.input)
-        return math.inf
+        return True
 
     def _say(self, path: str) -> None:
         if not self._warned:
@@ -161,6 +176,8 @@ class Planning:
 
     def has_record(self, records: Any, job: Any) -> bool:
         """In the place of ``has_metadata``, which is asked before the three below."""
+        if job not in self._looked_at:
+            self._look(job, newer=False)
         if job not in self._found:
             return bool(self._has(records, job))
         # Times do not tell of these.
@@ -198,19 +215,14 @@ def _results(job: Any) -> tuple[str, ...]:
     return words
 
 
-async def _is_of(records: Any, outputs: Iterable[Any]) -> bool:
+def _is_of(records: Any, outputs: Iterable[Any]) -> bool:
     """Whether the records are of these very files, by their times."""
-    for path in outputs:
-        if records.metadata(path).endtime != (await path.mtime()).local_or_storage():
-            return False
-    return True
+    return all(records.metadata(path).endtime == Path(path).stat().st_mtime for path in outputs)
 
 
-async def _has_newer_input(job: Any, time: float) -> bool:
-    for path in job.input:
-        if await path.exists() and await path.is_newer(time):
-            return True
-    return False
+def _has_newer_input(job: Any, time: float) -> bool:
+    inputs = (Path(path) for path in job.input)
+    return any(path.exists() and path.stat().st_mtime > time for path in inputs)
 
 
 def compare_what_made_outputs() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+import zarr
 
 from tests.test_apply_prepare import blobs, model, write
-from unet import cli
+from unet import cli, provenance
 from unet.config import load
 from unet.data.records import read_manifest
 from unet.data.resample import Axis, Resampling
@@ -332,6 +334,22 @@ def test_its_own_results_are_no_images(
     assert "4 files are results of this command" in caplog.text
     with pytest.raises(UserError, match="IMAGES: all 1 files are results of this command"):
         image_files(["p/seg/masks"], Path("p/seg"))
+
+
+def test_every_result_says_what_made_it(place: Path) -> None:
+    out = place / "out"
+    assert predict(place / "m", place / "images" / "a.ome.tif", "-o", out) == 0
+    table = provenance.read(out / "objects.csv")
+    assert table is not None
+    group = zarr.open_group(str(out / "segmentation.zarr" / "a"), mode="r")
+    with tifffile.TiffFile(out / "masks" / "a.tif") as file:
+        lines = file.pages[0].description.splitlines()
+    (line,) = (line for line in lines if line.startswith("made_by="))
+    assert json.loads(line.removeprefix("made_by=")) == group.attrs["unet"]["made_by"] == table
+    assert table["settings"]["stitch"]["threshold"] == 0.5
+    files = sorted((place / "m").glob("fold-*/model.pt"))
+    assert sorted(table["models"].values()) == sorted(map(provenance.content_id, files))
+    assert str(place) not in line
 
 
 def test_twice_over_a_folder_that_holds_the_output(place: Path) -> None:

@@ -72,6 +72,19 @@ def test_a_model_tells_its_settings(tmp_path: Path) -> None:
     assert provenance.content_id(other) != provenance.content_id(path)
 
 
+def test_results_name_their_models_at_any_distance(tmp_path: Path) -> None:
+    weights = tmp_path / "m" / "fold-0" / "model.pt"
+    weights.parent.mkdir(parents=True)
+    save_model(weights, a_model())
+    prepared, tiles, segmented = (tmp_path / f"{n}.json" for n in ("prepared", "tiles", "seg"))
+    write_sentinel(prepared, 1, {}, provenance.of_job(tmp_path, "prepare", {}, []))
+    write_sentinel(tiles, 1, {}, provenance.of_job(tmp_path, "predict", {}, [weights, prepared]))
+    write_sentinel(segmented, 1, {}, provenance.of_job(tmp_path, "stitch", {}, [tiles, prepared]))
+    made = provenance.of_job(tmp_path, "evaluate", {}, [segmented])
+    assert made["models"] == {"m/fold-0/model.pt": provenance.content_id(weights)}
+    assert "models" not in (provenance.read(prepared) or {})
+
+
 class _Harmful:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return exec, ("raise SystemExit('run')",)

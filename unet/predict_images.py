@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unet import provenance
 from unet.errors import UserError
 from unet.files import digest, locked, read_json, remove, replacing, write_json
 from unet.paths import Paths
@@ -212,8 +213,17 @@ def _stitched(task: Task, tiles: Path, store: Path, out: Output, threads: int) -
         Outputs(segmentation=out.segmentation, done=done, masks=out.masks, objects=out.objects),
         StitchSettings.of(task.stitch),
         threads=threads,
+        made_by={
+            **provenance.made_by("stitch", task.stitch, {}),
+            "models": {_short(m.path): provenance.content_id(m.path) for m in task.members},
+        },
     )
     return float(read_json(done)["threshold"])
+
+
+def _short(model: Path) -> str:
+    """A model's file as results name it: as below a run's output folder, wherever that is."""
+    return "/".join(model.parts[-4:])
 
 
 def _classes(model: ModelFile) -> list[tuple[str, int]] | None:

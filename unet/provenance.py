@@ -54,11 +54,23 @@ def inputs_of(output: Path, paths: Iterable[Path]) -> dict[str, str]:
 def of_job(output: Path, stage: str, settings: Mapping[str, Any], inputs: Iterable[Path]) -> MadeBy:
     """What a job that begins will have made its outputs by; before it changes its settings.
 
+    With an entry ``models`` (name -> content id), where its results come from models, at first or
+    at second hand.
+
     Args:
         output: the run's output folder, which all inputs are in.
         inputs: those that the workflow's rule names.
     """
-    return made_by(stage, settings, inputs_of(output, inputs))
+    paths = list(inputs)
+    made = made_by(stage, settings, inputs_of(output, paths))
+    models: dict[str, str] = {}
+    for path in paths:
+        name = name_of(output, path)
+        if path.suffix == ".pt":
+            models[name] = made["inputs"][name]
+        else:
+            models.update((read(path) or {}).get("models", {}))
+    return {**made, "models": models} if models else made
 
 
 def name_of(output: Path, path: Path) -> str:

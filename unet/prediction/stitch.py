@@ -17,6 +17,7 @@ from unet.files import remove, replacing, write_sentinel
 from unet.prediction.blocks import grid_of, ordered
 from unet.prediction.stitch_image import Job, Stitched, StitchSettings, stitch_image
 from unet.prediction.threshold import choose_threshold
+from unet.provenance import write_sidecar
 from unet.tables import writing
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ def stitch_dataset(
             done.table.close()
             entries[done.image] = done.entry
     omezarr.list_images(outputs.segmentation, ids, version)
+    if made_by is not None:
+        write_sidecar(outputs.objects, made_by)
     write_sentinel(
         outputs.done,
         settings.version,

@@ -141,7 +141,7 @@ def test_a_scheduler_that_runs_is_used(make_store, network: Path, tmp_path: Path
 def test_who_has_no_key_is_kept_out(tmp_path: Path) -> None:
     """More of them in tests/faults."""
     with client_of(ClusterSection(workers=1), tmp_path / "dask") as client:
-        client.wait_for_workers(1, timeout=60)
+        client.wait_for_workers(1, timeout=600)
         for address in (client.scheduler.address, *client.scheduler_info(n_workers=-1)["workers"]):
             assert address.startswith("tls://127.0.0.1:")
             with pytest.raises(OSError, match=r"certificate required|reset|EOF"):
@@ -253,7 +253,7 @@ def test_workers_of_a_queue_show_their_keys(
         section, models=[network], alone={}, prepared=store[0].prepared("d"), device="cpu",
         folder=tmp_path / "dask",
     ) as run:  # fmt: skip
-        run.client.wait_for_workers(1, timeout=90)
+        run.client.wait_for_workers(1, timeout=600)
         (address,) = run.client.scheduler_info(n_workers=-1)["workers"]
         assert address.startswith("tls://")
         assert predicted(store, network, run) == expected

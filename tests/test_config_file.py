@@ -147,7 +147,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 def said_by_snakemake(folder: Path, *words: str) -> list[str]:
     done = subprocess.run(
         [*SNAKEMAKE, "--dry-run", *words],
-        cwd=folder, capture_output=True, text=True, check=False, timeout=60,
+        cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode != 0
     lines = (done.stdout + done.stderr).strip().splitlines()

@@ -208,7 +208,6 @@ PLANNED = [
 
 
 @pytest.mark.workflow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "words", sorted({c.words for c in PLANNED}), ids=lambda words: " ".join(words)
 )
@@ -306,7 +305,6 @@ def test_what_needs_another_machine(command: Command) -> None:
 
 
 @pytest.mark.workflow
-@pytest.mark.timeout(600)
 def test_the_stages_by_hand(project: Path) -> None:
     words = [
         c.words[1:] for c in COMMANDS

@@ -17,7 +17,7 @@ import yaml
 
 from unet.paths import Paths
 
-pytestmark = [pytest.mark.workflow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.workflow
 
 ROOT = Path(__file__).resolve().parent.parent
 TAG = "v9.9.9"

@@ -24,7 +24,7 @@ from unet import provenance, stale
 from unet.config import merge
 from unet.paths import Paths, store_of
 
-pytestmark = [pytest.mark.workflow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.workflow
 
 MOVED = {**CONFIG, "output": "moved"}
 BOTH = (("sem", "own"), ("a", "b"))

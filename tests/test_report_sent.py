@@ -13,7 +13,7 @@ import pytest
 from tests.test_workflow import Workplace
 from unet.paths import Paths
 
-pytestmark = [pytest.mark.workflow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.workflow
 
 
 class Page(HTMLParser):

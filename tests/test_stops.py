@@ -163,7 +163,6 @@ def test_the_console_shows_no_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.workflow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("quiet", [False, True])
 def test_a_mistake_in_the_files_is_one_line_of_the_run(tmp_path: Path, quiet: bool) -> None:
     for kind in ("images", "labels"):

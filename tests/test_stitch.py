@@ -17,6 +17,7 @@ from unet.data.tiling import plan
 from unet.errors import UserError
 from unet.evaluation.contingency import contingency
 from unet.evaluation.instance import instance_metrics
+from unet.files import write_sentinel
 from unet.models.geometry import Footprint
 from unet.paths import Paths
 from unet.prediction import threshold as tuning
@@ -341,6 +342,9 @@ def test_the_command_line_on_real_stores(tmp_path):
         "head": list(HEADS[2]),
     }
     where = ["--output", str(tmp_path), "--dataset", "d", "--model", "m", "--fold", "0"]
+    assert main([*where, "--settings", json.dumps(slice_)]) == 2  # nothing says that it is finished
+    write_sentinel(paths.tiles_done("d", "m", 0), 3, {"a": {}})
+    write_sentinel(paths.prepared_done("d"), 1, {"a": {}})
     assert main([*where, "--settings", json.dumps(slice_)]) == 0
     done = json.loads(paths.segmentation_done("d", "m", 0).read_text())
     assert done["version"] == 7

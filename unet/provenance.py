@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unet import __version__
+from unet.errors import UserError
 from unet.files import digest, file_sha256, write_json
 
 SOFTWARE = "unet-pipeline"
@@ -85,8 +86,11 @@ def content_id(path: Path) -> str:
     lists at its end (planning must not read gigabytes); of any other file its sha256.
 
     Raises:
+        UserError: it is not there.
         OSError: it cannot be read.
     """
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file; run the stage that makes it first")
     if path.suffix == ".json" and (content := _json(path).get("content")):
         return str(content)
     if path.suffix == ".pt" and zipfile.is_zipfile(path):

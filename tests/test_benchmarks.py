@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ from unet.errors import UserError
 from unet.evaluation.rows import MetricRow
 from unet.paths import Paths
 from unet.prediction.tiles import Tiles
-from unet.report.paired import Bootstrap
+from unet.report.paired import Statistics
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -236,16 +237,17 @@ def _rows(model: str, values: list[float]) -> list[MetricRow]:
 
 
 def test_differences_are_taken_image_by_image() -> None:
-    ours, theirs = _rows("m", [0.5, 0.7, float("nan"), 0.9]), _rows("nnunet", [0.4, 0.6, 0.1, 0.8])
-    found = scoring.differences(ours, theirs, "instances", Bootstrap())["PQ"]
-    # The same difference in all images: an interval without width.
-    assert found["mean"] == pytest.approx(0.1)
-    assert (found["low"], found["high"]) == (pytest.approx(0.1), pytest.approx(0.1))
+    ours, theirs = _rows("m", [0.5, 0.7, float("nan"), 0.9]), _rows("nnunet", [0.4, 0.5, 0.1, 0.6])
+    sums = [scoring.summary(rows, "instances", Statistics()) for rows in (ours, theirs)]
+    found = scoring.differences(*sums, confidence=0.95)["PQ"]
+    assert found["mean"] == pytest.approx(0.2)
+    # Differences 0.1, 0.2, 0.3: t of 2 degrees of freedom is 4.303, between -1 and 1.
+    assert found["low"] == pytest.approx(math.tanh(math.atanh(0.2) - 0.2484 / 0.96), abs=1e-3)
     assert found["n"] == 3
 
 
 def test_a_summary_is_json() -> None:
-    found = scoring.summary(_rows("nnunet", [0.4, float("nan")]), "instances", Bootstrap())
+    found = scoring.summary(_rows("nnunet", [0.4, float("nan")]), "instances", Statistics())
     assert found["PQ"]["mean"] == 0.4
     assert found["PQ"]["n"] == 1
     assert found["PQ"]["images"] == {"i0": 0.4, "i1": None}

@@ -344,3 +344,32 @@ def test_a_case_of_prediction_brings_what_it_is_held_against() -> None:
         "limit, float32", "limit, bfloat16", "nnU-Net, mirroring, bfloat16",
         "nnU-Net, mirroring, bfloat16, our allocator",
     ]  # fmt: skip
+
+
+# Coverage ----------------------------------------------------------------------------------------
+
+
+def test_the_coverage_that_is_stored_is_what_the_docs_promise() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "coverage.json").read_text())
+    assert found["repetitions"] >= 2000
+    assert found["machine"]["processor"]
+    for kind, by_size in found["coverage"].items():
+        if kind != "10 % failed":
+            assert all(shares["mean"] >= 0.93 for shares in by_size.values()), kind
+    noise = 3 * (0.05 * 0.95 / found["repetitions"]) ** 0.5
+    for kind, by_models in found["false clear"].items():
+        for by_size in by_models.values():
+            assert all(share <= 0.05 + noise for share in by_size.values()), kind
+
+
+@pytest.mark.parametrize("kind", ["normal", "beta(12, 2)", "10 % failed", "normal, groups"])
+def test_simulated_scores_have_the_mean_that_is_taken_for_true(kind: str) -> None:
+    from benchmarks import coverage
+
+    scores_of, mean, grouped = coverage.KINDS[kind]
+    rng = np.random.default_rng(0)
+    scores = scores_of(coverage.latent(rng, 5000, grouped, 2), rng)
+    assert scores.mean() == pytest.approx(mean, abs=0.01)
+    assert len(scores) == len(coverage.groups_of(5000, grouped))
+    assert 0 <= coverage.coverage(kind, 4, 5, rng)["mean"] <= 1
+    assert coverage.false_clear(kind, 4, 3, 3, rng) == 0

@@ -2,9 +2,12 @@
 
     python benchmarks/real_data.py results-isbi2012 results-dsb2018 results-t98g
     python benchmarks/real_data.py --out recipes results-dsb2018
+    python benchmarks/real_data.py --show recipes
 
 Reads each run's report.csv, metrics, splits and Snakemake's benchmark files; writes what it prints,
-with the machine that it ran on, to benchmarks/results/real_data.json (or another name).
+with the score of each image and the machine that it ran on, to benchmarks/results/real_data.json
+(or another name). --show prints what such a file holds, its intervals computed from the images'
+scores; where a file does not have these, the number of images stands instead of an interval.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import csv
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.machine import machine
 from unet.config import load_file
+from unet.evaluation.rows import MetricRow
+from unet.evaluation.statistics import mean_interval
 from unet.paths import Paths
+from unet.report import tables
 from unet.report.tables import ReportRow, columns_for, read_report
 from unet.versions import library_versions
 
@@ -58,26 +65,23 @@ def patches(paths: Paths, dataset: str, model: str, fold: int) -> int:
         return batch * max(int(row["step"]) for row in csv.DictReader(handle))
 
 
-def scores(rows: list[ReportRow], task: str, model: str) -> dict[str, Any]:
-    """Main metrics of a model: mean, interval, number of images; and by how much it is behind the
-    best model there, with the interval of the paired difference."""
+def scores(
+    rows: list[ReportRow], metrics: list[MetricRow], task: str, model: str
+) -> dict[str, Any]:
+    """Main metrics of a model: mean, number of images and the score of each; and by how much it is
+    behind the best model there."""
     wanted = [(score.class_, score.metric, score.label) for score in columns_for(rows, task)]
     wanted += [(row.class_, row.metric, CHALLENGE[row.metric])
                for row in rows if row.model == model and row.metric in CHALLENGE]  # fmt: skip
-    found = {}
+    found: dict[str, Any] = {}
     for class_, metric, label in wanted:
+        own = [m for m in metrics if (m.class_, m.metric) == (class_, metric)]
+        images = {f"{m.image} fold {m.fold}": m.value for m in own if not math.isnan(m.value)}
         for row in rows:
             if (row.model, row.class_, row.metric) == (model, class_, metric):
-                value: dict[str, Any] = {
-                    "mean": row.mean,
-                    "low": row.low,
-                    "high": row.high,
-                    "n": row.n,
-                }
+                found[label] = {"metric": metric, "mean": row.mean, "n": row.n, "images": images}
                 if row.best not in ("", model):
-                    value["best"] = row.best
-                    value["behind"] = [row.difference, row.difference_low, row.difference_high]
-                found[label] = value
+                    found[label] |= {"best": row.best, "behind": row.difference}
     return found
 
 
@@ -86,21 +90,54 @@ def number(value: float) -> str:
     return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.3g}"
 
 
-def interval(low: float, high: float) -> str:
-    """With a space in front; nothing of a single image."""
-    return "" if math.isnan(low) else f" [{number(low)}, {number(high)}]"
+def interval(values: Sequence[float], bounds: tuple[float, float]) -> str:
+    """That of the mean of the images' values, with a space in front; "" if there is none."""
+    found = mean_interval(values, bounds=bounds)
+    if math.isnan(found.low):
+        return ""
+    return f" [{number(found.low)}, {number(found.high)}]"
 
 
-def cell(label: str, s: dict[str, Any]) -> str:
-    """One score as the table has it."""
-    text = f"{label} **{number(s['mean'])}**{interval(s['low'], s['high'])}"
-    if "behind" in s:
-        off, low, high = s["behind"]
-        clear = interval(*sorted((abs(low), abs(high))))
-        if low * high < 0:
-            clear = ", may be chance"
-        text += f" (behind by {number(abs(off))}{clear})"
-    return text
+def cell(label: str, s: dict[str, Any], best: dict[str, Any] | None) -> str:
+    """One score as the table has it.
+
+    best: the same score of the best model, where that is another one.
+    """
+    limits = tables.bounds(s["metric"])
+    images = s.get("images", {})
+    shown = interval(list(images.values()), limits) or (f" (n = {s['n']})" if s["n"] > 1 else "")
+    text = f"{label} **{number(s['mean'])}**{shown}"
+    if best is None:
+        return text
+    others, width = best.get("images", {}), limits[1] - limits[0]
+    sign = -1 if s["behind"] < 0 else 1
+    change = [sign * (others[k] - images[k]) for k in images if k in others]
+    return f"{text} (behind by {number(abs(s['behind']))}{interval(change, (-width, width))})"
+
+
+def table(runs: list[dict[str, Any]]) -> str:
+    """All runs as Markdown."""
+    lines = [
+        "| dataset | model | train / val / test images | scores on the test images "
+        "| training patches | minutes |",
+        "|---|---|---|---|---|---|",
+    ]
+    scores_of = {(run["dataset"], run["model"]): run["scores"] for run in runs}
+    for run in runs:
+        cells = [
+            cell(label, s, scores_of[run["dataset"], s["best"]][label] if "best" in s else None)
+            for label, s in run["scores"].items()
+        ]
+        images = " / ".join(str(run["images"].get(p, 0)) for p in ("train", "val", "test"))
+        train, total = run["seconds"]["train"] / 60, sum(run["seconds"].values()) / 60
+        busy = run.get("processor_seconds_of_training")
+        spent = "" if busy is None else f" ({busy / 60:.1f} of processor time)"
+        lines.append(
+            f"| {run['dataset']} | {run['model']}, width {run['width']}, head {run['head']} "
+            f"| {images} | {'<br>'.join(cells)} | {run['patches']} "
+            f"| {train:.1f} training{spent}, {total:.1f} in all |"
+        )
+    return "\n".join(lines)
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:
@@ -129,7 +166,12 @@ def collect(folder: Path) -> list[dict[str, Any]]:
                     "head": config.models[model].head,
                     "images": parts,
                     "patches": sum(patches(paths, dataset, model, k) for k in data.split.to_run),
-                    "scores": scores(rows, data.task, model),
+                    "scores": scores(
+                        rows,
+                        tables.read_metrics(paths.metrics(dataset, model)),
+                        data.task,
+                        model,
+                    ),
                     "seconds": {s: round(seconds(paths, s, dataset, model), 1) for s in STAGES},
                     "processor_seconds_of_training": round(
                         seconds(paths, "train", dataset, model, "cpu_time"), 1
@@ -141,27 +183,19 @@ def collect(folder: Path) -> list[dict[str, Any]]:
 
 def main() -> int:
     p = argparse.ArgumentParser(description=str(__doc__).split("\n", maxsplit=1)[0])
-    p.add_argument("folders", nargs="+", type=Path, metavar="RESULTS_FOLDER")
+    p.add_argument("folders", nargs="*", type=Path, metavar="RESULTS_FOLDER")
     p.add_argument("--out", default="real_data", help="name of the result file (real_data)")
+    p.add_argument("--show", metavar="NAME", help="print the table of a result file")
     args = p.parse_args()
+    if bool(args.folders) == bool(args.show):
+        p.error("name either the folders of finished runs or, with --show, a result file")
+    results = Path(__file__).resolve().parent / "results"
+    if args.show:
+        print(table(json.loads((results / f"{args.show}.json").read_text())["runs"]))
+        return 0
     runs = [run for folder in args.folders for run in collect(folder)]
-    print(
-        "| dataset | model | train / val / test images | scores on the test images "
-        "| training patches | minutes |"
-    )
-    print("|---|---|---|---|---|---|")
-    for run in runs:
-        cells = [cell(label, s) for label, s in run["scores"].items()]
-        images = " / ".join(str(run["images"].get(p, 0)) for p in ("train", "val", "test"))
-        train, total = run["seconds"]["train"] / 60, sum(run["seconds"].values()) / 60
-        name = f"{run['model']}, width {run['width']}, head {run['head']}"
-        print(
-            f"| {run['dataset']} | {name} | {images} | {'<br>'.join(cells)} "
-            f"| {run['patches']} | {train:.1f} training "
-            f"({run['processor_seconds_of_training'] / 60:.1f} of processor time), "
-            f"{total:.1f} in all |"
-        )
-    target = Path(__file__).resolve().parent / "results" / f"{args.out}.json"
+    print(table(runs))
+    target = results / f"{args.out}.json"
     target.parent.mkdir(exist_ok=True)
     here = machine()
     value = {"machine": here, "versions": library_versions(), "runs": runs}

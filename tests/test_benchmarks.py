@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ from unet.errors import UserError
 from unet.evaluation.rows import MetricRow
 from unet.paths import Paths
 from unet.prediction.tiles import Tiles
-from unet.report.paired import Bootstrap
+from unet.report.paired import Statistics
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -236,16 +237,17 @@ def _rows(model: str, values: list[float]) -> list[MetricRow]:
 
 
 def test_differences_are_taken_image_by_image() -> None:
-    ours, theirs = _rows("m", [0.5, 0.7, float("nan"), 0.9]), _rows("nnunet", [0.4, 0.6, 0.1, 0.8])
-    found = scoring.differences(ours, theirs, "instances", Bootstrap())["PQ"]
-    # The same difference in all images: an interval without width.
-    assert found["mean"] == pytest.approx(0.1)
-    assert (found["low"], found["high"]) == (pytest.approx(0.1), pytest.approx(0.1))
+    ours, theirs = _rows("m", [0.5, 0.7, float("nan"), 0.9]), _rows("nnunet", [0.4, 0.5, 0.1, 0.6])
+    sums = [scoring.summary(rows, "instances", Statistics()) for rows in (ours, theirs)]
+    found = scoring.differences(*sums, confidence=0.95)["PQ"]
+    assert found["mean"] == pytest.approx(0.2)
+    # Differences 0.1, 0.2, 0.3: t of 2 degrees of freedom is 4.303, between -1 and 1.
+    assert found["low"] == pytest.approx(math.tanh(math.atanh(0.2) - 0.2484 / 0.96), abs=1e-3)
     assert found["n"] == 3
 
 
 def test_a_summary_is_json() -> None:
-    found = scoring.summary(_rows("nnunet", [0.4, float("nan")]), "instances", Bootstrap())
+    found = scoring.summary(_rows("nnunet", [0.4, float("nan")]), "instances", Statistics())
     assert found["PQ"]["mean"] == 0.4
     assert found["PQ"]["n"] == 1
     assert found["PQ"]["images"] == {"i0": 0.4, "i1": None}
@@ -342,3 +344,32 @@ def test_a_case_of_prediction_brings_what_it_is_held_against() -> None:
         "limit, float32", "limit, bfloat16", "nnU-Net, mirroring, bfloat16",
         "nnU-Net, mirroring, bfloat16, our allocator",
     ]  # fmt: skip
+
+
+# Coverage ----------------------------------------------------------------------------------------
+
+
+def test_the_coverage_that_is_stored_is_what_the_docs_promise() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "coverage.json").read_text())
+    assert found["repetitions"] >= 2000
+    assert found["machine"]["processor"]
+    for kind, by_size in found["coverage"].items():
+        if kind != "10 % failed":
+            assert all(shares["mean"] >= 0.93 for shares in by_size.values()), kind
+    noise = 3 * (0.05 * 0.95 / found["repetitions"]) ** 0.5
+    for kind, by_models in found["false clear"].items():
+        for by_size in by_models.values():
+            assert all(share <= 0.05 + noise for share in by_size.values()), kind
+
+
+@pytest.mark.parametrize("kind", ["normal", "beta(12, 2)", "10 % failed", "normal, groups"])
+def test_simulated_scores_have_the_mean_that_is_taken_for_true(kind: str) -> None:
+    from benchmarks import coverage
+
+    scores_of, mean, grouped = coverage.KINDS[kind]
+    rng = np.random.default_rng(0)
+    scores = scores_of(coverage.latent(rng, 5000, grouped, 2), rng)
+    assert scores.mean() == pytest.approx(mean, abs=0.01)
+    assert len(scores) == len(coverage.groups_of(5000, grouped))
+    assert 0 <= coverage.coverage(kind, 4, 5, rng)["mean"] <= 1
+    assert coverage.false_clear(kind, 4, 3, 3, rng) == 0

@@ -251,6 +251,19 @@ def test_contact_over_the_corner_of_eight_blocks():
     assert in_blocks(mask, (5, 5, 5), connectivity="face").count == 2
 
 
+def test_a_hole_that_touches_the_outside_by_a_corner_is_none():
+    """Where objects connect by sides, the background connects by corners as well; scipy's
+    binary_fill_holes takes sides for both."""
+    mask = np.ones((7, 7), bool)
+    mask[3, 3] = mask[2, 2] = mask[1, 1] = mask[0, 0] = False
+    kept = whole(in_blocks(mask, (4, 4), connectivity="face", fill_holes=9))
+    np.testing.assert_array_equal(kept > 0, mask)
+    assert ndimage.binary_fill_holes(mask)[3, 3]
+    # Objects that connect by corners: the background connects by sides.
+    full = whole(in_blocks(mask, (4, 4), connectivity="full", fill_holes=9))
+    np.testing.assert_array_equal(full > 0, ndimage.binary_fill_holes(mask))
+
+
 def test_a_hole_is_filled_by_its_whole_area_not_by_its_part_in_a_block():
     mask = np.ones((11, 11), bool)
     mask[3:8, 3:8] = False

@@ -172,6 +172,23 @@ def test_agrees_with_monai(dims, spacing):
     assert got[f"asd_{unit}"] == pytest.approx(float(theirs), rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*monai:FutureWarning")
+def test_the_edge_of_the_image_is_an_outline_for_monai_alone():
+    metrics = pytest.importorskip("monai.metrics")
+    torch = pytest.importorskip("torch")
+    truth, pred = np.zeros((20, 20), bool), np.zeros((20, 20), bool)
+    truth[:10], pred[:8] = True, True
+    got = values(outlines(truth, pred), PX, None)
+    # A straight front across the image, two pixels off.
+    assert (got["hd95_px"], got["asd_px"]) == (2, 2)
+    batch = [torch.as_tensor(m)[None, None] for m in (pred, truth)]
+    options = {"include_background": True}
+    theirs = metrics.compute_average_surface_distance(*batch, symmetric=True, **options)
+    assert float(theirs) < 1
+    theirs = metrics.compute_hausdorff_distance(*batch, percentile=95, **options)
+    assert float(theirs) == 2
+
+
 # --- in blocks
 
 

@@ -169,8 +169,42 @@ def test_single_image_has_no_interval(tmp_path: Path) -> None:
     page = make_report(paths, "d", ["m"], "semantic")
     assert "only image" in page
     assert "1.000" in page
-    assert 'class="range"' not in page
+    assert 'class="range">[' not in page
+    assert "n = 1: few" in page
     assert "d,m,foreground-mean,iou,1,,,1" in paths.dataset_report_csv("d").read_text()
+
+
+@pytest.mark.parametrize(
+    ("images", "gap", "said", "marked"),
+    [
+        (4, 0.1, "Too few images to tell which model is best by IoU", False),
+        (8, 0.1, "a is best by IoU: 0.7", True),
+        (8, 0.00001, "No model is clearly best by IoU: a has the best mean", False),
+        (12, 0.0, "No model is clearly best by IoU: a has the best mean", False),
+    ],
+)
+def test_pages_name_a_winner_only_where_the_test_does(
+    tmp_path: Path, images: int, gap: float, said: str, marked: bool
+) -> None:
+    paths = Paths(tmp_path)
+    make_results(paths, "d", ["a", "b"], "semantic", images=images)
+    for model, shift in (("a", 0.0), ("b", gap)):
+        with paths.metrics("d", model).open("w", newline="") as handle:
+            writer = csv.writer(handle)
+            writer.writerow(METRIC_COLUMNS)
+            for k in range(images):
+                value = 0.6 + 0.02 * k + 0.03 * (images == 8) - shift * (1 + 0.01 * k)
+                row = ["foreground-mean", "iou", f"{value:.8f}", ""]
+                writer.writerow(["d", model, 0, f"im{k}", "", *row])
+    page = make_report(paths, "d", ["a", "b"], "semantic")
+    html.report_all(paths, {"d": html.DatasetTask("semantic", ("a", "b"))})
+    overall = paths.report_html.read_text(encoding="utf-8")
+    assert said in page
+    assert ("a is best" in page) == marked
+    for text in (page, overall):
+        assert ('class="number best"' in text) == marked
+        assert (f"n = {images}: few" in text) == (images < 10)
+        assert ("below 10 images" in text) == (images < 10)
 
 
 def test_nothing_measured_and_stores_missing_still_make_a_report(

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from unet.errors import UserError
 from unet.evaluation.rows import MetricRow
-from unet.evaluation.statistics import bootstrap_interval
+from unet.evaluation.statistics import mean_interval
 from unet.paths import Paths
 from unet.report import costs, paired, pooling, show, tables
-from unet.report.paired import Bootstrap
+from unet.report.paired import Statistics
 from unet.report.tables import Cell, ReportRow
 
 NAN = math.nan
@@ -36,8 +36,11 @@ def metric(
     return MetricRow("d", model, fold, image, group, class_, name, value)
 
 
-def row(model: str, name: str, mean: float, class_: str = "foreground-mean") -> ReportRow:
-    return ReportRow("d", model, class_, name, mean, mean - 0.1, mean + 0.1, 4)
+def row(
+    model: str, name: str, mean: float, class_: str = "foreground-mean", clear: str = ""
+) -> ReportRow:
+    found = ReportRow("d", model, class_, name, mean, mean - 0.1, mean + 0.1, 4)
+    return found._replace(clear=clear, units=4)
 
 
 def test_summary_is_the_mean_over_images_in_order_of_appearance() -> None:
@@ -49,41 +52,37 @@ def test_summary_is_the_mean_over_images_in_order_of_appearance() -> None:
             metric("2", NAN, name="dice"),
             metric("1", 1.0, model="b"),
         ],
-        Bootstrap(n=100),
+        Statistics(),
     )
     assert [(r.model, r.metric, r.mean, r.n) for r in rows] == [
         ("a", "iou", pytest.approx(0.4), 2),
         ("a", "dice", 0.5, 1),
         ("b", "iou", 1.0, 1),
     ]
-    assert rows[0].low == pytest.approx(0.2)
-    assert rows[0].high == pytest.approx(0.6)
+    assert rows[0][5:7] == mean_interval([0.2, 0.6], bounds=(0, 1))[1:3]
+    assert rows[0].low > 0
     assert math.isnan(rows[1].low)
+    assert [(r.units, r.far) for r in rows] == [(2, 0), (1, 0), (1, 0)]
 
 
-def test_interval_resamples_groups_only_where_there_are_several() -> None:
+def test_groups_are_the_units_only_where_there_are_several() -> None:
     values = [0.1, 0.12, 0.1, 0.12, 0.9, 0.88, 0.9, 0.88]
     one = [metric(str(k), v, group="x") for k, v in enumerate(values)]
     two = [metric(str(k), v, group="xxxxyyyy"[k]) for k, v in enumerate(values)]
-    boot = Bootstrap(n=500, seed=3)
-    assert boot.interval(one) == bootstrap_interval(values, None, 0.95, 500, 3)
-    assert boot.interval(two) == bootstrap_interval(values, list("xxxxyyyy"), 0.95, 500, 3)
-    # Of two groups half of the draws hold one twice, hence the extremes.
-    assert boot.interval(two).low == pytest.approx(0.11)
-    assert boot.interval(one).low > 0.2
+    assert Statistics().interval(one) == mean_interval(values)
+    assert Statistics(0.9).interval(two) == mean_interval(values, list("xxxxyyyy"), 0.9)
+    assert Statistics().interval(two).units == 2
 
 
 def test_image_without_a_group_stands_for_itself() -> None:
     rows = [metric("1", 0.1, group="x"), metric("2", 0.5, group="y"), metric("3", 0.9)]
-    expected = bootstrap_interval([0.1, 0.5, 0.9], ["x", "y", "3"], 0.95, 2000, 0)
-    assert Bootstrap().interval(rows) == expected
+    assert Statistics().interval(rows) == mean_interval([0.1, 0.5, 0.9], ["x", "y", "3"])
 
 
 @given(st.permutations([metric(str(k), k / 7, group="ab"[k % 2]) for k in range(6)]))
 @settings(max_examples=20, deadline=None)
 def test_interval_does_not_depend_on_the_order_of_images(rows: list[MetricRow]) -> None:
-    boot = Bootstrap(n=200)
-    assert boot.interval(rows) == boot.interval(sorted(rows))
+    assert Statistics().interval(rows) == Statistics().interval(sorted(rows))
 
 
 def test_report_csv_round_trip_and_digits(tmp_path: Path) -> None:
@@ -91,16 +90,16 @@ def test_report_csv_round_trip_and_digits(tmp_path: Path) -> None:
     rows = [
         ReportRow(
             *("d", "m", "cell, inner", "iou", 0.123456789, 0.1, 0.2, 3),
-            *(0.3, "o", 0.1, -0.1, 0.3, "no"),
+            *(0.3, "o", 0.1, -0.1, 0.3, "no", 0.25, 2, 1),
         ),
         ReportRow("d", "m", "c", "dice", NAN, NAN, NAN, 0),
     ]
     tables.write_report(path, rows)
     assert path.read_text().splitlines() == [
         "dataset,model,class,metric,mean,low,high,n,pooled,best,difference,difference_low,"
-        "difference_high,clear",
-        'd,m,"cell, inner",iou,0.123457,0.1,0.2,3,0.3,o,0.1,-0.1,0.3,no',
-        "d,m,c,dice,,,,0,,,,,,",
+        "difference_high,clear,p,units,far",
+        'd,m,"cell, inner",iou,0.123457,0.1,0.2,3,0.3,o,0.1,-0.1,0.3,no,0.25,2,1',
+        "d,m,c,dice,,,,0,,,,,,,,0,0",
     ]
     back = tables.read_report(path)
     assert back[0] == rows[0]._replace(mean=0.123457)
@@ -116,25 +115,74 @@ def test_metrics_file_that_is_missing_or_of_another_kind_is_one_line(tmp_path: P
         tables.read_metrics(tmp_path / "m.csv")
 
 
-def test_best_follows_the_direction_of_each_metric() -> None:
-    rows = [
-        row("a", "pixel_error", 0.1, "all"),
-        row("b", "pixel_error", 0.2, "all"),
-        row("a", "v_rand", 0.8),
-        row("b", "v_rand", 0.9),
-        row("a", "n_pred", 30),
-        row("b", "n_pred", 20),
-        row("a", "iou", NAN),
-        row("b", "iou", 0.5),
-        row("a", "dice", 0.5),
-        row("b", "dice", 0.5),
+def marks(*rows: ReportRow) -> dict[str, tuple[bool, bool]]:
+    """Model -> (best, tied) of a table of one metric."""
+    cells = tables.comparison(rows, [(rows[0].class_, rows[0].metric)], [r.model for r in rows])
+    return {model: (cell.best, cell.tied) for model, (cell,) in cells.items()}
+
+
+def test_only_a_model_that_is_clearly_ahead_of_every_other_is_marked() -> None:
+    best, ahead = row("b", "iou", 0.9, clear="best"), row("c", "iou", 0.7, clear="yes")
+    assert marks(best, ahead) == {"b": (True, False), "c": (False, False)}
+    for clear in ("no", "few"):
+        found = marks(best, ahead, row("a", "iou", 0.5, clear=clear))
+        assert found == {"b": (False, False), "c": (False, False), "a": (False, True)}
+    # Not compared, or nothing to compare with.
+    assert marks(best) == {"b": (False, False)}
+    assert marks(row("a", "n_pred", 30), row("b", "n_pred", 20))["a"] == (False, False)
+    # A model without any value is no rival.
+    assert marks(best, ahead, row("a", "iou", NAN))["b"] == (True, False)
+    # One that shares no image with the best: whether it is worse nobody knows.
+    lower = row("b", "pixel_error", 0.1, clear="best"), row("c", "pixel_error", 0.2, clear="yes")
+    assert marks(*lower)["b"] == (True, False)
+    assert tables.comparison([], [("c", "iou")], ["a"])["a"] == [Cell()]
+
+
+def test_values_equal_as_printed_are_equal() -> None:
+    found = marks(row("a", "iou", 0.99996, clear="best"), row("b", "iou", 0.99984, clear="yes"))
+    assert found == {"a": (False, False), "b": (False, True)}
+    assert show.number(0.99996) == show.number(0.99984) == "1.000"
+    found = marks(row("a", "iou", 0.9996, clear="best"), row("b", "iou", 0.9984, clear="yes"))
+    assert found["a"] == (True, False)
+
+
+def test_verdict_says_no_more_than_the_test() -> None:
+    def verdict(*rows: ReportRow, confidence: float = 0.95, grouped: bool = False) -> str:
+        cells = tables.comparison(rows, [(rows[0].class_, "iou")], [r.model for r in rows])
+        first = {model: found[0] for model, found in cells.items()}
+        return show.verdict(first, "IoU", confidence, grouped)
+
+    best, ahead = row("b", "iou", 0.9, clear="best"), row("c", "iou", 0.7, clear="yes")
+    assert verdict(best, ahead) == (
+        "b is best by IoU: 0.900 [0.800, 1.000]. It is clearly ahead of the other model."
+    )
+    assert verdict(best, ahead, row("a", "iou", 0.8, clear="no")) == (
+        "No model is clearly best by IoU: b has the best mean, but its difference to a may be "
+        "chance."
+    )
+    few = row("a", "iou", 0.8, clear="few")
+    assert verdict(best, few) == (
+        "Too few images to tell which model is best by IoU: a difference can only be clear from 6 "
+        "on."
+    )
+    assert "groups of images" in verdict(best, few, confidence=0.99, grouped=True)
+    assert "from 8 on" in verdict(best, few, confidence=0.99)
+    assert verdict(best) == verdict(row("a", "iou", 0.5)) == ""
+
+
+def test_few_images_and_scores_far_apart_are_said() -> None:
+    cell = Cell(0.5, 0.4, 0.6, 4, units=4)
+    assert show.caution(cell) == "n = 4: few"
+    assert show.caution(Cell(0.5, 0.4, 0.6, 24, units=3)) == "3 groups: few"
+    assert show.caution(Cell(0.5, 0.4, 0.6, 9, units=9, far=1)) == "n = 9: few, far apart"
+    assert show.caution(Cell(0.5, 0.4, 0.6, 24, units=10, far=2)) == "far apart"
+    assert show.caution(Cell(0.5, 0.4, 0.6, 24, units=24)) == show.caution(Cell()) == ""
+    failed = [metric(str(k), v) for k, v in enumerate([0.9, 0.91, 0.89, 0.9, 0.1])]
+    objects = [
+        m._replace(metric="n_true", value=v) for m, v in zip(failed, [9, 9, 8, 9, 90], strict=True)
     ]
-    keys = [(r.class_, r.metric) for r in rows[::2]]
-    cells = tables.comparison(rows, keys, ["a", "b", "c"])
-    assert [c.best for c in cells["a"]] == [True, False, False, False, True]
-    # Of iou one model alone has a value: nothing to compare.
-    assert [c.best for c in cells["b"]] == [False, True, False, False, True]
-    assert all(math.isnan(c.mean) and not c.best for c in cells["c"])
+    scores, counts = tables.summarise([*failed, *objects], Statistics())
+    assert (scores.far, counts.far) == (1, 0)
 
 
 def test_columns_are_the_main_metrics_that_were_measured() -> None:
@@ -162,14 +210,16 @@ def test_differences_are_paired_by_image() -> None:
     metrics = [metric(str(k), v) for k, v in enumerate(hard)]
     metrics += [metric(str(k), v + 0.05, model="b") for k, v in enumerate(hard)]
     metrics += [metric("only b", 0.99, model="b"), metric("0", NAN, model="c")]
-    ((best, other, cell),) = tables.differences(metrics, score, ["a", "b", "c"], Bootstrap(n=200))
+    ((best, other, cell),) = tables.differences(metrics, score, ["a", "b", "c"], Statistics())
     assert (best, other, cell.n, cell.clear) == ("b", "a", 3, "few")
-    assert (cell.difference, cell.low, cell.high) == pytest.approx((0.05, 0.05, 0.05))
-    assert tables.differences(metrics, score, ["a"], Bootstrap()) == []
+    assert cell.difference == pytest.approx(0.05)
+    # Three differences that are all the same say nothing of a fourth.
+    assert math.isnan(cell.low)
+    assert tables.differences(metrics, score, ["a"], Statistics()) == []
 
 
 def test_difference_to_the_best_is_judged_by_independent_images() -> None:
-    boot = Bootstrap(n=200)
+    boot = Statistics(draws=200)
     rng = np.random.default_rng(0)
     hard = rng.random(12)
     noise = rng.normal(0, 0.01, 12)
@@ -195,15 +245,69 @@ def test_difference_to_the_best_is_judged_by_independent_images() -> None:
     assert paired.versus_best(rows, 0, boot)["b"] == paired.Versus()
 
 
-def test_paired_bootstrap_by_hand() -> None:
-    # Six differences, all 0.1 but for one of -0.5: resampled means reach from below to above 0.
-    rows = {"a": [metric(str(k), 0.5) for k in range(6)]}
-    rows["b"] = [metric(str(k), 0.4 if k else 1.0) for k in range(6)]
-    found = paired.versus_best(rows, 1, Bootstrap(n=500))
-    assert found["a"].clear == "best" or found["b"].clear == "best"
-    other = found["a" if found["b"].clear == "best" else "b"]
-    assert other.clear == "no"
-    assert other.low <= 0 <= other.high
+def test_one_failed_image_makes_no_clear_difference() -> None:
+    # Eleven differences of 0.1 and one of -0.5: sums 0.6, reached by many flips.
+    rows = {"a": [metric(str(k), 0.5) for k in range(12)]}
+    rows["b"] = [metric(str(k), 0.4 if k else 1.0) for k in range(12)]
+    found = paired.versus_best(rows, 1, Statistics(), (0, 1))
+    other = found["b"]
+    assert (found["a"].clear, other.clear) == ("best", "no")
+    assert other.low < 0 < other.high
+    assert other.p > 0.05
+    rows["b"][0] = rows["b"][0]._replace(value=0.41)
+    assert paired.versus_best(rows, 1, Statistics(), (0, 1))["b"].clear == "yes"
+
+
+def test_more_models_need_more_evidence() -> None:
+    """What is clear between two models is not among ten: ten have 45 pairs."""
+    rng = np.random.default_rng(1)
+    rows = {"a": [metric(str(k), v) for k, v in enumerate(rng.normal(0.03, 0.03, 8))]}
+    for model in "bcdefghij":
+        rows[model] = [metric(str(k), v) for k, v in enumerate(rng.normal(0, 0.03, 8))]
+    two = paired.versus_best({m: rows[m] for m in "ab"}, 1, Statistics())["b"]
+    ten = paired.versus_best(rows, 1, Statistics())["b"]
+    assert (two.clear, ten.clear) == ("yes", "no")
+    assert ten.p > two.p
+    assert ten.difference == two.difference
+
+
+@given(st.permutations("abcd"), st.integers(0, 9))
+@settings(max_examples=30, deadline=None)
+def test_the_order_of_models_changes_nothing(order: list[str], seed: int) -> None:
+    values = np.random.default_rng(seed).random((4, 7))
+    rows = {m: [metric(str(k), v) for k, v in enumerate(values["abcd".index(m)])] for m in order}
+    found = paired.versus_best(rows, 1, Statistics(), (0, 1))
+    expected = paired.versus_best({m: rows[m] for m in "abcd"}, 1, Statistics(), (0, 1))
+    assert list(found) == order
+    for model, versus in found.items():
+        assert versus[1:5] == pytest.approx(expected[model][1:5], nan_ok=True)
+        assert (versus.best, versus.clear) == (expected[model].best, expected[model].clear)
+        assert versus.p == pytest.approx(expected[model].p, nan_ok=True)
+        assert math.isnan(versus.p) or 0 < versus.p <= 1
+
+
+@pytest.mark.parametrize("models", [2, 5, 10])
+def test_equal_models_are_rarely_told_apart(models: int) -> None:
+    # The test's level is 5 % per table; the paired bootstrap finds a false one in up to 86 %.
+    rng = np.random.default_rng(models)
+    found = 0
+    for seed in range(300):
+        values = rng.beta(12, 2, (models, 8))
+        rows = {str(m): [metric(str(k), v) for k, v in enumerate(own)]
+                for m, own in enumerate(values)}  # fmt: skip
+        versus = paired.versus_best(rows, 1, Statistics(seed=seed), (0, 1))
+        found += any(v.clear == "yes" for v in versus.values())
+    assert found / 300 < 0.05 + 3 * (0.05 * 0.95 / 300) ** 0.5
+
+
+def test_groups_are_flipped_together() -> None:
+    # 24 images, but of three groups: nothing can be clear.
+    rows = {m: [metric(str(k), v + k / 100, model=m, group="xyz"[k % 3]) for k in range(24)]
+            for m, v in (("a", 0.5), ("b", 0.6))}  # fmt: skip
+    found = paired.versus_best(rows, 1, Statistics(), (0, 1))["a"]
+    assert (found.clear, found.p) == ("few", pytest.approx(2 / 2**3))
+    alone = {m: [r._replace(group="") for r in own] for m, own in rows.items()}
+    assert paired.versus_best(alone, 1, Statistics(), (0, 1))["a"].clear == "yes"
 
 
 def test_report_rows_say_how_models_compare_and_pool() -> None:
@@ -212,11 +316,13 @@ def test_report_rows_say_how_models_compare_and_pool() -> None:
         for model, shift in (("a", 0.0), ("b", 0.1))
         for k, (v, w) in enumerate([(0.5 + shift, 30.0), (0.1 + shift, 10.0)] * 4)
     ]
-    a, b = tables.summarise([m._replace(class_="cell") for m in metrics], Bootstrap(n=100))
+    a, b = tables.summarise([m._replace(class_="cell") for m in metrics], Statistics())
     assert (a.mean, a.pooled) == pytest.approx((0.3, 0.4))
     assert (a.best, a.clear, b.best, b.clear) == ("b", "yes", "b", "best")
-    assert (a.difference, a.difference_low) == pytest.approx((0.1, 0.1))
+    assert a.difference == pytest.approx(0.1)
+    assert a.p == pytest.approx(2 / 2**8)
     assert math.isnan(b.difference)
+    assert math.isnan(b.p)
 
 
 def pooled(*rows: tuple[str, str, float, float]) -> dict[tuple[str, str], float]:
@@ -309,6 +415,9 @@ def test_every_metric_has_a_direction() -> None:
     )  # fmt: skip
     assert {tables.better(m) for m in neither} == {0}
     assert tables.better("adapted_rand_split") == tables.better("v_info_merge") == 1
+    assert {tables.bounds(m) for m in ("iou", "pixel_error", "split_rate", "ece")} == {(0, 1)}
+    unbounded = ("n_true", "hd95_um", "asd_px", "voi", "seam_score", "det_missed", "brier")
+    assert {tables.bounds(m) for m in unbounded} == {(0, math.inf)}
 
 
 @pytest.mark.parametrize(
@@ -342,7 +451,7 @@ def test_console_summary_has_a_table_per_task() -> None:
     from rich.console import Console
 
     rows = [row("a", "iou", 0.8), row("b[red]", "iou", 0.9)]
-    rows.append(ReportRow("n", "a", "instances", "ap_0.50", 0.7, NAN, NAN, 1))
+    rows.append(ReportRow("n", "a", "instances", "ap_0.50", 0.7, NAN, NAN, 1, units=1))
     found = show.summary_tables(rows, {"d": "semantic", "n": "instances", "empty": "instances"})
     console = Console(width=100)
     with console.capture() as capture:
@@ -351,8 +460,8 @@ def test_console_summary_has_a_table_per_task() -> None:
     text = capture.get()
     assert len(found) == 2
     # The name is shown as it is, not taken for markup.
-    assert re.search(r"b\[red\].*0\.900 \[0\.800, 1\.000\]", text)
-    assert re.search(r"n .*│ a .*0\.700 │", text)
+    assert re.search(r"b\[red\].*0\.900 \[0\.800, 1\.000\] │ 4: few", text)
+    assert re.search(r"n .*│ a .*0\.700 │ +1: few │", text)
 
 
 # Costs

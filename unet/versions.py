@@ -20,7 +20,7 @@ STAGES: dict[str, int] = {
     "predict": 3,
     "stitch": 2,
     "evaluate": 3,
-    "report": 3,
+    "report": 4,
 }
 
 _LIBRARIES = ("torch", "numpy", "zarr", "dask", "scikit-image", "scipy", "tifffile", "snakemake")

@@ -34,7 +34,7 @@ from unet.data.store import Prepared
 from unet.errors import UserError
 from unet.files import remove
 from unet.paths import Paths
-from unet.report.paired import Bootstrap
+from unet.report.paired import Statistics
 
 WORKER = Path(__file__).with_name("nnunet_worker.py")
 RESULTS = ROOT / "benchmarks" / "results"
@@ -235,18 +235,19 @@ def scored(
         config, paths, dataset, model, args.fold, work / "tiles.zarr", head, work, args.threads
     )
     section = config.report
-    bootstrap = Bootstrap(section.confidence, section.bootstrap, config.seed)
+    statistics = Statistics(section.confidence, section.bootstrap, config.seed)
     stitched = json.loads((work / "segmentation.json").read_text())
     result = {**found, "threshold": stitched["threshold"]}
-    result["scores"] = scoring.summary(rows, task, bootstrap)
+    result["scores"] = scoring.summary(rows, task, statistics)
     ours = scoring.our_rows(paths, dataset, model, args.fold)
     cost = scoring.our_training(config, paths, dataset, model, args.fold)
     if ours:
+        scores = scoring.summary(ours, task, statistics)
         result["ours"] = {
             "model": model,
             "training": None if cost is None else asdict(cost),
-            "scores": scoring.summary(ours, task, bootstrap),
-            "ours minus theirs": scoring.differences(ours, rows, task, bootstrap),
+            "scores": scores,
+            "ours minus theirs": scoring.differences(scores, result["scores"], section.confidence),
         }
     return result
 

@@ -22,13 +22,14 @@ from unet.data.store import Prepared
 from unet.data.tiling import Plan, Span, Tile
 from unet.evaluation.evaluate import evaluate_model, write_metrics
 from unet.evaluation.rows import MetricRow
+from unet.evaluation.statistics import Interval, mean_interval
 from unet.files import remove
 from unet.paths import Paths
 from unet.prediction.stitch import Outputs, stitch_dataset
 from unet.prediction.stitch_image import StitchSettings
 from unet.prediction.tiles import Tiles, create_tiles
-from unet.report.paired import Bootstrap
-from unet.report.tables import Score, columns_for, read_metrics, summarise
+from unet.report.paired import Statistics
+from unet.report.tables import Score, bounds, columns_for, read_metrics, summarise
 from unet.sections import EvaluateSection
 
 PEER = "nnunet"
@@ -149,14 +150,14 @@ def our_training(config: Config, paths: Paths, dataset: str, model: str, fold: i
     return seen(rows, section.batch * section.accumulate, section.patch)
 
 
-def summary(rows: Sequence[MetricRow], task: str, bootstrap: Bootstrap) -> dict[str, Any]:
+def summary(rows: Sequence[MetricRow], task: str, statistics: Statistics) -> dict[str, Any]:
     """Per main metric: class, metric, mean, interval, number of images, and each image's value."""
-    report = summarise(rows, bootstrap)
+    report = summarise(rows, statistics)
     return {
         column.label: {
             "class": column.class_,
             "metric": column.metric,
-            **_interval(*bootstrap.interval(_of(rows, column))),
+            **as_json(statistics.interval(_of(rows, column), bounds(column.metric))),
             "images": {r.image: _number(r.value) for r in _of(rows, column)},
         }
         for column in columns_for(report, task)
@@ -164,19 +165,26 @@ def summary(rows: Sequence[MetricRow], task: str, bootstrap: Bootstrap) -> dict[
 
 
 def differences(
-    ours: Sequence[MetricRow], theirs: Sequence[MetricRow], task: str, bootstrap: Bootstrap
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], confidence: float
 ) -> dict[str, Any]:
-    """Per main metric of both: ours minus theirs, image by image, with its paired interval."""
+    """Per main metric of both: ours minus theirs, image by image, with its paired interval.
+
+    Args:
+        ours: as `summary` gives it.
+        theirs: likewise.
+    """
     result = {}
-    for column in columns_for(summarise(theirs, bootstrap), task):
-        other = {row.image: row.value for row in _of(theirs, column)}
-        rows = [
-            row._replace(value=row.value - other[row.image])
-            for row in _of(ours, column)
-            if row.image in other and not math.isnan(row.value - other[row.image])
+    for label, found in theirs.items():
+        own = ours.get(label, {"images": {}})["images"]
+        change = [
+            own[image] - value
+            for image, value in sorted(found["images"].items())
+            if value is not None and own.get(image) is not None
         ]
-        if rows:
-            result[column.label] = _interval(*bootstrap.interval(rows))
+        if change:
+            low, high = bounds(found["metric"])
+            limits = (low - high, high - low)
+            result[label] = as_json(mean_interval(change, None, confidence, limits))
     return result
 
 
@@ -184,8 +192,10 @@ def _of(rows: Sequence[MetricRow], column: Score) -> list[MetricRow]:
     return [r for r in rows if (r.class_, r.metric) == (column.class_, column.metric)]
 
 
-def _interval(mean: float, low: float, high: float, n: int) -> dict[str, Any]:
-    return {"mean": _number(mean), "low": _number(low), "high": _number(high), "n": n}
+def as_json(interval: Interval) -> dict[str, Any]:
+    """Mean, ends and number of images."""
+    ends = {name: _number(getattr(interval, name)) for name in ("mean", "low", "high")}
+    return {**ends, "n": interval.n}
 
 
 def _number(value: float) -> float | None:

@@ -1,6 +1,8 @@
 """Prints what is in benchmarks/results/peer_nnunet_*.json as one Markdown table.
 
-python benchmarks/peers/summary.py
+    python benchmarks/peers/summary.py
+
+The intervals are computed from the images' scores in the files, and written back to them.
 """
 
 from __future__ import annotations
@@ -10,14 +12,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.peers.scoring import as_json, differences
+from unet.evaluation.statistics import mean_interval
+from unet.report.tables import bounds
+
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 EQUAL = {"minutes": "minutes", "megapixels": "pixels"}
 
 
-def number(value: dict[str, Any], bold: bool = False) -> str:
+def number(value: dict[str, Any]) -> str:
     """A mean with its interval."""
     mean = f"{value['mean']:.3f}"
-    mean = f"**{mean}**" if bold else mean
     return mean if value["low"] is None else f"{mean} [{value['low']:.3f}, {value['high']:.3f}]"
 
 
@@ -34,10 +41,19 @@ def rows(result: dict[str, Any]) -> list[str]:
         head = [result["dataset"], text, *told]
         for label, theirs in run["scores"].items():
             apart = ours["ours minus theirs"][label]
-            cells = [label, number(theirs), number(ours["scores"][label], bold=True), number(apart)]
+            cells = [label, number(theirs), number(ours["scores"][label]), number(apart)]
             lines.append("| " + " | ".join([*head, *cells]) + " |")
             head = [""] * len(head)
     return lines
+
+
+def recompute(run: dict[str, Any]) -> None:
+    """Puts the intervals that follow from the images' scores into a run."""
+    for scores in (run["scores"], run["ours"]["scores"]):
+        for found in scores.values():
+            values = [v for v in found["images"].values() if v is not None]
+            found |= as_json(mean_interval(values, bounds=bounds(found["metric"])))
+    run["ours"]["ours minus theirs"] = differences(run["ours"]["scores"], run["scores"], 0.95)
 
 
 def main() -> int:
@@ -47,7 +63,12 @@ def main() -> int:
     )
     print("|---|---|---|---|---|---|---|---|")
     for path in sorted(RESULTS.glob("peer_nnunet_*.json")):
-        print("\n".join(rows(json.loads(path.read_text()))))
+        result = json.loads(path.read_text())
+        for run in result["runs"].values():
+            if "ours" in run:
+                recompute(run)
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        print("\n".join(rows(result)))
     return 0
 
 

@@ -17,7 +17,8 @@ from unet.paths import ENSEMBLE, Paths, fold_name
 from unet.report import collect, costs, figures, overlays, show, tables
 from unet.report.applied import Applied, Predicted, picks, predicted
 from unet.report.cuts import Cut
-from unet.report.paired import Bootstrap
+from unet.report.numbers import number
+from unet.report.paired import Statistics
 from unet.report.pooling import BINS_OF, pool, reliability_bins
 from unet.report.tables import ReportRow, Score
 from unet.sections import ReportSection
@@ -75,8 +76,8 @@ def report_dataset(
     metrics = [
         row for model in scored for row in tables.read_metrics(paths.metrics(dataset, model))
     ]
-    bootstrap = Bootstrap(section.confidence, section.bootstrap, seed)
-    rows = tables.summarise(metrics, bootstrap)
+    statistics = Statistics(section.confidence, section.bootstrap, seed)
+    rows = tables.summarise(metrics, statistics)
     tables.write_report(paths.dataset_report_csv(dataset), rows)
     columns = tables.columns_for(rows, task)
     chosen = {
@@ -91,6 +92,12 @@ def report_dataset(
     records = read_manifest(paths.manifest(dataset))
     objects = collect.objects_fact(records) if task == "instances" else None
     cost = costs.stage_costs(paths, dataset, models, [*folds, *tested])
+    grouped = len({row.group for row in metrics if row.group}) > 1
+    headline = tables.comparison(rows, [(s.class_, s.metric) for s in columns], models)
+    verdict = ""
+    if columns:
+        main = {model: cells[0] for model, cells in headline.items()}
+        verdict = show.verdict(main, columns[0].label, section.confidence, grouped)
     page = (
         _environment()
         .get_template("dataset.html.j2")
@@ -100,7 +107,8 @@ def report_dataset(
             task=task,
             models=models,
             confidence=section.confidence,
-            grouped=len({row.group for row in metrics if row.group}) > 1,
+            grouped=grouped,
+            verdict=verdict,
             facts=[
                 *collect.facts(records),
                 *([objects] if objects else []),
@@ -108,8 +116,8 @@ def report_dataset(
             ],
             classes=[(name, overlays.class_colour(k)) for k, name in enumerate(class_names)],
             columns=columns,
-            headline=tables.comparison(rows, [(s.class_, s.metric) for s in columns], models),
-            differences=tables.differences(metrics, columns[0], models, bootstrap)
+            headline=headline,
+            differences=tables.differences(metrics, columns[0], models, statistics)
             if columns
             else [],
             skipped=collect.skipped(paths, dataset, models, tested or folds),
@@ -168,7 +176,12 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
             for model in entry.models
         }
         sections.setdefault(entry.task, []).append(
-            {"name": name, "columns": columns, "models": by_label}
+            {
+                "name": name,
+                "columns": columns,
+                "models": by_label,
+                "cells": [cell for own_cells in cells.values() for cell in own_cells],
+            }
         )
     tables.write_report(paths.report_csv, rows)
     page = (
@@ -331,8 +344,9 @@ def _environment() -> Any:
         keep_trailing_newline=True,
     )
     environment.filters.update(
-        number=show.number,
+        number=number,
         interval=show.interval,
+        caution=show.caution,
         arrow=show.arrow,
         duration=show.duration,
         memory=show.memory,

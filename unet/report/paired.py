@@ -1,57 +1,57 @@
-"""Comparison of models on the images that they share, by the paired bootstrap."""
+"""Comparison of models on the images that they share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from itertools import combinations
 from typing import NamedTuple
 
-from unet.evaluation.rows import NAN, MetricRow
-from unet.evaluation.statistics import Interval, bootstrap_interval
+import numpy as np
+from numpy.typing import NDArray
 
-# With fewer pairs even a difference that has the same sign in all of them is no evidence: the sign
-# test gives 2 / 2^5 = 0.06 for five. Of grouped images the groups count.
-FEW_PAIRS = 6
+from unet.evaluation.rows import NAN, MetricRow
+from unet.evaluation.statistics import Interval, enough, flip_test, group_index, mean_interval
 
 BEST, YES, NO, FEW = "best", "yes", "no", "few"
+UNBOUNDED = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
-class Bootstrap:
-    """How intervals are made: confidence level, resamplings, seed."""
+class Statistics:
+    """How intervals and tests are made: confidence level; random sign flips and their seed."""
 
     confidence: float = 0.95
-    n: int = 2000
+    draws: int = 2000
     seed: int = 0
 
-    def interval(self, rows: Sequence[MetricRow]) -> Interval:
+    def interval(
+        self, rows: Sequence[MetricRow], bounds: tuple[float, float] = UNBOUNDED
+    ) -> Interval:
         """Mean over the rows (one per image) with its interval.
 
-        Whole groups are resampled where the rows name at least two; an image without a group then
-        stands for itself.
+        The groups are the units where the rows name at least two; an image without a group then
+        stands for itself. bounds: of the metric.
         """
-        # Sorted, so that the draws do not depend on the order in which images were evaluated.
+        # Sorted, so that sums do not depend on the order in which images were evaluated.
         rows = sorted(rows, key=lambda row: (row.image, row.fold))
-        return bootstrap_interval(
-            [row.value for row in rows], units(rows), self.confidence, self.n, self.seed
-        )
+        return mean_interval([row.value for row in rows], units(rows), self.confidence, bounds)
 
 
-def units(rows: Sequence[MetricRow]) -> list[tuple[str, str]] | None:
-    """What is resampled: the group (or the image without one) of each row; None: each image."""
-    if len({row.group for row in rows if row.group}) < 2:
-        return None
-    return [("group", r.group) if r.group else ("image", r.image) for r in rows]
+def units(rows: Sequence[MetricRow]) -> list[tuple[str, str]]:
+    """What each row belongs to: its group, or the image itself."""
+    grouped = len({row.group for row in rows if row.group}) >= 2
+    return [("group", r.group) if grouped and r.group else ("image", r.image) for r in rows]
 
 
 class Versus(NamedTuple):
     """A model beside the best one of a metric.
 
-    ``difference``: mean of (best - this) over the shared images, with its paired interval;
-    ``clear``: "best", or whether the difference is more than chance: "yes" (the interval excludes
-    0), "no", "few" (too few images or groups to tell); "" where nothing is compared.
+    ``difference``: mean of (best - this) over the shared images, with the interval of this one
+    comparison; ``p``: of the test that they are equal, corrected for all pairs of models;
+    ``clear``: "best", or whether the difference is more than chance: "yes" (p is at most 1 -
+    confidence), "no", "few" (too few images or groups to tell); "" where nothing is compared.
     """
 
     best: str = ""
@@ -60,50 +60,70 @@ class Versus(NamedTuple):
     high: float = NAN
     n: int = 0
     clear: str = ""
+    p: float = NAN
 
 
 def versus_best(
-    rows_of: Mapping[str, Sequence[MetricRow]], sign: int, bootstrap: Bootstrap
+    rows_of: Mapping[str, Sequence[MetricRow]],
+    sign: int,
+    statistics: Statistics,
+    bounds: tuple[float, float] = UNBOUNDED,
 ) -> dict[str, Versus]:
     """Each model beside the one with the best mean.
 
-    Two models see the same images, so what is hard for one is hard for the other: images are drawn
-    once for both, which makes the interval of the difference far narrower than the two intervals
-    of the means suggest. Images that only one of the two has, or where either is not defined, are
-    left out. The intervals are those of single comparisons, not corrected for their number.
+    Two models see the same images, so what is hard for one is hard for the other: the differences
+    of single images vary far less than the images do. Images that only one of the two has, or
+    where either is not defined, are left out. The test is corrected for all pairs of models, not
+    only those with the best one, since which one is best is chosen by the same images.
 
     Args:
         rows_of: model -> its rows of one class and metric.
         sign: 1 if higher is better, -1 if lower, 0: nothing is compared.
+        bounds: of the metric.
     """
-    values = {
-        model: {(r.image, r.fold): r for r in rows if not math.isnan(r.value)}
-        for model, rows in rows_of.items()
-    }
-    means = {m: fmean(r.value for r in v.values()) for m, v in values.items() if v}
-    if len(means) < 2 or not sign:
+    values = {m: {(r.image, r.fold): r for r in rows} for m, rows in rows_of.items()}
+    any_row = {key: row for own in values.values() for key, row in own.items()}
+    keys = sorted(any_row)
+    table = {m: np.array([own[k].value if k in own else NAN for k in keys])
+             for m, own in values.items()}  # fmt: skip
+    measured = [m for m, scores in table.items() if not np.isnan(scores).all()]
+    if len(measured) < 2 or not sign:
         return {model: Versus() for model in rows_of}
-    best = max(means, key=lambda model: sign * means[model])
-    found = {}
+    best = max(measured, key=lambda m: sign * float(np.nanmean(table[m])))
+    groups = units([any_row[key] for key in keys])
+    p_of = _tested({m: table[m] for m in measured}, groups, statistics)
+    width = bounds[1] - bounds[0]
+    found = {best: Versus(best, clear=BEST)}
     for model in rows_of:
-        shared = [key for key in values[best] if key in values[model]]
-        change = [
-            values[best][key]._replace(value=values[best][key].value - values[model][key].value)
-            for key in shared
-        ]
         if model == best:
-            found[model] = Versus(best, clear=BEST)
-        elif not change:
+            continue
+        change = mean_interval(
+            table[best] - table[model], groups, statistics.confidence, (-width, width)
+        )
+        if not change.n:
             found[model] = Versus(best)
+            continue
+        p = p_of[frozenset((best, model))]
+        if not enough(change.units, statistics.confidence):
+            clear = FEW
         else:
-            interval = bootstrap.interval(change)
-            drawn = units(change)
-            number = len(set(drawn)) if drawn else len(change)
-            found[model] = Versus(best, *interval, clear=_clear(interval, number))
-    return found
+            clear = YES if p <= 1 - statistics.confidence + 1e-12 else NO
+        found[model] = Versus(best, *change[:4], clear, p)
+    return {model: found[model] for model in rows_of}
 
 
-def _clear(interval: Interval, number: int) -> str:
-    if number < FEW_PAIRS or math.isnan(interval.low):
-        return FEW
-    return YES if interval.low > 0 or interval.high < 0 else NO
+def _tested(
+    table: Mapping[str, NDArray[np.float64]], groups: Sequence[Hashable], statistics: Statistics
+) -> dict[frozenset[str], float]:
+    """The corrected p of each pair of models.
+
+    table: model -> scores [N], NaN where there is none. The images' differences of a group are
+    summed to one unit, so that the mean over images is tested.
+    """
+    index = group_index(groups)
+    pairs = list(combinations(table, 2))
+    change = np.stack([table[a] - table[b] for a, b in pairs], axis=1)
+    sums = np.zeros((index.max() + 1, len(pairs)))
+    np.add.at(sums, index, np.where(np.isnan(change), 0, change))
+    p = flip_test(sums, statistics.draws, statistics.seed)
+    return {frozenset(pair): float(value) for pair, value in zip(pairs, p, strict=True)}

@@ -6,24 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from unet.evaluation.statistics import enough
+from unet.report.numbers import MISSING, number
+from unet.report.paired import BEST, FEW
 from unet.report.tables import Cell, ReportRow, better, columns_for, comparison
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-MISSING = "–"
-
-
-def number(value: float) -> str:
-    """A score for people: three decimals, three digits below 0.1, fewer for large numbers."""
-    if math.isnan(value):
-        return MISSING
-    size = abs(value)
-    if size >= 1000:
-        return f"{value:,.0f}"
-    if size >= 10:
-        return f"{value:.1f}"
-    return f"{value:.3f}" if size >= 0.0995 or size == 0 else f"{value:#.3g}"
+# Below so many images or groups the report says that they are few.
+FEW_UNITS = 10
 
 
 def interval(cell: Cell) -> str:
@@ -31,6 +22,49 @@ def interval(cell: Cell) -> str:
     if math.isnan(cell.low) or math.isnan(cell.high):
         return ""
     return f"[{number(cell.low)}, {number(cell.high)}]"
+
+
+def caution(cell: Cell) -> str:
+    """What to know before the interval is believed: ``n = 4: few``, ``3 groups: few``,
+    ``far apart``; "" if there is nothing."""
+    found = []
+    if 0 < cell.units < FEW_UNITS:
+        what = f"{cell.units} group{'s' if cell.units > 1 else ''}"
+        found.append(f"{f'n = {cell.n}' if cell.units == cell.n else what}: few")
+    if cell.far:
+        found.append("far apart")
+    return ", ".join(found)
+
+
+def verdict(cells: Mapping[str, Cell], label: str, confidence: float, grouped: bool) -> str:
+    """Which model is best by a score, as one sentence; "" where nothing is compared.
+
+    Args:
+        cells: model -> its cell of that score.
+        label: name of the score.
+    """
+    compared = {model: cell for model, cell in cells.items() if cell.clear}
+    first = next((model for model, cell in compared.items() if cell.clear == BEST), None)
+    if first is None or len(compared) < 2:
+        return ""
+    best = compared[first]
+    if best.best:
+        value = f"{number(best.mean)} {interval(best)}".strip()
+        others = "the other model" if len(compared) == 2 else "every other model"
+        return f"{first} is best by {label}: {value}. It is clearly ahead of {others}."
+    if any(cell.clear == FEW for cell in compared.values()):
+        needed = next(n for n in range(1, 99) if enough(n, confidence))
+        what = "groups of images" if grouped else "images"
+        return (
+            f"Too few {what} to tell which model is best by {label}: a difference can only be "
+            f"clear from {needed} on."
+        )
+    rivals = [model for model, cell in compared.items() if cell.tied]
+    shown = ", ".join(rivals[:3]) + (f" and {len(rivals) - 3} more" if len(rivals) > 3 else "")
+    return (
+        f"No model is clearly best by {label}: {first} has the best mean, but its difference to "
+        f"{shown} may be chance."
+    )
 
 
 def arrow(metric: str) -> str:
@@ -73,7 +107,8 @@ def whole(value: float) -> str:
 def summary_tables(rows: Sequence[ReportRow], tasks: Mapping[str, str]) -> list[Table]:
     """The main scores for the console: a table per task, a row per dataset and model.
 
-    Only the first score has its interval, so that a table fits a terminal.
+    Only the first score has its interval, so that a table fits a terminal. A value is bold where
+    its model is clearly ahead of every other one.
 
     Args:
         rows: of all datasets.
@@ -111,7 +146,11 @@ def _summary_table(rows: Sequence[ReportRow], task: str, datasets: Sequence[str]
                 for index, cell in enumerate(cells[model])
             ]
             count = max((cell.n for cell in cells[model]), default=0)
+            # Beside the number of images what is to know of the first score: "n = 4: few".
+            warned = caution(cells[model][0]) if cells[model] else ""
+            alike = warned.removeprefix(f"n = {count}: ")
+            images = f"{count}{': ' if alike != warned else ', '}{alike}" if warned else f"{count}"
             # As Text: a name in square brackets would otherwise be read as markup.
-            table.add_row(Text(name), Text(model), *shown, str(count))
+            table.add_row(Text(name), Text(model), *shown, images)
         table.add_section()
     return table

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from unet.evaluation.rows import METRIC_COLUMNS, NAN, SEAM_SCORE, MetricRow
 from unet.paths import fold_number
-from unet.report.paired import Bootstrap, Versus, versus_best
+from unet.report.numbers import number
+from unet.report.paired import BEST, FEW, NO, YES, Statistics, Versus, versus_best
 from unet.report.pooling import pool
 from unet.tables import read_table, write_table
 
@@ -92,6 +93,17 @@ LOWER_IS_BETTER = re.compile(
 )
 
 
+# Metrics that are no shares of 1: counts, distances, bits. None is below 0.
+OPEN_ENDED = re.compile(
+    r"n_.*|det_(missed|false|merged)|(hd95|asd)_(um|px)|voi|voi_split|voi_merge|brier|seam_score"
+)
+
+
+def bounds(metric: str) -> tuple[float, float]:
+    """The smallest and largest value that the metric can have."""
+    return (0.0, math.inf) if OPEN_ENDED.fullmatch(metric) else (0.0, 1.0)
+
+
 def better(metric: str) -> int:
     """1 if a higher value of the metric is better, -1 if a lower one, 0 if neither."""
     if NEITHER.fullmatch(metric):
@@ -102,9 +114,11 @@ def better(metric: str) -> int:
 class ReportRow(NamedTuple):
     """One row of ``report.csv``.
 
-    ``mean`` over the test images with its bootstrap interval, ``n`` images; ``pooled``: the metric
-    of all images' pixels or objects together (unet/report/pooling.py); ``best`` .. ``clear``: this
-    model beside the best one, image by image (unet/report/paired.py, `Versus`).
+    ``mean`` over the test images with its interval, ``n`` images; ``pooled``: the metric of all
+    images' pixels or objects together (unet/report/pooling.py); ``best`` .. ``p``: this model
+    beside the best one, image by image (unet/report/paired.py, `Versus`); ``units``: independent
+    ones behind the mean, groups or else images; ``far``: how many of these lie far from the rest
+    (`far_apart`).
     """
 
     dataset: str
@@ -121,6 +135,9 @@ class ReportRow(NamedTuple):
     difference_low: float = NAN
     difference_high: float = NAN
     clear: str = ""
+    p: float = NAN
+    units: int = 0
+    far: int = 0
 
 
 REPORT_COLUMNS = tuple(name.rstrip("_") for name in ReportRow._fields)
@@ -138,7 +155,8 @@ def read_metrics(path: Path) -> list[MetricRow]:
 def read_report(path: Path) -> list[ReportRow]:
     """Reads what :func:`write_report` wrote."""
     found = read_table(path, "report", REPORT_COLUMNS, numbers=_NUMBERS)
-    found["n"] = found["n"].astype(int)
+    for name in ("n", "units", "far"):
+        found[name] = found[name].astype(int)
     return [ReportRow(*row) for row in found[list(REPORT_COLUMNS)].itertuples(index=False)]
 
 
@@ -147,7 +165,7 @@ def write_report(path: Path, rows: Iterable[ReportRow]) -> None:
     write_table(path, REPORT_COLUMNS, rows, digits=6)
 
 
-def summarise(metrics: Iterable[MetricRow], bootstrap: Bootstrap) -> list[ReportRow]:
+def summarise(metrics: Iterable[MetricRow], statistics: Statistics) -> list[ReportRow]:
     """A row for each model, class and metric, in the order in which they first appear."""
     parts: dict[tuple[str, str, str, str], list[MetricRow]] = {}
     whole: dict[tuple[str, str], list[MetricRow]] = {}
@@ -159,11 +177,13 @@ def summarise(metrics: Iterable[MetricRow], bootstrap: Bootstrap) -> list[Report
         rivals.setdefault((row.dataset, row.class_, row.metric), {})[row.model] = part
     pooled = {key: pool(rows) for key, rows in whole.items()}
     versus = {
-        key: versus_best(rows_of, better(key[2]), bootstrap) for key, rows_of in rivals.items()
+        key: versus_best(rows_of, better(key[2]), statistics, bounds(key[2]))
+        for key, rows_of in rivals.items()
     }
     result = []
     for (dataset, model, class_, metric), own in parts.items():
-        summary = ReportRow(dataset, model, class_, metric, *bootstrap.interval(own))
+        interval = statistics.interval(own, bounds(metric))
+        summary = ReportRow(dataset, model, class_, metric, *interval[:4])
         beside = versus[dataset, class_, metric][model]
         result.append(
             summary._replace(
@@ -173,6 +193,10 @@ def summarise(metrics: Iterable[MetricRow], bootstrap: Bootstrap) -> list[Report
                 difference_low=beside.low,
                 difference_high=beside.high,
                 clear=beside.clear,
+                p=beside.p,
+                units=interval.units,
+                # How far images differ in what is neither good nor bad (objects) is no warning.
+                far=interval.far if better(metric) else 0,
             )
         )
     return result
@@ -180,8 +204,11 @@ def summarise(metrics: Iterable[MetricRow], bootstrap: Bootstrap) -> list[Report
 
 @dataclass(frozen=True)
 class Cell:
-    """A mean with its interval as shown; ``best`` among the models compared; ``pooled`` and
-    ``clear`` as in `ReportRow`."""
+    """A mean with its interval as shown; the rest as in `ReportRow`.
+
+    ``best``: clearly ahead of every other model; ``tied``: the difference to the best model may be
+    chance, or does not show in the digits printed.
+    """
 
     mean: float = NAN
     low: float = NAN
@@ -190,6 +217,9 @@ class Cell:
     best: bool = False
     pooled: float = NAN
     clear: str = ""
+    tied: bool = False
+    units: int = 0
+    far: int = 0
 
 
 def columns_for(rows: Sequence[ReportRow], task: str) -> list[Score]:
@@ -209,34 +239,55 @@ def columns_for(rows: Sequence[ReportRow], task: str) -> list[Score]:
 def comparison(
     rows: Iterable[ReportRow], keys: Sequence[tuple[str, str]], models: Sequence[str]
 ) -> dict[str, list[Cell]]:
-    """Per model the cells of ``keys`` (class, metric); the best of each is marked.
+    """Per model the cells of ``keys`` (class, metric); a best one is marked where there is one.
 
-    Nothing is marked where one model alone was measured, or where neither direction is better.
+    Nothing is marked where one model alone was measured, where neither direction is better, or
+    where the best model is not ahead of each other one by more than chance.
     """
     found = {(row.model, row.class_, row.metric): row for row in rows}
     table: dict[str, list[Cell]] = {model: [] for model in models}
-    for class_, metric in keys:
-        means = {m: found[m, class_, metric].mean for m in models if (m, class_, metric) in found}
-        signed = [better(metric) * v for v in means.values() if not math.isnan(v)]
-        compared = len(signed) > 1 and better(metric) != 0
+    for key in keys:
+        measured = {m: found[m, *key] for m in models if (m, *key) in found}
+        tied = _tied(measured)
+        leads = not any(tied.values()) and any(r.clear == YES for r in measured.values())
         for model in models:
-            row = found.get((model, class_, metric))
+            row = measured.get(model)
             if row is None:
                 table[model].append(Cell())
                 continue
-            best = compared and better(metric) * row.mean == max(signed)
-            cell = Cell(row.mean, row.low, row.high, row.n, best, row.pooled, row.clear)
-            table[model].append(cell)
+            table[model].append(
+                Cell(
+                    mean=row.mean,
+                    low=row.low,
+                    high=row.high,
+                    n=row.n,
+                    best=leads and row.clear == BEST,
+                    pooled=row.pooled,
+                    clear=row.clear,
+                    tied=tied[model],
+                    units=row.units,
+                    far=row.far,
+                )
+            )
     return table
 
 
+def _tied(rows: Mapping[str, ReportRow]) -> dict[str, bool]:
+    """Model -> whether it may be as good as the best one of a metric."""
+    best = [number(row.mean) for row in rows.values() if row.clear == BEST]
+    return {
+        model: row.clear in (NO, FEW) or (row.clear == YES and number(row.mean) in best)
+        for model, row in rows.items()
+    }
+
+
 def differences(
-    metrics: Sequence[MetricRow], score: Score, models: Sequence[str], bootstrap: Bootstrap
+    metrics: Sequence[MetricRow], score: Score, models: Sequence[str], statistics: Statistics
 ) -> list[tuple[str, str, Versus]]:
     """(best model, other model, how they compare) of one score, see `versus_best`."""
     rows_of: dict[str, list[MetricRow]] = {model: [] for model in models}
     for row in metrics:
         if row.model in rows_of and (row.class_, row.metric) == (score.class_, score.metric):
             rows_of[row.model].append(row)
-    found = versus_best(rows_of, better(score.metric), bootstrap)
+    found = versus_best(rows_of, better(score.metric), statistics, bounds(score.metric))
     return [(v.best, model, v) for model, v in found.items() if v.n]

@@ -1,0 +1,194 @@
+"""How often the report's intervals hold the true mean, and how often equal models are told apart.
+
+    python benchmarks/coverage.py
+    python benchmarks/coverage.py --repetitions 200 --out /tmp/coverage.json
+
+Draws scores of images from known distributions, by the thousand, and gives them to the functions
+that the report calls. Prints two tables and writes benchmarks/results/coverage.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.special import ndtr
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.machine import machine
+from unet.evaluation.rows import MetricRow
+from unet.evaluation.statistics import Interval, mean_interval
+from unet.report.paired import YES, Statistics, versus_best
+from unet.versions import library_versions
+
+SIZES = (3, 4, 6, 8, 12, 24)
+MODELS = (2, 5, 10)
+GROUP = 4  # images of a group
+ICC = 0.5  # share of the variance that is between groups
+BOUNDS = (0.0, 1.0)
+FAILED = 0.1
+Array = NDArray[np.float64]
+SKEWED, GOOD, BAD = stats.beta(12, 2), stats.beta(24, 3), stats.beta(2, 8)
+
+
+def normal(z: Array, rng: np.random.Generator) -> Array:
+    """Mean 0.8, standard deviation 0.05."""
+    return np.asarray(0.8 + 0.05 * z)
+
+
+def skewed(z: Array, rng: np.random.Generator) -> Array:
+    """beta(12, 2): mean 0.857, most near 0.9, some far below."""
+    return np.asarray(SKEWED.ppf(ndtr(z)))
+
+
+def failed(z: Array, rng: np.random.Generator) -> Array:
+    """beta(24, 3), but of every tenth image beta(2, 8): mean 0.82, failures near 0.2."""
+    bad = BAD.rvs(z.shape, random_state=rng)
+    good = GOOD.ppf(ndtr(z))
+    return np.asarray(np.where(rng.random(z.shape) < FAILED, bad, good))
+
+
+# Kind of scores -> (from standard normal numbers to scores, their mean, whether in groups).
+KINDS: dict[str, tuple[Callable[[Array, np.random.Generator], Array], float, bool]] = {
+    "normal": (normal, 0.8, False),
+    "beta(12, 2)": (skewed, 12 / 14, False),
+    "10 % failed": (failed, FAILED * 0.2 + (1 - FAILED) * 24 / 27, False),
+    "normal, groups": (normal, 0.8, True),
+    "beta(12, 2), groups": (skewed, 12 / 14, True),
+}
+
+
+def latent(rng: np.random.Generator, units: int, grouped: bool, models: int = 1) -> Array:
+    """Standard normal numbers [image, model]. Half of the variance is the image's, the same for all
+    models; in groups of 4, half of each half is the group's."""
+
+    def part(columns: int) -> Array:
+        if not grouped:
+            return np.asarray(rng.normal(size=(units, columns)))
+        group = np.repeat(rng.normal(size=(units, columns)), GROUP, axis=0)
+        own = rng.normal(size=(units * GROUP, columns))
+        return np.asarray(ICC**0.5 * group + (1 - ICC) ** 0.5 * own)
+
+    return np.asarray(0.5**0.5 * (part(1) + part(models)))
+
+
+def groups_of(units: int, grouped: bool) -> list[int]:
+    return [k // GROUP if grouped else k for k in range(units * GROUP if grouped else units)]
+
+
+def coverage(kind: str, units: int, repetitions: int, rng: np.random.Generator) -> dict[str, float]:
+    """Shares of the repetitions: ``mean`` and ``difference`` of two equal models within their
+    intervals; ``far apart``: said where a failed image is among them."""
+    scores_of, mean, grouped = KINDS[kind]
+    groups = groups_of(units, grouped)
+    hits = np.zeros(2)
+    seen = said = 0
+    for _ in range(repetitions):
+        scores = scores_of(latent(rng, units, grouped, 2), rng)
+        own = mean_interval(scores[:, 0], groups, bounds=BOUNDS)
+        hits[0] += _holds(own, mean)
+        hits[1] += _holds(mean_interval(scores[:, 0] - scores[:, 1], groups, bounds=(-1, 1)), 0)
+        if scores[:, 0].min() < 0.5 < scores[:, 0].max():
+            seen += 1
+            said += own.far > 0
+    found = {"mean": hits[0] / repetitions, "difference": hits[1] / repetitions}
+    return {**found, "far apart": said / seen} if kind == "10 % failed" else found
+
+
+def _holds(interval: Interval, value: float) -> bool:
+    return interval.low <= value <= interval.high
+
+
+def false_clear(
+    kind: str, units: int, models: int, repetitions: int, rng: np.random.Generator
+) -> float:
+    """Share of the tables of equal models in which any is said to be clearly behind the best."""
+    scores_of, _, grouped = KINDS[kind]
+    groups = groups_of(units, grouped)
+    found = 0
+    for repetition in range(repetitions):
+        scores = scores_of(latent(rng, units, grouped, models), rng)
+        rows = {
+            str(model): [
+                MetricRow(
+                    "", "", 0, f"{k:03d}", str(g) if grouped else "", "", "", scores[k, model]
+                )
+                for k, g in enumerate(groups)
+            ]
+            for model in range(models)
+        }
+        versus = versus_best(rows, 1, Statistics(seed=repetition), BOUNDS)
+        found += any(v.clear == YES for v in versus.values())
+    return found / repetitions
+
+
+def table(title: str, rows: Sequence[tuple[str, Sequence[float]]]) -> str:
+    """Markdown, a column per number of images or groups."""
+    lines = ["", title, "", "| n | " + " | ".join(map(str, SIZES)) + " |", "|---" * 7 + "|"]
+    lines += [f"| {name} | " + " | ".join(f"{v:.3f}" for v in row) + " |" for name, row in rows]
+    return "\n".join(lines)
+
+
+def measure(repetitions: int, seed: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"coverage": {}, "false clear": {}}
+    for k, kind in enumerate(KINDS):
+        found["coverage"][kind] = {
+            n: coverage(kind, n, repetitions, np.random.default_rng([seed, k, n])) for n in SIZES
+        }
+        found["false clear"][kind] = {
+            m: {
+                n: false_clear(kind, n, m, repetitions, np.random.default_rng([seed, k, n, m]))
+                for n in SIZES
+            }
+            for m in MODELS
+        }
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    p = argparse.ArgumentParser(description=str(__doc__).split("\n", maxsplit=1)[0])
+    p.add_argument("--repetitions", type=int, default=3000)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument(
+        "--out", type=Path, default=Path(__file__).resolve().parent / "results" / "coverage.json"
+    )
+    args = p.parse_args(argv)
+    started = time.perf_counter()
+    found = measure(args.repetitions, args.seed)
+    covered = [
+        (f"{kind}, {what}", [found["coverage"][kind][n][what] for n in SIZES])
+        for kind in KINDS
+        for what in found["coverage"][kind][SIZES[0]]
+    ]
+    apart = [
+        (f"{kind}, {m} models", [found["false clear"][kind][m][n] for n in SIZES])
+        for kind in KINDS
+        for m in MODELS
+    ]
+    print(
+        table('Share of the 95 % intervals that hold the true value ("far apart": said)', covered)
+    )
+    print(table("Share of the tables of equal models with a false difference", apart))
+    value = {
+        "machine": machine(),
+        "versions": library_versions(),
+        "repetitions": args.repetitions,
+        "seed": args.seed,
+        "seconds": round(time.perf_counter() - started, 1),
+        **found,
+    }
+    args.out.write_text(json.dumps(value, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,19 @@
+"""A score as people read it. What prints alike counts as equal in the report."""
+
+from __future__ import annotations
+
+import math
+
+MISSING = "–"
+
+
+def number(value: float) -> str:
+    """A score for people: three decimals, three digits below 0.1, fewer for large numbers."""
+    if math.isnan(value):
+        return MISSING
+    size = abs(value)
+    if size >= 1000:
+        return f"{value:,.0f}"
+    if size >= 10:
+        return f"{value:.1f}"
+    return f"{value:.3f}" if size >= 0.0995 or size == 0 else f"{value:#.3g}"

@@ -168,10 +168,10 @@ def test_what_is_done_again(found: dict[str, Plan], case: str) -> None:
 
 def test_the_reason_is_told(found: dict[str, Plan]) -> None:
     for place in PLACES:
-        text = found[f"{place}: epochs"].text
-        assert "Params have changed since last execution" in text
-        assert '"epochs":3' in text
-    assert "Updated input files" not in found["moved: epochs"].text
+        plan = found[f"{place}: epochs"]
+        assert {job.split()[0]: why for job, why in plan.first.items()} == {"train": "settings"}
+    weights = found["moved: other weights of the same settings"]
+    assert weights.first == {"predict sem a 0": "inputs"}
 
 
 def test_every_output_says_what_made_it(finished_run: Path) -> None:

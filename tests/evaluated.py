@@ -14,6 +14,7 @@ from unet.data.store import add_image, add_labels, layout_of, new_image
 from unet.evaluation.evaluate import evaluate_model
 from unet.evaluation.rows import MetricRow
 from unet.export import omezarr
+from unet.files import write_sentinel
 from unet.sections import EvaluateSection
 
 NAMES = ("background", "foreground")
@@ -54,6 +55,7 @@ class Stores:
             if instances is not None:
                 add_labels(group_, "instances", "uint32", shape, layout)[:] = np.asarray(instances)
             group_.attrs["group"] = group
+        write_sentinel(self.prepared.with_suffix(".json"), 1, {})
 
     def prediction(
         self,
@@ -70,6 +72,7 @@ class Stores:
         store = self.segmentation(fold)
         if fold not in self.made:
             zarr.create_group(str(store))
+            write_sentinel(store.with_suffix(".json"), 1, {})
             self.made.add(fold)
         pyramid = omezarr.pyramid_of(np.shape(classes), 1, None)
         about = {"unet": {"head": list(head), "part": part, "axes": "CYX", "pixel_size_um": size}}

@@ -89,7 +89,8 @@ def test_a_folder_of_images(place: Path, capsys: pytest.CaptureFixture[str]) -> 
     out = place / "out"
     assert predict(place / "m", place / "images", "-o", out, "--threshold", "0.4") == 0
     assert sorted(path.name for path in out.iterdir()) == [
-        "manifest.csv", "masks", "objects.csv", "predict.json", "segmentation.zarr",
+        "manifest.csv", "masks", "objects.csv", "objects.csv-metadata.json", "predict.json",
+        "segmentation.zarr",
     ]  # fmt: skip
     assert sorted(path.name for path in (out / "masks").iterdir()) == ["a.tif", "b.tif"]
     found = Segmentation(out / "segmentation.zarr")

@@ -26,6 +26,16 @@ KEY = "made_by"
 # More than a model's plain values take; what says it needs more is no model.
 _MAX_PLAIN = 1 << 26
 
+# By whom an input is made, where its name does not tell.
+_MAKERS = {
+    "prepared.json": "prepare",
+    "model.pt": "train",
+    "tiles.json": "predict",
+    "segmentation.json": "stitch",
+    "metrics.csv": "evaluate",
+    "history.csv": "train",
+}
+
 MadeBy = dict[str, Any]
 
 
@@ -90,7 +100,8 @@ def content_id(path: Path) -> str:
         OSError: it cannot be read.
     """
     if not path.exists():
-        raise UserError(f"{path}: there is no such file; run the stage that makes it first")
+        stage = _MAKERS.get(path.name, path.stem)
+        raise UserError(f"{path}: is not there; run the {stage} stage first")
     if path.suffix == ".json" and (content := _json(path).get("content")):
         return str(content)
     if path.suffix == ".pt" and zipfile.is_zipfile(path):

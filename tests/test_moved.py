@@ -166,23 +166,12 @@ def test_what_is_done_again(found: dict[str, Plan], case: str) -> None:
     assert plan.text.count("cannot tell with which settings") == before
 
 
-def test_the_reason_is_told(found: dict[str, Plan], finished_run: Path, tmp_path: Path) -> None:
+def test_the_reason_is_told(found: dict[str, Plan]) -> None:
     for place in PLACES:
-<<<<<<< HEAD
         plan = found[f"{place}: epochs"]
         assert {job.split()[0]: why for job, why in plan.first.items()} == {"train": "settings"}
     weights = found["moved: other weights of the same settings"]
     assert weights.first == {"predict sem a 0": "inputs"}
-=======
-        assert "Params have changed since last execution" in found[f"{place}: epochs"].text
-    assert "Updated input files" not in found["moved: epochs"].text
-    # Which they were, where all of each job is asked for.
-    folder = copied(finished_run, tmp_path / "run")
-    renamed(folder)
-    words = ("--dry-run", "--printshellcmds")
-    (plan,) = plans([Request(folder, merge(MOVED, {"train": {"epochs": 3}}), words)])
-    assert '"epochs":3' in plan.text
->>>>>>> others
 
 
 def test_every_output_says_what_made_it(finished_run: Path) -> None:

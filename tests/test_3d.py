@@ -290,9 +290,10 @@ def test_tiles_of_two_channels_give_the_labels_of_the_whole(
         assert np.abs(p[1] - 0.5).min() > 0.1  # far from the threshold, compared with rounding
     assert several == 8
     stitch = {"threshold": 0.5, "min_size": 5}
-    for at, folder in ((paths, tmp_path / "a"), (copy, tmp_path / "b")):
+    whole_images = {"predict": predict}
+    for at, folder, more in ((paths, tmp_path / "a", {}), (copy, tmp_path / "b", whole_images)):
         folder.mkdir()
-        stage("stitch", at, written(folder, **(settings | {"stitch": stitch})), *fold)
+        stage("stitch", at, written(folder, **(settings | more | {"stitch": stitch})), *fold)
     labels = [Segmentation(p.segmentation("c", "m", 0)) for p in (paths, copy)]
     for image in tiled.ids():
         first, second = (np.asarray(found.instances(image)) for found in labels)

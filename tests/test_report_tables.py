@@ -162,11 +162,10 @@ def test_verdict_says_no_more_than_the_test() -> None:
     )
     few = row("a", "iou", 0.8, clear="few")
     assert verdict(best, few) == (
-        "Too few images to tell which model is best by IoU: a difference can only be clear from 6 "
-        "on."
+        "Too few images to tell which model is best by IoU: the test needs at least 6."
     )
     assert "groups of images" in verdict(best, few, confidence=0.99, grouped=True)
-    assert "from 8 on" in verdict(best, few, confidence=0.99)
+    assert "at least 8" in verdict(best, few, confidence=0.99)
     assert verdict(best) == verdict(row("a", "iou", 0.5)) == ""
 
 

@@ -338,7 +338,10 @@ def test_an_ensemble_of_folds(tmp_path: Path) -> None:
     paths.tiles_done("ens", "a", "ensemble").unlink()
     done = place.snakemake("--cores", "2", "--quiet", "rules", config=shared_out)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(paths.tiles_done("ens", "a", "ensemble").read_text()) == whole
+    parts = json.loads(paths.tiles_done("ens", "a", "ensemble").read_text())
+    # Made of more files, with the same in it.
+    assert parts.pop("made_by")["models"] == whole.pop("made_by")["models"]
+    assert parts == whole
     assert place.wanted(shared_out) == set()
 
     # Another network joins: it is trained, the others stay.

@@ -136,6 +136,7 @@ def locked(path: Path, what: str, *, shared: bool = False) -> Iterator[None]:
     Raises:
         UserError: another process holds it (a job can outlive a killed workflow).
     """
+    path = path.absolute()  # the process may end in another folder
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = _hold(path, what, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     try:

@@ -188,7 +188,7 @@ def test_a_config_beside_a_model_does_no_harm(
 def test_a_pipe_as_config_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "c.yaml")
     for path in (tmp_path / "c.yaml", Path("/dev/zero"), tmp_path):
-        with pytest.raises(UserError, match=f"{path}: (not a regular file|cannot be read)"):
+        with pytest.raises(UserError, match=f"{path}: is (a folder|a pipe or device); give a file"):
             load_file(path)
 
 
@@ -338,7 +338,9 @@ TAGS = (
 def test_tags_of_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tag: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text(f"output: {tag}\n")
-    with pytest.raises(UserError, match=r"config\.yaml: not valid YAML: could not determine"):
+    with pytest.raises(
+        UserError, match=r"config\.yaml: line 1, column 9: not valid YAML \(could not determine"
+    ):
         load_file(tmp_path / "config.yaml")
     assert not (tmp_path / "executed").exists()
 

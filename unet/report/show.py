@@ -56,8 +56,8 @@ def verdict(cells: Mapping[str, Cell], label: str, confidence: float, grouped: b
         needed = next(n for n in range(1, 99) if enough(n, confidence))
         what = "groups of images" if grouped else "images"
         return (
-            f"Too few {what} to tell which model is best by {label}: a difference can only be "
-            f"clear from {needed} on."
+            f"Too few {what} to tell which model is best by {label}: the test needs at least "
+            f"{needed}."
         )
     rivals = [model for model, cell in compared.items() if cell.tied]
     shown = ", ".join(rivals[:3]) + (f" and {len(rivals) - 3} more" if len(rivals) > 3 else "")

@@ -95,11 +95,11 @@ def test_what_a_dataset_takes_from_the_models() -> None:
         (merge(new(), {"datasets": {"nuclei": {"predict_with": ["new/plain"]}}}),
          "nuclei.predict_with: dataset new has predict_with itself and trains no model; there are: "
          "cells"),
-        (new(models=["plain"]), "datasets.new.models: has no say beside predict_with"),
+        (new(models=["plain"]), "datasets.new.models: has no effect with predict_with"),
         (new(split={"folds": 3}), "datasets.new.split: has no say"),
         (new(train={"lr": 0.1}), "datasets.new.train: has no say"),
         (new(prepare={"normalize": {"method": "minmax"}}),
-         "prepare.normalize: has no say beside predict_with, the model's own normalisation is"),
+         "prepare.normalize: has no effect with predict_with, the model's own normalisation is"),
         (new(task="semantic", classes={"a": 0, "b": 1}),
          "datasets.new.task: got semantic, but nuclei/plain was trained for task instances; write "
          "task: instances"),

@@ -73,7 +73,7 @@ def _named(origin: Origin) -> str:
 
 
 def _without_say(name: str, data: DatasetSection) -> list[str]:
-    """Keys that have no say where nothing is trained, so that nobody trusts in them."""
+    """Keys that have no effect where nothing is trained, so that nobody trusts in them."""
     key = f"config: datasets.{name}"
     grouped = SplitSection(test=0.25, group=data.split.group)
     wrong = {
@@ -83,7 +83,7 @@ def _without_say(name: str, data: DatasetSection) -> list[str]:
         "prepare.normalize": ("normalize" in data.prepare, "the model's own normalisation is used"),
     }
     return [
-        f"{key}.{part}: has no say beside predict_with, {why}; drop this key"
+        f"{key}.{part}: has no effect with predict_with, {why}; drop this key"
         for part, (there, why) in wrong.items()
         if there
     ]

@@ -1,4 +1,4 @@
-"""Keys of the config that have no say beside others: the width of a border in a network without
+"""Keys of the config that have no effect given others: the width of a border in a network without
 one. In a stage's settings they stand at their default, so that to edit them reruns nothing.
 
 A key belongs here only if the stage's results are the same whatever its value: the seed's random

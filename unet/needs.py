@@ -1,6 +1,6 @@
 """What a job asks a cluster for: memory and time, from the config and the sizes of the images.
 
-A queue ends what takes more than it asked for and lets wait what asks for much, so these are
+A queue ends jobs that take more than they asked for and delays those that request a lot: these are
 estimates on the safe side, and each further attempt asks for more: so many times the first's.
 Every stage but ``manifest`` goes on where the attempt before it was ended. Torch- and dask-free.
 """
@@ -40,7 +40,7 @@ LEAST = 0.3e9
 COPIES = 24
 # Bytes per pixel and thread of the scores that take a whole slice of an image.
 SLICE = 48
-# FLOP per second and core that a slow machine gets out of a network; a GPU has no say here, so
+# FLOP per second and core that a slow machine gets out of a network; a GPU has no part here, so
 # that a job that finds none comes to its end too.
 CORE = 20e9
 # Share of the images that validate, at most.

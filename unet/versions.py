@@ -1,7 +1,7 @@
 """The version of each stage's results, and of the libraries. Torch-free.
 
 A stage's version is one of its params in the workflow: raise it when a change of the code changes
-what the stage writes, and everything from that stage on is made anew at the next run; leave it
+what the stage writes, and everything from that stage on is recomputed at the next run; leave it
 when results stay the same. ``tests/test_versions.py`` holds a hash of the code behind each stage,
 so that whoever edits it decides knowingly (``make stage-hashes`` writes the new hashes).
 """

@@ -96,8 +96,8 @@ def test_what_a_dataset_takes_from_the_models() -> None:
          "nuclei.predict_with: dataset new has predict_with itself and trains no model; there are: "
          "cells"),
         (new(models=["plain"]), "datasets.new.models: has no effect with predict_with"),
-        (new(split={"folds": 3}), "datasets.new.split: has no say"),
-        (new(train={"lr": 0.1}), "datasets.new.train: has no say"),
+        (new(split={"folds": 3}), "datasets.new.split: has no effect"),
+        (new(train={"lr": 0.1}), "datasets.new.train: has no effect"),
         (new(prepare={"normalize": {"method": "minmax"}}),
          "prepare.normalize: has no effect with predict_with, the model's own normalisation is"),
         (new(task="semantic", classes={"a": 0, "b": 1}),

@@ -13,6 +13,8 @@ import torch
 
 from tests.test_predict import content, counted, model, whole
 from unet.errors import UserError
+from unet.files import remove
+from unet.prediction import predict as predict_module
 from unet.prediction.ensemble import Member
 from unet.prediction.partial import Partial, partial_name
 from unet.prediction.plans import Room
@@ -214,3 +216,37 @@ def test_other_windows_are_not_mixed(stores: Any, monkeypatch: pytest.MonkeyPatc
     assert begun.name == partial_name("a", key)
     with pytest.raises(UserError, match=r"begun with tiles of \[.*\] px, this process takes \[8"):
         Partial(folder, "a", key, "1").create(None, 2, "float32", {"tile": [8, 8]})  # type: ignore[arg-type]
+
+
+def test_an_image_more_does_not_change_the_precision_of_the_others(
+    make_store: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Which precision is trusted is asked on the first image, and that may be a new one."""
+    paths, sentinel = make_store(SHAPES)
+    section = PredictSection(precision="bfloat16")
+    settings = {"version": 1, "predict": section.model_dump(mode="json"), "device": "cpu"}
+    asked: list[bool] = []
+
+    def run(names: str, good: bool) -> dict[str, str]:
+        def trusted(*_: Any) -> bool:
+            asked.append(good)
+            return good
+
+        monkeypatch.setattr(predict_module, "trusted", trusted)
+        predict_fold(
+            [Member(Path("0.pt"), model(), "key")], paths.prepared("d"), sentinel,
+            dict.fromkeys(names, "test"), settings, paths.tiles("d", "m", 0), threads=1,
+        )  # fmt: skip
+        tiles = Tiles(paths.tiles("d", "m", 0))
+        return {name: tiles.attrs(name)["precision"] for name in tiles.ids()}
+
+    assert run("bc", good=True) == {"b": "bfloat16", "c": "bfloat16"}
+    before = (paths.tiles("d", "m", 0) / "b" / "zarr.json").stat().st_mtime_ns
+    assert run("abc", good=False) == dict.fromkeys("abc", "bfloat16")
+    assert (paths.tiles("d", "m", 0) / "b" / "zarr.json").stat().st_mtime_ns == before
+    assert asked == [True]
+    # Without tiles it is asked again; what is too coarse stays so, too.
+    remove(paths.tiles("d", "m", 0))
+    assert run("bc", good=False) == {"b": "float32", "c": "float32"}
+    assert run("abc", good=True) == dict.fromkeys("abc", "float32")
+    assert asked == [True, False]

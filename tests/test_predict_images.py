@@ -159,6 +159,9 @@ def test_a_stopped_run_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert predict(place / "m", place / "images", "-o", out, "--keep") == 0
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert (out / "masks" / "c.tif").exists()
+    # What is kept stays, where nothing is to do and it is not asked for again.
+    assert predict(place / "m", place / "images", "-o", out) == 0
+    assert (out / "work").is_dir()
 
 
 @pytest.mark.parametrize(

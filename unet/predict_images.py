@@ -121,7 +121,8 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         task = _task(members, source, args)
         if _is_done(out, task.key):
             log.info("%s: all is there already; nothing to do", out.folder)
-            remove(out.work)
+            if not read_json(out.done).get("kept"):
+                remove(out.work)
             return
         remove(out.done)
         found, left_out = _run(task, source, out, args)
@@ -195,7 +196,7 @@ def _run(task: Task, source: Source, out: Output, args: argparse.Namespace) -> t
     left_out = sum(record.status != "ok" for record in records)
     models = {str(member.path): member.key for member in task.members}
     told = {"models": models, "images": len(parts), "left_out": left_out, "threshold": threshold}
-    write_json(out.done, {"key": task.key, **told})
+    write_json(out.done, {"key": task.key, "kept": bool(args.keep), **told})
     return len(parts), left_out
 
 

@@ -28,7 +28,7 @@ from unet.prediction.accuracy import trusted
 from unet.prediction.batches import Batch, Planned, batches, shard_of
 from unet.prediction.blocks import ordered
 from unet.prediction.ensemble import Ensemble, Member
-from unet.prediction.partial import Partial, finished, remove_stale
+from unet.prediction.partial import Partial, finished, remove_stale, unfinished
 from unet.prediction.plans import Planner, Room, shared_room
 from unet.prediction.windows import memory_needed
 from unet.prediction.work import Work
@@ -112,7 +112,9 @@ def predict_fold(
     torch.set_num_threads(threads)
     alone = alone or {}
     each = max(1, threads // len(devices))
-    ready = _trusted(members, alone, devices[0], section, prepared_path, parts, each)
+    ready = _trusted(
+        members, alone, devices[0], settings, prepared_path, prepared, parts, tiles_path, each
+    )
     section = section.model_copy(update={"precision": ready.precision, "engine": ready.engine})
     tiles_path.mkdir(parents=True, exist_ok=True)
     zarr.open_group(tiles_path, mode="a", zarr_format=3)
@@ -154,21 +156,36 @@ def _trusted(
     members: Sequence[Member],
     alone: Mapping[str, int],
     device: torch.device,
-    section: PredictSection,
+    settings: Mapping[str, Any],
     prepared_path: Path,
+    prepared: Mapping[str, Any],
     parts: Mapping[str, Any],
+    tiles_path: Path,
     threads: int,
 ) -> Ensemble:
     """The networks with the engine and the precision that are used: PyTorch in float32 where the
-    wanted ones turn out to be too coarse for these networks on the first image."""
+    wanted ones turn out to be too coarse for these networks on the first image.
+
+    Where there are tiles already it is what they were made with: an image more must not change the
+    others.
+    """
+    section = PredictSection.model_validate(settings["predict"])
     ensemble = Ensemble(members, alone, device, section, threads)
     if not parts or (ensemble.engine, ensemble.precision) == ("torch", "float32"):
         return ensemble
+    exactly = section.model_copy(update={"precision": "float32", "engine": "torch"})
+    used = {"precision": ensemble.precision, "engine": ensemble.engine}
+    for way in (section.model_copy(update=used), exactly):
+        keyed = keyed_settings(settings, way)
+        for name, part in parts.items():
+            key = image_key(ensemble.key(name), prepared["images"][name]["key"], keyed)
+            if finished(tiles_path, name, key, part) or unfinished(tiles_path, name, key):
+                same = way is not exactly
+                return ensemble if same else Ensemble(members, alone, device, exactly, threads)
     name = min(parts)
     image = Prepared(prepared_path).image(name)
     if image.ndim - 1 != len(ensemble.footprint) or trusted(ensemble.predictor(name), image):
         return ensemble
-    exactly = section.model_copy(update={"precision": "float32", "engine": "torch"})
     return Ensemble(members, alone, device, exactly, threads)
 
 

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,16 +19,18 @@ import pytest
 from tests.made import check_made_by
 from tests.planner import Plan, Request, plans
 from tests.rerun_rows import follows
-from tests.test_reruns import OWN, copied, edited, image
+from tests.test_reruns import OWN, B, copied, edited, image
 from tests.test_workflow import CONFIG, Workplace
 from unet import provenance, stale
 from unet.config import merge
 from unet.paths import Paths, store_of
+from unet.untracked import Untracked
 
 pytestmark = pytest.mark.workflow
 
 MOVED = {**CONFIG, "output": "moved"}
 BOTH = (("sem", "own"), ("a", "b"))
+TILED = merge(MOVED, {"prepare": {"tile": 32}})
 
 
 def renamed(folder: Path) -> None:
@@ -63,6 +66,27 @@ def of_before(folder: Path) -> None:
         value = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(value, dict) and value.pop(provenance.KEY, None):
             path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def then_prepared(folder: Path) -> None:
+    """Results of an earlier version, of which one stage was done again by this one."""
+    of_before(folder)
+    words = ("--cores", "2", "--forcerun", "prepare", "--until", "prepare")
+    done = Workplace(folder).snakemake(*words, config=TILED)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def then_trained(folder: Path) -> None:
+    """As if a model had been trained again by this version."""
+    of_before(folder)
+    paths = Paths(folder / "moved")
+    for path in (model := paths.model("own", "b", 0), paths.history("own", "b", 0)):
+        os.utime(path)
+    inputs = [paths.prepared_done("own"), paths.splits("own")]
+    made = provenance.read(model)
+    assert made is not None
+    made = provenance.of_job(paths.output, "train", made["settings"], inputs)
+    provenance.write_sidecar(paths.history("own", "b", 0), made)
 
 
 def replaced(folder: Path) -> None:
@@ -134,6 +158,12 @@ CASES: dict[str, tuple[Callable[[Path], None], Mapping[str, Any], set[str]]] = {
     ),
     "of an earlier version: epochs": (
         of_before, merge(MOVED, {"train": {"epochs": 3}}), follows("train", *BOTH),
+    ),
+    "of an earlier version: an input made again": (
+        then_prepared, TILED, follows("train", *BOTH),
+    ),
+    "of an earlier version: a model made again": (
+        then_trained, MOVED, B - {"train own b 0"},
     ),
     "another one's record: nothing": (replaced, CONFIG, set()),
     "another one's record: epochs": (
@@ -230,6 +260,18 @@ def test_what_has_changed(tmp_path: Path) -> None:
     other.unlink()
     assert stale.change(made, told, [str(table), str(other)]) == stale.Change()
     assert stale.change({"settings": settings}, told, []) == stale.Change()
+
+
+def test_jobs_of_others_are_left_alone() -> None:
+    told = '{"version":1}'
+
+    def job(**params: object) -> SimpleNamespace:
+        return SimpleNamespace(output=["a"], params=SimpleNamespace(**params))
+
+    assert stale._settings(job(settings=told, common=Untracked("train.py"))) == told
+    for params in ({}, {"common": "train.py"}, {"common": None}):
+        assert stale._settings(job(settings=told, **params)) is None
+    assert stale._settings(job(common=Untracked("train.py"))) is None
 
 
 def test_another_snakemake_plans_as_it_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,10 @@ import pytest
 
 from tests.test_modelfile import model as a_model
 from unet import __version__, provenance
+from unet.errors import UserError
 from unet.files import file_sha256, write_sentinel
 from unet.models.modelfile import save_model
+from unet.versions import STAGES
 
 SETTINGS = {"version": 3, "stitch": {"threshold": 0.5}, "classes": ("a", "b")}
 PLAIN = {**SETTINGS, "classes": ["a", "b"]}
@@ -49,6 +51,20 @@ def test_a_table_has_a_sidecar(tmp_path: Path) -> None:
     assert found is not None
     assert (found["settings"], found["inputs"]) == (PLAIN, {"a/b.json": "1"})
     assert provenance.content_id(table) == file_sha256(table)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [("raw.json", "synthesize"), ("manifest.csv", "manifest"), ("splits.csv", "splits"),
+     ("prepared.json", "prepare"), ("model.pt", "train"), ("history.csv", "train"),
+     ("tiles.json", "predict"), ("tiles.shard-0.json", "predict"),
+     ("tiles.shard-12.json", "predict"), ("segmentation.json", "stitch"),
+     ("metrics.csv", "evaluate"), ("report.csv", "report")],
+)  # fmt: skip
+def test_the_stage_of_what_is_missing_is_named(tmp_path: Path, name: str, stage: str) -> None:
+    assert stage in STAGES
+    with pytest.raises(UserError, match=f"{name}: is not there; run the {stage} stage first"):
+        provenance.content_id(tmp_path / name)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"made_by": 3}', '{"made_by": {}}'])

@@ -54,6 +54,8 @@ class Case:
 
 OWN = {job for job in since("manifest", "own") if job != "synthesize own"}
 OUT = Paths(Path("out"))
+CHECKPOINTS = OUT.output / "checkpoints"
+THRESHOLD = merge(CONFIG, {"stitch": {"threshold": 0.3}})
 # Of the model `b` of `own`, from its training on.
 B = follows("train", ("own",), ("b",))
 
@@ -163,6 +165,10 @@ FILES = [
                    OUT.prepared_done("own"), OUT.prepared("own"))],
     Case("`tiles.zarr` deleted, and `masks`", B - {"train own b 0"},
          removed(*map(output_of, (OUT.tiles("own", "b", 0), OUT.masks("own", "b", 0))))),
+    Case("`prepared.zarr` and `checkpoints` deleted, and `stitch: {threshold: 0.3}` (`train` finds "
+         "its finished model)",
+         follows("prepare", ("own",), ("a", "b")) | follows("stitch", ("sem",), ("a",)),
+         removed(output_of(OUT.prepared("own")), output_of(CHECKPOINTS)), config=THRESHOLD),
     Case("a log and a benchmark deleted", set(),
          removed(output_of(OUT.log("train", "own", "b", "0")),
                  output_of(OUT.benchmark("train", "own", "b", "0")))),
@@ -359,6 +365,21 @@ def test_one_image_more_prepares_one_image(finished_run: Path, tmp_path: Path) -
     assert json.loads(sentinel.read_text())["images"] == images
     assert not (store / "zzz").exists()
     assert "prepare: 0 of 5 images to do, 5 stay" in paths.log("prepare", "own").read_text()
+
+
+def test_what_may_be_deleted_costs_no_training(finished_run: Path, tmp_path: Path) -> None:
+    place = Workplace(copied(finished_run, tmp_path / "run"))
+    paths = Paths(place.folder / "out")
+    model, history = paths.model("own", "b", 0), paths.history("own", "b", 0)
+    before = [path.read_bytes() for path in (model, history)]
+    removed(output_of(OUT.prepared("own")), output_of(CHECKPOINTS))(place.folder)
+    target = str(paths.segmentation_done("own", "b", 0).relative_to(place.folder))
+    done = place.snakemake("--quiet", "rules", "--cores", "2", target, config=THRESHOLD)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [path.read_bytes() for path in (model, history)] == before
+    assert paths.curves("own", "b", 0).exists()
+    assert "this training is finished" in paths.log("train", "own", "b", "0").read_text()
+    assert not paths.checkpoints("own", "b", 0).exists()
 
 
 # The page.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,8 +27,9 @@ KEY = "made_by"
 # More than a model's plain values take; what says it needs more is no model.
 _MAX_PLAIN = 1 << 26
 
-# By whom an input is made, where its name does not tell.
+# The stage that makes a file, where its name does not tell.
 _MAKERS = {
+    "raw.json": "synthesize",
     "prepared.json": "prepare",
     "model.pt": "train",
     "tiles.json": "predict",
@@ -100,14 +102,20 @@ def content_id(path: Path) -> str:
         OSError: it cannot be read.
     """
     if not path.exists():
-        stage = _MAKERS.get(path.name, path.stem)
-        raise UserError(f"{path}: is not there; run the {stage} stage first")
+        raise UserError(f"{path}: is not there; run the {maker_of(path)} stage first")
     if path.suffix == ".json" and (content := _json(path).get("content")):
         return str(content)
     if path.suffix == ".pt" and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             return digest([[i.filename, i.file_size, i.CRC] for i in archive.infolist()])
     return file_sha256(path)
+
+
+def maker_of(path: Path) -> str:
+    """The stage that makes a file."""
+    # One of the jobs that share a prediction makes what they all do.
+    name = re.sub(r"\.shard-\d+", "", path.name)
+    return _MAKERS.get(name, path.stem)
 
 
 def sidecar(table: Path) -> Path:
@@ -142,6 +150,13 @@ def read(path: Path) -> MadeBy | None:
     found = _json(path if path.suffix == ".json" else sidecar(path)).get(KEY)
     sound = isinstance(found, dict) and isinstance(found.get("settings"), dict)
     return found if sound else None
+
+
+def says_inputs(path: Path) -> bool:
+    """Whether a file's inputs are known, so that it was made by a version that notes them."""
+    # Those of a model are beside it.
+    table = path.with_name("history.csv") if path.suffix == ".pt" else path
+    return "inputs" in (read(table) or {})
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -5,7 +5,8 @@ output's path. Outputs that were moved, renamed, copied, cloned or fetched have 
 them as they are, or goes by the times of files. But each output says what made it
 (:mod:`unet.provenance`). So where there is no record, or it is of a file with another time than
 the one that is there, this is compared: settings, set of inputs, and content of inputs, whatever
-their times. An output that does not say (made by an earlier version) is kept.
+their times. An output that does not say (made by an earlier version) is kept, unless an input that
+does say is newer: it was made since, and Snakemake's own rule decides.
 
 Also, a sentinel does not stand for a store that someone has deleted: results are made again, and
 intermediate stores when a job needs them.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,7 @@ from typing import Any
 from unet import provenance
 from unet.files import canonical
 from unet.paths import store_of
+from unet.untracked import Untracked
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,16 @@ class Planning:
             if gone and any(Path(path).exists() for path in job.output):
                 job.dag.reason(job).missing_output.update(gone)
         # Most jobs have no newer input; they are looked at only if nothing else makes them run.
-        if _has_newer_input(job, time) and self._look(job, newer=True):
+        if (newer := _newer_inputs(job, time)) and self._look(job, newer):
             return math.inf
         return time
 
-    def _look(self, job: Any, *, newer: bool) -> bool:
+    def _look(self, job: Any, newer: Sequence[Path] = ()) -> bool:
         """Compares a job with what made its outputs, where Snakemake's record is not of these or
         an input is newer, which may be too large for Snakemake to look into.
+
+        Args:
+            newer: its inputs that are newer than an output.
 
         Returns:
             whether times say nothing.
@@ -147,12 +152,16 @@ class Planning:
         if known and not newer and _is_of(records, there):
             return False
         made = made_by(there)
-        if known and (made is None or "inputs" not in made):
+        says_inputs = made is not None and "inputs" in made
+        if known and not says_inputs:
+            return False
+        if made is not None:
+            self._found[job] = change(made, settings, job.input)
+        # An output of an earlier version, and an input that was made by this one, so later.
+        if not says_inputs and any(map(provenance.says_inputs, newer)):
             return False
         if made is None:
             self._say(there[0])
-        else:
-            self._found[job] = change(made, settings, job.input)
         return True
 
     def _say(self, path: str) -> None:
@@ -177,7 +186,7 @@ class Planning:
     def has_record(self, records: Any, job: Any) -> bool:
         """In the place of ``has_metadata``, which is asked before the three below."""
         if job not in self._looked_at:
-            self._look(job, newer=False)
+            self._look(job)
         if job not in self._found:
             return bool(self._has(records, job))
         # Times do not tell of these.
@@ -205,8 +214,9 @@ class Planning:
 
 def _settings(job: Any) -> str | None:
     """The settings of a job of this workflow; None for another's, that has it as a module."""
-    told = getattr(job.params, "settings", None) if job.output else None
-    return told if isinstance(told, str) and told.startswith("{") else None
+    own = job.output and isinstance(getattr(job.params, "common", None), Untracked)
+    told = getattr(job.params, "settings", None) if own else None
+    return told if isinstance(told, str) else None
 
 
 def _results(job: Any) -> tuple[str, ...]:
@@ -220,9 +230,9 @@ def _is_of(records: Any, outputs: Iterable[Any]) -> bool:
     return all(records.metadata(path).endtime == Path(path).stat().st_mtime for path in outputs)
 
 
-def _has_newer_input(job: Any, time: float) -> bool:
+def _newer_inputs(job: Any, time: float) -> list[Path]:
     inputs = (Path(path) for path in job.input)
-    return any(path.exists() and path.stat().st_mtime > time for path in inputs)
+    return [path for path in inputs if path.exists() and path.stat().st_mtime > time]
 
 
 def compare_what_made_outputs() -> bool:

@@ -27,6 +27,7 @@ from unet.sections import TrainSection
 from unet.tables import write_table
 from unet.training.augment import Augment, AugmentSettings
 from unet.training.checkpoint import Checkpoints
+from unet.training.finished import Finished
 from unet.training.loss_table import LOSS_TABLE
 from unet.training.losses import DistanceLoss, Loss, make_loss
 from unet.training.planned import planned
@@ -144,6 +145,8 @@ def train_fold(
 ) -> None:
     """Trains one model on one fold and writes ``model.pt`` and ``history.csv``.
 
+    A training that is finished, and kept, is not done again, nor from its checkpoints.
+
     Args:
         prepared_path: the prepared store; ``prepared`` is its sentinel.
         train, val: ids of the images to learn from and to choose the best weights by.
@@ -160,6 +163,13 @@ def train_fold(
     if not train:
         raise UserError("split: no image is left to train on; lower split.test or split.val")
     ranks = ranks or Ranks()
+    key = training_key(settings, prepared["images"], train, val)
+    finished = Finished((model_path, history_path), key)
+    if finished.is_kept():
+        if ranks.first:
+            finished.restore()
+            log.info("this training is finished: took %s from %s", model_path, finished.folder)
+        return
     torch.set_num_threads(max(1, threads // ranks.size))
     section = TrainSection.model_validate(
         {**settings["train"], "checkpoint_seconds": checkpoint_seconds}
@@ -167,7 +177,7 @@ def train_fold(
     device = choose_device(settings["device"], ranks.local)
     store = Prepared(prepared_path)
     head = tuple(settings["head_names"])
-    keeper = Checkpoints(checkpoints, training_key(settings, prepared["images"], train, val))
+    keeper = Checkpoints(checkpoints, key)
     chosen = design(
         settings, section, store, prepared, train, device, ranks,
         keeper.folder / "plan.json", model_path.with_name("plan.yaml"),
@@ -228,6 +238,7 @@ def train_fold(
         ),
     )
     write_history(history_path, trainer.progress.history)
+    finished.keep()
     log.info(
         "best validation score %.4f at step %d; wrote %s",
         trainer.progress.best_score, trainer.progress.best_step, model_path,

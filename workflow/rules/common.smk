@@ -1,7 +1,6 @@
 """The config, validated once, and what every rule takes from it."""
 
 import gc
-import shlex
 import sys
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from unet.paths import FOLD_PATTERN, fold_name
 from unet.plan import Run, offer_interpreter
 from unet.resume import remember
 from unet.stale import compare_what_made_outputs
+from unet.untracked import Untracked
 
 offer_interpreter()
 remember_parameters()
@@ -68,18 +68,6 @@ wildcard_constraints:
     model="[A-Za-z0-9_-]+(@[A-Za-z0-9_-]+)?",
     fold=FOLD_PATTERN,
     shard=r"\d+",
-
-
-class Untracked:
-    """Shell words that are passed on but are no part of a job's record: Snakemake does not compare
-    objects. For what changes no result: paths, memory, batch sizes."""
-
-    def __init__(self, *words):
-        self.words = tuple(map(str, words))
-        self.text = shlex.join(str(word) for word in words)
-
-    def __str__(self):
-        return self.text
 
 
 def common_options(stage):

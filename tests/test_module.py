@@ -172,6 +172,7 @@ def test_the_importing_workflow_has_its_own_failures(
     tmp_path: Path, python: Path, home: dict[str, str]
 ) -> None:
     """Its jobs are shown as Snakemake shows them, this one's in a line; both hooks are called."""
+    from unet.data.synthetic import write_dataset
     from unet.data.warned import write_warnings
 
     place = importing(tmp_path / "work", f'"{ROOT}/workflow/Snakefile"', "", "*")
@@ -182,8 +183,12 @@ def test_the_importing_workflow_has_its_own_failures(
         "    shell: \"echo 'disk quota exceeded' > {log}; exit 3\"\n"
     )
     snakefile.write_text(own + snakefile.read_text())
-    write_warnings(place / "out" / "d" / "warnings.manifest.json", ["looks odd"])
-    (place / "out" / "d" / "raw").write_text("in the way")
+    write_warnings(place / "out" / "d" / "warnings.splits.json", ["looks odd"])
+    # Numbers of objects are no classes.
+    write_dataset(place / "raw", "nuclei", 3, 3, (64, 64), 0.5)
+    files = {"images": "raw/images", "labels": "raw/labels", "classes": {"a": 0, "b": 255}}
+    config = {**CONFIG, "datasets": {"d": files}}
+    (place / "config" / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     words = ["mine.txt", SPLITS, "--cores", "1", "--keep-going", "--show-failed-logs"]
     done = run([python, "-m", "snakemake", *words], place, **home)
     said = done.stdout + done.stderr
@@ -193,7 +198,7 @@ def test_the_importing_workflow_has_its_own_failures(
     assert "returned non-zero exit status 3" in said
     assert "\ndisk quota exceeded\n" in said
     assert "Job mine" not in said
-    assert said.count("Job synthesize d: error: ") == 1, said
+    assert said.count("Job manifest d: error: ") == 1, said
     assert said.count("their end") == 1
     assert said.count("warning: d: looks odd") == 1
 

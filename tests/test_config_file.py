@@ -36,6 +36,8 @@ MISTAKES = [
     ("train: {lr: 1}}\n", (1, 15), "the } is one too many"),
     ("train: {lr: 1, lr: 2}\n", (1, 16), "key 'lr' is here for the second time, first in line 1"),
     ("a: 1\nb:\n  c: 1\n  c: 2\n", (4, 3), "key 'c' is here for the second time, first in line 3"),
+    ('{"a": 1, "a": 2}', (1, 10), "key 'a' is here for the second time, first in line 1"),
+    ('{\n\t"a": {"b":1,\n\t"b":2}}', (3, 2), "key 'b' is here for the second time, first in"),
     ("a:\n- {c: 1, c: 2}\n", (2, 10), "key 'c' is here for the second time"),
     ("a: @x\n", (1, 4), "cannot start any token"),
     ("a: *b\n", (1, 4), "undefined alias"),
@@ -128,16 +130,16 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes("output: größe\n".encode("latin-1"))
     (tmp_path / "my.yaml").write_text("a: 1\n")
     for name, likely in (
-        ("pipe", "is a pipe or device"),
+        ("pipe", "pipe: not a regular file (a named pipe)"),
         ("latin.yaml", "not UTF-8"),
         ("my.yml", "no such file; did you mean my.yaml?"),
-        (".", "is a folder"),
+        (".", "not a regular file (a folder)"),
         ("nowhere/my.yaml", "no such file"),
     ):
         with pytest.raises(UserError) as caught:
             read(tmp_path / name)
         assert likely in str(caught.value)
-    with pytest.raises(UserError, match="is a pipe or device"):
+    with pytest.raises(UserError, match=r"not a regular file \(a device\)"):
         read(Path("/dev/null"))
 
 
@@ -164,7 +166,7 @@ def test_mistakes_that_snakemake_would_meet_first(tmp_path: Path) -> None:
         ("bad.yaml",): ["error: bad.yaml: line 2, column 1: "],
         ("over.yaml", "bad.yaml", "worse.yaml"): ["error: bad.yaml: line 2", "error: worse.yaml: "],
         ("none.yaml",): ["error: none.yaml: cannot be read: no such file"],
-        ("pipe",): ["error: pipe: is a pipe or device; give a file"],
+        ("pipe",): ["error: pipe: not a regular file (a named pipe)"],
         ("over.yaml", "results/d/splits.csv"): [
             "error: results/d/splits.csv: cannot be read: no such file; what is to be made stands "
             "before --configfile"
@@ -186,6 +188,29 @@ def test_mistakes_that_snakemake_would_meet_first(tmp_path: Path) -> None:
     (tmp_path / "config" / "config.yaml").write_text("trian: {}\n")
     said = said_by_snakemake(tmp_path)
     assert "config: trian: unknown key; did you mean train?" in said
+
+
+PROFILES = {path.parent.name: path for path in ROOT.glob("workflow/profiles/*/config.yaml")}
+
+
+@pytest.mark.workflow
+@pytest.mark.parametrize("name", sorted(PROFILES))
+def test_mistakes_under_each_profile(tmp_path: Path, name: str) -> None:
+    (tmp_path / "bad.yaml").write_text("train:\n\tlr: 1\n")
+    words = ["--workflow-profile", str(PROFILES[name].parent), "--configfile", "bad.yaml"]
+    (line,) = said_by_snakemake(tmp_path, *words)
+    assert line.startswith("error: bad.yaml: line 2, column 1: ")
+    assert "there is a tab" in line
+
+
+def test_profiles_share_what_checks_the_config() -> None:
+    blocks = {
+        name: path.read_text().partition("__use_yte__: true\n")[2]
+        for name, path in PROFILES.items()
+    }
+    assert blocks.keys() >= {"default", "slurm", "cluster-generic"}
+    assert len(set(blocks.values())) == 1, "the block of workflow/profiles/default is the same"
+    assert "check(called.configfile or [])" in blocks["default"]
 
 
 @pytest.mark.workflow

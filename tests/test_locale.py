@@ -25,13 +25,17 @@ args = argparse.Namespace(log=Path(sys.argv[1]), output=Path("."))
 sys.exit(command.run(args, work))
 """
 SUMMARY = """
-import sys
+import argparse, sys
+from pathlib import Path
 from rich.console import Console
-from unet.command import parser
-from unet.report.tables import ReportRow
-parser("report", "")
-from unet.report.show import arrow
-Console().print("F1 " + arrow("ap_mean"), chr(0x2192))
+from unet import command
+
+def work(args, paths):
+    from unet.report.tables import ReportRow
+    from unet.report.show import arrow
+    Console().print("F1 " + arrow("ap_mean"), chr(0x2192))
+
+sys.exit(command.run(argparse.Namespace(log=None, output=Path(".")), work))
 """
 LOCALES = {
     "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},

@@ -7,9 +7,11 @@ import os
 import shutil
 import subprocess
 import sysconfig
+import tarfile
 import venv
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -164,6 +166,68 @@ def test_the_importing_workflow_has_its_own_start(
     assert (done.stdout + done.stderr).count("their start") == 1
     assert (place / "out" / "config.yaml").exists()
     assert (place / ".snakemake" / "unet-run.json").exists()
+
+
+def test_the_importing_workflow_has_its_own_failures(
+    tmp_path: Path, python: Path, home: dict[str, str]
+) -> None:
+    """Its jobs are shown as Snakemake shows them, this one's in a line; both hooks are called."""
+    from unet.data.synthetic import write_dataset
+    from unet.data.warned import write_warnings
+
+    place = importing(tmp_path / "work", f'"{ROOT}/workflow/Snakefile"', "", "*")
+    snakefile = place / "workflow" / "Snakefile"
+    own = (
+        'onerror:\n    print("their end")\n\n'
+        'rule mine:\n    output: "mine.txt"\n    log: "mine.log"\n'
+        "    shell: \"echo 'disk quota exceeded' > {log}; exit 3\"\n"
+    )
+    snakefile.write_text(own + snakefile.read_text())
+    write_warnings(place / "out" / "d" / "warnings.splits.json", ["looks odd"])
+    # Numbers of objects are no classes.
+    write_dataset(place / "raw", "nuclei", 3, 3, (64, 64), 0.5)
+    files = {"images": "raw/images", "labels": "raw/labels", "classes": {"a": 0, "b": 255}}
+    config = {**CONFIG, "datasets": {"d": files}}
+    (place / "config" / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    words = ["mine.txt", SPLITS, "--cores", "1", "--keep-going", "--show-failed-logs"]
+    done = run([python, "-m", "snakemake", *words], place, **home)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1, said
+    # Its own log, and what Snakemake says of the command.
+    assert "Error in rule mine:" in said
+    assert "returned non-zero exit status 3" in said
+    assert "\ndisk quota exceeded\n" in said
+    assert "Job mine" not in said
+    assert said.count("Job manifest d: error: ") == 1, said
+    assert said.count("their end") == 1
+    assert said.count("warning: d: looks odd") == 1
+
+
+def test_an_archive_is_unpacked_by_a_python_without_filters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.11.0 to 3.11.3 have none."""
+    from unet import root
+
+    class Repository:
+        def commit(self, ref: str) -> Any:
+            return SimpleNamespace(hexsha=ref * 40)
+
+        def archive(self, stream: Any, tree: str, path: list[str]) -> None:
+            with tarfile.open(fileobj=stream, mode="w") as archive:
+                for name in path:
+                    archive.add(tmp_path / "given", arcname=name)
+
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "a.py").write_text("x = 1\n")
+    monkeypatch.chdir(tmp_path)
+    extract = tarfile.TarFile.extractall
+    for name in ("a", "b"):
+        found = root.unpacked(Repository(), name, "")
+        assert found == tmp_path / ".snakemake" / "unet" / (name * 40)
+        assert (found / "scripts" / "a.py").read_text() == "x = 1\n"
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+        monkeypatch.setattr(tarfile.TarFile, "extractall", lambda self, path: extract(self, path))
 
 
 # What `snakedeploy deploy-workflow` writes.

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,8 @@ from snakemake.logging import LogEvent
 
 from tests.trainings import trainer
 from unet import command
-from unet.failures import causes, show_causes, told
+from unet.errors import UserError
+from unet.failures import causes, show_causes, summary
 from unet.paths import Paths
 from unet.training import progress
 from unet.training.progress import Pace, Progress, Stopped, stop_signals
@@ -38,7 +40,8 @@ def fresh_logging() -> Iterator[None]:
     yield
     for handler in root.handlers:
         if handler not in before[0]:
-            handler.close()
+            with suppress(OSError):  # a full disk
+                handler.close()
     root.handlers[:], root.level = before
     logging.captureWarnings(False)
 
@@ -103,31 +106,89 @@ def test_a_stage_that_is_told_to_end_says_so(tmp_path: Path, capfd: Any) -> None
     assert causes([args.log], 0) == [line]
 
 
+STAMP = "2026-01-02 03:04:05,678"
+UNKNOWN = "killed (memory? time limit?), or never started; see above"
+
+
+def failed(rule: str, *logs: Path, **more: Any) -> dict[str, Any]:
+    """What Snakemake's record of a failed job holds."""
+    return {
+        "rule_name": rule,
+        "log": [str(log) for log in logs],
+        "rule_msg": None,
+        "aux": {},
+        **more,
+    }
+
+
 def test_the_cause_is_taken_from_the_log(tmp_path: Path) -> None:
     log = tmp_path / "nuclei.m.0.log"
-    stamp = "2026-01-02 03:04:05,678"
     log.write_text(
-        f"{stamp} WARNING left out: a.tif: error: no\n{stamp} ERROR error: one\n"
-        f"{stamp} ERROR error: two\nTraceback (most recent call last):\n  File x\n",
+        f"{STAMP} WARNING left out: a.tif: error: no\n{STAMP} ERROR error: one\n"
+        f"{STAMP} ERROR error: two\nTraceback (most recent call last):\n  File x\n",
         encoding="utf-8",
     )
     assert causes([log], 0) == ["error: one", "error: two"]
-    assert told("train", [str(log)], 0) == (
+    assert summary(failed("train", log), 0, "ended with exit status 2") == (
         f"Job train nuclei.m.0: error: one\nJob train nuclei.m.0: error: two\n    log: {log}"
     )
-    # Of an earlier run; none; one that was killed.
-    late = time.time() + 100
-    log.with_name("b.log").write_text(f"{stamp} INFO step 3\n", encoding="utf-8")
-    for path, since in ((log, late), (tmp_path / "none.log", 0), (tmp_path / "b.log", 0)):
-        assert causes([path], since) == [
-            "ended without a message: killed (memory? time limit?), or never started; see above"
-        ]
+    # Of an earlier run; none at all.
+    for path, since in ((log, time.time() + 100), (tmp_path / "none.log", 0)):
+        assert causes([path], since) == []
+        said = summary(failed("train", path), since)
+        assert said.splitlines()[0].endswith(f": ended without an error message: {UNKNOWN}")
+    # One that was killed: what is known is said, and nothing guessed.
+    log.write_text(f"{STAMP} INFO step 3\n\n", encoding="utf-8")
+    last = f"    log: {log}\n        last line: {STAMP} INFO step 3"
+    name = "Job train nuclei.m.0"
+    for ended, line in (
+        ("", "ended without an error message"),
+        ("ended by SIGKILL", "ended by SIGKILL"),
+    ):
+        assert summary(failed("train", log), 0, ended) == f"{name}: {line}\n{last}"
 
 
-def test_the_console_shows_no_command(tmp_path: Path) -> None:
+def test_what_the_queue_says_is_shown(tmp_path: Path) -> None:
+    """As the SLURM plugin reports it: a message, its own log among the job's, the queue's id."""
+    job, queue = tmp_path / "nuclei.m.0.log", tmp_path / "12.log"
+    job.write_text(f"{STAMP} INFO step 3\n", encoding="utf-8")
+    queue.write_text("slurmstepd: error: Detected 1 oom_kill event\n", encoding="utf-8")
+    told = "SLURM-job '12' failed, SLURM status is: 'OUT_OF_MEMORY'. Reason: Unknown."
+    # RemoteExecutor.print_job_error adds this, without a space between.
+    ending = (
+        "For further error details see the cluster/cloud log and the log files of the involved "
+        "rule(s)."
+    )
+    record = failed("train", job, queue, rule_msg=told + ending, aux={"external_jobid": "12"})
+    assert summary(record, 0).splitlines() == [
+        f"Job train nuclei.m.0: {told}",
+        "    external_jobid: 12",
+        f"    log: {job}",
+        f"        last line: {STAMP} INFO step 3",
+        f"    log: {queue}",
+        "        last line: slurmstepd: error: Detected 1 oom_kill event",
+    ]
+    # A time limit asks the job to stop first.
+    job.write_text(f"{STAMP} WARNING stopped: told to end\n", encoding="utf-8")
+    told = told.replace("OUT_OF_MEMORY", "TIMEOUT")
+    record["rule_msg"] = told + ending
+    assert summary(record, 0).splitlines()[:2] == [
+        "Job train nuclei.m.0: stopped: told to end", f"    {told}",
+    ]  # fmt: skip
+    # Other queues have no message of their own, and the job may not have begun.
+    record = failed("train", tmp_path / "none.log", rule_msg=ending, aux={"external_jobid": "7"})
+    assert summary(record, 0).splitlines() == [
+        f"Job train none: ended without an error message: {UNKNOWN}",
+        "    external_jobid: 7",
+        f"    log: {tmp_path / 'none.log'}",
+    ]
+
+
+def test_the_console_shows_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Snakemake's own formatter prints the command twice, a traceback and the whole log."""
+    monkeypatch.delenv(command.CAUSE_SHOWN, raising=False)
     log = tmp_path / "d.log"
-    log.write_text("2026-01-02 03:04:05,678 ERROR error: bad\n", encoding="utf-8")
+    log.write_text(f"{STAMP} ERROR error: bad\n", encoding="utf-8")
     lines: list[str] = []
 
     class Handler(logging.Handler):
@@ -137,29 +198,74 @@ def test_the_console_shows_no_command(tmp_path: Path) -> None:
     handler = Handler()
     handler.name = "DefaultStreamHandler"
     handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.addFilter(lambda record: getattr(record, "event", None) != LogEvent.JOB_ERROR)
+    handler.addFilter(lambda record: record.getMessage() != "quiet")
     logger = logging.getLogger("snakemake.logging")
     before = logger.handlers[:], logger.level
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)
+    scripts = tmp_path / "a b" / "scripts"
+    ours = f"python '{scripts}/prepare.py' --output out --settings {{}}"
+    foreign = "python other/scripts/prepare.py"
+
+    def fail(shell: str, status: str, log: Path = log, message: str = "quiet") -> str:
+        text = f"RuleException:\nCalledProcessError in file x:\nCommand '{shell}' {status}"
+        logger.error(text, extra={"event": LogEvent.ERROR})
+        record = failed("prepare", log, shellcmd=shell, event=LogEvent.JOB_ERROR)
+        logger.error(message, extra=record)
+        return text
+
     try:
         wordy = SimpleNamespace(verbose=False, printshellcmds=True, quiet=())
-        assert not show_causes(SimpleNamespace(output_settings=wordy))
+        assert not show_causes(SimpleNamespace(output_settings=wordy), scripts)
+        assert command.CAUSE_SHOWN not in os.environ
         plain = SimpleNamespace(verbose=False, printshellcmds=False, quiet=())
-        assert show_causes(SimpleNamespace(output_settings=plain))
-        assert show_causes(SimpleNamespace(output_settings=plain))  # once is enough
+        for folder in (scripts, scripts / "other version", scripts):
+            assert show_causes(SimpleNamespace(output_settings=plain), folder)
+        assert command.CAUSE_SHOWN in os.environ
         logger.info("as before")
-        logger.error(
-            "RuleException:\nCalledProcessError in file x:\nCommand 'python --settings ...'",
-            extra={"event": LogEvent.ERROR},
-        )
-        logger.error(
-            None,
-            extra={"event": LogEvent.JOB_ERROR, "rule_name": "prepare", "log": [str(log)]},
-        )
+        fail(ours, "returned non-zero exit status 2.")
+        fail(ours, "returned non-zero exit status 137.", tmp_path / "none.log")
+        fail(ours, "died with <Signals.SIGTERM: 15>.", tmp_path / "none.log")
+        text = fail(foreign, "returned non-zero exit status 3.", message="Error in rule prepare")
+        fail("echo 'open", "returned non-zero exit status 3.")
     finally:
         logger.handlers[:], logger.level = before
-    assert lines == ["as before", "", f"Job prepare d: error: bad\n    log: {log}"]
+    none = f"    log: {tmp_path / 'none.log'}"
+    assert lines == [
+        "as before",
+        "", f"Job prepare d: error: bad\n    log: {log}",
+        "", f"Job prepare none: ended with exit status 137 (SIGKILL)\n{none}",
+        "", f"Job prepare none: ended by SIGTERM\n{none}",
+        text, "Error in rule prepare",
+        text.replace(foreign, "echo 'open"),
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("fresh_logging")
+@pytest.mark.parametrize("shown", [False, True])
+@pytest.mark.parametrize("settings", [None, "{}"])
+@pytest.mark.parametrize("full", [False, True])
+def test_the_error_of_a_job_is_printed_once(
+    tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch,
+    shown: bool, settings: str | None, full: bool,
+) -> None:  # fmt: skip
+    """By the stage, or by the workflow that shows it, from a log that has it."""
+    monkeypatch.delenv(command.CAUSE_SHOWN, raising=False)
+    if shown:
+        monkeypatch.setenv(command.CAUSE_SHOWN, "1")
+
+    def work(args: argparse.Namespace, paths: Paths) -> None:
+        logging.getLogger("unet").info("step 1")
+        raise UserError("a \udcff\nb")
+
+    log = Path("/dev/full") if full else tmp_path / "a.log"
+    args = argparse.Namespace(log=log, output=tmp_path, settings=settings)
+    assert command.run(args, work) == 2
+    silent = shown and settings is not None and not full
+    printed = [] if silent else ["error: a \\udcff", "error: b"]
+    assert capfd.readouterr().err.splitlines() == ["step 1", *printed]
+    if not full:
+        assert causes([log], 0) == ["error: a \\udcff", "error: b"]
 
 
 @pytest.mark.workflow
@@ -193,4 +299,5 @@ def test_a_mistake_in_the_files_is_one_line_of_the_run(tmp_path: Path, quiet: bo
     assert len(found) == 1, said
     assert found[0].startswith("Job manifest cells: error: images: none of 3 images is usable")
     assert "values 7 belong to no class (classes have 0, 255)" in found[0]
+    assert said.count("none of 3 images is usable") == 1
     assert "    log: out/logs/manifest/cells.log" in said.splitlines()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from unet import allocator
-from unet.command import printable, run
+from unet.command import run
 from unet.models.geometry import Footprint, footprint
 from unet.models.presets import PRESETS, AnyArchitecture, architecture_of
 from unet.predict_request import add_arguments
@@ -92,7 +92,6 @@ def _positive(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``unet``; returns the exit code."""
-    printable()
     p = argparse.ArgumentParser(prog="unet", description="U-Net for microscopy.")
     commands = p.add_subparsers(required=True, metavar="COMMAND")
     models = commands.add_parser(

@@ -22,18 +22,22 @@ log = logging.getLogger("unet")
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 143
+# Set where the workflow shows why a job ended, from the job's log (see unet.failures).
+CAUSE_SHOWN = "UNET_CAUSE_SHOWN"
 
 
 class LogFile(logging.FileHandler):
     """A job's log; a disk that is full takes its last lines, but puts no stack trace in their
     place on the console."""
 
+    incomplete = False
+
     def handleError(self, record: logging.LogRecord) -> None:
-        pass
+        self.incomplete = True
 
 
 class Interrupted(Exception):
-    """The job was told to stop and has saved its state; the next run goes on from there."""
+    """The job was asked to stop and has saved its state; the next run goes on from there."""
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -51,7 +55,6 @@ def parser(
     ``--settings`` is what the workflow passes (the stage's own slice of the config); by hand
     ``--config`` names a config file from which the same slice is taken.
     """
-    printable()
     p = argparse.ArgumentParser(
         prog=f"python scripts/{stage}.py",
         description=description,
@@ -143,21 +146,30 @@ def stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def setup_logging(path: Path | None) -> None:
+def setup_logging(path: Path | None, *, shown: bool = False) -> None:
     """Messages go to the console (stderr) and, with more detail, to the job's log file.
 
     Of several processes that work together only the first speaks; the others warn.
+
+    Args:
+        shown: the workflow shows the error that ends the job, so the console need not, unless the
+            log could not take it.
     """
     if os.environ.get("RANK", "0") != "0":
         plain = "%(message)s"
         logging.basicConfig(level=logging.WARNING, format=plain, stream=sys.stderr, force=True)
         return
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    handlers[0].setFormatter(logging.Formatter("%(message)s"))
+    console = logging.StreamHandler(sys.stderr)
+    console.setFormatter(logging.Formatter("%(message)s"))
+    handlers: list[logging.Handler] = [console]
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(LogFile(path, mode="w", encoding="utf-8"))
-        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        file = LogFile(path, mode="w", encoding="utf-8", errors="backslashreplace")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        # First, so that the console knows of each line whether the file has it.
+        handlers.insert(0, file)
+        if shown:
+            console.addFilter(lambda record: file.incomplete or not hasattr(record, "ends_job"))
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     logging.captureWarnings(True)
 
@@ -171,7 +183,8 @@ def run(args: argparse.Namespace, work: Callable[[argparse.Namespace, Paths], No
     """
     printable()
     try:
-        setup_logging(args.log)
+        by_workflow = getattr(args, "settings", None) is not None and CAUSE_SHOWN in os.environ
+        setup_logging(args.log, shown=by_workflow)
     except OSError as error:
         logging.basicConfig(format="%(message)s", stream=sys.stderr, force=True)
         log.error("error: %s: %s", args.log, error.strerror or error)
@@ -181,7 +194,7 @@ def run(args: argparse.Namespace, work: Callable[[argparse.Namespace, Paths], No
             work(args, Paths(args.output))
     except UserError as error:
         for line in str(error).splitlines():
-            log.error("error: %s", line)
+            _end("%s", line)
         return EXIT_USER_ERROR
     except (Interrupted, KeyboardInterrupt) as error:
         said = str(error) or "interrupted"
@@ -189,20 +202,25 @@ def run(args: argparse.Namespace, work: Callable[[argparse.Namespace, Paths], No
         return EXIT_INTERRUPTED
     except OSError as error:
         # Full disks, missing rights: the user's to fix, and no stack trace helps with it.
-        log.error("error: %s: %s", error.filename or args.output, error.strerror or error)
+        _end("%s: %s", error.filename or args.output, error.strerror or error)
         log.debug("", exc_info=True)
         return EXIT_USER_ERROR
     except Exception as error:
         if is_out_of_memory(error):
             said = " ".join(str(error).split())[:160]
-            log.error("error: out of memory (%s); see docs/reliability.md for what to lower", said)
+            _end("out of memory (%s); see docs/reliability.md for what to lower", said)
             log.debug("", exc_info=True)
             return EXIT_USER_ERROR
         said = " ".join(str(error).split())[:300]
-        log.error("error: %s: %s (internal error)", type(error).__name__, said)
+        _end("%s: %s (internal error)", type(error).__name__, said)
         _trace(args.log)
         return 1
     return 0
+
+
+def _end(text: str, *values: object) -> None:
+    """Logs the error that ends the job."""
+    log.error(f"error: {text}", *values, extra={"ends_job": True})
 
 
 def _trace(path: Path | None) -> None:

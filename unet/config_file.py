@@ -26,10 +26,6 @@ def read(path: Path) -> dict[str, Any]:
     """
     import yaml
 
-    if path.exists() and not path.is_file():
-        # To wait for what writes into a pipe may take for ever.
-        what = "a folder" if path.is_dir() else "a pipe or device"
-        raise UserError(f"{path}: is {what}; give a file")
     try:
         text = read_regular(path, LARGEST)
     except FileNotFoundError:
@@ -42,10 +38,15 @@ def read(path: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a YAML file") from None
+    raw = None
     try:
-        raw = json.loads(text) if text.lstrip().startswith("{") else None
+        if text.lstrip().startswith("{"):
+            raw = json.loads(text, object_pairs_hook=_once)
+    except _Twice:
+        # As YAML, which knows the place. JSON may indent with tabs, and has none elsewhere.
+        text = text.replace("\t", " ")
     except (ValueError, RecursionError):
-        raw = None  # YAML may begin like that
+        pass  # YAML may begin like that
     try:
         if raw is None:
             _refuse_doubles(yaml.compose(text, yaml.SafeLoader))
@@ -102,6 +103,17 @@ def check(paths: Iterable[Path], missing: str = "") -> None:
             lines.append(f"error: {line}")
     if lines:
         sys.exit("\n".join(lines))
+
+
+class _Twice(ValueError):
+    """A mapping has a key twice."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping of JSON, none of whose keys is lost."""
+    if len(value := dict(pairs)) < len(pairs):
+        raise _Twice
+    return value
 
 
 def _refuse_doubles(node: Any) -> None:

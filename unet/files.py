@@ -34,14 +34,17 @@ def digest(value: Any) -> str:
 _KINDS = {S_IFDIR: "a folder", S_IFIFO: "a named pipe", S_IFSOCK: "a socket"}
 
 
-def check_regular(path: Path) -> None:
+def check_regular(path: Path, handle: int | None = None) -> None:
     """Refuses what reading could hang on, or never come to an end with: pipes, sockets, devices.
+
+    Args:
+        handle: of the open file, where it is open already.
 
     Raises:
         UserError: it is one of them, or a folder.
         OSError: there is nothing.
     """
-    mode = path.stat().st_mode
+    mode = (path.stat() if handle is None else os.fstat(handle)).st_mode
     if not S_ISREG(mode):
         raise UserError(f"{path}: not a regular file ({_KINDS.get(S_IFMT(mode), 'a device')})")
 
@@ -203,14 +206,14 @@ def read_regular(path: Path, most: int) -> str:
         most: bytes that it may have.
 
     Raises:
-        UserError: it is a pipe, a device or a folder, which could be read for ever; it is larger.
+        UserError: it is no regular file (see :func:`check_regular`); it is larger.
         OSError, UnicodeDecodeError: it cannot be read.
     """
-    # A pipe that nobody writes to would hold up the opening itself.
+    check_regular(path)
+    # Should it be a pipe by now: one that nobody writes to would hold up the opening itself.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
-        if not S_ISREG(os.fstat(handle).st_mode):
-            raise UserError(f"{path}: not a regular file (a pipe, device or folder); give a file")
+        check_regular(path, handle)
         data = file.read(most + 1)
     if len(data) > most:
         raise UserError(f"{path}: larger than {most / 1e6:g} MB; give a file of less")

@@ -2,20 +2,17 @@
 
 import gc
 import sys
-from functools import partial
-from pathlib import Path
 
 from snakemake.path_modifier import PathModifier
 
 from unet import needs
 from unet.config import load
-from unet.data.warned import warning_lines
 from unet.dryrun import remember_parameters, show_table
 from unet.errors import UserError
 from unet.failures import show_causes
+from unet.hooks import add_to, begin, warn
 from unet.paths import FOLD_PATTERN, fold_name
 from unet.plan import Run, offer_interpreter
-from unet.resume import remember
 from unet.stale import compare_what_made_outputs
 from unet.untracked import Untracked
 
@@ -23,7 +20,7 @@ offer_interpreter()
 remember_parameters()
 compare_what_made_outputs()
 show_table(workflow)
-show_causes(workflow)
+show_causes(workflow, ROOT / "scripts")
 # Planning makes millions of objects that stay; to look through them again and again finds none to
 # drop.
 gc.set_threshold(100_000, 50, 1000)
@@ -43,23 +40,8 @@ except UserError as error:
 PATHS = RUN.paths
 
 
-def begin(log=None, before=None):
-    """What is done before the first job, after what another workflow does then."""
-    if before is not None:
-        before(log)
-    try:
-        RUN.begin()
-        # For scripts/resume.py, should this process be killed.
-        remember(Path.cwd(), sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"error: {error}")
-
-
-# Of a module Snakemake takes no `onstart`. Each `use rule` reads it again, one of them is enough.
-begun = workflow.__dict__.setdefault("unet_outputs", set())
-if not workflow.modifier.is_main_snakefile() and CONFIG.output not in begun:
-    begun.add(CONFIG.output)
-    workflow._onstart = partial(begin, before=workflow._onstart)
+if not workflow.modifier.is_main_snakefile():
+    add_to(workflow, RUN)
 
 
 wildcard_constraints:

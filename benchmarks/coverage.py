@@ -2,9 +2,11 @@
 
     python benchmarks/coverage.py
     python benchmarks/coverage.py --repetitions 200 --out /tmp/coverage.json
+    python benchmarks/coverage.py --only bootstrap
 
 Draws scores of images from known distributions, by the thousand, and gives them to the functions
-that the report calls. Prints two tables and writes benchmarks/results/coverage.json.
+that the report calls; beside them a percentile bootstrap, which the report does not use. Prints two
+tables and writes benchmarks/results/coverage.json. --only measures one part and replaces it there.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,10 @@ from unet.versions import library_versions
 
 SIZES = (3, 4, 6, 8, 12, 24)
 MODELS = (2, 5, 10)
-GROUP = 4  # images of a group
+# Images of the groups, repeated for as many groups as there are.
+EVEN, UNEVEN = (4,), (1, 2, 4, 9)
+BOOTSTRAP = "bootstrap"
+DRAWS = 2000  # resamples of a bootstrap interval
 ICC = 0.5  # share of the variance that is between groups
 BOUNDS = (0.0, 1.0)
 FAILED = 0.1
@@ -57,32 +63,37 @@ def failed(z: Array, rng: np.random.Generator) -> Array:
     return np.asarray(np.where(rng.random(z.shape) < FAILED, bad, good))
 
 
-# Kind of scores -> (from standard normal numbers to scores, their mean, whether in groups).
-KINDS: dict[str, tuple[Callable[[Array, np.random.Generator], Array], float, bool]] = {
-    "normal": (normal, 0.8, False),
-    "beta(12, 2)": (skewed, 12 / 14, False),
-    "10 % failed": (failed, FAILED * 0.2 + (1 - FAILED) * 24 / 27, False),
-    "normal, groups": (normal, 0.8, True),
-    "beta(12, 2), groups": (skewed, 12 / 14, True),
+# Kind of scores -> (from standard normal numbers to scores, their mean, images of the groups: none
+# where each image is by itself). New ones last: their place seeds their numbers.
+KINDS: dict[str, tuple[Callable[[Array, np.random.Generator], Array], float, tuple[int, ...]]] = {
+    "normal": (normal, 0.8, ()),
+    "beta(12, 2)": (skewed, 12 / 14, ()),
+    "10 % failed": (failed, FAILED * 0.2 + (1 - FAILED) * 24 / 27, ()),
+    "normal, groups": (normal, 0.8, EVEN),
+    "beta(12, 2), groups": (skewed, 12 / 14, EVEN),
+    "normal, uneven groups": (normal, 0.8, UNEVEN),
 }
 
 
-def latent(rng: np.random.Generator, units: int, grouped: bool, models: int = 1) -> Array:
+def latent(rng: np.random.Generator, units: int, grouped: Sequence[int], models: int = 1) -> Array:
     """Standard normal numbers [image, model]. Half of the variance is the image's, the same for all
-    models; in groups of 4, half of each half is the group's."""
+    models; in groups, half of each half is the group's."""
+    groups = groups_of(units, grouped)
 
     def part(columns: int) -> Array:
+        group = rng.normal(size=(units, columns))
         if not grouped:
-            return np.asarray(rng.normal(size=(units, columns)))
-        group = np.repeat(rng.normal(size=(units, columns)), GROUP, axis=0)
-        own = rng.normal(size=(units * GROUP, columns))
-        return np.asarray(ICC**0.5 * group + (1 - ICC) ** 0.5 * own)
+            return np.asarray(group)
+        own = rng.normal(size=(len(groups), columns))
+        return np.asarray(ICC**0.5 * group[groups] + (1 - ICC) ** 0.5 * own)
 
     return np.asarray(0.5**0.5 * (part(1) + part(models)))
 
 
-def groups_of(units: int, grouped: bool) -> list[int]:
-    return [k // GROUP if grouped else k for k in range(units * GROUP if grouped else units)]
+def groups_of(units: int, grouped: Sequence[int]) -> list[int]:
+    """The group of each image."""
+    sizes = islice(cycle(grouped or (1,)), units)
+    return [unit for unit, size in enumerate(sizes) for _ in range(size)]
 
 
 def coverage(kind: str, units: int, repetitions: int, rng: np.random.Generator) -> dict[str, float]:
@@ -106,6 +117,19 @@ def coverage(kind: str, units: int, repetitions: int, rng: np.random.Generator) 
 
 def _holds(interval: Interval, value: float) -> bool:
     return interval.low <= value <= interval.high
+
+
+def bootstrap_coverage(units: int, repetitions: int, rng: np.random.Generator) -> float:
+    """Share of the repetitions in which a 95 % percentile bootstrap holds the mean of normal
+    scores."""
+    scores_of, mean, grouped = KINDS["normal"]
+    held = 0
+    for _ in range(repetitions):
+        scores = scores_of(latent(rng, units, grouped)[:, 0], rng)
+        means = scores[rng.integers(0, units, (DRAWS, units))].mean(axis=1)
+        low, high = np.quantile(means, (0.025, 0.975))
+        held += bool(low <= mean <= high)
+    return held / repetitions
 
 
 def false_clear(
@@ -138,55 +162,73 @@ def table(title: str, rows: Sequence[tuple[str, Sequence[float]]]) -> str:
     return "\n".join(lines)
 
 
-def measure(repetitions: int, seed: int) -> dict[str, Any]:
-    found: dict[str, Any] = {"coverage": {}, "false clear": {}}
-    for k, kind in enumerate(KINDS):
-        found["coverage"][kind] = {
-            n: coverage(kind, n, repetitions, np.random.default_rng([seed, k, n])) for n in SIZES
-        }
-        found["false clear"][kind] = {
-            m: {
-                n: false_clear(kind, n, m, repetitions, np.random.default_rng([seed, k, n, m]))
-                for n in SIZES
+def measure(part: str, repetitions: int, seed: int) -> dict[str, Any]:
+    """A part of the result file: a kind of scores, or the bootstrap."""
+
+    def rng(*place: int) -> np.random.Generator:
+        return np.random.default_rng([seed, *place])
+
+    if part == BOOTSTRAP:
+        k = 1000  # no kind's
+        shares = {n: bootstrap_coverage(n, repetitions, rng(k, n)) for n in SIZES}
+        return {"coverage": {f"{BOOTSTRAP}, normal": {n: {"mean": shares[n]} for n in SIZES}}}
+    k = list(KINDS).index(part)
+    return {
+        "coverage": {part: {n: coverage(part, n, repetitions, rng(k, n)) for n in SIZES}},
+        "false clear": {
+            part: {
+                m: {n: false_clear(part, n, m, repetitions, rng(k, n, m)) for n in SIZES}
+                for m in MODELS
             }
-            for m in MODELS
-        }
-    return found
+        },
+    }
+
+
+def show(found: Mapping[str, Any]) -> None:
+    """Prints the tables of a result file, as JSON has it."""
+    sizes = [str(n) for n in SIZES]
+    covered = [
+        (f"{kind}, {what}", [of[n][what] for n in sizes])
+        for kind, of in found["coverage"].items()
+        for what in of[sizes[0]]
+    ]
+    apart = [
+        (f"{kind}, {m} models", [of[n] for n in sizes])
+        for kind, by_models in found["false clear"].items()
+        for m, of in by_models.items()
+    ]
+    print(
+        table('Share of the 95 % intervals that hold the true value ("far apart": said)', covered)
+    )
+    print(table("Share of the tables of equal models with a false difference", apart))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(description=str(__doc__).split("\n", maxsplit=1)[0])
     p.add_argument("--repetitions", type=int, default=3000)
     p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--only", choices=[*KINDS, BOOTSTRAP], help="measure this part alone")
     p.add_argument(
         "--out", type=Path, default=Path(__file__).resolve().parent / "results" / "coverage.json"
     )
     args = p.parse_args(argv)
-    started = time.perf_counter()
-    found = measure(args.repetitions, args.seed)
-    covered = [
-        (f"{kind}, {what}", [found["coverage"][kind][n][what] for n in SIZES])
-        for kind in KINDS
-        for what in found["coverage"][kind][SIZES[0]]
-    ]
-    apart = [
-        (f"{kind}, {m} models", [found["false clear"][kind][m][n] for n in SIZES])
-        for kind in KINDS
-        for m in MODELS
-    ]
-    print(
-        table('Share of the 95 % intervals that hold the true value ("far apart": said)', covered)
-    )
-    print(table("Share of the tables of equal models with a false difference", apart))
-    value = {
-        "machine": machine(),
-        "versions": library_versions(),
-        "repetitions": args.repetitions,
-        "seed": args.seed,
-        "seconds": round(time.perf_counter() - started, 1),
-        **found,
-    }
-    args.out.write_text(json.dumps(value, indent=1) + "\n")
+    value: dict[str, Any] = {"parts": {}, "coverage": {}, "false clear": {}}
+    if args.only is not None and args.out.exists():
+        value = json.loads(args.out.read_text())
+    for part in [*KINDS, BOOTSTRAP] if args.only is None else [args.only]:
+        started = time.perf_counter()
+        for what, found in measure(part, args.repetitions, args.seed).items():
+            value[what] |= found
+        value["parts"][part] = {
+            "machine": machine(),
+            "versions": library_versions(),
+            "repetitions": args.repetitions,
+            "seed": args.seed,
+            "seconds": round(time.perf_counter() - started, 1),
+        }
+    text = json.dumps(value, indent=1)
+    show(json.loads(text))
+    args.out.write_text(text + "\n")
     return 0
 
 

@@ -13,7 +13,6 @@ scores; where a file does not have these, the number of images stands instead of
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import sys
@@ -25,11 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.machine import machine
 from unet.config import load_file
+from unet.data.records import read_splits
 from unet.evaluation.rows import MetricRow
 from unet.evaluation.statistics import mean_interval
 from unet.paths import Paths
 from unet.report import tables
 from unet.report.tables import ReportRow, columns_for, read_report
+from unet.tables import read_table
 from unet.versions import library_versions
 
 STAGES = ("manifest", "splits", "prepare", "train", "predict", "stitch", "evaluate", "report")
@@ -53,16 +54,15 @@ def seconds(paths: Paths, stage: str, dataset: str, model: str, column: str = "s
     for path in sorted(paths.benchmark(stage, "x").parent.glob("*.tsv")):
         names = path.name.split(".")[:-1]
         if names[0] == dataset and (len(names) == 1 or names[1] == model):
-            with path.open(newline="") as handle:
-                total += sum(float(row[column]) for row in csv.DictReader(handle, delimiter="\t"))
+            total += read_table(path, stage, numbers=[column], delimiter="\t")[column].sum()
     return total
 
 
 def patches(paths: Paths, dataset: str, model: str, fold: int) -> int:
     """Patches that the training of a fold saw."""
     batch = load_file(paths.config).train_for(dataset, model).batch
-    with paths.history(dataset, model, fold).open(newline="") as handle:
-        return batch * max(int(row["step"]) for row in csv.DictReader(handle))
+    history = read_table(paths.history(dataset, model, fold), "train")
+    return batch * int(history["step"].astype(int).max())
 
 
 def scores(
@@ -149,13 +149,12 @@ def collect(folder: Path) -> list[dict[str, Any]]:
         parts: dict[str, int] = {}
         # An ensemble's test images are the same in all of its folds.
         counted: set[tuple[str, str]] = set()
-        with paths.splits(dataset).open(newline="") as handle:
-            for row in csv.DictReader(handle):
-                if int(row["fold"]) in data.split.to_run and not (
-                    data.split.ensemble and (row["image"], row["part"]) in counted
-                ):
-                    counted.add((row["image"], row["part"]))
-                    parts[row["part"]] = parts.get(row["part"], 0) + 1
+        for row in read_splits(paths.splits(dataset)):
+            if row.fold in data.split.to_run and not (
+                data.split.ensemble and (row.image, row.part) in counted
+            ):
+                counted.add((row.image, row.part))
+                parts[row.part] = parts.get(row.part, 0) + 1
         for model in config.models_for(dataset):
             arch = config.architecture_for(model)
             runs.append(

@@ -8,24 +8,27 @@ is kept in a file of its own and not done again.
 
 from __future__ import annotations
 
-import csv
 import json
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import yaml
 
+from unet import config_file
 from unet.config import load_file
 from unet.files import digest, file_sha256
 from unet.models.build import build
 from unet.models.network import Network, parameter_counts
 from unet.models.presets import AnyArchitecture, Architecture, architecture_of
 from unet.paths import Paths
+from unet.report.tables import read_metrics
+from unet.tables import read_table
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "config" / "examples" / "isbi2012.yaml"
@@ -103,7 +106,7 @@ class Bench:
 
     def write_config(self, name: str, model: Mapping[str, Any]) -> Path:
         """The example's config with this model alone."""
-        raw = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+        raw = config_file.read(EXAMPLE)
         raw["output"], raw["data_root"] = str(self.paths.output), str(self.data)
         raw["models"] = {name: dict(model)}
         # One way for all: no average over symmetries, the threshold by the validation images.
@@ -149,9 +152,8 @@ class Bench:
         self.stage("train", config, "--model", name, "--fold", str(FOLD))
         return config
 
-    def history(self, name: str) -> list[dict[str, str]]:
-        with self.paths.history(DATASET, name, FOLD).open(newline="") as handle:
-            return list(csv.DictReader(handle))
+    def history(self, name: str) -> list[dict[Hashable, str]]:
+        return read_table(self.paths.history(DATASET, name, FOLD), "train").to_dict("records")
 
     def rate(self, name: str, model: Mapping[str, Any]) -> float:
         """Steps per second, of a short training of its own."""
@@ -212,10 +214,9 @@ class Bench:
     def scores(self, name: str) -> dict[str, float]:
         """Means over the test images."""
         found: dict[str, list[float]] = {}
-        with self.paths.metrics(DATASET, name).open(newline="") as handle:
-            for row in csv.DictReader(handle):
-                if row["metric"] in ("pixel_error", "v_rand", "v_info") and row["value"]:
-                    found.setdefault(row["metric"], []).append(float(row["value"]))
+        for row in read_metrics(self.paths.metrics(DATASET, name)):
+            if row.metric in ("pixel_error", "v_rand", "v_info") and not math.isnan(row.value):
+                found.setdefault(row.metric, []).append(row.value)
         return {metric: sum(values) / len(values) for metric, values in found.items()}
 
 

@@ -65,10 +65,13 @@ def _work(args: argparse.Namespace, paths: Paths) -> None:
         made_by = provenance.of_job(paths.output, "report", settings, reports)
         rows = html.report_all(paths, datasets)
         provenance.write_sidecar(paths.report_csv, made_by)
-    _print_summary(paths, rows, {name: entry.task for name, entry in datasets.items()})
+    tasks = {name: entry.task for name, entry in datasets.items()}
+    _print_summary(paths, rows, tasks, {name: e.models for name, e in datasets.items()})
 
 
-def _print_summary(paths: Paths, rows: list[Any], tasks: dict[str, str]) -> None:
+def _print_summary(
+    paths: Paths, rows: list[Any], tasks: dict[str, str], models: dict[str, tuple[str, ...]]
+) -> None:
     from rich.console import Console
 
     from unet.data.warned import warning_lines
@@ -80,7 +83,7 @@ def _print_summary(paths: Paths, rows: list[Any], tasks: dict[str, str]) -> None
         console.width = 120
     for table in summary_tables(rows, tasks):
         console.print(table)
-    for line in warning_lines(paths, tasks):
+    for line in warning_lines(paths, models):
         print(line)
     print(f"Report: {paths.report_html}")
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import coverage
 from benchmarks.machine import machine, usable_cores, versions
-from benchmarks.peers import environment, scoring
+from benchmarks.peers import environment, scoring, summary
 from benchmarks.peers.budget import Budget, poly_rate, seen
 from benchmarks.peers.nnunet import (
     arguments,
@@ -351,21 +352,62 @@ def test_a_case_of_prediction_brings_what_it_is_held_against() -> None:
 
 def test_the_coverage_that_is_stored_is_what_the_docs_promise() -> None:
     found = json.loads((ROOT / "benchmarks" / "results" / "coverage.json").read_text())
-    assert found["repetitions"] >= 2000
-    assert found["machine"]["processor"]
+    assert set(found["parts"]) == {*coverage.KINDS, coverage.BOOTSTRAP}
+    assert all(part["repetitions"] >= 2000 for part in found["parts"].values())
+    assert all(part["machine"]["processor"] for part in found["parts"].values())
+    assert set(found["coverage"]) == {*coverage.KINDS, "bootstrap, normal"}
     for kind, by_size in found["coverage"].items():
-        if kind != "10 % failed":
+        if kind not in ("10 % failed", "bootstrap, normal"):
             assert all(shares["mean"] >= 0.93 for shares in by_size.values()), kind
-    noise = 3 * (0.05 * 0.95 / found["repetitions"]) ** 0.5
+    noise = 3 * (0.05 * 0.95 / 2000) ** 0.5
     for kind, by_models in found["false clear"].items():
         for by_size in by_models.values():
             assert all(share <= 0.05 + noise for share in by_size.values()), kind
+    # What the docs say of the bootstrap is what the command measured.
+    said = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    of = [found["coverage"]["bootstrap, normal"][str(n)]["mean"] for n in coverage.SIZES]
+    assert " | ".join(["| normal, percentile bootstrap", *(f"{x:.2f}" for x in of)]) in said
+    assert f"with 4 images {of[1]:.0%} instead of 95 %".replace("%", " %", 1) in said
 
 
-@pytest.mark.parametrize("kind", ["normal", "beta(12, 2)", "10 % failed", "normal, groups"])
+def test_one_part_of_the_coverage_is_measured_alone(tmp_path: Path) -> None:
+    out = tmp_path / "coverage.json"
+    few = ["--repetitions", "20", "--out", str(out)]
+    assert coverage.main(["--only", "normal", *few]) == 0
+    first = json.loads(out.read_text())
+    assert coverage.main(["--only", "bootstrap", *few]) == 0
+    found = json.loads(out.read_text())
+    assert list(found["coverage"]) == ["normal", "bootstrap, normal"]
+    assert found["coverage"]["normal"] == first["coverage"]["normal"]
+    assert found["parts"]["bootstrap"]["repetitions"] == 20
+
+
+def test_uneven_groups_are_uneven() -> None:
+    assert coverage.groups_of(5, coverage.UNEVEN) == [0, 1, 1, *[2] * 4, *[3] * 9, 4]
+
+
+def test_a_summary_is_printed_and_written_only_on_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = {"a": 0.5, "b": 0.7, "c": 0.9}
+    score = {"metric": "iou", "images": images, "mean": 0.0, "low": None, "high": None}
+    cost = {"minutes": 1.0, "megapixels": 2.0}
+    ours = {"training": cost, "scores": {"IoU": score}}
+    run = {"training": cost, "scores": {"IoU": score}, "ours": ours}
+    path = tmp_path / "peer_nnunet_x.json"
+    path.write_text(json.dumps({"dataset": "x", "runs": {"minutes": run}}))
+    before = path.read_text()
+    assert summary.main([], tmp_path) == 0
+    assert "| IoU | 0.700 [" in capsys.readouterr().out
+    assert path.read_text() == before
+    assert summary.main(["--write"], tmp_path) == 0
+    assert json.loads(path.read_text())["runs"]["minutes"]["scores"]["IoU"]["mean"] == 0.7
+
+
+@pytest.mark.parametrize(
+    "kind", ["normal", "beta(12, 2)", "10 % failed", "normal, groups", "normal, uneven groups"]
+)
 def test_simulated_scores_have_the_mean_that_is_taken_for_true(kind: str) -> None:
-    from benchmarks import coverage
-
     scores_of, mean, grouped = coverage.KINDS[kind]
     rng = np.random.default_rng(0)
     scores = scores_of(coverage.latent(rng, 5000, grouped, 2), rng)

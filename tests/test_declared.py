@@ -277,3 +277,51 @@ def test_a_palette_is_told_for_images_only(tmp_path: Path) -> None:
     tifffile.imwrite(path, BYTES, photometric="palette", colormap=ramp, metadata=None)
     assert "its colours are read as the channels red, green" in open_image(path).warnings[0]
     assert open_label(path).warnings == ()
+
+
+def test_white_is_zero_as_stored(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    for data in (GREY, GREY.astype(np.float32)):
+        tifffile.imwrite(path, data, photometric="miniswhite", metadata=None)
+        opened = open_image(path, inverted=False)
+        np.testing.assert_array_equal(pixels(opened)[0], data)
+        assert (opened.inverted, opened.warnings) == (False, ())
+
+
+def test_white_is_zero_in_one_of_the_channels(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a_0000.tif", GREY, metadata=None)
+    tifffile.imwrite(tmp_path / "a_0001.tif", GREY, photometric="miniswhite", metadata=None)
+    opened = open_image(tmp_path / "a_????.tif")
+    np.testing.assert_array_equal(pixels(opened), [GREY, np.iinfo(GREY.dtype).max - GREY])
+    assert opened.inverted
+    opened = open_image(tmp_path / "a_????.tif", inverted=False)
+    np.testing.assert_array_equal(pixels(opened), [GREY, GREY])
+
+
+@pytest.mark.parametrize("separator", [".", "/"])
+def test_chunks_are_looked_for_among_the_files_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, separator: str
+) -> None:
+    """However many an empty array might have."""
+    path, asked = tmp_path / "a.zarr", []
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    array = group.create_array(
+        "0", shape=(3000, 3000), chunks=(1, 1), dtype="u1",
+        chunk_key_encoding={"name": "v2", "separator": separator},
+    )  # fmt: skip
+    axes = [{"name": name, "type": "space"} for name in "yx"]
+    scale = [{"type": "scale", "scale": [1, 1]}]
+    level = {"path": "0", "coordinateTransformations": scale}
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": [level]}]
+    encode = type(array.metadata).encode_chunk_key
+
+    def counted(metadata: Any, place: tuple[int, ...]) -> str:
+        asked.append(place)
+        assert len(asked) < 1000
+        return encode(metadata, place)
+
+    monkeypatch.setattr(type(array.metadata), "encode_chunk_key", counted)
+    assert "no chunk is stored" in open_label(path).warnings[0]
+    array[2999, 17] = 5
+    asked.clear()
+    assert open_label(path).warnings == ()

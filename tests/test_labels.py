@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,21 @@ def test_labels_of_floats_and_copies_of_the_image(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "same" / "raw" / "i" / "0.tif", label, compression="zlib")
     lines = run_manifest(source, tmp_path / "same" / "out", **INSTANCES)
     assert lines == ["i/0.tif: the label has the very pixels of the image"]
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_an_empty_well_is_no_copy(tmp_path: Path, compression: str | None) -> None:
+    """Whether image and label are the same bytes or not."""
+    source = write(tmp_path / "raw", [np.zeros((40, 40), np.uint8), *numbered()[1:]])
+    empty = tmp_path / "raw" / "i" / "0.tif"
+    tifffile.imwrite(empty, np.zeros((40, 40), np.uint8), compression=compression)
+    # Where a network is trained on them, such images are left out.
+    source = replace(source, required=False)
+    lines = run_manifest(source, tmp_path / "out", **INSTANCES)
+    assert lines == [
+        "i/0.tif: all pixels have the value 0",
+        "i/0.tif: no object in its label",
+    ]
 
 
 def test_all_copies_are_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 import zarr
 
 from tests.test_apply_prepare import blobs, model, write
-from unet import cli, provenance
+from unet import cli, predict_request, provenance
 from unet.config import load
 from unet.data.records import read_manifest
 from unet.data.resample import Axis, Resampling
@@ -415,3 +416,27 @@ def test_an_absurd_pixel_size_is_set_aside_with_what_to_write(
     # In the end it is the user who knows.
     words = (place / "images" / "huge.ome.tif", "-o", alone, "--pixel-size", "0.5")
     assert predict(place / "m", *words) == 0
+
+
+def test_results_among_many_images_are_gone_through_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times: list[int] = []
+
+    class Counted(list[Path]):
+        def __iter__(self) -> Iterator[Path]:
+            times.append(1)
+            return super().__iter__()
+
+    monkeypatch.chdir(tmp_path)
+    done = tmp_path / "old"
+    (done / "masks").mkdir(parents=True)
+    (done / "predict.json").write_text("{}")
+    for k in range(30):
+        (tmp_path / f"{k:02d}.tif").write_bytes(b"x")
+        (done / "masks" / f"m{k}.tif").write_bytes(b"x")
+    written = predict_request._written
+    monkeypatch.setattr(predict_request, "_written", lambda *args: Counted(written(*args)))
+    found = predict_request.image_files(["*.tif", "old/masks"], tmp_path / "out")
+    assert [name for name, _ in found] == [f"{k:02d}" for k in range(30)]
+    assert len(times) <= 2

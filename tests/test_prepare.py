@@ -444,3 +444,26 @@ def test_command_line(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
     assert done["images"]["a"]["shape"] == [1, 8, 8]
     assert done["images"]["a"]["labelled"] is True
     assert Prepared(paths.prepared("d")).ids() == ["a"]
+
+
+@pytest.mark.parametrize("scope", ["image", "dataset"])
+def test_white_is_zero_as_the_manifest_has_it(
+    folder: Folder, rng: np.random.Generator, scope: str
+) -> None:
+    """Manifests of older versions do not know of it: pixels as stored, under the key of then."""
+    pixels = rng.integers(0, 200, (40, 40)).astype(np.uint8)
+    record = folder.add("a", pixels)
+    other = folder.add("b", pixels // 2)
+    tifffile.imwrite(folder.root / record.image, pixels, photometric="miniswhite")
+    record = replace(record, sha256=file_sha256(folder.root / record.image))
+    normalize = {"normalize": {"scope": scope}}
+    stored = folder.prepare(record, other, **normalize)
+    was = np.asarray(Prepared(folder.store).image("a")[...])
+    folder.prepare(replace(record, sha256="plain"), other, **normalize)
+    inverted = folder.prepare(replace(record, inverted=True), other, **normalize)
+    now = np.asarray(Prepared(folder.store).image("a")[...])
+    assert stored["a"]["key"] != inverted["a"]["key"]
+    assert np.corrcoef(was.ravel(), now.ravel())[0, 1] < -0.9
+    # What else the dataset's statistics normalise is made again with them.
+    assert (stored["b"]["key"] != inverted["b"]["key"]) == (scope == "dataset")
+    assert stored["a"]["statistics"]["max"] == [pixels.max()] or scope == "dataset"

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from unet.config import load
 from unet.data.layouts import find_pairs
 from unet.data.records import ImageRecord, read_manifest, write_manifest
-from unet.data.sheets import csv_writer, read_rows
+from unet.data.sheets import read_rows
 from unet.data.source import Pair, Source
 from unet.errors import UserError
+from unet.tables import csv_writer
 
 PLAIN = "image,label,plate,part\nä.tif,l.tif,P1,train\n"
 

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -101,3 +102,18 @@ def test_bad_tables_are_told_in_one_line(tmp_path, content, says):
 def test_planning_does_without_pandas():
     code = "import sys, unet.tables, unet.plan, unet.config; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_integers_stay_whole_whatever_is_beside_them(tmp_path):
+    path = tmp_path / "n.csv"
+    rows = [(123456789, 123456789, 2**60), (None, 0.123456789, None), (np.int64(7), 1, None)]
+    write_table(path, ["a", "b", "c"], rows)
+    assert path.read_text() == (
+        "a,b,c\n123456789,123456789,1152921504606846976\n,0.12345679,\n7,1,\n"
+    )
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    row = (np.float32(1 / 3), np.float64("nan"), np.int32(-4), np.bool_(True), True)
+    write_table(tmp_path / "n.csv", list("abcde"), [row])
+    assert (tmp_path / "n.csv").read_text() == "a,b,c,d,e\n0.33333334,,-4,True,True\n"

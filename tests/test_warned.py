@@ -17,7 +17,7 @@ from unet.data.axes import Raw
 from unet.data.manifest import manifest_stage
 from unet.data.records import ImageRecord, read_manifest, write_manifest
 from unet.data.source import Source
-from unet.data.warned import grouped, read_warnings, shown, write_warnings
+from unet.data.warned import grouped, read_warnings, shown, warning_lines, write_warnings
 from unet.files import read_json
 from unet.paths import Paths
 
@@ -73,9 +73,13 @@ def test_a_console_shows_some_and_says_where_the_rest_is() -> None:
 def test_a_dataset_has_the_warnings_of_all_its_stages(tmp_path: Path) -> None:
     paths = Paths(tmp_path)
     assert read_warnings(paths.dataset("d")) == []
-    for stage in ("later", "splits", "manifest"):
+    for stage in ("later", "splits", "manifest", "prepare-m-1@e", "prepare-m@e"):
         write_warnings(paths.warnings("d", stage), [stage])
     assert read_warnings(paths.dataset("d")) == ["manifest", "splits", "later"]
+    # Of its models those that the config still names.
+    kept = ["manifest", "splits", "later", "prepare-m@e"]
+    assert read_warnings(paths.dataset("d"), ["m@e", "n@e"]) == kept
+    assert warning_lines(paths, {"d": ["m@e"]}) == [f"warning: d: {line}" for line in kept]
     write_warnings(paths.warnings("d", "splits"), [])
     assert read_warnings(paths.dataset("d")) == ["manifest", "later"]
 

@@ -25,7 +25,8 @@ def begin(run: Run) -> None:
 
 def warn(run: Run) -> None:
     """Prints the run's warnings. A run that ends well prints them below the report's table."""
-    for line in warning_lines(run.paths, sorted(run.config.datasets)):
+    models = {name: run.config.models_for(name) for name in sorted(run.config.datasets)}
+    for line in warning_lines(run.paths, models):
         print(line, file=sys.stderr)  # noqa: T201 - this is the workflow's output
 
 

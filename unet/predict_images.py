@@ -28,6 +28,7 @@ from unet.predict_request import (
     trained,
 )
 from unet.sections import PrepareSection
+from unet.tables import csv_writer
 from unet.told import told
 from unet.versions import STAGES
 
@@ -235,7 +236,6 @@ def _classes(model: ModelFile) -> list[tuple[str, int]] | None:
 
 def _source(images: Sequence[tuple[str, Path]], out: Output, stack: bool) -> Source:
     """The images as a sheet, which may list files from anywhere."""
-    from unet.data.sheets import csv_writer
     from unet.data.source import Source
 
     sheet = out.work / "images.csv"

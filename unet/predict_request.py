@@ -186,13 +186,15 @@ def image_files(given: Sequence[str], output: Path) -> list[tuple[str, Path]]:
             "%d files are results of this command, such as %s: not taken for images",
             *(len(written), written[0]),
         )
-    names = {path: item.name for path, item in found.items() if path not in set(written)}
+    for path in written:
+        del found[path]
+    names = {path: item.name for path, item in found.items()}
     if not names:
         raise UserError(
             f"IMAGES: all {len(written)} files are results of this command, such as {written[0]}; "
             "name images"
         )
-    like_labels([item for path, item in found.items() if path in names], "IMAGES", warn)
+    like_labels(list(found.values()), "IMAGES", warn)
     if len({spelling(name) for name in names.values()}) < len(names):
         # The same names in different folders: these tell them apart.
         top = top_folder(list(names))
@@ -262,7 +264,7 @@ def trained(file: Path) -> Trained:
         log.warning("%s", said if str(paths.config) in said else f"{paths.config}: {said}")
         log.warning(
             "so threshold, objects and averaging (tta) of the training are not known: defaults are "
-            "used; give --threshold, --method, --grow-px, --tta, or mend that file"
+            "used; give --threshold, --method, --grow-px, --tta, or fix that file"
         )
         return Trained()
 

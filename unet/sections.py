@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -320,10 +321,27 @@ class EvaluateSection(Section):
         return f"{float(match[1]):g} {match[2]}"
 
 
+# Random sign flips of a test between models: up to so many.
+MOST_FLIPS = 100_000
+
+
 class ReportSection(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 2000
+    bootstrap: Annotated[int, Field(ge=100, le=MOST_FLIPS)] = 2000
     overlays: Annotated[int, Field(ge=0, le=20)] = 3
+
+    @model_validator(mode="after")
+    def _can_be_clear(self) -> ReportSection:
+        # The smallest p of so many random flips is 1 / (bootstrap + 1).
+        least = math.ceil(1 / (1 - self.confidence) - 1e-6) - 1
+        if self.bootstrap < least:
+            lower = f"a confidence of at most {1 - 1 / MOST_FLIPS:g}"
+            advice = f"bootstrap: {least}" if least <= MOST_FLIPS else lower
+            raise ValueError(
+                f"got bootstrap {self.bootstrap} beside confidence {self.confidence:g}: no "
+                f"difference could be clear; write {advice}"
+            )
+        return self
 
 
 class DatasetSection(Section):

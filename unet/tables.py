@@ -1,4 +1,4 @@
-"""The tables that people open: written and read as CSV by pandas, in one place.
+"""The tables that people open: written and read as CSV, in one place.
 
 UTF-8 whatever the locale, a row per line end, whole or not at all. A cell of text that a
 spreadsheet would take for a formula gets an apostrophe in front (OWASP, "CSV injection"), which
@@ -11,9 +11,9 @@ import csv
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from unet.errors import UserError
 from unet.files import replacing
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?")
 _GUARDED = re.compile(r"'+[=+\-@\t\r]")
-# Rows that are held at once while a table is written.
-_ROWS = 4096
 
 Append = Callable[[Iterable[Sequence[Any]]], None]
 
@@ -43,44 +41,53 @@ def unguarded(cell: str) -> str:
     return cell[1:] if _GUARDED.match(cell) else cell
 
 
+class _Lines:
+    """Ends each row that a CSV writer writes with a line feed alone."""
+
+    def __init__(self, handle: TextIO) -> None:
+        self._handle = handle
+
+    def write(self, row: str) -> int:
+        return self._handle.write(row.removesuffix("\r\n") + "\n")
+
+
+def csv_writer(handle: TextIO) -> Any:
+    """A writer of CSV whose cells may hold any character: Python's own quotes a carriage return
+    only where the rows end with one, and then no reader takes the file.
+
+    Args:
+        handle: opened with ``newline=""``.
+    """
+    return csv.writer(_Lines(handle), lineterminator="\r\n")
+
+
 @contextmanager
 def writing(path: Path, columns: Sequence[str], digits: int = 8) -> Iterator[Append]:
     """Writes a table bit by bit: yields a function that appends rows.
 
     Args:
         columns: the header.
-        digits: significant digits of numbers with a fraction; NaN and None are empty cells.
+        digits: significant digits of floats; NaN and None are empty cells, integers are whole.
     """
-    import pandas as pd
+
+    def cell(value: Any) -> Any:
+        if isinstance(value, str):
+            return guarded(value)
+        # NumPy's are none of Python's.
+        if isinstance(value, Real) and not isinstance(value, Integral):
+            return "" if value != value else f"{value:.{digits}g}"
+        return value
 
     with (
         replacing(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as handle,
     ):
-
-        def write(frame: pd.DataFrame, *, header: bool) -> None:
-            texts = frame.select_dtypes(exclude="number")
-            # Python's writer leaves a lone CR unquoted, and readers take it for a line's end.
-            lone = any("\r" in str(cell) for column in texts for cell in frame[column])
-            quoting: Any = csv.QUOTE_NONNUMERIC if lone else csv.QUOTE_MINIMAL
-            frame.to_csv(
-                handle,
-                index=False,
-                header=header,
-                lineterminator="\n",
-                float_format=f"%.{digits}g",
-                quoting=quoting,
-            )
+        writer = csv_writer(handle)
+        writer.writerow(columns)
 
         def append(rows: Iterable[Sequence[Any]]) -> None:
-            rest = map(tuple, rows)
-            while part := list(islice(rest, _ROWS)):
-                frame = pd.DataFrame.from_records(part, columns=list(columns))
-                for name in frame.select_dtypes(exclude="number"):
-                    frame[name] = [guarded(c) if isinstance(c, str) else c for c in frame[name]]
-                write(frame, header=False)
+            writer.writerows(map(cell, row) for row in rows)
 
-        write(pd.DataFrame(columns=list(columns)), header=True)
         yield append
 
 

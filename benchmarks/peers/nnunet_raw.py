@@ -151,6 +151,7 @@ def _pixels(root: Path, record: ImageRecord, settings: Mapping[str, Any]) -> NDA
         axes=settings["axes"],
         channels=None if chosen is None else tuple(chosen),
         page=record.page,
+        inverted=record.inverted,
     )
     return np.asarray(opened.array[...])
 

@@ -6,7 +6,6 @@ choice of the threshold on the validation images included, is the code that our 
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from unet.prediction.tiles import Tiles, create_tiles
 from unet.report.paired import Statistics
 from unet.report.tables import Score, bounds, columns_for, read_metrics, summarise
 from unet.sections import EvaluateSection
+from unet.tables import read_table
 
 PEER = "nnunet"
 
@@ -144,8 +144,7 @@ def our_training(config: Config, paths: Paths, dataset: str, model: str, fold: i
     path = paths.history(dataset, model, fold)
     if not path.exists():
         return None
-    with path.open(newline="") as handle:
-        rows = list(csv.DictReader(handle))
+    rows: list[Any] = read_table(path, "train").to_dict("records")
     section = config.train_for(dataset, model)
     return seen(rows, section.batch * section.accumulate, section.patch)
 

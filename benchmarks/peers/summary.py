@@ -1,14 +1,17 @@
 """Prints what is in benchmarks/results/peer_nnunet_*.json as one Markdown table.
 
     python benchmarks/peers/summary.py
+    python benchmarks/peers/summary.py --write
 
-The intervals are computed from the images' scores in the files, and written back to them.
+The intervals are computed from the images' scores in the files; --write puts them into the files.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +59,22 @@ def recompute(run: dict[str, Any]) -> None:
     run["ours"]["ours minus theirs"] = differences(run["ours"]["scores"], run["scores"], 0.95)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None, folder: Path = RESULTS) -> int:
+    p = argparse.ArgumentParser(description=str(__doc__).split("\n", maxsplit=1)[0])
+    p.add_argument("--write", action="store_true", help="also write the intervals to the files")
+    args = p.parse_args(argv)
     print(
         "| dataset | equal | nnU-Net: minutes, Mpx | ours: minutes, Mpx | score | nnU-Net | ours "
         "| ours minus theirs |"
     )
     print("|---|---|---|---|---|---|---|---|")
-    for path in sorted(RESULTS.glob("peer_nnunet_*.json")):
+    for path in sorted(folder.glob("peer_nnunet_*.json")):
         result = json.loads(path.read_text())
         for run in result["runs"].values():
             if "ours" in run:
                 recompute(run)
-        path.write_text(json.dumps(result, indent=1) + "\n")
+        if args.write:
+            path.write_text(json.dumps(result, indent=1) + "\n")
         print("\n".join(rows(result)))
     return 0
 

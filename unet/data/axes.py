@@ -35,7 +35,8 @@ class Raw:
         alpha: index of the opacity sample along S.
         separate: number of images in the file where they have no common shape (the reader has
             then picked the asked one already).
-        inverted: whether the stored values are inverted, since the file says white is zero.
+        black: the stored value that is black, where the file of an image says that zero is white.
+        inverted: whether the stored values are inverted for that.
         warnings: what looks wrong in the file, one line each without the file's name.
         size_warnings: the same about ``pixel_size``, which the config may give over the file.
     """
@@ -46,6 +47,7 @@ class Raw:
     names: tuple[str, ...] = ()
     alpha: int | None = None
     separate: int = 1
+    black: int | None = None
     inverted: bool = False
     warnings: tuple[str, ...] = ()
     size_warnings: tuple[str, ...] = ()

@@ -65,7 +65,7 @@ def channel_files(path: Path) -> list[Path]:
     return found
 
 
-def _read(path: Path, page: int | None, *, label: bool) -> Raw:
+def _read(path: Path, page: int | None, *, label: bool, inverted: bool = False) -> Raw:
     """Finds the reader and lets only UserError out of it.
 
     Raises:
@@ -74,7 +74,9 @@ def _read(path: Path, page: int | None, *, label: bool) -> Raw:
     if not label and CHANNEL_FILES.search(path.name) and not path.exists():
         from unet.data.readers import read_channel_files
 
-        return read_channel_files(path, [_read(p, page, label=False) for p in channel_files(path)])
+        files = channel_files(path)
+        channels = [_read(p, page, label=False, inverted=inverted) for p in files]
+        return read_channel_files(path, channels)
     if path.is_dir() and path.suffix.lower() != ".zarr":
         from unet.data.readers import read_mask_folder
         from unet.data.zarr_metadata import is_zarr
@@ -97,7 +99,12 @@ def _read(path: Path, page: int | None, *, label: bool) -> Raw:
         if path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty")
     try:
-        return reader(path, page, label)
+        raw = reader(path, page, label)
+        if inverted and raw.black is not None:
+            from unet.data import readers
+
+            raw = readers.inverted(path, raw)
+        return raw
     except (UserError, MemoryError):
         raise
     except Exception as error:
@@ -126,6 +133,7 @@ def open_image(
     axes: str | None = None,
     channels: tuple[int | str, ...] | None = None,
     page: int | None = None,
+    inverted: bool = True,
 ) -> LazyImage:
     """Opens an image without decoding it (but for a check of its opacity channel, if it has one).
 
@@ -135,6 +143,8 @@ def open_image(
             over what the file declares.
         channels: which to take, by index from 0 or by name; None = all (opaque alpha left out).
         page: which image of a stack, from 0.
+        inverted: whether to give black for white where the file says that zero is white; else the
+            values are those that are stored.
 
     Returns:
         a LazyImage with axes C (Z) Y X.
@@ -142,7 +152,7 @@ def open_image(
     Raises:
         UserError: the file cannot be read, its axes are not declared, a channel is not there.
     """
-    raw = _read(path, page, label=False)
+    raw = _read(path, page, label=False, inverted=inverted)
     array, letters, pages = arrange(path, raw, axes, page, label=False)
     if "C" not in letters:
         array, letters = array[None], "C" + letters

@@ -55,7 +55,7 @@ class Thinned:
 
 
 @dataclass(frozen=True)
-class Pieces:
+class Numbering:
     """How a label's numbers lie in the image.
 
     Attributes:
@@ -78,12 +78,12 @@ class Look:
         intensity: sum and number of the thinned pixels of the first channel, by class.
         pieces: of numbered objects; empty for classes.
         objects: pieces of a binary mask, None where the mask is too large to count them here.
-        copy: whether the label has the very pixels of the image.
+        copy: whether the label has the very pixels of an image of more than one value.
     """
 
     shares: Mapping[str, float]
     intensity: Mapping[str, tuple[float, int]]
-    pieces: Pieces = Pieces()
+    pieces: Numbering = Numbering()
     objects: int | None = None
     copy: bool = False
 
@@ -138,7 +138,8 @@ class Looking:
             self._intensity(image, label),
             self._pieces(label),
             self._objects(),
-            copy=bool(np.array_equal(image, label)),
+            # Where both are one value everywhere (an empty well), that is no sign of a mistake.
+            copy=bool(np.array_equal(image, label) and image.min() < image.max()),
         )
 
     def _intensity(self, image: Array, label: Array) -> dict[str, tuple[float, int]]:
@@ -161,13 +162,13 @@ class Looking:
         marked: NDArray[np.bool_] = label != 0
         return marked if self.ignore is None else marked & (label != self.ignore)
 
-    def _pieces(self, label: Array) -> Pieces:
+    def _pieces(self, label: Array) -> Numbering:
         from scipy import ndimage
         from skimage import measure
 
         label_of: Any = measure.label
         if self.classes or self.binary:
-            return Pieces()
+            return Numbering()
         # Ranks: float labels, and numbers near 2^32, are no matter then.
         values, ranks = np.unique(np.where(self._foreground(label), label, 0), return_inverse=True)
         ids = (ranks.reshape(label.shape) + int(values[0] != 0)).astype(np.int32)
@@ -185,7 +186,7 @@ class Looking:
             first, *others = sorted(members, key=lambda k: -int(sizes[k]))
             if others and _apart(places[first - 1], places[others[0] - 1]):
                 scattered += 1
-        return Pieces(len(by_id), len(kept), scattered)
+        return Numbering(len(by_id), len(kept), scattered)
 
 
 def _apart(first: tuple[slice, ...], second: tuple[slice, ...]) -> bool:

@@ -265,16 +265,19 @@ def _examined(item: Item, record: ImageRecord, wanted: Wanted) -> tuple[ImageRec
     reason = item.reason
     if not reason and wanted.learned and item.pair.label is None:
         reason = "no label"
-    if not reason and record.sha256 and record.sha256 == record.label_sha256:
-        reason = "the label is a copy of the image; a file cannot be both"
     if not reason:
+        copied = bool(record.sha256) and record.sha256 == record.label_sha256
+        copy = "the label is a copy of the image; a file cannot be both"
         try:
             facts = inspect(item.pair.image, item.pair.label, item.page, wanted)
         except UserError as error:
-            reason = _reason(error, item.pair)
+            reason = copy if copied else _reason(error, item.pair)
         else:
-            kept = {name: value for name, value in vars(facts).items() if name != "look"}
-            return replace(record, **kept), facts.look
+            # An empty image and its empty label may well be the same bytes.
+            if not copied or (facts.look is not None and not facts.look.copy):
+                kept = {name: value for name, value in vars(facts).items() if name != "look"}
+                return replace(record, **kept), facts.look
+            reason = copy
     return replace(record, status="quarantined", reason=reason), None
 
 

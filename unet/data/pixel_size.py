@@ -175,6 +175,6 @@ def unlike_others(sizes: Sequence[tuple[float, ...] | None], least: int = 3) -> 
         own = size[-1] if size else usual
         factor = max(own / usual, usual / own)
         far = f"pixels of {own:.4g} um, {factor:.3g} times {'more' if own > usual else 'less'} than"
-        wrong = "the median of the images; if that is wrong, mend the file or write pixel_size_um"
+        wrong = "the median of the images; if that is wrong, fix the file or write pixel_size_um"
         warnings.append(f"{far} {wrong}" if factor >= UNLIKE else "")
     return warnings

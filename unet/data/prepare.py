@@ -218,18 +218,22 @@ def _keys(
         grids = {name: [resampled(r, target.resampling(r))] for name, r in wanted.items()}
     elif PrepareSection.model_validate(settings["prepare"]).normalize.scope == "dataset":
         # What the statistics follow from, so that the key is known before a pixel is read.
-        common["dataset"] = sorted([r.sha256, r.page or 0] for r in wanted.values())
+        common["dataset"] = sorted([r.sha256, r.page or 0, *_inversion(r)] for r in wanted.values())
     base = digest(common)
     return {
         name: digest(
             [
                 *(base, record.sha256, record.label_sha256, record.page, *grids[name]),
-                # Of the others nothing is said, so that those of older versions stay valid.
-                *(["inverted"] if record.inverted else []),
+                *_inversion(record),
             ]
         )
         for name, record in wanted.items()
     }
+
+
+def _inversion(record: ImageRecord) -> list[str]:
+    """What keys say of it: nothing of most images, so that those of older versions stay valid."""
+    return ["inverted"] if record.inverted else []
 
 
 def _changed(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

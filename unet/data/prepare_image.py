@@ -82,7 +82,12 @@ class Stage:
             UserError: it cannot be read, or is not what the manifest says.
         """
         opened = open_image(
-            self.root / record.image, axes=self.axes, channels=self.channels, page=record.page
+            self.root / record.image,
+            axes=self.axes,
+            channels=self.channels,
+            page=record.page,
+            # Manifests of older versions do not know of it; the record's key and pixels must agree.
+            inverted=record.inverted,
         )
         found = tuple(int(n) for n in opened.array.shape)
         if found != record.shape:

@@ -6,6 +6,7 @@ import io
 import struct
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,40 @@ def lazily(source: Any, blocks: tuple[int, ...]) -> DaskArray:
     # Without meta dask reads an empty region to see what comes.
     meta = np.empty((0,) * len(blocks), source.dtype)
     return from_array(source, chunks=blocks, name=False, asarray=False, fancy=False, meta=meta)
+
+
+def inverted(path: Path, raw: Raw) -> Raw:
+    """What a file holds in which zero is white, black for white, in the same type.
+
+    TIFF 6.0 defines it so, and Bio-Formats reads it so; tifffile gives what is stored.
+
+    Raises:
+        UserError: the values are of a type for which nothing says which of them is black.
+    """
+    import dask.array as da
+
+    map_blocks: Any = da.map_blocks
+    dtype, black = np.dtype(raw.array.dtype), raw.black
+    if dtype.kind not in "bu":
+        raise UserError(
+            f"{path}: white is zero (photometric MinIsWhite) in pixels of type {dtype}; save the "
+            "file as MinIsBlack"
+        )
+
+    def turned(block: Array) -> Array:
+        return ~block if dtype.kind == "b" else np.asarray(dtype.type(black) - block)
+
+    meta = np.empty((0,) * raw.array.ndim, dtype)
+    said = (
+        f"white is zero in this file (photometric MinIsWhite): its values are read as {black} "
+        "- value"
+    )
+    return replace(
+        raw,
+        array=map_blocks(turned, raw.array, dtype=dtype, meta=meta),
+        inverted=True,
+        warnings=(*raw.warnings, said),
+    )
 
 
 # PNG
@@ -229,7 +264,7 @@ def read_channel_files(path: Path, channels: list[Raw]) -> Raw:
         array=stack([raw.array for raw in channels]),
         axes="C" + first.axes,
         pixel_size=first.pixel_size,
-        inverted=first.inverted,
+        inverted=any(raw.inverted for raw in channels),
         warnings=tuple(dict.fromkeys(text for raw in channels for text in raw.warnings)),
         size_warnings=first.size_warnings,
     )

@@ -35,7 +35,8 @@ class ImageRecord:
         part: fixed part of the split ("" unless a sheet says so).
         status: "ok", or "quarantined" with the reason.
         warnings: what looks wrong but is used all the same, one line each.
-        inverted: whether the stored values are inverted, since the file says white is zero.
+        inverted: whether its values are read inverted, since the file says that zero is white; not
+            by manifests of versions that read them as stored.
     """
 
     id: str

@@ -133,23 +133,3 @@ def _rows(
             + (f" (so have {len(longer) - 1} others)" if longer[1:] else "")
             + "; a name that holds the separator must stand in quotes"
         )
-
-
-class _Lines:
-    """Ends each row that a CSV writer writes with a line feed alone."""
-
-    def __init__(self, handle: TextIO) -> None:
-        self._handle = handle
-
-    def write(self, row: str) -> int:
-        return self._handle.write(row.removesuffix("\r\n") + "\n")
-
-
-def csv_writer(handle: TextIO) -> Any:
-    """A writer of CSV whose cells may hold any character: Python's own quotes a carriage return
-    only where the rows end with one, and then no reader takes the file.
-
-    Args:
-        handle: opened with ``newline=""``.
-    """
-    return csv.writer(_Lines(handle), lineterminator="\r\n")

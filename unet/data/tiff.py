@@ -115,7 +115,8 @@ def read_tiff(path: Path, page: int | None, *, label: bool = False) -> Raw:
         palette = key.photometric == 3 and key.colormap is not None and not label
         colours = np.asarray(key.colormap) if palette else None
         # What a label's values stand for does not depend on how they are shown.
-        white = None if label else _white(path, key)
+        white = not label and int(key.photometric) == _WHITE_IS_ZERO
+        black = int(2**key.bitspersample - 1) if white else None
     source = TiffSource(path, index, by_page)
     array = lazily(source, block_shape(source.chunks, source.shape, axes))
     warnings: tuple[str, ...] = ()
@@ -125,47 +126,8 @@ def read_tiff(path: Path, page: int | None, *, label: bool = False) -> Raw:
             "a palette file: its colours are read as the channels red, green and blue; if its "
             "values are intensities, save it as grey",
         )
-    if white is not None:
-        array = _inverted(array, white)
-        warnings += (
-            f"white is zero in this file (photometric MinIsWhite): its values are read as {white} "
-            "- value",
-        )
-    inverted = white is not None
-    return Raw(array, axes, sizes, names, alpha, separate, inverted, warnings, doubts)
-
-
-def _white(path: Path, key: Any) -> int | None:
-    """The stored value that is black, where the file says that zero is white; else None.
-
-    TIFF 6.0 defines it so, and Bio-Formats reads it so; tifffile gives what is stored.
-
-    Raises:
-        UserError: the values are of a type for which nothing says which of them is black.
-    """
-    if int(key.photometric) != _WHITE_IS_ZERO:
-        return None
-    if key.dtype.kind not in "bu":
-        raise UserError(
-            f"{path}: white is zero (photometric MinIsWhite) in pixels of type {key.dtype}; save "
-            "the file as MinIsBlack"
-        )
-    return int(2**key.bitspersample - 1)
-
-
-def _inverted(array: DaskArray, black: int) -> DaskArray:
-    """Black for white and the other way round, in the same type."""
-    import dask.array as da
-
-    map_blocks: Any = da.map_blocks
-
-    def turned(block: Array) -> Array:
-        if block.dtype.kind == "b":
-            return ~block
-        return np.asarray(block.dtype.type(black) - block)
-
-    return map_blocks(
-        turned, array, dtype=array.dtype, meta=np.empty((0,) * array.ndim, array.dtype)
+    return Raw(
+        array, axes, sizes, names, alpha, separate, black, warnings=warnings, size_warnings=doubts
     )
 
 

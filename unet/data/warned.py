@@ -1,7 +1,8 @@
 """What looks wrong in a dataset but is not refused: one line each, where people see it. Light.
 
 A stage that notices something calls :func:`write_warnings` once at its end, with a file of its own
-(``warnings.<stage>.json`` beside the dataset's tables). The end of the run and the report's page
+(``warnings.<stage>.json`` beside the dataset's tables; ``warnings.<stage>-<model>.json`` of what
+concerns one model). The end of the run and the report's page
 show what :func:`read_warnings` finds. What concerns one image is in the column ``warnings`` of
 ``manifest.csv``, too.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,26 +84,30 @@ def write_warnings(path: Path, lines: Sequence[str], **more: Any) -> None:
         log.warning("warning: %s", line)
 
 
-def warning_lines(paths: Paths, datasets: Iterable[str]) -> list[str]:
-    """The warnings of a run for the console, some of each dataset."""
+def warning_lines(paths: Paths, models: Mapping[str, Collection[str]]) -> list[str]:
+    """The warnings of a run for the console, some of each dataset.
+
+    Args:
+        models: those of each dataset, as in :func:`read_warnings`.
+    """
     return [
         f"warning: {dataset}: {line}"
-        for dataset in datasets
+        for dataset, names in models.items()
         for line in shown(
-            read_warnings(paths.dataset(dataset)), str(paths.dataset_report_html(dataset))
+            read_warnings(paths.dataset(dataset), names), str(paths.dataset_report_html(dataset))
         )
     ]
 
 
-def read_warnings(folder: Path) -> list[str]:
-    """All warnings of a dataset, in the order of the stages.
+def read_warnings(folder: Path, models: Collection[str] = ()) -> list[str]:
+    """The warnings of a dataset and of these models, in the order of the stages.
 
     Args:
         folder: the dataset's, in the output folder. Results of versions that noted nothing have no
             warnings.
+        models: that the config names for it; notes of models that it no longer names stay unread.
     """
-
-    return [str(line) for noted in _noted(folder) for line in noted["warnings"]]
+    return [str(line) for noted in _noted(folder, models) for line in noted["warnings"]]
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -110,15 +115,18 @@ def read_facts(folder: Path) -> dict[str, Any]:
     (:func:`unet.data.doubts.class_table`) and ``remembered``, what of the split comes from
     earlier runs."""
     found: dict[str, Any] = {}
-    for noted in _noted(folder):
+    for noted in _noted(folder, ()):
         found.update(noted)
     found.pop("warnings", None)
     return found
 
 
-def _noted(folder: Path) -> list[dict[str, Any]]:
-    def place(path: Path) -> tuple[int, str]:
-        stage = path.name.split(".")[1]
-        return (_ORDER.index(stage) if stage in _ORDER else len(_ORDER)), stage
-
-    return [read_json(path) for path in sorted(folder.glob("warnings.*.json"), key=place)]
+def _noted(folder: Path, models: Collection[str]) -> list[dict[str, Any]]:
+    found = []
+    for path in folder.glob("warnings.*.json"):
+        name = path.name.split(".")[1]
+        stage, of_model, model = name.partition("-")
+        if not of_model or model in models:
+            place = _ORDER.index(stage) if stage in _ORDER else len(_ORDER)
+            found.append((place, name, path))
+    return [read_json(path) for _, _, path in sorted(found)]

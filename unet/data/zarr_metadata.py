@@ -48,7 +48,7 @@ def read_metadata(path: Path) -> Any:
 
 
 @dataclass(frozen=True)
-class Member:
+class SubImage:
     """One image of a plate or a collection.
 
     Attributes:
@@ -64,7 +64,7 @@ class Member:
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
-def members(path: Path) -> list[Member] | None:
+def members(path: Path) -> list[SubImage] | None:
     """The images of an OME-Zarr plate or collection (``bioformats2raw.layout``); None of what is
     neither, such as an image, or cannot be read (whoever opens it is told why).
 
@@ -87,7 +87,7 @@ def members(path: Path) -> list[Member] | None:
     return None
 
 
-def _fields(plate: Path, metadata: Any) -> Iterator[Member]:
+def _fields(plate: Path, metadata: Any) -> Iterator[SubImage]:
     for entry in metadata["wells"]:
         place = str(entry["path"])
         row, _, column = place.partition("/")
@@ -98,11 +98,11 @@ def _fields(plate: Path, metadata: Any) -> Iterator[Member]:
             found = []
         if not found:
             # Opened as an image it is set aside, with the reason.
-            yield Member(well, row + column, row + column)
+            yield SubImage(well, row + column, row + column)
         for image in found:
             name = str(image["path"])
             number = name if not name.isdecimal() else f"f{name}"
-            yield Member(
+            yield SubImage(
                 _inside(well, name),
                 f"{row}{column}-{number}",
                 row + column,
@@ -110,7 +110,7 @@ def _fields(plate: Path, metadata: Any) -> Iterator[Member]:
             )
 
 
-def _series(path: Path) -> list[Member]:
+def _series(path: Path) -> list[SubImage]:
     try:
         names = zarr_attributes(path / "OME").get("series")
     except UserError:
@@ -119,7 +119,7 @@ def _series(path: Path) -> list[Member]:
         # Without the list the images are numbered.
         names = sorted((p.name for p in path.iterdir() if p.name.isdecimal()), key=int)
     return [
-        Member(_inside(path, str(name)), f"s{name}" if str(name).isdecimal() else str(name))
+        SubImage(_inside(path, str(name)), f"s{name}" if str(name).isdecimal() else str(name))
         for name in names
     ]
 

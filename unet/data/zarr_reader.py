@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -150,13 +150,22 @@ def _open_as(array: Any, metadata: Any) -> Any:
 
 
 def _has_chunk(folder: Path, array: Any) -> bool:
-    """Whether any chunk (or shard) is there; the first mostly is."""
+    """Whether any chunk (or shard) is there; the first mostly is.
+
+    Else among the files that are there: far more chunks may be declared.
+    """
+    key = array.metadata.encode_chunk_key
+    if (folder / key((0,) * array.ndim)).exists():
+        return True
     sides = array.shards or array.chunks
-    places = product(
-        *(range(math.ceil(n / side)) for n, side in zip(array.shape, sides, strict=True))
-    )
-    key, root = array.metadata.encode_chunk_key, str(folder)
-    return any(os.path.exists(os.path.join(root, key(place))) for place in places)  # noqa: PTH110, PTH118
+    counts = [math.ceil(n / side) for n, side in zip(array.shape, sides, strict=True)]
+    for file in _chunk_files(folder):
+        name = file.relative_to(folder).as_posix()
+        place = tuple(map(int, re.findall(r"[0-9]+", name)))
+        within = len(place) == len(counts) and all(map(operator.lt, place, counts))
+        if within and key(place) == name:
+            return True
+    return False
 
 
 def _chunk_files(folder: Path) -> Iterator[Path]:

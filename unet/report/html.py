@@ -103,7 +103,7 @@ def report_dataset(
         .get_template("dataset.html.j2")
         .render(
             dataset=dataset,
-            warnings=read_warnings(paths.dataset(dataset)),
+            warnings=read_warnings(paths.dataset(dataset), models),
             task=task,
             models=models,
             confidence=section.confidence,

@@ -32,14 +32,15 @@ log = logging.getLogger("unet")
 def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet.data.store import Prepared
     from unet.evaluation.evaluate import evaluate_model, write_metrics
+    from unet.inputs import checked
     from unet.sections import EvaluateSection
 
     settings = settings_of(args, lambda c: slices.evaluate(c, args.dataset))
-    prepared = Prepared(paths.prepared(args.dataset, args.model))
     inputs = [paths.segmentation_done(args.dataset, args.model, fold) for fold in args.folds]
     inputs += [paths.prepared_done(args.dataset, args.model)]
     inputs += (chosen_there := _scores(args.model, settings["evaluate"]["metrics"], paths))
-    made_by = provenance.of_job(paths.output, "evaluate", settings, inputs)
+    made_by = checked(args, settings, inputs)
+    prepared = Prepared(paths.prepared(args.dataset, args.model))
     rows = evaluate_model(
         args.dataset,
         args.model,

@@ -16,23 +16,21 @@ from unet.paths import Paths
 def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet import provenance
     from unet.data.manifest import Source, fingerprint, list_files, manifest_stage
+    from unet.inputs import checked
     from unet.slices import manifest
 
     settings = settings_of(args, lambda c: manifest(c, args.dataset))
+    generated = args.root.resolve() == paths.raw(args.dataset).resolve()
+    made_by = checked(args, settings, [paths.raw_done(args.dataset)] if generated else [])
     where = (args.root, args.images, args.labels)
     wanted = (settings["layout"], settings["labelled"], settings.get("required", True))
     source = Source(*where, *wanted)
-    # Of generated files the workflow takes none, and by hand there is no workflow.
-    told = dict(settings)
     settings["fingerprint"] = settings["fingerprint"] or fingerprint(
         list_files(source), source.root, None
     )
-    generated = args.root.resolve() == paths.raw(args.dataset).resolve()
-    made_by = (
-        provenance.of_job(paths.output, "manifest", told, [paths.raw_done(args.dataset)])
-        if generated
-        else provenance.of_job(paths.output, "manifest", settings, [])
-    )
+    if not generated:
+        # By hand as in the workflow, which takes no fingerprint of generated files.
+        made_by["settings"] = dict(settings)
     manifest_stage(
         source,
         settings,

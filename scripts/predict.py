@@ -16,7 +16,7 @@ from unet import allocator
 if __name__ == "__main__":
     allocator.restart(allocator.KEPT)
 
-from unet import provenance, slices
+from unet import slices
 from unet.command import parser, run, settings_of
 from unet.errors import UserError
 from unet.paths import ENSEMBLE, Paths, origin_of
@@ -25,25 +25,26 @@ from unet.paths import ENSEMBLE, Paths, origin_of
 def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet.data.records import read_splits
     from unet.files import read_json, write_sentinel
+    from unet.inputs import checked
     from unet.prediction.ensemble import Member, held_out
     from unet.prediction.predict import Share, gather, predict_fold
 
     settings = settings_of(args, lambda c: slices.predict(c, args.dataset, args.model))
     where = (args.dataset, args.model, args.fold)
     folds = _members(settings, args.fold, args.dataset)
-    prepared = read_json(paths.prepared_done(args.dataset, args.model))
-    if origin_of(args.model) is None:
-        parts, alone = held_out(read_splits(paths.splits(args.dataset)), folds)
-    else:
-        # Of another dataset than the networks': they have seen none of its images.
-        parts, alone = dict.fromkeys(prepared["images"], "test"), {}
     done = paths.tiles_done(*where)
     shards = [paths.shard_done(*where, index) for index in range(args.shards)]
     inputs = [paths.model(args.dataset, args.model, fold) for fold in folds]
     inputs += [paths.prepared_done(args.dataset, args.model)]
     inputs += [] if origin_of(args.model) else [paths.splits(args.dataset)]
     inputs += shards if args.gather else []
-    made_by = provenance.of_job(paths.output, "predict", settings, inputs)
+    made_by = checked(args, settings, inputs)
+    prepared = read_json(paths.prepared_done(args.dataset, args.model))
+    if origin_of(args.model) is None:
+        parts, alone = held_out(read_splits(paths.splits(args.dataset)), folds)
+    else:
+        # Of another dataset than the networks': they have seen none of its images.
+        parts, alone = dict.fromkeys(prepared["images"], "test"), {}
     if args.gather:
         found = [read_json(shard) for shard in shards]
         with _alone(args, paths.tiles(*where)):

@@ -19,12 +19,12 @@ from unet.paths import Paths
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
-    from unet import provenance
     from unet.data.prepare import prepare_stage
+    from unet.inputs import checked
     from unet.slices import prepare
 
     settings = settings_of(args, lambda c: prepare(c, args.dataset))
-    inputs = [paths.manifest(args.dataset)]
+    made_by = checked(args, settings, [paths.manifest(args.dataset)])
     prepare_stage(
         paths.manifest(args.dataset),
         paths.inputs(args.dataset),
@@ -34,7 +34,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         threads=args.threads,
         memory_bytes=int(args.memory_gb * 1e9),
         root=args.root,
-        made_by=provenance.of_job(paths.output, "prepare", settings, inputs),
+        made_by=made_by,
     )
 
 

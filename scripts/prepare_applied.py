@@ -21,8 +21,8 @@ from unet.paths import Paths, origin_of
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
-    from unet import provenance
     from unet.data.prepare import prepare_stage
+    from unet.inputs import checked
     from unet.models.modelfile import load_model
     from unet.prediction.apply import target_of
     from unet.slices import prepare_applied
@@ -31,8 +31,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         raise UserError(f"--model: got {args.model}; write <model>@<dataset>, where it was trained")
     settings = settings_of(args, lambda c: prepare_applied(c, args.dataset, args.model))
     files = [paths.model(args.dataset, args.model, fold) for fold in settings["networks"]]
-    inputs = [paths.manifest(args.dataset), *files]
-    made_by = provenance.of_job(paths.output, "prepare_applied", settings, inputs)
+    made_by = checked(args, settings, [paths.manifest(args.dataset), *files])
     del settings["networks"]
     normalize, target = target_of({path: load_model(path) for path in files})
     settings["prepare"] = {**settings["prepare"], "normalize": normalize}

@@ -33,6 +33,7 @@ def _inputs(paths: Paths, dataset: str, settings: dict[str, Any]) -> list[Path]:
 
 def _work(args: argparse.Namespace, paths: Paths) -> None:
     from unet import provenance
+    from unet.inputs import checked
     from unet.report import html
     from unet.report.applied import Applied
     from unet.report.tables import read_report
@@ -40,9 +41,7 @@ def _work(args: argparse.Namespace, paths: Paths) -> None:
 
     settings = command.settings_of(args, lambda config: _settings(config, args.dataset))
     if args.dataset is not None:
-        made_by = provenance.of_job(
-            paths.output, "report", settings, _inputs(paths, args.dataset, settings)
-        )
+        made_by = checked(args, settings, _inputs(paths, args.dataset, settings))
         html.report_dataset(
             paths,
             args.dataset,
@@ -62,7 +61,7 @@ def _work(args: argparse.Namespace, paths: Paths) -> None:
         rows = read_report(paths.report_csv)
     else:
         reports = [paths.dataset_report_csv(name) for name in datasets]
-        made_by = provenance.of_job(paths.output, "report", settings, reports)
+        made_by = checked(args, settings, reports)
         rows = html.report_all(paths, datasets)
         provenance.write_sidecar(paths.report_csv, made_by)
     tasks = {name: entry.task for name, entry in datasets.items()}

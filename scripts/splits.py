@@ -17,11 +17,12 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet import provenance
     from unet.data.records import read_manifest
     from unet.data.split_memory import splits_stage
+    from unet.inputs import checked
     from unet.slices import splits
 
     target, manifest = paths.splits(args.dataset), paths.manifest(args.dataset)
     settings = settings_of(args, lambda c: splits(c, args.dataset))
-    made_by = provenance.of_job(paths.output, "splits", settings, [manifest])
+    made_by = checked(args, settings, [manifest])
     splits_stage(
         read_manifest(manifest),
         settings,

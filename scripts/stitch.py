@@ -19,9 +19,9 @@ from unet.paths import Paths, origin_of
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
-    from unet import provenance
     from unet.data.store import OwnGrid, Prepared
     from unet.files import lock_of, locked
+    from unet.inputs import checked
     from unet.prediction.resampled import ResampledTiles
     from unet.prediction.stitch import Outputs, stitch_dataset
     from unet.prediction.stitch_image import StitchSettings
@@ -31,12 +31,12 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
 
     settings = settings_of(args, lambda c: stitch(c, args.dataset, args.model))
     where = (args.dataset, args.model, args.fold)
-    tiles, prepared = Tiles(paths.tiles(*where)), Prepared(paths.prepared(*where[:2]))
     inputs = [paths.tiles_done(*where), paths.prepared_done(*where[:2])]
     origin, folds = origin_of(args.model), settings.get("thresholds_of", ())
     # Thresholds that were chosen where the model was trained.
     chosen = origin and [paths.segmentation_done(origin.dataset, origin.model, k) for k in folds]
-    made_by = provenance.of_job(paths.output, "stitch", settings, [*inputs, *(chosen or ())])
+    made_by = checked(args, settings, [*inputs, *(chosen or ())])
+    tiles, prepared = Tiles(paths.tiles(*where)), Prepared(paths.prepared(*where[:2]))
     if origin is not None:
         # In the pixels of the user's files, whatever those are that the network saw.
         prepared = OwnGrid(prepared.path)

@@ -14,12 +14,13 @@ from unet.paths import Paths
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
-    from unet import provenance
     from unet.data.synthetic import write_dataset
     from unet.files import remove, replacing, write_sentinel
+    from unet.inputs import checked
     from unet.slices import synthesize
 
     settings = settings_of(args, lambda c: synthesize(c, args.dataset))
+    made_by = checked(args, settings, [])
     size = (settings["size"], settings["size"])
     with replacing(paths.raw(args.dataset)) as temporary:
         remove(temporary)  # it comes as an empty file
@@ -35,7 +36,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         paths.raw_done(args.dataset),
         settings["version"],
         {stem: {"kind": settings["kind"], "size": size} for stem in stems},
-        provenance.of_job(paths.output, "synthesize", settings, []),
+        made_by,
         seed=settings["seed"],
         pixel_size_um=settings["pixel_size_um"],
     )

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -24,16 +25,16 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet import provenance
     from unet.data.records import ids_of, read_splits
     from unet.files import read_json
+    from unet.inputs import checked
     from unet.report.figures import save_curves
     from unet.training.progress import Stopped
     from unet.training.ranks import joined
     from unet.training.run import train_fold
 
-    settings = settings_of(args, lambda c: slices.train(c, args.dataset, args.model))
+    settings = _settings(args)
+    made_by = checked(args, settings, _inputs(args, paths))
     rows = read_splits(paths.splits(args.dataset))
     where = (args.dataset, args.model, args.fold)
-    inputs = [paths.prepared_done(args.dataset), paths.splits(args.dataset)]
-    made_by = provenance.of_job(paths.output, "train", settings, inputs)
     try:
         with joined() as ranks:
             train_fold(
@@ -58,24 +59,22 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         save_curves(paths.history(*where), paths.curves(*where))
 
 
-def check(args: argparse.Namespace, paths: Paths) -> None:
-    """What would be an error of each process, before any is started."""
-    from unet.models.inference import check_gpus
+def start(args: argparse.Namespace, paths: Paths) -> None:
+    """Runs this script in several processes; what would be an error of each is one of this."""
+    from unet.inputs import checked
+    from unet.training.launch import together
 
-    settings = settings_of(args, lambda c: slices.train(c, args.dataset, args.model))
-    check_gpus(settings["device"], args.gpus)
+    settings = _settings(args)
+    checked(args, settings, _inputs(args, paths))
+    together(Path(__file__).resolve(), args.words, settings["device"], args.gpus)
 
 
-def together(processes: int, words: Sequence[str]) -> int:
-    """Runs this script in several processes, one per GPU (``torchrun``); does not return."""
-    launcher = [sys.executable, "-m", "unet.training.launch", "--standalone"]
-    # After -- torchrun takes no word for an option of its own (it has several --log...).
-    script = ["--", str(Path(__file__).resolve()), *words]
-    command = [*launcher, f"--nproc-per-node={processes}", *script]
-    # The package need not be installed.
-    path = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))
-    # In its place, so that signals reach the launcher, which passes them on.
-    os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": path})
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    return settings_of(args, lambda c: slices.train(c, args.dataset, args.model))
+
+
+def _inputs(args: argparse.Namespace, paths: Paths) -> list[Path]:
+    return [paths.prepared_done(args.dataset), paths.splits(args.dataset)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.checkpoint_seconds <= 0:
         p.error(f"argument --checkpoint-seconds: got {args.checkpoint_seconds:g}, must be above 0")
     if args.gpus > 1 and "WORLD_SIZE" not in os.environ:
-        return run(args, check) or together(args.gpus, sys.argv[1:] if argv is None else argv)
+        args.words = list(sys.argv[1:] if argv is None else argv)
+        return run(args, start)
     return run(args, work)
 
 

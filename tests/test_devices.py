@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from subprocess import PIPE, Popen
 
 import numpy as np
 import pytest
@@ -22,33 +26,112 @@ ROOT = Path(__file__).resolve().parent.parent
 HOLD = """
 import sys, time
 from pathlib import Path
-from unet.models.inference import lease_gpu
-print(lease_gpu(2, Path(sys.argv[1])), flush=True)
-time.sleep(60)
+from unet.models.inference import lease_gpus
+print(*lease_gpus(2, int(sys.argv[2]), Path(sys.argv[1]), 0.01), flush=True)
+time.sleep(float(sys.argv[3]))
 """
 
 
-def test_two_processes_get_two_gpus_and_a_killed_one_gives_its_back(tmp_path: Path) -> None:
+@contextmanager
+def holders(folder: Path, *wanted: int, seconds: float = 60) -> Iterator[list[Popen[str]]]:
+    """Processes that each take so many of two GPUs, print which and hold them."""
+    words = [[str(folder), str(number), str(seconds)] for number in wanted]
     jobs = [
-        subprocess.Popen(
-            [sys.executable, "-c", HOLD, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
+        Popen([sys.executable, "-c", HOLD, *w], cwd=ROOT, stdout=PIPE, text=True) for w in words
     ]
     try:
-        held = {job: int(job.stdout.readline() if job.stdout else "") for job in jobs}
-        assert sorted(held.values()) == [0, 1]
-        jobs[0].kill()
-        jobs[0].wait()
-        # Waits until the kernel has released the lock; the other one stays taken.
-        assert inference.lease_gpu(2, tmp_path, poll_seconds=0.01) == held[jobs[0]]
+        yield jobs
     finally:
         for job in jobs:
             job.kill()
             job.wait()
             if job.stdout:
                 job.stdout.close()
-        inference._leases.pop().close()
+        while inference._leases:
+            inference._leases.pop().close()
+
+
+def line(job: Popen[str]) -> str:
+    return job.stdout.readline().strip() if job.stdout else ""
+
+
+def test_two_processes_get_two_gpus_and_a_killed_one_gives_its_back(tmp_path: Path) -> None:
+    with holders(tmp_path, 1, 1) as jobs:
+        held = {job: int(line(job)) for job in jobs}
+        assert sorted(held.values()) == [0, 1]
+        jobs[0].kill()
+        jobs[0].wait()
+        # Waits until the kernel has released the lock; the other one stays taken.
+        assert inference.lease_gpus(2, folder=tmp_path, poll_seconds=0.01) == [held[jobs[0]]]
+
+
+def test_two_jobs_of_two_gpus_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    """The GPUs get free one after the other, so that each job could take one."""
+    first, second = (ExitStack() for _ in range(2))
+    with first, second:
+        assert inference._take(tmp_path, "0", first)
+        assert inference._take(tmp_path, "1", second)
+        with holders(tmp_path, 2, 2, seconds=0.2) as jobs:
+            time.sleep(0.5)
+            first.close()
+            time.sleep(0.5)
+            second.close()
+            assert [line(job) for job in jobs] == ["0 1", "0 1"]
+            assert [job.wait(60) for job in jobs] == [0, 0]
+
+
+def test_a_job_of_one_gpu_does_not_overtake_one_of_two(tmp_path: Path) -> None:
+    with holders(tmp_path, 1) as one:
+        assert line(one[0]) == "0"
+        with holders(tmp_path, 2) as two:
+            while _takes(tmp_path, "turn"):
+                time.sleep(0.01)
+            with holders(tmp_path, 1) as last:
+                one[0].kill()
+                assert line(two[0]) == "0 1"
+                two[0].kill()
+                assert line(last[0]) == "0"
+
+
+def _takes(folder: Path, name: str) -> bool:
+    with ExitStack() as held:
+        return inference._take(folder, name, held)
+
+
+LAUNCH = """
+import os, sys, torch
+from pathlib import Path
+from unet.models import inference
+from unet.training import launch
+torch.cuda.is_available = lambda: True
+torch.cuda.device_count = lambda: 3
+launch.together(Path(sys.argv[1]), ["a", "--log", "b"], "auto", 2)
+"""
+TOLD = """
+import os, sys
+print(os.environ["LOCAL_RANK"], os.environ["CUDA_VISIBLE_DEVICES"], *sys.argv[1:], flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_gpus_of_processes_that_train_together_are_taken_before_they_start(tmp_path: Path) -> None:
+    script = tmp_path / "scripts" / "script.py"
+    script.parent.mkdir()
+    script.write_text(TOLD)
+    env = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
+    env |= {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    with ExitStack() as other:
+        assert inference._take(tmp_path, "1", other)  # another job's
+        with Popen(
+            [sys.executable, "-c", LAUNCH, str(script)],
+            cwd=ROOT, env=env, stdin=PIPE, stdout=PIPE, text=True,
+        ) as job:  # fmt: skip
+            assert sorted([line(job), line(job)]) == ["0 0,2 a --log b", "1 0,2 a --log b"]
+            # As long as they run the launcher holds them, and no longer the lock to take some.
+            assert [_takes(tmp_path, name) for name in ("0", "2", "turn")] == [False, False, True]
+            job.communicate("\n\n", timeout=60)
+            assert job.returncode == 0
+        assert [_takes(tmp_path, name) for name in ("0", "2")] == [True, True]
 
 
 def test_cuda_without_a_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +144,7 @@ def test_cuda_without_a_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
 def test_several_gpus_are_leased_unless_a_scheduler_chose(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(inference, "lease_gpu", lambda count: count - 1)
+    monkeypatch.setattr(inference, "lease_gpus", lambda count: [count - 1])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert inference.choose_device("auto") == torch.device("cuda", 3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
@@ -78,29 +161,45 @@ def four_gpus(monkeypatch: pytest.MonkeyPatch, capability: int = 8) -> list[int]
     return current
 
 
-def test_processes_that_train_together_use_the_gpu_that_they_hold(
+def test_processes_that_train_together_use_the_gpu_that_they_are_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     current = four_gpus(monkeypatch)
-    monkeypatch.setattr(inference, "lease_gpu", lambda count: 3)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    # Another job has the first GPU: the lease says which one, for tensors and for nccl.
-    assert inference.choose_device("auto", local_rank=0) == torch.device("cuda", 3)
-    assert current == [3]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2")
-    assert inference.choose_device("cuda", local_rank=1) == torch.device("cuda", 1)
-    assert current == [3, 1]
+    # The launcher leased them; none is leased by a process for itself.
+    monkeypatch.delattr(inference, "lease_gpus")
+    for chosen in (None, "0,2"):
+        if chosen is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        else:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+        assert inference.choose_device("cuda", local_rank=1) == torch.device("cuda", 1)
+    assert current == [1, 1]
     assert inference.choose_device("cpu", local_rank=1) == torch.device("cpu")
+
+
+def test_gpus_of_a_job_are_leased_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    four_gpus(monkeypatch)
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(inference, "lease_gpus", lambda *a: asked.append(a) or [1, 3])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert inference.lease_together("auto", 2) == "1,3"
+    assert inference.choose_devices("auto", 2) == [torch.device("cuda", i) for i in (1, 3)]
+    assert asked == [(4, 2), (4, 2)]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    assert inference.lease_together("auto", 2) is None
+    assert inference.choose_devices("auto", 2) == [torch.device("cuda", i) for i in (0, 1)]
+    assert len(asked) == 2
 
 
 def test_more_processes_than_gpus_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     four_gpus(monkeypatch)
-    inference.check_gpus("auto", 4)
-    inference.check_gpus("cpu", 8)
-    with pytest.raises(UserError, match="8 are asked for, this job sees 4; write 4"):
-        inference.check_gpus("auto", 8)
+    assert inference.lease_together("cpu", 8) is None
+    with pytest.raises(UserError, match=r"train.gpus: 8 are asked for, this job sees 4; write 4"):
+        inference.lease_together("auto", 8)
+    with pytest.raises(UserError, match=r"predict.gpus: 8 are asked for, this job sees 4"):
+        inference.choose_devices("auto", 8)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    inference.check_gpus("auto", 8)
+    assert inference.lease_together("auto", 8) is None
 
 
 def tf32_settings() -> list[bool]:

@@ -86,11 +86,8 @@ def settings_of(
     """The stage's settings: given as JSON, or taken from the config file by ``from_config``.
 
     Raises:
-        UserError: the JSON or the config file is not valid, or has no such dataset or model; the
-            stage's inputs were not made for these settings (:mod:`unet.inputs`).
+        UserError: the JSON or the config file is not valid, or has no such dataset or model.
     """
-    from unet import inputs
-
     if args.settings is not None:
         try:
             value = json.loads(args.settings)
@@ -98,7 +95,6 @@ def settings_of(
             raise UserError(f"--settings: not valid JSON ({error})") from None
         if not isinstance(value, dict):
             raise UserError("--settings: must be a JSON object")
-        inputs.check(args, value)
         return value
     from unet.config import load_file
 
@@ -113,9 +109,7 @@ def settings_of(
         if name not in known:
             listed = f"{', '.join(sorted(known))}{meant(name, known)}"
             raise UserError(f"--{kind}: no {kind} {name!r}; there are: {listed}")
-    settings = from_config(config)
-    inputs.check(args, settings, config)
-    return settings
+    return from_config(config)
 
 
 def printable() -> None:

@@ -196,8 +196,8 @@ def _run(task: Task, source: Source, out: Output, args: argparse.Namespace) -> t
     threshold = _stitched(task, tiles, store, out, args.threads)
     left_out = sum(record.status != "ok" for record in records)
     models = {str(member.path): member.key for member in task.members}
-    told = {"models": models, "images": len(parts), "left_out": left_out, "threshold": threshold}
-    write_json(out.done, {"key": task.key, "kept": bool(args.keep), **told})
+    about = {"models": models, "images": len(parts), "left_out": left_out, "threshold": threshold}
+    write_json(out.done, {"key": task.key, "kept": bool(args.keep), **about})
     return len(parts), left_out
 
 

@@ -2,8 +2,8 @@
 
 A slice is plain JSON, holds no path of the machine and no time stamp, and has the stage's version
 in it. An edit of the config reruns exactly the jobs whose slice it changes, and what follows. Keys
-that have no say beside others stand at their default (:mod:`unet.moot`), and a key that is new and
-at its default is left out (:mod:`unet.told`).
+that have no effect given the other settings are at their default (:mod:`unet.moot`), and a key
+that is new and at its default is left out (:mod:`unet.told`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,17 @@ from unet.told import told
 from unet.versions import STAGES
 
 Slice = dict[str, Any]
-# What a stage is told of the dataset as it is written there.
+# The keys of a dataset that are a stage's settings as they are.
 DATA_KEYS = {
     "manifest": (
-        *("layout", "task", "classes", "label_kind", "ignore", "axes", "pixel_size_um", "channels"),
+        "layout",
+        "task",
+        "classes",
+        "label_kind",
+        "ignore",
+        "axes",
+        "pixel_size_um",
+        "channels",
     ),
     "prepare": ("task", "label_kind", "ignore", "axes", "channels"),
 }

@@ -110,15 +110,15 @@ def splits_stage(
             "those that kept theirs left a part empty, or groups have changed"
         )
     kept = replace(kept, since={k: v for k, v in kept.since.items() if k not in moved})
-    told = remembered(rows, kept)
+    notice = remembered(rows, kept)
     write_kept(memory, key, rows, kept, now)
-    write_warnings(warnings, lines, **({"remembered": told} if told else {}))
+    write_warnings(warnings, lines, **({"remembered": notice} if notice else {}))
     write_splits(splits, rows)
     for fold in range(split.number):
         count = Counter(row.part for row in rows if row.fold == fold)
         log.info("fold %d: %s", fold, ", ".join(f"{count[part]} {part}" for part in PARTS))
-    if told:
-        log.info("split: %s", told)
+    if notice:
+        log.info("split: %s", notice)
 
 
 def _moved(rows: Sequence[SplitRecord], kept: Kept) -> list[str]:

@@ -11,10 +11,11 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -42,8 +43,9 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
     scheduler has chosen (CUDA_VISIBLE_DEVICES) the first of its own.
 
     Args:
-        local_rank: number of this process among those that train together on this machine (see
-            :func:`check_gpus`). Its GPU becomes the current one, which they exchange gradients by.
+        local_rank: number of this process among those that train together on this machine, whose
+            GPUs are leased before they start (:func:`lease_together`). Its GPU becomes the current
+            one, which they exchange gradients by.
 
     Raises:
         UserError: ``cuda`` is asked for and there is none.
@@ -54,29 +56,29 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
         raise UserError("device: cuda is asked for, but this machine has no usable GPU; write auto")
     if name != "cuda":
         return torch.device(name)
-    count, chosen = torch.cuda.device_count(), "CUDA_VISIBLE_DEVICES" in os.environ
     if local_rank is not None:
-        index = local_rank if chosen else lease_gpu(count)
-        torch.cuda.set_device(index)
-        return torch.device("cuda", index)
-    if count > 1 and not chosen:
-        return torch.device("cuda", lease_gpu(count))
+        torch.cuda.set_device(local_rank)
+        return torch.device("cuda", local_rank)
+    count = torch.cuda.device_count()
+    if count > 1 and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        return torch.device("cuda", *lease_gpus(count))
     return torch.device("cuda")
 
 
-def check_gpus(name: str, processes: int) -> None:
-    """Whether each of the processes that are to train together can have a GPU of its own.
+def lease_together(name: str, processes: int) -> str | None:
+    """Takes a GPU for each of the processes that are to train together, before they start.
+
+    Returns:
+        the GPUs, as CUDA_VISIBLE_DEVICES names them to the processes; None where they compute
+        without a GPU, or with those that a scheduler has chosen.
 
     Raises:
         UserError: there are GPUs, but fewer.
     """
     if name == "cpu" or not torch.cuda.is_available():
-        return  # of a processor all have their part
-    found = torch.cuda.device_count()
-    if found < processes:
-        raise UserError(
-            f"train.gpus: {processes} are asked for, this job sees {found}; write {found}"
-        )
+        return None  # of a processor all have their part
+    gpus = _several("train.gpus", processes)
+    return None if gpus is None else ",".join(map(str, gpus))
 
 
 def choose_devices(name: str, gpus: int) -> list[torch.device]:
@@ -87,44 +89,71 @@ def choose_devices(name: str, gpus: int) -> list[torch.device]:
     """
     if gpus == 1 or name == "cpu" or not torch.cuda.is_available():
         return [choose_device(name)]
+    leased = _several("predict.gpus", gpus)
+    return [torch.device("cuda", i) for i in (range(gpus) if leased is None else leased)]
+
+
+def _several(key: str, gpus: int) -> list[int] | None:
+    """Leases of this many GPUs; None where a scheduler has chosen which."""
     found = torch.cuda.device_count()
     if found < gpus:
-        raise UserError(f"predict.gpus: {gpus} are asked for, this job sees {found}; write {found}")
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [torch.device("cuda", index) for index in range(gpus)]
-    return [torch.device("cuda", lease_gpu(found)) for _ in range(gpus)]
+        raise UserError(f"{key}: {gpus} are asked for, this job sees {found}; write {found}")
+    return None if "CUDA_VISIBLE_DEVICES" in os.environ else lease_gpus(found, gpus)
 
 
-# Kept open for the life of the process: the lock goes with it, however it ends.
-_leases: list[IO[str]] = []
+# Kept open for the life of the process: the locks go with it, however it ends.
+_leases: list[ExitStack] = []
 
 
-def lease_gpu(count: int, folder: Path | None = None, poll_seconds: float = 1.0) -> int:
-    """The index of a GPU that no other job of this user on this machine holds; waits for one.
+def lease_gpus(
+    count: int, wanted: int = 1, folder: Path | None = None, poll_seconds: float = 1.0
+) -> list[int]:
+    """The indices of GPUs that no other job of this user on this machine holds; waits for them.
 
     A scheduler that hands out GPUs sets CUDA_VISIBLE_DEVICES; on a workstation nothing does, and
-    all jobs would share the first.
+    all jobs would share the first. A job asks once, for all that it needs. While one waits for
+    its GPUs, the next wait behind it: none holds a part of what it needs while another does, and
+    jobs that need one GPU do not keep those waiting for ever that need several.
 
     Args:
         count: number of GPUs.
+        wanted: how many of them to take, at most ``count``.
         folder: where the lock files are (the temporary folder).
     """
     folder = Path(tempfile.gettempdir()) if folder is None else folder
-    waits = False
-    while True:
-        for index in range(count):
-            handle = (folder / f"unet-gpu-{os.getuid()}-{index}.lock").open("w")
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                handle.close()
-                continue
-            _leases.append(handle)
-            return index
-        if not waits:
-            waits = True
-            log.info("all %d GPUs are taken by other jobs: waiting for one", count)
-        time.sleep(poll_seconds)
+    free, waits = set(range(count)), False
+    with ExitStack() as turn, ExitStack() as held:
+        while not _take(folder, "turn", turn):
+            waits = _wait(waits, count, poll_seconds)
+        while True:
+            for index in sorted(free):
+                if count - len(free) < wanted and _take(folder, str(index), held):
+                    free.remove(index)
+            if count - len(free) == wanted:
+                _leases.append(held.pop_all())
+                return sorted(set(range(count)) - free)
+            waits = _wait(waits, count, poll_seconds)
+
+
+def _take(folder: Path, name: str, held: ExitStack) -> bool:
+    """Locks a file as long as ``held`` lasts; False if another process has it."""
+    handle = (folder / f"unet-gpu-{os.getuid()}-{name}.lock").open("w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        return False
+    # The launcher of processes that train together takes the place of the one that leases.
+    os.set_inheritable(handle.fileno(), True)
+    held.enter_context(handle)
+    return True
+
+
+def _wait(waits: bool, count: int, seconds: float) -> bool:
+    if not waits:
+        log.info("all of the %d GPUs that this job needs are not free yet: waiting", count)
+    time.sleep(seconds)
+    return True
 
 
 def gains_by_bfloat16(device: torch.device) -> bool:

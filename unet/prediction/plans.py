@@ -55,7 +55,7 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Layout:
+class ImagePlan:
     """The windows of an image, the largest one per axis that was allowed, and how many go through
     the network together."""
 
@@ -82,7 +82,7 @@ class Planner:
     here: Room
     shared: Room | None = None
 
-    def layout(self, image: str, key: str, part: str, shape: Sequence[int]) -> Layout:
+    def layout(self, image: str, key: str, part: str, shape: Sequence[int]) -> ImagePlan:
         """The layout of an image of this spatial shape: the one of its tiles, if there are any.
 
         One that was begun with windows that cannot be computed here begins again, unless others
@@ -117,7 +117,7 @@ class Planner:
         remove(self.folder / partial_name(image, key))
         return made
 
-    def _layout(self, shape: Sequence[int], begun: Mapping[str, Any] | None = None) -> Layout:
+    def _layout(self, shape: Sequence[int], begun: Mapping[str, Any] | None = None) -> ImagePlan:
         """As it was ``begun`` (what is noted beside the tiles), or as the memory allows."""
         room, batch = self.shared or self.here, None
         if begun is None:
@@ -129,7 +129,7 @@ class Planner:
             batch = choose_batch(
                 room.batch, windows.window, self.width, room.device, room.memory_bytes
             )
-        return Layout(tile, windows, batch)
+        return ImagePlan(tile, windows, batch)
 
 
 def shared_room(folder: Path, keys: Mapping[str, str], here: Room) -> Room:

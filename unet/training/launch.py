@@ -1,4 +1,7 @@
-"""``torchrun`` that ends as its processes do: with their exit code, no report of its own.
+"""Starts the processes that train one network together.
+
+As a module it is ``torchrun`` that ends as its processes do: with their exit code and no report of
+its own.
 
     python -m unet.training.launch --standalone --nproc-per-node=2 -- SCRIPT WORDS...
 
@@ -11,6 +14,34 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+
+def together(script: Path, words: Sequence[str], device: str, processes: int) -> NoReturn:
+    """Runs a script in several processes, in the place of this one.
+
+    All GPUs of the job are leased here: processes that lease for themselves can each wait for
+    one that a process of another job holds. The leases last as long as the launcher.
+
+    Args:
+        script: which calls the package of the folder above it, installed or not.
+        words: its arguments.
+        device: as the config has it.
+
+    Raises:
+        UserError: there are GPUs, but fewer than processes.
+    """
+    from unet.models.inference import lease_together
+
+    gpus = lease_together(device, processes)
+    launcher = [sys.executable, "-m", "unet.training.launch", "--standalone"]
+    # After -- torchrun takes no word for an option of its own (it has several --log...).
+    command = [*launcher, f"--nproc-per-node={processes}", "--", str(script), *words]
+    path = os.pathsep.join(filter(None, [str(script.parent.parent), os.environ.get("PYTHONPATH")]))
+    chosen = {} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus}
+    # In its place, so that signals reach the launcher, which passes them on.
+    os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": path, **chosen})
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -176,7 +176,7 @@ def test_mixed_channels(tmp_path: Path) -> None:
 
 def test_channel_that_is_not_there(tmp_path: Path) -> None:
     source = dataset(tmp_path)
-    with pytest.raises(UserError, match=r"none of 3 images.*channel 'DAPI' is not there"):
+    with pytest.raises(UserError, match=r"none of 3 images.*there is no channel 'DAPI'"):
         build(source, channels=["DAPI"])
 
 
@@ -294,7 +294,7 @@ def test_groups_by_regular_expression(tmp_path: Path) -> None:
     for group, message in (
         ("^(p1)_", "not found in the image id p2_a"),
         ("plate", "must have one group"),
-        ("(", "no regular expression"),
+        ("(", "is not a regular expression"),
     ):
         with pytest.raises(UserError, match=message):
             build(source, group=group)

@@ -106,6 +106,12 @@ def lines_of(error: ValidationError, raw: Any, prefix: tuple[str, ...] = ()) -> 
         if item["type"] == "too_short" and len(items) > 1 and item["input"]:
             continue  # what is in the list is wrong, not that there is too little
         where, value = _located(item["loc"], raw)
+        if item["loc"][-1] == "[key]":
+            # YAML reads 2024 as a number, and yes, no, on, off as true or false.
+            name = where[-1] if where else "name"
+            messages = [f"a name must be text; write it in quotes, such as '{name}'"]
+            found[".".join([*prefix, *where])] = (messages, "")
+            continue
         message = _WORDS.get(item["type"], item["msg"]).removeprefix("Value error, ")
         message = message.replace("Input should ", "must ").split(", unable to ")[0]
         if item["type"] == "extra_forbidden":

@@ -199,6 +199,11 @@ def run(args: argparse.Namespace, work: Callable[[argparse.Namespace, Paths], No
         _end("%s: %s", error.filename or args.output, error.strerror or error)
         log.debug("", exc_info=True)
         return EXIT_USER_ERROR
+    except UnicodeEncodeError as error:
+        name = str(error.object)[error.start : error.end + 20]
+        _end("%a: this locale cannot write this name; run under LC_ALL=C.UTF-8", name)
+        log.debug("", exc_info=True)
+        return EXIT_USER_ERROR
     except Exception as error:
         if is_out_of_memory(error):
             said = " ".join(str(error).split())[:160]

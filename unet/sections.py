@@ -82,6 +82,15 @@ class SplitSection(Section):
     run: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     redraw: Annotated[int, Field(ge=0)] = 0
 
+    @field_validator("group")
+    @classmethod
+    def _group_readable(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"{value!r} is not a regular expression ({error})") from None
+        return value
+
     @model_validator(mode="after")
     def _one_kind(self) -> SplitSection:
         given = [k for k in ("folds", "test", "column") if getattr(self, k) is not None]

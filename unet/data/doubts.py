@@ -61,6 +61,11 @@ def _scattered(look: Look, instances: bool) -> str:
     pieces = look.pieces
     if pieces.numbers < 2 or 2 * pieces.scattered < pieces.numbers:
         return ""
+    if instances and (share := _foreground(look)) > COVERED:
+        return (
+            f"{pieces.scattered} of {pieces.numbers} numbers lie in several places and all cover "
+            f"{share:.0%} of the pixels: are images and labels swapped?"
+        )
     return (
         f"{pieces.scattered} of {pieces.numbers} numbers lie in several places: does each stand "
         "for one object? if they stand for classes, write task: semantic"

@@ -230,8 +230,12 @@ def _picked(path: Path, channels: tuple[int | str, ...], names: tuple[str, ...])
         matches = [i for i, name in enumerate(names) if wanted in (i, name) and wanted != ""]
         if len(matches) != 1 or matches[0] in picked:
             there = ", ".join(f"{i} ({name})" if name else str(i) for i, name in enumerate(names))
-            problem = "is not there once" if len(matches) != 1 else "is asked for twice"
-            raise UserError(f"{path}: channel {wanted!r} {problem}; the channels are: {there}")
+            problems = {
+                0: f"there is no channel {wanted!r}",
+                1: f"channel {wanted!r} is given twice",
+            }
+            problem = problems.get(len(matches), f"several channels are called {wanted!r}")
+            raise UserError(f"{path}: {problem}; the channels are: {there}")
         picked.append(matches[0])
     return picked
 

@@ -99,7 +99,7 @@ def inspect(
                 f"{label}: has {_times(marked.shape)} pixels, its image {_times(opened.shape[1:])}"
             )
         found, pieces = _values(label, marked, looking, advance)
-        objects = _check_label(label, found, wanted)
+        objects = _check_label(label, found, pieces, wanted)
         if wanted.task == "instances":
             _check_objects(label, objects, pieces)
         look = looking.done()
@@ -185,10 +185,15 @@ class Neighbours:
         self.equal += int(np.count_nonzero(both & (left == right)))
 
 
+def _like_image(values: int, pieces: Neighbours) -> bool:
+    """In a label a pixel's neighbour mostly is of the same object, in an image it hardly ever has
+    the very same value."""
+    return values > MANY and pieces.pairs > 100 * MANY and pieces.equal < RARE * pieces.pairs
+
+
 def _check_objects(path: Path, objects: int, pieces: Neighbours) -> None:
-    """Refuses what has as many values as an image has: in a label a pixel's neighbour mostly is of
-    the same object, in an image it hardly ever has the very same value."""
-    if objects > MANY and pieces.pairs > 100 * MANY and pieces.equal < RARE * pieces.pairs:
+    """Refuses what has as many values as an image has."""
+    if _like_image(objects, pieces):
         share = 100 * pieces.equal // pieces.pairs
         raise UserError(
             f"{path}: {objects} values, and only {share} % of neighbouring pixels have the same "
@@ -226,7 +231,7 @@ def _distinct(block: Array) -> tuple[Array, Array]:
     return np.unique(block, return_counts=True)
 
 
-def _check_label(path: Path, found: Array, wanted: Wanted) -> int:
+def _check_label(path: Path, found: Array, pieces: Neighbours, wanted: Wanted) -> int:
     """Number of classes present (semantic) or of objects (instances)."""
     values = [int(v) for v in found if int(v) != wanted.ignore]
     if wanted.task == "semantic":
@@ -235,10 +240,13 @@ def _check_label(path: Path, found: Array, wanted: Wanted) -> int:
             more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
             listed = ", ".join(map(str, unknown[:LISTED])) + more
             known = ", ".join(map(str, sorted(wanted.values)))
-            swapped = "; are images and labels swapped?" if len(unknown) > MANY else ""
+            advice = "add them to classes, or name one as ignore"
+            if len(unknown) > MANY:
+                swapped = "are images and labels swapped?"
+                numbers = "do they number objects? then write task: instances, without classes; or "
+                advice = swapped if _like_image(len(values), pieces) else numbers + swapped
             raise UserError(
-                f"{path}: values {listed} belong to no class (classes have {known}); add "
-                f"them to classes, or name one as ignore{swapped}"
+                f"{path}: values {listed} belong to no class (classes have {known}); {advice}"
             )
         return len(values)
     if values and values[0] < 0:

@@ -230,7 +230,7 @@ def _grouping(group: str | None, pairs: Sequence[Pair]) -> Callable[[Item], str]
     try:
         expression = re.compile(group)
     except re.error as error:
-        raise UserError(f"split.group: {group!r} is no regular expression ({error})") from None
+        raise UserError(f"split.group: {group!r} is not a regular expression ({error})") from None
     if expression.groups != 1:
         there = f"the sheet has no such column ({', '.join(columns)})" if columns else "no sheet"
         raise UserError(

@@ -6,6 +6,7 @@ import glob
 import hashlib
 import os
 import re
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -143,7 +144,14 @@ def _named(found: list[Found], key: str, warn: Warn) -> list[Found]:
     strange = [item for item in found if not item.name.isascii() and not _is_text(item.name)]
     if not strange:
         return found
-    told = f"{strange[0].path.name!a}: a file name that is not UTF-8; rename it"
+    name = strange[0].path.name
+    if (encoding := sys.getfilesystemencoding()) != "utf-8":
+        # To go on without the file would give other results than in another locale.
+        raise UserError(
+            f"{key}: {name!a}: this locale takes names of files for {encoding}; run under "
+            "LC_ALL=C.UTF-8"
+        )
+    told = f"{name!a}: a file name that is not UTF-8; rename it"
     if len(strange) == len(found):
         raise UserError(f"{key}: {told}")
     warn(f"{key}: {len(strange)} of {len(found)} files are not read; {told}")

@@ -109,7 +109,9 @@ launch.together(Path(sys.argv[1]), ["a", "--log", "b"], "auto", 2)
 """
 TOLD = """
 import os, sys
-print(os.environ["LOCAL_RANK"], os.environ["CUDA_VISIBLE_DEVICES"], *sys.argv[1:], flush=True)
+words = [os.environ["LOCAL_RANK"], os.environ["CUDA_VISIBLE_DEVICES"], *sys.argv[1:]]
+# At once: the other process writes into the same pipe.
+os.write(1, (" ".join(words) + "\n").encode())
 sys.stdin.readline()
 """
 

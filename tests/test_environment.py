@@ -135,7 +135,7 @@ def imported(folder: str) -> set[str]:
 
 IMPORT_NAMES = {
     "skimage": "scikit-image", "yaml": "pyyaml", "cc3d": "connected-components-3d",
-    "PIL": "pillow", "sklearn": "scikit-learn", "ctc_metrics": "py-ctcmetrics",
+    "PIL": "pillow", "git": "gitpython", "sklearn": "scikit-learn", "ctc_metrics": "py-ctcmetrics",
 }  # fmt: skip
 
 

@@ -164,7 +164,11 @@ def train_fold(
         raise UserError("split: no image is left to train on; lower split.test or split.val")
     ranks = ranks or Ranks()
     key = training_key(settings, prepared["images"], train, val)
-    finished = Finished((model_path, history_path), key)
+    plan_path = model_path.with_name("plan.yaml")
+    outputs = [model_path, history_path]
+    if settings["architecture"] is None:  # preset auto
+        outputs.append(plan_path)
+    finished = Finished(outputs, key)
     if finished.is_kept():
         if ranks.first:
             finished.restore()
@@ -180,7 +184,7 @@ def train_fold(
     keeper = Checkpoints(checkpoints, key)
     chosen = design(
         settings, section, store, prepared, train, device, ranks,
-        keeper.folder / "plan.json", model_path.with_name("plan.yaml"),
+        keeper.folder / "plan.json", plan_path,
     )  # fmt: skip
     section = section.model_copy(update={"batch": chosen.batch, "patch": chosen.patch})
     targets = _targets(section, settings, prepared, train)

@@ -22,7 +22,7 @@ from tests.test_fingerprint import boxes, store_of
 from unet import slices
 from unet.config import Config, load, load_file
 from unet.errors import UserError
-from unet.files import canonical
+from unet.files import canonical, remove
 from unet.models.anisotropy import anisotropic_layers
 from unet.models.geometry import footprint
 from unet.models.modelfile import load_model

@@ -111,7 +111,7 @@ TOLD = """
 import os, sys
 words = [os.environ["LOCAL_RANK"], os.environ["CUDA_VISIBLE_DEVICES"], *sys.argv[1:]]
 # At once: the other process writes into the same pipe.
-os.write(1, (" ".join(words) + "\n").encode())
+os.write(1, (" ".join(words) + chr(10)).encode())
 sys.stdin.readline()
 """
 

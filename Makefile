@@ -22,9 +22,9 @@ help:
 # What pip says goes into a file; of an error one line is shown.
 define pip
 @$(BIN)/python -m pip install --disable-pip-version-check $(1) > $(VENV)/pip.log 2>&1 || { \
-  if grep -qE 'NewConnectionError|ConnectTimeout|NameResolution|ProxyError|Read timed out|from versions: none' $(VENV)/pip.log; \
+  if grep -aqE 'NewConnectionError|ConnectTimeout|NameResolution|ProxyError|Read timed out|from versions: none' $(VENV)/pip.log; \
   then what="pip cannot reach its package index (no network, or a proxy that it is not told of)"; \
-  else what="pip: $$(grep -m 1 '^ *\(ERROR\|error\):' $(VENV)/pip.log || tail -n 1 $(VENV)/pip.log)"; fi; \
+  else what="pip: $$(grep -a -m 1 '^ *\(ERROR\|error\):' $(VENV)/pip.log || tail -n 1 $(VENV)/pip.log)"; fi; \
   echo "error: $$what; all that it said is in $(VENV)/pip.log" >&2; exit 1; }
 endef
 

@@ -18,6 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scripts.train import main as train_script
+from tests.planner import jobs_in
 from tests.test_fingerprint import boxes, store_of
 from unet import slices
 from unet.config import Config, load, load_file
@@ -394,4 +395,4 @@ def test_the_workflow_accepts_it(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "out/d/m/fold-0/model.pt" in done.stdout + done.stderr
+    assert "train d m 0" in jobs_in(done.stdout + done.stderr)

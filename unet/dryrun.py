@@ -114,7 +114,7 @@ def why(reason: str) -> str:
         if "execution" in phrase or not colon:
             short.append(phrase)
             continue
-        names = files.split(", ")
+        names = sorted(files.split(", "))  # Snakemake holds them in a set
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         short.append(f"{phrase}: {names[0]}{more}")
     # What another job makes is no reason of its own.

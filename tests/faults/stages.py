@@ -46,7 +46,7 @@ BESIDE = {
     "manifest": ["d/warnings.manifest.json"],
     "splits": ["d/.splits-kept.csv", "d/warnings.splits.json"],
     "prepare": ["d/prepared.zarr"],
-    "train": ["checkpoints"],
+    "train": ["checkpoints", f"{FOLD}/.trained"],
     "predict": [f"{FOLD}/tiles.zarr"],
     "stitch": [f"{FOLD}/segmentation.zarr", f"{FOLD}/masks"],
 }

@@ -16,7 +16,7 @@ help:
 	@echo "make slurm-test  run on a SLURM of two nodes on this machine (root; the Debian packages)"
 	@echo "make resume  go on with a run that was killed, also on a cluster (ARGS=options of scripts/resume.py)"
 	@echo "make setup   only set up: a virtual environment in $(VENV), pinned by requirements.lock"
-	@echo "make lint    ruff, mypy, snakefmt, snakemake --lint"
+	@echo "make lint    ruff, mypy, import-linter, snakefmt, snakemake --lint"
 	@echo "make clean   remove the demo's results"
 
 # What pip says goes into a file; of an error one line is shown.
@@ -68,11 +68,12 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint
 
 stage-hashes: setup
-	$(BIN)/python -m tests.stage_keys
+	$(BIN)/python -m tests.key_table
 	$(BIN)/python -m tests.stage_hashes
 
 clean:

@@ -42,10 +42,10 @@ def run(case: str, threads: int) -> dict[str, float]:
     import torch
     import torch.nn.functional as F
 
+    from unet.config.presets import architecture_of
     from unet.models.build import build
     from unet.models.engines import autocast
     from unet.models.inference import to_device
-    from unet.models.presets import architecture_of
 
     what, windows, side, precision = CASES[case]
     torch.set_num_threads(threads)

@@ -28,7 +28,7 @@ from scipy.special import ndtr
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.machine import machine
-from unet.evaluation.rows import MetricRow
+from unet.evaluation.metrics.rows import MetricRow
 from unet.evaluation.statistics import Interval, mean_interval
 from unet.report.paired import YES, Statistics, versus_best
 from unet.versions import library_versions

@@ -27,7 +27,7 @@ import numpy as np
 import yaml
 
 from benchmarks.machine import load, machine, usable_cores, versions
-from unet.config import load_file
+from unet.config.load import load_file
 from unet.data.records import SplitRecord, write_splits
 from unet.data.store import add_image, add_labels, clean, layout_of, new_image
 from unet.files import remove, write_sentinel
@@ -103,9 +103,9 @@ def model(paths: Paths, width: int, depth: int, steps: int = 60) -> None:
     import torch
     import torch.nn.functional as F
 
+    from unet.config.presets import architecture_of
     from unet.models.build import build
-    from unet.models.modelfile import ModelFile, save_model
-    from unet.models.presets import architecture_of
+    from unet.models.model_file import ModelFile, save_model
 
     arch = architecture_of("unet-bn", width=width, depth=depth)
     network = build(1, 2, arch, 0).train()

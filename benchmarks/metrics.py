@@ -31,13 +31,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine import load, machine, versions
-from unet.evaluation.boundary import Outlines, Tolerance, boundary_metrics, outline
-from unet.evaluation.contingency import contingency
-from unet.evaluation.instance import THRESHOLDS, instance_metrics
-from unet.evaluation.isbi2012 import Slice, warping_errors
-from unet.evaluation.objects import object_metrics
-from unet.evaluation.rand import rand_metrics
-from unet.evaluation.rows import Score
+from unet.evaluation.metrics.boundary import Outlines, Tolerance, boundary_metrics, outline
+from unet.evaluation.metrics.contingency import contingency
+from unet.evaluation.metrics.instance import THRESHOLDS, instance_metrics
+from unet.evaluation.metrics.isbi2012 import Slice, warping_errors
+from unet.evaluation.metrics.object_errors import object_metrics
+from unet.evaluation.metrics.rand import rand_metrics
+from unet.evaluation.metrics.rows import Score
 
 RESULT = ROOT / "benchmarks" / "results" / "metrics.json"
 Labels = NDArray[np.uint32]

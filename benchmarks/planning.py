@@ -30,11 +30,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.machine import load, machine, versions
-from unet.config import load as load_config
-from unet.data.fingerprint import stamp
+from unet.config.load import load as load_config
+from unet.data.raw_changes import stamp
 from unet.files import write_json
 from unet.paths import fold_name
-from unet.plan import Run
+from unet.planning.jobs import Run
 
 RESULT = ROOT / "benchmarks" / "results" / "planning.json"
 DATASETS, MODELS, FOLDS = 100, 5, 5

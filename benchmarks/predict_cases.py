@@ -70,7 +70,7 @@ def prepare(work: Path, task: Task, threads: int) -> None:
         return
     import torch
 
-    from unet.models.modelfile import save_model
+    from unet.models.model_file import save_model
 
     work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads)
@@ -98,11 +98,11 @@ def trained(task: Task) -> Any:
     import torch
     import torch.nn.functional as F
 
+    from unet.config.presets import architecture_of
     from unet.models.build import build
     from unet.models.engines import autocast
     from unet.models.inference import choose_precision, to_device
-    from unet.models.modelfile import ModelFile
-    from unet.models.presets import architecture_of
+    from unet.models.model_file import ModelFile
 
     cpu = torch.device("cpu")
     arch = architecture_of("unet-bn", width=task.width)
@@ -152,7 +152,7 @@ def predictor_of(work: Path, engine: Any, precision: Any, threads: int) -> Any:
     import torch
 
     from unet.models.inference import Predictor
-    from unet.models.modelfile import load_model
+    from unet.models.model_file import load_model
 
     network = load_model(work / MODEL).network()
     return Predictor([network], torch.device("cpu"), precision, engine=engine, threads=threads)
@@ -171,11 +171,11 @@ def limit(engine: str, precision: str, work: Path, threads: int) -> Found:
 
 def ours(engine: str, precision: str, work: Path, threads: int) -> Found:
     """The predict stage, from the prepared store to the tile store."""
+    from unet.config.sections import PredictSection
     from unet.files import remove
-    from unet.prediction.ensemble import Member
-    from unet.prediction.predict import predict_fold, run_here
-    from unet.prediction.tiles import Tiles
-    from unet.sections import PredictSection
+    from unet.prediction.tiles.ensemble import Member
+    from unet.prediction.tiles.predict import predict_fold, run_here
+    from unet.prediction.tiles.tile_store import Tiles
 
     image = np.load(work / IMAGE, mmap_mode="r")
     target = work / "tiles.zarr"
@@ -219,7 +219,7 @@ def network_for_peers(work: Path, precision: str) -> Any:
     import torch
 
     from unet.models.inference import to_device
-    from unet.models.modelfile import load_model
+    from unet.models.model_file import load_model
 
     network = load_model(work / MODEL).network()
     if precision == "float32":

@@ -23,13 +23,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.machine import machine
-from unet.config import load_file
+from unet.config.load import load_file
 from unet.data.records import read_splits
-from unet.evaluation.rows import MetricRow
+from unet.evaluation.metrics.rows import MetricRow
 from unet.evaluation.statistics import mean_interval
 from unet.paths import Paths
-from unet.report import tables
-from unet.report.tables import ReportRow, columns_for, read_report
+from unet.report import score_tables
+from unet.report.score_tables import ReportRow, columns_for, read_report
 from unet.tables import read_table
 from unet.versions import library_versions
 
@@ -103,7 +103,7 @@ def cell(label: str, s: dict[str, Any], best: dict[str, Any] | None) -> str:
 
     best: the same score of the best model, where that is another one.
     """
-    limits = tables.bounds(s["metric"])
+    limits = score_tables.bounds(s["metric"])
     images = s.get("images", {})
     shown = interval(list(images.values()), limits) or (f" (n = {s['n']})" if s["n"] > 1 else "")
     text = f"{label} **{number(s['mean'])}**{shown}"
@@ -167,7 +167,7 @@ def collect(folder: Path) -> list[dict[str, Any]]:
                     "patches": sum(patches(paths, dataset, model, k) for k in data.split.to_run),
                     "scores": scores(
                         rows,
-                        tables.read_metrics(paths.metrics(dataset, model)),
+                        score_tables.read_metrics(paths.metrics(dataset, model)),
                         data.task,
                         model,
                     ),

@@ -28,17 +28,17 @@ from torch import Tensor
 
 from benchmarks.machine import load, torch_machine
 from benchmarks.window_accuracy import STAGES, Row, accuracies, counted, equal_unet
-from unet.models.build import build
-from unet.models.engines import autocast
-from unet.models.inference import Predictor, to_device
-from unet.models.network import parameter_counts
-from unet.models.presets import (
+from unet.config.presets import (
     Architecture,
     WindowArchitecture,
     architecture_from,
 )
+from unet.config.sections import Precision
+from unet.models.build import build
+from unet.models.engines import autocast
+from unet.models.inference import Predictor, to_device
+from unet.models.network import parameter_counts
 from unet.models.sliding_window import WindowClassifier
-from unet.sections import Precision
 
 RESULT = ROOT / "benchmarks" / "results" / "sliding_window.json"
 PICTURE = ROOT / "docs" / "sliding_window.png"

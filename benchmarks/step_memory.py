@@ -1,4 +1,5 @@
-"""Memory of a training step: the estimate of ``unet.training.memory`` beside what a step takes.
+"""Memory of a training step: the estimate of ``unet.training.auto.memory`` beside what a step
+takes.
 
     python -m benchmarks.step_memory            # a table
     python -m benchmarks.step_memory --device cuda
@@ -21,9 +22,9 @@ from typing import Any
 
 from benchmarks.machine import load, torch_machine
 from unet import allocator
+from unet.config.presets import Architecture, architecture_of
 from unet.files import write_json
-from unet.models.presets import Architecture, architecture_of
-from unet.training.memory import Numerics, step_bytes
+from unet.training.auto.memory import Numerics, step_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 

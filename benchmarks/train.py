@@ -51,10 +51,10 @@ class Ours:
     def __init__(self, task: Any, setting: Any) -> None:
         import torch
 
+        from unet.config.presets import architecture_of
+        from unet.config.sections import TrainSection
         from unet.models.build import build
         from unet.models.inference import choose_precision
-        from unet.models.presets import architecture_of
-        from unet.sections import TrainSection
         from unet.training.augment import Augment, AugmentSettings
         from unet.training.checkpoint import Checkpoints
         from unet.training.losses import make_loss

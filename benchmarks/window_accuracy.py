@@ -20,14 +20,14 @@ from typing import Any, cast
 import torch
 import yaml
 
-from unet import config_file
-from unet.config import load_file
+from unet.config import yaml_file
+from unet.config.load import load_file
+from unet.config.presets import AnyArchitecture, Architecture, architecture_of
 from unet.files import digest, file_sha256
 from unet.models.build import build
 from unet.models.network import Network, parameter_counts
-from unet.models.presets import AnyArchitecture, Architecture, architecture_of
 from unet.paths import Paths
-from unet.report.tables import read_metrics
+from unet.report.score_tables import read_metrics
 from unet.tables import read_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,7 +106,7 @@ class Bench:
 
     def write_config(self, name: str, model: Mapping[str, Any]) -> Path:
         """The example's config with this model alone."""
-        raw = config_file.read(EXAMPLE)
+        raw = yaml_file.read(EXAMPLE)
         raw["output"], raw["data_root"] = str(self.paths.output), str(self.data)
         raw["models"] = {name: dict(model)}
         # One way for all: no average over symmetries, the threshold by the validation images.

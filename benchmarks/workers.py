@@ -44,7 +44,7 @@ WINDOWS = 40
 
 
 def settings() -> dict[str, Any]:
-    from unet.sections import PredictSection
+    from unet.config.sections import PredictSection
 
     section = PredictSection(tile=TILE, batch=1)
     return {"version": 0, "predict": section.model_dump(), "device": "cpu"}
@@ -52,7 +52,7 @@ def settings() -> dict[str, Any]:
 
 def arguments_of(work: Path) -> dict[str, Any]:
     """For `predict_fold`."""
-    from unet.prediction.ensemble import Member
+    from unet.prediction.tiles.ensemble import Member
 
     shape = list(np.load(work / IMAGE, mmap_mode="r").shape)
     info = {"key": "image", "shape": shape, "axes": "CYX", "pixel_size_um": None}
@@ -80,9 +80,9 @@ def digest_of(folder: Path) -> str:
 
 def by_cluster(work: Path, workers: int) -> tuple[float, str]:
     """Seconds with the workers up."""
-    from unet.prediction.cluster import on_cluster
-    from unet.prediction.predict import predict_fold
-    from unet.sections import ClusterSection
+    from unet.config.sections import ClusterSection
+    from unet.prediction.tiles.cluster import on_cluster
+    from unet.prediction.tiles.predict import predict_fold
 
     target = work / "tiles.zarr"
     section = ClusterSection(workers=workers, threads=1, memory_gb=4)
@@ -107,7 +107,7 @@ def by_cluster(work: Path, workers: int) -> tuple[float, str]:
 
 def by_jobs(work: Path, jobs: int) -> tuple[float, str]:
     """Seconds of so many processes side by side, from their start to the last one's end."""
-    from unet.prediction.predict import gather
+    from unet.prediction.tiles.predict import gather
 
     target = work / "tiles.zarr"
     remove(target)
@@ -160,7 +160,7 @@ def windows(work: Path, number: int) -> None:
     import torch
 
     from unet.models.inference import Predictor
-    from unet.prediction.ensemble import Member
+    from unet.prediction.tiles.ensemble import Member
 
     torch.set_num_threads(1)
     network = Member.load(work / MODEL).model.network()
@@ -175,7 +175,7 @@ def windows(work: Path, number: int) -> None:
 
 def job(work: Path, index: int, count: int) -> None:
     """What one of the jobs does."""
-    from unet.prediction.predict import Share, predict_fold
+    from unet.prediction.tiles.predict import Share, predict_fold
 
     share = Share(index, count)
     entries = predict_fold(**arguments_of(work), share=share)

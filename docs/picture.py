@@ -12,10 +12,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from PIL import Image
 
-from unet.config import load_file
+from unet.config.load import load_file
 from unet.paths import Paths
 from unet.report import collect, overlays
-from unet.report.tables import columns_for, read_metrics, read_report
+from unet.report.score_tables import columns_for, read_metrics, read_report
 
 SIDE, GAP = 256, 6
 

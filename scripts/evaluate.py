@@ -18,24 +18,25 @@ from unet import allocator
 if __name__ == "__main__":
     allocator.restart(allocator.ONE_HEAP)
 
-from unet import provenance, slices
-from unet.command import parser, run, settings_of
+from unet import provenance
+from unet.cli.stage import parser, run, settings_of
+from unet.config import stage_settings
+from unet.config.sections import CHOOSING
 from unet.paths import Paths, fold_number, origin_of
-from unet.sections import CHOOSING
 
 if TYPE_CHECKING:
-    from unet.evaluation.rows import MetricRow
+    from unet.evaluation.metrics.rows import MetricRow
 
 log = logging.getLogger("unet")
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
+    from unet.cli.stage_inputs import checked
+    from unet.config.sections import EvaluateSection
     from unet.data.store import Prepared
     from unet.evaluation.evaluate import evaluate_model, write_metrics
-    from unet.inputs import checked
-    from unet.sections import EvaluateSection
 
-    settings = settings_of(args, lambda c: slices.evaluate(c, args.dataset))
+    settings = settings_of(args, lambda c: stage_settings.evaluate(c, args.dataset))
     inputs = [paths.segmentation_done(args.dataset, args.model, fold) for fold in args.folds]
     inputs += [paths.prepared_done(args.dataset, args.model)]
     inputs += (chosen_there := _scores(args.model, settings["evaluate"]["metrics"], paths))
@@ -70,13 +71,13 @@ def _scores(model: str, families: Sequence[str], paths: Paths) -> list[Path]:
 
 def _thresholds(tables: Sequence[Path]) -> dict[tuple[str, str], float] | None:
     from unet.evaluation.evaluate import chosen_thresholds
-    from unet.report.tables import read_metrics
+    from unet.report.score_tables import read_metrics
 
     return chosen_thresholds(read_metrics(tables[0])) if tables else None
 
 
 def _log_means(rows: list[MetricRow], task: str) -> None:
-    from unet.report.tables import HEADLINE
+    from unet.report.score_tables import HEADLINE
 
     for score in HEADLINE[task]:
         found = [r for r in rows if r.metric == score.metric and score.class_ in ("*", r.class_)]

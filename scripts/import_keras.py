@@ -11,16 +11,16 @@ from pathlib import Path
 # So that `python scripts/import_keras.py` finds the package, which need not be installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from unet.command import run
+from unet.cli.stage import run
 from unet.paths import Paths
 
 log = logging.getLogger("unet")
 
 
 def work(args: argparse.Namespace, _: Paths) -> None:
+    from unet.config.sections import NormalizeSection
     from unet.models.keras_import import load_keras_unet
-    from unet.models.modelfile import save_model
-    from unet.sections import NormalizeSection
+    from unet.models.model_file import save_model
 
     normalize = NormalizeSection(method=args.normalize)
     model = load_keras_unet(

@@ -9,15 +9,15 @@ from pathlib import Path
 # So that `python scripts/manifest.py` finds the package, which need not be installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from unet.command import parser, run, settings_of
+from unet.cli.stage import parser, run, settings_of
 from unet.paths import Paths
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet import provenance
+    from unet.cli.stage_inputs import checked
+    from unet.config.stage_settings import manifest
     from unet.data.manifest import Source, fingerprint, list_files, manifest_stage
-    from unet.inputs import checked
-    from unet.slices import manifest
 
     settings = settings_of(args, lambda c: manifest(c, args.dataset))
     generated = args.root.resolve() == paths.raw(args.dataset).resolve()

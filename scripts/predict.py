@@ -16,20 +16,20 @@ from unet import allocator
 if __name__ == "__main__":
     allocator.restart(allocator.KEPT)
 
-from unet import slices
-from unet.command import parser, run, settings_of
+from unet.cli.stage import parser, run, settings_of
+from unet.config import stage_settings
 from unet.errors import UserError
 from unet.paths import ENSEMBLE, Paths, origin_of
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
+    from unet.cli.stage_inputs import checked
     from unet.data.records import read_splits
     from unet.files import read_json, write_sentinel
-    from unet.inputs import checked
-    from unet.prediction.ensemble import Member, held_out
-    from unet.prediction.predict import Share, gather, predict_fold
+    from unet.prediction.tiles.ensemble import Member, held_out
+    from unet.prediction.tiles.predict import Share, gather, predict_fold
 
-    settings = settings_of(args, lambda c: slices.predict(c, args.dataset, args.model))
+    settings = settings_of(args, lambda c: stage_settings.predict(c, args.dataset, args.model))
     where = (args.dataset, args.model, args.fold)
     folds = _members(settings, args.fold, args.dataset)
     done = paths.tiles_done(*where)
@@ -101,13 +101,13 @@ def _runner(
     settings: dict[str, Any],
 ) -> Iterator[Any]:
     """Does the batches on a cluster where one is wanted; None: in this process."""
-    from unet.sections import ClusterSection
+    from unet.config.sections import ClusterSection
 
     section = ClusterSection.model_validate_json(args.cluster) if args.cluster else None
     if section is None:
         yield None
         return
-    from unet.prediction.cluster import on_cluster
+    from unet.prediction.tiles.cluster import on_cluster
 
     folder = paths.checkpoints(args.dataset, args.model, args.fold) / "dask"
     with on_cluster(

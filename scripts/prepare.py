@@ -14,14 +14,14 @@ from unet import allocator
 if __name__ == "__main__":
     allocator.restart(allocator.ONE_HEAP)
 
-from unet.command import parser, run, settings_of
+from unet.cli.stage import parser, run, settings_of
 from unet.paths import Paths
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
+    from unet.cli.stage_inputs import checked
+    from unet.config.stage_settings import prepare
     from unet.data.prepare import prepare_stage
-    from unet.inputs import checked
-    from unet.slices import prepare
 
     settings = settings_of(args, lambda c: prepare(c, args.dataset))
     made_by = checked(args, settings, [paths.manifest(args.dataset)])

@@ -15,17 +15,17 @@ from unet import allocator
 if __name__ == "__main__":
     allocator.restart(allocator.ONE_HEAP)
 
-from unet.command import parser, run, settings_of
+from unet.cli.stage import parser, run, settings_of
 from unet.errors import UserError
 from unet.paths import Paths, origin_of
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
+    from unet.cli.stage_inputs import checked
+    from unet.config.stage_settings import prepare_applied
     from unet.data.prepare import prepare_stage
-    from unet.inputs import checked
-    from unet.models.modelfile import load_model
-    from unet.prediction.apply import target_of
-    from unet.slices import prepare_applied
+    from unet.models.model_file import load_model
+    from unet.prediction.tiles.applied_models import target_of
 
     if origin_of(args.model) is None:
         raise UserError(f"--model: got {args.model}; write <model>@<dataset>, where it was trained")

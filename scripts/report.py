@@ -10,14 +10,18 @@ from typing import Any
 # The package need not be installed: this file's parent folder is the project.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from unet import command
+from unet.cli import stage
 from unet.paths import Paths, fold_number
 
 
 def _settings(config: Any, dataset: str | None) -> dict[str, Any]:
-    from unet import slices
+    from unet.config import stage_settings
 
-    return slices.report_all(config) if dataset is None else slices.report(config, dataset)
+    return (
+        stage_settings.report_all(config)
+        if dataset is None
+        else stage_settings.report(config, dataset)
+    )
 
 
 def _inputs(paths: Paths, dataset: str, settings: dict[str, Any]) -> list[Path]:
@@ -33,16 +37,16 @@ def _inputs(paths: Paths, dataset: str, settings: dict[str, Any]) -> list[Path]:
 
 def _work(args: argparse.Namespace, paths: Paths) -> None:
     from unet import provenance
-    from unet.inputs import checked
-    from unet.report import html
+    from unet.cli.stage_inputs import checked
+    from unet.config.sections import ReportSection
+    from unet.report import pages
     from unet.report.applied import Applied
-    from unet.report.tables import read_report
-    from unet.sections import ReportSection
+    from unet.report.score_tables import read_report
 
-    settings = command.settings_of(args, lambda config: _settings(config, args.dataset))
+    settings = stage.settings_of(args, lambda config: _settings(config, args.dataset))
     if args.dataset is not None:
         made_by = checked(args, settings, _inputs(paths, args.dataset, settings))
-        html.report_dataset(
+        pages.report_dataset(
             paths,
             args.dataset,
             ReportSection.model_validate(settings["report"]),
@@ -56,13 +60,13 @@ def _work(args: argparse.Namespace, paths: Paths) -> None:
         )
         provenance.write_sidecar(paths.dataset_report_csv(args.dataset), made_by)
         return
-    datasets = html.dataset_tasks(settings["datasets"])
+    datasets = pages.dataset_tasks(settings["datasets"])
     if args.show:
         rows = read_report(paths.report_csv)
     else:
         reports = [paths.dataset_report_csv(name) for name in datasets]
         made_by = checked(args, settings, reports)
-        rows = html.report_all(paths, datasets)
+        rows = pages.report_all(paths, datasets)
         provenance.write_sidecar(paths.report_csv, made_by)
     tasks = {name: entry.task for name, entry in datasets.items()}
     _print_summary(paths, rows, tasks, {name: e.models for name, e in datasets.items()})
@@ -73,8 +77,8 @@ def _print_summary(
 ) -> None:
     from rich.console import Console
 
-    from unet.data.warned import warning_lines
-    from unet.report.show import summary_tables
+    from unet.data.dataset_warnings import warning_lines
+    from unet.report.console import summary_tables
 
     console = Console()
     if not console.is_terminal:
@@ -88,7 +92,7 @@ def _print_summary(
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = command.parser("report", __doc__, dataset=False)
+    parser = stage.parser("report", __doc__, dataset=False)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--dataset", help="name of the dataset in the config")
     which.add_argument(
@@ -97,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--show", action="store_true", help="with --all: print the main scores, write nothing"
     )
-    return command.run(parser.parse_args(argv), _work)
+    return stage.run(parser.parse_args(argv), _work)
 
 
 if __name__ == "__main__":

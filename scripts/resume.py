@@ -14,9 +14,9 @@ from pathlib import Path
 # So that `python scripts/resume.py` finds the package, which need not be installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from unet.command import log, run
+from unet.cli.stage import log, run
 from unet.paths import Paths
-from unet.resume import resume
+from unet.planning.resume import resume
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:

@@ -9,16 +9,16 @@ from pathlib import Path
 # So that `python scripts/splits.py` finds the package, which need not be installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from unet.command import parser, run, settings_of
+from unet.cli.stage import parser, run, settings_of
 from unet.paths import Paths
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet import provenance
+    from unet.cli.stage_inputs import checked
+    from unet.config.stage_settings import splits
+    from unet.data.kept_splits import splits_stage
     from unet.data.records import read_manifest
-    from unet.data.split_memory import splits_stage
-    from unet.inputs import checked
-    from unet.slices import splits
 
     target, manifest = paths.splits(args.dataset), paths.manifest(args.dataset)
     settings = settings_of(args, lambda c: splits(c, args.dataset))

@@ -14,20 +14,20 @@ from unet import allocator
 if __name__ == "__main__":
     allocator.restart(allocator.ONE_HEAP)
 
-from unet.command import parser, run, settings_of
+from unet.cli.stage import parser, run, settings_of
 from unet.paths import Paths, origin_of
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
+    from unet.cli.stage_inputs import checked
+    from unet.config.stage_settings import stitch
     from unet.data.store import OwnGrid, Prepared
     from unet.files import lock_of, locked
-    from unet.inputs import checked
-    from unet.prediction.resampled import ResampledTiles
-    from unet.prediction.stitch import Outputs, stitch_dataset
-    from unet.prediction.stitch_image import StitchSettings
-    from unet.prediction.threshold import carried_threshold
-    from unet.prediction.tiles import Tiles
-    from unet.slices import stitch
+    from unet.prediction.objects.threshold import carried_threshold
+    from unet.prediction.stitch.source_scale import ResampledTiles
+    from unet.prediction.stitch.stitch import Outputs, stitch_dataset
+    from unet.prediction.stitch.stitch_image import StitchSettings
+    from unet.prediction.tiles.tile_store import Tiles
 
     settings = settings_of(args, lambda c: stitch(c, args.dataset, args.model))
     where = (args.dataset, args.model, args.fold)

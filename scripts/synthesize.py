@@ -9,15 +9,15 @@ from pathlib import Path
 # So that `python scripts/synthesize.py` finds the package, which need not be installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from unet.command import parser, run, settings_of
+from unet.cli.stage import parser, run, settings_of
 from unet.paths import Paths
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
+    from unet.cli.stage_inputs import checked
+    from unet.config.stage_settings import synthesize
     from unet.data.synthetic import write_dataset
     from unet.files import remove, replacing, write_sentinel
-    from unet.inputs import checked
-    from unet.slices import synthesize
 
     settings = settings_of(args, lambda c: synthesize(c, args.dataset))
     made_by = checked(args, settings, [])

@@ -16,20 +16,20 @@ from unet import allocator
 if __name__ == "__main__":
     allocator.restart(allocator.KEPT)
 
-from unet import slices
-from unet.command import Interrupted, parser, run, settings_of
+from unet.cli.stage import Interrupted, parser, run, settings_of
+from unet.config import stage_settings
 from unet.paths import ENSEMBLE, Paths
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet import provenance
+    from unet.cli.stage_inputs import checked
     from unet.data.records import ids_of, read_splits
     from unet.files import read_json
-    from unet.inputs import checked
     from unet.report.figures import save_curves
     from unet.training.progress import Stopped
     from unet.training.ranks import joined
-    from unet.training.run import train_fold
+    from unet.training.train import train_fold
 
     settings = _settings(args)
     made_by = checked(args, settings, _inputs(args, paths))
@@ -61,7 +61,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
 
 def start(args: argparse.Namespace, paths: Paths) -> None:
     """Runs this script in several processes; what would be an error of each is one of this."""
-    from unet.inputs import checked
+    from unet.cli.stage_inputs import checked
     from unet.training.launch import together
 
     settings = _settings(args)
@@ -70,7 +70,7 @@ def start(args: argparse.Namespace, paths: Paths) -> None:
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    return settings_of(args, lambda c: slices.train(c, args.dataset, args.model))
+    return settings_of(args, lambda c: stage_settings.train(c, args.dataset, args.model))
 
 
 def _inputs(args: argparse.Namespace, paths: Paths) -> list[Path]:

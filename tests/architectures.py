@@ -8,8 +8,8 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
+from unet.config.presets import Architecture
 from unet.models.norms import BatchNorm, SampleNorm
-from unet.models.presets import Architecture
 from unet.models.unet import ConvBlock, UNet
 
 

@@ -56,7 +56,7 @@ def discs(
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a whole run of the workflow, made once for all tests that look at one; they
     leave it as it is, or copy it."""
-    from tests.test_workflow import finish
+    from tests.workflow.test_workflow import finish
 
     return finish(tmp_path_factory.mktemp("finished")).folder
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import zarr
 
+from unet.config.sections import EvaluateSection
 from unet.data.store import add_image, add_labels, layout_of, new_image
 from unet.evaluation.evaluate import evaluate_model
-from unet.evaluation.rows import MetricRow
-from unet.export import omezarr
+from unet.evaluation.metrics.rows import MetricRow
+from unet.export import ome_zarr_writer
 from unet.files import write_sentinel
-from unet.sections import EvaluateSection
 
 NAMES = ("background", "foreground")
 BORDER = ("background", "inside", "border")
@@ -74,15 +74,15 @@ class Stores:
             zarr.create_group(str(store))
             write_sentinel(store.with_suffix(".json"), 1, {})
             self.made.add(fold)
-        pyramid = omezarr.pyramid_of(np.shape(classes), 1, None)
+        pyramid = ome_zarr_writer.pyramid_of(np.shape(classes), 1, None)
         about = {"unet": {"head": list(head), "part": part, "axes": "CYX", "pixel_size_um": size}}
-        (level,) = omezarr.create_image(store / image, pyramid, "float32", head, about)
+        (level,) = ome_zarr_writer.create_image(store / image, pyramid, "float32", head, about)
         if probabilities is not None:
             level[:] = np.asarray(probabilities, np.float32)
         dtypes: dict[str, Any] = {"classes": np.uint8}
         if instances is not None:
             dtypes["instances"] = np.uint32
-        labels = omezarr.create_labels(store / image, pyramid, dtypes, NAMES, len(head))
+        labels = ome_zarr_writer.create_labels(store / image, pyramid, dtypes, NAMES, len(head))
         labels["classes"][0][:] = np.asarray(classes, np.uint8)
         if instances is not None:
             labels["instances"][0][:] = np.asarray(instances, np.uint32)

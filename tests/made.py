@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from unet import stale
 from unet.files import canonical
+from unet.planning import stale
 
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:

@@ -111,7 +111,12 @@ def _load() -> None:
 
     from snakemake.cli import get_argument_parser
 
-    for module in ("smart_open", "unet.plan", "unet.data.fingerprint", "unet.data.layouts"):
+    for module in (
+        "smart_open",
+        "unet.planning.jobs",
+        "unet.data.raw_changes",
+        "unet.data.layouts",
+    ):
         import_module(module)
     get_argument_parser()
 

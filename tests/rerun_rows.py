@@ -1,4 +1,5 @@
-"""An edit of every key of the config, and what it is to do again (:mod:`tests.test_reruns`)."""
+"""An edit of every key of the config, and what it is to do again
+(:mod:`tests.planning.test_reruns`)."""
 
 from __future__ import annotations
 
@@ -6,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.test_workflow import CONFIG, FOLDS, since
-from unet.config import merge
+from tests.workflow.test_workflow import CONFIG, FOLDS, since
+from unet.config.run import merge
 
 # Configs beside the finished run's own, for keys that have a say only there. What is in them goes
 # into the workflow's record by `snakemake --touch`: as if the run had been made with it.

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from unet.heads import HEADS
+from unet.config.heads import HEADS
+from unet.config.presets import architecture_of
+from unet.config.sections import TrainSection
 from unet.models.build import build
-from unet.models.modelfile import load_model
+from unet.models.model_file import load_model
 from unet.models.network import Network
-from unet.models.presets import architecture_of
 from unet.paths import Paths
-from unet.sections import TrainSection
 from unet.training.augment import Augment, AugmentSettings
 from unet.training.checkpoint import Checkpoints
 from unet.training.losses import make_loss
-from unet.training.run import train_fold
 from unet.training.sampling import PatchSampler, TargetSettings, TrainingImage
+from unet.training.train import train_fold
 from unet.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent

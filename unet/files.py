@@ -260,3 +260,13 @@ def write_sentinel(
     value = {"version": version, "images": images, **more}
     made = {} if made_by is None else {"made_by": dict(made_by)}
     write_json(path, {**value, **made, "content": digest(value)})
+
+
+# Tables that people write: what is read, and what they try that is not.
+SHEETS = (".csv", ".tsv")
+WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
+
+
+def is_sheet(name: str) -> bool:
+    """Whether a file of this name is taken for a sheet, of which some cannot be read."""
+    return name.lower().endswith(SHEETS + WORKBOOKS)

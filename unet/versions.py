@@ -2,8 +2,8 @@
 
 A stage's version is one of its params in the workflow: raise it when a change of the code changes
 what the stage writes, and everything from that stage on is recomputed at the next run; leave it
-when results stay the same. ``tests/test_versions.py`` holds a hash of the code behind each stage,
-so that whoever edits it decides knowingly (``make stage-hashes`` writes the new hashes).
+when results stay the same. ``tests/project/test_versions.py`` holds a hash of the code behind each
+stage, so that whoever edits it decides knowingly (``make stage-hashes`` writes the new hashes).
 """
 
 from __future__ import annotations

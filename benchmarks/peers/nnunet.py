@@ -28,8 +28,9 @@ from benchmarks.machine import load, machine, usable_cores, versions
 from benchmarks.peers import environment, scoring
 from benchmarks.peers.budget import Budget, Kind
 from benchmarks.peers.nnunet_raw import ENDING, dataset_name, parts_of, split_file, write_raw
-from unet import slices
-from unet.config import Config, load_file
+from unet.config import stage_settings
+from unet.config.load import load_file
+from unet.config.run import Config
 from unet.data.store import Prepared
 from unet.errors import UserError
 from unet.files import remove
@@ -159,7 +160,7 @@ def train_and_predict(
         paths,
         args.dataset,
         parts,
-        slices.prepare(config, args.dataset),
+        stage_settings.prepare(config, args.dataset),
         config.models[model].border_width,
         where["raw"],
     )

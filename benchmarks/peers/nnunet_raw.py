@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unet.data.formats import open_image
 from unet.data.records import ImageRecord, read_manifest, read_splits
 from unet.data.store import Prepared
 from unet.errors import UserError
 from unet.files import read_json
+from unet.io.images import open_image
 from unet.paths import Paths
 from unet.training.targets import border_classes
 

@@ -15,21 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.peers.budget import Seen, seen
-from unet import slices
-from unet.config import Config
+from unet.config import stage_settings
+from unet.config.run import Config
+from unet.config.sections import EvaluateSection
 from unet.data.store import Prepared
 from unet.data.tiling import Plan, Span, Tile
 from unet.evaluation.evaluate import evaluate_model, write_metrics
-from unet.evaluation.rows import MetricRow
+from unet.evaluation.metrics.rows import MetricRow
 from unet.evaluation.statistics import Interval, mean_interval
 from unet.files import remove
 from unet.paths import Paths
-from unet.prediction.stitch import Outputs, stitch_dataset
-from unet.prediction.stitch_image import StitchSettings
-from unet.prediction.tiles import Tiles, create_tiles
+from unet.prediction.stitch.stitch import Outputs, stitch_dataset
+from unet.prediction.stitch.stitch_image import StitchSettings
+from unet.prediction.tiles.tile_store import Tiles, create_tiles
 from unet.report.paired import Statistics
-from unet.report.tables import Score, bounds, columns_for, read_metrics, summarise
-from unet.sections import EvaluateSection
+from unet.report.score_tables import Score, bounds, columns_for, read_metrics, summarise
 from unet.tables import read_table
 
 PEER = "nnunet"
@@ -87,7 +87,7 @@ def stitch_settings(
     config: Config, dataset: str, model: str, head: Sequence[str]
 ) -> StitchSettings:
     """Our model's stitching for the peer's head: objects grow from their insides."""
-    settings = {**slices.stitch(config, dataset, model), "head": list(head)}
+    settings = {**stage_settings.stitch(config, dataset, model), "head": list(head)}
     if "inside" in head:
         # The slice has lost what says nothing beside our model's own method.
         own = config.stitch_for(dataset, model).model_dump(mode="json")
@@ -117,7 +117,7 @@ def score(
     stitch_dataset(
         Tiles(tiles), prepared, outputs, stitch_settings(config, dataset, model, head), threads
     )
-    settings = slices.evaluate(config, dataset)
+    settings = stage_settings.evaluate(config, dataset)
     rows = evaluate_model(
         dataset,
         PEER,

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.peers.scoring import as_json, differences
 from unet.evaluation.statistics import mean_interval
-from unet.report.tables import bounds
+from unet.report.score_tables import bounds
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 EQUAL = {"minutes": "minutes", "megapixels": "pixels"}

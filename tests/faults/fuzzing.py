@@ -69,8 +69,8 @@ def mutated(data: bytes, dice: Dice) -> bytes:
 
 def look_at(path: Path) -> None:
     """What the manifest stage does with a file that it is given, and no more than that."""
-    from unet.data.formats import open_label, page_count
     from unet.data.inspection import Wanted, blocks_of, inspect
+    from unet.io.images import open_label, page_count
 
     asked: list[Callable[[], Any]] = [
         lambda: [None for _ in blocks_of(open_label(path).array)],
@@ -345,8 +345,8 @@ class Configs:
 
 def plan(path: Path) -> None:
     """What the workflow makes of a config before any job: all slices."""
-    from unet.config import load_file
-    from unet.plan import Run
+    from unet.config.load import load_file
+    from unet.planning.jobs import Run
 
     config = load_file(path)
     run = Run(config)
@@ -371,9 +371,9 @@ class Models:
     def __init__(self, folder: Path) -> None:
         import torch
 
+        from unet.config.presets import architecture_of
         from unet.models.build import build
-        from unet.models.modelfile import ModelFile, save_model
-        from unet.models.presets import architecture_of
+        from unet.models.model_file import ModelFile, save_model
 
         self.path = folder / "mutant.pt"
         arch = architecture_of("unet-bn", width=2, depth=1)
@@ -422,7 +422,7 @@ class Models:
 
 def use_model(path: Path) -> None:
     """Reads a model file and makes its network."""
-    from unet.models.modelfile import load_model
+    from unet.models.model_file import load_model
 
     load_model(path).network()
 

@@ -79,7 +79,8 @@ CONFIG: dict[str, Any] = {
 PRELOAD = [
     "torch", "torch._dynamo", "zarr", "dask.array", "pandas", "matplotlib.figure",
     "skimage.measure", "scipy.ndimage",
-    "unet.training.run", "unet.prediction.predict", "unet.prediction.stitch", "unet.report.html",
+    "unet.training.train", "unet.prediction.tiles.predict", "unet.prediction.stitch.stitch",
+    "unet.report.pages",
     "unet.evaluation.evaluate", "unet.data.prepare", "unet.data.manifest",
 ]  # fmt: skip
 

@@ -18,10 +18,10 @@ import tifffile
 from tests.faults import fuzzing
 from tests.faults.stages import SEED
 from tests.faults.tallies import Tally
-from tests.test_bad_inputs import SETTINGS, good, label, stage, write
-from unet.data.formats import open_image
+from tests.workflow.test_bad_inputs import SETTINGS, good, label, stage, write
 from unet.data.records import read_manifest
 from unet.errors import UserError
+from unet.io.images import open_image
 from unet.paths import Paths
 
 PROGRAM = Path(fuzzing.__file__)
@@ -270,7 +270,7 @@ BOMB = "\n".join(
     ],
 )
 def test_configs_that_are_traps(tmp_path: Path, text: str, says: str) -> None:
-    from unet.config import load_file
+    from unet.config.load import load_file
 
     path = tmp_path / "config.yaml"
     path.write_text(text)

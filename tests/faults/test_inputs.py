@@ -20,10 +20,19 @@ import tifffile
 from tests.faults.strange import BAD, NAMES, stamps, strange_run
 from tests.faults.tallies import Tally
 from tests.faults.test_fuzz import PREPARE
-from tests.test_bad_inputs import ROOT, SETTINGS, Outcome, good, label, pixels, stage, write
-from unet.data.fingerprint import MISSING, stamp
+from tests.workflow.test_bad_inputs import (
+    ROOT,
+    SETTINGS,
+    Outcome,
+    good,
+    label,
+    pixels,
+    stage,
+    write,
+)
+from unet.data.file_names import find
 from unet.data.inspection import Wanted, inspect
-from unet.data.names import find
+from unet.data.raw_changes import MISSING, stamp
 from unet.data.records import read_manifest
 from unet.data.store import Prepared
 from unet.errors import UserError
@@ -397,8 +406,8 @@ def test_a_folder_that_cannot_be_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     """The workflow says so in one line, before any job."""
-    from unet.config import load
-    from unet.plan import Run
+    from unet.config.load import load
+    from unet.planning.jobs import Run
 
     raw = {
         "output": str(tmp_path / "out"), "data_root": str(tmp_path),

@@ -22,14 +22,14 @@ import yaml
 from tests.faults.strange import MATHS, NAMES, ROOT, SCRIPT, snakemake, strange_run
 from tests.faults.tallies import Tally
 from tests.faults.test_fuzz import zarr_image
-from unet.config import load, load_file
-from unet.data.formats import open_image, open_label
-from unet.data.names import safe_id
+from unet.config.load import load, load_file
+from unet.config.presets import architecture_of
+from unet.data.file_names import safe_id
 from unet.errors import UserError
+from unet.io.images import open_image, open_label
 from unet.models.build import build
 from unet.models.keras_files import read_keras
-from unet.models.modelfile import ModelFile, load_model, save_model
-from unet.models.presets import architecture_of
+from unet.models.model_file import ModelFile, load_model, save_model
 
 
 class Payload:
@@ -118,7 +118,7 @@ def other_formats(folder: Path, marker: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize("how", ["script", "tar", "polyglot", "pipe", "device"])
 def test_other_formats_of_models_are_refused(tmp_path: Path, how: str) -> None:
-    from unet.predict_request import model_files
+    from unet.cli.predict_request import model_files
 
     path = other_formats(tmp_path, tmp_path / "executed")[how]
     for read in (load_model, lambda path: model_files([path]) and load_model(path)):
@@ -168,7 +168,7 @@ def test_a_config_beside_a_model_does_no_harm(
     tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """`unet predict` reads it for the threshold: a model from elsewhere may bring one along."""
-    from unet.predict_request import Trained, trained
+    from unet.cli.predict_request import Trained, trained
 
     file = tmp_path / "results" / "d" / "m" / "fold-0" / "model.pt"
     file.parent.mkdir(parents=True)
@@ -203,7 +203,7 @@ def test_a_payload_through_the_command(tmp_path: Path, tally: Tally) -> None:
     models = payloads(tmp_path, marker)
     for path in models.values():
         done = subprocess.run(
-            [sys.executable, "-m", "unet.cli", "predict", str(path), str(tmp_path / "a.tif"),
+            [sys.executable, "-m", "unet", "predict", str(path), str(tmp_path / "a.tif"),
              "-o", str(tmp_path / "out")],
             capture_output=True, text=True, check=False, cwd=ROOT,
         )  # fmt: skip
@@ -376,7 +376,7 @@ def test_names_cannot_leave_the_output_folder(kind: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in EVIL_NAMES if not n.startswith("-")])
 def test_names_on_the_command_line(tmp_path: Path, name: str) -> None:
-    from unet.command import parser
+    from unet.cli.stage import parser
 
     good = ["--settings", "{}", "--dataset", "d", "--model", "m@e"]
     assert parser("train", "", model=True).parse_args(good).model == "m@e"
@@ -500,9 +500,9 @@ def test_a_stranger_at_a_cluster(tmp_path: Path, tally: Tally) -> None:
     pytest.importorskip("cryptography")
     from distributed import Client, Security
 
-    from tests.test_cluster import say_something
-    from unet.prediction.cluster import client_of
-    from unet.sections import ClusterSection
+    from tests.prediction.test_cluster import say_something
+    from unet.config.sections import ClusterSection
+    from unet.prediction.tiles.cluster import client_of
 
     refused = 0
     with client_of(ClusterSection(workers=2), tmp_path) as client:

@@ -233,14 +233,14 @@ def _alive(pid: Any) -> bool:
 @needs_distributed
 def test_workers_are_lost(lab: Lab, tmp_path: Path, tally: Tally) -> None:
     """Killed one after the other while they predict; the scheduler starts new ones."""
+    from unet.config.sections import ClusterSection, PredictSection
     from unet.data.records import ids_of, read_splits
     from unet.files import read_json
     from unet.paths import Paths
-    from unet.prediction.cluster import on_cluster
-    from unet.prediction.ensemble import Member
-    from unet.prediction.predict import predict_fold
-    from unet.prediction.tiles import Tiles
-    from unet.sections import ClusterSection, PredictSection
+    from unet.prediction.tiles.cluster import on_cluster
+    from unet.prediction.tiles.ensemble import Member
+    from unet.prediction.tiles.predict import predict_fold
+    from unet.prediction.tiles.tile_store import Tiles
 
     dice = random.Random(f"{SEED} workers")
     paths = Paths(lab.unbroken)

@@ -24,9 +24,9 @@ import pytest
 import yaml
 
 from tests.slurm.lab import CannotStart, Lab, SlurmJob, obstacle, of_rule, until
-from unet.config import merge
+from unet.config.run import merge
 from unet.paths import Paths
-from unet.resume import run_ids
+from unet.planning.resume import run_ids
 
 pytestmark = pytest.mark.slurm
 

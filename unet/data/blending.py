@@ -19,8 +19,8 @@ from functools import lru_cache, reduce
 import numpy as np
 from numpy.typing import NDArray
 
+from unet.config.geometry import Footprint, Footprints, sizes_for
 from unet.data.tiling import Plan, Slices, Span, check_shape, plan_of
-from unet.models.geometry import Footprint, Footprints, sizes_for
 
 # Side of a window where the config leaves it open, by the number of spatial axes: about what
 # nnU-Net and MONAI's examples take. Here the side is part of the method, so it is not raised to

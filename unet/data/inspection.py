@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unet.data.axes import LazyImage
-from unet.data.formats import open_image, open_label
-from unet.data.looks import Look, Looking
+from unet.data.label_statistics import Look, Looking
 from unet.errors import UserError
+from unet.io.axes import LazyImage
+from unet.io.images import open_image, open_label
 
 Array = NDArray[Any]
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unet.config.sections import IGNORE
 from unet.errors import UserError
-from unet.sections import IGNORE
 
 Array = npt.NDArray[Any]
 # Class index that no class has (the config allows 200), for values that nothing declares.

@@ -12,11 +12,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from unet.data.formats import CHANNEL_FILES, SUFFIXES, channel_files
-from unet.data.names import Found, find, glob_paths, is_image, safe_id, tell_unread
-from unet.data.source import Pair, Source, read_sheet, with_labels
-from unet.data.zarr_metadata import is_zarr
+from unet.data.file_names import Found, find, glob_paths, is_image, safe_id, tell_unread
+from unet.data.raw_files import Pair, Source, read_sheet, with_labels
 from unet.errors import UserError
+from unet.io.formats import CHANNEL_FILES, SUFFIXES, channel_files
+from unet.io.zarr_metadata import is_zarr
 
 log = logging.getLogger(__name__)
 

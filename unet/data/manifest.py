@@ -14,19 +14,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unet.data.doubts import class_table, doubts, table_line
-from unet.data.fingerprint import Hashes, fingerprint, stamp, write_inputs
+from unet.data.dataset_warnings import grouped, one_line, write_warnings
+from unet.data.file_names import relative
+from unet.data.label_doubts import class_table, doubts, table_line
 from unet.data.layouts import find_pairs, list_files, parts_of
-from unet.data.names import relative
+from unet.data.raw_changes import Hashes, fingerprint, stamp, write_inputs
+from unet.data.raw_files import Pair, Source
 from unet.data.records import ImageRecord, write_manifest
-from unet.data.source import Pair, Source
-from unet.data.warned import grouped, one_line, write_warnings
 from unet.errors import UserError
 from unet.files import digest
 
 if TYPE_CHECKING:
     from unet.data.inspection import Wanted
-    from unet.data.looks import Look
+    from unet.data.label_statistics import Look
 
 __all__ = ["Source", "build_manifest", "fingerprint", "list_files", "manifest_stage"]
 
@@ -89,7 +89,7 @@ def build_manifest(
         strict: stop at the first bad image.
         threads: images looked at at once; each holds one block of its file in memory.
         classes: gets share and mean intensity of each class
-            (:func:`unet.data.doubts.class_table`).
+            (:func:`unet.data.label_doubts.class_table`).
 
     Returns:
         sorted by id.
@@ -187,7 +187,7 @@ def _expander(axes: str | None) -> Callable[[Pair], list[Item]]:
     """Makes a function: the items of a pair, one per page where it is a stack."""
 
     def items(pair: Pair) -> list[Item]:
-        from unet.data.formats import page_count
+        from unet.io.images import page_count
 
         if not pair.stack:
             return [Item(pair.id, pair)]
@@ -320,7 +320,7 @@ def _as_most(
 
 def _sizes_compared(records: list[ImageRecord]) -> list[ImageRecord]:
     """Warns of images whose pixel size is far from that of the others."""
-    from unet.data.pixel_size import unlike_others
+    from unet.io.pixel_size import unlike_others
 
     usable = [record for record in records if record.status == "ok"]
     warned = zip(usable, unlike_others([r.pixel_size_um for r in usable]), strict=True)

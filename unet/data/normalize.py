@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from unet.sections import NormalizeSection
+from unet.config.sections import NormalizeSection
 
 Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[Any]

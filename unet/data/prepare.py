@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unet.config.sections import PrepareSection
+from unet.data.dataset_warnings import write_warnings
 from unet.data.prepare_image import (
     Stage,
     Target,
@@ -23,13 +25,11 @@ from unet.data.prepare_image import (
     resampled,
 )
 from unet.data.records import ImageRecord, read_manifest
-from unet.data.scale import factor, reachable, scale_warnings
+from unet.data.scale_check import factor, reachable, scale_warnings
 from unet.data.store import clean, free_bytes, update_attrs
 from unet.data.streaming import Budget, Progress, gigabytes, mapped
-from unet.data.warned import write_warnings
 from unet.errors import UserError
 from unet.files import digest, lock_of, locked, read_json, write_sentinel
-from unet.sections import PrepareSection
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def prepare_dataset(
         root: folder that the records' paths are relative to.
         store_path: the store, made if it is not there; must not be in use by another run.
         settings: version, prepare, task, classes, ignore, axes, channels, label_kind (see
-            :mod:`unet.slices`).
+            :mod:`unet.config.stage_settings`).
         threads: images worked on at once (for few images: threads per image).
         memory_bytes: upper bound for the pixels that are in memory at any time.
         target: the network that the images are for, if it was trained on others: they are brought

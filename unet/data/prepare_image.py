@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import zarr
 
+from unet.config.sections import PrepareSection
 from unet.data import normalize
-from unet.data.formats import open_image, open_label
+from unet.data.connected_pieces import Pieces
 from unet.data.label_maps import instance_maps, semantic_classes
 from unet.data.normalize import ImageStatistics
-from unet.data.pieces import Pieces
 from unet.data.records import ImageRecord
 from unet.data.resample import Resampling, peak_bytes, pixel_sizes, resampling
 from unet.data.store import OWN, Layout, add_image, add_labels, layout_of, new_image
 from unet.data.streaming import Budget, Progress, Source, blocks, mapped
 from unet.errors import UserError
-from unet.sections import PrepareSection
+from unet.io.images import open_image, open_label
 
 log = logging.getLogger(__name__)
 

@@ -10,13 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from unet.data.warned import Warn
+from unet.data.dataset_warnings import Warn
 from unet.errors import UserError
-from unet.files import check_regular
+from unet.files import WORKBOOKS, check_regular
 
-# What is read, and what people try that is not.
-SHEETS = (".csv", ".tsv")
-WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 SAVE = "save it as CSV (UTF-8)"
 # Excel's text in each of its languages is separated by one of these.
 _DELIMITERS = (",", ";", "\t")
@@ -30,11 +27,6 @@ _MARKS = (
 _BINARY = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 # Columns that mean something, whatever their case.
 COLUMNS = ("image", "label", "id", "group", "part", "split")
-
-
-def is_sheet(name: str) -> bool:
-    """Whether a file of this name is taken for a sheet, of which some cannot be read."""
-    return name.lower().endswith(SHEETS + WORKBOOKS)
 
 
 def read_rows(path: Path, warn: Warn) -> list[tuple[int, dict[str, str]]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from unet.config.sections import SplitSection
 from unet.data.records import ImageRecord, SplitRecord
 from unet.errors import UserError
-from unet.sections import SplitSection
 
 Groups = Mapping[str, Sequence[str]]
 Shares = Mapping[str, float]

@@ -13,10 +13,10 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
+from unet.config.sections import SplitSection
 from unet.data.records import ImageRecord, Part, SplitRecord
 from unet.data.split_checks import check_copies
 from unet.errors import UserError
-from unet.sections import SplitSection
 
 log = logging.getLogger(__name__)
 

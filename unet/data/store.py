@@ -4,7 +4,7 @@
 uint32 [(Z,) Y, X] (0 = background). Where an image was resampled for a model that is applied to it,
 ``image`` is on the model's pixel grid; ``own`` (like it) and the labels are on the image's. A chunk
 is a tile (all channels in one; of volumes some sections of a smaller tile) and ends with its
-checksum (:mod:`unet.data.checked`), a shard (one file) is a square of tiles. An image's ``key``
+checksum (:mod:`unet.io.checksums`), a shard (one file) is a square of tiles. An image's ``key``
 attribute is a hash of all that determines its arrays.
 """
 
@@ -21,9 +21,9 @@ from typing import Any
 import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
-from unet.data.checked import CHECKSUM, COMPLETE, checked
 from unet.errors import UserError
 from unet.files import remove, replacing
+from unet.io.checksums import CHECKSUM, COMPLETE, checked
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from itertools import product
 
 import numpy as np
 
-from unet.models.geometry import Footprint, Footprints, sizes_for
+from unet.config.geometry import Footprint, Footprints, sizes_for
 
 Slices = tuple[slice, ...]
 

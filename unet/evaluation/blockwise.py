@@ -17,17 +17,17 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from unet.data.blocks import Grid, Index, ordered
 from unet.data.store import Prepared
 from unet.data.streaming import Slices, blocks
 from unet.errors import UserError
-from unet.evaluation.boundary import Outlines, Points, Surfaces, outline
-from unet.evaluation.calibration import Reliability, reliability
-from unet.evaluation.contingency import Contingency, contingency, merge
-from unet.evaluation.isbi2012 import Slice
-from unet.evaluation.pixel import IGNORE, confusion
-from unet.evaluation.surfaces import BlockOutlines, point_files
-from unet.prediction.blocks import Grid, Index, ordered
-from unet.prediction.segmentation import Segmentation
+from unet.evaluation.metrics.boundary import Outlines, Points, Surfaces, outline
+from unet.evaluation.metrics.calibration import Reliability, reliability
+from unet.evaluation.metrics.contingency import Contingency, contingency, merge
+from unet.evaluation.metrics.isbi2012 import Slice
+from unet.evaluation.metrics.pixel import IGNORE, confusion
+from unet.evaluation.metrics.surfaces import BlockOutlines, point_files
+from unet.prediction.stitch.segmentation import Segmentation
 
 ZarrArray: TypeAlias = "zarr.Array[Any]"
 R = TypeVar("R")

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 
+from unet.config.sections import EvaluateSection
 from unet.data.store import Prepared
 from unet.errors import UserError
 from unet.evaluation.blockwise import Pair
 from unet.evaluation.families import FAMILIES, seams
 from unet.evaluation.fold import Case, Fold
-from unet.evaluation.rows import METRIC_COLUMNS, MetricRow, Score
+from unet.evaluation.metrics.rows import METRIC_COLUMNS, MetricRow, Score
 from unet.paths import fold_name
-from unet.prediction.segmentation import Segmentation
-from unet.sections import EvaluateSection
+from unet.prediction.stitch.segmentation import Segmentation
 from unet.tables import write_table
 
 log = logging.getLogger(__name__)

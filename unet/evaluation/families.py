@@ -1,7 +1,7 @@
 """The families of metrics that ``evaluate.metrics`` names.
 
 A new one is a function that, given a fold, returns what scores an image of it, a line in `FAMILIES`
-and its name in `unet.config`. What several families need of an image (the table of ids) is made
+and its name in `unet.config.run`. What several families need of an image (the table of ids) is made
 once per image, by `Case`.
 """
 
@@ -11,16 +11,16 @@ from collections.abc import Callable
 
 from unet.errors import UserError
 from unet.evaluation.blockwise import confusion_of, outlines_of, reliability_of
-from unet.evaluation.boundary import Tolerance, boundary_metrics
-from unet.evaluation.calibration import calibration_metrics
-from unet.evaluation.cells import isbi2012, topology
-from unet.evaluation.contingency import Contingency
 from unet.evaluation.fold import Case, Fold, Scorer
-from unet.evaluation.instance import INSTANCES, instance_metrics
-from unet.evaluation.objects import object_metrics
-from unet.evaluation.pixel import foreground_means, pixel_metrics
-from unet.evaluation.rand import rand_metrics
-from unet.evaluation.rows import SEAM_SCORE, Score
+from unet.evaluation.membrane_cells import isbi2012, topology
+from unet.evaluation.metrics.boundary import Tolerance, boundary_metrics
+from unet.evaluation.metrics.calibration import calibration_metrics
+from unet.evaluation.metrics.contingency import Contingency
+from unet.evaluation.metrics.instance import INSTANCES, instance_metrics
+from unet.evaluation.metrics.object_errors import object_metrics
+from unet.evaluation.metrics.pixel import foreground_means, pixel_metrics
+from unet.evaluation.metrics.rand import rand_metrics
+from unet.evaluation.metrics.rows import SEAM_SCORE, Score
 
 
 def pixel(fold: Fold) -> Scorer:

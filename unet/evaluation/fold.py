@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeAlias, TypeVar
 
+from unet.config.sections import EvaluateSection
 from unet.data.store import Prepared
 from unet.data.streaming import Progress, mapped
 from unet.evaluation.blockwise import Pair, contingency_of, open_pair
-from unet.evaluation.contingency import Contingency
-from unet.evaluation.rows import Score
+from unet.evaluation.metrics.contingency import Contingency
+from unet.evaluation.metrics.rows import Score
 from unet.paths import fold_name
-from unet.prediction.segmentation import Segmentation
-from unet.sections import EvaluateSection
+from unet.prediction.stitch.segmentation import Segmentation
 
 R = TypeVar("R")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from unet.config.presets import AnyArchitecture
 from unet.models.network import Network
-from unet.models.presets import AnyArchitecture
 from unet.models.sliding_window import WindowClassifier
 from unet.models.unet import UNet
 

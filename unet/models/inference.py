@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unet.config.geometry import Footprints
+from unet.config.heads import classes_among
+from unet.config.sections import Precision
 from unet.data.tiling import Plan, plan, read_window
 from unet.errors import UserError
-from unet.heads import classes_among
 from unet.models import engines
 from unet.models.engines import memory_format, tf32
 from unet.models.exact import activate, never_alone
-from unet.models.geometry import Footprints
 from unet.models.network import Network
-from unet.sections import Precision
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from unet.config.presets import Order
 from unet.errors import UserError
-from unet.models.presets import Order
 
 _CONVS = ("Conv2D", "Conv3D")
 _UPS = ("Conv2DTranspose", "Conv3DTranspose")

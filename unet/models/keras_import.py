@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unet.config.presets import Architecture, Order
 from unet.errors import UserError
 from unet.models.keras_files import KerasFile, read_keras
 from unet.models.keras_graph import Graph, graph_of
-from unet.models.modelfile import ModelFile
-from unet.models.presets import Architecture, Order
+from unet.models.model_file import ModelFile
 from unet.models.unet import UNet
 from unet.versions import library_versions
 

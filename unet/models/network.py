@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from unet.models.geometry import Footprints
+from unet.config.geometry import Footprints
+from unet.config.presets import AnyArchitecture
 from unet.models.norms import statistics_kept
-from unet.models.presets import AnyArchitecture
 
 
 class Network(nn.Module):

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
-from unet.models.presets import Architecture
+from unet.config.presets import Architecture
 
 
 def _processes() -> int:

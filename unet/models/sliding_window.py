@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unet.models.geometry import footprint
+from unet.config.geometry import footprint
+from unet.config.presets import WindowArchitecture
 from unet.models.network import Network
-from unet.models.presets import WindowArchitecture
 
 
 class WindowClassifier(Network):

@@ -13,10 +13,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from unet.models.geometry import footprint
+from unet.config.geometry import footprint
+from unet.config.presets import Architecture
 from unet.models.network import Network, center_crop
 from unet.models.norms import make_norm
-from unet.models.presets import Architecture
 
 _CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _UP: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -106,7 +106,7 @@ class UNet(Network):
     Args:
         in_channels: C of the images.
         num_classes: channels of the output.
-        arch: the layers (see :class:`unet.models.presets.Architecture`).
+        arch: the layers (see :class:`unet.config.presets.Architecture`).
     """
 
     can_recompute = True

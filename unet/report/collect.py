@@ -17,17 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unet import __version__
-from unet.data.doubts import table_line
+from unet.data.dataset_warnings import read_facts
+from unet.data.label_doubts import table_line
 from unet.data.records import ImageRecord, SplitRecord
-from unet.data.warned import read_facts
 from unet.errors import UserError
-from unet.evaluation.rows import NAN, MetricRow
+from unet.evaluation.metrics.rows import NAN, MetricRow
 from unet.files import read_json
 from unet.paths import FOLD_PATTERN, Paths, fold_number, origin_of
 from unet.report.cuts import Cut, cuts_of
 from unet.report.figures import HistoryRow, best_epoch, read_history
 from unet.report.overlays import View
-from unet.report.tables import Score, better
+from unet.report.score_tables import Score, better
 
 log = logging.getLogger(__name__)
 
@@ -244,7 +244,7 @@ def cuts(paths: Paths, dataset: str, model: str, pick: Pick) -> list[Cut | None]
 
     Without labels what was predicted chooses them."""
     from unet.data.store import OwnGrid
-    from unet.prediction.segmentation import Segmentation
+    from unet.prediction.stitch.segmentation import Segmentation
 
     try:
         prepared = OwnGrid(paths.prepared(dataset, model))
@@ -273,7 +273,7 @@ def view(
     without labels, the prediction alone.
     """
     from unet.data.store import OwnGrid
-    from unet.prediction.segmentation import Segmentation
+    from unet.prediction.stitch.segmentation import Segmentation
 
     try:
         prepared = OwnGrid(paths.prepared(dataset, model))

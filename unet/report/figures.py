@@ -14,7 +14,7 @@ import pandas as pd
 
 from unet.files import replacing
 from unet.report.pooling import Bin
-from unet.report.tables import Cell
+from unet.report.score_tables import Cell
 from unet.tables import read_table
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unet.evaluation.contingency import contingency
-from unet.evaluation.instance import match
+from unet.evaluation.metrics.contingency import contingency
+from unet.evaluation.metrics.instance import match
 from unet.report.figures import image_uri
 
 Rgb = tuple[int, int, int]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unet.evaluation.rows import NAN, MetricRow
+from unet.evaluation.metrics.rows import NAN, MetricRow
 from unet.evaluation.statistics import Interval, enough, flip_test, group_index, mean_interval
 
 BEST, YES, NO, FEW = "best", "yes", "no", "few"

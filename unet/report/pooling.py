@@ -12,10 +12,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from unet.evaluation.boundary import f1
-from unet.evaluation.instance import INSTANCES, THRESHOLDS, Detection
-from unet.evaluation.pixel import ALL, FOREGROUND_MEAN, mean_of_defined
-from unet.evaluation.rows import NAN, MetricRow
+from unet.evaluation.metrics.boundary import f1
+from unet.evaluation.metrics.instance import INSTANCES, THRESHOLDS, Detection
+from unet.evaluation.metrics.pixel import ALL, FOREGROUND_MEAN, mean_of_defined
+from unet.evaluation.metrics.rows import NAN, MetricRow
 
 BINS_OF = ("reliability_", "confidence_")
 DETECTION = ("det_missed", "det_false", "det_merged")

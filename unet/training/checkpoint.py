@@ -16,7 +16,7 @@ from typing import Any
 
 from unet.errors import UserError
 from unet.files import locked
-from unet.models.modelfile import load_tensors, save_tensors
+from unet.models.model_file import load_tensors, save_tensors
 
 log = logging.getLogger(__name__)
 

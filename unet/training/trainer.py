@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from unet.config.sections import TrainSection
 from unet.errors import UserError, is_out_of_memory
 from unet.models.engines import autocast, memory_format, tf32
 from unet.models.inference import to_device
 from unet.models.network import Network
 from unet.models.norms import copied_statistics, freeze_statistics, put_statistics
-from unet.sections import TrainSection
 from unet.training.augment import Augment
 from unet.training.checkpoint import Checkpoints
 from unet.training.losses import Loss

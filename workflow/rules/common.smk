@@ -5,16 +5,16 @@ import sys
 
 from snakemake.path_modifier import PathModifier
 
-from unet import needs
-from unet.config import load
-from unet.dryrun import remember_parameters, show_table
+from unet.planning import resources
+from unet.config.load import load
+from unet.planning.snakemake_hooks import remember_parameters, show_table
 from unet.errors import UserError
-from unet.failures import show_causes
-from unet.hooks import add_to, begin, warn
+from unet.cli.failures import show_causes
+from unet.planning.run_hooks import add_to, begin, warn
 from unet.paths import FOLD_PATTERN, fold_name
-from unet.plan import Run, offer_interpreter
-from unet.stale import compare_what_made_outputs
-from unet.untracked import Untracked
+from unet.planning.jobs import Run, offer_interpreter
+from unet.planning.stale import compare_what_made_outputs
+from unet.planning.untracked import Untracked
 
 offer_interpreter()
 remember_parameters()
@@ -104,10 +104,10 @@ def job_of(wildcards, input, threads, gather=False):
     """What a job's needs follow from; the sizes of the images from what the stages before wrote."""
     table = input.get("prepared") or input.get("manifest")
     model, fold = wildcards.get("model", ""), wildcards.get("fold", "")
-    return needs.Job(
+    return resources.Job(
         CONFIG,
         wildcards.dataset,
-        needs.images_of(str(table)) if table else RUN.raw_images(wildcards.dataset),
+        resources.images_of(str(table)) if table else RUN.raw_images(wildcards.dataset),
         threads,
         model,
         networks=len(RUN.members(wildcards.dataset, fold, model)) if fold else 1,
@@ -119,7 +119,7 @@ def memory_of(stage, gather=False):
     """MB of memory that a job of the stage asks for; more with each attempt."""
 
     def mem_mb(wildcards, input, threads, attempt):
-        return needs.memory_mb(
+        return resources.memory_mb(
             stage, job_of(wildcards, input, threads, gather), attempt
         )
 
@@ -130,7 +130,9 @@ def minutes_of(stage, gather=False):
     """Minutes that a job of the stage asks for; more with each attempt."""
 
     def runtime(wildcards, input, threads, attempt):
-        return needs.minutes(stage, job_of(wildcards, input, threads, gather), attempt)
+        return resources.minutes(
+            stage, job_of(wildcards, input, threads, gather), attempt
+        )
 
     return runtime
 

@@ -6,7 +6,7 @@ import runpy
 import sys
 
 # One of the package's files, which tells where the others are.
-ROOT = runpy.run_path(str(workflow.source_path("../../unet/root.py")))["root_of"](
-    workflow.current_basedir
-)
+ROOT = runpy.run_path(str(workflow.source_path("../../unet/planning/root.py")))[
+    "root_of"
+](workflow.current_basedir)
 sys.path.insert(0, str(ROOT))

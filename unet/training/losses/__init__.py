@@ -11,7 +11,7 @@ if it names none). It returns a scalar. Common to all:
   float16.
 - None is negative, and the perfect prediction has loss 0.
 
-A new loss is one class, one line in `LOSSES`, and one in `unet.training.loss_table` that says what
+A new loss is one class, one line in `LOSSES`, and one in `unet.config.loss_table` that says what
 it needs.
 """
 
@@ -19,8 +19,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from unet.config.loss_table import LOSS_TABLE, check_options, class_weight_losses
 from unet.errors import UserError
-from unet.training.loss_table import LOSS_TABLE, check_options, class_weight_losses
 from unet.training.losses.base import IGNORE, Loss, Maps
 from unet.training.losses.distance import DistanceLoss
 from unet.training.losses.entropy import BorderCrossEntropy, CrossEntropy, Focal, TopK

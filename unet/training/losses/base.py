@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from unet.training.loss_table import SIGNED_DISTANCE
+from unet.config.loss_table import SIGNED_DISTANCE
 
 IGNORE = 255
 """Target value of pixels that take no part."""

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unet.training.loss_table import DISTANCE
+from unet.config.loss_table import DISTANCE
 from unet.training.losses.base import IGNORE, Loss, Maps
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unet.training.loss_table import BORDER_WEIGHT
+from unet.config.loss_table import BORDER_WEIGHT
 from unet.training.losses.base import IGNORE, Loss, Maps
 
 

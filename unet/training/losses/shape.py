@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unet.training.loss_table import SIGNED_DISTANCE
+from unet.config.loss_table import SIGNED_DISTANCE
 from unet.training.losses.base import IGNORE, Loss, Maps
 from unet.training.losses.entropy import CrossEntropy
 from unet.training.losses.overlap import CrossEntropyDice, Dice, probabilities

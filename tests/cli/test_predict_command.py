@@ -1,0 +1,443 @@
+"""`unet predict`: one folder of images, no config; and the report on images without labels."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+import zarr
+
+from tests.data.test_apply_prepare import blobs, model, write
+from unet import provenance
+from unet.cli import main, predict_request
+from unet.cli.predict_request import Trained, image_files, stitch_settings, trained
+from unet.config.load import load
+from unet.config.sections import ReportSection
+from unet.data.records import read_manifest
+from unet.data.resample import Axis, Resampling
+from unet.errors import UserError
+from unet.files import read_json, write_json
+from unet.models.inference import Predictor
+from unet.models.model_file import load_model, save_model
+from unet.paths import ENSEMBLE, Paths
+from unet.planning.jobs import Run
+from unet.prediction.stitch import stitch
+from unet.prediction.stitch.segmentation import Segmentation
+from unet.report import pages
+from unet.report.applied import Applied
+
+
+@pytest.fixture
+def quiet() -> Any:
+    """The command sets up logging for a process of its own."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = before
+    logging.captureWarnings(False)
+
+
+def predict(*words: object) -> int:
+    common = ["--threads", "1", "--device", "cpu", "--float32"]
+    return main.main(["predict", *map(str, words), *common])
+
+
+@pytest.fixture
+def place(tmp_path: Path, quiet: Any) -> Path:
+    """A results folder of two folds, and three images, one of them finer than the model."""
+    for fold in (0, 1):
+        save_model(tmp_path / "m" / f"fold-{fold}" / "model.pt", model(seed=fold))
+    write(tmp_path / "images" / "a.ome.tif", blobs((70, 81)), 0.5)
+    write(tmp_path / "images" / "b.ome.tif", blobs((90, 64), 1), 0.2)
+    (tmp_path / "images" / "bad.tif").write_bytes(b"II*\0 no image")
+    return tmp_path
+
+
+def expected_probabilities(place: Path, name: str, grid: Resampling | None) -> np.ndarray:
+    """Worked out without the pipeline: normalised, resampled, the networks on the whole image."""
+    data = tifffile.imread(place / "images" / f"{name}.ome.tif").astype(np.float32)
+    image = ((data - data.min()) / (data.max() - data.min()))[None]
+    if grid is not None:
+        whole = tuple(slice(0, n) for n in grid.shape)
+        image = grid.read(lambda r: image[(slice(None), *r)], whole)
+    files = [load_model(place / "m" / f"fold-{k}" / "model.pt") for k in (0, 1)]
+    each = []
+    for file in files:
+        predictor = Predictor(
+            [file.network()], torch.device("cpu"), "float32", False, tuple(file.head)
+        )
+        each.append(predictor.whole(image))
+    p = np.mean(each, axis=0)
+    if grid is not None:
+        p = grid.back.read(lambda r: p[(slice(None), *r)], tuple(slice(0, n) for n in data.shape))
+    return np.asarray(p)
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_a_folder_of_images(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = place / "out"
+    assert predict(place / "m", place / "images", "-o", out, "--threshold", "0.4") == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "manifest.csv", "masks", "objects.csv", "objects.csv-metadata.json", "predict.json",
+        "segmentation.zarr",
+    ]  # fmt: skip
+    assert sorted(path.name for path in (out / "masks").iterdir()) == ["a.tif", "b.tif"]
+    found = Segmentation(out / "segmentation.zarr")
+    for name, grid in (("a", None), ("b", Resampling((Axis(90, 36), Axis(64, 26))))):
+        p = expected_probabilities(place, name, grid)
+        np.testing.assert_allclose(found.probabilities(name)[...], p, atol=1e-5)
+        mask = tifffile.imread(out / "masks" / f"{name}.tif")
+        assert mask.shape == p.shape[1:]
+        ids = found.instances(name)
+        assert ids is not None
+        assert np.array_equal(mask, ids[...])
+        # Nothing that is dropped or filled is larger than the defaults say.
+        assert abs((mask > 0).sum() - (p[1] > 0.4).sum()) < 0.1 * mask.size
+    assert found.attrs("b")["pixel_size_um"] == pytest.approx([0.2, 0.2])
+    assert {row["image"] for row in table(out / "objects.csv")} <= {"a", "b"}
+    bad = [r for r in read_manifest(out / "manifest.csv") if r.status != "ok"]
+    assert [record.id for record in bad] == ["bad"]
+    told = read_json(out / "predict.json")
+    assert (told["images"], told["left_out"], told["threshold"]) == (2, 1, 0.4)
+    assert len(told["models"]) == 2
+    assert "1 left out" in capsys.readouterr().err
+
+    # The same again: nothing to do. With another threshold it is another result.
+    before = (out / "masks" / "a.tif").stat().st_mtime_ns
+    assert predict(place / "m", place / "images", "-o", out, "--threshold", "0.4") == 0
+    assert (out / "masks" / "a.tif").stat().st_mtime_ns == before
+    assert "nothing to do" in capsys.readouterr().err
+    assert predict(place / "m", place / "images", "-o", out, "--threshold", "0.9") == 0
+    assert read_json(out / "predict.json")["threshold"] == 0.9
+
+
+def test_one_network_or_several_by_hand(place: Path) -> None:
+    one, two = (place / "m" / f"fold-{k}" for k in (0, 1))
+    image = place / "images" / "a.ome.tif"
+    assert predict(one / "model.pt", image, "-o", place / "one") == 0
+    assert predict(one, image, "--model", two / "model.pt", "-o", place / "both") == 0
+    assert predict(place / "m", str(place / "images" / "a*.tif"), "-o", place / "all") == 0
+    p = {n: Segmentation(place / n / "segmentation.zarr").probabilities("a")[...]
+         for n in ("one", "both", "all")}  # fmt: skip
+    assert np.array_equal(p["both"], p["all"])
+    assert not np.allclose(p["one"], p["both"], atol=1e-3)
+    assert len(read_json(place / "one" / "predict.json")["models"]) == 1
+
+
+def test_a_stopped_run_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, out = place / "whole", place / "out"
+    assert predict(place / "m", place / "images", "-o", whole) == 0
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stitch, "_stitch_all", stopped)
+        assert predict(place / "m", place / "images", "-o", out) == 143
+    assert not (out / "predict.json").exists()
+    times = {p: p.stat().st_mtime_ns for p in (out / "work" / "tiles.zarr").rglob("c/*/*")}
+    times |= {p: p.stat().st_mtime_ns for p in (out / "work" / "prepared.zarr").rglob("c/*/*")}
+    assert times
+    assert predict(place / "m", place / "images", "-o", out, "--keep") == 0
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    for name in ("a.tif", "b.tif"):
+        first, second = ((at / "masks" / name).read_bytes() for at in (whole, out))
+        assert first == second
+    # A new image with --keep: the others are not predicted again.
+    write(place / "images" / "c.ome.tif", blobs((50, 50), 5), 0.5)
+    assert predict(place / "m", place / "images", "-o", out, "--keep") == 0
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert (out / "masks" / "c.tif").exists()
+    # What is kept stays, where nothing is to do and it is not asked for again.
+    assert predict(place / "m", place / "images", "-o", out) == 0
+    assert (out / "work").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["nowhere", "images"], "no model here; name a model.pt"),
+        (["m", "none/*.tif"], "IMAGES: "),
+        (["m", "images/bad.tif"], "none of 1 images is usable; the first: bad.tif: "),
+        (["m", "rgb.tif"], "rgb.tif: the images have 3 channel(s), the model wants 1; choose with"),
+        (["m", "images", "--method", "grow"],
+         "--method: grow needs a model with head: border, this one has head: classes; write "),
+        (["m", "images", "--model", "other.pt"], "their channels differ (1, 3)"),
+        (["m", "images", "--pixel-size", "1,1,1"], "3 numbers for the 2 spatial axes"),
+    ],
+)  # fmt: skip
+def test_refusals_are_one_line(
+    place: Path,
+    words: list[str],
+    line: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(place)
+    tifffile.imwrite("rgb.tif", np.stack([blobs((40, 44), k) for k in range(3)], -1))
+    save_model(Path("other.pt"), model(channels=3))
+    assert predict(*words, "-o", "out") == 2
+    said = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
+    assert len(said) == 1
+    assert line in said[0]
+
+
+def test_foreign_results_are_not_overwritten(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = place / "out" / "masks" / "mine.tif"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("drawn by hand")
+    assert predict(place / "m", place / "images", "-o", place / "out") == 2
+    assert "masks: is there already, and not from this command" in capsys.readouterr().err
+    assert mine.read_text() == "drawn by hand"
+
+
+@pytest.mark.parametrize("words", [["--threshold", "2"], ["--tile", "x"], ["--axes", "QQ"],
+                                   ["--min-size", "-1"], ["--pixel-size", "0"]])  # fmt: skip
+def test_options_are_checked(place: Path, words: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        predict(place / "m", place / "images", "-o", place / "out", *words)
+    assert caught.value.code == 2
+    assert not (place / "out").exists()
+
+
+def test_heads_and_classes(place: Path) -> None:
+    """Semantic: the label values of training; border: objects grow by border_width + 1."""
+    image = place / "images" / "a.ome.tif"
+    names, values = ("sky", "cell", "edge"), (7, 1, 300)
+    save_model(place / "s.pt", model(task="semantic", head=names, class_names=names,
+                                     class_values=values))  # fmt: skip
+    assert predict(place / "s.pt", image, "-o", place / "s") == 0
+    mask = tifffile.imread(place / "s" / "masks" / "a.tif")
+    assert mask.dtype == np.uint16
+    assert set(np.unique(mask)) <= set(values)
+    assert [row["class"] for row in table(place / "s" / "objects.csv")] == list(names)
+    border = model(head=("background", "inside", "border"))
+    args = argparse.Namespace(
+        method=None, threshold=None, min_size=5, grow_px=None, geojson=None, rois=None
+    )
+    told = stitch_settings(border, args, Trained())["stitch"]
+    assert (told["method"], told["grow_px"], told["min_size"]) == ("grow", 4, 5)
+    known = Trained(stitch={"method": "components", "grow_px": 9, "threshold": 0.3})
+    told = stitch_settings(border, args, known)["stitch"]
+    assert (told["method"], told["grow_px"], told["threshold"]) == ("components", 9, 0.3)
+    args.grow_px, args.method = 7, "grow"
+    told = stitch_settings(border, args, known)["stitch"]
+    assert (told["method"], told["grow_px"]) == ("grow", 7)
+    args.method = None
+    distance = model(head=("background", "foreground", "distance"))
+    assert stitch_settings(distance, args, Trained())["stitch"]["method"] == "watershed"
+
+
+def test_a_model_in_results_brings_its_settings(place: Path) -> None:
+    """What the run's config said, and the threshold that validation chose."""
+    raw = {
+        "output": str(place / "out"),
+        "datasets": {"d": {"synthetic": {"kind": "nuclei"}, "task": "instances",
+                           "split": {"folds": 2}}},
+        "models": {"m": {"preset": "unet-bn", "depth": 1, "stitch": {"min_size": 2},
+                         "predict": {"tta": True}}},
+        "stitch": {"threshold": "auto", "tiff": False}, "train": {"patch": 64},
+    }  # fmt: skip
+    paths = Paths(place / "out")
+    file = paths.model("d", "m", 0)
+    assert trained(file) == Trained()
+    Run(load(raw)).write_config()
+    assert trained(file).stitch["threshold"] == 0.5
+    for fold, threshold in ((0, 0.3), (1, 0.4)):
+        write_json(paths.segmentation_done("d", "m", fold), {"threshold": threshold})
+    found = trained(file)
+    assert (found.stitch["threshold"], found.stitch["min_size"]) == (pytest.approx(0.35), 2)
+    assert found.tta
+    assert "tiff" not in found.stitch
+    for other in (paths.model("other", "m", 0), Path("/model.pt")):
+        assert trained(other) == Trained()
+
+
+def test_files_of_one_name_in_different_folders(place: Path) -> None:
+    write(place / "images" / "x" / "f.tif", blobs((40, 44)))
+    write(place / "images" / "y" / "f.tif", blobs((40, 44), 1))
+    found = image_files([str(place / "images" / k) for k in "xy"], place / "out")
+    names = [name for name, _ in found]
+    assert len(set(names)) == 2
+    assert all(name.startswith(("x", "y")) for name in names)
+    assert image_files(
+        [str(place / "images" / "x"), str(place / "images/x/f.tif")], place / "out"
+    ) == [("f", place / "images" / "x" / "f.tif")]
+
+
+# The report
+
+
+def test_report_without_labels(place: Path) -> None:
+    """What there is: images, objects, overlays without a truth."""
+    out = place / "made"
+    assert predict(place / "m", place / "images", "-o", out, "--keep") == 0
+    paths, name = Paths(place / "results"), "m@src"
+    where = ("new", name, ENSEMBLE)
+    paths.fold(*where).mkdir(parents=True)
+    (out / "manifest.csv").rename(paths.manifest("new"))
+    for source, goal in (
+        ("segmentation.zarr", paths.segmentation(*where)),
+        ("objects.csv", paths.objects(*where)),
+        ("work/segmentation.json", paths.segmentation_done(*where)),
+        ("work/prepared.zarr", paths.prepared("new", name)),
+        ("work/prepared.json", paths.prepared_done("new", name)),
+    ):
+        (out / source).rename(goal)
+    section = ReportSection(bootstrap=100)
+    applied = Applied(False, {name: (0, 1)})
+    rows = pages.report_dataset(
+        paths, "new", section, "instances", [name], [], ["background", "foreground"], 0,
+        tested=[ENSEMBLE], applied=applied,
+    )  # fmt: skip
+    assert rows == []
+    page = paths.dataset_report_html("new").read_text(encoding="utf-8")
+    assert "What was predicted" in page
+    # Two images of three panels each, and nothing of scores, training or split.
+    assert page.count("<figure>") == 6
+    for absent in ("Scores on the test images", 'id="training"', "<th>Train</th>", ">nan<"):
+        assert absent not in page
+    for shown in ("m@src", "<td>2</td><td>1</td>", "bad.tif", "Outlines of"):
+        assert shown in page
+    pages.report_all(paths, {"new": pages.DatasetTask("instances", (name,), False)})
+    overall = paths.report_html.read_text(encoding="utf-8")
+    assert "Images without labels" in overall
+    assert ">new</th>" in overall
+
+
+def test_its_own_results_are_no_images(
+    place: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    p = place / "p"
+    for name in ("a.tif", "masks/mine.tif", "seg/masks/a.tif", "other/masks/a.tif",
+                 "killed/masks/a.tif", "killed/work/x.tif"):  # fmt: skip
+        (p / name).parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(p / name, blobs((16, 16)))
+    write_json(p / "other" / "predict.json", {})
+    (p / "killed" / "work" / "images.csv").write_text("id,image\n", encoding="utf-8")
+    with caplog.at_level(logging.INFO):
+        found = [
+            path.relative_to(p).as_posix() for _, path in image_files(["p/**/*.tif"], p / "seg")
+        ]
+    # A folder of the user's may be called masks.
+    assert found == ["a.tif", "masks/mine.tif"]
+    assert "4 files are results of this command" in caplog.text
+    with pytest.raises(UserError, match="IMAGES: all 1 files are results of this command"):
+        image_files(["p/seg/masks"], Path("p/seg"))
+
+
+def test_every_result_says_what_made_it(place: Path) -> None:
+    out = place / "out"
+    assert predict(place / "m", place / "images" / "a.ome.tif", "-o", out) == 0
+    table = provenance.read(out / "objects.csv")
+    assert table is not None
+    group = zarr.open_group(str(out / "segmentation.zarr" / "a"), mode="r")
+    with tifffile.TiffFile(out / "masks" / "a.tif") as file:
+        lines = file.pages[0].description.splitlines()
+    (line,) = (line for line in lines if line.startswith("made_by="))
+    assert json.loads(line.removeprefix("made_by=")) == group.attrs["unet"]["made_by"] == table
+    assert table["settings"]["stitch"]["threshold"] == 0.5
+    files = sorted((place / "m").glob("fold-*/model.pt"))
+    assert sorted(table["models"].values()) == sorted(map(provenance.content_id, files))
+    assert str(place) not in line
+
+
+def test_twice_over_a_folder_that_holds_the_output(place: Path) -> None:
+    pattern, out = f"{place / 'images'}/**/*.tif", place / "images" / "seg"
+    words = (place / "m", pattern, "-o", out, "--geojson", "--rois")
+    assert predict(*words) == 0
+    first = (out / "predict.json").read_bytes()
+    names = sorted(path.stem for path in (out / "geojson").iterdir())
+    assert names == ["a", "b"] == sorted(path.stem for path in (out / "rois").iterdir())
+    assert predict(*words, "--keep") == 0
+    assert (out / "predict.json").read_bytes() == first
+
+
+def test_outlines_as_the_config_says_unless_the_command_does(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Trained(stitch={"geojson": True, "rois": True})
+    args = argparse.Namespace(
+        method=None, threshold=None, min_size=None, grow_px=None, geojson=None, rois=False
+    )
+    section = stitch_settings(model(), args, known)["stitch"]
+    assert (section["geojson"], section["rois"]) == (True, False)
+
+
+def test_an_empty_well_is_a_result(place: Path) -> None:
+    tifffile.imwrite(place / "images" / "empty.tif", np.full((40, 50), 7, np.uint16))
+    out = place / "out"
+    assert predict(place / "m", place / "images" / "empty.tif", "-o", out) == 0
+    record = read_manifest(out / "manifest.csv")[0]
+    assert (record.status, record.warnings) == ("ok", ("all pixels have the value 7",))
+    assert tifffile.imread(out / "masks" / "empty.tif").shape == (40, 50)
+
+
+def test_an_absurd_pixel_size_is_set_aside_with_what_to_write(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(place / "images" / "huge.ome.tif", blobs((64, 64)), 352.8)
+    write(place / "images" / "fine.ome.tif", blobs((64, 64)), 0.1)
+    out = place / "out"
+    assert predict(place / "m", f"{place / 'images'}/*.ome.tif", "-o", out) == 0
+    records = {record.id: record for record in read_manifest(out / "manifest.csv")}
+    assert {name: r.status for name, r in records.items()} == {
+        "a": "ok", "b": "ok", "fine": "ok", "huge": "quarantined",
+    }  # fmt: skip
+    assert records["huge"].reason == (
+        "pixel size 352.8 x 352.8 um, the model's 0.5 x 0.5 um: a factor of 706 (45158 x 45158 px "
+        "of 64 x 64); write the true one as pixel_size_um (unet predict: --pixel-size)"
+    )
+    assert read_json(out / "predict.json")["left_out"] == 1
+    said = capsys.readouterr().err
+    assert "warning: fine.ome.tif: pixel size 0.1 x 0.1 um" in said
+    assert "a factor of 5; is that true?" in said
+    assert "warning: huge.ome.tif: left out: pixel size 352.8" in said
+    assert "2 of 3 images are resampled to the model's 0.5 x 0.5 um, by factors of up to 5" in said
+    # None left: one line, nothing half-written.
+    alone = place / "alone"
+    assert predict(place / "m", place / "images" / "huge.ome.tif", "-o", alone) == 2
+    assert "no usable image; the first: huge.ome.tif: pixel size" in capsys.readouterr().err
+    # In the end it is the user who knows.
+    words = (place / "images" / "huge.ome.tif", "-o", alone, "--pixel-size", "0.5")
+    assert predict(place / "m", *words) == 0
+
+
+def test_results_among_many_images_are_gone_through_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times: list[int] = []
+
+    class Counted(list[Path]):
+        def __iter__(self) -> Iterator[Path]:
+            times.append(1)
+            return super().__iter__()
+
+    monkeypatch.chdir(tmp_path)
+    done = tmp_path / "old"
+    (done / "masks").mkdir(parents=True)
+    (done / "predict.json").write_text("{}")
+    for k in range(30):
+        (tmp_path / f"{k:02d}.tif").write_bytes(b"x")
+        (done / "masks" / f"m{k}.tif").write_bytes(b"x")
+    written = predict_request._written
+    monkeypatch.setattr(predict_request, "_written", lambda *args: Counted(written(*args)))
+    found = predict_request.image_files(["*.tif", "old/masks"], tmp_path / "out")
+    assert [name for name, _ in found] == [f"{k:02d}" for k in range(30)]
+    assert len(times) <= 2

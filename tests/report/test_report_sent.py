@@ -1,0 +1,88 @@
+"""Reports as people send them around: packed by Snakemake, or a page alone. No link is broken."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from tests.workflow.test_workflow import Workplace
+from unet.paths import Paths
+
+pytestmark = pytest.mark.workflow
+
+
+class Page(HTMLParser):
+    """What a page refers to, and the places in it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.references: list[str] = []
+        self.ids: set[str] = set()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in ("href", "src", "data", "srcset", "action", "poster"):
+                self.references.append(value or "")
+            if name == "id":
+                self.ids.add(value or "")
+
+    def broken(self) -> list[str]:
+        """References that lead nowhere without what lies elsewhere."""
+        found = []
+        for reference in self.references:
+            path, _, anchor = reference.partition("#")
+            if reference.startswith("data:"):
+                continue
+            if not path:
+                found += [] if anchor in self.ids else [reference]
+            elif not (self.path.parent / unquote(path)).is_file():
+                found.append(reference)
+        return found
+
+
+def pages_of(folder: Path) -> list[Path]:
+    paths = Paths(folder / "out")
+    return [paths.report_html, *(paths.dataset_report_html(name) for name in ("sem", "own"))]
+
+
+def test_a_page_alone(finished_run: Path, tmp_path: Path) -> None:
+    for number, path in enumerate(pages_of(finished_run)):
+        (tmp_path / str(number)).mkdir()
+        page = Page(Path(shutil.copy(path, tmp_path / str(number) / "mailed.html")))
+        assert page.broken() == []
+    # The check sees what a page has: anchors and pictures.
+    assert any(reference.startswith("#") for reference in page.references)
+    assert any(reference.startswith("data:image") for reference in page.references)
+
+
+def test_a_packed_report(finished_run: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "report.zip"
+    done = Workplace(finished_run).snakemake("--report", str(archive))
+    assert done.returncode == 0, done.stdout + done.stderr
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(tmp_path / "unpacked")
+    pages = list((tmp_path / "unpacked").rglob("*.html"))
+    contents = {path.read_text(encoding="utf-8"): Page(path) for path in pages}
+    # Ours are all in it, as they are.
+    for path in pages_of(finished_run):
+        assert contents[path.read_text(encoding="utf-8")].broken() == []
+    # Snakemake's own, which leads to them.
+    assert len(pages) > 3
+    for page in contents.values():
+        assert [r for r in page.broken() if not r.startswith("http")] == []
+
+
+def test_the_check_finds_what_is_broken(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(
+        '<a href="d/report.html"></a><img src="x.png"><a href="#there" id="there"></a>'
+        '<a href="#nowhere"></a><img src="data:image/png;base64,"><a href="page.html#there"></a>'
+    )
+    assert Page(path).broken() == ["d/report.html", "x.png", "#nowhere"]

@@ -1,0 +1,149 @@
+"""Models of one dataset applied to others by the workflow: a tiny run to its end, and what edits
+make it do again."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tifffile
+
+from tests.made import check_made_by
+from tests.workflow.test_workflow import Workplace
+from unet.config.load import load_file
+from unet.config.run import merge
+from unet.data.synthetic import write_dataset
+from unet.paths import Paths
+from unet.prediction.stitch.segmentation import Segmentation
+
+pytestmark = pytest.mark.workflow
+
+# `there` has labels and pixels of half the size, `new` has none.
+SOURCE: dict[str, Any] = {
+    "output": "out",
+    "data_root": "raw",
+    "device": "cpu",
+    "datasets": {
+        "src": {
+            "images": "src/images/*.tif", "labels": "src/labels/*.tif", "task": "instances",
+            "split": {"test": 0.25, "val": 0.25},
+        },
+    },
+    "models": {"a": {"preset": "unet-bn", "width": 4, "depth": 1, "train": {"patch": 48}}},
+    "prepare": {"tile": 64},
+    "train": {"batch": 2, "epochs": 1, "steps_per_epoch": 3, "warmup_steps": 1, "lr": 0.01},
+    "evaluate": {"metrics": ["pixel", "instance"]},
+    "stitch": {"min_size": 4, "threshold": "auto"},
+    "report": {"bootstrap": 100},
+}  # fmt: skip
+THERE = {"images": "there/images", "labels": "there/labels", "predict_with": ["src/a"]}
+NEW = {"images": "there/images/*_000.tif", "predict_with": ["src/a"]}
+CONFIG = merge(SOURCE, {"datasets": {"there": THERE, "new": NEW}})
+NEW_JOBS = {"manifest new", "prepare_applied new a@src", "predict new a@src ensemble",
+            "stitch new a@src ensemble", "report_dataset new", "report"}  # fmt: skip
+THERE_JOBS = {job.replace("new", "there") for job in NEW_JOBS} | {"evaluate there a@src"}
+SOURCE_JOBS = {"manifest src", "splits src", "prepare src", "train src a 0", "predict src a 0",
+               "stitch src a 0", "evaluate src a", "report_dataset src", "report"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    place = Workplace(tmp_path_factory.mktemp("applied"))
+    write_dataset(place.folder / "raw" / "src", "nuclei", 3, 4, (96, 96), 0.5)
+    write_dataset(place.folder / "raw" / "there", "nuclei", 5, 3, (80, 112), 0.25)
+    assert place.wanted(CONFIG) == SOURCE_JOBS | THERE_JOBS | NEW_JOBS
+    done = place.snakemake("--cores", "2", "--quiet", "rules", config=CONFIG)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return place
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_results_are_in_the_users_pixels(place: Workplace) -> None:
+    paths = Paths(place.folder / "out")
+    threshold = json.loads(paths.segmentation_done("src", "a", 0).read_text())["threshold"]
+    for dataset, count in (("there", 3), ("new", 1)):
+        where = (dataset, "a@src", "ensemble")
+        done = json.loads(paths.segmentation_done(*where).read_text())
+        assert {entry["part"] for entry in done["images"].values()} == {"test"}
+        assert len(done["images"]) == count
+        assert done["threshold"] == threshold
+        prepared = json.loads(paths.prepared_done(dataset, "a@src").read_text())
+        assert {tuple(entry["shape"]) for entry in prepared["images"].values()} == {(1, 40, 56)}
+        found = Segmentation(paths.segmentation(*where))
+        for name in found.ids():
+            assert found.probabilities(name).shape == (2, 80, 112)
+            assert found.attrs(name)["pixel_size_um"] == [0.25, 0.25]
+            assert tifffile.imread(paths.masks(*where) / f"{name}.tif").shape == (80, 112)
+        assert not paths.prepared(dataset).exists()
+        assert not paths.splits(dataset).exists()
+
+
+def test_labels_are_scored_where_there_are_any(place: Workplace) -> None:
+    paths = Paths(place.folder / "out")
+    rows = table(paths.metrics("there", "a@src"))
+    assert {(row["model"], row["fold"]) for row in rows} == {("a@src", "ensemble")}
+    assert len({row["image"] for row in rows}) == 3
+    assert not paths.metrics("new", "a@src").exists()
+    assert {row["dataset"] for row in table(paths.report_csv)} == {"src", "there"}
+    page = paths.dataset_report_html("there").read_text(encoding="utf-8")
+    assert "Scores on the test images" in page
+    page = paths.dataset_report_html("new").read_text(encoding="utf-8")
+    assert "Scores on the test images" not in page
+    assert page.count("<figure>") == 3
+    assert "Images without labels" in paths.report_html.read_text(encoding="utf-8")
+    assert load_file(paths.config).datasets["new"].task == "instances"
+
+
+@pytest.mark.parametrize(
+    ("over", "expected"),
+    [
+        ({}, set()),
+        # What is applied elsewhere has no say where it was trained.
+        ({"datasets": {"there": {"stitch": {"min_size": 9}}}},
+         {"stitch there a@src ensemble", "evaluate there a@src", "report_dataset there", "report"}),
+        ({"datasets": {"other": NEW}}, {job.replace("new", "other") for job in NEW_JOBS}),
+        # Another network is another result everywhere; the images are looked through again, too.
+        ({"train": {"lr": 0.02}},
+         (SOURCE_JOBS | THERE_JOBS | NEW_JOBS)
+         - {"manifest src", "splits src", "prepare src", "manifest there", "manifest new"}),
+        # Its threshold is taken over.
+        ({"datasets": {"src": {"stitch": {"fill_holes": 1}}}},
+         {job for job in SOURCE_JOBS | THERE_JOBS | NEW_JOBS
+          if job.split()[0] in ("stitch", "evaluate", "report_dataset", "report")}),
+        ({"report": {"bootstrap": 200}},
+         {f"report_dataset {name}" for name in ("src", "there", "new")} | {"report"}),
+    ],
+)  # fmt: skip
+def test_what_an_edit_reruns(place: Workplace, over: dict[str, Any], expected: set[str]) -> None:
+    assert place.wanted(merge(CONFIG, over)) == expected
+
+
+def test_less_of_it_reruns_nothing_but_the_report(place: Workplace) -> None:
+    assert place.wanted(SOURCE) == {"report"}
+
+
+def test_every_output_says_what_made_it(place: Workplace) -> None:
+    assert check_made_by(place.folder) >= {"prepare_applied", "predict", "stitch", "evaluate"}
+
+
+def test_by_hand(place: Workplace) -> None:
+    """The same stage from a config file, without the workflow; unknown names are one line."""
+    import subprocess
+    import sys
+
+    root = Path(__file__).resolve().parents[2]
+    words = ["--output", "out", "--config", "out/config.yaml", "--dataset", "new", "--model"]
+    for model, code, said in (("a@src", 0, ""), ("b@src", 2, "no model 'b@src'; there are: a@src")):
+        done = subprocess.run(
+            [sys.executable, str(root / "scripts" / "prepare_applied.py"), *words, model],
+            cwd=place.folder, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+        assert said in done.stderr

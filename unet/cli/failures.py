@@ -1,0 +1,204 @@
+"""What the console shows when a job of this workflow fails: which job, why, and where its log is.
+
+Snakemake shows the command with all its settings, twice, a Python traceback, and the whole log. The
+cause is one line of that log. Snakemake's own log file keeps all of it, and so does the console
+with ``--verbose`` or ``--printshellcmds``. Jobs of a workflow that has this one as a module are
+shown as Snakemake shows them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shlex
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from unet.cli.stage import CAUSE_SHOWN
+
+# A line of a job's log (see unet.cli.stage) that tells why it ended.
+_CAUSE = re.compile(r"^\S+ \S+ (?:ERROR|WARNING) ((?:error|stopped): .*)$", re.MULTILINE)
+# How a command ended, in the words of Python's subprocess.
+_STATUS = re.compile(r"returned non-zero exit status (\d+)|died with <(\w+\.\w+): \d+>")
+# Snakemake's words at the end of what each queue says.
+_EMPTY = re.compile(r"For further error details see the cluster/cloud log and .*")
+# What of a log is looked at, in bytes from its end: a traceback may follow the cause.
+_TAIL = 1 << 16
+# Lines that are shown of a cause (a config may have many mistakes), and characters of any other.
+_LINES, _WIDTH = 5, 400
+
+
+def _tail(path: Path, since: float) -> str:
+    """The end of a log; nothing of one that is not there, or is older than that (Unix time, s)."""
+    try:
+        with path.open("rb") as handle:
+            status = os.fstat(handle.fileno())
+            handle.seek(max(0, status.st_size - _TAIL))
+            text = handle.read(_TAIL).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return text if status.st_mtime >= since else ""
+
+
+def causes(logs: Sequence[Path], since: float) -> list[str]:
+    """The lines of a job's logs that tell why it ended, if there are any.
+
+    Args:
+        since: logs that are older (Unix time in s) are of an earlier run.
+    """
+    for path in logs:
+        if found := _CAUSE.findall(_tail(path, since)):
+            return found[-_LINES:]
+    return []
+
+
+def summary(failed: Mapping[str, Any], since: float, ended: str = "") -> str:
+    """The lines on a failed job.
+
+    Args:
+        failed: Snakemake's record: ``rule_name``, ``log``, and, where an executor says something,
+            ``rule_msg`` and ``aux``.
+        since: see :func:`causes`.
+        ended: how its command ended, where that is known.
+    """
+    paths = [Path(log) for log in failed["log"]]
+    name = f"{failed['rule_name']} {paths[0].stem}" if paths else failed["rule_name"]
+    executor = _one_line(_EMPTY.sub("", failed.get("rule_msg") or ""))
+    found = causes(paths, since)
+    tails = ["" if found else _last(_tail(path, since)) for path in paths]
+    details = [f"    {executor}"] if found and executor else []
+    if not found:
+        found = [said for said in (executor, ended) if said]
+        details = [f"    {key}: {value}" for key, value in (failed.get("aux") or {}).items()]
+    if not found:
+        unknown = "killed (memory? time limit?), or never started; see above"
+        found = [f"ended without an error message{'' if any(tails) else f': {unknown}'}"]
+    for path, tail in zip(paths, tails, strict=True):
+        details += [f"    log: {path}", *([f"        last line: {tail}"] if tail else [])]
+    return "\n".join([*(f"Job {name}: {line}" for line in found), *details])
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:_WIDTH]
+
+
+def _last(text: str) -> str:
+    lines = text.split("\n")
+    return next((line for line in map(_one_line, reversed(lines)) if line), "")
+
+
+def _ended(text: str) -> str:
+    """How a command ended, from Snakemake's words on it."""
+    match = _STATUS.search(text)
+    if match is None:
+        return ""
+    if match[1] is None:
+        return f"ended by {match[2].removeprefix('Signals.')}"
+    name = ""
+    # So does a shell pass on the signal that ended its command.
+    with suppress(ValueError):
+        name = f" ({signal.Signals(int(match[1]) - 128).name})"
+    return f"ended with exit status {match[1]}{name}"
+
+
+class _Brief(logging.Formatter):
+    """Formats failed jobs of this workflow by :func:`summary` and all else as before."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        # Clocks of file systems may be behind this machine's.
+        self._inner, self._since = inner, time.time() - 5
+        # Folders of scripts: several versions of this workflow may be modules of another one.
+        self.scripts: set[Path] = set()
+        self._exceptions: list[str] = []
+
+    def format(self, record: logging.LogRecord) -> str:
+        if self.is_failure(record):
+            command = str(vars(record)["shellcmd"])
+            # It has come before the record on the job.
+            known = [text for text in self._exceptions if command in text]
+            self._exceptions = [text for text in self._exceptions if text not in known]
+            return summary(vars(record), self._since, _ended("".join(known[-1:])))
+        text = self._inner.format(record)
+        if (
+            text.startswith("RuleException")
+            and "CalledProcessError" in text
+            and any(f"{folder}{os.sep}" in text for folder in self.scripts)
+        ):
+            self._exceptions.append(text)
+            # Nothing is printed for no text.
+            return ""
+        return text
+
+    def is_failure(self, record: logging.LogRecord) -> bool:
+        """Whether a job that calls one of this workflow's scripts has failed."""
+        known = vars(record)
+        event = getattr(known.get("event"), "name", "")
+        if event != "JOB_ERROR" or not {"rule_name", "log", "shellcmd"} <= known.keys():
+            return False
+        try:
+            words = shlex.split(known["shellcmd"] or "")
+        except ValueError:  # a quote that is not closed
+            return False
+        return any(Path(word).parent in self.scripts for word in words[1:2])
+
+
+class _Shown:
+    """Lets failed jobs through in any case: ``--quiet rules`` would hide them."""
+
+    def __init__(self, handler: logging.Handler, brief: _Brief) -> None:
+        self._before, self._brief = list(handler.filters), brief
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        shown = self._brief.is_failure(record)
+        return shown or all(_passes(one, record) for one in self._before)
+
+
+def _passes(one: Any, record: logging.LogRecord) -> bool:
+    """Whether a filter, which may be an object or a function, lets the record through."""
+    return bool(one.filter(record) if hasattr(one, "filter") else one(record))
+
+
+def show_causes(workflow: Any, scripts: Path) -> bool:
+    """From here on the console shows the cause of a failed job instead of its command.
+
+    The jobs are told by the environment, so that none of them prints it as well.
+
+    Args:
+        workflow: Snakemake's, in a Snakefile.
+        scripts: the folder of the scripts that this workflow's jobs call; others' are not touched.
+
+    Returns:
+        False where nothing is changed: more than that is asked for, nothing is, or this version of
+        Snakemake has no such handler.
+    """
+    os.environ.pop(CAUSE_SHOWN, None)
+    try:
+        output = workflow.output_settings
+        asked = output.verbose or output.printshellcmds
+        silent = "ALL" in {choice.name for choice in output.quiet or ()}
+    except AttributeError:
+        return False
+    handlers = [
+        handler
+        for handler in logging.getLogger("snakemake.logging").handlers
+        if handler.name == "DefaultStreamHandler" and handler.formatter is not None
+    ]
+    if asked or silent or not handlers:
+        return False
+    for handler in handlers:
+        brief = handler.formatter
+        if not isinstance(brief, _Brief):
+            if brief is None:
+                continue
+            brief = _Brief(brief)
+            handler.setFormatter(brief)
+            handler.filters[:] = [_Shown(handler, brief)]
+        brief.scripts.add(scripts)
+    os.environ[CAUSE_SHOWN] = "1"
+    return True

@@ -1,0 +1,270 @@
+"""``unet predict``: trained networks applied to a folder of images, without a config or a workflow.
+
+The stages are those of the workflow (manifest, prepare_applied, predict, stitch), called one after
+the other in this process, with a work folder of their own below the output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unet import provenance
+from unet.cli.predict_request import (
+    OUTLINES,
+    image_files,
+    model_files,
+    predict_settings,
+    stitch_settings,
+    top_folder,
+    trained,
+)
+from unet.config.sections import PrepareSection
+from unet.config.stage_keys import told
+from unet.errors import UserError
+from unet.files import digest, locked, read_json, remove, replacing, write_json
+from unet.paths import Paths
+from unet.tables import csv_writer
+from unet.versions import STAGES
+
+if TYPE_CHECKING:
+    from unet.data.prepare_image import Target
+    from unet.data.raw_files import Source
+    from unet.models.model_file import ModelFile
+    from unet.prediction.tiles.ensemble import Member
+
+log = logging.getLogger("unet")
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where everything is written, below one folder."""
+
+    folder: Path
+
+    @property
+    def segmentation(self) -> Path:
+        return self.folder / "segmentation.zarr"
+
+    @property
+    def masks(self) -> Path:
+        return self.folder / "masks"
+
+    @property
+    def objects(self) -> Path:
+        return self.folder / "objects.csv"
+
+    @property
+    def results(self) -> tuple[Path, ...]:
+        return (self.segmentation, self.masks, self.objects)
+
+    @property
+    def outlines(self) -> tuple[Path, ...]:
+        """There where they were asked for."""
+        return tuple(self.folder / name for name in OUTLINES)
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / "manifest.csv"
+
+    @property
+    def done(self) -> Path:
+        """Written last: what the results were made of."""
+        return self.folder / "predict.json"
+
+    @property
+    def work(self) -> Path:
+        """What a run that was stopped goes on from."""
+        return self.folder / "work"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the stages are told.
+
+    Attributes:
+        manifest, prepare, predict, stitch: their slices, as :mod:`unet.config.stage_settings` makes
+        them. target: what the networks want of the images.
+    """
+
+    members: Sequence[Member]
+    manifest: dict[str, Any]
+    prepare: dict[str, Any]
+    predict: dict[str, Any]
+    stitch: dict[str, Any]
+    target: Target
+
+    @property
+    def key(self) -> str:
+        """Stands for all that determines the results."""
+        slices = [self.manifest, self.prepare, self.predict, self.stitch]
+        return digest([*slices, [member.key for member in self.members]])
+
+
+def work(args: argparse.Namespace, paths: Paths) -> None:
+    """All stages, as the command line asks for.
+
+    Raises:
+        UserError: a model or an image is not there or cannot be used, or they do not fit.
+    """
+    from unet.prediction.tiles.ensemble import Member
+
+    out = Output(paths.output)
+    members = [Member.load(path) for path in model_files([args.model, *args.with_model])]
+    images = image_files(args.images, out.folder)
+    with _locked(out):
+        source = _source(images, out, args.stack)
+        task = _task(members, source, args)
+        if _is_done(out, task.key):
+            log.info("%s: all is there already; nothing to do", out.folder)
+            if not read_json(out.done).get("kept"):
+                remove(out.work)
+            return
+        remove(out.done)
+        found, left_out = _run(task, source, out, args)
+        if not args.keep:
+            remove(out.work)
+    written = [*out.results, *(path for path in out.outlines if path.exists())]
+    missing = f", {left_out} left out (manifest.csv says why)" if left_out else ""
+    log.info("%d images segmented%s: %s", found, missing, ", ".join(map(str, written)))
+
+
+def _task(members: Sequence[Member], source: Source, args: argparse.Namespace) -> Task:
+    from unet.data.layouts import list_files
+    from unet.data.raw_changes import fingerprint
+    from unet.prediction.tiles.applied_models import target_of
+
+    model, known = members[0].model, trained(members[0].path)
+    normalize, target = target_of({member.path: member.model for member in members})
+    read = {"axes": args.axes, "channels": args.channels}
+    common = {"task": model.task, "ignore": None, **read}
+    # The sheet is written anew by each run; what it lists is what counts.
+    files = [path for path in list_files(source) if path != source.sheet]
+    return Task(
+        members,
+        {
+            "version": STAGES["manifest"], **common, "layout": source.layout, "classes": None,
+            "pixel_size_um": args.pixel_size, "group": None, "column": None, "strict": False,
+            "labelled": False, "fingerprint": fingerprint(files, source.root, None),
+        },
+        {
+            "version": STAGES["prepare_applied"], **common, "classes": _classes(model),
+            "prepare": {**told("prepare_applied", PrepareSection()), "normalize": normalize},
+        },
+        predict_settings(args, known),
+        stitch_settings(model, args, known),
+        target,
+    )  # fmt: skip
+
+
+def _run(task: Task, source: Source, out: Output, args: argparse.Namespace) -> tuple[int, int]:
+    """The stages; the numbers of images that were segmented and left out."""
+    from unet.data.manifest import manifest_stage
+    from unet.data.prepare import prepare_stage
+    from unet.data.records import read_manifest, write_manifest
+    from unet.data.scale_check import reachable
+    from unet.prediction.tiles.predict import predict_fold
+
+    inputs, store, tiles = (out.work / n for n in ("inputs.json", "prepared.zarr", "tiles.zarr"))
+    # Named by what it was made of: every image is looked at once.
+    manifest = out.work / f"manifest-{digest(task.manifest)[:12]}.csv"
+    if not manifest.is_file():
+        warnings = out.work / "warnings.manifest.json"
+        manifest_stage(source, task.manifest, manifest, inputs, args.threads, warnings)
+    records = reachable(read_manifest(manifest), task.target)
+    write_manifest(out.manifest, records)
+    memory = args.memory_gb * 1e9
+    sentinel = out.work / "prepared.json"
+    prepare_stage(
+        *(manifest, inputs, store, sentinel, task.prepare, args.threads, int(memory)),
+        root=source.root,
+        target=task.target,
+        warnings=out.work / "warnings.prepare.json",
+    )
+    prepared = read_json(sentinel)
+    parts: dict[str, Any] = dict.fromkeys(prepared["images"], "test")
+    predict_fold(
+        *(task.members, store, prepared, parts, task.predict, tiles),
+        memory_bytes=memory,
+        threads=args.threads,
+    )
+    threshold = _stitched(task, tiles, store, out, args.threads)
+    left_out = sum(record.status != "ok" for record in records)
+    models = {str(member.path): member.key for member in task.members}
+    about = {"models": models, "images": len(parts), "left_out": left_out, "threshold": threshold}
+    write_json(out.done, {"key": task.key, "kept": bool(args.keep), **about})
+    return len(parts), left_out
+
+
+def _stitched(task: Task, tiles: Path, store: Path, out: Output, threads: int) -> float:
+    """The threshold that the results were made with."""
+    from unet.data.store import OwnGrid
+    from unet.prediction.stitch.source_scale import ResampledTiles
+    from unet.prediction.stitch.stitch import Outputs, stitch_dataset
+    from unet.prediction.stitch.stitch_image import StitchSettings
+
+    prepared, done = OwnGrid(store), out.work / "segmentation.json"
+    stitch_dataset(
+        ResampledTiles(tiles, prepared),
+        prepared,
+        Outputs(segmentation=out.segmentation, done=done, masks=out.masks, objects=out.objects),
+        StitchSettings.of(task.stitch),
+        threads=threads,
+        made_by={
+            **provenance.made_by("stitch", task.stitch, {}),
+            "models": {_short(m.path): provenance.content_id(m.path) for m in task.members},
+        },
+    )
+    return float(read_json(done)["threshold"])
+
+
+def _short(model: Path) -> str:
+    """A model's file as results name it: as below a run's output folder, wherever that is."""
+    return "/".join(model.parts[-4:])
+
+
+def _classes(model: ModelFile) -> list[tuple[str, int]] | None:
+    if model.class_values is None:
+        return None
+    return list(zip(model.class_names, model.class_values, strict=True))
+
+
+def _source(images: Sequence[tuple[str, Path]], out: Output, stack: bool) -> Source:
+    """The images as a sheet, which may list files from anywhere."""
+    from unet.data.raw_files import Source
+
+    sheet = out.work / "images.csv"
+    with replacing(sheet) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv_writer(handle)
+        writer.writerow(["id", "image"])
+        writer.writerows(images)
+    root = top_folder([path for _, path in images])
+    return Source(root, str(sheet.absolute()), None, "stack" if stack else "folders", False)
+
+
+@contextmanager
+def _locked(out: Output) -> Iterator[None]:
+    """Makes the work folder, which no other run may be using.
+
+    Raises:
+        UserError: one does, or what is in the output folder is not from here.
+    """
+    ours = out.done.exists() or out.work.exists()
+    strange = [path for path in (*out.results, *out.outlines) if path.exists()]
+    if strange and not ours:
+        raise UserError(
+            f"{strange[0]}: is there already, and not from this command; name another folder by -o"
+        )
+    with locked(out.work / "lock", "predicting here"):
+        yield
+
+
+def _is_done(out: Output, key: str) -> bool:
+    if not out.done.is_file() or not all(path.exists() for path in out.results):
+        return False
+    return bool(read_json(out.done).get("key") == key)

@@ -1,0 +1,333 @@
+"""What the command line of ``unet predict`` asks for: models, images, and the stages' settings."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unet.config.heads import HEADS
+from unet.config.method_table import METHOD_HEADS
+from unet.config.sections import PredictSection, StitchSection
+from unet.config.stage_keys import told
+from unet.errors import UserError
+from unet.paths import Paths
+from unet.versions import STAGES
+
+if TYPE_CHECKING:
+    from unet.config.run import Config
+    from unet.data.file_names import Found
+    from unet.models.model_file import ModelFile
+
+log = logging.getLogger("unet")
+
+# Keys of the section stitch that make objects what they are.
+SHAPING = (
+    "threshold", "method", "grow_px", "watershed_h", "connectivity", "min_size", "fill_holes",
+)  # fmt: skip
+# Its keys that say what else is written of them.
+OUTLINES = ("geojson", "rois")
+# What the command writes its results and its notes to, below the output folder, and which file or
+# folder there tells that it does.
+RESULTS = ("masks", "segmentation.zarr", "work", *OUTLINES)
+NOTES = ("predict.json", "work/images.csv")
+DEFAULT = 0.5
+# What each kind of head is made objects of by, unless --method says otherwise.
+METHODS = {"classes": "components", "border": "grow", "distance": "watershed"}
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """The arguments of ``unet predict``."""
+    p.add_argument(
+        "model", type=Path, metavar="MODEL",
+        help="model.pt, or a folder of results: of a fold, or of a model (all its folds together)",
+    )  # fmt: skip
+    p.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders or globs")
+    p.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
+    p.add_argument(
+        "--model", dest="with_model", type=Path, action="append", default=[], metavar="MODEL",
+        help="one more model, whose probabilities are averaged with the first one's (repeatable)",
+    )  # fmt: skip
+    p.add_argument("--threshold", type=_share, help="probability from which on it is foreground")
+    p.add_argument("--min-size", type=_count, help="drop smaller objects (pixels of the images)")
+    p.add_argument("--method", choices=sorted(METHOD_HEADS), help="how objects are made")
+    p.add_argument("--grow-px", type=_count, help="method grow: how far, in pixels of the images")
+    p.add_argument(
+        "--geojson", action=argparse.BooleanOptionalAction,
+        help="write outlines of objects as GeoJSON, too (QuPath, GIS)",
+    )  # fmt: skip
+    p.add_argument(
+        "--rois", action=argparse.BooleanOptionalAction,
+        help="write outlines of objects as ImageJ ROIs, too",
+    )  # fmt: skip
+    p.add_argument(
+        "--tta", action=argparse.BooleanOptionalAction,
+        help="average over 8 symmetries: 8 times the work",
+    )  # fmt: skip
+    p.add_argument("--tile", type=_sizes, help="largest window in px, or one per axis: 64,256,256")
+    p.add_argument("--float32", action="store_true", help="compute and store in 32 bits")
+    p.add_argument(
+        "--pixel-size", type=_lengths, metavar="UM",
+        help="micrometres per pixel (or one per axis: 2,0.5,0.5), over what the files say",
+    )  # fmt: skip
+    p.add_argument("--axes", type=_axes, help="of the files, such as CYX, where they tell none")
+    p.add_argument("--channels", type=_names, help="numbers from 0 or names to take: 0,2")
+    p.add_argument("--stack", action="store_true", help="each page of a file is an image")
+    p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to run")
+    p.add_argument("--threads", type=_positive, default=os.cpu_count() or 1, help="to compute with")
+    p.add_argument("--memory-gb", type=_length, default=4.0, help="memory for pixels (default 4)")
+    p.add_argument("--keep", action="store_true", help="keep OUT/work, so that more images are new")
+    p.add_argument("--log", type=Path, help="also write all messages to this file")
+
+
+def _number(text: str, least: float, most: float, what: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not least < value < most:
+        raise argparse.ArgumentTypeError(f"got {text}; write {what}")
+    return value
+
+
+def _share(text: str) -> float:
+    return _number(text, 0, 1, "a number above 0 and below 1")
+
+
+def _length(text: str) -> float:
+    return _number(text, 0, float("inf"), "a number above 0")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"got {text}; write a whole number from 0")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"got {text}; write a whole number above 0")
+    return int(text)
+
+
+def _sizes(text: str) -> int | list[int]:
+    found = [_positive(part) for part in text.split(",")]
+    if not all(8 <= size <= 16384 for size in found) or len(found) > 3:
+        raise argparse.ArgumentTypeError(f"got {text}; write 8 to 16384, or such a number per axis")
+    return found[0] if len(found) == 1 else found
+
+
+def _lengths(text: str) -> float | list[float]:
+    found = [_length(part) for part in text.split(",")]
+    return found[0] if len(found) == 1 else found
+
+
+def _axes(text: str) -> str:
+    letters = text.upper()
+    known = set(letters) <= set("SCZYX") and {"Y", "X"} <= set(letters)
+    if not known or len(set(letters)) < len(letters):
+        raise argparse.ArgumentTypeError(
+            f"got {text}; write each of Y, X and, where there, C, Z or S once, such as CYX"
+        )
+    return letters
+
+
+def _names(text: str) -> list[int | str]:
+    return [int(part) if part.isdecimal() else part for part in text.split(",")]
+
+
+def model_files(given: Sequence[Path]) -> list[Path]:
+    """The model files that are meant: a file itself, of a fold's folder its ``model.pt``, of a
+    model's folder that of each fold.
+
+    Raises:
+        UserError: there is none.
+    """
+    files: list[Path] = []
+    for path in given:
+        found = [path]
+        if path.is_dir():
+            own, folds = path / "model.pt", sorted(path.glob("fold-*/model.pt"))
+            found = [own] if own.is_file() else folds
+        if not found or not found[0].is_file():
+            raise UserError(
+                f"{path}: no model here; name a model.pt, a fold's folder or a model's folder in "
+                "the results, such as results/nuclei/unet-border"
+            )
+        files += found
+    return list(dict.fromkeys(file.resolve() for file in files))
+
+
+def image_files(given: Sequence[str], output: Path) -> list[tuple[str, Path]]:
+    """Id and path of each image of the files, folders and globs, sorted by id.
+
+    Args:
+        output: folder for the results. What this command wrote, there or elsewhere, is no image.
+
+    Raises:
+        UserError: one of them stands for no image.
+    """
+    from unet.data.file_names import find, like_labels, safe_id, spelling
+
+    def warn(text: str) -> None:
+        log.warning("warning: %s", text)
+
+    found: dict[Path, Found] = {}
+    for pattern in given:
+        for item in find(pattern, Path.cwd(), "IMAGES", warn):
+            found.setdefault(item.path.absolute(), item)
+    written = _written(found, output)
+    if written:
+        log.info(
+            "%d files are results of this command, such as %s: not taken for images",
+            *(len(written), written[0]),
+        )
+    for path in written:
+        del found[path]
+    names = {path: item.name for path, item in found.items()}
+    if not names:
+        raise UserError(
+            f"IMAGES: all {len(written)} files are results of this command, such as {written[0]}; "
+            "name images"
+        )
+    like_labels(list(found.values()), "IMAGES", warn)
+    if len({spelling(name) for name in names.values()}) < len(names):
+        # The same names in different folders: these tell them apart.
+        top = top_folder(list(names))
+        names = {p: p.relative_to(top).with_name(_last(n)).as_posix() for p, n in names.items()}
+    return sorted((safe_id(name), path) for path, name in names.items())
+
+
+def _written(paths: Iterable[Path], output: Path) -> list[Path]:
+    """Those of the paths that this command wrote, in this folder or in another."""
+    ours = {output.absolute().resolve(): True}
+
+    def is_ours(folder: Path) -> bool:
+        folder = folder.resolve()
+        if folder not in ours:
+            ours[folder] = any((folder / note).is_file() for note in NOTES)
+        return ours[folder]
+
+    return [
+        path
+        for path in paths
+        if any(part.name in RESULTS and is_ours(part.parent) for part in (path, *path.parents))
+    ]
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def top_folder(paths: Sequence[Path]) -> Path:
+    return Path(os.path.commonpath([path.parent for path in paths]))
+
+
+def kind_of(head: tuple[str, ...]) -> str:
+    """The name of the head with these channels."""
+    return next((name for name, known in HEADS.items() if known.channels == head), "classes")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What was done with a model where it was trained, as far as that is known.
+
+    Attributes:
+        tta: whether its predictions were averaged over symmetries; the threshold goes with that.
+        stitch: keys of the section that make objects, with the threshold that was used.
+    """
+
+    tta: bool = False
+    stitch: Mapping[str, Any] = field(default_factory=dict)
+
+
+def trained(file: Path) -> Trained:
+    """What is known of a model that lies in the results of a run; of another one nothing.
+
+    Args:
+        file: ``<output>/<dataset>/<model>/fold-<k>/model.pt``, or any other.
+    """
+    from unet.config.load import load_file
+
+    folder = file.parent.parent
+    name, dataset, paths = folder.name, folder.parent.name, Paths(folder.parent.parent)
+    if not os.path.lexists(paths.config):
+        return Trained()
+    try:
+        return _trained_by(load_file(paths.config), paths, dataset, name)
+    except (UserError, OSError) as error:
+        said = str(error).splitlines()[0]
+        log.warning("%s", said if str(paths.config) in said else f"{paths.config}: {said}")
+        log.warning(
+            "so threshold, objects and averaging (tta) of the training are not known: defaults are "
+            "used; give --threshold, --method, --grow-px, --tta, or fix that file"
+        )
+        return Trained()
+
+
+def _trained_by(config: Config, paths: Paths, dataset: str, name: str) -> Trained:
+    from unet.prediction.objects.threshold import carried_threshold
+
+    if dataset not in config.datasets or name not in config.models_for(dataset):
+        return Trained()
+    section = config.stitch_for(dataset, name).model_dump(include={*SHAPING, *OUTLINES})
+    if section["threshold"] == "auto":
+        done = [paths.segmentation_done(dataset, name, k) for k in config.tested_for(dataset)]
+        there = [path for path in done if path.is_file()]
+        section["threshold"] = carried_threshold(there) if there else DEFAULT
+    tta = config.predict_for(dataset, name).tta
+    log.info(
+        "as in %s (dataset %s, model %s): objects%s, unless said otherwise",
+        *(paths.config, dataset, name, ", and the mean over symmetries (tta)" if tta else ""),
+    )
+    return Trained(tta, section)
+
+
+def stitch_settings(model: ModelFile, args: argparse.Namespace, known: Trained) -> dict[str, Any]:
+    """The slice of the stitch stage: by the command line, else as where the model was trained, else
+    by its head.
+
+    Raises:
+        UserError: the method does not go with the model's head.
+    """
+    kind = kind_of(model.head)
+    method = args.method or known.stitch.get("method") or METHODS[kind]
+    if METHOD_HEADS[method] not in (None, kind):
+        raise UserError(
+            f"--method: {method} needs a model with head: {METHOD_HEADS[method]}, this one has "
+            f"head: {kind}; write --method {METHODS[kind]}, or leave it out"
+        )
+    asked = {"--method": args.method, "--min-size": args.min_size is not None}
+    asked |= {"--geojson": args.geojson, "--rois": args.rois}
+    useless = ", ".join(name for name, given in asked.items() if given)
+    if model.task == "semantic" and useless:
+        log.warning("%s: without effect, the model was trained for classes", useless)
+    # The border between objects is given back to them, and a pixel for its outline.
+    grow_px = int(model.settings.get("border_width", 2)) + 1
+    values = {"grow_px": grow_px, **known.stitch, "method": method}
+    for name in ("threshold", "min_size", "grow_px", *OUTLINES):
+        if getattr(args, name) is not None:
+            values[name] = getattr(args, name)
+    return {
+        "version": STAGES["stitch"],
+        "stitch": told("stitch", StitchSection.model_validate(values)),
+        "task": model.task,
+        "class_names": list(model.class_names),
+        "class_values": None if model.class_values is None else list(model.class_values),
+        "head": list(model.head),
+    }
+
+
+def predict_settings(args: argparse.Namespace, known: Trained) -> dict[str, Any]:
+    """The slice of the predict stage."""
+    values: dict[str, Any] = {"tta": known.tta if args.tta is None else args.tta}
+    if args.tile is not None:
+        values["tile"] = args.tile
+    if args.float32:
+        values |= {"precision": "float32", "dtype": "float32"}
+    section = told("predict", PredictSection.model_validate(values))
+    return {"version": STAGES["predict"], "predict": section, "device": args.device}

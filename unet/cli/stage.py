@@ -1,0 +1,232 @@
+"""What the command lines share: arguments, logging, and one-line errors."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from unet.errors import UserError, is_out_of_memory, meant
+from unet.paths import Paths, fold_number, folder_name
+
+log = logging.getLogger("unet")
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 143
+# Set where the workflow shows why a job ended, from the job's log (see unet.cli.failures).
+CAUSE_SHOWN = "UNET_CAUSE_SHOWN"
+
+
+class LogFile(logging.FileHandler):
+    """A job's log; a disk that is full takes its last lines, but puts no stack trace in their
+    place on the console."""
+
+    incomplete = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        self.incomplete = True
+
+
+class Interrupted(Exception):
+    """The job was asked to stop and has saved its state; the next run goes on from there."""
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows an option's default where it has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+def parser(
+    stage: str, description: str, *, model: bool = False, fold: bool = False, dataset: bool = True
+) -> argparse.ArgumentParser:
+    """The arguments that every stage's command line has.
+
+    ``--settings`` is what the workflow passes (the stage's own slice of the config); by hand
+    ``--config`` names a config file from which the same slice is taken.
+    """
+    p = argparse.ArgumentParser(
+        prog=f"python scripts/{stage}.py",
+        description=description,
+        formatter_class=_Formatter,
+    )
+    p.set_defaults(stage=stage)
+    p.add_argument("--output", type=Path, default=Path("results"), help="the run's output folder")
+    if dataset:
+        p.add_argument(
+            "--dataset", required=True, type=folder_name, help="name of the dataset in the config"
+        )
+    if model:
+        p.add_argument(
+            "--model", required=True, type=folder_name, help="name of the model in the config"
+        )
+    if fold:
+        p.add_argument("--fold", required=True, type=fold_number, help="0, 1, ...; or ensemble")
+    source = p.add_mutually_exclusive_group(required=True)
+    source.add_argument("--config", type=Path, help="config file to take the settings from")
+    source.add_argument("--settings", help="the stage's settings as JSON (the workflow does this)")
+    p.add_argument("--threads", type=int, default=2, help="threads to compute with")
+    p.add_argument("--log", type=Path, help="also write all messages to this file")
+    return p
+
+
+def settings_of(
+    args: argparse.Namespace, from_config: Callable[[Any], dict[str, Any]]
+) -> dict[str, Any]:
+    """The stage's settings: given as JSON, or taken from the config file by ``from_config``.
+
+    Raises:
+        UserError: the JSON or the config file is not valid, or has no such dataset or model.
+    """
+    if args.settings is not None:
+        try:
+            value = json.loads(args.settings)
+        except json.JSONDecodeError as error:
+            raise UserError(f"--settings: not valid JSON ({error})") from None
+        if not isinstance(value, dict):
+            raise UserError("--settings: must be a JSON object")
+        return value
+    from unet.config.load import load_file
+
+    config = load_file(args.config)
+    for kind in ("dataset", "model"):
+        name = getattr(args, kind, None)
+        if name is None:  # a stage of the run as a whole has neither
+            continue
+        known = list(getattr(config, kind + "s"))
+        if kind == "model" and config.origins_for(args.dataset):
+            known = list(config.models_for(args.dataset))
+        if name not in known:
+            listed = f"{', '.join(sorted(known))}{meant(name, known)}"
+            raise UserError(f"--{kind}: no {kind} {name!r}; there are: {listed}")
+    return from_config(config)
+
+
+def printable() -> None:
+    """From here on printing fails for no character: one that the terminal's encoding lacks is shown
+    as its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):  # not under pytest
+            reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGTERM (time limits, ``kill``) ends a stage as Ctrl-C does, so that nothing half-written
+    stays and the log says why it ended; the second one ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        # Not Interrupted: what catches any Exception must not catch this.
+        raise KeyboardInterrupt("told to end")
+
+    before = signal.signal(signal.SIGTERM, tell)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def setup_logging(path: Path | None, *, shown: bool = False) -> None:
+    """Messages go to the console (stderr) and, with more detail, to the job's log file.
+
+    Of several processes that work together only the first speaks; the others warn.
+
+    Args:
+        shown: the workflow shows the error that ends the job, so the console need not, unless the
+            log could not take it.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        plain = "%(message)s"
+        logging.basicConfig(level=logging.WARNING, format=plain, stream=sys.stderr, force=True)
+        return
+    console = logging.StreamHandler(sys.stderr)
+    console.setFormatter(logging.Formatter("%(message)s"))
+    handlers: list[logging.Handler] = [console]
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = LogFile(path, mode="w", encoding="utf-8", errors="backslashreplace")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        # First, so that the console knows of each line whether the file has it.
+        handlers.insert(0, file)
+        if shown:
+            console.addFilter(lambda record: file.incomplete or not hasattr(record, "ends_job"))
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
+    logging.captureWarnings(True)
+
+
+def run(args: argparse.Namespace, work: Callable[[argparse.Namespace, Paths], None]) -> int:
+    """Runs a stage and turns what goes wrong into one line and an exit code.
+
+    Returns:
+        0, or 2 for a user's mistake, 143 for an interruption, 1 for an internal error (whose stack
+        trace goes to the log file, or to the console when there is none).
+    """
+    printable()
+    try:
+        by_workflow = getattr(args, "settings", None) is not None and CAUSE_SHOWN in os.environ
+        setup_logging(args.log, shown=by_workflow)
+    except OSError as error:
+        logging.basicConfig(format="%(message)s", stream=sys.stderr, force=True)
+        log.error("error: %s: %s", args.log, error.strerror or error)
+        return EXIT_USER_ERROR
+    try:
+        with stoppable():
+            work(args, Paths(args.output))
+    except UserError as error:
+        for line in str(error).splitlines():
+            _end("%s", line)
+        return EXIT_USER_ERROR
+    except (Interrupted, KeyboardInterrupt) as error:
+        said = str(error) or "interrupted"
+        log.warning("stopped: %s; run the same command again to go on", said)
+        return EXIT_INTERRUPTED
+    except OSError as error:
+        # Full disks, missing rights: the user's to fix, and no stack trace helps with it.
+        _end("%s: %s", error.filename or args.output, error.strerror or error)
+        log.debug("", exc_info=True)
+        return EXIT_USER_ERROR
+    except UnicodeEncodeError as error:
+        name = str(error.object)[error.start : error.end + 20]
+        _end("%a: this locale cannot write this name; run under LC_ALL=C.UTF-8", name)
+        log.debug("", exc_info=True)
+        return EXIT_USER_ERROR
+    except Exception as error:
+        if is_out_of_memory(error):
+            said = " ".join(str(error).split())[:160]
+            _end("out of memory (%s); see docs/reliability.md for what to lower", said)
+            log.debug("", exc_info=True)
+            return EXIT_USER_ERROR
+        said = " ".join(str(error).split())[:300]
+        _end("%s: %s (internal error)", type(error).__name__, said)
+        _trace(args.log)
+        return 1
+    return 0
+
+
+def _end(text: str, *values: object) -> None:
+    """Logs the error that ends the job."""
+    log.error(f"error: {text}", *values, extra={"ends_job": True})
+
+
+def _trace(path: Path | None) -> None:
+    import traceback
+
+    if path is None:
+        traceback.print_exc()
+        return
+    with suppress(OSError), path.open("a", encoding="utf-8") as handle:
+        traceback.print_exc(file=handle)

@@ -1,0 +1,45 @@
+"""The only way to a :class:`unet.config.run.Config`: validated, or one line per mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from unet.config import predict_with
+from unet.config.checks import lines_of, mistakes, too_large
+from unet.config.run import Config
+from unet.config.yaml_file import read
+from unet.errors import UserError
+
+
+def load(raw: Mapping[str, Any]) -> Config:
+    """Validates a raw mapping.
+
+    Raises:
+        UserError: with one line per mistake: the key, what was found, what is allowed.
+    """
+    if found := too_large(raw):
+        raise UserError(f"config: {found}")
+    try:
+        config = Config.model_validate(dict(raw))
+    except ValidationError as error:
+        raise UserError("\n".join(lines_of(error, dict(raw)))) from None
+    lines = predict_with.mistakes(config)
+    if not lines:
+        config = predict_with.resolved(config)
+        lines = mistakes(config)
+    if lines:
+        raise UserError("\n".join(lines))
+    return config
+
+
+def load_file(path: Path) -> Config:
+    """Reads and validates a YAML file.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or does not hold a valid config.
+    """
+    return load(read(path))

@@ -1,0 +1,258 @@
+"""The presets: each a named set of values of a network class. Torch-free.
+
+Adding a preset is one entry in ``PRESETS``; the networks are built by
+:func:`unet.models.build.build`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from unet.config.stage_keys import told
+
+Padding = Literal["valid", "same"]
+Norm = Literal["none", "batch", "instance", "group"]
+Order = Literal["act-norm", "norm-act"]
+Activation = Literal["relu", "leaky_relu"]
+Up = Literal["transposed", "nearest"]
+# Per level, a number per spatial axis ((Z) Y X).
+PerLevel = tuple[tuple[int, ...], ...]
+
+
+def _frozen(levels: Any) -> PerLevel | None:
+    """Lists, as JSON has them, as tuples."""
+    return None if levels is None else tuple(tuple(int(n) for n in level) for level in levels)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that fixes a U-Net's layers, apart from its input and output channels.
+
+    All values combine freely, in 2D and 3D.
+
+    Attributes:
+        padding: ``valid`` loses a pixel per 3x3 convolution and side and crops the skips;
+            ``same`` keeps the size by zero padding.
+        norm: normalisation in each convolution block, if any. ``instance`` and ``group`` take the
+            statistics of a sample while training; all of them take running averages afterwards, so
+            that a tile's prediction does not depend on what else is in its window.
+        norm_eps: constant added to the variance (Keras: 1e-3, PyTorch: 1e-5).
+        groups: of ``group`` (as many as divide the channels, at most this).
+        order: ``act-norm`` is conv - activation - norm (Keras code), ``norm-act`` conv - norm -
+            activation (nnU-Net).
+        activation: of every convolution.
+        residual: a shortcut around the convolutions of a level (1x1 convolution where the channels
+            differ), as in ResUNet and nnU-Net's ResEnc.
+        convs: convolutions per level and path.
+        up: ``transposed`` convolution as in the paper, or ``nearest`` neighbour after a 1x1
+            convolution.
+        deep_supervision: in training, class scores of the coarser levels too (Lee et al. 2015;
+            all levels but the two coarsest, as in nnU-Net).
+        width: channels of the first level; doubled at each level below.
+        max_width: more channels than this has no level (None = no limit).
+        depth: number of poolings.
+        dropout: probability at the end of the contracting path (its last two levels), as in the
+            published Caffe network.
+        dims: spatial axes, 2 (Y X) or 3 (Z Y X).
+        kernels: size of the convolutions per level (``depth + 1`` of them) and axis; odd. None = 3.
+        pools: factor of each pooling (``depth`` of them) per axis, 1 or 2. None = 2.
+    """
+
+    padding: Padding
+    norm: Norm
+    norm_eps: float = 1e-3
+    groups: int = 8
+    order: Order = "act-norm"
+    activation: Activation = "relu"
+    residual: bool = False
+    convs: int = 2
+    up: Up = "transposed"
+    deep_supervision: bool = False
+    width: int = 64
+    max_width: int | None = None
+    depth: int = 4
+    dropout: float = 0.0
+    dims: int = 2
+    kernels: PerLevel | None = None
+    pools: PerLevel | None = None
+    kind: Literal["unet"] = "unet"
+
+    def __post_init__(self) -> None:
+        for name, count in (("kernels", self.depth + 1), ("pools", self.depth)):
+            levels = _frozen(getattr(self, name))
+            object.__setattr__(self, name, levels)
+            if levels is None:
+                continue
+            if len(levels) != count or any(len(level) != self.dims for level in levels):
+                raise ValueError(
+                    f"{name}: got {[list(n) for n in levels]}, needs {count} entries of "
+                    f"{self.dims} numbers each"
+                )
+        if any(k < 1 or k % 2 == 0 for level in self.kernels or () for k in level):
+            raise ValueError(f"kernels: got {self.kernels}, needs odd numbers")
+        if any(p not in (1, 2) for level in self.pools or () for p in level):
+            raise ValueError(f"pools: got {self.pools}, needs 1 or 2")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level, the bridge's last."""
+        limit = self.max_width or self.width * 2**self.depth
+        return tuple(min(self.width * 2**level, limit) for level in range(self.depth + 1))
+
+    def groups_of(self, channels: int) -> int:
+        """Groups of channels that norm ``instance`` or ``group`` takes statistics of."""
+        if self.norm != "group":
+            return channels
+        most = min(self.groups, channels)
+        return next(n for n in range(most, 0, -1) if channels % n == 0)
+
+    def kernel(self, level: int) -> tuple[int, ...]:
+        """Size of the convolutions of a level, per axis."""
+        return (3,) * self.dims if self.kernels is None else self.kernels[level]
+
+    def pool(self, level: int) -> tuple[int, ...]:
+        """Factor of the pooling below a level, per axis."""
+        return (2,) * self.dims if self.pools is None else self.pools[level]
+
+    @property
+    def supervised(self) -> tuple[int, ...]:
+        """Levels that put out class scores in training, the finest (0) first."""
+        return tuple(range(max(1, self.depth - 1))) if self.deep_supervision else (0,)
+
+    @property
+    def strides(self) -> PerLevel:
+        """Pixels of the image per pixel of each supervised level, per axis."""
+        found = [(1,) * self.dims]
+        for level in self.supervised[1:]:
+            steps = zip(found[-1], self.pool(level - 1), strict=True)
+            found.append(tuple(a * b for a, b in steps))
+        return tuple(found)
+
+    def to_json(self) -> dict[str, Any]:
+        """The values as a plain mapping, which :func:`architecture_from` reads back."""
+        return told("train", self)
+
+
+@dataclass(frozen=True)
+class WindowArchitecture:
+    """A sliding-window classifier: the class of a window's centre pixel (Ciresan et al. 2012).
+
+    Stages of convolution, activation and max pooling, then fully connected layers; see
+    :class:`unet.models.sliding_window.WindowClassifier`.
+
+    Attributes:
+        window: its side in pixels; such that every pooling divides its input.
+        stages: (maps, size of the kernel) of each convolution; a pooling follows each.
+        pool: factor of the poolings.
+        hidden: neurons of each fully connected layer before the last.
+        dropout: probability before the last layer.
+        dims: spatial axes; 2.
+    """
+
+    window: int = 95
+    stages: tuple[tuple[int, int], ...] = ((48, 4), (48, 5), (48, 4), (48, 4))
+    pool: int = 2
+    hidden: tuple[int, ...] = (200,)
+    dropout: float = 0.0
+    dims: int = 2
+    kind: Literal["window"] = "window"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", tuple((int(m), int(k)) for m, k in self.stages))
+        object.__setattr__(self, "hidden", tuple(int(n) for n in self.hidden))
+        if self.dims != 2:
+            raise ValueError(f"dims: got {self.dims}; a sliding-window classifier has 2")
+        if self.window % 2 == 0:
+            raise ValueError(f"window: got {self.window}; it needs a centre pixel, so be odd")
+        _ = self.sizes
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Side of the maps that each stage puts out, the last one being fully connected.
+
+        Raises:
+            ValueError: a pooling does not divide its input, or nothing is left of the window.
+        """
+        size, sizes = self.window, []
+        for _, kernel in self.stages:
+            size -= kernel - 1
+            if size < self.pool or size % self.pool:
+                raise ValueError(
+                    f"window: {self.window} does not fit the stages {self.stages}: "
+                    f"{size} pixels come to a pooling of {self.pool}"
+                )
+            size //= self.pool
+            sizes.append(size)
+        return tuple(sizes)
+
+    @property
+    def strides(self) -> PerLevel:
+        """As :attr:`Architecture.strides`: there is one output, at the image's resolution."""
+        return ((1,) * self.dims,)
+
+    @property
+    def width(self) -> int:
+        """Most maps of a stage, for estimates of memory."""
+        return max(maps for maps, _ in self.stages)
+
+    @property
+    def depth(self) -> int:
+        """Number of poolings."""
+        return len(self.stages)
+
+    def to_json(self) -> dict[str, Any]:
+        """The values as a plain mapping, which :func:`architecture_from` reads back."""
+        return told("train", self)
+
+
+AnyArchitecture = Architecture | WindowArchitecture
+ARCHITECTURES: dict[str, type[Architecture] | type[WindowArchitecture]] = {
+    "unet": Architecture,
+    "window": WindowArchitecture,
+}
+
+PRESETS: dict[str, AnyArchitecture] = {
+    # Ronneberger, Fischer, Brox 2015 (arXiv:1505.04597), figure 1 and section 3.
+    "unet2015": Architecture(padding="valid", norm="none", dropout=0.5),
+    # The padded, batch-normalised formulation that most people copy from Keras code.
+    "unet-bn": Architecture(padding="same", norm="batch"),
+    # Residual blocks and what nnU-Net (Isensee et al. 2021) has made common.
+    "unet-res": Architecture(
+        padding="same",
+        norm="instance",
+        norm_eps=1e-5,
+        order="norm-act",
+        activation="leaky_relu",
+        residual=True,
+        deep_supervision=True,
+        width=32,
+        max_width=512,
+    ),
+    # Ciresan, Giusti, Gambardella, Schmidhuber 2012 (NIPS), network N4.
+    "ciresan2012": WindowArchitecture(),
+}
+
+
+def architecture_from(values: Mapping[str, Any]) -> AnyArchitecture:
+    """What ``to_json`` made.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is of another kind, or its values do not fit.
+    """
+    return ARCHITECTURES[values.get("kind", "unet")](**values)
+
+
+def architecture_of(preset: str, **given: Any) -> AnyArchitecture:
+    """The preset's values with those that are given (not None) put in their place.
+
+    Raises:
+        ValueError: a value that the preset's network does not have, or that does not fit.
+    """
+    base = PRESETS[preset]
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    foreign = sorted(set(changes) - set(asdict(base)))
+    if foreign:
+        raise ValueError(f"{', '.join(foreign)}: the preset {preset} has no such value")
+    return replace(base, **changes)

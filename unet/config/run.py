@@ -1,0 +1,165 @@
+"""The run's configuration: typed, frozen, validated once. Imports neither torch nor dask.
+
+``load(...)`` is the only way in: it returns a :class:`Config` or raises
+:class:`unet.errors.UserError` with one line per mistake. Each stage's *slice* (what Snakemake
+tracks in ``params``) is made by :mod:`unet.config.stage_settings` from this object, never from the
+raw mapping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, field_validator
+
+from unet.config.heads import HEADS
+from unet.config.presets import AnyArchitecture, architecture_of
+from unet.config.recipes import expanded
+from unet.config.sections import (
+    DatasetSection,
+    EvaluateSection,
+    ModelSection,
+    PredictSection,
+    PrepareSection,
+    ReportSection,
+    Section,
+    StitchSection,
+    TrainSection,
+)
+from unet.paths import ENSEMBLE, NAME, Origin, origin_of
+
+S = TypeVar("S", bound=Section)
+# Folder names that the pipeline itself uses beside the datasets, and beside a dataset's models.
+RESERVED_NAMES = frozenset({"logs", "benchmarks", "checkpoints", "raw"})
+
+
+class Config(Section):
+    output: Annotated[str, Field(min_length=1)] = "results"
+    data_root: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    strict: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    memory_gb: Annotated[float, Field(gt=0)] = 4.0
+    datasets: dict[str, DatasetSection]
+    prepare: PrepareSection = PrepareSection()
+    models: dict[str, ModelSection]
+    train: TrainSection = TrainSection()
+    predict: PredictSection = PredictSection()
+    stitch: StitchSection = StitchSection()
+    evaluate: EvaluateSection = EvaluateSection()
+    report: ReportSection = ReportSection()
+
+    @field_validator("output")
+    @classmethod
+    def _folder(cls, value: str) -> str:
+        # Braces are wildcards to Snakemake; a dash in front makes an option of a path.
+        if value.startswith("-") or set(value) & set("{}") or not value.isprintable():
+            raise ValueError(
+                f"got {value!r}; write a folder without braces, that does not begin with '-'"
+            )
+        return value
+
+    @field_validator("datasets", "models")
+    @classmethod
+    def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not value:
+            raise ValueError("at least one is needed")
+        for name in value:
+            if not NAME.fullmatch(name) or name in RESERVED_NAMES:
+                raise ValueError(
+                    f"name {name!r} is not usable as a folder: write letters, digits, '_' and '-' "
+                    f"(at most 64, not {', '.join(sorted(RESERVED_NAMES))})"
+                )
+        return value
+
+    # Sections with the overrides of a dataset and of a model laid over them (the model's win).
+    def prepare_for(self, dataset: str) -> PrepareSection:
+        return overlaid(self.prepare, self.datasets[dataset].prepare)
+
+    def train_for(self, dataset: str, model: str) -> TrainSection:
+        over = (self.datasets[dataset].train, self.models[model].train)
+        return overlaid(self.train, *(expanded(o) for o in over))
+
+    def train_given(self, dataset: str, model: str) -> set[str]:
+        """Names of the keys of train that are written somewhere, by hand or by a recipe."""
+        over = (self.datasets[dataset].train, self.models[model].train)
+        return set(self.train.model_fields_set).union(*(expanded(o) for o in over))
+
+    def predict_for(self, dataset: str, model: str) -> PredictSection:
+        return overlaid(self.predict, *self._overrides("predict", dataset, model))
+
+    def stitch_for(self, dataset: str, model: str) -> StitchSection:
+        return overlaid(self.stitch, *self._overrides("stitch", dataset, model))
+
+    def _overrides(self, section: str, dataset: str, model: str) -> list[dict[str, Any]]:
+        """What is laid over a section; of a model that is applied elsewhere, first what holds where
+        it was trained."""
+        origin = origin_of(model)
+        datasets = [dataset] if origin is None else [origin.dataset, dataset]
+        over = [self.datasets[name] for name in datasets]
+        return [getattr(member, section) for member in (*over, self.model_section(model))]
+
+    def model_section(self, model: str) -> ModelSection:
+        """The section of a model, also under the name that it has where it is applied."""
+        origin = origin_of(model)
+        return self.models[model if origin is None else origin.model]
+
+    def evaluate_for(self, dataset: str) -> EvaluateSection:
+        return overlaid(self.evaluate, self.datasets[dataset].evaluate)
+
+    def models_for(self, dataset: str) -> tuple[str, ...]:
+        """The models that predict a dataset: trained on it, or applied to it."""
+        applied = self.origins_for(dataset)
+        if applied:
+            return tuple(origin.name for origin in applied)
+        chosen = self.datasets[dataset].models
+        return tuple(sorted(self.models)) if chosen is None else chosen
+
+    def origins_for(self, dataset: str) -> tuple[Origin, ...]:
+        """Of a dataset that is predicted by models of other datasets, these; else nothing."""
+        named = self.datasets[dataset].predict_with or ()
+        return tuple(Origin(text.partition("/")[2], text.partition("/")[0]) for text in named)
+
+    def folds_for(self, dataset: str) -> tuple[int, ...]:
+        """The folds that are trained; of a dataset that others' models predict none."""
+        return () if self.origins_for(dataset) else self.datasets[dataset].split.to_run
+
+    def tested_for(self, dataset: str) -> tuple[int, ...]:
+        """The folds that are predicted and evaluated: those trained, or an ensemble."""
+        if self.origins_for(dataset):
+            return (ENSEMBLE,)
+        return self.datasets[dataset].split.tested
+
+    def head_for(self, dataset: str, model: str) -> tuple[str, ...]:
+        """Names of the network's output classes, in the order of its channels."""
+        origin = origin_of(model)
+        trained = dataset if origin is None else origin.dataset
+        return HEADS[self.model_section(model).head].names(self.datasets[trained].class_names)
+
+    def architecture_for(self, model: str) -> AnyArchitecture | None:
+        """The network's layers; None if the training is to choose them (preset auto)."""
+        section = self.models[model]
+        return (
+            None if section.preset == "auto" else architecture_of(section.preset, **section.layers)
+        )
+
+
+def overlaid(base: S, *overrides: Mapping[str, Any]) -> S:
+    """The section with partial mappings laid over it, in their order; validated anew."""
+    if not any(overrides):
+        return base  # the plan asks for each of thousands of jobs
+    merged = base.model_dump()
+    for override in overrides:
+        merged = merge(merged, override)
+    return type(base).model_validate(merged)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` laid over ``base``: mappings merge deeply, everything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged

@@ -1,0 +1,85 @@
+"""How a section of the config is written into a stage's settings, and into what is keyed by them.
+
+A key at its default is as if it were not there, so that a new key reruns nothing. The settings of
+finished runs hold more: every key that there was when their stage's version was made. So those
+keys, listed in ``told.json`` with their defaults, are always written, and any other only where it
+differs from its default. A new key needs no entry. ``tests/config/test_stage_keys.py`` holds the
+defaults; ``make stage-hashes`` lists the keys once more where a stage's version was raised.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import MISSING, asdict, is_dataclass
+from dataclasses import fields as fields_of
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+TABLE = Path(__file__).with_suffix(".json")
+# Beside any value: of a key that must be given.
+REQUIRED = object()
+
+
+@cache
+def table() -> dict[str, Any]:
+    """stage -> ``version``, ``keys`` (class -> key -> default) that are always written, and
+    ``later``: the same of keys that came since, for their defaults."""
+    read: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))
+    return read
+
+
+def told(
+    stage: str, section: Any, *, only: Collection[str] = (), without: Collection[str] = ()
+) -> dict[str, Any]:
+    """A section as a stage is told it.
+
+    Args:
+        section: a section of the config, or a dataclass of plain values such as an architecture.
+        only: of these keys alone; all if there are none.
+        without: these keys.
+
+    Returns:
+        plain values by their key; those of a section as in JSON.
+    """
+    # A class that adds keys to another one is told as that one.
+    always = _always(stage, *(kind.__name__ for kind in type(section).__mro__))
+    plain = _plain(section)
+    found = {}
+    for name, default in defaults(type(section)):
+        if name in without or (only and name not in only):
+            continue
+        value = getattr(section, name)
+        if name in always or value != default:
+            found[name] = told(stage, value) if isinstance(value, BaseModel) else plain[name]
+    return found
+
+
+def defaults(kind: type[Any]) -> Iterator[tuple[str, Any]]:
+    """The keys of a class with their defaults, REQUIRED where there is none."""
+    if issubclass(kind, BaseModel):
+        for name, info in kind.model_fields.items():
+            required = info.is_required()
+            yield name, REQUIRED if required else info.get_default(call_default_factory=True)
+        return
+    for field in fields_of(kind):
+        made = field.default if field.default_factory is MISSING else field.default_factory()
+        yield field.name, REQUIRED if made is MISSING else made
+
+
+@cache
+def _always(stage: str, *names: str) -> frozenset[str]:
+    """The keys that are written in any case, of the first of the classes that is listed."""
+    known = table()[stage]["keys"]
+    return frozenset(next((known[name] for name in names if name in known), ()))
+
+
+def _plain(section: Any) -> dict[str, Any]:
+    if isinstance(section, BaseModel):
+        return section.model_dump(mode="json")
+    if not is_dataclass(section) or isinstance(section, type):
+        raise TypeError(f"neither a section nor a dataclass: {section!r}")
+    return asdict(section)

@@ -1,0 +1,146 @@
+"""The split stage: parts of images, kept from one run to the next."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from unet.config.sections import SplitSection
+from unet.config.stage_keys import told
+from unet.data.dataset_warnings import write_warnings
+from unet.data.records import ImageRecord, Part, SplitRecord, write_splits
+from unet.data.split_checks import check_learnable, degenerate
+from unet.data.splits import PARTS, groups_of, make_splits
+from unet.files import digest, replacing
+
+log = logging.getLogger(__name__)
+
+
+def settings_digest(split: SplitSection, seed: int, version: int) -> str:
+    """What kept parts are only good for: another way to split starts from nothing."""
+    how = told("splits", split, without={"run"})
+    return digest({"split": how, "seed": seed, "version": version})
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Parts of images as they were drawn before.
+
+    Attributes:
+        rows: of all images that there ever were.
+        since: image -> when it got its part, "" where an older version did not note it.
+    """
+
+    rows: Sequence[SplitRecord] = ()
+    since: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_kept(path: Path, key: str) -> Kept:
+    """Parts that were kept under the same ``key``; none where there are none."""
+    try:
+        with path.open(newline="", encoding="utf-8") as handle:
+            if handle.readline().strip() != f"# {key}":
+                return Kept()
+            rows = list(csv.DictReader(handle))
+            return Kept(
+                [SplitRecord(r["image"], int(r["fold"]), _part(r["part"])) for r in rows],
+                {r["image"]: r.get("since") or "" for r in rows},
+            )
+    except FileNotFoundError:
+        return Kept()
+    except (KeyError, ValueError, TypeError):
+        log.warning("%s: damaged, the splits are drawn again", path)
+        return Kept()
+
+
+def _part(text: str) -> Part:
+    if text not in PARTS:
+        raise ValueError(f"no part {text!r}")
+    return text
+
+
+def write_kept(path: Path, key: str, rows: Sequence[SplitRecord], kept: Kept, now: str) -> None:
+    """Keeps the parts of all images, also of those that are away now: they may come back."""
+    there = {row.image for row in rows}
+    everything = [*rows, *(row for row in kept.rows if row.image not in there)]
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as handle,
+    ):
+        handle.write(f"# {key}\n")
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(["image", "fold", "part", "since"])
+        for row in everything:
+            since = kept.since.get(row.image, now)
+            writer.writerow((row.image, row.fold, row.part, since))
+
+
+def splits_stage(
+    records: Sequence[ImageRecord],
+    settings: Mapping[str, Any],
+    splits: Path,
+    memory: Path,
+    warnings: Path,
+    now: str | None = None,
+) -> None:
+    """Writes ``splits.csv``, keeping the parts that ``memory`` holds, and the stage's warnings.
+
+    Args:
+        settings: version, split, seed.
+        now: date and time, for tests.
+    """
+    now = time.strftime("%Y-%m-%d %H:%M:%S") if now is None else now
+    split, seed = SplitSection.model_validate(settings["split"]), int(settings["seed"])
+    key = settings_digest(split, seed, int(settings["version"]))
+    kept = read_kept(memory, key)
+    rows = make_splits(records, split, seed, kept.rows)
+    usable = [record for record in records if record.status == "ok"]
+    lines = check_learnable(rows, usable, split.number)
+    lines += degenerate(rows, groups_of(usable), split)
+    moved = _moved(rows, kept)
+    if moved:
+        lines.append(
+            f"{len(moved)} images, such as {moved[0]}, got another part than in earlier runs: "
+            "those that kept theirs left a part empty, or groups have changed"
+        )
+    kept = replace(kept, since={k: v for k, v in kept.since.items() if k not in moved})
+    notice = remembered(rows, kept)
+    write_kept(memory, key, rows, kept, now)
+    write_warnings(warnings, lines, **({"remembered": notice} if notice else {}))
+    write_splits(splits, rows)
+    for fold in range(split.number):
+        count = Counter(row.part for row in rows if row.fold == fold)
+        log.info("fold %d: %s", fold, ", ".join(f"{count[part]} {part}" for part in PARTS))
+    if notice:
+        log.info("split: %s", notice)
+
+
+def _moved(rows: Sequence[SplitRecord], kept: Kept) -> list[str]:
+    """Images whose part is another one than before."""
+    parts = {(row.image, row.fold): row.part for row in kept.rows}
+    return sorted({r.image for r in rows if parts.get((r.image, r.fold), r.part) != r.part})
+
+
+def remembered(rows: Sequence[SplitRecord], kept: Kept) -> str:
+    """What of a split comes from earlier runs; "" for one that is new.
+
+    Args:
+        kept: without the dates of images whose part has changed.
+    """
+    there = {row.image for row in rows}
+    if not there & kept.since.keys():
+        return ""
+    first = min(kept.since.values())
+    added = sum(kept.since.get(image, "later") > first for image in there)
+    away = len(kept.since.keys() - there)
+    when = f"since {first[:10]}" if first else "from runs of an older version"
+    return (
+        f"remembered {when}; {added} images added and {away} removed since "
+        "(to draw it again from the images of today: split.redraw)"
+    )

@@ -1,0 +1,237 @@
+"""Whether raw files have changed since the manifest was made, without reading them. Light: this
+runs at each start of the workflow."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+from typing import Any
+
+from unet.data.file_names import relative
+from unet.data.layouts import parts_of, plain_folders
+from unet.data.raw_files import Source
+from unet.errors import UserError
+from unet.files import digest, file_sha256, write_json
+from unet.io.formats import SUFFIXES
+
+log = logging.getLogger(__name__)
+
+Stamp = tuple[int, int]
+MISSING: Stamp = (-1, 0)
+# Of a pipe or a device, whose time may change at any moment: nobody reads it.
+SPECIAL: Stamp = (-2, 0)
+# Of a link to nowhere, or to itself: a file that is not there.
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+def stamp(path: Path) -> Stamp:
+    """Size in bytes and time of the last change in nanoseconds; of a folder, the sum of the sizes
+    and the latest time below it; ``MISSING`` where there is nothing, ``SPECIAL`` of what is neither
+    a file nor a folder."""
+    try:
+        status = path.stat()
+        if S_ISREG(status.st_mode):
+            return status.st_size, status.st_mtime_ns
+        if not S_ISDIR(status.st_mode):
+            return SPECIAL
+        size, latest = 0, status.st_mtime_ns
+        for status in _below(path):
+            latest = max(latest, status.st_mtime_ns)
+            size += 0 if S_ISDIR(status.st_mode) else status.st_size
+        return size, latest
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return MISSING
+        raise
+
+
+def _below(folder: Path, above: tuple[Path, ...] = ()) -> Iterable[os.stat_result]:
+    """All entries, those in linked folders too; a link to a folder that it is in is passed over,
+    and one to nothing is taken as it is."""
+    above = (*above, folder.resolve())
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                status = entry.stat()
+            except OSError as error:
+                if error.errno not in _NOT_THERE:
+                    raise
+                status = entry.stat(follow_symlinks=False)
+            if not S_ISDIR(status.st_mode):
+                yield status
+            elif not entry.is_symlink() or Path(entry.path).resolve() not in above:
+                yield status
+                yield from _below(Path(entry.path), above)
+
+
+def fingerprint(
+    files: Iterable[Path], root: Path, stored: Mapping[str, Any] | None, seen: Path | None = None
+) -> str:
+    """What stands for the raw files' content in the workflow.
+
+    Args:
+        files: all that the manifest depends on (see :func:`unet.data.layouts.list_files`).
+        root: folder that names are relative to.
+        stored: ``inputs.json`` of the last manifest. When all files have the names and the content
+            of then (sizes and times, or else sha256), its fingerprint is given again, so that
+            touched or copied files rerun nothing.
+        seen: a small file where the hashes of touched files are kept, so that they are computed
+            once and not at each start.
+
+    Returns:
+        64 hex digits.
+    """
+    stamps = {relative(path, root): (path, stamp(path)) for path in files}
+    if stored is not None and set(stored["files"]) == set(stamps):
+        with_hash = _Seen(seen)
+        if all(_same(name, *stamps[name], stored["files"][name], with_hash) for name in stamps):
+            with_hash.save()
+            return str(stored["fingerprint"])
+        with_hash.save()
+    return digest(sorted([name, *at] for name, (_, at) in stamps.items()))
+
+
+def _same(name: str, path: Path, now: Stamp, then: list[Any], hashes: _Seen) -> bool:
+    size, time, sha256 = then
+    if now == (size, time):
+        return True
+    return bool(now[0] == size and sha256 == hashes.of(name, path, now))
+
+
+class _Seen:
+    """Hashes of files that were touched since the manifest, kept from one start to the next."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path, self._changed = path, False
+        self._known: dict[str, list[Any]] = {}
+        if path is not None and path.exists():
+            try:
+                self._known = dict(json.loads(path.read_text(encoding="utf-8")))
+            except (ValueError, OSError):
+                log.debug("%s: not readable, made anew", path)
+
+    def of(self, name: str, path: Path, now: Stamp) -> str:
+        known = self._known.get(name)
+        if known is None or (known[0], known[1]) != now:
+            known = self._known[name] = [*now, file_sha256(path)]
+            self._changed = True
+        return str(known[2])
+
+    def save(self) -> None:
+        if self._path is not None and self._changed:
+            try:
+                write_json(self._path, self._known)
+            except OSError:
+                # A dry run by somebody without the right to write: the hashes are made again.
+                log.debug("%s: not writable", self._path)
+
+
+class Listed:
+    """What a look into the raw folders found when all was as the manifest has it: names, sizes and
+    times, in one hash. As long as it stays no file must be matched with any other, which makes the
+    start ten times as fast where there are hundreds of thousands.
+
+    Args:
+        path: where it is kept.
+        source: the dataset.
+        inputs: the manifest's ``inputs.json``, which it belongs to.
+    """
+
+    def __init__(self, path: Path, source: Source, inputs: Path) -> None:
+        self._path = path
+        folders = plain_folders(source)
+        found = None if folders is None else listing(folders)
+        # Taken before anything is compared: what changes meanwhile is noticed at the next start.
+        self._now = found and digest([found, list(stamp(inputs)), repr(source)])
+
+    def fingerprint(self) -> str | None:
+        """That of the manifest, where nothing has changed; None: compare the files."""
+        try:
+            then = json.loads(self._path.read_text(encoding="utf-8"))
+            same = self._now is not None and then["listing"] == self._now
+            return str(then["fingerprint"]) if same else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def keep(self, value: str) -> None:
+        """Notes that now all is as the manifest of this fingerprint has it."""
+        if self._now is None:
+            return
+        try:
+            write_json(self._path, {"listing": self._now, "fingerprint": value})
+        except OSError:
+            log.debug("%s: not writable", self._path)
+
+
+def listing(folders: Sequence[Path]) -> str | None:
+    """A hash of the names, sizes and times of all that lies in the folders; None where an image is
+    a folder itself, or one cannot be read."""
+    sha = hashlib.sha256()
+    try:
+        for folder in folders:
+            rows = []
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    status = entry.stat()
+                    if S_ISDIR(status.st_mode) and entry.name.lower().endswith(tuple(SUFFIXES)):
+                        return None
+                    # No name has a slash.
+                    rows.append(f"{entry.name}/{status.st_size}/{status.st_mtime_ns}/")
+            rows.sort()
+            sha.update(f"{folder}//{''.join(rows)}/".encode("utf-8", "surrogateescape"))
+    except OSError:
+        return None
+    return sha.hexdigest()
+
+
+class Hashes:
+    """sha256 of files, each read once, from any thread."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._locks: dict[Path, threading.Lock] = {}
+        self._found: dict[Path, str] = {}
+
+    def of(self, path: Path) -> str:
+        """64 hex digits; "" where it cannot be read. One for all of ``case_????.tif``."""
+        with self._guard:
+            lock = self._locks.setdefault(path, threading.Lock())
+        with lock:
+            if path not in self._found:
+                self._found[path] = self._made(path)
+            return self._found[path]
+
+    def _made(self, path: Path) -> str:
+        try:
+            parts = parts_of(path)
+            if parts != [path]:
+                return digest([self.of(part) for part in parts])
+            return file_sha256(path)
+        except (UserError, OSError):
+            # Missing or without the right to read: what opens it says so.
+            return ""
+
+
+def write_inputs(
+    path: Path,
+    root: Path,
+    value: str,
+    stamps: Mapping[Path, Stamp],
+    sha256: Callable[[Path], str],
+) -> None:
+    """Writes ``inputs.json``: fingerprint, root, and [size, time, sha256] of each file.
+
+    Args:
+        value: the fingerprint that the manifest was asked for.
+        stamps: of each file, taken before it was read: whoever edits it meanwhile is noticed.
+        sha256: of a file ("" where it cannot be read).
+    """
+    files = {relative(p, root): [*at, sha256(p)] for p, at in stamps.items()}
+    write_json(path, {"fingerprint": value, "root": str(root.absolute()), "files": files})

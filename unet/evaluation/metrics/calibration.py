@@ -1,0 +1,104 @@
+"""Are probabilities what they claim? ECE, Brier score and the table of a reliability plot.
+
+Everything is computed from sums over pixels that add up over blocks and images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unet.evaluation.metrics.pixel import ALL, IGNORE
+from unet.evaluation.metrics.rows import Score, ratio
+
+BINS = 15  # as Guo et al. 2017
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """Sums over pixels, per statement (see `statements`) and bin of its confidence.
+
+    ``pixels`` int64 [S, BINS]; ``confidence`` float64 [S, BINS], sum of the confidences; ``right``
+    int64 [S, BINS], pixels of which the statement is true; ``squares`` float64 [S], the summed
+    squared errors of the Brier score.
+    """
+
+    pixels: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    right: NDArray[np.int64]
+    squares: NDArray[np.float64]
+
+    def __add__(self, other: Reliability) -> Reliability:
+        return Reliability(
+            self.pixels + other.pixels,
+            self.confidence + other.confidence,
+            self.right + other.right,
+            self.squares + other.squares,
+        )
+
+
+def statements(names: Sequence[str]) -> tuple[str, ...]:
+    """What is tested: "the pixel is of this class", for each class after the first; and with more
+    than two classes "it is of the class with the highest probability" (named "all")."""
+    return (*names[1:], *([ALL] if len(names) > 2 else []))
+
+
+def reliability(truth: NDArray[Any], probabilities: NDArray[Any], bins: int = BINS) -> Reliability:
+    """Sums of one block.
+
+    truth: class index [(Z,) Y, X], 255 = ignore. probabilities: float [K, (Z,) Y, X] of the K
+    classes. Bin b of n holds confidences from b / n (included) to (b + 1) / n; 1 is in the last.
+    """
+    if truth.shape != probabilities.shape[1:]:
+        raise ValueError(f"truth has shape {truth.shape}, probabilities {probabilities.shape}")
+    keep = truth != IGNORE
+    t = truth[keep]
+    p = probabilities[:, keep].astype(np.float64)
+    found = [_sums(p[k], t == k, (p[k] - (t == k)) ** 2, bins) for k in range(1, len(p))]
+    if len(p) > 2:
+        squares = sum((p[k] - (t == k)) ** 2 for k in range(len(p)))
+        found.append(_sums(p.max(axis=0), t == p.argmax(axis=0), squares, bins))
+    pixels, confidence, right, summed = zip(*found, strict=True)
+    return Reliability(np.stack(pixels), np.stack(confidence), np.stack(right), np.array(summed))
+
+
+def calibration_metrics(sums: Reliability, names: Sequence[str]) -> list[Score]:
+    """Scores of each statement, class = its name.
+
+    ``brier`` (Brier 1950, doi 10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2): mean squared error
+    of the class's probability, 0..1; of "all" the sum over the classes, 0..2. ``ece``: expected
+    calibration error, the mean over pixels of |share that is right - mean confidence| of their
+    bin (Naeini et al. 2015; Guo et al. 2017, arXiv:1706.04599, eq. 3). ``reliability_01`` ..: the
+    share of the pixels in each bin that are right; ``confidence_01`` ..: their mean confidence.
+    """
+    rows: list[Score] = []
+    for k, name in enumerate(statements(names)):
+        pixels, confidence, right = sums.pixels[k], sums.confidence[k], sums.right[k]
+        rows.append(ratio(name, "brier", float(sums.squares[k]), float(pixels.sum())))
+        gap = float(np.abs(right - confidence).sum())
+        # Gaps of images do not add up (they may cancel): pooled from the bins instead.
+        rows.append(Score(name, "ece", ratio(name, "ece", gap, float(pixels.sum())).value))
+        for b in range(len(pixels)):
+            n = float(pixels[b])
+            rows.append(ratio(name, f"reliability_{b + 1:02d}", float(right[b]), n))
+            rows.append(ratio(name, f"confidence_{b + 1:02d}", float(confidence[b]), n))
+    return rows
+
+
+def _sums(
+    confidence: NDArray[np.float64],
+    right: NDArray[np.bool_],
+    squares: NDArray[np.float64],
+    bins: int,
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64], float]:
+    at = np.clip((confidence * bins).astype(np.intp), 0, bins - 1)
+    return (
+        np.bincount(at, minlength=bins).astype(np.int64),
+        np.bincount(at, confidence, minlength=bins).astype(np.float64),
+        np.bincount(at[right], minlength=bins).astype(np.int64),
+        float(squares.sum()),
+    )

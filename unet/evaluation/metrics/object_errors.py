@@ -1,0 +1,101 @@
+"""What happened to each object: found, split, merged, missed, added.
+
+The classes of Hoover et al. 1996 (doi 10.1109/34.506791, section 3) with a tolerance just above
+one half, so that "belongs to" is never ambiguous. With o the pixels of an overlap, t and s the
+sizes of a true and a predicted object:
+
+- a true object and a predicted one fit when o > t/2 and o > s/2;
+- a true object is *split* when two or more predicted objects lie in it (o > s/2 each) and together
+  cover more than half of it;
+- true objects are *merged* when two or more lie in one predicted object (o > t/2 each) and together
+  make more than half of it;
+- a true object that neither fits, is split nor merged is *missed*; a predicted object that neither
+  fits, splits nor merges is *added*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unet.evaluation.metrics.contingency import Contingency
+from unet.evaluation.metrics.instance import INSTANCES
+from unet.evaluation.metrics.rows import Score, count, ratio
+
+
+@dataclass(frozen=True)
+class Fates:
+    """Number of true objects that are ``split``, ``merged``, ``missed``, of predicted ones that
+    are ``added``, and of all. An object may be found and split at once, or split and merged."""
+
+    split: int
+    merged: int
+    missed: int
+    added: int
+    n_true: int
+    n_pred: int
+
+
+def fates(table: Contingency) -> Fates:
+    """Counts from a table of ids (0 = background); sizes are those within the table."""
+    truth_ids, truth_size = _sizes(*table.truth_sizes())
+    pred_ids, pred_size = _sizes(*table.pred_sizes())
+    both = (table.truth_ids != 0) & (table.pred_ids != 0)
+    true = np.searchsorted(truth_ids, table.truth_ids[both])
+    pred = np.searchsorted(pred_ids, table.pred_ids[both])
+    overlap = table.counts[both]
+    in_true = 2 * overlap > pred_size[pred]  # the predicted object lies in the true one
+    in_pred = 2 * overlap > truth_size[true]
+    split = _joined(true[in_true], overlap[in_true], truth_size)
+    merging = _joined(pred[in_pred], overlap[in_pred], pred_size)
+    fit = in_true & in_pred
+    known_true, known_pred = split.copy(), merging.copy()
+    known_true[true[fit]] = True
+    known_pred[pred[fit]] = True
+    merged = np.zeros(len(truth_ids), bool)
+    merged[true[in_pred & merging[pred]]] = True
+    known_true |= merged
+    known_pred[pred[in_true & split[true]]] = True
+    return Fates(
+        split=int(split.sum()),
+        merged=int(merged.sum()),
+        missed=int((~known_true).sum()),
+        added=int((~known_pred).sum()),
+        n_true=len(truth_ids),
+        n_pred=len(pred_ids),
+    )
+
+
+def object_metrics(table: Contingency) -> list[Score]:
+    """Scores ``n_split``, ``n_merged``, ``n_missed``, ``n_added`` and their rates: the first
+    three per true object, ``added_rate`` per predicted object."""
+    f = fates(table)
+    numbers = {
+        "split": (f.split, f.n_true),
+        "merged": (f.merged, f.n_true),
+        "missed": (f.missed, f.n_true),
+        "added": (f.added, f.n_pred),
+    }
+    counts = [count(INSTANCES, f"n_{name}", number) for name, (number, _) in numbers.items()]
+    rates = [ratio(INSTANCES, f"{name}_rate", *pair) for name, pair in numbers.items()]
+    return [*counts, *rates]
+
+
+def _joined(
+    whole: NDArray[np.intp], overlap: NDArray[np.int64], size: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Which objects hold two or more others that make more than half of them: bool [objects].
+
+    ``whole``: index of the holding object of each pair; ``overlap``: pixels of the pair.
+    """
+    number = np.bincount(whole, minlength=len(size))
+    covered = np.bincount(whole, overlap, minlength=len(size))
+    return (number >= 2) & (2 * covered > size)
+
+
+def _sizes(
+    ids: NDArray[np.uint64], sizes: NDArray[np.int64]
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    return ids[ids != 0], sizes[ids != 0]

@@ -1,0 +1,162 @@
+"""Distances between the outlines of images of any size: block by block, in bounded memory.
+
+The points of the outlines lie in files, one per block of the image. A block's points look for the
+nearest point of the other outline in their own block, then in the ring of blocks around it as far
+as it can still matter, then in the next ring: the same distances as with all points at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unet.data.blocks import Grid, Index, ordered
+from unet.evaluation.metrics.boundary import Distances, Points, nearest
+
+# Finds the points of one block: an array of points in the image for each kind of outline.
+Find = Callable[[Index], Sequence[Points]]
+
+
+@dataclass(frozen=True, eq=False)
+class PointFiles:
+    """The points of all kinds of outlines, by block.
+
+    Attributes:
+        counts: int64 [blocks, kinds].
+    """
+
+    folder: Path
+    grid: Grid
+    counts: NDArray[np.int64]
+
+    def read(self, index: Index, kind: int) -> Points:
+        """int32 [N, axes]."""
+        number = self.grid.number(index)
+        if not self.counts[number, kind]:
+            return np.empty((0, len(self.grid.shape)), np.int32)
+        points: Points = np.load(_file(self.folder, number, kind))
+        return points
+
+
+def _file(folder: Path, number: int, kind: int) -> Path:
+    return folder / f"{number}-{kind}.npy"
+
+
+@contextmanager
+def point_files(grid: Grid, find: Find, threads: int, beside: Path) -> Iterator[PointFiles]:
+    """Finds the points of all blocks and keeps them in files as long as the context lasts.
+
+    Args:
+        beside: folder in which a hidden one is made for the files, and removed.
+    """
+    with TemporaryDirectory(prefix=".outlines-", suffix=".tmp", dir=beside) as name:
+        folder = Path(name)
+
+        def one(index: Index) -> list[int]:
+            found = find(index)
+            for kind, points in enumerate(found):
+                if len(points):
+                    np.save(_file(folder, grid.number(index), kind), points)
+            return [len(points) for points in found]
+
+        counts = list(ordered(one, grid, threads, what="outlines", total=len(grid)))
+        yield PointFiles(folder, grid, np.array(counts, np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class BlockOutlines:
+    """The true and the predicted outlines of one class, as :class:`boundary.Surfaces` wants them.
+
+    Attributes:
+        truth, pred: the kinds of points in the files.
+    """
+
+    files: PointFiles
+    truth: int
+    pred: int
+    threads: int = 1
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Points of the true and of the predicted outlines."""
+        total = self.files.counts.sum(axis=0)
+        return int(total[self.truth]), int(total[self.pred])
+
+    def distances(self, spacing: Sequence[float] | None) -> tuple[Distances, Distances]:
+        """Of each predicted point to the nearest true one, and the other way."""
+        if not all(self.sizes):
+            return Distances.merged([]), Distances.merged([])
+        scale = np.asarray(spacing or (1.0,) * len(self.files.grid.shape), np.float64)
+        return self._to(self.pred, self.truth, scale), self._to(self.truth, self.pred, scale)
+
+    def _to(self, kind: int, other: int, scale: NDArray[np.float64]) -> Distances:
+        def one(index: Index) -> Distances:
+            return Distances.of(_block(self.files, index, kind, other, scale))
+
+        merged = Distances.merged([])
+        for found in ordered(one, self.files.grid, self.threads):
+            merged = Distances.merged([merged, found])
+        return merged
+
+
+def _block(
+    files: PointFiles, index: Index, kind: int, other: int, scale: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Distances of one block's points of a kind to the nearest of the other kind in the image."""
+    points = files.read(index, kind) * scale
+    best = np.full(len(points), np.inf)
+    if not len(points):
+        return best
+    grid = files.grid
+    for radius in range(max(grid.counts)):
+        open_ = np.flatnonzero(best > _reach(points, grid, index, radius - 1, scale))
+        if not len(open_):
+            break
+        for near in _ring(grid, index, radius):
+            if not files.counts[grid.number(near), other]:
+                continue
+            others = files.read(near, other) * scale
+            # Of the next block only what is not farther than what was found already.
+            low = (points[open_] - best[open_, None]).min(axis=0)
+            high = (points[open_] + best[open_, None]).max(axis=0)
+            some = ((others >= low) & (others <= high)).all(axis=1)
+            best[open_] = np.minimum(best[open_], nearest(points[open_], others[some]))
+    return best
+
+
+def _ring(grid: Grid, index: Index, radius: int) -> Iterator[Index]:
+    """Blocks that are so many blocks away along the axis on which they are farthest."""
+    steps = range(-radius, radius + 1)
+    for step in product(steps, repeat=len(index)):
+        if max(map(abs, step)) == radius:
+            found = tuple(i + s for i, s in zip(index, step, strict=True))
+            if all(0 <= f < n for f, n in zip(found, grid.counts, strict=True)):
+                yield found
+
+
+def _reach(
+    points: NDArray[np.float64],
+    grid: Grid,
+    index: Index,
+    radius: int,
+    scale: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """How far around each point all blocks were looked at when those up to ``radius`` were: no
+    point beyond is nearer. Minus infinity before the first."""
+    if radius < 0:
+        return np.full(len(points), -np.inf)
+    reach = np.full(len(points), np.inf)
+    for axis, (i, block, size) in enumerate(zip(index, grid.block, grid.shape, strict=True)):
+        low, high = (i - radius) * block, (i + radius + 1) * block
+        if low > 0:  # the last pixel that was not looked at is low - 1
+            reach = np.minimum(reach, points[:, axis] - (low - 1) * scale[axis])
+        if high < size:
+            reach = np.minimum(reach, high * scale[axis] - points[:, axis])
+    return reach

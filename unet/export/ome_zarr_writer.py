@@ -1,0 +1,327 @@
+"""OME-Zarr images with labels (https://ngff.openmicroscopy.org/0.5/ and 0.4), written in parts.
+
+Version 0.5 is Zarr v3, with its metadata below the attribute "ome" and with shards, so that a large
+image is some files and not thousands. Version 0.4 is Zarr v2, with its metadata at the root of the
+attributes and one file per chunk. Of both, every write covers whole shards or as many whole chunks
+(:func:`write_regions`), so threads may write different regions at once. Nothing here holds a whole
+image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+from xml.etree import ElementTree
+
+import numpy as np
+import zarr
+from numpy.typing import DTypeLike
+from zarr.codecs import BloscCodec
+
+from unet.data.tiling import Slices
+from unet.export.pyramid import REDUCTIONS, Reduction
+from unet.io.checksums import CHECKSUM, COMPLETE
+
+ZarrArray: TypeAlias = "zarr.Array[Any]"
+Version: TypeAlias = Literal["0.4", "0.5"]
+
+# The version of Zarr that each is written in.
+_FORMAT: dict[Version, Literal[2, 3]] = {"0.4": 2, "0.5": 3}
+SMALLEST_LEVEL = 64
+# Pixels a side by number of spatial axes.
+_CHUNK = {2: 512, 3: 64}
+_SHARD = {2: 2048, 3: 256}
+# A shard is held in memory as float32 while it is written.
+_SHARD_BYTES = 1 << 28
+# The group of a collection that lists its images (layout of bioformats2raw), so no image's name.
+LISTING = "OME"
+_OME_XML = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+# Colours that people with any colour vision tell apart (Okabe & Ito 2008).
+_COLOURS = ("E69F00", "56B4E9", "009E73", "F0E442", "0072B2", "D55E00", "CC79A7")
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """The shapes of an image's levels and their scales.
+
+    Attributes:
+        shapes: spatial shape ((Z,) Y, X) per level, from fine to coarse; Y and X halve.
+        pixel_size_um: micrometres along the spatial axes, None = unknown.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    pixel_size_um: tuple[float, ...] | None
+
+    @property
+    def axes(self) -> str:
+        """Spatial axes, "yx" or "zyx"."""
+        return "zyx"[-len(self.shapes[0]) :]
+
+    def multiscales(
+        self, name: str, version: Version, *, channels: bool, by: Reduction
+    ) -> list[dict[str, Any]]:
+        """The ``multiscales`` metadata.
+
+        Args:
+            channels: the arrays have a channel axis in front.
+            by: how the levels are made. The centre of what several pixels become lies between
+                theirs, which a translation says; of nearest, a pixel stays in its place.
+        """
+        unit = {"unit": "micrometer"} if self.pixel_size_um else {}
+        axes = [{"name": a, "type": "space", **unit} for a in self.axes]
+        lead = [1.0] if channels else []
+        datasets = []
+        for level in range(len(self.shapes)):
+            size = self.pixel_size_um or (1.0,) * len(self.axes)
+            factors = [1.0] * (len(self.axes) - 2) + [2.0**level] * 2
+            scale = [f * s for f, s in zip(factors, size, strict=True)]
+            moves: list[dict[str, Any]] = [{"type": "scale", "scale": lead + scale}]
+            if REDUCTIONS[by].centred and level:
+                shift = [(f - 1) / 2 * s for f, s in zip(factors, size, strict=True)]
+                moves.append({"type": "translation", "translation": [0.0] * len(lead) + shift})
+            datasets.append({"path": str(level), "coordinateTransformations": moves})
+        if channels:
+            axes = [{"name": "c", "type": "channel"}, *axes]
+        # Of 0.5 the version stands beside it.
+        first = {"version": version} if version == "0.4" else {}
+        return [{**first, "name": name, "axes": axes, "datasets": datasets, "type": by}]
+
+
+def pyramid_of(shape: Sequence[int], levels: int, pixel_size_um: Sequence[float] | None) -> Pyramid:
+    """Plans at most ``levels`` levels of an image [(Z,) Y, X], none of them (but the first)
+    smaller than 64 pixels along Y or X."""
+    shapes = [tuple(shape)]
+    while len(shapes) < levels:
+        *lead, y, x = shapes[-1]
+        y, x = -(-y // 2), -(-x // 2)
+        if min(y, x) < SMALLEST_LEVEL:
+            break
+        shapes.append((*lead, y, x))
+    return Pyramid(tuple(shapes), tuple(pixel_size_um) if pixel_size_um else None)
+
+
+def create_collection(path: Path, version: Version = "0.5") -> None:
+    """Creates a store of several images, which viewers open as a whole.
+
+    Its layout is that of bioformats2raw (https://ngff.openmicroscopy.org/0.5/#bf2raw): the group
+    ``OME`` lists the images' paths. :func:`list_images` writes the list when all are there.
+    """
+    layout: dict[str, Any] = _metadata(version, {"bioformats2raw.layout": 3})
+    zarr.create_group(str(path), attributes=layout, zarr_format=_FORMAT[version])
+
+
+def list_images(path: Path, images: Sequence[str], version: Version = "0.5") -> None:
+    """Lists the images of a collection, in the order in which viewers show them.
+
+    Twice, since there are viewers of either: as the attribute "series", and as the metadata file of
+    bioformats2raw, in which the IDs of the images are their paths.
+    """
+    series: dict[str, Any] = _metadata(version, {"series": list(images)})
+    zarr.create_group(str(path / LISTING), attributes=series, zarr_format=_FORMAT[version])
+    root = ElementTree.Element("OME", {"xmlns": _OME_XML})
+    for index, name in enumerate(images):
+        level = zarr.open_array(str(path / name / "0"), mode="r")
+        channels, *depth, height, width = level.shape
+        image = ElementTree.SubElement(root, "Image", {"ID": f"Image:{name}", "Name": name})
+        # OME-XML has no name for float16.
+        about = {"ID": f"Pixels:{index}", "DimensionOrder": "XYZCT", "Type": "float"}
+        for axis, size in zip("XYZCT", (width, height, *(depth or [1]), channels, 1), strict=True):
+            about[f"Size{axis}"] = str(size)
+        ElementTree.SubElement(ElementTree.SubElement(image, "Pixels", about), "MetadataOnly")
+    where = path / LISTING / "METADATA.ome.xml"
+    ElementTree.ElementTree(root).write(where, encoding="utf-8", xml_declaration=True)
+
+
+def create_image(
+    path: Path,
+    pyramid: Pyramid,
+    dtype: DTypeLike,
+    channels: Sequence[str],
+    attributes: dict[str, Any],
+    version: Version = "0.5",
+) -> list[ZarrArray]:
+    """Creates a new image group whose channels are probabilities (shown from 0 to 1).
+
+    Args:
+        path: of the group, which must not exist.
+        channels: names.
+        attributes: further attributes of the group, beside those of OME-Zarr.
+
+    Returns:
+        The levels' arrays [C, (Z,) Y, X], empty.
+    """
+    scales = pyramid.multiscales("probabilities", version, channels=True, by="mean")
+    omero: dict[str, Any] = {"channels": [_channel(i, name) for i, name in enumerate(channels)]}
+    if version == "0.4":
+        omero["version"] = version
+    ome = _metadata(version, {"multiscales": scales, "omero": omero})
+    group = zarr.create_group(
+        str(path), attributes={**ome, **attributes}, zarr_format=_FORMAT[version]
+    )
+    return _levels(group, pyramid, dtype, len(channels), lead=(len(channels),))
+
+
+def create_labels(
+    path: Path,
+    pyramid: Pyramid,
+    dtypes: dict[str, DTypeLike],
+    class_names: Sequence[str],
+    channels: int,
+    version: Version = "0.5",
+    by: Reduction = "nearest",
+) -> dict[str, list[ZarrArray]]:
+    """Creates the label images of an image group.
+
+    Args:
+        path: of the image's group.
+        dtypes: name -> dtype; the label named "classes" gets the classes' names and colours. The
+            others get no colours, so that viewers choose one for each object.
+        channels: of the image, whose shards the labels share.
+        version: of the image's group.
+        by: how the coarser levels will be made.
+
+    Returns:
+        Name -> the levels' arrays [(Z,) Y, X], empty.
+    """
+    listing = _metadata(version, {"labels": list(dtypes)})
+    parent = zarr.create_group(
+        str(path / "labels"), attributes=listing, zarr_format=_FORMAT[version]
+    )
+    found = {}
+    for name, dtype in dtypes.items():
+        about: dict[str, Any] = {"version": version, "source": {"image": "../../"}}
+        if name == "classes":
+            about["colors"] = [
+                {"label-value": i, "rgba": _rgba(i)} for i in range(len(class_names))
+            ]
+            about["properties"] = [
+                {"label-value": i, "class": text} for i, text in enumerate(class_names)
+            ]
+        scales = pyramid.multiscales(name, version, channels=False, by=by)
+        group = parent.create_group(
+            name, attributes=_metadata(version, {"multiscales": scales, "image-label": about})
+        )
+        found[name] = _levels(group, pyramid, dtype, channels, lead=())
+    return found
+
+
+def write_regions(shape: Sequence[int], channels: int) -> list[Slices]:
+    """The parts of a level of spatial ``shape`` ((Z,) Y, X) that threads may write at once.
+
+    They are the shards of an image of so many channels and of its labels; where there are no
+    shards (0.4), the same parts, each of them whole chunks. In raster order.
+    """
+    shape = tuple(shape)
+    return list(_parts(shape, _layout(shape, channels)[1]))
+
+
+def reduce_region(source: ZarrArray, target: ZarrArray, region: Slices, by: Reduction) -> None:
+    """Writes one region of the next coarser level: half as large along Y and X.
+
+    Args:
+        source, target: levels [(C,) (Z,) Y, X] of one image.
+        region: spatial, one of :func:`write_regions` of ``target``.
+        by: what 2 x 2 pixels (fewer at an odd end) become.
+    """
+    reduce = REDUCTIONS[by].reduce
+    lead = (slice(None),) * (len(target.shape) - len(region))
+    shape = (*target.shape[: len(lead)], *(s.stop - s.start for s in region))
+    out = np.empty(shape, target.dtype)
+    # One chunk's worth of rows at a time, one channel at a time: the source is four times as large.
+    steps = (*(1,) * len(lead), *target.chunks[-len(region) :])
+    for part in _parts(shape, steps):
+        fine = [
+            slice((s.start + r.start) * f, min((s.stop + r.start) * f, n))
+            for s, r, f, n in zip(
+                part[len(lead) :],
+                region,
+                (1,) * (len(region) - 2) + (2, 2),
+                source.shape[len(lead) :],
+                strict=True,
+            )
+        ]
+        pixels = np.asarray(source[(*part[: len(lead)], *fine)])
+        out[part] = reduce(pixels)
+    target[(*lead, *region)] = out
+
+
+def _parts(shape: Sequence[int], steps: Sequence[int]) -> Iterator[Slices]:
+    """Parts of at most ``steps`` that cover ``shape`` once, in raster order."""
+    starts = [range(0, n, step) for n, step in zip(shape, steps, strict=True)]
+    for corner in product(*starts):
+        yield tuple(
+            slice(a, min(a + step, n)) for a, step, n in zip(corner, steps, shape, strict=True)
+        )
+
+
+def _metadata(version: Version, entries: dict[str, Any]) -> dict[str, Any]:
+    """A group's attributes: of 0.5 below "ome", of 0.4 as they are."""
+    return entries if version == "0.4" else {"ome": {"version": version, **entries}}
+
+
+def _levels(
+    group: zarr.Group,
+    pyramid: Pyramid,
+    dtype: DTypeLike,
+    channels: int,
+    lead: tuple[int, ...],
+) -> list[ZarrArray]:
+    arrays = []
+    # Labels shrink to almost nothing; probabilities hardly do, so for them speed counts.
+    codec: Literal["zstd", "lz4"] = "zstd" if np.dtype(dtype).kind in "iu" else "lz4"
+    for level, shape in enumerate(pyramid.shapes):
+        chunk, shard = _layout(shape, channels)
+        chunks, shards = (*(1 for _ in lead), *chunk), (*lead, *shard)
+        common: dict[str, Any] = {
+            "shape": (*lead, *shape),
+            "dtype": np.dtype(dtype),
+            "chunks": chunks,
+            "fill_value": 0,
+        }
+        if group.metadata.zarr_format == 2:
+            old: dict[str, Any] = {"id": "blosc", "cname": codec, "clevel": 1, "shuffle": 1}
+            array = group.create_array(
+                str(level),
+                # Without a checksum: Zarr v2 has one only as a filter, which few viewers know.
+                compressors=old,
+                chunk_key_encoding={"name": "v2", "separator": "/"},
+                **common,
+            )
+        else:
+            array = group.create_array(
+                str(level),
+                # One chunk per shard would be an index for nothing.
+                shards=shards if shards != chunks else None,
+                compressors=(BloscCodec(cname=codec, clevel=1, shuffle="shuffle"), CHECKSUM),
+                dimension_names=(*("c" for _ in lead), *pyramid.axes),
+                config=COMPLETE,
+                **common,
+            )
+        arrays.append(array)
+    return arrays
+
+
+def _layout(shape: tuple[int, ...], channels: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Chunk and shard of the spatial axes, cut to the image; smaller for many channels."""
+    chunk = tuple(min(_CHUNK[len(shape)], n) for n in shape)
+    side = _SHARD[len(shape)] // _CHUNK[len(shape)]
+    least = 4 * channels * int(np.prod(chunk))
+    while side > 1 and least * side ** len(shape) > _SHARD_BYTES:
+        side //= 2
+    return chunk, tuple(min(side, -(-n // c)) * c for n, c in zip(shape, chunk, strict=True))
+
+
+def _channel(index: int, name: str) -> dict[str, Any]:
+    window = {"min": 0.0, "max": 1.0, "start": 0.0, "end": 1.0}
+    # The first class is the background: white would drown the others, so it starts hidden.
+    colour = "FFFFFF" if index == 0 else _COLOURS[(index - 1) % len(_COLOURS)]
+    return {"label": name, "color": colour, "active": index > 0, "window": window}
+
+
+def _rgba(index: int) -> list[int]:
+    if index == 0:
+        return [0, 0, 0, 0]
+    return [*bytes.fromhex(_COLOURS[(index - 1) % len(_COLOURS)]), 255]

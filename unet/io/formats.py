@@ -1,0 +1,61 @@
+"""The readers, by the suffix of the files that they read.
+
+``READERS`` maps a suffix to its reader; a new format is one function and one line. Heavy packages
+are imported inside functions, so that listing files stays fast.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from unet.errors import UserError
+from unet.io.axes import Raw
+
+# A reader takes the path, the page that is asked for, and whether the file is a label.
+Reader = Callable[[Path, int | None, bool], Raw]
+# Files of one image whose channels are files of their own: "case_????.tif" (nnU-Net).
+CHANNEL_FILES = re.compile(r"_\?{4}(?=\.)")
+
+
+def _tiff(path: Path, page: int | None, label: bool) -> Raw:
+    from unet.io.tiff_reader import read_tiff
+
+    return read_tiff(path, page, label=label)
+
+
+def _png(path: Path, page: int | None, label: bool) -> Raw:
+    from unet.io.png_reader import read_png
+
+    return read_png(path, label=label)
+
+
+def _zarr(path: Path, page: int | None, label: bool) -> Raw:
+    from unet.io.ome_zarr_reader import read_ome_zarr
+
+    return read_ome_zarr(path, label=label)
+
+
+READERS: dict[str, Reader] = {".tif": _tiff, ".tiff": _tiff, ".png": _png, ".zarr": _zarr}
+SUFFIXES = frozenset(READERS)
+
+
+def stem(path: Path) -> str:
+    """The file's name without its format's suffix (``.ome.tif`` and the like as a whole)."""
+    name = path.name
+    if path.suffix.lower() in SUFFIXES:
+        name = name[: -len(path.suffix)]
+        if name.lower().endswith(".ome"):
+            name = name[:-4]
+    return name
+
+
+def channel_files(path: Path) -> list[Path]:
+    """The files that ``case_????.tif`` stands for, in the order of their channels."""
+    found: list[Path] = []
+    while (file := path.with_name(path.name.replace("????", f"{len(found):04d}"))).exists():
+        found.append(file)
+    if not found:
+        raise UserError(f"{path}: no such files")
+    return found

@@ -1,0 +1,113 @@
+"""What every reader shares: lazy arrays, and claims of a header that no file can keep."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unet.errors import UserError
+from unet.io.axes import DaskArray, Raw
+
+Array = NDArray[Any]
+
+MAX_PIXELS = 1 << 36
+# Deflate cannot shrink further (zlib's "maximum compression factor"), so a PNG header that claims
+# more than this many times the file's size is false.
+DEFLATE_RATIO = 1032
+# The same for compressions that are not known so well; generous.
+OTHER_RATIO = 1 << 17
+CHECKED_FROM = 1 << 28  # bytes: below this a false claim does no harm, and a region may be sparse
+RGB_NAMES = ("red", "green", "blue")
+
+
+def check_pixels(path: Path, shape: tuple[int, ...]) -> None:
+    """Refuses a header's claim that no memory could ever serve (before anything is allocated)."""
+    if np.prod([float(n) for n in shape]) > MAX_PIXELS or min(shape, default=0) < 1:
+        size = " x ".join(map(str, shape))
+        raise UserError(f"{path}: the header claims {size} pixels; the file is damaged")
+
+
+class Decoded:
+    """An array that is decoded as a whole, once, when first needed; picklable."""
+
+    def __init__(
+        self, path: Path, shape: tuple[int, ...], dtype: Any, decode: Callable[[Path], Array]
+    ) -> None:
+        self.path, self.shape, self.dtype, self.ndim = path, shape, np.dtype(dtype), len(shape)
+        self._decode, self._lock = decode, threading.Lock()
+        self._pixels: Array | None = None
+
+    def __getitem__(self, region: Any) -> Array:
+        with self._lock:
+            if self._pixels is None:
+                self._pixels = self._checked()
+        pixels: Array = self._pixels[region]
+        return pixels
+
+    def _checked(self) -> Array:
+        try:
+            pixels = self._decode(self.path)
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:
+            text = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(f"{self.path}: cannot be decoded ({text})") from error
+        if pixels.shape != self.shape:
+            raise UserError(f"{self.path}: {pixels.shape} pixels, but its header says {self.shape}")
+        return pixels
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return (self.path, self.shape, self.dtype, self._decode)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.__init__(*state)  # type: ignore[misc]
+
+
+def lazily(source: Any, blocks: tuple[int, ...]) -> DaskArray:
+    """A dask array over anything that can be sliced."""
+    import dask.array as da
+
+    from_array: Any = da.from_array
+    # Without meta dask reads an empty region to see what comes.
+    meta = np.empty((0,) * len(blocks), source.dtype)
+    return from_array(source, chunks=blocks, name=False, asarray=False, fancy=False, meta=meta)
+
+
+def black_is_zero(path: Path, raw: Raw) -> Raw:
+    """What a file holds in which zero is white, black for white, in the same type.
+
+    TIFF 6.0 defines it so, and Bio-Formats reads it so; tifffile gives what is stored.
+
+    Raises:
+        UserError: the values are of a type for which nothing says which of them is black.
+    """
+    import dask.array as da
+
+    map_blocks: Any = da.map_blocks
+    dtype, black = np.dtype(raw.array.dtype), raw.black
+    if dtype.kind not in "bu":
+        raise UserError(
+            f"{path}: white is zero (photometric MinIsWhite) in pixels of type {dtype}; save the "
+            "file as MinIsBlack"
+        )
+
+    def turned(block: Array) -> Array:
+        return ~block if dtype.kind == "b" else np.asarray(dtype.type(black) - block)
+
+    meta = np.empty((0,) * raw.array.ndim, dtype)
+    said = (
+        f"white is zero in this file (photometric MinIsWhite): its values are read as {black} "
+        "- value"
+    )
+    return replace(
+        raw,
+        array=map_blocks(turned, raw.array, dtype=dtype, meta=meta),
+        inverted=True,
+        warnings=(*raw.warnings, said),
+    )

@@ -1,0 +1,185 @@
+"""``model.pt``: tensors and plain values only, so that it loads with ``weights_only=True``."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unet.config.presets import AnyArchitecture, Architecture, architecture_from
+from unet.errors import UserError
+from unet.files import canonical, replacing
+from unet.models.build import NETWORKS
+from unet.models.network import Network
+
+FORMAT = 2
+# More have no network; to count them up would take a false number of them forever.
+MAX_LAYERS = 1000
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A trained network and all that is needed to apply it elsewhere.
+
+    Attributes:
+        architecture: the network's layers.
+        in_channels: C of the images.
+        head: names of the output's classes, in the order of its channels.
+        class_names, class_values: of the dataset it was trained on (values None for instances).
+        task: semantic or instances.
+        normalize: the section ``prepare.normalize``; with scope dataset also ``statistics``, the
+            values that go with it (:func:`unet.data.normalize.describe`).
+        pixel_size_um: of the training images ((Z,) Y, X), None = unknown.
+        settings: the slice of the config that the training was given.
+        versions: of the libraries and of the stages.
+        score: the validation score of these weights.
+        step: the training step that they are from.
+        weights: the network's state.
+    """
+
+    architecture: AnyArchitecture
+    in_channels: int
+    head: tuple[str, ...]
+    class_names: tuple[str, ...]
+    class_values: tuple[int, ...] | None
+    task: str
+    normalize: dict[str, Any]
+    pixel_size_um: tuple[float, ...] | None
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    score: float
+    step: int
+    weights: dict[str, Tensor]
+
+    def network(self) -> Network:
+        """The network with its weights, in evaluation mode."""
+        build = NETWORKS[self.architecture.kind]
+        network = build(self.in_channels, len(self.head), self.architecture)
+        network.load_state_dict(self.weights)
+        return network.eval()
+
+
+def save_tensors(path: Path, value: dict[str, Any]) -> None:
+    """Saves tensors and plain values; the file appears whole or not at all."""
+    # Through Python's file: torch has no word for a full disk, and would write the file's name in.
+    with replacing(path) as temporary, temporary.open("wb") as handle:
+        torch.save(value, handle)
+
+
+def _check_archive(path: Path) -> None:
+    """Looks at what torch does not: the checksums that it writes (a flipped bit would be another
+    weight), and whether the file is of the kind that it writes. Others (a bare pickle, members
+    that unpack to any size) are not even opened by it."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as handle:
+            pickled = handle.read(1) == pickle.PROTO
+        kind = "a pickle, which could run code" if pickled else "not an archive, or cut short"
+        raise ValueError(f"{kind}; it must hold tensors alone, as the train stage writes them")
+    with zipfile.ZipFile(path) as archive:
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise ValueError("its archive is compressed, which torch never does")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"damaged: the checksum of {damaged} is wrong")
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """Loads what :func:`save_tensors` wrote; nothing in the file is ever executed.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds more than tensors and plain values.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such model file; run the train stage")
+    try:
+        _check_archive(path)
+        with warnings.catch_warnings():
+            # torch's words on a strange pickle would stand before the one line.
+            warnings.simplefilter("ignore")
+            value = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{path}: refused, it holds more than tensors ({reason})") from None
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{path}: not a readable model file ({reason}); train it again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: not a model file of this pipeline; train it again")
+    return value
+
+
+def save_model(path: Path, model: ModelFile) -> None:
+    """Writes ``model.pt`` atomically."""
+    value = dict(vars(model))
+    value["architecture"] = model.architecture.to_json()
+    # Nested settings travel as text: plain, and the same on every version of torch.
+    value["settings"] = canonical(model.settings)
+    value["normalize"] = canonical(model.normalize)
+    save_tensors(path, {"format": FORMAT, **value})
+
+
+def load_model(path: Path) -> ModelFile:
+    """Reads ``model.pt``.
+
+    Raises:
+        UserError: see :func:`load_tensors`; also if the file is of another format.
+    """
+    import json
+
+    value = load_tensors(path)
+    if value.pop("format", None) != FORMAT:
+        raise UserError(f"{path}: not a model file of format {FORMAT}; train it again")
+    try:
+        value["architecture"] = architecture_from(value["architecture"])
+        value["settings"] = json.loads(value["settings"])
+        value["normalize"] = json.loads(value["normalize"])
+        model = ModelFile(**value)
+        _check_weights(model, path.stat().st_size)
+    except Exception as error:
+        # Whatever the values are, they come from a file.
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(f"{path}: not a model file of this pipeline ({reason})") from None
+    bad = [name for name, tensor in model.weights.items() if not bool(tensor.isfinite().all())]
+    if bad:
+        raise UserError(
+            f"{path}: NaN or infinite weights (in {bad[0]}, {len(bad)} of {len(model.weights)} "
+            "tensors), which predict nothing; train it again, with a smaller train.lr"
+        )
+    return model
+
+
+def _check_weights(model: ModelFile, size: int) -> None:
+    """Holds a model against itself before a network is made of it.
+
+    Args:
+        size: of the file, in bytes.
+
+    Raises:
+        Exception: the weights are not those of the architecture, or more than the file can hold; a
+            value is of another type than it should be.
+    """
+    if not all(isinstance(tensor, Tensor) for tensor in model.weights.values()):
+        raise ValueError("weights that are no tensors")
+    if sum(t.numel() * t.element_size() for t in model.weights.values()) > size:
+        raise ValueError("it claims more weights than the file holds")
+    for name in ("settings", "normalize", "versions"):
+        if not isinstance(getattr(model, name), dict):
+            raise ValueError(f"{name} is no mapping")
+    names = (*model.head, *model.class_names, model.task)
+    if not model.head or not all(isinstance(name, str) for name in names):
+        raise ValueError("names that are no text")
+    arch = model.architecture
+    layers = (arch.depth + 1) * (arch.convs if isinstance(arch, Architecture) else 1)
+    if not 1 <= layers <= MAX_LAYERS:
+        raise ValueError(f"{layers} layers")
+    with torch.device("meta"):  # shapes only: no memory
+        network = NETWORKS[arch.kind](model.in_channels, len(model.head), arch)
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    if wanted != {name: tuple(tensor.shape) for name, tensor in model.weights.items()}:
+        raise ValueError("its weights are not those of its architecture")

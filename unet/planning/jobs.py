@@ -1,0 +1,281 @@
+"""What the workflow asks for: sources, fingerprints and targets of a run. Torch- and dask-free.
+
+The Snakefile's logic lives here, where it can be tested.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unet.config import stage_settings
+from unet.config.run import Config
+from unet.config.sections import CHOOSING
+from unet.errors import UserError
+from unet.files import canonical, locked, read_json
+from unet.paths import ENSEMBLE, Paths, fold_name, fold_number, origin_of
+from unet.planning.resources import Images, raw_images
+
+if TYPE_CHECKING:
+    from unet.data.raw_files import Source
+
+
+@dataclass(frozen=True)
+class RawSource:
+    """Where a dataset's raw files are; passed to the manifest stage, never tracked."""
+
+    root: Path
+    images: str
+    labels: str | None
+
+
+def offer_interpreter() -> None:
+    """Puts the running interpreter's folder first on PATH, so that a job's ``python`` is the one
+    that runs the workflow, also where no environment is activated."""
+    folder = str(Path(sys.executable).parent)
+    known = os.environ.get("PATH", "").split(os.pathsep)
+    os.environ["PATH"] = os.pathsep.join([folder, *(p for p in known if p != folder)])
+
+
+class Run:
+    """A validated config with its paths.
+
+    Args:
+        config: the run's config.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.paths = Paths(Path(config.output))
+        self._fingerprints: dict[str, str] = {}
+        self._listed: dict[str, list[Path]] = {}
+        self._settings: dict[tuple[str, str, str | None], str] = {}
+        self._raw: dict[str, Images] = {}
+        # What this process holds until its end.
+        self._held = ExitStack()
+
+    @cached_property
+    def pairs(self) -> list[tuple[str, str]]:
+        """All (dataset, model), sorted."""
+        return [(d, m) for d in sorted(self.config.datasets) for m in self.config.models_for(d)]
+
+    def folds(self, dataset: str) -> tuple[int, ...]:
+        """The folds that are trained; of a dataset that others' models predict none."""
+        return self.config.folds_for(dataset)
+
+    def tested(self, dataset: str) -> tuple[int, ...]:
+        """The folds that are predicted and evaluated: those trained, or their ensemble."""
+        return self.config.tested_for(dataset)
+
+    def members(self, dataset: str, fold: str, model: str = "") -> tuple[int, ...]:
+        """The folds whose networks predict the fold of that name."""
+        origin, number = origin_of(model), fold_number(fold)
+        trained = self.folds(dataset if origin is None else origin.dataset)
+        return trained if number == ENSEMBLE else (number,)
+
+    def networks(self, dataset: str, model: str, fold: str = fold_name(ENSEMBLE)) -> list[Path]:
+        """The model files of what predicts the fold of that name."""
+        members = self.members(dataset, fold, model)
+        return [self.paths.model(dataset, model, member) for member in members]
+
+    def splits(self, dataset: str) -> list[Path]:
+        """The table of who is tested; none where all are."""
+        return [] if self.config.origins_for(dataset) else [self.paths.splits(dataset)]
+
+    def shards(self, dataset: str, model: str, fold: str) -> list[Path]:
+        """What the jobs that share the prediction of a fold leave; none where one does it all."""
+        count = self.config.predict_for(dataset, model).shards
+        if count == 1:
+            return []
+        return [self.paths.shard_done(dataset, model, fold, shard) for shard in range(count)]
+
+    def thresholds(self, dataset: str, model: str) -> list[Path]:
+        """Where the thresholds of a model that was trained elsewhere are taken from, if it does not
+        bring one in the config."""
+        origin = origin_of(model)
+        if origin is None or self.config.stitch_for(dataset, model).threshold != "auto":
+            return []
+        folds = self.tested(origin.dataset)
+        return [self.paths.segmentation_done(origin.dataset, origin.model, k) for k in folds]
+
+    def scores(self, dataset: str, model: str) -> list[Path]:
+        """Where the thresholds of metrics that choose one are taken from, for a model that was
+        trained elsewhere."""
+        origin = origin_of(model)
+        if origin is None or not CHOOSING.intersection(self.config.evaluate_for(dataset).metrics):
+            return []
+        return [self.paths.metrics(origin.dataset, origin.model)]
+
+    def reported(self, dataset: str) -> list[Path]:
+        """What a dataset's report is made of, for each of its models: the scores; without labels
+        what was segmented."""
+        models = self.config.models_for(dataset)
+        if self.config.datasets[dataset].labelled:
+            return [self.paths.metrics(dataset, model) for model in models]
+        folds = self.tested(dataset)
+        return [self.paths.segmentation_done(dataset, m, k) for m in models for k in folds]
+
+    def results(self, dataset: str, model: str, fold: str) -> list[Path]:
+        """What people look at of a segmented fold, which ``segmentation.json`` stands for."""
+        where = (dataset, model, fold)
+        masks = [self.paths.masks(*where)] if self.config.stitch_for(dataset, model).tiff else []
+        return [self.paths.segmentation(*where), self.paths.objects(*where), *masks]
+
+    @cached_property
+    def targets(self) -> list[Path]:
+        """What a whole run makes for people to use: reports, models, segmentations, scores."""
+        paths, found = self.paths, [self.paths.report_csv, self.paths.report_html]
+        for dataset, model in self.pairs:
+            found += [paths.model(dataset, model, fold) for fold in self.folds(dataset)]
+            tested = self.tested(dataset)
+            found += [paths.segmentation_done(dataset, model, fold) for fold in tested]
+            if self.config.datasets[dataset].labelled:
+                found.append(paths.metrics(dataset, model))
+        return found
+
+    def is_synthetic(self, dataset: str) -> bool:
+        return self.config.datasets[dataset].synthetic is not None
+
+    def source(self, dataset: str) -> RawSource:
+        """Where the raw files are: below ``data_root``, or where they are generated."""
+        data = self.config.datasets[dataset]
+        if data.synthetic is not None:
+            return RawSource(self.paths.raw(dataset), "images", "labels")
+        root = Path(os.path.expandvars(self.config.data_root)).expanduser()
+        return RawSource(root, data.images or "", data.labels)
+
+    def fingerprint(self, dataset: str) -> str:
+        """What stands for the raw files' content (names, sizes, times; hashes where touched).
+
+        Raises:
+            UserError: a folder is missing or a glob matches nothing.
+        """
+        from unet.data.raw_changes import Listed, fingerprint
+
+        if self.is_synthetic(dataset):
+            return ""  # the synthesize stage's sentinel stands for them
+        if dataset not in self._fingerprints:
+            inputs, root = self.paths.inputs(dataset), self.source(dataset).root
+            if not inputs.is_file():
+                value = fingerprint(self._files(dataset), root, None)
+                return self._fingerprints.setdefault(dataset, value)
+            note, seen = (inputs.with_name(f".inputs-{name}.json") for name in ("listed", "seen"))
+            listed = Listed(note, self._source(dataset), inputs)
+            known = listed.fingerprint()
+            if known is None:
+                stored = read_json(inputs)
+                known = fingerprint(self._files(dataset), root, stored, seen)
+                if known == stored["fingerprint"]:
+                    listed.keep(known)
+            self._fingerprints[dataset] = known
+        return self._fingerprints[dataset]
+
+    def _source(self, dataset: str) -> Source:
+        """A dataset's raw files, as the manifest looks for them."""
+        from unet.data.raw_files import Source
+
+        data, raw = self.config.datasets[dataset], self.source(dataset)
+        required = data.predict_with is None
+        where = (raw.root, raw.images, raw.labels)
+        return Source(*where, data.layout, data.labelled or required, required)
+
+    def _files(self, dataset: str) -> list[Path]:
+        """All raw files.
+
+        Raises:
+            UserError: a folder is missing or a glob matches nothing.
+        """
+        from unet.data.layouts import list_files
+
+        if dataset not in self._listed:
+            try:
+                self._listed[dataset] = list_files(self._source(dataset))
+            except UserError as error:
+                raise UserError(f"config: datasets.{dataset}: {error}") from None
+        return self._listed[dataset]
+
+    def raw_images(self, dataset: str) -> Images:
+        """What is known of the raw files' sizes; nothing where they are generated."""
+        if self.is_synthetic(dataset):
+            return Images()
+        if dataset not in self._raw:
+            self._raw[dataset] = raw_images(self._files(dataset))
+        return self._raw[dataset]
+
+    def check_sources(self) -> None:
+        """Looks for every dataset's raw files, so that a wrong path shows before any job runs.
+
+        Raises:
+            UserError: one line per dataset whose files are not there.
+        """
+        lines = []
+        for dataset in sorted(self.config.datasets):
+            try:
+                self.fingerprint(dataset)
+            except UserError as error:
+                lines.append(str(error))
+            except OSError as error:
+                what = f"{error.filename}: {error.strerror}"
+                lines.append(f"config: datasets.{dataset}: {what}")
+        if lines:
+            raise UserError("\n".join(lines))
+
+    def settings(self, stage: str, dataset: str, model: str | None = None) -> str:
+        """A stage's settings as canonical JSON (see :mod:`unet.config.stage_settings`)."""
+        # Made once for all folds.
+        asked = (stage, dataset, model)
+        if asked not in self._settings:
+            arguments = (dataset,) if model is None else (dataset, model)
+            if stage == "manifest":
+                arguments = (dataset, self.fingerprint(dataset))
+            self._settings[asked] = canonical(
+                getattr(stage_settings, stage)(self.config, *arguments)
+            )
+        return self._settings[asked]
+
+    def settings_all(self) -> str:
+        """The slice of the report over all datasets."""
+        return canonical(stage_settings.report_all(self.config))
+
+    def begin(self) -> None:
+        """Takes the output folder for this process, and notes the config in it.
+
+        Snakemake's own lock keeps two runs of one working folder apart, this one also those of
+        others that have the same output.
+
+        Raises:
+            UserError: another run has it, or it may not be written.
+        """
+        try:
+            self._held.enter_context(locked(self.paths.output / ".lock", "running here"))
+            atexit.register(self._end, os.getpid())
+            self.write_config()
+        except OSError as error:
+            where = error.filename or self.paths.output
+            raise UserError(f"{where}: {error.strerror or error}") from None
+
+    def _end(self, process: int) -> None:
+        # Not in a process that was forked from it.
+        if os.getpid() == process:
+            self._held.close()
+
+    def write_config(self) -> None:
+        """Writes ``results/config.yaml``: the merged and validated config of the run."""
+        import yaml
+
+        from unet.files import replacing
+
+        with replacing(self.paths.config) as temporary:
+            # What preset auto is to choose must not look as if it had been written.
+            chosen = {"patch", "batch"} - self.config.train.model_fields_set
+            auto = any(model.preset == "auto" for model in self.config.models.values())
+            left_out = {"train": chosen} if auto else {}
+            dumped = self.config.model_dump(mode="json", exclude=left_out)
+            text = yaml.safe_dump(dumped, sort_keys=False)
+            temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,349 @@
+"""What a job asks a cluster for: memory and time, from the config and the sizes of the images.
+
+A queue ends jobs that take more than they asked for and delays those that request a lot: these are
+estimates on the safe side, and each further attempt asks for more: so many times the first's.
+Every stage but ``manifest`` goes on where the attempt before it was ended. Torch- and dask-free.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from unet.config.presets import AnyArchitecture, Architecture
+from unet.config.run import Config
+from unet.config.sections import CHOOSING, PredictSection
+from unet.data.raw_changes import stamp
+from unet.paths import origin_of
+from unet.training.auto.memory import Numerics, parameters, step_bytes
+
+# Bytes, whatever the images: interpreter and libraries, and the workflow's own two processes that
+# a cluster's job consists of besides. With PyTorch more, with CUDA still more.
+PROCESS = 0.7e9
+TORCH = 0.5e9
+CUDA = 2.5e9
+# Bytes per pixel of a window and channel of the first level, in prediction (see
+# unet.prediction.tiles.windows), and the side of a validation window (see unet.training.train).
+WINDOW = 32
+VALIDATION_SIDE = 1024
+# Bytes that pixels take in the stages that work through images part by part: however few they are,
+# and per value of a channel or class, in all the copies that are made of it.
+LEAST = 0.3e9
+COPIES = 24
+# Bytes per pixel and thread of the scores that take a whole slice of an image.
+SLICE = 48
+# FLOP per second and core that a slow machine gets out of a network; a GPU has no part here, so
+# that a job that finds none comes to its end too.
+CORE = 20e9
+# Share of the images that validate, at most.
+VALIDATED = 0.3
+# Pixel values per second and thread: read, scaled and compressed; stitched; scored.
+READ, STITCHED, SCORED = 2e6, 1e6, 0.5e6
+# Seconds that starting, waiting for a file system and writing may take.
+SLACK = 20 * 60
+# Minutes that a job asks for at most: what most queues grant.
+LONGEST = 24 * 60
+# Characters of a table, and raw files, that are looked at.
+HEAD = 1 << 18
+SAMPLE = 20
+
+
+@dataclass(frozen=True)
+class Images:
+    """Sizes of a dataset's images.
+
+    Attributes:
+        count: how many.
+        channels: of each, at most.
+        pixels: of all together.
+        largest: pixels of the largest.
+        slice: pixels of the largest Y X slice.
+    """
+
+    count: int = 0
+    channels: int = 1
+    pixels: float = 0.0
+    largest: int = 0
+    slice: int = 0
+
+
+def images_of(table: str | Path) -> Images:
+    """The sizes from ``manifest.csv`` or ``prepared.json``.
+
+    Of a long table the first part is read and the rest taken to be alike, so that a million images
+    plan as fast as ten.
+
+    Raises:
+        FileNotFoundError: it is not made yet (Snakemake then asks again when it is).
+    """
+    status = os.stat(table)  # noqa: PTH116 - the name goes into the error
+    return _images_of(str(table), status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _images_of(table: str, _time: int, size: int) -> Images:
+    with open(table, encoding="utf-8") as handle:  # noqa: PTH123 - the name goes into the error
+        head = handle.read(HEAD)
+    shapes = (_from_manifest if table.endswith(".csv") else _from_sentinel)(head)
+    if not shapes:
+        return Images()
+    share = max(1.0, size / len(head.encode()))
+    spatial = [math.prod(shape[1:]) for shape in shapes]
+    return Images(
+        count=math.ceil(len(shapes) * share),
+        channels=max(shape[0] for shape in shapes),
+        pixels=sum(spatial) * share,
+        largest=max(spatial),
+        slice=max(math.prod(shape[-2:]) for shape in shapes),
+    )
+
+
+def _from_manifest(head: str) -> list[list[int]]:
+    if len(head) == HEAD:  # the last row may be cut
+        head = head.rpartition("\n")[0]
+    rows = csv.DictReader(io.StringIO(head))
+    return [json.loads(row["shape"]) for row in rows if row["status"] == "ok" and row["shape"]]
+
+
+def _from_sentinel(head: str) -> list[list[int]]:
+    found = re.findall(r'"shape": \[([\d,\s]+)\]', head)
+    return [[int(n) for n in text.split(",")] for text in found]
+
+
+def raw_images(files: Sequence[Path]) -> Images:
+    """What is known before the files are looked into: their bytes, taken for pixels. A few of many
+    stand for all."""
+    some = files[:: max(1, len(files) // SAMPLE)]
+    sizes = [max(0, stamp(path)[0]) for path in some]
+    if not sizes:
+        return Images()
+    mean = sum(sizes) / len(sizes)
+    return Images(len(files), 1, mean * len(files), max(sizes), max(sizes))
+
+
+def flop_per_pixel(arch: Architecture, channels: int) -> float:
+    """FLOP of a forward pass per pixel of the input; a training step takes three times as much."""
+    total, area, inputs = 0.0, 1.0, channels
+    for level, width in enumerate(arch.widths):
+        taps = math.prod(arch.kernel(level))
+        inner = (arch.convs - 1) * width * width
+        products = taps * (inputs * width + inner)
+        if level < arch.depth:
+            # The way up: what comes from below, and the convolutions on it and the skip.
+            below = arch.widths[level + 1]
+            products += below * width + taps * (2 * width * width + inner)
+        total += 2 * products * area
+        if level < arch.depth:
+            area /= math.prod(arch.pool(level))
+        inputs = width
+    return total
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of the workflow, as far as its needs go.
+
+    Attributes:
+        model: "" for stages that have none.
+        threads: that it gets.
+        networks: that predict together.
+        gather: predicts nothing itself (see ``predict.shards``).
+    """
+
+    config: Config
+    dataset: str
+    images: Images
+    threads: int
+    model: str = ""
+    networks: int = 1
+    gather: bool = False
+
+    @cached_property
+    def trained_on(self) -> str:
+        origin = origin_of(self.model)
+        return self.dataset if origin is None else origin.dataset
+
+    @cached_property
+    def architecture(self) -> AnyArchitecture | None:
+        origin = origin_of(self.model)
+        return self.config.architecture_for(self.model if origin is None else origin.model)
+
+    @cached_property
+    def predict(self) -> PredictSection:
+        return self.config.predict_for(self.dataset, self.model)
+
+    @property
+    def budget(self) -> float:
+        """Bytes that the config allows for pixels; of few small images no more than they take."""
+        values = self.images.channels + len(self.config.datasets[self.dataset].class_names)
+        return min(self.config.memory_gb * 1e9, LEAST + COPIES * self.images.pixels * values)
+
+    @property
+    def device(self) -> float:
+        """Bytes that the driver of a GPU takes of the machine's own memory."""
+        return 0.0 if self.config.device == "cpu" else CUDA
+
+    def flop(self, pixels: float) -> float | None:
+        """FLOP that predicting so many pixels takes; None where the layers are not known yet, or
+        are no U-Net's."""
+        arch = self.architecture
+        if not isinstance(arch, Architecture):
+            return None
+        return pixels * flop_per_pixel(arch, self.images.channels)
+
+
+# Memory: stage -> bytes.
+
+
+def _plain(job: Job) -> float:
+    return PROCESS
+
+
+def _manifest(job: Job) -> float:
+    # A block of a file per thread.
+    return PROCESS + job.threads * 0.4e9
+
+
+def _pixels(job: Job) -> float:
+    return PROCESS + job.budget
+
+
+def _train(job: Job) -> float:
+    section = job.config.train_for(job.dataset, job.model)
+    outputs = len(job.config.head_for(job.dataset, job.model))
+    # float32 images, classes, and maps that a loss may need; training and validation images.
+    whole = job.images.pixels * (4 * job.images.channels + 1 + 4 * 2)
+    cache = min(2 * section.cache_gb * 1e9, whole)
+    arch = job.architecture
+    if not isinstance(arch, Architecture):
+        work = job.config.memory_gb * 1e9
+    else:
+        patch = section.patch
+        sides = (patch,) * arch.dims if isinstance(patch, int) else patch
+        step = step_bytes(arch, job.images.channels, outputs, sides, section.batch, Numerics())
+        window = min(job.images.largest, VALIDATION_SIDE**2)
+        work = max(step, float(window) * arch.width * WINDOW)
+    # A job that finds no GPU does all of it by the processor.
+    return PROCESS + TORCH + job.device + work + section.gpus * cache
+
+
+def _predict(job: Job) -> float:
+    if job.gather:
+        return PROCESS + TORCH
+    arch, section = job.architecture, job.predict
+    weights, window, most = 0.0, 0.0, job.config.memory_gb * 1e9
+    if isinstance(arch, Architecture):
+        outputs = len(job.config.head_for(job.dataset, job.model))
+        weights = 4.0 * job.networks * parameters(arch, job.images.channels, outputs)
+        if section.tile != "auto":
+            tile = section.tile
+            sides = (tile,) * arch.dims if isinstance(tile, int) else tile
+            window = float(math.prod(sides)) * arch.width * WINDOW
+        # All windows at once, with as much halo as core.
+        most = min(most, LEAST + 2 * job.images.pixels * arch.width * WINDOW)
+    work = 0.0 if section.cluster is not None else max(most, window) + job.device
+    return PROCESS + TORCH + 2 * weights + work
+
+
+def _evaluate(job: Job) -> float:
+    families = job.config.evaluate_for(job.dataset).metrics
+    whole = 0.0
+    if CHOOSING.intersection(families):
+        whole = float(min(job.threads, job.images.count)) * job.images.slice * SLICE
+    return PROCESS + job.budget + whole
+
+
+def _report(job: Job) -> float:
+    # Overlays of a few images, and what draws them.
+    return PROCESS + TORCH + 1e9
+
+
+MEMORY: dict[str, Callable[[Job], float]] = {
+    "synthesize": _plain,
+    "manifest": _manifest,
+    "splits": _plain,
+    "prepare": _pixels,
+    "prepare_applied": _pixels,
+    "train": _train,
+    "predict": _predict,
+    "stitch": _pixels,
+    "evaluate": _evaluate,
+    "report": _report,
+}
+
+
+# Time: stage -> seconds; None: the longest.
+
+
+def _read(job: Job) -> float:
+    return job.images.pixels * job.images.channels / (READ * job.threads)
+
+
+def _trained(job: Job) -> float | None:
+    section = job.config.train_for(job.dataset, job.model)
+    dims = getattr(job.architecture, "dims", 2)
+    patch = section.patch
+    sides = (patch,) * dims if isinstance(patch, int) else patch
+    seen = section.epochs * section.steps_per_epoch * section.accumulate * section.batch
+    validated = VALIDATED * section.epochs / section.validate_every * job.images.pixels
+    flop = job.flop(3.0 * seen * math.prod(sides) + validated)
+    return None if flop is None else flop / (CORE * job.threads)
+
+
+def _predicted(job: Job) -> float | None:
+    section = job.predict
+    # As much halo as core; all flips and turns.
+    times = 2.0 * (8 if section.tta else 1) * job.networks / section.shards
+    flop = 0.0 if job.gather else job.flop(times * job.images.pixels)
+    if flop is None:
+        return None
+    written = 2 * job.images.pixels / (READ * job.threads)
+    return flop / (CORE * job.threads) + written
+
+
+def _stitched(job: Job) -> float:
+    return job.images.pixels / (STITCHED * job.threads)
+
+
+def _scored(job: Job) -> float:
+    families = len(job.config.evaluate_for(job.dataset).metrics)
+    return families * job.images.pixels / (SCORED * job.threads)
+
+
+def _no_time(job: Job) -> float:
+    return 0.0
+
+
+TIME: dict[str, Callable[[Job], float | None]] = {
+    "synthesize": _no_time,
+    "manifest": _read,
+    "splits": _no_time,
+    "prepare": _read,
+    "prepare_applied": _read,
+    "train": _trained,
+    "predict": _predicted,
+    "stitch": _stitched,
+    "evaluate": _scored,
+    "report": _no_time,
+}
+
+
+def memory_mb(stage: str, job: Job, attempt: int = 1) -> int:
+    """MB (10^6 bytes) that the job asks for, in hundreds."""
+    return attempt * 100 * math.ceil(MEMORY[stage](job) / 1e8)
+
+
+def minutes(stage: str, job: Job, attempt: int = 1) -> int:
+    """Minutes that the job asks for, in tens."""
+    seconds = TIME[stage](job)
+    if seconds is None:
+        return LONGEST
+    return min(LONGEST, attempt * 10 * math.ceil((SLACK + seconds) / 600))

@@ -1,0 +1,225 @@
+"""Objects from masks, block by block: the same ids as for the whole image, in bounded memory.
+
+Each block is labelled on its own into a temporary array; labels that touch across block borders
+are then joined, and a lookup turns a block's local labels into the final ids whenever a region is
+read. Ids are uint32 1..n in raster order of each object's first pixel, so they depend neither on
+the blocks nor on the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unet.data.blocks import Grid, Index, Scratch, Store, ordered, run_starts, within
+from unet.data.tiling import Slices
+from unet.prediction.objects.merge_labels import Connectivity, Ids, Seams, roots
+
+Mask = NDArray[np.bool_]
+# Reads a region [(Z,) Y, X] of a mask.
+ReadMask = Callable[[Slices], Mask]
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Labelled blocks and the lookup from their local labels to the final values.
+
+    Attributes:
+        count: number of objects; their ids are 1 .. count.
+        grid: the blocks.
+        local: uint32 [(Z,) Y, X], labels within each block, 0 = none.
+        offsets: int64 [blocks], added to a block's labels (0 stays 0) before the lookup.
+        lookup: [fragments + 1], final value of each fragment; of entry 0: 0.
+    """
+
+    count: int
+    grid: Grid
+    local: Store
+    offsets: Ids
+    lookup: NDArray[Any]
+
+    def read(self, region: Slices) -> NDArray[Any]:
+        """The final values of a region [(Z,) Y, X], in the lookup's dtype."""
+        out = np.empty([s.stop - s.start for s in region], self.lookup.dtype)
+        for index in self.grid.touching(region):
+            block = self.grid.region(index)
+            local = np.asarray(self.local[_common(region, block)])
+            offset = int(self.offsets[self.grid.number(index)])
+            # The block's own part of the lookup, with a 0 in front for "none".
+            part = self.lookup[offset : offset + int(local.max()) + 1].copy()
+            part[:1] = 0
+            out[within(block, region)] = part[local]
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What is known of one block's labels 1..n: pixels, raster position of the first pixel in the
+    image, whether they touch the image's border (each [n])."""
+
+    index: Index
+    sizes: Ids
+    first: Ids
+    at_border: Mask
+
+
+@dataclass(frozen=True, eq=False)
+class _Fragments:
+    """All labels of all blocks, numbered from 1 in block order; entry 0 stands for "none".
+
+    ``root``: the smallest fragment of the same object. Sizes, first pixels and contact with the
+    image's border are those of the whole object, at its root (undefined elsewhere).
+    """
+
+    offsets: Ids
+    root: Ids
+    sizes: Ids
+    first: Ids
+    at_border: Mask
+
+
+def components(
+    read: ReadMask,
+    grid: Grid,
+    scratch: Scratch,
+    *,
+    connectivity: Connectivity,
+    min_size: int = 0,
+    fill_holes: int = 0,
+    threads: int = 1,
+) -> Labels:
+    """Connected components of a mask.
+
+    Args:
+        read: gives the mask of a region; called for whole blocks, from several threads.
+        connectivity: pixels of an object touch by faces alone, or also by edges and corners; the
+            background then connects the other way.
+        min_size: components of fewer pixels are dropped (after the holes are filled).
+        fill_holes: background components of at most so many pixels that do not touch the image's
+            border are filled.
+
+    Raises:
+        ValueError: more than 2**32 - 1 components.
+    """
+    if fill_holes:
+        read = filled(read, grid, scratch, connectivity, fill_holes, threads)
+    local = scratch.array()
+    found = _label(read, grid, local, connectivity, threads, "labelling blocks")
+    is_root = found.root == np.arange(len(found.root))
+    is_root[0] = False
+    kept = is_root & (found.sizes >= min_size)
+    ids, count = numbered(kept, found.first)
+    return Labels(count, grid, local, found.offsets, ids[found.root])
+
+
+def filled(
+    read: ReadMask,
+    grid: Grid,
+    scratch: Scratch,
+    connectivity: Connectivity,
+    largest: int,
+    threads: int,
+) -> ReadMask:
+    """The mask with its holes filled."""
+    local = scratch.array()
+    dual: Connectivity = "full" if connectivity == "face" else "face"
+    found = _label(lambda r: ~read(r), grid, local, dual, threads, "finding holes in blocks")
+    hole = ~found.at_border & (found.sizes <= largest)
+    holes = Labels(0, grid, local, found.offsets, hole[found.root])
+    return lambda region: read(region) | holes.read(region)
+
+
+def _label(
+    read: ReadMask,
+    grid: Grid,
+    local: Store,
+    connectivity: Connectivity,
+    threads: int,
+    what: str,
+) -> _Fragments:
+    """Labels each block into ``local`` and joins what touches across blocks."""
+    # Not cc3d, though a little faster: its 8-connected labels of bool arrays are wrong (4.1.1).
+    from scipy import ndimage
+
+    dims = len(grid.shape)
+    around = ndimage.generate_binary_structure(dims, 1 if connectivity == "face" else dims)
+
+    def one(index: Index) -> tuple[_Found, NDArray[np.uint32]]:
+        region = grid.region(index)
+        labels, _ = ndimage.label(read(region), around, output=np.uint32)
+        local[region] = labels
+        _, sizes, first = runs_of_labels(labels, region, grid.shape)
+        return _Found(index, sizes, first, _at_border(labels, len(sizes), region, grid)), labels
+
+    seams = Seams(grid, connectivity)
+    blocks: list[_Found] = []
+    pairs: list[Ids] = []
+    total = 0
+    for found, labels in ordered(one, grid, threads, what=what, total=len(grid)):
+        pairs.append(seams.add(found.index, labels, total))
+        blocks.append(found)
+        total += len(found.sizes)
+    return _joined(blocks, roots(total + 1, np.concatenate(pairs)))
+
+
+def _joined(blocks: list[_Found], root: Ids) -> _Fragments:
+    counts = [len(found.sizes) for found in blocks]
+    offsets = np.cumsum([0, *counts[:-1]]).astype(np.int64)
+    of = root[1:]
+    sizes = np.zeros(len(root), np.int64)
+    np.add.at(sizes, of, np.concatenate([found.sizes for found in blocks]))
+    first = np.full(len(root), np.iinfo(np.int64).max, np.int64)
+    np.minimum.at(first, of, np.concatenate([found.first for found in blocks]))
+    at_border = np.zeros(len(root), np.bool_)
+    np.logical_or.at(at_border, of, np.concatenate([found.at_border for found in blocks]))
+    at_border[0] = True
+    return _Fragments(offsets, root, sizes, first, at_border)
+
+
+def numbered(kept: Mask, first: Ids) -> tuple[NDArray[np.uint32], int]:
+    """Ids 1..n for the kept entries in the order of their first pixels, 0 for the others."""
+    entries = np.flatnonzero(kept)
+    if len(entries) >= 2**32:
+        raise ValueError(f"{len(entries)} objects in one image; ids of 32 bits do not suffice")
+    ids = np.zeros(len(kept), np.uint32)
+    ids[entries[np.argsort(first[entries])]] = np.arange(1, len(entries) + 1, dtype=np.uint32)
+    return ids, len(entries)
+
+
+def runs_of_labels(
+    labels: NDArray[np.uint32], region: Slices, shape: tuple[int, ...]
+) -> tuple[Ids, Ids, Ids]:
+    """Labels of a block that occur (sorted, without 0), their pixels, and the raster position in
+    the image of their first pixel (int64 each)."""
+    flat = labels.reshape(-1)
+    starts = run_starts(flat)
+    ids, where, run = np.unique(flat[starts], return_index=True, return_inverse=True)
+    sizes = np.zeros(len(ids), np.int64)
+    np.add.at(sizes, run, np.diff(starts, append=flat.size))
+    position = np.unravel_index(starts[where], labels.shape)
+    first = np.ravel_multi_index(
+        tuple(p + s.start for p, s in zip(position, region, strict=True)), shape
+    )
+    some = ids > 0
+    return ids[some].astype(np.int64), sizes[some], first[some].astype(np.int64)
+
+
+def _at_border(labels: NDArray[np.uint32], count: int, region: Slices, grid: Grid) -> Mask:
+    """Which labels 1..count lie at the image's border."""
+    out = np.zeros(count + 1, np.bool_)
+    for axis, (s, size) in enumerate(zip(region, grid.shape, strict=True)):
+        if s.start == 0:
+            out[np.take(labels, 0, axis=axis)] = True
+        if s.stop == size:
+            out[np.take(labels, -1, axis=axis)] = True
+    return out[1:]
+
+
+def _common(a: Slices, b: Slices) -> Slices:
+    return tuple(
+        slice(max(i.start, j.start), min(i.stop, j.stop)) for i, j in zip(a, b, strict=True)
+    )

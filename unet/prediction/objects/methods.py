@@ -1,0 +1,83 @@
+"""How probabilities become objects, by the name that the config gives (``stitch.method``).
+
+A new method is one function of the signature `Segment`, one line in `METHODS`, and one in
+`unet.config.method_table` that says which head it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from unet.config.heads import HEADS
+from unet.config.method_table import METHOD_HEADS
+from unet.config.sections import StitchSection
+from unet.data.blocks import Grid, Scratch
+from unet.errors import UserError
+from unet.prediction.objects.components import Labels, components
+from unet.prediction.objects.grow import segment_grow
+from unet.prediction.objects.probabilities import Probabilities, ReadClass
+from unet.prediction.objects.watershed import segment_watershed
+
+# The image's channels, its blocks, temporary arrays, settings, threshold, threads.
+Segment = Callable[[Probabilities, Grid, Scratch, StitchSection, float, int], Labels]
+
+
+def segment(
+    read: ReadClass,
+    grid: Grid,
+    scratch: Scratch,
+    head: tuple[str, ...],
+    section: StitchSection,
+    threshold: float,
+    threads: int = 1,
+) -> Labels:
+    """Objects of one image from the channels that a network predicted, by ``section.method``.
+
+    Whatever the method, objects below ``min_size`` pixels are dropped at the end, and the result
+    depends neither on the blocks nor on the threads.
+
+    Args:
+        read: gives a region [(Z,) Y, X] of a channel; called from several threads.
+        head: names of the channels; "background" and those that the method needs.
+
+    Raises:
+        UserError: the head lacks a channel that the method needs.
+    """
+    needed = METHOD_HEADS[section.method]
+    channels = HEADS[needed].channels if needed else None
+    missing = [name for name in channels or ("background",) if name not in head]
+    if missing:
+        raise UserError(
+            f"stitch.method: {section.method} needs {', '.join(missing)}, but the model predicts "
+            f"{', '.join(head)}; train a model with head: {needed or 'classes'}, or write another "
+            "method"
+        )
+    probabilities = Probabilities(read, head)
+    return METHODS[section.method](probabilities, grid, scratch, section, threshold, threads)
+
+
+def segment_components(
+    probabilities: Probabilities,
+    grid: Grid,
+    scratch: Scratch,
+    section: StitchSection,
+    threshold: float,
+    threads: int,
+) -> Labels:
+    """Components of 1 - p[background] > threshold, with their holes filled."""
+    return components(
+        probabilities.foreground(threshold),
+        grid,
+        scratch,
+        connectivity=section.connectivity,
+        min_size=section.min_size,
+        fill_holes=section.fill_holes,
+        threads=threads,
+    )
+
+
+METHODS: dict[str, Segment] = {
+    "components": segment_components,
+    "grow": segment_grow,
+    "watershed": segment_watershed,
+}

@@ -1,0 +1,216 @@
+"""The threshold that does best on a fold's validation images (never on its test images)."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unet.config.sections import IGNORE, StitchSection
+from unet.data.blocks import Grid, grid_of, ordered, run_starts, scratch
+from unet.data.tiling import Slices
+from unet.prediction.objects.components import Labels
+from unet.prediction.objects.methods import segment
+from unet.prediction.objects.probabilities import ReadClass
+
+if TYPE_CHECKING:
+    from unet.data.store import Prepared
+    from unet.prediction.tiles.tile_store import Tiles
+
+log = logging.getLogger(__name__)
+
+CANDIDATES = tuple(k / 20 for k in range(2, 19))
+DEFAULT = 0.5
+MATCH_IOU = 0.5
+
+
+def choose_threshold(
+    tiles: Tiles,
+    prepared: Prepared,
+    folder: Path,
+    section: StitchSection,
+    task: str,
+    head: tuple[str, ...],
+    threads: int = 1,
+    block: int = 1024,
+) -> float:
+    """The candidate (0.1 to 0.9 in steps of 0.05) with the best mean over validation images.
+
+    Two classes, task semantic: mean IoU of the foreground. Task instances: mean AP at IoU 0.5,
+    TP / (TP + FP + FN) of the objects. An image without foreground in truth and prediction has
+    neither and is left out. Among equals the nearest to 0.5 wins, then the lower.
+
+    Args:
+        folder: where temporary arrays may be written.
+        head: names of the probabilities' classes.
+
+    Returns:
+        The threshold; 0.5, with a warning, if nothing can be chosen on.
+    """
+    if task == "semantic" and len(head) != 2:
+        log.warning("stitch.threshold: auto has no effect with %d classes (the largest)", len(head))
+        return DEFAULT
+    known = set(prepared.ids())
+    ids = [
+        image
+        for image in tiles.ids()
+        if tiles.attrs(image)["part"] == "val"
+        and image in known
+        and prepared.classes(image) is not None
+    ]
+    scores: dict[float, list[float]] = {candidate: [] for candidate in CANDIDATES}
+    for number, image in enumerate(ids, 1):
+        log.info("threshold: validation image %d of %d", number, len(ids))
+        grid = grid_of(tiles.attrs(image)["shape"], block)
+        if task == "semantic":
+            found = iou_curve(tiles, prepared, image, grid, threads)
+        else:
+            found = _ap_curve(tiles, prepared, image, grid, folder, section, head, threads)
+        for candidate, score in found.items():
+            scores[candidate] += [score] if score == score else []
+    if not any(scores.values()):
+        log.warning(
+            "stitch.threshold: auto found no validation image with objects to choose on; 0.5 is "
+            "used (give the split a validation part, such as split.val: 0.2)"
+        )
+        return DEFAULT
+    chosen = best({c: float(np.mean(s)) if s else 0.0 for c, s in scores.items()})
+    log.info("threshold: %.2f chosen on %d validation images", chosen, len(ids))
+    return chosen
+
+
+def carried_threshold(sentinels: Sequence[Path]) -> float:
+    """The threshold that stitching chose where the model was trained: the mean over its folds.
+
+    Args:
+        sentinels: ``segmentation.json`` of each fold, or of the ensemble.
+    """
+    found = [float(json.loads(p.read_text(encoding="utf-8"))["threshold"]) for p in sentinels]
+    threshold = round(fmean(found), 6)
+    if min(found) < max(found):
+        values = ", ".join(f"{value:.2f}" for value in found)
+        log.info("threshold: %.3f, the mean of those of the folds (%s)", threshold, values)
+    else:
+        log.info("threshold: %.2f, chosen where the model was trained", threshold)
+    return threshold
+
+
+def best(scores: Mapping[float, float]) -> float:
+    """The candidate with the highest score; among equals the nearest to 0.5, then the lower."""
+    return min(scores, key=lambda c: (-round(scores[c], 9), round(abs(c - DEFAULT), 9), c))
+
+
+def iou_curve(
+    tiles: Tiles, prepared: Prepared, image: str, grid: Grid, threads: int = 1
+) -> dict[float, float]:
+    """IoU of class 1 at every candidate, NaN where neither truth nor prediction has any."""
+    classes: Any = prepared.classes(image)
+    levels = np.asarray(CANDIDATES, np.float32)
+
+    def one(region: Slices) -> NDArray[np.int64]:
+        truth = np.asarray(classes[region])
+        p = tiles.read(image, region)[1]
+        # How many candidates p exceeds; summed from the end: pixels above each candidate.
+        above = np.searchsorted(levels, p[truth != IGNORE], side="left")
+        size = len(levels) + 1
+        joint = above + size * (truth[truth != IGNORE] == 1)
+        return np.bincount(joint, minlength=2 * size).reshape(2, size)
+
+    regions = (grid.region(index) for index in grid)
+    counts = sum(ordered(one, regions, threads), np.zeros((2, len(levels) + 1), np.int64))
+    false, true = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1][:, 1:]
+    union = counts[1].sum() + false
+    return {
+        c: float(t / u) if u else float("nan")
+        for c, t, u in zip(CANDIDATES, true, union, strict=True)
+    }
+
+
+def average_precision(pairs: NDArray[np.uint64], counts: NDArray[np.int64]) -> float:
+    """TP / (TP + FP + FN) of objects matched at IoU >= 0.5; NaN without any object.
+
+    Args:
+        pairs: uint64 [P], id of the truth times 2**32 plus id of the prediction, each pair once;
+            id 0 is the background.
+        counts: int64 [P], pixels that carry the pair.
+    """
+    truth, pred = pairs >> np.uint64(32), pairs & np.uint64(0xFFFFFFFF)
+    truth_ids, truth_at = np.unique(truth, return_inverse=True)
+    pred_ids, pred_at = np.unique(pred, return_inverse=True)
+    truth_sizes = np.bincount(truth_at, weights=counts)
+    pred_sizes = np.bincount(pred_at, weights=counts)
+    union = truth_sizes[truth_at] + pred_sizes[pred_at] - counts
+    matched = (truth > 0) & (pred > 0) & (counts >= MATCH_IOU * union)
+    # At exactly 0.5 two halves of one object compete for it (and nothing else): one of them wins.
+    _, first = np.unique(truth[matched], return_index=True)
+    hits = len(np.unique(pred[matched][first]))
+    objects = int((truth_ids > 0).sum() + (pred_ids > 0).sum())
+    return hits / (objects - hits) if objects else float("nan")
+
+
+def count_pairs(joint: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """The different joint ids of a flat array, sorted, and the pixels of each."""
+    if not joint.size:
+        return joint, np.empty(0, np.int64)
+    # Runs first: objects are wide, so there are far fewer runs than pixels to sort.
+    starts = run_starts(joint)
+    return add_pairs(joint[starts], np.diff(starts, append=joint.size))
+
+
+def add_pairs(
+    keys: NDArray[np.uint64], counts: NDArray[np.int64]
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Each key once, sorted, with the sum of its counts."""
+    unique, at = np.unique(keys, return_inverse=True)
+    total = np.zeros(len(unique), np.int64)
+    np.add.at(total, at, counts)
+    return unique, total
+
+
+def _ap_curve(
+    tiles: Tiles,
+    prepared: Prepared,
+    image: str,
+    grid: Grid,
+    folder: Path,
+    section: StitchSection,
+    head: tuple[str, ...],
+    threads: int,
+) -> dict[float, float]:
+    """AP at IoU 0.5 at every candidate."""
+    read = _reader(tiles, image, grid)
+    truth, classes = prepared.instances(image), prepared.classes(image)
+    scores = {}
+    for candidate in CANDIDATES:
+        with scratch(folder, grid) as temporary:
+            labels = segment(read, grid, temporary, head, section, candidate, threads)
+            count = partial(_pairs_of_region, truth, classes, labels)
+            tables = list(ordered(count, (grid.region(index) for index in grid), threads))
+        keys, counts = zip(*tables, strict=True)
+        table = add_pairs(np.concatenate(keys), np.concatenate(counts))
+        scores[candidate] = average_precision(*table)
+    return scores
+
+
+def _pairs_of_region(
+    truth: Any, classes: Any, labels: Labels, region: Slices
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    joint = np.asarray(truth[region]).astype(np.uint64) << np.uint64(32)
+    joint |= labels.read(region)
+    return count_pairs(joint[np.asarray(classes[region]) != IGNORE])
+
+
+def _reader(tiles: Tiles, image: str, grid: Grid) -> ReadClass:
+    """Reads the probabilities; once for all candidates where the image is one block."""
+    if len(grid) > 1:
+        return lambda channel, region: tiles.read(image, region)[channel]
+    (index,) = grid
+    whole = tiles.read(image, grid.region(index))
+    return lambda channel, region: whole[channel][region]

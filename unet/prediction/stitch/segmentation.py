@@ -1,0 +1,83 @@
+"""The read side of ``segmentation.zarr``, of Zarr v3 (OME-Zarr 0.5) and v2 (0.4) alike."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from unet.errors import UserError
+from unet.files import read_json
+from unet.io.checksums import checked
+
+
+class Segmentation:
+    """The segmented images of one fold, read lazily at full resolution.
+
+    Raises:
+        UserError: there is no store at ``path``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not _is_group(path):
+            raise UserError(f"{path}: no segmentation there; run the stitch stage")
+        self.path = path
+
+    def ids(self) -> list[str]:
+        """Ids of the images, sorted."""
+        # Names with a dot in front are images being written; the list of images has no level.
+        return sorted(
+            child.name
+            for child in self.path.iterdir()
+            if not child.name.startswith(".") and (child / "0").is_dir()
+        )
+
+    def attrs(self, image: str) -> dict[str, Any]:
+        """``head`` (names of the probability channels), ``part`` ("test" or "val"), ``axes``
+        ("CYX" or "CZYX"), ``pixel_size_um`` (per spatial axis, or None)."""
+        found = self._group(image).attrs["unet"]
+        if not isinstance(found, dict):
+            raise ValueError(f"image {image}: its 'unet' attributes are no mapping")
+        return dict(found)
+
+    def probabilities(self, image: str) -> zarr.Array[Any]:
+        """float16 or float32 [C, (Z,) Y, X], C as in ``attrs(image)["head"]``."""
+        return self._array(image, "0")
+
+    def classes(self, image: str) -> zarr.Array[Any]:
+        """uint8 [(Z,) Y, X], class index; of instances: 0 background, 1 foreground."""
+        return self._array(image, "labels/classes/0")
+
+    def instances(self, image: str) -> zarr.Array[Any] | None:
+        """uint32 [(Z,) Y, X], object ids, 0 = background; None for task semantic."""
+        if not (self.path / image / "labels" / "instances").is_dir():
+            return None
+        return self._array(image, "labels/instances/0")
+
+    def seam_score(self, image: str) -> float | None:
+        """How much the probabilities jump across the borders of tiles, against elsewhere
+        (`unet.prediction.stitch.seams`); None for an image of one tile."""
+        seam = self._entries.get(image, {}).get("seam")
+        return None if seam is None else float(seam["score"])
+
+    @cached_property
+    def _entries(self) -> dict[str, Any]:
+        """What the stage's sentinel says of each image; nothing where there is none."""
+        done = self.path.with_suffix(".json")
+        found: dict[str, Any] = read_json(done)["images"] if done.is_file() else {}
+        return found
+
+    def _group(self, image: str) -> zarr.Group:
+        return zarr.open_group(str(self.path / image), mode="r")
+
+    def _array(self, image: str, name: str) -> zarr.Array[Any]:
+        return checked(
+            zarr.open_array(str(self.path / image / name), mode="r"),
+            f"remove {self.path.with_suffix('.json')} and run again, which stitches anew",
+        )
+
+
+def _is_group(path: Path) -> bool:
+    return (path / "zarr.json").is_file() or (path / ".zgroup").is_file()

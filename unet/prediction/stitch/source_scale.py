@@ -1,0 +1,68 @@
+"""Tiles that were predicted at a model's pixel size, read on the images' own pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unet.data.resample import Axis, Resampling
+from unet.data.store import OwnGrid
+from unet.data.tiling import Slices
+from unet.prediction.tiles.tile_store import Tiles
+
+
+class ResampledTiles(Tiles):
+    """Like the tiles themselves, but each image has the shape and the pixel size of its file; its
+    probabilities are brought there by linear interpolation.
+
+    Args:
+        path: the tile store.
+        prepared: the same images on their own grid; says which of them were resampled.
+    """
+
+    def __init__(self, path: Path, prepared: OwnGrid) -> None:
+        super().__init__(path)
+        self._prepared = prepared
+        self._grids: dict[str, Resampling | None] = {}
+
+    def attrs(self, image: str) -> dict[str, Any]:
+        """As :meth:`Tiles.attrs`, of the image's own grid (on which no tile has a border)."""
+        found, grid = super().attrs(image), self._grid(image)
+        if grid is None:
+            return found
+        size = self._prepared.attrs(image)["pixel_size_um"]
+        return {**found, "shape": list(grid.shape), "pixel_size_um": size, "cores": []}
+
+    def cores(self, image: str) -> list[Slices]:
+        """Where each tile's core lies in the image, to the next pixel."""
+        cores, grid = super().cores(image), self._grid(image)
+        if grid is None:
+            return cores
+        return [
+            tuple(
+                slice(round(s.start / a.step), round(s.stop / a.step))
+                for s, a in zip(core, grid.axes, strict=True)
+            )
+            for core in cores
+        ]
+
+    def read(self, image: str, region: Slices) -> np.ndarray:
+        """As :meth:`Tiles.read`; the value of a pixel does not depend on the region."""
+        read, grid = super().read, self._grid(image)
+        if grid is None:
+            return read(image, region)
+        return grid.read(lambda window: read(image, window), region)
+
+    def _grid(self, image: str) -> Resampling | None:
+        """From the tiles' grid to the image's own; None if they are the same."""
+        if image not in self._grids:
+            there = self._prepared.attrs(image).get("resampled")
+            grid = None
+            if there is not None:
+                own = self._prepared.image(image).shape[1:]
+                axes = zip(own, there["shape"], strict=True)
+                grid = Resampling(tuple(Axis(*pair) for pair in axes)).back
+            self._grids[image] = grid
+        return self._grids[image]

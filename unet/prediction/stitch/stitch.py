@@ -1,0 +1,214 @@
+"""The stitch stage: tiles of probabilities become segmentations, masks and a table of objects."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unet.data.blocks import grid_of, ordered
+from unet.errors import UserError
+from unet.export import object_table, ome_zarr_writer
+from unet.files import remove, replacing, write_sentinel
+from unet.prediction.objects.threshold import choose_threshold
+from unet.prediction.stitch.stitch_image import Job, Stitched, StitchSettings, stitch_image
+from unet.provenance import write_sidecar
+from unet.tables import writing
+
+if TYPE_CHECKING:
+    from unet.data.store import Prepared
+    from unet.prediction.tiles.tile_store import Tiles
+
+log = logging.getLogger(__name__)
+
+BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the stage writes: store, its sentinel, folder of TIFF masks, table of objects; and
+    beside these the folders of outlines, which are there only where they are wanted."""
+
+    segmentation: Path
+    done: Path
+    masks: Path
+    objects: Path
+
+    @property
+    def geojson(self) -> Path:
+        return self.masks.parent / "geojson"
+
+    @property
+    def rois(self) -> Path:
+        return self.masks.parent / "rois"
+
+
+def stitch_dataset(
+    tiles: Tiles,
+    prepared: Prepared,
+    outputs: Outputs,
+    settings: StitchSettings,
+    threads: int = 1,
+    block: int = BLOCK,
+    made_by: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Stitches all predicted images, validation and test, of one fold.
+
+    Args:
+        block: side of the blocks that images are worked through in (memory grows with it; the
+            result does not depend on it).
+        made_by: what makes the results (:func:`unet.provenance.made_by`), noted in each of them.
+
+    Returns:
+        Image id -> what the sentinel says of it: shape, part, objects (classes present, for task
+        semantic) and a hash of the arrays' content.
+
+    Raises:
+        UserError: the tiles are not of this head or of these images.
+    """
+    for path in (outputs.done, outputs.segmentation, outputs.geojson, outputs.rois):
+        remove(path)
+    for path in (outputs.masks, outputs.objects, outputs.geojson, outputs.rois):
+        # Left by a run that was killed.
+        for stale in path.parent.glob(f".{path.name}.*.tmp"):
+            remove(stale)
+    version = settings.section.ome_zarr
+    ome_zarr_writer.create_collection(outputs.segmentation, version)
+    ids = tiles.ids()
+    for image in ids:
+        _check(tiles, prepared, image, settings)
+    threshold = _threshold(tiles, prepared, outputs, settings, threads, block)
+    entries = {}
+    channels = prepared.image(ids[0]).shape[0] if ids else 0
+    dims = len(tiles.attrs(ids[0])["shape"]) if ids else 2
+    with ExitStack() as stack:
+        masks = _folder(stack, outputs.masks)
+        geojson, rois = _outlines(stack, outputs, settings, dims)
+        columns = object_table.columns(dims, channels)
+        append = stack.enter_context(writing(outputs.objects, columns))
+        job = Job(
+            tiles=tiles,
+            prepared=prepared,
+            store=outputs.segmentation,
+            masks=masks,
+            geojson=geojson,
+            rois=rois,
+            settings=settings,
+            threshold=threshold,
+            block=block,
+            threads=threads,
+            made_by=made_by,
+        )
+        for done in _stitch_all(job, ids):
+            append(_rows(done, settings))
+            done.table.close()
+            entries[done.image] = done.entry
+    ome_zarr_writer.list_images(outputs.segmentation, ids, version)
+    if made_by is not None:
+        write_sidecar(outputs.objects, made_by)
+    write_sentinel(
+        outputs.done,
+        settings.version,
+        entries,
+        made_by,
+        threshold=threshold,
+        head=list(settings.head),
+        class_names=list(settings.class_names),
+    )
+    log.info("stitched %d images at threshold %.2f", len(ids), threshold)
+    return entries
+
+
+def _folder(stack: ExitStack, path: Path) -> Path:
+    """A new folder that takes the name ``path`` at the end."""
+    folder = stack.enter_context(replacing(path))
+    folder.unlink()
+    folder.mkdir()
+    return folder
+
+
+def _outlines(
+    stack: ExitStack, outputs: Outputs, settings: StitchSettings, dims: int
+) -> tuple[Path | None, Path | None]:
+    """Folders for the outlines as GeoJSON and as ROIs, None where they are not wanted."""
+    section = settings.section
+    if (section.geojson or section.rois) and (dims == 3 or settings.task != "instances"):
+        what = "volumes" if dims == 3 else "task semantic"
+        log.info("stitch.geojson, stitch.rois: outlines are of objects in 2D; none for %s", what)
+        return None, None
+    return (
+        _folder(stack, outputs.geojson) if section.geojson else None,
+        _folder(stack, outputs.rois) if section.rois else None,
+    )
+
+
+def _check(tiles: Tiles, prepared: Prepared, image: str, settings: StitchSettings) -> None:
+    attrs = tiles.attrs(image)
+    if tuple(attrs["head"]) != settings.head:
+        raise UserError(
+            f"tiles of image {image}: predicted for the classes {', '.join(attrs['head'])}, but "
+            f"now they are {', '.join(settings.head)}; run the predict stage again"
+        )
+    shape = prepared.image(image).shape[1:]
+    if tuple(attrs["shape"]) != shape:
+        raise UserError(
+            f"tiles of image {image}: predicted for the shape {tuple(attrs['shape'])}, but the "
+            f"prepared image has {shape}; run the predict stage again"
+        )
+
+
+def _threshold(
+    tiles: Tiles,
+    prepared: Prepared,
+    outputs: Outputs,
+    settings: StitchSettings,
+    threads: int,
+    block: int,
+) -> float:
+    given = settings.section.threshold
+    if given != "auto":
+        return given
+    return choose_threshold(
+        tiles,
+        prepared,
+        outputs.segmentation,
+        settings.section,
+        settings.task,
+        settings.head,
+        threads,
+        block,
+    )
+
+
+def _stitch_all(job: Job, ids: list[str]) -> Iterator[Stitched]:
+    """All images in order: small ones side by side, large ones each with all threads."""
+
+    def small(image: str) -> bool:
+        return len(grid_of(job.tiles.attrs(image)["shape"], job.block)) == 1
+
+    def one_after_other() -> Iterator[Stitched]:
+        for is_small, group in groupby(ids, key=small):
+            across, each = (job.threads, 1) if is_small else (1, job.threads)
+            yield from ordered(partial(stitch_image, replace(job, threads=each)), group, across)
+
+    return ordered(lambda done: done, one_after_other(), 1, what="stitched images", total=len(ids))
+
+
+def _rows(done: Stitched, settings: StitchSettings) -> Iterable[list[str]]:
+    names: Iterable[tuple[int, int, str]]
+    if settings.task == "instances":
+        kind = settings.class_names[1]
+        # One by one: as a list, Python's numbers take five times as much as the array.
+        names = ((int(label), int(label), kind) for label in done.table.labels)
+    else:
+        values = settings.mask_values.tolist()
+        names = (
+            (i + 1, value, name)
+            for i, (value, name) in enumerate(zip(values, settings.class_names, strict=True))
+        )
+    return done.table.rows(names)

@@ -1,0 +1,304 @@
+"""One image of the stitch stage: its OME-Zarr image, labels and mask, written in parts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unet.config.sections import StitchSection
+from unet.data.blocks import Grid, Scratch, grid_of, ordered, scratch, within
+from unet.data.tiling import Slices
+from unet.errors import UserError
+from unet.export import ome_zarr_writer, tiff_writer
+from unet.export.object_table import Scale, Table
+from unet.export.pyramid import Reduction
+from unet.files import replacing
+from unet.prediction.objects.methods import segment
+from unet.prediction.stitch.seams import Jumps, SeamScore
+from unet.prediction.stitch.stitch_objects import measure, write_outlines
+
+if TYPE_CHECKING:
+    from unet.data.store import Prepared
+    from unet.prediction.tiles.tile_store import Tiles
+
+
+@dataclass(frozen=True)
+class StitchSettings:
+    """What the stage is told.
+
+    Attributes:
+        version: the stage's version constant.
+        section: the config's stitch section.
+        task: "semantic" or "instances".
+        class_names: in the order of the class index.
+        class_values: the value that stands for each class in the user's labels and so in the
+            masks; None = the class index. Only for task semantic.
+        head: names of the probabilities' classes.
+    """
+
+    version: int
+    section: StitchSection
+    task: str
+    class_names: tuple[str, ...]
+    class_values: tuple[int, ...] | None
+    head: tuple[str, ...]
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> StitchSettings:
+        """From the stage's slice of the config."""
+        values = settings["class_values"]
+        return cls(
+            version=int(settings["version"]),
+            section=StitchSection.model_validate(settings["stitch"]),
+            task=str(settings["task"]),
+            class_names=tuple(settings["class_names"]),
+            class_values=None if values is None else tuple(int(v) for v in values),
+            head=tuple(settings["head"]),
+        )
+
+    @property
+    def mask_values(self) -> NDArray[Any]:
+        """What each class index is in a semantic mask, in the mask's dtype."""
+        values = self.class_values or tuple(range(len(self.class_names)))
+        try:
+            return np.array(values, tiff_writer.smallest_dtype(min(values), max(values)))
+        except ValueError as error:
+            raise UserError(f"config: classes: {error}; no TIFF mask can hold them") from None
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What the images of one run have in common.
+
+    ``geojson`` and ``rois``: folders for outlines of objects, None = not wanted.
+    ``made_by``: what makes the results (:func:`unet.provenance.made_by`), None = unknown.
+    """
+
+    tiles: Tiles
+    prepared: Prepared
+    store: Path
+    masks: Path
+    geojson: Path | None
+    rois: Path | None
+    settings: StitchSettings
+    threshold: float
+    block: int
+    threads: int
+    made_by: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Stitched:
+    """One finished image: what the sentinel says of it, and its objects."""
+
+    image: str
+    entry: dict[str, Any]
+    table: Table
+
+
+def stitch_image(job: Job, image: str) -> Stitched:
+    """Writes the OME-Zarr image, its labels, the TIFF mask and the outlines of one image.
+
+    The group takes its name when all is in it; a mask of a failed run goes with its folder.
+    """
+    settings, attrs = job.settings, job.tiles.attrs(image)
+    grid = grid_of(attrs["shape"], job.block)
+    pixel_size = attrs["pixel_size_um"]
+    pyramid = ome_zarr_writer.pyramid_of(grid.shape, settings.section.pyramid, pixel_size)
+    about = {
+        "head": list(settings.head),
+        "part": attrs["part"],
+        "axes": "C" + pyramid.axes.upper(),
+        "pixel_size_um": pixel_size,
+        **({} if job.made_by is None else {"made_by": job.made_by}),
+    }
+    with replacing(job.store / image) as path:
+        path.unlink()
+        levels, labels = _create(path, pyramid, settings, attrs.get("dtype", "float32"), about)
+        ids = labels["instances" if settings.task == "instances" else "classes"][0]
+        seams = SeamScore.of(attrs)
+        sha = hashlib.sha256(_write_probabilities(job, image, levels[0], seams))
+        with scratch(job.store, grid) as temporary:
+            _write_labels(job, image, grid, temporary, levels[0], labels, sha)
+        _write_pyramids(job, image, levels, labels)
+        # Before the rename: the arrays lie under the temporary name.
+        table = _write_objects(job, image, ids, pixel_size)
+        count = len(table.labels)
+        if settings.section.tiff:
+            _write_tiff(job, image, ids, count, pixel_size)
+    entry = {
+        "shape": list(grid.shape),
+        "part": attrs["part"],
+        "objects": count,
+        "seam": seams.result(len(settings.head)),
+        "sha256": sha.hexdigest(),
+    }
+    return Stitched(image, entry, table)
+
+
+def _create(
+    path: Path,
+    pyramid: ome_zarr_writer.Pyramid,
+    settings: StitchSettings,
+    dtype: str,
+    about: dict[str, Any],
+) -> tuple[list[ome_zarr_writer.ZarrArray], dict[str, list[ome_zarr_writer.ZarrArray]]]:
+    """The empty levels of the image and of its labels."""
+    section, head = settings.section, settings.head
+    kinds: dict[str, Any] = {"classes": np.uint8, "instances": np.uint32}
+    if settings.task != "instances":
+        del kinds["instances"]
+    version, by = section.ome_zarr, section.label_pyramid
+    levels = ome_zarr_writer.create_image(path, pyramid, dtype, head, {"unet": about}, version)
+    return levels, ome_zarr_writer.create_labels(
+        path, pyramid, kinds, settings.class_names, len(head), version, by
+    )
+
+
+def _write_probabilities(
+    job: Job, image: str, level: ome_zarr_writer.ZarrArray, seams: SeamScore
+) -> bytes:
+    """Writes level 0 of the image, shard by shard; returns the digests of its shards and hands
+    the jumps of the probabilities to ``seams``."""
+
+    def one(region: Slices) -> tuple[bytes, Jumps]:
+        around = seams.around(region)
+        found = job.tiles.read(image, around)
+        pixels = found[(slice(None), *within(region, around))].astype(level.dtype)
+        level[(slice(None), *region)] = pixels
+        return hashlib.sha256(pixels.tobytes()).digest(), seams.jumps(region, found)
+
+    regions = ome_zarr_writer.write_regions(level.shape[1:], level.shape[0])
+    what = f"{image}: probabilities"
+    digests = []
+    for digest, jumps in ordered(one, regions, job.threads, what=what, total=len(regions)):
+        digests.append(digest)
+        seams.add(jumps)
+    return b"".join(digests)
+
+
+def _write_labels(
+    job: Job,
+    image: str,
+    grid: Grid,
+    temporary: Scratch,
+    level: ome_zarr_writer.ZarrArray,
+    labels: Mapping[str, list[ome_zarr_writer.ZarrArray]],
+    sha: Any,
+) -> None:
+    """Writes level 0 of the labels, and adds their content to ``sha``."""
+    settings, found = job.settings, None
+    if settings.task == "instances":
+
+        def read(channel: int, region: Slices) -> NDArray[np.float32]:
+            where: tuple[int | slice, ...] = (channel, *region)
+            return np.asarray(level[where]).astype(np.float32)
+
+        found = segment(
+            read, grid, temporary, settings.head, settings.section, job.threshold, job.threads
+        )
+
+    def one(region: Slices) -> bytes:
+        if found is None:
+            probabilities = np.asarray(level[(slice(None), *region)]).astype(np.float32)
+            classes = class_map(probabilities, job.threshold)
+            digest = hashlib.sha256(classes.tobytes()).digest()
+        else:
+            ids = found.read(region)
+            classes = (ids > 0).astype(np.uint8)
+            labels["instances"][0][region] = ids
+            digest = hashlib.sha256(ids.tobytes()).digest()
+        labels["classes"][0][region] = classes
+        return digest
+
+    regions = ome_zarr_writer.write_regions(grid.shape, level.shape[0])
+    what = f"{image}: labels"
+    for digest in ordered(one, regions, job.threads, what=what, total=len(regions)):
+        sha.update(digest)
+
+
+def _write_pyramids(
+    job: Job,
+    image: str,
+    levels: list[ome_zarr_writer.ZarrArray],
+    labels: Mapping[str, list[ome_zarr_writer.ZarrArray]],
+) -> None:
+    by = job.settings.section.label_pyramid
+    pyramids: list[tuple[list[ome_zarr_writer.ZarrArray], Reduction]] = [
+        (levels, "mean"),
+        *((found, by) for found in labels.values()),
+    ]
+    for arrays, way in pyramids:
+        for source, target in pairwise(arrays):
+            reduce = partial(ome_zarr_writer.reduce_region, source, target, by=way)
+            # Probabilities have one axis more, that of the classes.
+            shape = target.shape[1:] if way == "mean" else target.shape
+            regions = ome_zarr_writer.write_regions(shape, levels[0].shape[0])
+            what = f"{image}: pyramid"
+            for _ in ordered(reduce, regions, job.threads, what=what, total=len(regions)):
+                pass
+
+
+def _write_objects(
+    job: Job, image: str, labels: ome_zarr_writer.ZarrArray, pixel_size_um: list[float] | None
+) -> Table:
+    """Measures the objects and writes their outlines, where wanted.
+
+    Task semantic: the table's labels are the class indices plus one.
+    """
+    settings, intensity = job.settings, job.prepared.image(image)
+    regions = ome_zarr_writer.write_regions(labels.shape, len(settings.head))
+    first = 0 if settings.task == "instances" else 1
+    what = f"{image}: objects"
+    # In the store, so that it goes with all else when the stage was killed and starts anew.
+    name = hashlib.sha256(image.encode()).hexdigest()[:32]
+    path = job.store / f".{name}.sums.tmp"
+    found = measure(labels, intensity, regions, job.threads, path, what=what, first=first)
+    scale = Scale.of(job.prepared.attrs(image).get("statistics"), intensity.shape[0])
+    table = Table(image, found, labels.shape, pixel_size_um, scale)
+    folders = (job.geojson, job.rois)
+    if any(folder is not None for folder in folders):
+        kind = settings.class_names[1]
+        write_outlines(labels, table, kind, image, folders, job.threads)
+    return table
+
+
+def _write_tiff(
+    job: Job,
+    image: str,
+    level: ome_zarr_writer.ZarrArray,
+    count: int,
+    pixel_size_um: list[float] | None,
+) -> None:
+    settings = job.settings
+    if settings.task == "instances":
+        # At least 16 bits: the type does not change with the number of objects of common images.
+        values, dtype, top = None, tiff_writer.smallest_dtype(0, max(count, 2**16 - 1)), count
+    else:
+        values, dtype = settings.mask_values, settings.mask_values.dtype
+        top = int(values.max())
+
+    def read(region: Slices) -> NDArray[Any]:
+        pixels = np.asarray(level[region])
+        return pixels if values is None else values[pixels]
+
+    path = job.masks / f"{image}.tif"
+    tiff_writer.write_mask(
+        path, read, level.shape, dtype, pixel_size_um, top=top, made_by=job.made_by
+    )
+
+
+def class_map(probabilities: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
+    """Class index [(Z,) Y, X] of probabilities [C, (Z,) Y, X]: the largest (the first of equals);
+    of two classes the second where it exceeds ``threshold``."""
+    if len(probabilities) == 2:
+        return np.asarray(probabilities[1] > threshold, np.uint8)
+    return np.asarray(probabilities.argmax(axis=0), np.uint8)

@@ -1,0 +1,96 @@
+"""What networks that are applied to other images than those of their dataset want of these."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unet.config.geometry import footprint
+from unet.config.sections import NormalizeSection
+from unet.config.stage_keys import told
+from unet.data.prepare_image import Target
+from unet.data.resample import TOLERANCE
+from unet.errors import UserError
+from unet.models.model_file import ModelFile
+
+log = logging.getLogger(__name__)
+
+
+def target_of(networks: Mapping[Path, ModelFile]) -> tuple[dict[str, Any], Target]:
+    """How images are prepared for an ensemble, by what its model files tell.
+
+    Args:
+        networks: path of each model file -> what is in it; at least one.
+
+    Returns:
+        The section ``prepare.normalize`` and what else the networks want. Where their pixel sizes
+        differ (networks of folds whose first training images do), that of the first holds.
+
+    Raises:
+        UserError: the networks want different things, or a file does not tell enough.
+    """
+    (path, first), *others = networks.items()
+    for other_path, other in others:
+        for what, of_one, of_other in _comparable(first, other):
+            if of_one != of_other:
+                raise UserError(
+                    f"{path} and {other_path}: their {what} differ ({_short(of_one)}, "
+                    f"{_short(of_other)}), so that they cannot predict together; apply each alone"
+                )
+        if not _same_size(first.pixel_size_um, other.pixel_size_um):
+            log.warning(
+                "%s and %s: trained on pixels of %s and %s um; the first holds",
+                *(path, other_path, first.pixel_size_um, other.pixel_size_um),
+            )
+    section, statistics = _normalization(path, first)
+    size = first.pixel_size_um
+    target = Target(
+        channels=first.in_channels,
+        dims=len(footprint(first.architecture)),
+        pixel_size_um=None if size is None else tuple(size),
+        statistics=statistics,
+    )
+    return section, target
+
+
+def _comparable(one: ModelFile, other: ModelFile) -> list[tuple[str, Any, Any]]:
+    return [
+        (what, getattr(one, key), getattr(other, key))
+        for what, key in (
+            ("tasks", "task"),
+            ("classes", "class_names"),
+            ("heads", "head"),
+            ("channels", "in_channels"),
+            ("normalisations", "normalize"),
+        )
+    ]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _same_size(one: Sequence[float] | None, other: Sequence[float] | None) -> bool:
+    if one is None or other is None or len(one) != len(other):
+        return one == other
+    return all(abs(a / b - 1) <= TOLERANCE for a, b in zip(one, other, strict=True))
+
+
+def _normalization(path: Path, model: ModelFile) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The section, and the values that go with it where they are those of a whole dataset."""
+    values = dict(model.normalize)
+    statistics = values.pop("statistics", None)
+    section = NormalizeSection.model_validate(values)
+    if section.scope == "dataset" and section.method != "none" and statistics is None:
+        raise UserError(
+            f"{path}: its images were normalised by statistics of their whole dataset, which this "
+            "file of an earlier version does not hold; remove it and run its training again (it "
+            "goes on from its checkpoint, which takes seconds)"
+        )
+    if section.scope == "image":
+        statistics = None
+    return told("prepare_applied", section), statistics

@@ -1,0 +1,329 @@
+"""Predicting on the workers of a ``dask.distributed`` cluster: one that runs, one of processes on
+this machine, or one whose workers are jobs of a queue (dask-jobqueue).
+
+A worker opens the models and the images itself, so what travels is names and numbers of tiles; all
+need the same file system. A worker that is lost takes nothing with it but the batches that it had
+in hand: the scheduler gives these to another, which writes the same tiles.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from unet import allocator
+from unet.config.sections import ClusterSection, PredictSection
+from unet.errors import UserError
+from unet.files import digest
+from unet.models.inference import choose_device
+from unet.prediction.tiles.batches import Batch
+from unet.prediction.tiles.ensemble import Member
+from unet.prediction.tiles.tls import NO_PAGES, on_disk, own_keys, warn_if_open
+from unet.prediction.tiles.worker import FEEDERS, Work
+
+log = logging.getLogger(__name__)
+
+PACKAGE = Path(__file__).resolve().parents[3]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """All that a worker needs to know; plain values, the same for all batches of a job."""
+
+    models: tuple[str, ...]
+    alone: tuple[tuple[str, int], ...]
+    section: str
+    device: str
+    prepared: str
+    normalize: str
+    tiles: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """A batch, and of each of its images the key, which says where the tiles go."""
+
+    batch: Batch
+    images: tuple[tuple[str, str], ...]
+
+
+# Of this worker; a new job replaces it.
+_state: dict[str, Any] = {}
+_state_lock = threading.Lock()
+
+
+def _work_of(spec: Spec) -> Work:
+    """The networks of this worker, loaded once."""
+    key = digest(str(spec))
+    with _state_lock:
+        if _state.get("key") != key:
+            if "work" in _state:
+                _state.pop("work").close()
+            _state["work"] = Work(
+                [Member.load(Path(path)) for path in spec.models],
+                dict(spec.alone),
+                PredictSection.model_validate_json(spec.section),
+                [choose_device(spec.device)],
+                Path(spec.prepared),
+                json.loads(spec.normalize),
+                Path(spec.tiles),
+                spec.threads,
+                f"{os.uname().nodename}-{os.getpid()}",
+            )
+            _state["key"] = key
+        work: Work = _state["work"]
+        return work
+
+
+def predict_batch(spec: Spec, task: Task) -> None:
+    """What a worker does."""
+    work = _work_of(spec)
+    with _state_lock:
+        for image, key in task.images:
+            if not (work.knows(image) and work.key_of(image) == key):
+                work.reopen(image, key)
+    work.compute(task.batch)
+
+
+@contextmanager
+def on_cluster(
+    section: ClusterSection,
+    *,
+    models: Sequence[Path],
+    alone: Mapping[str, int],
+    prepared: Path,
+    device: str,
+    folder: Path,
+) -> Iterator[OnCluster]:
+    """What does batches on the cluster that the section describes; see :func:`client_of`.
+
+    Args:
+        models, alone: see :class:`unet.prediction.tiles.ensemble.Ensemble`.
+        prepared: the store.
+        device: as in the config; each worker has one.
+        folder: for the workers' files, the queue's logs and the keys; of this job alone.
+    """
+    with client_of(section, folder) as client:
+        ahead = 2 * FEEDERS * section.workers
+        yield OnCluster(client, models, alone, prepared, device, section.threads, ahead)
+
+
+@contextmanager
+def client_of(section: ClusterSection, folder: Path) -> Iterator[Any]:
+    """A client of the cluster that the section describes; what it started it also ends.
+
+    Raises:
+        UserError: a package is missing, or no scheduler answers at the address.
+    """
+    try:
+        import distributed
+        from dask import config
+    except ImportError:
+        raise UserError(
+            "predict.cluster: needs the package distributed; run "
+            "pip install 'unet-pipeline[cluster]', or drop this key"
+        ) from None
+    # What it has to say beside that fills the job's log.
+    logging.getLogger("distributed").setLevel(logging.WARNING)
+    if section.address is not None:
+        warn_if_open(section.address)
+        try:
+            client = distributed.Client(section.address, timeout="30s", set_as_default=False)
+        except TypeError as error:  # it has no certificate to show
+            reason = " ".join(str(error).split())[:120]
+            raise UserError(
+                f"predict.cluster.address: {section.address} needs certificates; name them in "
+                f"dask's config, distributed.comm.tls ({reason})"
+            ) from None
+        except (OSError, TimeoutError, ValueError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise UserError(
+                f"predict.cluster.address: no scheduler answers at {section.address} ({reason})"
+            ) from None
+        with client:
+            yield client
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    make, keys = _local, own_keys()
+    with ExitStack() as stack:
+        if section.queue == "slurm":
+            make = _slurm
+            keys = stack.enter_context(on_disk(keys, folder / ".tls"))
+        with config.set(NO_PAGES):
+            cluster = stack.enter_context(make(section, folder, keys))
+        yield stack.enter_context(distributed.Client(cluster, set_as_default=False))
+
+
+def _local(section: ClusterSection, folder: Path, keys: Any) -> Any:
+    from distributed import LocalCluster
+
+    return LocalCluster(
+        n_workers=section.workers,
+        threads_per_worker=FEEDERS,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address=None,
+        local_directory=str(folder),
+        memory_limit=int(section.memory_gb * 1e9),
+        security=keys,
+        protocol="tls://",
+    )
+
+
+def _slurm(section: ClusterSection, folder: Path, keys: Any) -> Any:
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError:
+        raise UserError(
+            "predict.cluster.queue: needs the package dask-jobqueue; run "
+            "pip install 'unet-pipeline[cluster]'"
+        ) from None
+    cluster = SLURMCluster(
+        cores=FEEDERS,
+        job_cpu=section.threads,
+        processes=1,
+        memory=f"{section.memory_gb}GB",
+        walltime=_clock(section.hours),
+        job_extra_directives=list(section.options),
+        job_script_prologue=[
+            f"export PYTHONPATH={shlex.quote(str(PACKAGE))}",
+            f"export OMP_NUM_THREADS={section.threads}",
+            "export DASK_DISTRIBUTED__WORKER__HTTP__ROUTES='[]'",
+            *(f"export {key}={value}" for key, value in allocator.KEPT.items()),
+        ],
+        python=sys.executable,
+        local_directory=str(folder),
+        log_directory=str(folder),
+        interface=section.interface,
+        # The paths of its files stand in the job script, the keys do not.
+        security=keys,
+        protocol="tls://",
+        job_name=_own_job() or "unet-predict",
+        # Any port for what it serves beside the workers: several may run on a machine.
+        scheduler_options={"dashboard": False, "dashboard_address": ":0"},
+    )
+    cluster.scale(jobs=section.workers)
+    return cluster
+
+
+def _own_job() -> str:
+    """The name of the queue's job that this is; "" if it is none. Its workers take it over, so that
+    who cancels a run's jobs by their name cancels these too."""
+    own = os.environ.get("SLURM_JOB_ID", "")
+    if not own:
+        return ""
+    words = ["squeue", "--noheader", "--format=%j", f"--jobs={own}"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    names = done.stdout.split()
+    return names[0] if names else ""
+
+
+def _clock(hours: float) -> str:
+    """As queues want it: HH:MM:SS."""
+    seconds = round(hours * 3600)
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+class OnCluster:
+    """Does batches on a cluster's workers; see :data:`unet.prediction.tiles.predict.Run`.
+
+    Args:
+        client: of the cluster.
+        models, alone, prepared, device: see :func:`on_cluster`.
+        threads: of each worker.
+        ahead: batches that are handed out at once, so that no worker waits.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        models: Sequence[Path],
+        alone: Mapping[str, int],
+        prepared: Path,
+        device: str,
+        threads: int,
+        ahead: int,
+    ) -> None:
+        self.client, self.ahead = client, ahead
+        self._models = tuple(str(path.resolve()) for path in models)
+        self._alone = tuple(sorted(alone.items()))
+        self._prepared, self._device, self._threads = prepared, device, threads
+
+    def _spec(self, work: Work) -> Spec:
+        return Spec(
+            models=self._models,
+            alone=self._alone,
+            section=work.section.model_dump_json(),
+            device=self._device,
+            prepared=str(self._prepared.resolve()),
+            normalize=json.dumps(work.normalize),
+            tiles=str(work.tiles_path.resolve()),
+            threads=self._threads,
+        )
+
+    def __call__(self, work: Work, todo: Iterable[Batch]) -> Iterator[Batch]:
+        from distributed import KilledWorker, as_completed
+
+        spec = self._spec(work)
+        self.client.register_plugin(_import_path(str(PACKAGE)))
+        batches = iter(todo)
+
+        def submit(batch: Batch) -> Any:
+            images = tuple((name, work.key_of(name)) for name in dict(batch))
+            return self.client.submit(predict_batch, spec, Task(batch, images), pure=False)
+
+        waiting = {submit(batch): batch for batch in islice(batches, self.ahead)}
+        flow = as_completed(waiting, loop=self.client.loop)
+        try:
+            for future in flow:
+                batch = waiting.pop(future)
+                try:
+                    future.result()
+                except KilledWorker as error:
+                    raise UserError(
+                        "predict.cluster: several workers died over the same tiles; give them "
+                        f"more memory, or write a smaller predict.tile ({error})"
+                    ) from None
+                yield batch
+                for following in islice(batches, 1):
+                    new = submit(following)
+                    waiting[new] = following
+                    flow.add(new)
+        finally:
+            self.client.cancel(list(waiting))
+
+
+def _import_path(folder: str) -> Any:
+    """Lets workers import this package, which need not be installed there."""
+    from distributed import WorkerPlugin
+
+    # Inside of the function, so that it travels as code and not as the name of a module that the
+    # worker does not find yet.
+    class ImportPath(WorkerPlugin):  # type: ignore[misc]
+        name = "unet-import-path"
+
+        def __init__(self, path: str) -> None:
+            self.path = path
+
+        def setup(self, worker: Any) -> None:
+            import sys
+
+            if self.path not in sys.path:
+                sys.path.insert(0, self.path)
+
+    return ImportPath(folder)

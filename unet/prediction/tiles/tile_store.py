@@ -1,0 +1,140 @@
+"""The predicted cores of an image's tiles, as the predict stage writes them and stitch reads them.
+
+``tiles.zarr/<image id>``: [tile, class, (Z,) Y, X], one chunk per tile, each tile's core in the
+corner of its chunk (cores at the image's end are smaller; what is beyond them is 0 and unused).
+With the attribute ``blend: gaussian`` the "cores" are whole outputs of windows, which overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec
+
+from unet.data.blending import weights_of
+from unet.data.tiling import Plan
+from unet.errors import UserError
+from unet.io.checksums import CHECKSUM, COMPLETE, checked
+
+Slices = tuple[slice, ...]
+
+
+def create_tiles(
+    folder: Path, plan: Plan, classes: int, dtype: str, attrs: dict[str, Any]
+) -> zarr.Array[Any]:
+    """An empty array for the cores of this plan; the grid travels in its attributes."""
+    cores = [[(s.start, s.stop) for s in tile.core] for tile in plan.tiles]
+    return zarr.create_array(
+        folder,
+        shape=(len(plan.tiles), classes, *plan.core),
+        chunks=(1, classes, *plan.core),
+        dtype=dtype,
+        fill_value=0,
+        compressors=(BloscCodec(cname="lz4", clevel=1, shuffle="shuffle"), CHECKSUM),
+        attributes={
+            **attrs,
+            "shape": list(plan.shape),
+            "window": list(plan.window),
+            "cores": cores,
+        },
+        zarr_format=3,
+        config=COMPLETE,
+    )
+
+
+class Tiles:
+    """Read side of a tile store.
+
+    Raises:
+        UserError: there is no such store, or (from the methods) no such image in it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._open: dict[str, zarr.Array[Any]] = {}
+        self._cores: dict[str, np.ndarray] = {}
+        if not path.is_dir():
+            raise UserError(f"{path}: there is no tile store here; run the predict stage")
+
+    def ids(self) -> list[str]:
+        """Sorted ids of the images that are there."""
+        names = (p.parent.name for p in self.path.glob("*/zarr.json"))
+        return sorted(name for name in names if not name.startswith("."))
+
+    def attrs(self, image: str) -> dict[str, Any]:
+        """shape ((Z,) Y, X), head, axes, pixel_size_um, part, channels, window, cores, dtype."""
+        array = self._array(image)
+        return {**array.attrs, "dtype": str(array.dtype)}
+
+    def cores(self, image: str) -> list[Slices]:
+        """Where each tile's core lies in the image (blended ones overlap)."""
+        cores: Any = self._array(image).attrs["cores"]
+        return [tuple(slice(a, b) for a, b in core) for core in cores]
+
+    def read(self, image: str, region: Slices) -> np.ndarray:
+        """Probabilities of a region, put together from the cores.
+
+        Blended tiles are averaged by their weights, in the tiles' order: like everything here, a
+        pixel's value does not depend on the region that is asked for.
+
+        Args:
+            region: one slice with start and stop per spatial axis, within the image.
+
+        Returns:
+            [class, *region] float32.
+        """
+        array: Any = self._array(image)  # zarr's types know no tuple of unknown length
+        blended = array.attrs.get("blend", "none") != "none"
+        size = [s.stop - s.start for s in region]
+        out = np.zeros((array.shape[1], *size), np.float64 if blended else np.float32)
+        total = np.zeros(size if blended else 0, np.float64)
+        for index, core in self._touching(image, region):
+            common = [
+                slice(max(c.start, r.start), min(c.stop, r.stop))
+                for c, r in zip(core, region, strict=True)
+            ]
+            source = tuple(_moved(s, c.start) for s, c in zip(common, core, strict=True))
+            target = tuple(_moved(s, r.start) for s, r in zip(common, region, strict=True))
+            pixels = array[(index, slice(None), *source)]
+            if not blended:
+                out[(slice(None), *target)] = pixels
+                continue
+            weights = weights_of(core, source)
+            out[(slice(None), *target)] += weights * pixels
+            total[target] += weights
+        if blended:
+            out /= total
+        return out.astype(np.float32, copy=False)
+
+    def _touching(self, image: str, region: Slices) -> Iterator[tuple[int, Slices]]:
+        """The tiles that share pixels with a region: their numbers and cores, in order."""
+        if image not in self._cores:
+            # [tile, axis, 2]; searched at once, for large images have very many.
+            self._cores[image] = np.array(self._array(image).attrs["cores"], np.int64)
+        cores = self._cores[image]
+        starts, stops = np.array([(s.start, s.stop) for s in region]).T
+        touching = ((cores[..., 0] < stops) & (cores[..., 1] > starts)).all(axis=1)
+        for index in np.flatnonzero(touching).tolist():
+            yield index, tuple(slice(a, b) for a, b in cores[index].tolist())
+
+    def _array(self, image: str) -> zarr.Array[Any]:
+        if image not in self._open:
+            path = self.path / image
+            if image.startswith(".") or not (path / "zarr.json").is_file():
+                raise UserError(f"{self.path}: has no image {image!r}; run the predict stage")
+            found = zarr.open_array(path, mode="r")
+            self._open[image] = checked(
+                found,
+                f"remove {path} and {self.path.with_suffix('.json')} and run again, which predicts "
+                "this image anew",
+            )
+        return self._open[image]
+
+
+def _moved(part: slice, start: int) -> slice:
+    """The same part, counted from ``start``."""
+    return slice(part.start - start, part.stop - start)

@@ -1,0 +1,263 @@
+"""What a process that predicts has: networks on its devices, images, and what it does to a batch.
+
+The same for the job that runs alone, for one of several jobs, and for a worker of a cluster.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import queue
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unet.config.sections import PredictSection
+from unet.data.store import Prepared
+from unet.data.tiling import Plan, Tile, read_window
+from unet.errors import UserError, is_out_of_memory
+from unet.models.inference import Predictor
+from unet.prediction.tiles.batches import Batch, Planned
+from unet.prediction.tiles.empty_tiles import Skipper, skipper
+from unet.prediction.tiles.ensemble import Ensemble, Member
+from unet.prediction.tiles.finished_tiles import Partial
+from unet.prediction.tiles.windows import layout
+
+log = logging.getLogger(__name__)
+
+# Threads per device that read and write around the one that computes.
+FEEDERS = 3
+
+
+@dataclass
+class Batching:
+    """How many tiles go through the network at once; halved when the device runs out."""
+
+    size: int
+
+    def halve(self, error: BaseException) -> None:
+        """Halves the batch.
+
+        Raises:
+            UserError: not even one tile fits.
+        """
+        if self.size == 1:
+            raise UserError(
+                "predict.tile: the device has no memory for a single tile; write a smaller tile"
+            ) from error
+        self.size //= 2
+        log.warning("out of memory on the device: going on with batches of %d tiles", self.size)
+
+
+def forward(predictor: Predictor, windows: np.ndarray, batching: Batching) -> np.ndarray:
+    """Probabilities of the windows, in as many goes as the device's memory needs."""
+    out: np.ndarray | None = None
+    start = 0
+    while start < len(windows):
+        part = windows[start : start + batching.size]
+        try:
+            p = predictor(part)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            batching.size = min(batching.size, len(part))
+            batching.halve(error)
+            if predictor.device.type == "cuda":
+                torch.cuda.empty_cache()
+            continue
+        if out is None:
+            out = own_memory((len(windows), *p.shape[1:]))
+        out[start : start + len(part)] = p
+        start += len(part)
+    if out is None:
+        raise ValueError("there are no windows")
+    return out
+
+
+def own_memory(shape: Sequence[int]) -> np.ndarray:
+    """A float32 array in memory that is taken from the system and goes back to it. What waits to be
+    computed or written lives longer than the layers' tensors, and would leave holes among them."""
+    size = int(np.prod(shape))
+    return np.frombuffer(mmap.mmap(-1, 4 * max(1, size)), np.float32, size).reshape(shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Lane:
+    """A device, the networks on it, and the one thread that runs them."""
+
+    device: torch.device
+    ensemble: Ensemble
+    thread: ThreadPoolExecutor
+    batching: Batching
+
+
+@dataclass(frozen=True, eq=False)
+class _Open:
+    """An image that is being predicted."""
+
+    pixels: Any
+    plan: Plan
+    partial: Partial
+    skipper: Skipper | None
+
+
+class Work:
+    """Predicts batches; may be called from several threads.
+
+    Args:
+        members, alone: see :class:`unet.prediction.tiles.ensemble.Ensemble`.
+        section: the config's predict section; its engine and precision are taken as they are.
+        devices: where the networks run, each batch on whichever is free.
+        prepared_path, normalize: the store, and how it was normalised.
+        tiles_path: ``tiles.zarr``.
+        threads: to compute with, for all devices together.
+        writer: name of this process among those that write at the same time.
+        ready: the networks on the first device, where they are there already.
+
+    Raises:
+        UserError: see :class:`Ensemble`.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        alone: Mapping[str, int],
+        section: PredictSection,
+        devices: Sequence[torch.device],
+        prepared_path: Path,
+        normalize: Mapping[str, Any],
+        tiles_path: Path,
+        threads: int,
+        writer: str = "0",
+        ready: Ensemble | None = None,
+    ) -> None:
+        self.section, self.tiles_path, self.writer = section, tiles_path, writer
+        self.head = members[0].model.head
+        self.normalize = dict(normalize)
+        self._store = Prepared(prepared_path)
+        each = max(1, threads // len(devices))
+        torch.set_num_threads(each)
+        self.lanes = [
+            Lane(
+                device,
+                ready if ready and not index else Ensemble(members, alone, device, section, each),
+                ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(each,)),
+                Batching(1 << 30),
+            )
+            for index, device in enumerate(devices)
+        ]
+        self._free: queue.Queue[Lane] = queue.Queue()
+        for lane in self.lanes:
+            self._free.put(lane)
+        self._images: dict[str, _Open] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def feeders(self) -> int:
+        """Threads that are to call at once."""
+        return len(self.lanes) * FEEDERS
+
+    def close(self) -> None:
+        """Ends the devices' threads."""
+        for lane in self.lanes:
+            lane.thread.shutdown()
+
+    def add(self, image: Planned) -> Partial:
+        """Makes an image known; its unfinished tiles are gone on with, or begun."""
+        partial = Partial(self.tiles_path, image.image, image.key, self.writer)
+        partial.create(image.plan, len(self.head), self.section.dtype, image.attrs)
+        self._open(image.image, image.plan, partial)
+        return partial
+
+    def reopen(self, image: str, key: str) -> None:
+        """Makes an image known of which another process began the tiles."""
+        partial = Partial(self.tiles_path, image, key, self.writer)
+        attrs = partial.attrs()
+        footprints = self.lanes[0].ensemble.footprint
+        self._open(image, layout(self.section, attrs["tile"], attrs["shape"], footprints), partial)
+
+    def _open(self, image: str, plan: Plan, partial: Partial) -> None:
+        statistics = self._store.attrs(image).get("statistics", {})
+        rule = skipper(self.section.skip, self.head, statistics, self.normalize)
+        with self._lock:
+            self._images[image] = _Open(self._store.image(image), plan, partial, rule)
+
+    def forget(self, image: str) -> None:
+        """An image of which nothing is left to do."""
+        with self._lock:
+            self._images.pop(image, None)
+
+    def knows(self, image: str) -> bool:
+        """Whether it was added or reopened, and not forgotten."""
+        return image in self._images
+
+    def key_of(self, image: str) -> str:
+        """The key of an image that is known."""
+        return self._images[image].partial.key
+
+    def compute(self, batch: Batch) -> int:
+        """Predicts the tiles of a batch, writes their cores, and notes that they are done.
+
+        Returns:
+            How many of them were skipped as empty.
+        """
+        tiles: list[tuple[str, Tile]] = []
+        windows: np.ndarray | None = None
+        done: dict[str, list[tuple[int, bool]]] = {}
+        for name, index in batch:
+            item = self._images[name]
+            tile = item.plan.tiles[index]
+            window = read_window(item.pixels, tile.window)
+            done.setdefault(name, [])
+            if item.skipper is not None and item.skipper.empty(window):
+                self._fill(item, tile)
+                done[name].append((index, True))
+            else:
+                if windows is None:
+                    windows = own_memory((len(batch), *window.shape))
+                windows[len(tiles)] = window
+                tiles.append((name, tile))
+        if windows is not None:
+            found = self._probabilities(tiles, windows[: len(tiles)])
+            del windows
+            for (name, tile), p in zip(tiles, found, strict=True):
+                self._images[name].partial.write(tile.index, p[(slice(None), *tile.inner)])
+                done[name].append((tile.index, False))
+        for name, marks in done.items():
+            self._images[name].partial.mark(sorted(marks))
+        return sum(skipped for marks in done.values() for _, skipped in marks)
+
+    def _fill(self, item: _Open, tile: Tile) -> None:
+        if item.skipper is None:
+            raise ValueError("there is no rule for what is empty")
+        values = item.skipper.fill(self.head).astype(np.float32)
+        core = [s.stop - s.start for s in tile.core]
+        values = values.reshape(-1, *(1 for _ in core))
+        item.partial.write(tile.index, np.broadcast_to(values, (len(values), *core)))
+
+    def _probabilities(self, tiles: Sequence[tuple[str, Tile]], windows: np.ndarray) -> np.ndarray:
+        with self._lane() as lane:
+            predictor = lane.ensemble.predictor(tiles[0][0])
+            task = lane.thread.submit(forward, predictor, windows, lane.batching)
+            found = task.result()
+        if not np.isfinite(found.sum(dtype=np.float64)):
+            raise UserError(
+                f"image {tiles[0][0]}: the network gives NaN, which is no result; write "
+                "predict.precision: float32, or train it again with a smaller train.lr"
+            )
+        return found
+
+    @contextmanager
+    def _lane(self) -> Iterator[Lane]:
+        lane = self._free.get()
+        try:
+            yield lane
+        finally:
+            self._free.put(lane)

@@ -1,0 +1,293 @@
+"""From the tidy metrics to the report's tables: means with their intervals, best first seen."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from unet.evaluation.metrics.rows import METRIC_COLUMNS, NAN, SEAM_SCORE, MetricRow
+from unet.paths import fold_number
+from unet.report.numbers import number
+from unet.report.paired import BEST, FEW, NO, YES, Statistics, Versus, versus_best
+from unet.report.pooling import pool
+from unet.tables import read_table, write_table
+
+
+@dataclass(frozen=True)
+class Score:
+    """One of the main metrics. ``class_`` "*" stands for whichever class has the metric."""
+
+    metric: str
+    class_: str
+    label: str
+    meaning: str
+
+
+_V_RAND = Score(
+    "v_rand",
+    "*",
+    "V_rand",
+    "Rand score of the cells after thinning their boundaries: falls when cells are merged or split",
+)
+_V_INFO = Score("v_info", "*", "V_info", "the same question as V_rand, asked by information")
+_ERROR = Score("pixel_error", "*", "Pixel error", "share of pixels with the wrong class")
+_SEAM = Score(
+    SEAM_SCORE,
+    "",
+    "Seam score (1 = none)",
+    "jump of the probabilities across the borders of tiles, divided by their jump elsewhere; of "
+    "images of several tiles",
+)
+
+# The main metrics of each task, in the order of the columns. The first that was measured is the
+# one that ranks models and images.
+HEADLINE: dict[str, tuple[Score, ...]] = {
+    "semantic": (
+        Score(
+            "iou",
+            "foreground-mean",
+            "IoU",
+            "pixels in both prediction and truth, divided by pixels in either; mean over the "
+            "classes after the first",
+        ),
+        Score(
+            "boundary_f1",
+            "foreground-mean",
+            "Boundary F1",
+            "share of the outlines, predicted and true, that lie within "
+            "evaluate.boundary_tolerance of one another (harmonic mean of the two)",
+        ),
+        _V_RAND,
+        _V_INFO,
+        _ERROR,
+        _SEAM,
+    ),
+    "instances": (
+        Score(
+            "ap_0.50",
+            "instances",
+            "AP@0.5",
+            "true positives / (true positives + false positives + misses), an object being found "
+            "when its IoU is at least 0.5",
+        ),
+        Score("f1_0.50", "instances", "F1@0.5", "harmonic mean of precision and recall of objects"),
+        Score("pq", "instances", "PQ", "panoptic quality: F1 times the mean IoU of found objects"),
+        Score("seg", "instances", "SEG", "mean IoU over all true objects, a miss counting 0"),
+        Score(
+            "iou", "foreground", "IoU", "overlap of all foreground pixels, whatever their object"
+        ),
+        _V_RAND,
+        _V_INFO,
+        _SEAM,
+    ),
+}
+# Everything that is not named here is better when higher.
+NEITHER = re.compile(r"n_true|n_pred|.*_threshold|reliability_\d+|confidence_\d+|seam_score")
+LOWER_IS_BETTER = re.compile(
+    r".*_error|voi|voi_split|voi_merge|(hd95|asd)_(um|px)|ece|brier"
+    r"|(split|merged|missed|added)_rate|n_(split|merged|missed|added)|det_(missed|false|merged)"
+)
+
+
+# Metrics that are no shares of 1: counts, distances, bits. None is below 0.
+OPEN_ENDED = re.compile(
+    r"n_.*|det_(missed|false|merged)|(hd95|asd)_(um|px)|voi|voi_split|voi_merge|brier|seam_score"
+)
+
+
+def bounds(metric: str) -> tuple[float, float]:
+    """The smallest and largest value that the metric can have."""
+    return (0.0, math.inf) if OPEN_ENDED.fullmatch(metric) else (0.0, 1.0)
+
+
+def better(metric: str) -> int:
+    """1 if a higher value of the metric is better, -1 if a lower one, 0 if neither."""
+    if NEITHER.fullmatch(metric):
+        return 0
+    return -1 if LOWER_IS_BETTER.fullmatch(metric) else 1
+
+
+class ReportRow(NamedTuple):
+    """One row of ``report.csv``.
+
+    ``mean`` over the test images with its interval, ``n`` images; ``pooled``: the metric of all
+    images' pixels or objects together (unet/report/pooling.py); ``best`` .. ``p``: this model
+    beside the best one, image by image (unet/report/paired.py, `Versus`); ``units``: independent
+    ones behind the mean, groups or else images; ``far``: how many of these lie far from the rest
+    (`far_apart`).
+    """
+
+    dataset: str
+    model: str
+    class_: str
+    metric: str
+    mean: float
+    low: float
+    high: float
+    n: int
+    pooled: float = NAN
+    best: str = ""
+    difference: float = NAN
+    difference_low: float = NAN
+    difference_high: float = NAN
+    clear: str = ""
+    p: float = NAN
+    units: int = 0
+    far: int = 0
+
+
+REPORT_COLUMNS = tuple(name.rstrip("_") for name in ReportRow._fields)
+_TEXTS = ("dataset", "model", "class", "metric", "best", "clear")
+_NUMBERS = tuple(name for name in REPORT_COLUMNS if name not in _TEXTS)
+
+
+def read_metrics(path: Path) -> list[MetricRow]:
+    """Reads ``metrics.csv``; an empty value is NaN. Raises UserError if it is not such a file."""
+    found = read_table(path, "evaluate", METRIC_COLUMNS, numbers=("value", "weight"))
+    found["fold"] = found["fold"].map(fold_number)
+    return [MetricRow(*row) for row in found[list(METRIC_COLUMNS)].itertuples(index=False)]
+
+
+def read_report(path: Path) -> list[ReportRow]:
+    """Reads what :func:`write_report` wrote."""
+    found = read_table(path, "report", REPORT_COLUMNS, numbers=_NUMBERS)
+    for name in ("n", "units", "far"):
+        found[name] = found[name].astype(int)
+    return [ReportRow(*row) for row in found[list(REPORT_COLUMNS)].itertuples(index=False)]
+
+
+def write_report(path: Path, rows: Iterable[ReportRow]) -> None:
+    """Writes ``report.csv``; values that are not defined are empty cells."""
+    write_table(path, REPORT_COLUMNS, rows, digits=6)
+
+
+def summarise(metrics: Iterable[MetricRow], statistics: Statistics) -> list[ReportRow]:
+    """A row for each model, class and metric, in the order in which they first appear."""
+    parts: dict[tuple[str, str, str, str], list[MetricRow]] = {}
+    whole: dict[tuple[str, str], list[MetricRow]] = {}
+    rivals: dict[tuple[str, str, str], dict[str, list[MetricRow]]] = {}
+    for row in metrics:
+        part = parts.setdefault((row.dataset, row.model, row.class_, row.metric), [])
+        part.append(row)
+        whole.setdefault((row.dataset, row.model), []).append(row)
+        rivals.setdefault((row.dataset, row.class_, row.metric), {})[row.model] = part
+    pooled = {key: pool(rows) for key, rows in whole.items()}
+    versus = {
+        key: versus_best(rows_of, better(key[2]), statistics, bounds(key[2]))
+        for key, rows_of in rivals.items()
+    }
+    result = []
+    for (dataset, model, class_, metric), own in parts.items():
+        interval = statistics.interval(own, bounds(metric))
+        summary = ReportRow(dataset, model, class_, metric, *interval[:4])
+        beside = versus[dataset, class_, metric][model]
+        result.append(
+            summary._replace(
+                pooled=pooled[dataset, model][class_, metric].value,
+                best=beside.best,
+                difference=beside.difference,
+                difference_low=beside.low,
+                difference_high=beside.high,
+                clear=beside.clear,
+                p=beside.p,
+                units=interval.units,
+                # How far images differ in what is neither good nor bad (objects) is no warning.
+                far=interval.far if better(metric) else 0,
+            )
+        )
+    return result
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean with its interval as shown; the rest as in `ReportRow`.
+
+    ``best``: clearly ahead of every other model; ``tied``: the difference to the best model may be
+    chance, or does not show in the digits printed.
+    """
+
+    mean: float = NAN
+    low: float = NAN
+    high: float = NAN
+    n: int = 0
+    best: bool = False
+    pooled: float = NAN
+    clear: str = ""
+    tied: bool = False
+    units: int = 0
+    far: int = 0
+
+
+def columns_for(rows: Sequence[ReportRow], task: str) -> list[Score]:
+    """The task's main metrics that were measured, their classes filled in."""
+    found: list[Score] = []
+    for score in HEADLINE[task]:
+        classes = [
+            row.class_
+            for row in rows
+            if row.metric == score.metric and score.class_ in ("*", row.class_)
+        ]
+        if classes:
+            found.append(replace(score, class_=classes[0]))
+    return found
+
+
+def comparison(
+    rows: Iterable[ReportRow], keys: Sequence[tuple[str, str]], models: Sequence[str]
+) -> dict[str, list[Cell]]:
+    """Per model the cells of ``keys`` (class, metric); a best one is marked where there is one.
+
+    Nothing is marked where one model alone was measured, where neither direction is better, or
+    where the best model is not ahead of each other one by more than chance.
+    """
+    found = {(row.model, row.class_, row.metric): row for row in rows}
+    table: dict[str, list[Cell]] = {model: [] for model in models}
+    for key in keys:
+        measured = {m: found[m, *key] for m in models if (m, *key) in found}
+        tied = _tied(measured)
+        leads = not any(tied.values()) and any(r.clear == YES for r in measured.values())
+        for model in models:
+            row = measured.get(model)
+            if row is None:
+                table[model].append(Cell())
+                continue
+            table[model].append(
+                Cell(
+                    mean=row.mean,
+                    low=row.low,
+                    high=row.high,
+                    n=row.n,
+                    best=leads and row.clear == BEST,
+                    pooled=row.pooled,
+                    clear=row.clear,
+                    tied=tied[model],
+                    units=row.units,
+                    far=row.far,
+                )
+            )
+    return table
+
+
+def _tied(rows: Mapping[str, ReportRow]) -> dict[str, bool]:
+    """Model -> whether it may be as good as the best one of a metric."""
+    best = [number(row.mean) for row in rows.values() if row.clear == BEST]
+    return {
+        model: row.clear in (NO, FEW) or (row.clear == YES and number(row.mean) in best)
+        for model, row in rows.items()
+    }
+
+
+def differences(
+    metrics: Sequence[MetricRow], score: Score, models: Sequence[str], statistics: Statistics
+) -> list[tuple[str, str, Versus]]:
+    """(best model, other model, how they compare) of one score, see `versus_best`."""
+    rows_of: dict[str, list[MetricRow]] = {model: [] for model in models}
+    for row in metrics:
+        if row.model in rows_of and (row.class_, row.metric) == (score.class_, score.metric):
+            rows_of[row.model].append(row)
+    found = versus_best(rows_of, better(score.metric), statistics, bounds(score.metric))
+    return [(v.best, model, v) for model, v in found.items() if v.n]

@@ -1,0 +1,93 @@
+"""What preset ``auto`` has chosen, and how it is written down: for users, and to go on with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from unet.config.presets import PRESETS, Architecture, architecture_from
+from unet.files import read_json, replacing, write_json
+
+# Name of the model in the plan; whoever copies it gives it another.
+NAME = "planned"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was chosen, and why.
+
+    Attributes:
+        preset: whose values the architecture has where ``write_plan`` names none.
+        architecture: the layers.
+        patch: input size per spatial axis.
+        batch: patches per step.
+        reasons: a line for each decision.
+    """
+
+    preset: str
+    architecture: Architecture
+    patch: tuple[int, ...]
+    batch: int
+    reasons: tuple[str, ...]
+
+    @property
+    def section(self) -> dict[str, Any]:
+        """As the mapping that may stand under ``models.<name>`` in a config."""
+        base = PRESETS[self.preset]
+        layers = {
+            field.name: getattr(self.architecture, field.name)
+            for field in fields(self.architecture)
+            if getattr(self.architecture, field.name) != getattr(base, field.name)
+        }
+        for key in ("kernels", "pools"):
+            if key in layers:
+                layers[key] = [list(level) for level in layers[key]]
+        train = {"patch": list(self.patch), "batch": self.batch}
+        # The width always: it is what is changed most.
+        width = {"width": self.architecture.width}
+        return {"preset": self.preset, **width, **layers, "train": train}
+
+
+def write_plan(path: Path, plan: Plan) -> None:
+    """Writes the plan as a piece of config, its reasons as comments above it; atomically."""
+    import yaml
+
+    lines = [
+        "# Chosen by preset auto. To change something, copy this below models: in your config,",
+        f"# give the model a name of its own in the place of {NAME}, and edit.",
+        "#",
+        *(f"# {reason}" for reason in plan.reasons),
+    ]
+    text = yaml.safe_dump(
+        {"models": {NAME: plan.section}}, sort_keys=False, default_flow_style=None, width=100
+    )
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n" + text, encoding="utf-8")
+
+
+def keep_plan(path: Path, plan: Plan) -> None:
+    """Writes the plan for :func:`kept_plan`."""
+    write_json(path, asdict(plan))
+
+
+def kept_plan(path: Path) -> Plan | None:
+    """The plan that a training began with, None if there is none yet.
+
+    A training that was stopped goes on with it, even where it would be another now: on another
+    GPU, or with less memory free.
+    """
+    if not path.is_file():
+        return None
+    values: Mapping[str, Any] = read_json(path)
+    arch = architecture_from(values["architecture"])
+    if not isinstance(arch, Architecture):
+        raise TypeError(f"{path}: not the plan of a U-Net")
+    return Plan(
+        preset=str(values["preset"]),
+        architecture=arch,
+        patch=tuple(int(n) for n in values["patch"]),
+        batch=int(values["batch"]),
+        reasons=tuple(values["reasons"]),
+    )

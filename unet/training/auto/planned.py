@@ -1,0 +1,71 @@
+"""Preset ``auto`` in a training: the plan of the device at hand, or that of the first attempt."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unet.config.sections import TrainSection
+from unet.data.store import Prepared
+from unet.models.inference import choose_precision
+from unet.training.auto.choose import choose_plan, fingerprint_of, keep_plan, kept_plan, write_plan
+from unet.training.auto.memory import Numerics
+from unet.training.auto.plan_file import Plan
+from unet.training.ranks import Ranks
+
+log = logging.getLogger(__name__)
+
+
+def device_memory(device: torch.device, memory_gb: float) -> float:
+    """Bytes that a step may take: what is free on a GPU, on the CPU what the config allows."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    return 1e9 * memory_gb
+
+
+def planned(
+    settings: Mapping[str, Any],
+    section: TrainSection,
+    store: Prepared,
+    prepared: Mapping[str, Any],
+    train: Sequence[str],
+    device: torch.device,
+    ranks: Ranks,
+    kept: Path,
+    shown: Path,
+) -> Plan:
+    """The plan for a training, the same in all of its processes.
+
+    Args:
+        settings: the slice made by :func:`unet.config.stage_settings.train`.
+        kept: where the plan of the first attempt is, or will be; belongs to the checkpoints.
+        shown: where the plan is written for the user.
+
+    Raises:
+        UserError: a given patch does not fit the images.
+    """
+    plan: Plan | None = None
+    if ranks.first:
+        plan = kept_plan(kept)
+        if plan is None:
+            precision = choose_precision(section.precision, device)
+            plan = choose_plan(
+                fingerprint_of(store, prepared, train),
+                section,
+                device_memory(device, float(settings["memory_gb"])),
+                numerics=Numerics("cuda" if device.type == "cuda" else "cpu", precision),
+                processes=ranks.size,
+                outputs=len(settings["head_names"]),
+                anisotropic=bool(settings["anisotropic"]),
+                given=settings["given"],
+            )
+            keep_plan(kept, plan)
+        for reason in plan.reasons:
+            log.info("auto: %s", reason)
+        write_plan(shown, plan)
+    agreed: Plan = ranks.from_first(plan)
+    return agreed

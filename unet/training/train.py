@@ -1,0 +1,316 @@
+"""The train stage: everything built, the trainer run, the results written."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unet.config.anisotropy import fitted
+from unet.config.geometry import Footprints, footprint, sizes_for
+from unet.config.heads import HEADS, classes_among
+from unet.config.loss_table import LOSS_TABLE
+from unet.config.presets import AnyArchitecture, Architecture, architecture_from
+from unet.config.sections import TrainSection
+from unet.data.store import Prepared
+from unet.errors import UserError
+from unet.files import digest
+from unet.models.build import build
+from unet.models.inference import Predictor, choose_device, choose_precision
+from unet.models.model_file import ModelFile, save_model
+from unet.models.network import Network
+from unet.tables import write_table
+from unet.training.augment import Augment, AugmentSettings
+from unet.training.auto.planned import planned
+from unet.training.checkpoint import Checkpoints
+from unet.training.finished import Finished
+from unet.training.losses import DistanceLoss, Loss, make_loss
+from unet.training.ranks import Ranks
+from unet.training.sampling import PatchSampler, TargetSettings, TrainingImage, open_images
+from unet.training.targets import balanced_class_weights
+from unet.training.trainer import Trainer
+from unet.training.validation import validate
+from unet.versions import library_versions
+
+log = logging.getLogger(__name__)
+
+COLUMNS = (
+    "epoch", "step", "lr", "train_loss", "val_loss", "val_score", "images_per_s", "data_share",
+    "seconds",
+)  # fmt: skip
+
+# Validation windows: large enough to waste little on the halo, small enough for any machine.
+VALIDATION_TILE = 1024
+
+
+def training_key(
+    settings: Mapping[str, Any], images: Mapping[str, Any], train: Sequence[str], val: Sequence[str]
+) -> str:
+    """Hash of all that determines the weights: settings, and content of the images used.
+
+    An image that is added to the test part changes nothing here, so that the finished training is
+    found again.
+    """
+    used = {name: images[name]["key"] for name in (*train, *val)}
+    return digest({"settings": dict(settings), "train": used, "val": sorted(val)})
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is trained: the network and the sizes that follow from it.
+
+    Attributes:
+        arch: the layers.
+        patch: input size per spatial axis.
+        batch: patches per step.
+    """
+
+    arch: AnyArchitecture
+    patch: tuple[int, ...]
+    batch: int
+
+    @property
+    def footprint(self) -> Footprints:
+        return footprint(self.arch)
+
+
+def design(
+    settings: Mapping[str, Any],
+    section: TrainSection,
+    store: Prepared,
+    prepared: Mapping[str, Any],
+    train: Sequence[str],
+    device: torch.device,
+    ranks: Ranks,
+    kept_plan: Path,
+    plan_path: Path,
+) -> Design:
+    """The network of the config, fitted to the images; or the one that ``auto`` chooses.
+
+    Args:
+        kept_plan, plan_path: where ``auto`` keeps its plan, and where it writes it for the user.
+
+    Raises:
+        UserError: the images have another number of spatial axes than the network.
+    """
+    first = prepared["images"][train[0]]
+    dims = len(first["shape"]) - 1
+    if settings["architecture"] is None:
+        plan = planned(
+            settings, section, store, prepared, train, device, ranks, kept_plan, plan_path
+        )
+        return Design(plan.architecture, plan.patch, plan.batch)
+    arch = architecture_from(settings["architecture"])
+    if arch.dims != dims:
+        raise UserError(
+            f"models: the network has {arch.dims} spatial axes, the images {dims} "
+            f"({first['axes']}); write dims: {dims} under the model"
+        )
+    spacing = first["pixel_size_um"]
+    if settings["anisotropic"] and isinstance(arch, Architecture):
+        adapted = fitted(arch, spacing)
+        if adapted != arch:
+            log.info(
+                "voxels of %s um: kernels %s, poolings %s", spacing, adapted.kernels, adapted.pools
+            )
+        arch = adapted
+    footprints = footprint(arch)
+    wanted = sizes_for(section.patch, footprints)
+    patch = tuple(fp.fit_below(n) for n, fp in zip(wanted, footprints, strict=True))
+    if patch != wanted:
+        log.info("train.patch: %s instead of %s, to fit the network", list(patch), list(wanted))
+    return Design(arch, patch, section.batch)
+
+
+def train_fold(
+    prepared_path: Path,
+    prepared: Mapping[str, Any],
+    train: Sequence[str],
+    val: Sequence[str],
+    settings: Mapping[str, Any],
+    seed_offset: int,
+    checkpoints: Path,
+    model_path: Path,
+    history_path: Path,
+    checkpoint_seconds: float = 30.0,
+    cache_gb: float = 4.0,
+    threads: int = 2,
+    ranks: Ranks | None = None,
+) -> None:
+    """Trains one model on one fold and writes ``model.pt`` and ``history.csv``.
+
+    A training that is finished, and kept, is not done again, nor from its checkpoints.
+
+    Args:
+        prepared_path: the prepared store; ``prepared`` is its sentinel.
+        train, val: ids of the images to learn from and to choose the best weights by.
+        settings: the slice made by :func:`unet.config.stage_settings.train`.
+        seed_offset: the fold, so that folds differ in more than their images.
+        checkpoints: folder for the checkpoints.
+        checkpoint_seconds, cache_gb, threads, ranks: change no weight (threads and the number of
+            processes: to rounding).
+
+    Raises:
+        UserError: no images to train on, labels missing, a loss that is no longer a number.
+        Stopped: told to end; the next call goes on from there.
+    """
+    if not train:
+        raise UserError("split: no image is left to train on; lower split.test or split.val")
+    ranks = ranks or Ranks()
+    key = training_key(settings, prepared["images"], train, val)
+    plan_path = model_path.with_name("plan.yaml")
+    outputs = [model_path, history_path]
+    if settings["architecture"] is None:  # preset auto
+        outputs.append(plan_path)
+    finished = Finished(outputs, key)
+    if finished.is_kept():
+        if ranks.first:
+            finished.restore()
+            log.info("this training is finished: took %s from %s", model_path, finished.folder)
+        return
+    torch.set_num_threads(max(1, threads // ranks.size))
+    section = TrainSection.model_validate(
+        {**settings["train"], "checkpoint_seconds": checkpoint_seconds}
+    )
+    device = choose_device(settings["device"], ranks.local)
+    store = Prepared(prepared_path)
+    head = tuple(settings["head_names"])
+    keeper = Checkpoints(checkpoints, key)
+    chosen = design(
+        settings, section, store, prepared, train, device, ranks,
+        keeper.folder / "plan.json", plan_path,
+    )  # fmt: skip
+    section = section.model_copy(update={"batch": chosen.batch, "patch": chosen.patch})
+    targets = _targets(section, settings, prepared, train)
+    images = open_images(store, train, targets, cache_gb * 1e9)
+    seed = settings["seed"] + 1000 * seed_offset
+    network = build(int(prepared["channels"]), len(head), chosen.arch, seed)
+    sampler = PatchSampler(
+        images, chosen.patch, [fp.margin for fp in chosen.footprint], chosen.batch,
+        section.foreground, seed,
+    )  # fmt: skip
+    precision = choose_precision(section.precision, device)
+    log.info(
+        "training on %d images, validating on %d; %s, %s, %.1f M parameters",
+        len(train), len(val), device, precision,
+        sum(p.numel() for p in network.parameters()) / 1e6,
+    )  # fmt: skip
+    if not val:
+        log.warning("no validation images: the last weights are kept")
+    held_out = open_images(store, val, targets, cache_gb * 1e9)
+
+    def score(candidate: Network) -> tuple[float, float]:
+        if not held_out:
+            return math.nan, math.nan
+        predictor = Predictor([candidate], device, section.precision, head=head, exact=False)
+        return validate(predictor, held_out, VALIDATION_TILE, ranks)
+
+    spacing = None if targets.spacing is None else tuple(targets.spacing)
+    trainer = Trainer(
+        network, _loss(section, settings["head"], images, targets), sampler,
+        Augment(AugmentSettings(**section.augment.model_dump()), spacing), score, section, seed,
+        device, precision, keeper, ranks,
+    )  # fmt: skip
+    with keeper.locked() if ranks.first else nullcontext():
+        trainer.run()
+    if not ranks.first:
+        return
+    first = prepared["images"][train[0]]
+    values = prepared.get("class_values")
+    save_model(
+        model_path,
+        ModelFile(
+            architecture=chosen.arch,
+            in_channels=network.in_channels,
+            head=head,
+            class_names=tuple(prepared["class_names"]),
+            class_values=None if values is None else tuple(values),
+            task=str(prepared["task"]),
+            normalize=_normalization(prepared, train),
+            pixel_size_um=None if first["pixel_size_um"] is None else tuple(first["pixel_size_um"]),
+            settings=dict(settings),
+            versions=library_versions(),
+            score=trainer.progress.best_score,
+            step=trainer.progress.best_step,
+            weights={k: v.contiguous() for k, v in trainer.best.items()},
+        ),
+    )
+    write_history(history_path, trainer.progress.history)
+    finished.keep()
+    log.info(
+        "best validation score %.4f at step %d; wrote %s",
+        trainer.progress.best_score, trainer.progress.best_step, model_path,
+    )  # fmt: skip
+
+
+def _normalization(prepared: Mapping[str, Any], train: Sequence[str]) -> dict[str, Any]:
+    """What new images must be given to be seen as these were: the method, and its values where they
+    are the same for all images."""
+    section = dict(prepared.get("normalize", {}))
+    if section.get("scope") == "dataset":
+        section["statistics"] = prepared["images"][train[0]]["statistics"]
+    return section
+
+
+def _targets(
+    section: TrainSection,
+    settings: Mapping[str, Any],
+    prepared: Mapping[str, Any],
+    train: Sequence[str],
+) -> TargetSettings:
+    """What is learned from the labels: the head's target, and the maps that head and loss need."""
+    kind = settings["head"]
+    size = prepared["images"][train[0]]["pixel_size_um"]
+    return TargetSettings(
+        head=kind,
+        border_width=settings["border_width"],
+        maps=tuple(dict.fromkeys((*LOSS_TABLE[section.loss].maps, *HEADS[kind].maps))),
+        distance_px=section.distance_px,
+        num_classes=classes_among(tuple(settings["head_names"])),
+        # In units of the finest axis, so that lengths given in pixels keep their meaning.
+        spacing=None if size is None else tuple(step / min(size) for step in size),
+        w0=section.w0,
+        sigma=section.sigma,
+        cells=None if section.cells is None else prepared["class_names"].index(section.cells),
+    )
+
+
+def _loss(
+    section: TrainSection, head: str, images: Sequence[TrainingImage], targets: TargetSettings
+) -> Loss:
+    """The section's loss over the head's classes, with what the head adds to it."""
+    classes = targets.num_classes
+    weights = _class_weights(section, images, classes)
+    loss = make_loss(section.loss, classes, weights, **section.loss_options)
+    if "distance" in HEADS[head].maps:
+        return DistanceLoss(loss, section.distance_weight)
+    return loss
+
+
+def _class_weights(
+    section: TrainSection,
+    images: Sequence[TrainingImage],
+    num_classes: int,
+) -> list[float] | None:
+    """The loss's class weights; ``auto`` balances the classes over the training images."""
+    if section.class_weights is None:
+        return None
+    if section.class_weights != "auto":
+        return list(section.class_weights)
+    counts = [0] * num_classes
+    for image in images:
+        target = image.read([(0, n) for n in image.shape]).target
+        for index in range(num_classes):
+            counts[index] += int((target == index).sum())
+    return balanced_class_weights(counts)
+
+
+def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Writes ``history.csv``: a row per epoch; a score that was not taken is empty."""
+    write_table(path, COLUMNS, (tuple(row[name] for name in COLUMNS) for row in rows), digits=6)

@@ -27,7 +27,7 @@ from matplotlib.patches import Rectangle
 
 from benchmarks.predict_cases import Task, cells, trained
 from unet.data.blending import blended_plan, weights_of
-from unet.data.tiling import Plan, read_window
+from unet.data.tiling import WindowPlan, read_window
 from unet.models.inference import Predictor
 
 IMAGES = ROOT / "docs" / "images"
@@ -81,7 +81,7 @@ def halo(predictor: Predictor, image: Any) -> None:
     plt.close(figure)
 
 
-def blended(predictor: Predictor, image: Any, layout: Plan) -> Any:
+def blended(predictor: Predictor, image: Any, layout: WindowPlan) -> Any:
     """The mean of overlapping windows under a Gaussian."""
     total = np.zeros((2, *image.shape[1:]))
     weight = np.zeros(image.shape[1:])

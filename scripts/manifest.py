@@ -17,14 +17,14 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet import provenance
     from unet.cli.stage_inputs import checked
     from unet.config.stage_settings import manifest
-    from unet.data.manifest import Source, fingerprint, list_files, manifest_stage
+    from unet.data.manifest import RawSource, fingerprint, list_files, manifest_stage
 
     settings = settings_of(args, lambda c: manifest(c, args.dataset))
     generated = args.root.resolve() == paths.raw(args.dataset).resolve()
     made_by = checked(args, settings, [paths.raw_done(args.dataset)] if generated else [])
     where = (args.root, args.images, args.labels)
     wanted = (settings["layout"], settings["labelled"], settings.get("required", True))
-    source = Source(*where, *wanted)
+    source = RawSource(*where, *wanted)
     settings["fingerprint"] = settings["fingerprint"] or fingerprint(
         list_files(source), source.root, None
     )

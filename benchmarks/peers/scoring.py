@@ -19,7 +19,7 @@ from unet.config import stage_settings
 from unet.config.run import Config
 from unet.config.sections import EvaluateSection
 from unet.data.store import Prepared
-from unet.data.tiling import Plan, Span, Tile
+from unet.data.tiling import Span, Tile, WindowPlan
 from unet.evaluation.evaluate import evaluate_model, write_metrics
 from unet.evaluation.metrics.rows import MetricRow
 from unet.evaluation.statistics import Interval, mean_interval
@@ -29,16 +29,18 @@ from unet.prediction.stitch.stitch import Outputs, stitch_dataset
 from unet.prediction.stitch.stitch_image import StitchSettings
 from unet.prediction.tiles.tile_store import Tiles, create_tiles
 from unet.report.paired import Statistics
-from unet.report.score_tables import Score, bounds, columns_for, read_metrics, summarise
+from unet.report.score_tables import MeanScore, bounds, columns_for, read_metrics, summarise
 from unet.tables import read_table
 
 PEER = "nnunet"
 
 
-def one_tile(shape: Sequence[int]) -> Plan:
+def one_tile(shape: Sequence[int]) -> WindowPlan:
     """The plan of an image that is predicted as a whole."""
     whole = tuple(int(n) for n in shape)
-    return Plan(whole, whole, whole, whole, (Tile(0, tuple(Span(0, n, 0, n, 0) for n in whole)),))
+    return WindowPlan(
+        whole, whole, whole, whole, (Tile(0, tuple(Span(0, n, 0, n, 0) for n in whole)),)
+    )
 
 
 def write_tiles(
@@ -187,7 +189,7 @@ def differences(
     return result
 
 
-def _of(rows: Sequence[MetricRow], column: Score) -> list[MetricRow]:
+def _of(rows: Sequence[MetricRow], column: MeanScore) -> list[MetricRow]:
     return [r for r in rows if (r.class_, r.metric) == (column.class_, column.metric)]
 
 

@@ -28,7 +28,7 @@ from unet.cli.failures import causes, show_causes, summary
 from unet.errors import UserError
 from unet.paths import Paths
 from unet.training import progress
-from unet.training.progress import Pace, Progress, Stopped, stop_signals
+from unet.training.progress import Pace, Stopped, TrainingProgress, stop_signals
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,8 +75,8 @@ def test_ctrl_c_twice_ends_a_long_step(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_time_left_after_a_resume_counts_the_present_rate() -> None:
     # 100 steps took 1000 s yesterday, the 50 since then 5 s.
     pace = Pace(step=100, seconds=1000.0)
-    assert pace.left(Progress(step=150, seconds=1005.0), total=250) == pytest.approx(10.0)
-    assert Pace().left(Progress(step=50, seconds=5.0), total=250) == pytest.approx(20.0)
+    assert pace.left(TrainingProgress(step=150, seconds=1005.0), total=250) == pytest.approx(10.0)
+    assert Pace().left(TrainingProgress(step=50, seconds=5.0), total=250) == pytest.approx(20.0)
 
 
 def test_a_resumed_training_forgets_the_earlier_pace(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from unet.config.sections import PrepareSection
 from unet.data.manifest import build_manifest
 from unet.data.prepare import prepare_dataset, prepare_stage, stored_bytes
 from unet.data.prepare_image import Stage, Target
-from unet.data.raw_files import Source
+from unet.data.raw_files import RawSource
 from unet.data.records import ImageRecord, write_manifest
 from unet.data.resample import Axis, Resampling
 from unet.data.scale_check import reachable
@@ -122,7 +122,7 @@ def write(path: Path, data: np.ndarray, pixel_size_um: float | None = None, axes
 
 def listed(folder: Path, labels: str | None = None, **keys: Any) -> list[ImageRecord]:
     settings = {"task": "instances", "classes": None, "axes": None, "group": None, **keys}
-    source = Source(folder, "images", labels, "folders", labels is not None, required=False)
+    source = RawSource(folder, "images", labels, "folders", labels is not None, required=False)
     return build_manifest(source, settings, strict=False, threads=2)
 
 
@@ -239,7 +239,7 @@ def test_an_image_of_one_value_is_predicted_but_not_learned_from(tmp_path: Path)
     for name in "ab":
         write(tmp_path / "labels" / f"{name}.tif", np.ones((60, 61), np.uint8))
     settings = {"task": "instances", "classes": None, "axes": None, "group": None}
-    source = Source(tmp_path, "images", "labels", "folders")
+    source = RawSource(tmp_path, "images", "labels", "folders")
     learned = build_manifest(source, settings, strict=False, threads=1)
     assert [(r.status, r.reason) for r in learned] == [
         ("quarantined", "all pixels have the value 7"), ("ok", ""),

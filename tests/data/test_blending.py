@@ -19,7 +19,7 @@ from tests.architectures import architectures
 from unet.config.geometry import Footprint, Footprints, footprint
 from unet.config.presets import Architecture, architecture_of
 from unet.data.blending import blended_plan, blended_tile, importance
-from unet.data.tiling import Plan, read_window
+from unet.data.tiling import WindowPlan, read_window
 from unet.prediction.tiles.tile_store import Tiles, create_tiles
 
 # A network that accepts every size, and one that loses 2 px on each side.
@@ -35,7 +35,7 @@ def everything(shape: tuple[int, ...]) -> tuple[slice, ...]:
     return tuple(slice(0, n) for n in shape)
 
 
-def stored(folder: Path, layout: Plan, image: np.ndarray, apply: Apply) -> Tiles:
+def stored(folder: Path, layout: WindowPlan, image: np.ndarray, apply: Apply) -> Tiles:
     """The tiles of an image as the predict stage stores them."""
     target = None
     for tile in layout.tiles:
@@ -49,7 +49,7 @@ def stored(folder: Path, layout: Plan, image: np.ndarray, apply: Apply) -> Tiles
     return Tiles(folder)
 
 
-def by_definition(layout: Plan, image: np.ndarray, apply: Apply) -> np.ndarray:
+def by_definition(layout: WindowPlan, image: np.ndarray, apply: Apply) -> np.ndarray:
     """Pixel by pixel over whole outputs: the weighted mean of all that hold the pixel."""
     total = weights = None
     for tile in layout.tiles:

@@ -14,7 +14,7 @@ from tests.data.test_manifest import DEFAULTS, SEMANTIC, dataset
 from tests.report.test_report import make_report, make_results, script
 from unet.data.dataset_warnings import grouped, read_warnings, shown, warning_lines, write_warnings
 from unet.data.manifest import manifest_stage
-from unet.data.raw_files import Source
+from unet.data.raw_files import RawSource
 from unet.data.records import ImageRecord, read_manifest, write_manifest
 from unet.files import read_json
 from unet.io import formats
@@ -22,7 +22,7 @@ from unet.io.axes import Raw
 from unet.paths import Paths
 
 
-def run_manifest(source: Source, output: Path, **settings: object) -> list[str]:
+def run_manifest(source: RawSource, output: Path, **settings: object) -> list[str]:
     """The warnings of a manifest of dataset ``d``."""
     paths = Paths(output)
     manifest_stage(
@@ -112,7 +112,7 @@ def test_images_that_are_left_out_are_a_warning(tmp_path: Path) -> None:
 
 
 def test_warnings_change_nothing_that_the_planning_compares(tmp_path: Path) -> None:
-    source = Source(tmp_path, "i")
+    source = RawSource(tmp_path, "i")
     heard = replace(source, warn=print)
     assert (heard, repr(heard)) == (source, repr(source))
 

@@ -22,7 +22,7 @@ from unet.data.connected_pieces import Pieces
 from unet.data.dataset_warnings import read_facts
 from unet.data.label_doubts import class_table, doubts, table_line
 from unet.data.label_statistics import Look, Looking, Thinned
-from unet.data.manifest import Source
+from unet.data.manifest import RawSource
 from unet.data.prepare import prepare_dataset
 from unet.data.records import ImageRecord, read_manifest
 from unet.data.store import Prepared
@@ -45,13 +45,13 @@ def cells(seed: int = 0, count: int = 6, side: int = 96) -> tuple[np.ndarray, np
     return image.astype(np.uint16), labels
 
 
-def write(root: Path, labels: list[np.ndarray], **options: Any) -> Source:
+def write(root: Path, labels: list[np.ndarray], **options: Any) -> RawSource:
     for name in ("i", "l"):
         (root / name).mkdir(parents=True, exist_ok=True)
     for number, label in enumerate(labels):
         tifffile.imwrite(root / "i" / f"{number}.tif", cells(number, side=len(label))[0])
         tifffile.imwrite(root / "l" / f"{number}.tif", label, **options)
-    return Source(root, "i", "l")
+    return RawSource(root, "i", "l")
 
 
 def warned(tmp_path: Path, labels: list[np.ndarray], **settings: Any) -> list[str]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unet.data.file_names import safe_id
-from unet.data.layouts import LAYOUTS, Source, find_pairs, list_files
+from unet.data.layouts import LAYOUTS, RawSource, find_pairs, list_files
 from unet.errors import UserError
 
 
@@ -23,7 +23,7 @@ def touch(root: Path, *names: str) -> None:
         path.touch()
 
 
-def found(source: Source) -> dict[str, tuple[str, str | None]]:
+def found(source: RawSource) -> dict[str, tuple[str, str | None]]:
     """id -> image and label relative to the root."""
     return {
         p.id: (
@@ -37,7 +37,7 @@ def found(source: Source) -> dict[str, tuple[str, str | None]]:
 def test_folders_match_by_stem(tmp_path: Path) -> None:
     touch(tmp_path, "i/b.tif", "i/a.ome.tif", "i/c.png", "i/README.md", "i/.d.tif", "i/Thumbs.db")
     touch(tmp_path, "l/a.png", "l/b.tif", "l/z.tif")
-    source = Source(tmp_path, "i", "l")
+    source = RawSource(tmp_path, "i", "l")
     assert found(source) == {
         "a": ("i/a.ome.tif", "l/a.png"),
         "b": ("i/b.tif", "l/b.tif"),
@@ -50,14 +50,14 @@ def test_folders_match_by_stem(tmp_path: Path) -> None:
 def test_labels_that_belong_to_no_image_are_told(tmp_path: Path) -> None:
     touch(tmp_path, "i/a.tif", "l/a.tif", "l/z.tif")
     said: list[str] = []
-    find_pairs(Source(tmp_path, "i", "l", warn=said.append))
+    find_pairs(RawSource(tmp_path, "i", "l", warn=said.append))
     assert said == ["1 labels belong to no image and are left out: z.tif"]
 
 
 def test_globs_match_by_what_the_wildcards_stand_for(tmp_path: Path) -> None:
     touch(tmp_path, "p1/img_1.tif", "p1/img_2.tif", "p2/img_1.tif")
     touch(tmp_path, "p1/seg_1.tif", "p1/seg_2.tif", "p2/seg_1.tif")
-    assert found(Source(tmp_path, "p*/img_*.tif", "p*/seg_*.tif")) == {
+    assert found(RawSource(tmp_path, "p*/img_*.tif", "p*/seg_*.tif")) == {
         "p1-img_1": ("p1/img_1.tif", "p1/seg_1.tif"),
         "p1-img_2": ("p1/img_2.tif", "p1/seg_2.tif"),
         "p2-img_1": ("p2/img_1.tif", "p2/seg_1.tif"),
@@ -67,15 +67,15 @@ def test_globs_match_by_what_the_wildcards_stand_for(tmp_path: Path) -> None:
 def test_label_suffix_in_the_glob(tmp_path: Path) -> None:
     touch(tmp_path, "i/a.tif", "i/b.tif", "l/a_mask.png", "l/b_mask.png")
     expected = {"a": ("i/a.tif", "l/a_mask.png"), "b": ("i/b.tif", "l/b_mask.png")}
-    assert found(Source(tmp_path, "i", "l/*_mask.png")) == expected
-    assert found(Source(tmp_path, "i/*.tif", "l/*_mask.png")) == expected
+    assert found(RawSource(tmp_path, "i", "l/*_mask.png")) == expected
+    assert found(RawSource(tmp_path, "i/*.tif", "l/*_mask.png")) == expected
     with pytest.raises(UserError, match=r"labels: none of 2 has the name of an image .*a_mask"):
-        find_pairs(Source(tmp_path, "i", "l"))
+        find_pairs(RawSource(tmp_path, "i", "l"))
 
 
 def test_recursive_glob_and_parallel_trees(tmp_path: Path) -> None:
     touch(tmp_path, "i/x/a.tif", "i/y/z/a.tif", "l/x/a.tif", "l/y/z/a.tif")
-    assert found(Source(tmp_path, "i/**/*.tif", "l/**/*.tif")) == {
+    assert found(RawSource(tmp_path, "i/**/*.tif", "l/**/*.tif")) == {
         "x-a": ("i/x/a.tif", "l/x/a.tif"),
         "y-z-a": ("i/y/z/a.tif", "l/y/z/a.tif"),
     }
@@ -84,7 +84,7 @@ def test_recursive_glob_and_parallel_trees(tmp_path: Path) -> None:
 def test_absolute_paths_and_folders_with_brackets(tmp_path: Path) -> None:
     root = tmp_path / "run [1]"
     touch(root, "i/a.tif", "l/a.tif")
-    elsewhere = Source(tmp_path / "other", str(root / "i" / "*.tif"), str(root / "l"))
+    elsewhere = RawSource(tmp_path / "other", str(root / "i" / "*.tif"), str(root / "l"))
     assert [(p.image, p.label) for p in find_pairs(elsewhere)] == [
         (root / "i/a.tif", root / "l/a.tif")
     ]
@@ -92,13 +92,13 @@ def test_absolute_paths_and_folders_with_brackets(tmp_path: Path) -> None:
 
 def test_root_below(tmp_path: Path) -> None:
     touch(tmp_path, "d/i/a.tif", "d/l/a.tif", "d/sheet.csv", "d/c/01/t000.tif")
-    below = Source.below(tmp_path, "d/i/*.tif", "d/l")
+    below = RawSource.below(tmp_path, "d/i/*.tif", "d/l")
     assert (below.root, below.images, below.labels) == (tmp_path / "d", "i/*.tif", "l")
     assert found(below) == {"a": ("i/a.tif", "l/a.tif")}
-    assert Source.below(tmp_path, "d/i/*.tif").root == tmp_path / "d" / "i"
-    sheet = Source.below(tmp_path, str(tmp_path / "d/sheet.csv"))
+    assert RawSource.below(tmp_path, "d/i/*.tif").root == tmp_path / "d" / "i"
+    sheet = RawSource.below(tmp_path, str(tmp_path / "d/sheet.csv"))
     assert (sheet.root, sheet.images) == (tmp_path / "d", "sheet.csv")
-    ctc = Source.below(tmp_path, "d/c", "GT", "ctc")
+    ctc = RawSource.below(tmp_path, "d/c", "GT", "ctc")
     assert (ctc.root, ctc.labels) == (tmp_path / "d" / "c", "GT")
 
 
@@ -113,43 +113,43 @@ def test_root_below(tmp_path: Path) -> None:
 def test_nothing_there(tmp_path: Path, images: str, message: str) -> None:
     touch(tmp_path, "i/a.tif", "empty/x.txt")
     with pytest.raises(UserError, match=message):
-        list_files(Source(tmp_path, images))
+        list_files(RawSource(tmp_path, images))
 
 
 def test_two_images_with_one_name(tmp_path: Path) -> None:
     touch(tmp_path, "i/a.tif", "i/a.png")
     with pytest.raises(UserError, match=r"a\.png and .*a\.tif have one name"):
-        find_pairs(Source(tmp_path, "i"))
+        find_pairs(RawSource(tmp_path, "i"))
 
 
 def test_file_name_that_is_no_text(tmp_path: Path) -> None:
     touch(tmp_path, "i/a\udcff.tif")
     with pytest.raises(UserError, match="not UTF-8; rename it"):
-        find_pairs(Source(tmp_path, "i"))
+        find_pairs(RawSource(tmp_path, "i"))
 
 
 def test_unlabelled_drops_labels(tmp_path: Path) -> None:
     touch(tmp_path, "i/a.tif", "l/b.tif")
-    assert found(Source(tmp_path, "i", "l", labelled=False)) == {"a": ("i/a.tif", None)}
+    assert found(RawSource(tmp_path, "i", "l", labelled=False)) == {"a": ("i/a.tif", None)}
 
 
 def test_unknown_layout(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there are: " + ", ".join(LAYOUTS)):
-        find_pairs(Source(tmp_path, "i", layout="x"))
+        find_pairs(RawSource(tmp_path, "i", layout="x"))
 
 
 def test_sheet(tmp_path: Path) -> None:
     touch(tmp_path, "d/i/a.tif", "d/i/b.tif", "d/l/1.tif")
     sheet = tmp_path / "d" / "sheet.csv"
     sheet.write_text("image,label,id,plate,part\ni/a.tif,l/1.tif,one,P1,train\ni/b.tif,,,P2,test\n")
-    source = Source(tmp_path, "d/sheet.csv")
+    source = RawSource(tmp_path, "d/sheet.csv")
     assert found(source) == {"b": ("d/i/b.tif", None), "one": ("d/i/a.tif", "d/l/1.tif")}
     assert find_pairs(source)[1].columns["plate"] == "P1"
     assert sheet in list_files(source)
     with pytest.raises(UserError, match="drop this key"):
-        find_pairs(Source(tmp_path, "d/sheet.csv", "d/l"))
+        find_pairs(RawSource(tmp_path, "d/sheet.csv", "d/l"))
     with pytest.raises(UserError, match="a sheet goes with layout"):
-        find_pairs(Source(tmp_path, "d/sheet.csv", layout="ctc"))
+        find_pairs(RawSource(tmp_path, "d/sheet.csv", layout="ctc"))
 
 
 @pytest.mark.parametrize(
@@ -163,20 +163,20 @@ def test_sheet(tmp_path: Path) -> None:
 def test_bad_sheets(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "s.csv").write_text(text)
     with pytest.raises(UserError, match=message):
-        find_pairs(Source(tmp_path, "s.csv"))
+        find_pairs(RawSource(tmp_path, "s.csv"))
 
 
 def test_sheet_without_label_column_takes_a_folder(tmp_path: Path) -> None:
     touch(tmp_path, "i/a.tif", "l/a.tif")
     (tmp_path / "s.csv").write_text("image\ni/a.tif\n")
-    assert found(Source(tmp_path, "s.csv", "l")) == {"a": ("i/a.tif", "l/a.tif")}
+    assert found(RawSource(tmp_path, "s.csv", "l")) == {"a": ("i/a.tif", "l/a.tif")}
 
 
 def test_stack(tmp_path: Path) -> None:
     touch(tmp_path, "volume.tif", "labels.tif", "i/a.tif", "i/b.tif", "l/a.tif", "l/b.tif")
-    (pair,) = find_pairs(Source(tmp_path, "volume.tif", "labels.tif", "stack"))
+    (pair,) = find_pairs(RawSource(tmp_path, "volume.tif", "labels.tif", "stack"))
     assert (pair.id, pair.stack, pair.label) == ("volume", True, tmp_path / "labels.tif")
-    pairs = find_pairs(Source(tmp_path, "i", "l", "stack"))
+    pairs = find_pairs(RawSource(tmp_path, "i", "l", "stack"))
     assert [(p.id, p.label, p.stack) for p in pairs] == [
         ("a", tmp_path / "l/a.tif", True),
         ("b", tmp_path / "l/b.tif", True),
@@ -186,7 +186,7 @@ def test_stack(tmp_path: Path) -> None:
 def test_dsb2018(tmp_path: Path) -> None:
     touch(tmp_path, "d/x/images/x.png", "d/x/masks/1.png", "d/x/masks/2.png")
     touch(tmp_path, "d/y/images/y.png", "d/z/masks/1.png", "d/list.csv")
-    source = Source(tmp_path, "d", layout="dsb2018")
+    source = RawSource(tmp_path, "d", layout="dsb2018")
     assert found(source) == {
         "x": ("d/x/images/x.png", "d/x/masks"),
         "y": ("d/y/images/y.png", None),
@@ -201,23 +201,23 @@ def test_ctc(tmp_path: Path) -> None:
     touch(tmp_path, *(f"d/{s}/t00{i}.tif" for s in ("01", "02") for i in range(3)))
     touch(tmp_path, "d/01_GT/SEG/man_seg001.tif", "d/01_ST/SEG/man_seg000.tif")
     touch(tmp_path, "d/02_ST/SEG/man_seg002.tif", "d/01_GT/TRA/man_track000.tif")
-    source = Source(tmp_path, "d", layout="ctc")
+    source = RawSource(tmp_path, "d", layout="ctc")
     gold, silver = ("d/01/t001.tif", "d/01_GT/SEG/man_seg001.tif"), "d/02_ST/SEG/man_seg002.tif"
     assert found(source) == {"01-t001": gold, "02-t002": ("d/02/t002.tif", silver)}
     assert [p.group for p in find_pairs(source)] == ["01", "02"]
-    only = found(Source(tmp_path, "d/0*", "ST", "ctc"))
+    only = found(RawSource(tmp_path, "d/0*", "ST", "ctc"))
     assert only["01-t000"] == ("d/01/t000.tif", "d/01_ST/SEG/man_seg000.tif")
     assert len(only) == 2
-    assert len(find_pairs(Source(tmp_path, "d", layout="ctc", labelled=False))) == 6
-    assert set(found(Source(tmp_path, "d/01", layout="ctc"))) == {"01-t001"}
+    assert len(find_pairs(RawSource(tmp_path, "d", layout="ctc", labelled=False))) == 6
+    assert set(found(RawSource(tmp_path, "d/01", layout="ctc"))) == {"01-t001"}
     with pytest.raises(UserError, match="takes GT, ST or nothing"):
-        find_pairs(Source(tmp_path, "d", "gold", "ctc"))
+        find_pairs(RawSource(tmp_path, "d", "gold", "ctc"))
 
 
 def test_nnunet(tmp_path: Path) -> None:
     touch(tmp_path, *(f"d/imagesTr/c_{c}_000{i}.tif" for c in "ab" for i in range(2)))
     touch(tmp_path, "d/labelsTr/c_a.tif", "d/dataset.json", "d/imagesTr/c_a_0000.json")
-    source = Source(tmp_path, "d", layout="nnunet")
+    source = RawSource(tmp_path, "d", layout="nnunet")
     assert found(source) == {
         "c_a": ("d/imagesTr/c_a_????.tif", "d/labelsTr/c_a.tif"),
         "c_b": ("d/imagesTr/c_b_????.tif", None),
@@ -231,25 +231,25 @@ def test_nnunet(tmp_path: Path) -> None:
 def test_nnunet_single_channel(tmp_path: Path) -> None:
     touch(tmp_path, "d/imagesTr/a_0000.png", "d/labelsTr/a.png")
     expected = {"a": ("d/imagesTr/a_0000.png", "d/labelsTr/a.png")}
-    assert found(Source(tmp_path, "d/imagesTr", layout="nnunet")) == expected
+    assert found(RawSource(tmp_path, "d/imagesTr", layout="nnunet")) == expected
 
 
 def test_ome_zarr(tmp_path: Path) -> None:
     touch(tmp_path, "d/a.ome.zarr/labels/nuclei/zarr.json", "d/b.zarr/zarr.json")
-    source = Source(tmp_path, "d", layout="ome-zarr")
+    source = RawSource(tmp_path, "d", layout="ome-zarr")
     nuclei = "d/a.ome.zarr/labels/nuclei"
     assert found(source) == {"a": ("d/a.ome.zarr", nuclei), "b": ("d/b.zarr", None)}
     touch(tmp_path, "d/a.ome.zarr/labels/cells/zarr.json")
     with pytest.raises(UserError, match="has labels cells, nuclei"):
         find_pairs(source)
-    assert found(Source(tmp_path, "d", "nuclei", "ome-zarr"))["a"][1] == nuclei
+    assert found(RawSource(tmp_path, "d", "nuclei", "ome-zarr"))["a"][1] == nuclei
 
 
 @pytest.mark.parametrize("layout", ["dsb2018", "ctc", "nnunet", "ome-zarr"])
 def test_layout_that_is_not_there(tmp_path: Path, layout: str) -> None:
     touch(tmp_path, "d/sub/a.tif", "d/a.tif")
     with pytest.raises(UserError, match="images: "):
-        find_pairs(Source(tmp_path, "d", layout=layout))
+        find_pairs(RawSource(tmp_path, "d", layout=layout))
 
 
 # Ids

@@ -14,7 +14,7 @@ import tifffile
 import zarr
 
 import unet.data.inspection
-from unet.data.manifest import Source, build_manifest, fingerprint, list_files, manifest_stage
+from unet.data.manifest import RawSource, build_manifest, fingerprint, list_files, manifest_stage
 from unet.data.raw_changes import stamp
 from unet.data.records import ImageRecord, read_manifest
 from unet.errors import UserError
@@ -42,15 +42,15 @@ def label(value: int = 255, dtype: Any = np.uint8) -> np.ndarray:
     return result
 
 
-def dataset(root: Path, count: int = 3, value: int = 255) -> Source:
+def dataset(root: Path, count: int = 3, value: int = 255) -> RawSource:
     for i in range(count):
         write(root / "i" / f"{i}.tif", image())
         write(root / "l" / f"{i}.tif", label(value))
-    return Source(root, "i", "l")
+    return RawSource(root, "i", "l")
 
 
 def build(
-    source: Source, strict: bool = False, task: dict = SEMANTIC, **settings: Any
+    source: RawSource, strict: bool = False, task: dict = SEMANTIC, **settings: Any
 ) -> dict[str, ImageRecord]:
     records = build_manifest(source, {**DEFAULTS, **task, **settings}, strict, threads=2)
     assert [r.id for r in records] == sorted(r.id for r in records)
@@ -58,7 +58,7 @@ def build(
     return {r.id: r for r in records}
 
 
-def reason(source: Source, name: str = "1", **settings: Any) -> str:
+def reason(source: RawSource, name: str = "1", **settings: Any) -> str:
     """Why one image is left out, the others being good; and that strict stops at it."""
     records = build(source, **settings)
     bad = {key: r for key, r in records.items() if r.status != "ok"}
@@ -247,7 +247,7 @@ def test_doubled_ids(tmp_path: Path) -> None:
     dataset(tmp_path)
     rows = ["image,label,id", *(f"i/{i}.tif,l/{i}.tif,{n}" for i, n in enumerate(["a", "b", "A"]))]
     (tmp_path / "s.csv").write_text("\n".join(rows))
-    records = build(Source(tmp_path, "s.csv"))
+    records = build(RawSource(tmp_path, "s.csv"))
     bad = [r for r in records.values() if r.status != "ok"]
     assert len(records) == 3
     assert [r.reason for r in bad] == ["its id a is also that of 2.tif; give both an id"]
@@ -267,14 +267,14 @@ def test_copies_are_noted(tmp_path: Path) -> None:
 def test_missing_file_of_a_sheet(tmp_path: Path) -> None:
     dataset(tmp_path, 1)
     (tmp_path / "s.csv").write_text("image,label\ni/0.tif,l/0.tif\ni/1.tif,l/0.tif\n")
-    assert reason(Source(tmp_path, "s.csv")) == "no such file"
+    assert reason(RawSource(tmp_path, "s.csv")) == "no such file"
 
 
 def test_groups_and_parts_of_a_sheet(tmp_path: Path) -> None:
     dataset(tmp_path)
     rows = ["i/0.tif,l/0.tif,P1,train", "i/1.tif,l/1.tif,P1,VAL", "i/2.tif,l/2.tif,P2,test"]
     (tmp_path / "s.csv").write_text("\n".join(["image,label,plate,part", *rows]))
-    source = Source(tmp_path, "s.csv")
+    source = RawSource(tmp_path, "s.csv")
     records = build(source, group="plate").values()
     assert [(r.group, r.part) for r in records] == [("P1", "train"), ("P1", "val"), ("P2", "test")]
     with pytest.raises(UserError, match=r"split\.group: 'well'.*image, label, plate, part"):
@@ -303,7 +303,7 @@ def test_groups_by_regular_expression(tmp_path: Path) -> None:
 def test_stack(tmp_path: Path) -> None:
     write(tmp_path / "v.tif", image(shape=(3, 20, 30)))
     write(tmp_path / "l.tif", np.stack([label(), label(3), label()]))
-    source = Source(tmp_path, "v.tif", "l.tif", "stack")
+    source = RawSource(tmp_path, "v.tif", "l.tif", "stack")
     records = build(source)
     assert [(r.page, r.status, r.shape) for r in records.values() if r.page != 1] == [
         (0, "ok", (1, 20, 30)),
@@ -320,7 +320,7 @@ def test_nnunet_channels_in_files(tmp_path: Path) -> None:
         for channel in range(2):
             write(tmp_path / "imagesTr" / f"{case}_000{channel}.tif", image())
         write(tmp_path / "labelsTr" / f"{case}.tif", label())
-    source = Source(tmp_path, ".", layout="nnunet")
+    source = RawSource(tmp_path, ".", layout="nnunet")
     before = build(source)
     assert [(r.image, r.shape) for r in before.values()] == [
         ("imagesTr/a_????.tif", (2, 20, 30)),
@@ -348,7 +348,7 @@ def test_ome_zarr_with_its_label(tmp_path: Path, version: Literal[2, 3]) -> None
 
     group(tmp_path / "a.ome.zarr", "cyx", image(shape=(2, 20, 30)))
     group(tmp_path / "a.ome.zarr" / "labels" / "cells", "yx", label(9, np.uint32))
-    (record,) = build(Source(tmp_path, ".", layout="ome-zarr"), task=INSTANCES).values()
+    (record,) = build(RawSource(tmp_path, ".", layout="ome-zarr"), task=INSTANCES).values()
     assert (record.status, record.shape, record.objects) == ("ok", (2, 20, 30), 1)
     assert (record.id, record.label) == ("a", "a.ome.zarr/labels/cells")
     assert record.pixel_size_um == (0.5, 0.5)
@@ -367,21 +367,21 @@ def test_statistics_are_taken_block_by_block(
         "_distinct",
         lambda b: (sizes.append(b.size), np.unique(b, return_counts=True))[1],
     )
-    assert build(Source(tmp_path, "i", "l"))["0"].objects == 2
+    assert build(RawSource(tmp_path, "i", "l"))["0"].objects == 2
     assert sizes == [64 * 64] * 16
 
 
 # Fingerprints
 
 
-def stage(source: Source, folder: Path, value: str) -> tuple[Path, Path]:
+def stage(source: RawSource, folder: Path, value: str) -> tuple[Path, Path]:
     settings = {**DEFAULTS, **SEMANTIC, "strict": False, "fingerprint": value}
     manifest, inputs, warnings = (folder / n for n in ("manifest.csv", "inputs.json", "w.json"))
     manifest_stage(source, settings, manifest, inputs, threads=2, warnings=warnings)
     return manifest, inputs
 
 
-def taken(source: Source, stored: dict | None = None, seen: Path | None = None) -> str:
+def taken(source: RawSource, stored: dict | None = None, seen: Path | None = None) -> str:
     return fingerprint(list_files(source), source.root, stored, seen)
 
 
@@ -420,8 +420,8 @@ def test_fingerprint_does_not_depend_on_where_the_data_is(tmp_path: Path) -> Non
     first = taken(source)
     _, inputs = stage(source, tmp_path, first)
     (tmp_path / "a").rename(tmp_path / "b")
-    assert taken(Source(tmp_path / "b", "i", "l")) == first
-    assert taken(Source(tmp_path / "b", "i", "l"), read_json(inputs)) == first
+    assert taken(RawSource(tmp_path / "b", "i", "l")) == first
+    assert taken(RawSource(tmp_path / "b", "i", "l"), read_json(inputs)) == first
 
 
 def test_touched_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,7 +449,7 @@ def test_fingerprint_of_folders(tmp_path: Path) -> None:
     chunk.parent.mkdir(parents=True)
     chunk.write_bytes(b"123")
     (tmp_path / "a.zarr" / "zarr.json").write_text("{}")
-    source = Source(tmp_path, "a.zarr", layout="ome-zarr")
+    source = RawSource(tmp_path, "a.zarr", layout="ome-zarr")
     before = taken(source)
     assert taken(source) == before
     chunk.write_bytes(b"1234")

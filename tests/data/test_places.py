@@ -20,15 +20,15 @@ from unet.cli.predict_request import image_files
 from unet.data.layouts import find_pairs, list_files, plain_folders
 from unet.data.manifest import build_manifest
 from unet.data.raw_changes import listing, stamp
-from unet.data.raw_files import Source
+from unet.data.raw_files import RawSource
 from unet.errors import UserError
 
 SETTINGS: dict[str, Any] = {"task": "instances", "group": None}
 
 
-def told(source: Source) -> list[str]:
+def told(source: RawSource) -> list[str]:
     lines: list[str] = []
-    find_pairs(Source(source.root, source.images, source.labels, source.layout, source.labelled,
+    find_pairs(RawSource(source.root, source.images, source.labels, source.layout, source.labelled,
                       warn=lines.append))  # fmt: skip
     return lines
 
@@ -48,7 +48,7 @@ def one_folder(tmp_path: Path) -> Path:
 )
 @pytest.mark.parametrize("layout", ["folders", "stack"])
 def test_a_label_is_no_image(one_folder: Path, images: str, labels: str, layout: str) -> None:
-    source = Source(one_folder, images, labels, layout)
+    source = RawSource(one_folder, images, labels, layout)
     pairs = found(source)
     assert {key.removeprefix("t-").partition("-")[0]: value for key, value in pairs.items()} == {
         f"img_{n}": (f"t/img_{n}.tif", f"t/img_{n}_masks.tif") for n in range(3)
@@ -61,27 +61,27 @@ def test_a_label_is_no_image(one_folder: Path, images: str, labels: str, layout:
 
 def test_images_within_the_labels_are_no_labels(one_folder: Path) -> None:
     touch(one_folder, "l/img_0.tif")
-    source = Source(one_folder, "t/img_?.tif", "*/img_?.tif")
+    source = RawSource(one_folder, "t/img_?.tif", "*/img_?.tif")
     assert found(source)["img_0"] == ("t/img_0.tif", "l/img_0.tif")
     assert "labels: 3 files are images, such as img_0.tif, and no labels" in told(source)
 
 
 def test_a_file_that_is_both_is_an_error(one_folder: Path) -> None:
     with pytest.raises(UserError, match=r"labels: 6 files are both .* labels: .*/t/\*_masks.tif$"):
-        find_pairs(Source(one_folder, "t", "t"))
+        find_pairs(RawSource(one_folder, "t", "t"))
     with pytest.raises(UserError, match=r"labels: 1 files are both .* such as img_0.tif"):
-        find_pairs(Source(one_folder, "t/img_0.tif", "t/img_0.tif", "stack"))
+        find_pairs(RawSource(one_folder, "t/img_0.tif", "t/img_0.tif", "stack"))
     with pytest.raises(UserError, match=r"labels: 1 files are both"):
-        find_pairs(Source(one_folder, "t/img_[01].tif", "t/img_[12].tif"))
+        find_pairs(RawSource(one_folder, "t/img_[01].tif", "t/img_[12].tif"))
 
 
 def test_images_named_like_labels_are_told(one_folder: Path) -> None:
-    assert told(Source(one_folder, "t", labelled=False)) == [
+    assert told(RawSource(one_folder, "t", labelled=False)) == [
         "images: 3 of 6 images are named like the labels of others, such as img_0_masks.tif beside "
         "img_0; if they are labels, write a glob that leaves them out"
     ]
     touch(one_folder, "u/a_mask.tif", "u/b.tif")
-    assert told(Source(one_folder, "u", labelled=False)) == []
+    assert told(RawSource(one_folder, "u", labelled=False)) == []
 
 
 def test_a_label_with_the_content_of_the_image(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_label_with_the_content_of_the_image(tmp_path: Path) -> None:
             (tmp_path / kind).mkdir(exist_ok=True)
             labels = (image > 4).astype(np.uint8) if kind == "l" and number else image
             tifffile.imwrite(tmp_path / kind / f"a{number}.tif", labels)
-    first, second = build_manifest(Source(tmp_path, "i", "l"), SETTINGS, strict=False, threads=1)
+    first, second = build_manifest(RawSource(tmp_path, "i", "l"), SETTINGS, strict=False, threads=1)
     assert first.reason == "the label is a copy of the image; a file cannot be both"
     assert second.status == "ok"
 
@@ -104,11 +104,11 @@ def test_files_of_other_kinds_are_told(tmp_path: Path) -> None:
     touch(tmp_path, "i/sub.czi/x", "i/Thumbs.db", "i/README")
     line = "images: 3 files of other kinds (.czi, .jpg) are not read; convert to TIFF or OME-Zarr "
     for images in ("i", "i/*", "**/*"):
-        (only,) = [text for text in told(Source(tmp_path, images)) if "kind" in text]
+        (only,) = [text for text in told(RawSource(tmp_path, images)) if "kind" in text]
         assert only.startswith(line)
-    assert told(Source(tmp_path, "i/*.tif")) == []
+    assert told(RawSource(tmp_path, "i/*.tif")) == []
     touch(tmp_path, "n/imagesTr/a_0000.tif", "n/imagesTr/b_0000.nii.gz")
-    assert "1 file of another kind (.gz) is" in told(Source(tmp_path, "n", layout="nnunet"))[0]
+    assert "1 file of another kind (.gz) is" in told(RawSource(tmp_path, "n", layout="nnunet"))[0]
 
 
 # Names
@@ -117,23 +117,23 @@ def test_files_of_other_kinds_are_told(tmp_path: Path) -> None:
 def test_accents_stored_in_two_ways_are_one_name(tmp_path: Path) -> None:
     apart = unicodedata.normalize("NFD", "é")
     touch(tmp_path, f"i/{apart}.tif", "l/é.tif", f"i/img_{apart}.png", "l/seg_é.png")
-    assert {label for _, label in found(Source(tmp_path, "i/*.tif", "l/*.tif")).values()} == {
+    assert {label for _, label in found(RawSource(tmp_path, "i/*.tif", "l/*.tif")).values()} == {
         "l/é.tif"
     }
-    assert {label for _, label in found(Source(tmp_path, "i/img_*", "l/seg_*")).values()} == {
+    assert {label for _, label in found(RawSource(tmp_path, "i/img_*", "l/seg_*")).values()} == {
         "l/seg_é.png"
     }
     (tmp_path / "s.csv").write_text("image\ni/é.tif\n", encoding="utf-8")
-    assert [p.image.name for p in find_pairs(Source(tmp_path, "s.csv"))] == [f"{apart}.tif"]
+    assert [p.image.name for p in find_pairs(RawSource(tmp_path, "s.csv"))] == [f"{apart}.tif"]
     touch(tmp_path, "i/é.tif")
     if len(list((tmp_path / "i").glob("*.tif"))) == 2:  # no Mac
         with pytest.raises(UserError, match=r"have one name .accents are stored in two ways"):
-            find_pairs(Source(tmp_path, "i"))
+            find_pairs(RawSource(tmp_path, "i"))
 
 
 def test_a_name_that_is_no_text_stops_no_other(tmp_path: Path) -> None:
     touch(tmp_path, "i/a.tif", "i/b\udcff.tif")
-    source = Source(tmp_path, "i")
+    source = RawSource(tmp_path, "i")
     assert list(found(source)) == ["a"]
     assert told(source) == [
         r"images: 1 of 2 files are not read; 'b\udcff.tif': a file name that is not UTF-8; "
@@ -184,7 +184,7 @@ def plate(path: Path, version: str = "0.4") -> Path:
 @pytest.mark.parametrize("layout", ["plate", "ome-zarr"])
 def test_a_plate(tmp_path: Path, version: str, layout: str) -> None:
     plate(tmp_path / "p.zarr", version)
-    source = Source(tmp_path, "p.zarr", layout=layout)
+    source = RawSource(tmp_path, "p.zarr", layout=layout)
     records = build_manifest(source, SETTINGS, strict=True, threads=1)
     assert [(r.id, r.group, r.image) for r in records] == [
         ("A1-f0", "A1", "p.zarr/A/1/0"), ("A1-f1", "A1", "p.zarr/A/1/1"),
@@ -199,7 +199,7 @@ def test_a_plate(tmp_path: Path, version: str, layout: str) -> None:
 def test_plates_in_a_folder_and_without_labels(tmp_path: Path) -> None:
     plate(tmp_path / "d" / "p.zarr")
     plate(tmp_path / "d" / "q.zarr")
-    pairs = find_pairs(Source(tmp_path, "d", labelled=False))
+    pairs = find_pairs(RawSource(tmp_path, "d", labelled=False))
     assert [p.id for p in pairs][3:5] == ["p-B2-f1", "q-A1-f0"]
     assert [p.group for p in pairs][3:5] == ["p-B2", "q-A1"]
     assert all(p.label is None for p in pairs)
@@ -210,7 +210,7 @@ def test_plates_in_a_folder_and_without_labels(tmp_path: Path) -> None:
 
 
 def test_a_change_in_a_plate_is_seen(tmp_path: Path) -> None:
-    source = Source(tmp_path, str(plate(tmp_path / "p.zarr")))
+    source = RawSource(tmp_path, str(plate(tmp_path / "p.zarr")))
     assert plain_folders(source) is None  # a look at the top says nothing of what is below
     before = [stamp(path) for path in list_files(source)]
     chunk = tmp_path / "p.zarr/B/2/1/0/0.0"
@@ -222,18 +222,18 @@ def test_a_change_in_a_plate_is_seen(tmp_path: Path) -> None:
 def test_damaged_plates(tmp_path: Path) -> None:
     path = plate(tmp_path / "p.zarr")
     (path / "A/1/.zattrs").write_text("{")
-    source = Source(tmp_path, "p.zarr", labelled=False)
+    source = RawSource(tmp_path, "p.zarr", labelled=False)
     records = build_manifest(source, SETTINGS, strict=False, threads=1)
     assert [(r.id, r.status) for r in records if r.group == "A1"] == [("A1", "quarantined")]
     attributes(path, {"plate": {"wells": [{"path": "../../etc"}]}}, "0.4")
     with pytest.raises(UserError, match=r"p.zarr: refused, its metadata name a place outside"):
-        find_pairs(Source(tmp_path, "p.zarr"))
+        find_pairs(RawSource(tmp_path, "p.zarr"))
     attributes(path, {"plate": {"wells": 3}}, "0.4")
     with pytest.raises(UserError, match=r"p.zarr: its metadata of a plate .* damaged"):
-        find_pairs(Source(tmp_path, "p.zarr"))
+        find_pairs(RawSource(tmp_path, "p.zarr"))
     image(tmp_path / "i.zarr", np.eye(20, dtype=np.uint8))
     with pytest.raises(UserError, match="holds no OME-Zarr plate"):
-        find_pairs(Source(tmp_path, "i.zarr", layout="plate"))
+        find_pairs(RawSource(tmp_path, "i.zarr", layout="plate"))
 
 
 @pytest.mark.parametrize("listed", [True, False])
@@ -245,11 +245,11 @@ def test_a_collection(tmp_path: Path, listed: bool) -> None:
         image(path / str(number), np.random.default_rng(number).integers(0, 9, (20, 20), "u1"))
     if listed:
         attributes(path / "OME", {"series": ["1", "0"]}, "0.4")
-    source = Source(tmp_path, "c.zarr", labelled=False)
+    source = RawSource(tmp_path, "c.zarr", labelled=False)
     records = build_manifest(source, SETTINGS, strict=True, threads=1)
     assert [(r.id, r.image) for r in records] == [("c-s0", "c.zarr/0"), ("c-s1", "c.zarr/1")]
     attributes(path / "OME", {"series": ["1"]}, "0.4")
-    assert found(Source(tmp_path, "c.zarr")) == {"c": ("c.zarr/1", None)}
+    assert found(RawSource(tmp_path, "c.zarr")) == {"c": ("c.zarr/1", None)}
 
 
 # Special files in a folder, through the stage

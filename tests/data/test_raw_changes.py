@@ -15,7 +15,7 @@ from unet.config.load import load
 from unet.config.run import merge
 from unet.data.layouts import list_files, plain_folders
 from unet.data.raw_changes import Listed, stamp, write_inputs
-from unet.data.raw_files import Source
+from unet.data.raw_files import RawSource
 from unet.planning.jobs import Run
 
 FINGERPRINT = "f" * 64
@@ -46,7 +46,7 @@ def manifest(place: Path) -> None:
     """As the stage notes what it has seen."""
     run = Run(load(config(place)))
     root = place / "raw"
-    files = list_files(Source(root, "images", "labels/*.tif"))
+    files = list_files(RawSource(root, "images", "labels/*.tif"))
     stamps = {path: stamp(path) for path in files}
     write_inputs(run.paths.inputs("d"), root, FINGERPRINT, stamps, lambda p: "0" * 64)
 
@@ -59,7 +59,7 @@ def test_nothing_is_matched_twice(place: Path, monkeypatch: pytest.MonkeyPatch) 
     manifest(place)
     assert planned(config(place)) == FINGERPRINT
 
-    def never(source: Source) -> list[Path]:
+    def never(source: RawSource) -> list[Path]:
         raise AssertionError("all files were listed")
 
     monkeypatch.setattr("unet.data.layouts.list_files", never)
@@ -146,7 +146,7 @@ def test_a_damaged_note_is_made_anew(place: Path) -> None:
 )
 def test_where_a_look_is_not_enough(place: Path, over: dict[str, Any]) -> None:
     keys = merge({"layout": "folders", "images": "images", "labels": "labels"}, over)
-    source = Source(place / "raw", keys["images"], keys["labels"], keys["layout"])
+    source = RawSource(place / "raw", keys["images"], keys["labels"], keys["layout"])
     assert plain_folders(source) is None
 
 
@@ -157,14 +157,14 @@ def test_where_a_look_is_enough(place: Path) -> None:
         ("images", "labels"), ("images/*.tif", "labels/?.tif"), ("images/a.tif", "labels/a.tif"),
     ):  # fmt: skip
         for layout in ("folders", "stack"):
-            assert plain_folders(Source(raw, images, labels, layout)) == folders
-    unlabelled = Source(raw, "images", "labels", "folders", False)
+            assert plain_folders(RawSource(raw, images, labels, layout)) == folders
+    unlabelled = RawSource(raw, "images", "labels", "folders", False)
     assert plain_folders(unlabelled) == folders[:1]
 
 
 def test_an_image_that_is_a_folder_needs_more_than_a_look(place: Path) -> None:
     raw = place / "raw"
-    source, inputs = Source(raw, "images", "labels"), place / "inputs.json"
+    source, inputs = RawSource(raw, "images", "labels"), place / "inputs.json"
     inputs.write_text("{}")
     note = place / "note.json"
     Listed(note, source, inputs).keep(FINGERPRINT)

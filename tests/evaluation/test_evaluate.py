@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 from tests.evaluated import BORDER, NAMES, PIXEL, Stores, add_cells, cells, probability, values
 from unet.config.sections import EvaluateSection
 from unet.errors import UserError
-from unet.evaluation.blockwise import Pair, confusion_of, contingency_of
+from unet.evaluation.blockwise import ScoredPair, confusion_of, contingency_of
 from unet.evaluation.families import FAMILIES
 from unet.evaluation.metrics.contingency import contingency
 from unet.evaluation.metrics.pixel import confusion
@@ -114,7 +114,7 @@ def test_blocks_change_nothing(
 ) -> None:
     pred = np.where(pred == 255, 0, pred).astype(np.uint8)
     arrays = [in_memory(array) for array in (truth, pred, *ids)]
-    pair = Pair("a", *arrays, arrays[0], NAMES)
+    pair = ScoredPair("a", *arrays, arrays[0], NAMES)
     np.testing.assert_array_equal(
         confusion_of(pair, 3, threads, block), confusion(truth, pred, 3), strict=True
     )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from unet.config.load import load
 from unet.data.layouts import find_pairs
-from unet.data.raw_files import Pair, Source
+from unet.data.raw_files import RawPair, RawSource
 from unet.data.records import ImageRecord, read_manifest, write_manifest
 from unet.data.sheets import read_rows
 from unet.errors import UserError
@@ -21,9 +21,9 @@ from unet.tables import csv_writer
 PLAIN = "image,label,plate,part\nä.tif,l.tif,P1,train\n"
 
 
-def sheet(path: Path, data: bytes) -> list[Pair]:
+def sheet(path: Path, data: bytes) -> list[RawPair]:
     path.write_bytes(data)
-    return find_pairs(Source(path.parent, path.name))
+    return find_pairs(RawSource(path.parent, path.name))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_what_is_not_says_what_to_save(tmp_path: Path, name: str, data: bytes, t
 def test_a_pipe_is_no_sheet(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "s.csv")
     with pytest.raises(UserError, match=r"s.csv: not a regular file"):
-        find_pairs(Source(tmp_path, "s.csv"))
+        find_pairs(RawSource(tmp_path, "s.csv"))
 
 
 def test_another_encoding_and_surplus_cells_are_told(tmp_path: Path) -> None:
@@ -139,5 +139,5 @@ def test_a_sheet_of_our_own_names_any_file(tmp_path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as handle:
         csv_writer(handle).writerows([["id", "image"], *([f"i{n}", name] for n, name in
                                                         enumerate(names))])  # fmt: skip
-    pairs = find_pairs(Source(tmp_path, "images.csv"))
+    pairs = find_pairs(RawSource(tmp_path, "images.csv"))
     assert sorted(p.image.name for p in pairs) == sorted(names)

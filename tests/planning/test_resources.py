@@ -19,7 +19,7 @@ from unet.planning import resources
 from unet.planning.resources import (
     HEAD,
     Images,
-    Job,
+    PlannedJob,
     flop_per_pixel,
     images_of,
     memory_mb,
@@ -42,8 +42,8 @@ def config(**over: Any) -> dict[str, Any]:
     }
 
 
-def job(images: Images = LARGE, threads: int = 4, **over: Any) -> Job:
-    return Job(load(config(**over)), "d", images, threads, "m")
+def job(images: Images = LARGE, threads: int = 4, **over: Any) -> PlannedJob:
+    return PlannedJob(load(config(**over)), "d", images, threads, "m")
 
 
 # Sizes.
@@ -173,9 +173,9 @@ def test_what_prediction_memory_follows_from() -> None:
     assert asked(predict={"cluster": {"workers": 2}}) < asked() - 3000
     small = Images(4, 1, 4e4, 10_000, 10_000)
     assert memory_mb("predict", job(small)) < 2000
-    many = Job(load(config()), "d", LARGE, 4, "m", networks=20)
+    many = PlannedJob(load(config()), "d", LARGE, 4, "m", networks=20)
     assert memory_mb("predict", many) > asked() + 500
-    gathers = Job(load(config()), "d", LARGE, 4, "m", gather=True)
+    gathers = PlannedJob(load(config()), "d", LARGE, 4, "m", gather=True)
     assert memory_mb("predict", gathers) < 1500
     assert minutes("predict", gathers) < minutes("predict", job())
 
@@ -190,7 +190,7 @@ def test_scores_of_whole_slices_take_memory_by_their_size() -> None:
 def test_a_model_of_another_dataset() -> None:
     value = config()
     value["datasets"]["new"] = {"images": "new", "predict_with": ["d/m"]}
-    applied = Job(load(value), "new", LARGE, 4, "m@d", networks=1)
+    applied = PlannedJob(load(value), "new", LARGE, 4, "m@d", networks=1)
     assert memory_mb("predict", applied) == memory_mb("predict", job())
     assert minutes("predict", applied) == minutes("predict", job())
 

@@ -15,7 +15,7 @@ from skimage.segmentation import expand_labels
 
 from unet.config.sections import StitchSection
 from unet.data.blocks import Grid, Scratch, grid_of, ordered, scratch, within
-from unet.prediction.objects.components import Labels, components
+from unet.prediction.objects.components import LabelArray, components
 from unet.prediction.objects.grow import nearest_seed
 from unet.prediction.objects.merge_labels import roots
 from unet.prediction.objects.methods import segment
@@ -31,7 +31,7 @@ class Memory(Scratch):
         return np.zeros(self._grid.shape, dtype)
 
 
-def whole(labels: Labels) -> NDArray:
+def whole(labels: LabelArray) -> NDArray:
     return labels.read(tuple(slice(0, n) for n in labels.grid.shape))
 
 
@@ -68,7 +68,7 @@ def reference(mask: NDArray, connectivity: str, min_size: int, fill_holes: int) 
     return in_raster_order(dropped(labels, min_size))
 
 
-def in_blocks(mask: NDArray, block: tuple[int, ...], threads: int = 1, **options) -> Labels:
+def in_blocks(mask: NDArray, block: tuple[int, ...], threads: int = 1, **options) -> LabelArray:
     grid = Grid(mask.shape, block)
     return components(lambda r: mask[r], grid, Memory(grid), threads=threads, **options)
 

@@ -20,7 +20,7 @@ from unet.config.presets import architecture_of
 from unet.config.sections import StitchSection
 from unet.data.blending import blended_plan
 from unet.data.blocks import Grid, within
-from unet.data.tiling import Plan, read_window
+from unet.data.tiling import WindowPlan, read_window
 from unet.models.build import build
 from unet.models.inference import Predictor
 from unet.prediction.stitch.seams import LEAST, Seam, SeamScore
@@ -142,12 +142,12 @@ def network(dims: int, padding: str) -> Predictor:
     return Predictor([net], torch.device("cpu"), "float32")
 
 
-def without_halo(layout: Plan) -> list[tuple[tuple[int, int], ...]]:
+def without_halo(layout: WindowPlan) -> list[tuple[tuple[int, int], ...]]:
     """Each core alone, mirrored at its own border up to the network's grid."""
     return [tuple((s.start, -(-s.stop // 4) * 4) for s in tile.core) for tile in layout.tiles]
 
 
-def prediction(apply: Predictor, image: np.ndarray, layout: Plan, halo: bool) -> np.ndarray:
+def prediction(apply: Predictor, image: np.ndarray, layout: WindowPlan, halo: bool) -> np.ndarray:
     out = np.empty((2, *layout.shape), np.float32)
     for tile, alone in zip(layout.tiles, without_halo(layout), strict=True):
         if halo:
@@ -200,7 +200,7 @@ class FakePrepared:
         return {}
 
 
-def stitched(folder: Path, p: np.ndarray, layout: Plan, **attrs: Any) -> dict[str, Any]:
+def stitched(folder: Path, p: np.ndarray, layout: WindowPlan, **attrs: Any) -> dict[str, Any]:
     head = ["background", "cell"]
     about = {
         "head": head, "part": "test", "axes": "CYX", "pixel_size_um": None, "grid": [4, 4], **attrs

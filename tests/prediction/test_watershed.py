@@ -20,7 +20,7 @@ from unet.config.method_table import METHOD_HEADS
 from unet.config.sections import StitchSection
 from unet.data.blocks import Grid, Scratch, scratch
 from unet.errors import UserError
-from unet.prediction.objects.components import Labels
+from unet.prediction.objects.components import LabelArray
 from unet.prediction.objects.methods import METHODS, segment
 from unet.prediction.objects.watershed import watershed
 from unet.prediction.objects.watershed_merge import Saddles, ends, merge_basins
@@ -39,7 +39,7 @@ class Memory(Scratch):
         return np.zeros(self._grid.shape, dtype)
 
 
-def whole(labels: Labels) -> NDArray:
+def whole(labels: LabelArray) -> NDArray:
     return labels.read(tuple(slice(0, n) for n in labels.grid.shape))
 
 

@@ -15,11 +15,11 @@ from tests.prediction.test_predict import content, counted, model, whole
 from unet.config.sections import PredictSection
 from unet.errors import UserError
 from unet.files import remove
+from unet.prediction.tiles import predict as predict_module
 from unet.prediction.tiles.ensemble import Member
 from unet.prediction.tiles.finished_tiles import Partial, partial_name
 from unet.prediction.tiles.predict import Share, gather, predict_fold
 from unet.prediction.tiles.tile_store import Tiles
-from unet.prediction.tiles import predict as predict_module
 from unet.prediction.tiles.window_plans import Room
 from unet.prediction.tiles.worker import Work
 

@@ -48,10 +48,10 @@ def test_worst_window_against_brute_force(seed: int, size: int) -> None:
     assert found.sum() == max(sums)
 
 
-def view_of(truth: Any, pred: Any, ignored: Any = None) -> overlays.View:
+def view_of(truth: Any, pred: Any, ignored: Any = None) -> overlays.OverlayView:
     truth, pred = np.array(truth, np.uint32), np.array(pred, np.uint32)
     ignored = np.zeros(truth.shape, bool) if ignored is None else np.array(ignored, bool)
-    return overlays.View(np.zeros((1, *truth.shape), np.float32), truth, pred, ignored)
+    return overlays.OverlayView(np.zeros((1, *truth.shape), np.float32), truth, pred, ignored)
 
 
 def test_semantic_error_panel_tells_missed_false_and_swapped_apart() -> None:
@@ -101,7 +101,7 @@ def test_panels_of_any_shape(task: str, shape: tuple[int, int], channels: int) -
     labels = rng.integers(0, 2, (2, *shape)).astype(np.uint32)
     image = rng.random((channels, *shape)).astype(np.float32)
     image[0, 0, 0] = NAN
-    view = overlays.View(image, labels[0], labels[1], np.zeros(shape, bool))
+    view = overlays.OverlayView(image, labels[0], labels[1], np.zeros(shape, bool))
     found = overlays.panels(view, task, side=100)
     assert [panel.title for panel in found] == ["Image", "Truth", "Prediction", "Error"]
     assert all(max(decoded(panel.uri).size) <= 100 for panel in found)

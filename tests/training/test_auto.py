@@ -34,7 +34,7 @@ from unet.planning.jobs import Run
 from unet.training.auto.choose import (
     LEAST_BOTTOM,
     MOST_BATCH,
-    Plan,
+    TrainingPlan,
     choose_plan,
     keep_plan,
     kept_plan,
@@ -86,7 +86,7 @@ def dataset(
     )  # fmt: skip
 
 
-def said(plan: Plan, start: str) -> str:
+def said(plan: TrainingPlan, start: str) -> str:
     """The one reason that begins so."""
     (line,) = [reason for reason in plan.reasons if reason.startswith(start)]
     return line
@@ -146,7 +146,7 @@ def test_few_pixels_make_a_narrow_network_and_a_small_batch() -> None:
 
 
 def test_little_memory_first_takes_the_width_then_the_patch() -> None:
-    def plan(memory: float) -> Plan:
+    def plan(memory: float) -> TrainingPlan:
         return choose_plan(dataset((512, 512), objects=(60, 60)), SECTION, memory)
 
     plenty, less, least = plan(8e9), plan(3e8), plan(9e7)
@@ -333,7 +333,7 @@ def test_the_script_trains_and_goes_on_with_its_plan(  # type: ignore[no-untyped
     paths, _ = make_store()
     config = tmp_path / "my.yaml"
 
-    def run(**more: Any) -> Plan:
+    def run(**more: Any) -> TrainingPlan:
         raw = {**RAW, "train": QUICK, "models": {"m": {"preset": "auto"}}, **more}
         config.write_text(yaml.safe_dump(raw), encoding="utf-8")
         words = ["--output", str(paths.output), "--dataset", "d", "--model", "m", "--fold", "0"]

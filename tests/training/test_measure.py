@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unet.data.store import Prepared, add_image, add_labels, layout_of, new_image
-from unet.training.auto.choose import fingerprint_of
 from unet.training.auto import measure as measure_module
+from unet.training.auto.choose import fingerprint_of
 
 Image = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 

@@ -34,7 +34,7 @@ from unet.versions import STAGES
 
 if TYPE_CHECKING:
     from unet.data.prepare_image import Target
-    from unet.data.raw_files import Source
+    from unet.data.raw_files import RawSource
     from unet.models.model_file import ModelFile
     from unet.prediction.tiles.ensemble import Member
 
@@ -84,7 +84,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Task:
+class PredictTask:
     """What the stages are told.
 
     Attributes:
@@ -134,7 +134,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
     log.info("%d images segmented%s: %s", found, missing, ", ".join(map(str, written)))
 
 
-def _task(members: Sequence[Member], source: Source, args: argparse.Namespace) -> Task:
+def _task(members: Sequence[Member], source: RawSource, args: argparse.Namespace) -> PredictTask:
     from unet.data.layouts import list_files
     from unet.data.raw_changes import fingerprint
     from unet.prediction.tiles.applied_models import target_of
@@ -145,7 +145,7 @@ def _task(members: Sequence[Member], source: Source, args: argparse.Namespace) -
     common = {"task": model.task, "ignore": None, **read}
     # The sheet is written anew by each run; what it lists is what counts.
     files = [path for path in list_files(source) if path != source.sheet]
-    return Task(
+    return PredictTask(
         members,
         {
             "version": STAGES["manifest"], **common, "layout": source.layout, "classes": None,
@@ -162,7 +162,9 @@ def _task(members: Sequence[Member], source: Source, args: argparse.Namespace) -
     )  # fmt: skip
 
 
-def _run(task: Task, source: Source, out: Output, args: argparse.Namespace) -> tuple[int, int]:
+def _run(
+    task: PredictTask, source: RawSource, out: Output, args: argparse.Namespace
+) -> tuple[int, int]:
     """The stages; the numbers of images that were segmented and left out."""
     from unet.data.manifest import manifest_stage
     from unet.data.prepare import prepare_stage
@@ -201,7 +203,7 @@ def _run(task: Task, source: Source, out: Output, args: argparse.Namespace) -> t
     return len(parts), left_out
 
 
-def _stitched(task: Task, tiles: Path, store: Path, out: Output, threads: int) -> float:
+def _stitched(task: PredictTask, tiles: Path, store: Path, out: Output, threads: int) -> float:
     """The threshold that the results were made with."""
     from unet.data.store import OwnGrid
     from unet.prediction.stitch.source_scale import ResampledTiles
@@ -234,9 +236,9 @@ def _classes(model: ModelFile) -> list[tuple[str, int]] | None:
     return list(zip(model.class_names, model.class_values, strict=True))
 
 
-def _source(images: Sequence[tuple[str, Path]], out: Output, stack: bool) -> Source:
+def _source(images: Sequence[tuple[str, Path]], out: Output, stack: bool) -> RawSource:
     """The images as a sheet, which may list files from anywhere."""
-    from unet.data.raw_files import Source
+    from unet.data.raw_files import RawSource
 
     sheet = out.work / "images.csv"
     with replacing(sheet) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
@@ -244,7 +246,7 @@ def _source(images: Sequence[tuple[str, Path]], out: Output, stack: bool) -> Sou
         writer.writerow(["id", "image"])
         writer.writerows(images)
     root = top_folder([path for _, path in images])
-    return Source(root, str(sheet.absolute()), None, "stack" if stack else "folders", False)
+    return RawSource(root, str(sheet.absolute()), None, "stack" if stack else "folders", False)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unet.config.geometry import Footprint, Footprints, sizes_for
-from unet.data.tiling import Plan, Slices, Span, check_shape, plan_of
+from unet.data.tiling import Slices, Span, WindowPlan, check_shape, plan_of
 
 # Side of a window where the config leaves it open, by the number of spatial axes: about what
 # nnU-Net and MONAI's examples take. Here the side is part of the method, so it is not raised to
@@ -32,7 +32,7 @@ SIGMA = 1 / 8
 
 def blended_plan(
     shape: Sequence[int], tile: int | Sequence[int], footprints: Footprints, overlap: float
-) -> Plan:
+) -> WindowPlan:
     """Plans overlapping windows.
 
     In the plan that comes back a tile's core is all of the window's output that lies in the image,

@@ -51,7 +51,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ImageFacts:
     """What the manifest keeps of an image and its label; ``look``: for what all images say
     together."""
 
@@ -73,7 +73,7 @@ def inspect(
     page: int | None,
     wanted: Wanted,
     advance: Callable[[int], None] = lambda nbytes: None,
-) -> Facts:
+) -> ImageFacts:
     """Decodes both files once, one block after the other.
 
     Args:
@@ -107,7 +107,7 @@ def inspect(
         if marked.dtype.kind == "f":
             warnings.append(f"label: values of type {marked.dtype}; save labels as integers")
         warnings += [f"label: {text}" for text in marked.warnings]
-    return Facts(
+    return ImageFacts(
         axes=opened.axes,
         shape=opened.shape,
         dtype=str(opened.dtype),

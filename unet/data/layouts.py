@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unet.data.file_names import Found, find, glob_paths, is_image, safe_id, tell_unread
-from unet.data.raw_files import Pair, Source, read_sheet, with_labels
+from unet.data.raw_files import RawPair, RawSource, read_sheet, with_labels
 from unet.errors import UserError
 from unet.io.formats import CHANNEL_FILES, SUFFIXES, channel_files
 from unet.io.zarr_metadata import is_zarr
@@ -21,7 +21,7 @@ from unet.io.zarr_metadata import is_zarr
 log = logging.getLogger(__name__)
 
 
-def find_pairs(source: Source) -> list[Pair]:
+def find_pairs(source: RawSource) -> list[RawPair]:
     """All images of a dataset, sorted by id, each with its label where there is one.
 
     Raises:
@@ -34,11 +34,11 @@ def find_pairs(source: Source) -> list[Pair]:
         raise UserError(f"images: a sheet goes with layout: folders or stack, not {source.layout}")
     pairs = layout(source)
     if not source.labelled:
-        pairs = [Pair(p.id, p.image, None, p.stack, p.group, p.columns) for p in pairs]
+        pairs = [RawPair(p.id, p.image, None, p.stack, p.group, p.columns) for p in pairs]
     return sorted(pairs, key=lambda p: (p.id, str(p.image)))
 
 
-def list_files(source: Source) -> list[Path]:
+def list_files(source: RawSource) -> list[Path]:
     """Every file (or folder, for OME-Zarr and mask folders) that the manifest depends on.
 
     Nothing is decoded: fast enough for each start of the workflow. Raises as ``find_pairs``.
@@ -51,7 +51,7 @@ def list_files(source: Source) -> list[Path]:
     return sorted(files, key=lambda path: path.parts)
 
 
-def plain_folders(source: Source) -> list[Path] | None:
+def plain_folders(source: RawSource) -> list[Path] | None:
     """The folders whose entries alone decide what the dataset's files are; None where there is more
     to it: sheets, globs over several folders, layouts that look into folders."""
     if source.layout not in ("folders", "stack") or source.sheet is not None:
@@ -81,7 +81,7 @@ def parts_of(image: Path) -> list[Path]:
 # The layouts
 
 
-def folders(source: Source) -> list[Pair]:
+def folders(source: RawSource) -> list[RawPair]:
     """Images and labels in two folders (or by two globs), matched by name; or a sheet."""
     if source.sheet is not None:
         return read_sheet(source, source.sheet)
@@ -90,17 +90,17 @@ def folders(source: Source) -> list[Pair]:
     return [_pair(item, labels.get(item.path)) for item in images]
 
 
-def _pair(item: Found, label: Path | None) -> Pair:
-    return Pair(safe_id(item.name), item.path, label, group=item.group, columns=item.columns)
+def _pair(item: Found, label: Path | None) -> RawPair:
+    return RawPair(safe_id(item.name), item.path, label, group=item.group, columns=item.columns)
 
 
-def stack(source: Source) -> list[Pair]:
+def stack(source: RawSource) -> list[RawPair]:
     """As ``folders``, but every page of a file is an image; one file of each needs no names."""
     pairs = folders(source)
-    return [Pair(p.id, p.image, p.label, True, p.group, p.columns) for p in pairs]
+    return [RawPair(p.id, p.image, p.label, True, p.group, p.columns) for p in pairs]
 
 
-def dsb2018(source: Source) -> list[Pair]:
+def dsb2018(source: RawSource) -> list[RawPair]:
     """A folder per image: <id>/images/<one file> and <id>/masks/<one file per object>."""
     pairs = []
     for folder in _folders(source, "images"):
@@ -111,14 +111,14 @@ def dsb2018(source: Source) -> list[Pair]:
             raise UserError(f"{folder / 'images'}: {len(images)} images; layout dsb2018 wants one")
         masks = folder / "masks"
         labelled = masks.is_dir() and any(is_image(p) for p in masks.iterdir())
-        pairs.append(Pair(safe_id(folder.name), images[0], masks if labelled else None))
+        pairs.append(RawPair(safe_id(folder.name), images[0], masks if labelled else None))
     return _some(pairs, source, "folders <id>/images with one image each")
 
 
 _CTC_FRAME = re.compile(r"t(\d{3,})\.tiff?", re.IGNORECASE)
 
 
-def ctc(source: Source) -> list[Pair]:
+def ctc(source: RawSource) -> list[RawPair]:
     """Cell Tracking Challenge: <seq>/t000.tif with <seq>_GT/SEG/man_seg000.tif (or <seq>_ST).
 
     ``labels`` chooses GT or ST; without it GT is taken wherever the sequence has one. Where labels
@@ -142,7 +142,7 @@ def ctc(source: Source) -> list[Pair]:
                 skipped += 1
                 continue
             name = f"{folder.name}-t{number}"
-            pairs.append(Pair(safe_id(name), path, label, group=folder.name))
+            pairs.append(RawPair(safe_id(name), path, label, group=folder.name))
     if skipped:
         log.info("%d frames without a label are left out", skipped)
     return _some(pairs, source, "sequences <nn>/t000.tif")
@@ -151,7 +151,7 @@ def ctc(source: Source) -> list[Pair]:
 _NNUNET = re.compile(r"(.+)_(\d{4})(\.[A-Za-z]+)")
 
 
-def nnunet(source: Source) -> list[Pair]:
+def nnunet(source: RawSource) -> list[RawPair]:
     """nnU-Net: imagesTr/<case>_0000.tif (a file per channel) and labelsTr/<case>.tif."""
     folder = _existing(source, source.images, "images")
     if (folder / "imagesTr").is_dir():
@@ -173,11 +173,11 @@ def nnunet(source: Source) -> list[Pair]:
             raise UserError(f"{folder}: channels must be _0000, _0001, ... of one format: {names}")
         image = folder / f"{case}_{'????' if len(files) > 1 else '0000'}{suffix}"
         label = labels / f"{case}{suffix}"
-        pairs.append(Pair(safe_id(case), image, label if label.exists() else None))
+        pairs.append(RawPair(safe_id(case), image, label if label.exists() else None))
     return _some(pairs, source, "images <case>_0000.tif")
 
 
-def ome_zarr(source: Source) -> list[Pair]:
+def ome_zarr(source: RawSource) -> list[RawPair]:
     """Each *.zarr is an image; its label is labels/<the config's labels, or the only one>. Of
     plates and collections, each image in them."""
     pairs = []
@@ -188,14 +188,14 @@ def ome_zarr(source: Source) -> list[Pair]:
     return _some(pairs, source, "folders *.zarr")
 
 
-def plate(source: Source) -> list[Pair]:
+def plate(source: RawSource) -> list[RawPair]:
     """OME-Zarr plates: each field is an image, the fields of a well are a group; labels as in
     ``ome_zarr``."""
     pairs = [pair for pair in ome_zarr(source) if pair.group]
     return _some(pairs, source, "OME-Zarr plate, such as plate.zarr")
 
 
-LAYOUTS: dict[str, Callable[[Source], list[Pair]]] = {
+LAYOUTS: dict[str, Callable[[RawSource], list[RawPair]]] = {
     "folders": folders,
     "stack": stack,
     "dsb2018": dsb2018,
@@ -209,14 +209,14 @@ LAYOUTS: dict[str, Callable[[Source], list[Pair]]] = {
 # What the layouts share
 
 
-def _existing(source: Source, pattern: str, key: str) -> Path:
+def _existing(source: RawSource, pattern: str, key: str) -> Path:
     folder = source.root / Path(pattern).expanduser()
     if not folder.is_dir():
         raise UserError(f"{key}: no folder {folder}")
     return folder
 
 
-def _folders(source: Source, key: str) -> list[Path]:
+def _folders(source: RawSource, key: str) -> list[Path]:
     """The folders in a folder, or those that match a glob."""
     where = source.root / Path(source.images).expanduser()
     if glob.has_magic(str(where)) and not where.exists():
@@ -229,7 +229,7 @@ def _folders(source: Source, key: str) -> list[Path]:
     return found
 
 
-def _some(pairs: list[Pair], source: Source, wanted: str) -> list[Pair]:
+def _some(pairs: list[RawPair], source: RawSource, wanted: str) -> list[RawPair]:
     if not pairs:
         raise UserError(f"images: {source.images} holds no {wanted} (layout: {source.layout})")
     return pairs

@@ -19,7 +19,7 @@ from unet.data.file_names import relative
 from unet.data.label_doubts import class_table, doubts, table_line
 from unet.data.layouts import find_pairs, list_files, parts_of
 from unet.data.raw_changes import Hashes, fingerprint, stamp, write_inputs
-from unet.data.raw_files import Pair, Source
+from unet.data.raw_files import RawPair, RawSource
 from unet.data.records import ImageRecord, write_manifest
 from unet.errors import UserError
 from unet.files import digest
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from unet.data.inspection import Wanted
     from unet.data.label_statistics import Look
 
-__all__ = ["Source", "build_manifest", "fingerprint", "list_files", "manifest_stage"]
+__all__ = ["RawSource", "build_manifest", "fingerprint", "list_files", "manifest_stage"]
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +42,13 @@ class Item:
     """One image to look at: a pair, or a page of one; with a reason it is bad already."""
 
     id: str
-    pair: Pair
+    pair: RawPair
     page: int | None = None
     reason: str = ""
 
 
 def manifest_stage(
-    source: Source,
+    source: RawSource,
     settings: Mapping[str, Any],
     manifest: Path,
     inputs: Path,
@@ -74,7 +74,7 @@ def manifest_stage(
 
 
 def build_manifest(
-    source: Source,
+    source: RawSource,
     settings: Mapping[str, Any],
     strict: bool,
     threads: int,
@@ -176,17 +176,17 @@ def _wanted(settings: Mapping[str, Any], learned: bool) -> Wanted:
     )
 
 
-def _nbytes(pair: Pair) -> int:
+def _nbytes(pair: RawPair) -> int:
     try:
         return sum(stamp(path)[0] for path in parts_of(pair.image))
     except UserError:
         return 0
 
 
-def _expander(axes: str | None) -> Callable[[Pair], list[Item]]:
+def _expander(axes: str | None) -> Callable[[RawPair], list[Item]]:
     """Makes a function: the items of a pair, one per page where it is a stack."""
 
-    def items(pair: Pair) -> list[Item]:
+    def items(pair: RawPair) -> list[Item]:
         from unet.io.images import page_count
 
         if not pair.stack:
@@ -219,7 +219,7 @@ def _without_doubles(items: Sequence[Item]) -> list[Item]:
     return result
 
 
-def _grouping(group: str | None, pairs: Sequence[Pair]) -> Callable[[Item], str]:
+def _grouping(group: str | None, pairs: Sequence[RawPair]) -> Callable[[Item], str]:
     """Makes a function: an item's group, by a column, a regular expression, or the layout."""
     if group is None:
         return lambda item: item.pair.group or item.pair.columns.get("group", "")
@@ -281,7 +281,7 @@ def _examined(item: Item, record: ImageRecord, wanted: Wanted) -> tuple[ImageRec
     return replace(record, status="quarantined", reason=reason), None
 
 
-def _reason(error: UserError, pair: Pair) -> str:
+def _reason(error: UserError, pair: RawPair) -> str:
     """The message without the path that the manifest's row has already."""
     text = str(error).removeprefix(f"{pair.image}: ")
     return text.replace(f"{pair.label}: ", "label: ") if pair.label else text
@@ -328,7 +328,7 @@ def _sizes_compared(records: list[ImageRecord]) -> list[ImageRecord]:
     return [replace(r, warnings=added.get(r.id, r.warnings)) for r in records]
 
 
-def _doubles_noted(records: list[ImageRecord], source: Source) -> list[ImageRecord]:
+def _doubles_noted(records: list[ImageRecord], source: RawSource) -> list[ImageRecord]:
     """Notes in ``reason`` which image is a copy of an earlier one (both stay usable)."""
     same: dict[tuple[str, int | None], list[str]] = {}
     result = []
@@ -349,7 +349,7 @@ def _doubles_noted(records: list[ImageRecord], source: Source) -> list[ImageReco
     return result
 
 
-def _summary(records: Sequence[ImageRecord], source: Source) -> None:
+def _summary(records: Sequence[ImageRecord], source: RawSource) -> None:
     bad = [r for r in records if r.status != "ok"]
     if bad:
         first = f"{bad[0].image}: {bad[0].reason}"

@@ -18,7 +18,7 @@ from unet.data.normalize import ImageStatistics
 from unet.data.records import ImageRecord
 from unet.data.resample import Resampling, peak_bytes, pixel_sizes, resampling
 from unet.data.store import OWN, Layout, add_image, add_labels, layout_of, new_image
-from unet.data.streaming import Budget, Progress, Source, blocks, mapped
+from unet.data.streaming import ArraySource, Budget, Progress, blocks, mapped
 from unet.errors import UserError
 from unet.io.images import open_image, open_label
 
@@ -75,7 +75,7 @@ class Stage:
     def layout(self, record: ImageRecord) -> Layout:
         return layout_of(record.shape[1:], self.section.tile, self.section.shard)
 
-    def image_source(self, record: ImageRecord) -> tuple[Source, Layout]:
+    def image_source(self, record: ImageRecord) -> tuple[ArraySource, Layout]:
         """Opens a record's image.
 
         Raises:
@@ -97,9 +97,9 @@ class Stage:
             )
         layout = self.layout(record)
         shard = (found[0], *layout.shard)
-        return Source(opened.array, shard, self.allowed, self.threads), layout
+        return ArraySource(opened.array, shard, self.allowed, self.threads), layout
 
-    def label_source(self, record: ImageRecord) -> tuple[Source, Layout]:
+    def label_source(self, record: ImageRecord) -> tuple[ArraySource, Layout]:
         """Opens a record's label.
 
         Raises:
@@ -113,7 +113,7 @@ class Stage:
                 f"{record.shape[1:]}; a label needs one value per pixel of its image"
             )
         layout = self.layout(record)
-        return Source(opened.array, layout.shard, self.allowed, self.threads), layout
+        return ArraySource(opened.array, layout.shard, self.allowed, self.threads), layout
 
 
 def described(record: ImageRecord) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def _write_resampled(
             image[(slice(None), *region)] = found.read(lambda r: own[(slice(None), *r)], region)
 
 
-def _image_statistics(stage: Stage, source: Source, record: ImageRecord) -> dict[str, Any]:
+def _image_statistics(stage: Stage, source: ArraySource, record: ImageRecord) -> dict[str, Any]:
     section = stage.section.normalize
     found = ImageStatistics(source.shape[0], source.dtype)
     for block in source.shards():

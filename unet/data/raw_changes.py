@@ -16,7 +16,7 @@ from typing import Any
 
 from unet.data.file_names import relative
 from unet.data.layouts import parts_of, plain_folders
-from unet.data.raw_files import Source
+from unet.data.raw_files import RawSource
 from unet.errors import UserError
 from unet.files import digest, file_sha256, write_json
 from unet.io.formats import SUFFIXES
@@ -144,7 +144,7 @@ class Listed:
         inputs: the manifest's ``inputs.json``, which it belongs to.
     """
 
-    def __init__(self, path: Path, source: Source, inputs: Path) -> None:
+    def __init__(self, path: Path, source: RawSource, inputs: Path) -> None:
         self._path = path
         folders = plain_folders(source)
         found = None if folders is None else listing(folders)

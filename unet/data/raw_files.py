@@ -33,7 +33,7 @@ NO_LABEL_PATHS = ("ctc", "ome-zarr", "plate")
 
 
 @dataclass(frozen=True)
-class Source:
+class RawSource:
     """Where the raw files are, as the config says it.
 
     Attributes:
@@ -64,7 +64,7 @@ class Source:
         labels: str | None = None,
         layout: str = "folders",
         labelled: bool = True,
-    ) -> Source:
+    ) -> RawSource:
         """The same with the deepest folder that holds all files as ``root``, so that the
         manifest's paths are short and stay as they are when that folder moves.
 
@@ -91,7 +91,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Pair:
+class RawPair:
     """One image (or one stack of images) and its label.
 
     Attributes:
@@ -110,7 +110,7 @@ class Pair:
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
-def with_labels(source: Source, images: list[Found]) -> tuple[list[Found], Mapping[Path, Path]]:
+def with_labels(source: RawSource, images: list[Found]) -> tuple[list[Found], Mapping[Path, Path]]:
     """The images that are no labels themselves, and the label of each that has one.
 
     Raises:
@@ -133,7 +133,7 @@ def with_labels(source: Source, images: list[Found]) -> tuple[list[Found], Mappi
 
 
 def _apart(
-    source: Source, images: list[Found], labels: list[Found]
+    source: RawSource, images: list[Found], labels: list[Found]
 ) -> tuple[list[Found], list[Found]]:
     """Images and labels without the files that the other of the two means more narrowly."""
     both = {item.path for item in images} & {item.path for item in labels}
@@ -152,7 +152,7 @@ def _apart(
     raise UserError(f"labels: {number} files are both image and label, such as {first}; {advice}")
 
 
-def read_sheet(source: Source, sheet: Path) -> list[Pair]:
+def read_sheet(source: RawSource, sheet: Path) -> list[RawPair]:
     """The rows of a sheet; its paths are relative to the sheet's folder."""
     rows = read_rows(sheet, source.warn)
     if not rows:
@@ -166,13 +166,13 @@ def read_sheet(source: Source, sheet: Path) -> list[Pair]:
         image = _there(sheet.parent / columns["image"])
         label = _there(sheet.parent / columns["label"]) if columns.get("label") else None
         name = columns.get("id") or stem(image)
-        pairs.append(Pair(safe_id(name), image, label, columns=columns))
+        pairs.append(RawPair(safe_id(name), image, label, columns=columns))
     if source.labels is not None and source.labelled:
         images = [Found(p.image, stem(p.image)) for p in pairs]
         kept, labels = with_labels(source, images)
         places = {item.path for item in kept}
         return [
-            Pair(p.id, p.image, labels.get(p.image), columns=p.columns)
+            RawPair(p.id, p.image, labels.get(p.image), columns=p.columns)
             for p in pairs
             if p.image in places
         ]

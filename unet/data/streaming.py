@@ -170,7 +170,7 @@ class Progress:
             )
 
 
-class Source:
+class ArraySource:
     """An image's or label's array, read region by region.
 
     Args:

@@ -62,7 +62,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Plan:
+class WindowPlan:
     """All tiles of one image; their cores cover it once, without gap or overlap.
 
     Attributes:
@@ -136,7 +136,7 @@ def _valid_spans(size: int, tile: int, fp: Footprint) -> list[Span]:
     ]
 
 
-def plan(shape: Sequence[int], tile: int | Sequence[int], footprints: Footprints) -> Plan:
+def plan(shape: Sequence[int], tile: int | Sequence[int], footprints: Footprints) -> WindowPlan:
     """Plans the windows of an image.
 
     Args:
@@ -167,9 +167,11 @@ def check_shape(shape: Sequence[int], footprints: Footprints) -> None:
         )
 
 
-def plan_of(shape: Sequence[int], padded: Sequence[int], axes: Sequence[Sequence[Span]]) -> Plan:
+def plan_of(
+    shape: Sequence[int], padded: Sequence[int], axes: Sequence[Sequence[Span]]
+) -> WindowPlan:
     """The windows that the spans of each axis make together, in raster order."""
-    return Plan(
+    return WindowPlan(
         shape=tuple(shape),
         padded=tuple(padded),
         window=tuple(axis[0].stop - axis[0].start for axis in axes),

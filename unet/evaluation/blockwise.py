@@ -34,7 +34,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class ScoredPair:
     """The arrays of one image, opened lazily, all of the same spatial shape (Z,) Y, X.
 
     Attributes:
@@ -62,7 +62,7 @@ class Pair:
         return list(blocks(self.pred.shape, self.pred.shards or self.pred.chunks))
 
 
-def open_pair(prepared: Prepared, segmentation: Segmentation, image: str, task: str) -> Pair:
+def open_pair(prepared: Prepared, segmentation: Segmentation, image: str, task: str) -> ScoredPair:
     """Opens one image's arrays.
 
     Raises:
@@ -91,7 +91,7 @@ def open_pair(prepared: Prepared, segmentation: Segmentation, image: str, task: 
         )
     attrs = segmentation.attrs(image)
     size = attrs.get("pixel_size_um")
-    return Pair(
+    return ScoredPair(
         image,
         truth,
         pred,
@@ -104,7 +104,7 @@ def open_pair(prepared: Prepared, segmentation: Segmentation, image: str, task: 
 
 
 def confusion_of(
-    pair: Pair, num_classes: int, threads: int = 1, block: int | None = None
+    pair: ScoredPair, num_classes: int, threads: int = 1, block: int | None = None
 ) -> NDArray[np.int64]:
     """Confusion matrix of the image's classes, int64 [K, K]; ignored pixels left out."""
 
@@ -115,7 +115,7 @@ def confusion_of(
     return sum(_each(one, pair, threads, block), zero)
 
 
-def contingency_of(pair: Pair, threads: int = 1, block: int | None = None) -> Contingency:
+def contingency_of(pair: ScoredPair, threads: int = 1, block: int | None = None) -> Contingency:
     """Table of the image's true and predicted ids; ignored pixels left out, so an object that
     lies in such pixels alone does not count.
 
@@ -133,7 +133,7 @@ def contingency_of(pair: Pair, threads: int = 1, block: int | None = None) -> Co
 
 
 def reliability_of(
-    pair: Pair, class_names: Sequence[str], threads: int = 1, block: int | None = None
+    pair: ScoredPair, class_names: Sequence[str], threads: int = 1, block: int | None = None
 ) -> Reliability:
     """Sums of the classes' probabilities beside the truth; ignored pixels left out.
 
@@ -153,7 +153,7 @@ def reliability_of(
 
 @contextmanager
 def outlines_of(
-    pair: Pair,
+    pair: ScoredPair,
     num_classes: int,
     threads: int = 1,
     block: int | None = None,
@@ -187,7 +187,7 @@ def outlines_of(
         )
 
 
-def _outlines_in(pair: Pair, num_classes: int, region: Slices) -> list[Points]:
+def _outlines_in(pair: ScoredPair, num_classes: int, region: Slices) -> list[Points]:
     """The points of all kinds that lie in a region."""
     wide = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in region)
     inner = tuple(
@@ -206,7 +206,7 @@ def _outlines_in(pair: Pair, num_classes: int, region: Slices) -> list[Points]:
     return found
 
 
-def cell_slices(pair: Pair, name: str, class_names: Sequence[str]) -> Iterator[Slice]:
+def cell_slices(pair: ScoredPair, name: str, class_names: Sequence[str]) -> Iterator[Slice]:
     """Per Z (once for a 2D image) where class ``name`` truly is and its probability, float32. A
     whole slice is in memory at a time.
 
@@ -224,7 +224,9 @@ def cell_slices(pair: Pair, name: str, class_names: Sequence[str]) -> Iterator[S
         yield Slice(truth == class_names.index(name), 1 - p if inverted else p, truth != IGNORE)
 
 
-def _channel(pair: Pair, name: str, class_names: Sequence[str], what: str) -> tuple[int, bool]:
+def _channel(
+    pair: ScoredPair, name: str, class_names: Sequence[str], what: str
+) -> tuple[int, bool]:
     """Channel of the probability of a class, and whether it is 1 minus that."""
     if name in pair.head:
         return pair.head.index(name), False
@@ -244,7 +246,7 @@ def _points(inside: NDArray[np.bool_], region: Slices) -> Points:
 
 
 def _each(
-    function: Callable[[Slices], R], pair: Pair, threads: int, block: int | None
+    function: Callable[[Slices], R], pair: ScoredPair, threads: int, block: int | None
 ) -> Iterator[R]:
     return ordered(function, pair.regions(block), threads)
 

@@ -10,7 +10,7 @@ from statistics import fmean
 from unet.config.sections import EvaluateSection
 from unet.data.store import Prepared
 from unet.errors import UserError
-from unet.evaluation.blockwise import Pair
+from unet.evaluation.blockwise import ScoredPair
 from unet.evaluation.families import FAMILIES, seams
 from unet.evaluation.fold import Case, Fold
 from unet.evaluation.metrics.rows import METRIC_COLUMNS, MetricRow, Score
@@ -89,7 +89,7 @@ def _scores(fold: Fold) -> list[list[Score]]:
     wanted = [make for family, make in FAMILIES.items() if family in fold.settings.metrics]
     scorers = [scorer for make in [*wanted, seams] if (scorer := make(fold)) is not None]
 
-    def all_of(pair: Pair) -> list[Score]:
+    def all_of(pair: ScoredPair) -> list[Score]:
         case = Case(pair, fold)
         return [score for scorer in scorers for score in scorer(case)]
 

@@ -10,7 +10,7 @@ from typing import TypeAlias, TypeVar
 from unet.config.sections import EvaluateSection
 from unet.data.store import Prepared
 from unet.data.streaming import Progress, mapped
-from unet.evaluation.blockwise import Pair, contingency_of, open_pair
+from unet.evaluation.blockwise import ScoredPair, contingency_of, open_pair
 from unet.evaluation.metrics.contingency import Contingency
 from unet.evaluation.metrics.rows import Score
 from unet.paths import fold_name
@@ -51,10 +51,10 @@ class Fold:
     def ids(self, part: str) -> list[str]:
         return [image for image, of in self.parts.items() if of == part]
 
-    def open(self, image: str) -> Pair:
+    def open(self, image: str) -> ScoredPair:
         return open_pair(self.prepared, self.segmentation, image, self.task)
 
-    def each(self, function: Callable[[Pair], R], part: str) -> list[R]:
+    def each(self, function: Callable[[ScoredPair], R], part: str) -> list[R]:
         """``function`` of each image of a part, in the order of ids, by threads."""
         ids = self.ids(part)
         progress = Progress(f"{self.name}, {part} images", len(ids), self._bytes(ids))
@@ -79,7 +79,7 @@ class Fold:
 class Case:
     """An image to score, with what more than one family reads."""
 
-    pair: Pair
+    pair: ScoredPair
     fold: Fold
 
     @cached_property

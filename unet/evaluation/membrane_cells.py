@@ -11,7 +11,7 @@ from operator import add
 from typing import TypeVar
 
 from unet.errors import UserError
-from unet.evaluation.blockwise import Pair, cell_slices
+from unet.evaluation.blockwise import ScoredPair, cell_slices
 from unet.evaluation.fold import Case, Fold, Scorer
 from unet.evaluation.metrics.isbi2012 import Ratio, Slice, pixel_error, rand_error, warping_errors
 from unet.evaluation.metrics.pixel import mean_of_defined
@@ -47,7 +47,7 @@ def topology(fold: Fold) -> Scorer:
     name = _class_of(fold)
     thin = fold.settings.boundary == "thinned"
 
-    def curve(pair: Pair) -> dict[float, float]:
+    def curve(pair: ScoredPair) -> dict[float, float]:
         slices = [
             {t: scores["v_rand"] for t, scores in found.items()}
             for found in (
@@ -85,7 +85,7 @@ def isbi2012(fold: Fold) -> Scorer:
     validation images. The slices of a volume are pooled, as the challenge pools its stack's."""
     name = _class_of(fold)
 
-    def curves(pair: Pair) -> dict[tuple[str, float], Ratio]:
+    def curves(pair: ScoredPair) -> dict[tuple[str, float], Ratio]:
         sums: dict[tuple[str, float], Ratio] = {}
         for s in cell_slices(pair, name, fold.class_names):
             for metric, of in ISBI.items():

@@ -24,7 +24,7 @@ from torch import Tensor
 from unet.config.geometry import Footprints
 from unet.config.heads import classes_among
 from unet.config.sections import Precision
-from unet.data.tiling import Plan, plan, read_window
+from unet.data.tiling import WindowPlan, plan, read_window
 from unet.errors import UserError
 from unet.models import engines
 from unet.models.engines import memory_format, tf32
@@ -310,7 +310,7 @@ class Predictor:
         """The same networks by PyTorch in float32."""
         return Predictor(self.networks, self.device, "float32", self.tta, self._head)
 
-    def plan(self, shape: Sequence[int], tile: int | Sequence[int]) -> Plan:
+    def plan(self, shape: Sequence[int], tile: int | Sequence[int]) -> WindowPlan:
         """The windows for an image of this spatial shape."""
         return plan(shape, tile, self.footprint)
 

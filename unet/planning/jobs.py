@@ -23,11 +23,11 @@ from unet.paths import ENSEMBLE, Paths, fold_name, fold_number, origin_of
 from unet.planning.resources import Images, raw_images
 
 if TYPE_CHECKING:
-    from unet.data.raw_files import Source
+    from unet.data.raw_files import RawSource
 
 
 @dataclass(frozen=True)
-class RawSource:
+class SourcePaths:
     """Where a dataset's raw files are; passed to the manifest stage, never tracked."""
 
     root: Path
@@ -142,13 +142,13 @@ class Run:
     def is_synthetic(self, dataset: str) -> bool:
         return self.config.datasets[dataset].synthetic is not None
 
-    def source(self, dataset: str) -> RawSource:
+    def source(self, dataset: str) -> SourcePaths:
         """Where the raw files are: below ``data_root``, or where they are generated."""
         data = self.config.datasets[dataset]
         if data.synthetic is not None:
-            return RawSource(self.paths.raw(dataset), "images", "labels")
+            return SourcePaths(self.paths.raw(dataset), "images", "labels")
         root = Path(os.path.expandvars(self.config.data_root)).expanduser()
-        return RawSource(root, data.images or "", data.labels)
+        return SourcePaths(root, data.images or "", data.labels)
 
     def fingerprint(self, dataset: str) -> str:
         """What stands for the raw files' content (names, sizes, times; hashes where touched).
@@ -176,14 +176,14 @@ class Run:
             self._fingerprints[dataset] = known
         return self._fingerprints[dataset]
 
-    def _source(self, dataset: str) -> Source:
+    def _source(self, dataset: str) -> RawSource:
         """A dataset's raw files, as the manifest looks for them."""
-        from unet.data.raw_files import Source
+        from unet.data.raw_files import RawSource
 
         data, raw = self.config.datasets[dataset], self.source(dataset)
         required = data.predict_with is None
         where = (raw.root, raw.images, raw.labels)
-        return Source(*where, data.layout, data.labelled or required, required)
+        return RawSource(*where, data.layout, data.labelled or required, required)
 
     def _files(self, dataset: str) -> list[Path]:
         """All raw files.

@@ -148,7 +148,7 @@ def flop_per_pixel(arch: Architecture, channels: int) -> float:
 
 
 @dataclass(frozen=True)
-class Job:
+class PlannedJob:
     """A job of the workflow, as far as its needs go.
 
     Attributes:
@@ -203,20 +203,20 @@ class Job:
 # Memory: stage -> bytes.
 
 
-def _plain(job: Job) -> float:
+def _plain(job: PlannedJob) -> float:
     return PROCESS
 
 
-def _manifest(job: Job) -> float:
+def _manifest(job: PlannedJob) -> float:
     # A block of a file per thread.
     return PROCESS + job.threads * 0.4e9
 
 
-def _pixels(job: Job) -> float:
+def _pixels(job: PlannedJob) -> float:
     return PROCESS + job.budget
 
 
-def _train(job: Job) -> float:
+def _train(job: PlannedJob) -> float:
     section = job.config.train_for(job.dataset, job.model)
     outputs = len(job.config.head_for(job.dataset, job.model))
     # float32 images, classes, and maps that a loss may need; training and validation images.
@@ -235,7 +235,7 @@ def _train(job: Job) -> float:
     return PROCESS + TORCH + job.device + work + section.gpus * cache
 
 
-def _predict(job: Job) -> float:
+def _predict(job: PlannedJob) -> float:
     if job.gather:
         return PROCESS + TORCH
     arch, section = job.architecture, job.predict
@@ -253,7 +253,7 @@ def _predict(job: Job) -> float:
     return PROCESS + TORCH + 2 * weights + work
 
 
-def _evaluate(job: Job) -> float:
+def _evaluate(job: PlannedJob) -> float:
     families = job.config.evaluate_for(job.dataset).metrics
     whole = 0.0
     if CHOOSING.intersection(families):
@@ -261,12 +261,12 @@ def _evaluate(job: Job) -> float:
     return PROCESS + job.budget + whole
 
 
-def _report(job: Job) -> float:
+def _report(job: PlannedJob) -> float:
     # Overlays of a few images, and what draws them.
     return PROCESS + TORCH + 1e9
 
 
-MEMORY: dict[str, Callable[[Job], float]] = {
+MEMORY: dict[str, Callable[[PlannedJob], float]] = {
     "synthesize": _plain,
     "manifest": _manifest,
     "splits": _plain,
@@ -283,11 +283,11 @@ MEMORY: dict[str, Callable[[Job], float]] = {
 # Time: stage -> seconds; None: the longest.
 
 
-def _read(job: Job) -> float:
+def _read(job: PlannedJob) -> float:
     return job.images.pixels * job.images.channels / (READ * job.threads)
 
 
-def _trained(job: Job) -> float | None:
+def _trained(job: PlannedJob) -> float | None:
     section = job.config.train_for(job.dataset, job.model)
     dims = getattr(job.architecture, "dims", 2)
     patch = section.patch
@@ -298,7 +298,7 @@ def _trained(job: Job) -> float | None:
     return None if flop is None else flop / (CORE * job.threads)
 
 
-def _predicted(job: Job) -> float | None:
+def _predicted(job: PlannedJob) -> float | None:
     section = job.predict
     # As much halo as core; all flips and turns.
     times = 2.0 * (8 if section.tta else 1) * job.networks / section.shards
@@ -309,20 +309,20 @@ def _predicted(job: Job) -> float | None:
     return flop / (CORE * job.threads) + written
 
 
-def _stitched(job: Job) -> float:
+def _stitched(job: PlannedJob) -> float:
     return job.images.pixels / (STITCHED * job.threads)
 
 
-def _scored(job: Job) -> float:
+def _scored(job: PlannedJob) -> float:
     families = len(job.config.evaluate_for(job.dataset).metrics)
     return families * job.images.pixels / (SCORED * job.threads)
 
 
-def _no_time(job: Job) -> float:
+def _no_time(job: PlannedJob) -> float:
     return 0.0
 
 
-TIME: dict[str, Callable[[Job], float | None]] = {
+TIME: dict[str, Callable[[PlannedJob], float | None]] = {
     "synthesize": _no_time,
     "manifest": _read,
     "splits": _no_time,
@@ -336,12 +336,12 @@ TIME: dict[str, Callable[[Job], float | None]] = {
 }
 
 
-def memory_mb(stage: str, job: Job, attempt: int = 1) -> int:
+def memory_mb(stage: str, job: PlannedJob, attempt: int = 1) -> int:
     """MB (10^6 bytes) that the job asks for, in hundreds."""
     return attempt * 100 * math.ceil(MEMORY[stage](job) / 1e8)
 
 
-def minutes(stage: str, job: Job, attempt: int = 1) -> int:
+def minutes(stage: str, job: PlannedJob, attempt: int = 1) -> int:
     """Minutes that the job asks for, in tens."""
     seconds = TIME[stage](job)
     if seconds is None:

@@ -26,8 +26,8 @@ from unet.files import read_json
 from unet.paths import FOLD_PATTERN, Paths, fold_number, origin_of
 from unet.report.cuts import Cut, cuts_of
 from unet.report.figures import HistoryRow, best_epoch, read_history
-from unet.report.overlays import View
-from unet.report.score_tables import Score, better
+from unet.report.overlays import OverlayView
+from unet.report.score_tables import MeanScore, better
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +208,7 @@ def _mean(rows: Sequence[HistoryRow], key: str) -> float:
     return sum(values) / len(values) if values else NAN
 
 
-def picks(metrics: Iterable[MetricRow], model: str, score: Score, number: int) -> list[Pick]:
+def picks(metrics: Iterable[MetricRow], model: str, score: MeanScore, number: int) -> list[Pick]:
     """``number`` test images of a model, from the best to the worst by the score.
 
     Three are the best, the median and the worst; one is the median. Images whose score is not
@@ -265,7 +265,7 @@ def view(
     pick: Pick,
     window: Window | None = None,
     cut: Cut | None = None,
-) -> View | None:
+) -> OverlayView | None:
     """What an overlay shows of an image; None (and a warning) if a store lacks it.
 
     The whole image (of a volume the plane ``cut``), every n-th pixel so that no side is longer than
@@ -299,7 +299,7 @@ def view(
         y, x, size = window
         stride, where = 1, (slice(y, y + size), slice(x, x + size))
     plane = _whole if cut is None else cut.of
-    return View(
+    return OverlayView(
         plane(image, (slice(0, 3),), where),
         plane(truth, (), where),
         plane(pred, (), where),

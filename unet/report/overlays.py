@@ -50,7 +50,7 @@ _GREY = 254
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class OverlayView:
     """What is shown of one image, all on the same pixels.
 
     Attributes:
@@ -75,14 +75,14 @@ class Panel:
     uri: str
 
 
-def panels(view: View, task: str, side: int) -> list[Panel]:
+def panels(view: OverlayView, task: str, side: int) -> list[Panel]:
     """Four panels, their longer side about ``side`` pixels: image, truth, prediction, error.
 
     Without labels: image, prediction and, of instances, the objects' outlines on the image.
     """
     grey = _shown(view.image)
     small = _resized_image(grey, view.truth.shape, side, enlarge=False)
-    draw: Callable[[View, int], tuple[list[str], NDArray[np.uint8]]] = (
+    draw: Callable[[OverlayView, int], tuple[list[str], NDArray[np.uint8]]] = (
         _instance_panels if task == "instances" else _semantic_panels
     )
     maps, error = draw(view, side)
@@ -97,7 +97,7 @@ def panels(view: View, task: str, side: int) -> list[Panel]:
     ]
 
 
-def errors(view: View, task: str) -> NDArray[np.bool_]:
+def errors(view: OverlayView, task: str) -> NDArray[np.bool_]:
     """Where the prediction is wrong, bool [Y, X] (of instances: inside or outside an object);
     without labels where it is not the first class."""
     if not view.labelled:
@@ -119,7 +119,7 @@ def worst_window(wrong: NDArray[np.bool_], size: int) -> tuple[int, int]:
     return y, x
 
 
-def _semantic_panels(view: View, side: int) -> tuple[list[str], NDArray[np.uint8]]:
+def _semantic_panels(view: OverlayView, side: int) -> tuple[list[str], NDArray[np.uint8]]:
     shape = _panel_shape(view.truth.shape, side)
     truth, pred = _nearest(view.truth, shape), _nearest(view.pred, shape)
     ignored = _nearest(view.ignored, shape)
@@ -139,7 +139,7 @@ def class_colour(index: int) -> Rgb:
     return GROUND if index == 0 else CLASS_COLOURS[(index - 1) % len(CLASS_COLOURS)]
 
 
-def _instance_panels(view: View, side: int) -> tuple[list[str], NDArray[np.uint8]]:
+def _instance_panels(view: OverlayView, side: int) -> tuple[list[str], NDArray[np.uint8]]:
     truth_ids, truth = _dense(np.where(view.ignored, 0, view.truth))
     pred_ids, pred = _dense(np.where(view.ignored, 0, view.pred))
     pairs = match(contingency(truth, pred, ~view.ignored), 0.5)
@@ -216,7 +216,7 @@ def _stretched(channel: NDArray[Any]) -> NDArray[np.uint8]:
     return np.asarray(scaled * 255, np.uint8)
 
 
-def _dimmed(view: View, side: int) -> NDArray[np.uint8]:
+def _dimmed(view: OverlayView, side: int) -> NDArray[np.uint8]:
     """The image in darkened grey, on which errors stand out: uint8 [Y, X, 3]."""
     grey = _shown(view.image).mean(axis=-1, dtype=np.float32) * 0.55
     rgb = np.repeat(grey[..., None], 3, axis=-1).astype(np.uint8)

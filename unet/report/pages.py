@@ -21,7 +21,7 @@ from unet.report.cuts import Cut
 from unet.report.numbers import number
 from unet.report.paired import Statistics
 from unet.report.pooling import BINS_OF, pool, reliability_bins
-from unet.report.score_tables import ReportRow, Score
+from unet.report.score_tables import MeanScore, ReportRow
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
     return rows
 
 
-def _union(task: str, found: Sequence[Mapping[str, Any]]) -> list[Score]:
+def _union(task: str, found: Sequence[Mapping[str, Any]]) -> list[MeanScore]:
     """The columns of all datasets of one task, each label once, in the order of the task's."""
     columns = {score.label: score for entry in found for score in entry["columns"]}
     return [columns[s.label] for s in score_tables.HEADLINE[task] if s.label in columns]
@@ -240,7 +240,7 @@ def _reliability(
 def _strip(
     metrics: Sequence[MetricRow],
     rows: Sequence[ReportRow],
-    columns: Sequence[Score],
+    columns: Sequence[MeanScore],
     models: Sequence[str],
 ) -> str:
     if not columns:

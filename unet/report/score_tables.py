@@ -18,7 +18,7 @@ from unet.tables import read_table, write_table
 
 
 @dataclass(frozen=True)
-class Score:
+class MeanScore:
     """One of the main metrics. ``class_`` "*" stands for whichever class has the metric."""
 
     metric: str
@@ -27,15 +27,15 @@ class Score:
     meaning: str
 
 
-_V_RAND = Score(
+_V_RAND = MeanScore(
     "v_rand",
     "*",
     "V_rand",
     "Rand score of the cells after thinning their boundaries: falls when cells are merged or split",
 )
-_V_INFO = Score("v_info", "*", "V_info", "the same question as V_rand, asked by information")
-_ERROR = Score("pixel_error", "*", "Pixel error", "share of pixels with the wrong class")
-_SEAM = Score(
+_V_INFO = MeanScore("v_info", "*", "V_info", "the same question as V_rand, asked by information")
+_ERROR = MeanScore("pixel_error", "*", "Pixel error", "share of pixels with the wrong class")
+_SEAM = MeanScore(
     SEAM_SCORE,
     "",
     "Seam score (1 = none)",
@@ -45,16 +45,16 @@ _SEAM = Score(
 
 # The main metrics of each task, in the order of the columns. The first that was measured is the
 # one that ranks models and images.
-HEADLINE: dict[str, tuple[Score, ...]] = {
+HEADLINE: dict[str, tuple[MeanScore, ...]] = {
     "semantic": (
-        Score(
+        MeanScore(
             "iou",
             "foreground-mean",
             "IoU",
             "pixels in both prediction and truth, divided by pixels in either; mean over the "
             "classes after the first",
         ),
-        Score(
+        MeanScore(
             "boundary_f1",
             "foreground-mean",
             "Boundary F1",
@@ -67,17 +67,21 @@ HEADLINE: dict[str, tuple[Score, ...]] = {
         _SEAM,
     ),
     "instances": (
-        Score(
+        MeanScore(
             "ap_0.50",
             "instances",
             "AP@0.5",
             "true positives / (true positives + false positives + misses), an object being found "
             "when its IoU is at least 0.5",
         ),
-        Score("f1_0.50", "instances", "F1@0.5", "harmonic mean of precision and recall of objects"),
-        Score("pq", "instances", "PQ", "panoptic quality: F1 times the mean IoU of found objects"),
-        Score("seg", "instances", "SEG", "mean IoU over all true objects, a miss counting 0"),
-        Score(
+        MeanScore(
+            "f1_0.50", "instances", "F1@0.5", "harmonic mean of precision and recall of objects"
+        ),
+        MeanScore(
+            "pq", "instances", "PQ", "panoptic quality: F1 times the mean IoU of found objects"
+        ),
+        MeanScore("seg", "instances", "SEG", "mean IoU over all true objects, a miss counting 0"),
+        MeanScore(
             "iou", "foreground", "IoU", "overlap of all foreground pixels, whatever their object"
         ),
         _V_RAND,
@@ -222,9 +226,9 @@ class Cell:
     far: int = 0
 
 
-def columns_for(rows: Sequence[ReportRow], task: str) -> list[Score]:
+def columns_for(rows: Sequence[ReportRow], task: str) -> list[MeanScore]:
     """The task's main metrics that were measured, their classes filled in."""
-    found: list[Score] = []
+    found: list[MeanScore] = []
     for score in HEADLINE[task]:
         classes = [
             row.class_
@@ -282,7 +286,7 @@ def _tied(rows: Mapping[str, ReportRow]) -> dict[str, bool]:
 
 
 def differences(
-    metrics: Sequence[MetricRow], score: Score, models: Sequence[str], statistics: Statistics
+    metrics: Sequence[MetricRow], score: MeanScore, models: Sequence[str], statistics: Statistics
 ) -> list[tuple[str, str, Versus]]:
     """(best model, other model, how they compare) of one score, see `versus_best`."""
     rows_of: dict[str, list[MetricRow]] = {model: [] for model in models}

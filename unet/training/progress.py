@@ -19,7 +19,7 @@ class Stopped(Exception):
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """How far the training is; part of the checkpoint."""
 
     step: int = 0
@@ -41,7 +41,7 @@ class Pace:
     step: int = 0
     seconds: float = 0.0
 
-    def left(self, progress: Progress, total: int) -> float:
+    def left(self, progress: TrainingProgress, total: int) -> float:
         """Seconds until step ``total``."""
         done = max(1, progress.step - self.step)
         return (progress.seconds - self.seconds) / done * max(0, total - progress.step)

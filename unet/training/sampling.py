@@ -75,7 +75,7 @@ class TargetSettings:
 
 
 @dataclass(frozen=True)
-class Labels:
+class PatchLabels:
     """Labels of a region: classes and target [*S] uint8, instances [*S] or None."""
 
     classes: np.ndarray
@@ -103,25 +103,25 @@ class MapMaker:
             no instances, so that a window alone is not enough.
     """
 
-    make: Callable[[Labels, TargetSettings], np.ndarray]
+    make: Callable[[PatchLabels, TargetSettings], np.ndarray]
     margin: Callable[[TargetSettings, int], tuple[int, ...]]
     channels: Callable[[TargetSettings], int]
     of_components: bool = False
 
 
-def _border_weight(labels: Labels, settings: TargetSettings) -> np.ndarray:
+def _border_weight(labels: PatchLabels, settings: TargetSettings) -> np.ndarray:
     cells = labels.cells(settings)
     steps = settings.steps(cells.ndim)
     return border_weight_map(cells, settings.w0, settings.sigma, spacing=steps)[None]
 
 
-def _distance(labels: Labels, settings: TargetSettings) -> np.ndarray:
+def _distance(labels: PatchLabels, settings: TargetSettings) -> np.ndarray:
     cells = labels.cells(settings)
     steps = settings.steps(cells.ndim)
     return object_distance(cells, settings.distance_px, labels.classes == IGNORE, steps)[None]
 
 
-def _signed_distance(labels: Labels, settings: TargetSettings) -> np.ndarray:
+def _signed_distance(labels: PatchLabels, settings: TargetSettings) -> np.ndarray:
     steps = settings.steps(labels.target.ndim)
     return signed_distances(labels.target, settings.num_classes, settings.distance_px, steps)
 
@@ -165,7 +165,7 @@ def make_targets(
         if instances is None:
             raise ValueError("the border head needs instances")
         target = border_classes(instances, settings.border_width, classes == IGNORE)
-    labels = Labels(classes, instances, target)
+    labels = PatchLabels(classes, instances, target)
     return target, {name: MAPS[name].make(labels, settings) for name in settings.maps}
 
 

@@ -30,7 +30,7 @@ from unet.models.norms import copied_statistics, freeze_statistics, put_statisti
 from unet.training.augment import Augment
 from unet.training.checkpoint import Checkpoints
 from unet.training.losses import Loss
-from unet.training.progress import Pace, Progress, Row, Stopped, stop_signals
+from unet.training.progress import Pace, Row, Stopped, TrainingProgress, stop_signals
 from unet.training.ranks import Ranks
 from unet.training.sampling import Batch, PatchSampler
 from unet.training.schedule import OPTIMIZERS, learning_rate, plateau_factor
@@ -86,7 +86,7 @@ class Trainer:
         # What is validated and kept: the running average of the weights, or the weights themselves.
         self.averaged = copy.deepcopy(self.network) if settings.ema else self.network
         self.best: dict[str, Tensor] = {}
-        self.progress, self.pace = Progress(), Pace()
+        self.progress, self.pace = TrainingProgress(), Pace()
         self.total = settings.epochs * settings.steps_per_epoch
         self._waited = self._worked = 0.0
 
@@ -335,7 +335,7 @@ class Trainer:
             self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.best = state["best"]
-        self.progress = Progress(**state["progress"])
+        self.progress = TrainingProgress(**state["progress"])
         self.pace = Pace(self.progress.step, self.progress.seconds)
         log.info("resumed at step %d of %d", self.progress.step, self.total)
 

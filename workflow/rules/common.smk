@@ -104,7 +104,7 @@ def job_of(wildcards, input, threads, gather=False):
     """What a job's needs follow from; the sizes of the images from what the stages before wrote."""
     table = input.get("prepared") or input.get("manifest")
     model, fold = wildcards.get("model", ""), wildcards.get("fold", "")
-    return resources.Job(
+    return resources.PlannedJob(
         CONFIG,
         wildcards.dataset,
         resources.images_of(str(table)) if table else RUN.raw_images(wildcards.dataset),

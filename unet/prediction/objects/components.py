@@ -25,7 +25,7 @@ ReadMask = Callable[[Slices], Mask]
 
 
 @dataclass(frozen=True, eq=False)
-class Labels:
+class LabelArray:
     """Labelled blocks and the lookup from their local labels to the final values.
 
     Attributes:
@@ -91,7 +91,7 @@ def components(
     min_size: int = 0,
     fill_holes: int = 0,
     threads: int = 1,
-) -> Labels:
+) -> LabelArray:
     """Connected components of a mask.
 
     Args:
@@ -113,7 +113,7 @@ def components(
     is_root[0] = False
     kept = is_root & (found.sizes >= min_size)
     ids, count = numbered(kept, found.first)
-    return Labels(count, grid, local, found.offsets, ids[found.root])
+    return LabelArray(count, grid, local, found.offsets, ids[found.root])
 
 
 def filled(
@@ -129,7 +129,7 @@ def filled(
     dual: Connectivity = "full" if connectivity == "face" else "face"
     found = _label(lambda r: ~read(r), grid, local, dual, threads, "finding holes in blocks")
     hole = ~found.at_border & (found.sizes <= largest)
-    holes = Labels(0, grid, local, found.offsets, hole[found.root])
+    holes = LabelArray(0, grid, local, found.offsets, hole[found.root])
     return lambda region: read(region) | holes.read(region)
 
 

@@ -9,7 +9,7 @@ from unet.config.sections import StitchSection
 from unet.data.blocks import Grid, Index, Scratch, ordered, within
 from unet.data.tiling import Slices
 from unet.prediction.objects.components import (
-    Labels,
+    LabelArray,
     ReadMask,
     components,
     numbered,
@@ -30,7 +30,7 @@ def segment_grow(
     section: StitchSection,
     threshold: float,
     threads: int,
-) -> Labels:
+) -> LabelArray:
     """The components of p[inside] > threshold, with their holes filled, grow to where
     1 - p[background] > 0.5."""
     inside = probabilities.channel("inside")
@@ -53,14 +53,14 @@ def segment_grow(
 
 
 def grow(
-    seeds: Labels,
+    seeds: LabelArray,
     read: ReadMask,
     scratch: Scratch,
     *,
     grow_px: int,
     min_size: int = 0,
     threads: int = 1,
-) -> Labels:
+) -> LabelArray:
     """Grows each seed into the mask, to the pixels that are nearer to it than to other seeds.
 
     The same as ``skimage.segmentation.expand_labels`` within the mask, but for pixels equally near
@@ -98,7 +98,7 @@ def grow(
     kept = sizes >= max(1, min_size)
     kept[0] = False
     lookup, count = numbered(kept, first)
-    return Labels(count, grid, local, np.zeros(len(grid), np.int64), lookup)
+    return LabelArray(count, grid, local, np.zeros(len(grid), np.int64), lookup)
 
 
 def nearest_seed(seeds: NDArray[np.uint32], reach: int, inner: Slices) -> NDArray[np.uint32]:

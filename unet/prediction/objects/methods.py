@@ -13,13 +13,13 @@ from unet.config.method_table import METHOD_HEADS
 from unet.config.sections import StitchSection
 from unet.data.blocks import Grid, Scratch
 from unet.errors import UserError
-from unet.prediction.objects.components import Labels, components
+from unet.prediction.objects.components import LabelArray, components
 from unet.prediction.objects.grow import segment_grow
 from unet.prediction.objects.probabilities import Probabilities, ReadClass
 from unet.prediction.objects.watershed import segment_watershed
 
 # The image's channels, its blocks, temporary arrays, settings, threshold, threads.
-Segment = Callable[[Probabilities, Grid, Scratch, StitchSection, float, int], Labels]
+Segment = Callable[[Probabilities, Grid, Scratch, StitchSection, float, int], LabelArray]
 
 
 def segment(
@@ -30,7 +30,7 @@ def segment(
     section: StitchSection,
     threshold: float,
     threads: int = 1,
-) -> Labels:
+) -> LabelArray:
     """Objects of one image from the channels that a network predicted, by ``section.method``.
 
     Whatever the method, objects below ``min_size`` pixels are dropped at the end, and the result
@@ -63,7 +63,7 @@ def segment_components(
     section: StitchSection,
     threshold: float,
     threads: int,
-) -> Labels:
+) -> LabelArray:
     """Components of 1 - p[background] > threshold, with their holes filled."""
     return components(
         probabilities.foreground(threshold),

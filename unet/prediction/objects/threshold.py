@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from unet.config.sections import IGNORE, StitchSection
 from unet.data.blocks import Grid, grid_of, ordered, run_starts, scratch
 from unet.data.tiling import Slices
-from unet.prediction.objects.components import Labels
+from unet.prediction.objects.components import LabelArray
 from unet.prediction.objects.methods import segment
 from unet.prediction.objects.probabilities import ReadClass
 
@@ -200,7 +200,7 @@ def _ap_curve(
 
 
 def _pairs_of_region(
-    truth: Any, classes: Any, labels: Labels, region: Slices
+    truth: Any, classes: Any, labels: LabelArray, region: Slices
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     joint = np.asarray(truth[region]).astype(np.uint64) << np.uint64(32)
     joint |= labels.read(region)

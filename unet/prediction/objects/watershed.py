@@ -17,7 +17,7 @@ import numpy as np
 from unet.config.sections import StitchSection
 from unet.data.blocks import Grid, Index, Scratch, ordered
 from unet.data.tiling import Slices
-from unet.prediction.objects.components import Labels, ReadMask, filled, numbered
+from unet.prediction.objects.components import LabelArray, ReadMask, filled, numbered
 from unet.prediction.objects.merge_labels import Connectivity, Ids
 from unet.prediction.objects.probabilities import Probabilities, ReadMap
 from unet.prediction.objects.watershed_basins import Block, climbed, met
@@ -32,7 +32,7 @@ def segment_watershed(
     section: StitchSection,
     threshold: float,
     threads: int,
-) -> Labels:
+) -> LabelArray:
     """Basins of the predicted distance where 1 - p[background] > threshold, with holes filled."""
     mask = probabilities.foreground(threshold)
     if section.fill_holes:
@@ -59,7 +59,7 @@ def watershed(
     h: float,
     min_size: int = 0,
     threads: int = 1,
-) -> Labels:
+) -> LabelArray:
     """Splits a mask along the valleys of a landscape.
 
     Args:
@@ -83,7 +83,7 @@ def watershed(
     blocks = list(ordered(climb, grid, threads, what="basins of blocks", total=len(grid)))
     offsets = np.cumsum([0, *(len(block.sizes) for block in blocks)]).astype(np.int64)
     ids = np.arange(offsets[-1] + 1, dtype=np.min_scalar_type(int(offsets[-1])))
-    fragments = Labels(0, grid, local, offsets[:-1], ids)
+    fragments = LabelArray(0, grid, local, offsets[:-1], ids)
 
     def meet(block: Block) -> tuple[Ids, Saddles]:
         return met(ranks, fragments, block, connectivity)
@@ -101,7 +101,7 @@ def watershed(
     return _objects(blocks, root, fragments, min_size)
 
 
-def _objects(blocks: list[Block], root: Ids, fragments: Labels, min_size: int) -> Labels:
+def _objects(blocks: list[Block], root: Ids, fragments: LabelArray, min_size: int) -> LabelArray:
     """Numbers the sets of fragments; ``root``: the one that stands for each one's set."""
     sizes = np.zeros(len(root), np.int64)
     first = np.full(len(root), np.iinfo(np.int64).max, np.int64)
@@ -109,4 +109,4 @@ def _objects(blocks: list[Block], root: Ids, fragments: Labels, min_size: int) -
     np.minimum.at(first, root[1:], np.concatenate([block.first for block in blocks]))
     # Only those that stand for a set have a size; 0 stands for "none".
     ids, count = numbered(sizes >= max(1, min_size), first)
-    return Labels(count, fragments.grid, fragments.local, fragments.offsets, ids[root])
+    return LabelArray(count, fragments.grid, fragments.local, fragments.offsets, ids[root])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from unet.data.blocks import Grid, Index, within
 from unet.data.tiling import Slices
-from unet.prediction.objects.components import Labels, Mask, runs_of_labels
+from unet.prediction.objects.components import LabelArray, Mask, runs_of_labels
 from unet.prediction.objects.merge_labels import Connectivity, Ids
 from unet.prediction.objects.watershed_merge import Saddles, ends, merge_basins
 from unet.prediction.objects.watershed_order import (
@@ -82,7 +82,7 @@ def climbed(
 
 
 def met(
-    read: ReadRanks, fragments: Labels, block: Block, connectivity: Connectivity
+    read: ReadRanks, fragments: LabelArray, block: Block, connectivity: Connectivity
 ) -> tuple[Ids, Saddles]:
     """The fragments that a block's exits lead to, and the contacts of its pixels with those of
     other blocks that follow them in raster order.

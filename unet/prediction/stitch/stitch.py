@@ -16,7 +16,7 @@ from unet.errors import UserError
 from unet.export import object_table, ome_zarr_writer
 from unet.files import remove, replacing, write_sentinel
 from unet.prediction.objects.threshold import choose_threshold
-from unet.prediction.stitch.stitch_image import Job, Stitched, StitchSettings, stitch_image
+from unet.prediction.stitch.stitch_image import Stitched, StitchJob, StitchSettings, stitch_image
 from unet.provenance import write_sidecar
 from unet.tables import writing
 
@@ -91,7 +91,7 @@ def stitch_dataset(
         geojson, rois = _outlines(stack, outputs, settings, dims)
         columns = object_table.columns(dims, channels)
         append = stack.enter_context(writing(outputs.objects, columns))
-        job = Job(
+        job = StitchJob(
             tiles=tiles,
             prepared=prepared,
             store=outputs.segmentation,
@@ -185,7 +185,7 @@ def _threshold(
     )
 
 
-def _stitch_all(job: Job, ids: list[str]) -> Iterator[Stitched]:
+def _stitch_all(job: StitchJob, ids: list[str]) -> Iterator[Stitched]:
     """All images in order: small ones side by side, large ones each with all threads."""
 
     def small(image: str) -> bool:

@@ -75,7 +75,7 @@ class StitchSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class StitchJob:
     """What the images of one run have in common.
 
     ``geojson`` and ``rois``: folders for outlines of objects, None = not wanted.
@@ -104,7 +104,7 @@ class Stitched:
     table: Table
 
 
-def stitch_image(job: Job, image: str) -> Stitched:
+def stitch_image(job: StitchJob, image: str) -> Stitched:
     """Writes the OME-Zarr image, its labels, the TIFF mask and the outlines of one image.
 
     The group takes its name when all is in it; a mask of a failed run goes with its folder.
@@ -164,7 +164,7 @@ def _create(
 
 
 def _write_probabilities(
-    job: Job, image: str, level: ome_zarr_writer.ZarrArray, seams: SeamScore
+    job: StitchJob, image: str, level: ome_zarr_writer.ZarrArray, seams: SeamScore
 ) -> bytes:
     """Writes level 0 of the image, shard by shard; returns the digests of its shards and hands
     the jumps of the probabilities to ``seams``."""
@@ -186,7 +186,7 @@ def _write_probabilities(
 
 
 def _write_labels(
-    job: Job,
+    job: StitchJob,
     image: str,
     grid: Grid,
     temporary: Scratch,
@@ -226,7 +226,7 @@ def _write_labels(
 
 
 def _write_pyramids(
-    job: Job,
+    job: StitchJob,
     image: str,
     levels: list[ome_zarr_writer.ZarrArray],
     labels: Mapping[str, list[ome_zarr_writer.ZarrArray]],
@@ -248,7 +248,7 @@ def _write_pyramids(
 
 
 def _write_objects(
-    job: Job, image: str, labels: ome_zarr_writer.ZarrArray, pixel_size_um: list[float] | None
+    job: StitchJob, image: str, labels: ome_zarr_writer.ZarrArray, pixel_size_um: list[float] | None
 ) -> Table:
     """Measures the objects and writes their outlines, where wanted.
 
@@ -272,7 +272,7 @@ def _write_objects(
 
 
 def _write_tiff(
-    job: Job,
+    job: StitchJob,
     image: str,
     level: ome_zarr_writer.ZarrArray,
     count: int,

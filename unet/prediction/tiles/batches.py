@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from unet.data.tiling import Plan
+from unet.data.tiling import WindowPlan
 
 # Image id and number of the tile.
 Batch = tuple[tuple[str, int], ...]
@@ -36,7 +36,7 @@ class Planned:
     image: str
     part: str
     key: str
-    plan: Plan
+    plan: WindowPlan
     batch: int
     attrs: dict[str, Any]
 

@@ -52,7 +52,7 @@ class Spec:
 
 
 @dataclass(frozen=True)
-class Task:
+class ClusterTask:
     """A batch, and of each of its images the key, which says where the tiles go."""
 
     batch: Batch
@@ -87,7 +87,7 @@ def _work_of(spec: Spec) -> Work:
         return work
 
 
-def predict_batch(spec: Spec, task: Task) -> None:
+def predict_batch(spec: Spec, task: ClusterTask) -> None:
     """What a worker does."""
     work = _work_of(spec)
     with _state_lock:
@@ -285,7 +285,7 @@ class OnCluster:
 
         def submit(batch: Batch) -> Any:
             images = tuple((name, work.key_of(name)) for name in dict(batch))
-            return self.client.submit(predict_batch, spec, Task(batch, images), pure=False)
+            return self.client.submit(predict_batch, spec, ClusterTask(batch, images), pure=False)
 
         waiting = {submit(batch): batch for batch in islice(batches, self.ahead)}
         flow = as_completed(waiting, loop=self.client.loop)

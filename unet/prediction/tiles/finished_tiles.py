@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from unet.data.tiling import Plan
+from unet.data.tiling import WindowPlan
 from unet.errors import UserError
 from unet.files import digest, remove
 from unet.io.checksums import COMPLETE
@@ -50,7 +50,7 @@ class Partial:
         self._array: Any = None
         self._repaired = False
 
-    def create(self, plan: Plan, classes: int, dtype: str, attrs: Mapping[str, Any]) -> None:
+    def create(self, plan: WindowPlan, classes: int, dtype: str, attrs: Mapping[str, Any]) -> None:
         """Makes the empty array unless it is there, by whichever process comes first."""
         if (self.path / "zarr.json").is_file():
             self._check(attrs)

@@ -16,7 +16,7 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from unet.data.blending import weights_of
-from unet.data.tiling import Plan
+from unet.data.tiling import WindowPlan
 from unet.errors import UserError
 from unet.io.checksums import CHECKSUM, COMPLETE, checked
 
@@ -24,7 +24,7 @@ Slices = tuple[slice, ...]
 
 
 def create_tiles(
-    folder: Path, plan: Plan, classes: int, dtype: str, attrs: dict[str, Any]
+    folder: Path, plan: WindowPlan, classes: int, dtype: str, attrs: dict[str, Any]
 ) -> zarr.Array[Any]:
     """An empty array for the cores of this plan; the grid travels in its attributes."""
     cores = [[(s.start, s.stop) for s in tile.core] for tile in plan.tiles]

@@ -20,7 +20,7 @@ import torch
 
 from unet.config.geometry import Footprints
 from unet.config.sections import PredictSection
-from unet.data.tiling import Plan
+from unet.data.tiling import WindowPlan
 from unet.files import digest, read_json, remove, write_json
 from unet.prediction.tiles.finished_tiles import finished, partial_name, unfinished
 from unet.prediction.tiles.windows import choose_batch, layout, memory_needed, tile_for
@@ -49,7 +49,7 @@ class Room:
             memory_bytes = float(torch.cuda.mem_get_info(device)[0])
         return cls(device.type, memory_bytes, batch)
 
-    def holds(self, windows: Plan, width: int, batch: int = 1) -> bool:
+    def holds(self, windows: WindowPlan, width: int, batch: int = 1) -> bool:
         """Whether such a batch can be computed at all."""
         return memory_needed(windows.window, width, batch) <= self.memory_bytes
 
@@ -60,7 +60,7 @@ class ImagePlan:
     the network together."""
 
     tile: list[int]
-    windows: Plan
+    windows: WindowPlan
     batch: int
 
 

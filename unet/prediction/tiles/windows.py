@@ -11,7 +11,7 @@ import numpy as np
 from unet.config.geometry import Footprints
 from unet.config.sections import PredictSection
 from unet.data.blending import blended_plan, blended_tile
-from unet.data.tiling import Plan, cheapest_tile, plan
+from unet.data.tiling import WindowPlan, cheapest_tile, plan
 
 # Bytes per pixel of a window and per channel of the first level that a forward pass needs at most:
 # on the safe side of what benchmarks/memory.py finds; a batch that is too large is halved.
@@ -77,7 +77,7 @@ def tile_for(
 
 def layout(
     section: PredictSection, tile: Sequence[int], shape: Sequence[int], footprints: Footprints
-) -> Plan:
+) -> WindowPlan:
     """The windows of at most ``tile`` pixels: with exact cores, or such that overlap."""
     if section.blend == "gaussian":
         return blended_plan(shape, tile, footprints, section.overlap)

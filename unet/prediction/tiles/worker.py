@@ -21,7 +21,7 @@ import torch
 
 from unet.config.sections import PredictSection
 from unet.data.store import Prepared
-from unet.data.tiling import Plan, Tile, read_window
+from unet.data.tiling import Tile, WindowPlan, read_window
 from unet.errors import UserError, is_out_of_memory
 from unet.models.inference import Predictor
 from unet.prediction.tiles.batches import Batch, Planned
@@ -103,7 +103,7 @@ class _Open:
     """An image that is being predicted."""
 
     pixels: Any
-    plan: Plan
+    plan: WindowPlan
     partial: Partial
     skipper: Skipper | None
 
@@ -183,7 +183,7 @@ class Work:
         footprints = self.lanes[0].ensemble.footprint
         self._open(image, layout(self.section, attrs["tile"], attrs["shape"], footprints), partial)
 
-    def _open(self, image: str, plan: Plan, partial: Partial) -> None:
+    def _open(self, image: str, plan: WindowPlan, partial: Partial) -> None:
         statistics = self._store.attrs(image).get("statistics", {})
         rule = skipper(self.section.skip, self.head, statistics, self.normalize)
         with self._lock:

@@ -21,10 +21,10 @@ from unet.config.sections import TrainSection
 from unet.errors import UserError
 from unet.training.auto.measure import Fingerprint, Objects, fingerprint_of
 from unet.training.auto.memory import Numerics, step_bytes
-from unet.training.auto.plan_file import Plan, keep_plan, kept_plan, write_plan
-from unet.training.auto.reasons import Facts, Limits, reasons
+from unet.training.auto.plan_file import TrainingPlan, keep_plan, kept_plan, write_plan
+from unet.training.auto.reasons import Limits, PlanFacts, reasons
 
-__all__ = ["Plan", "choose_plan", "fingerprint_of", "keep_plan", "kept_plan", "write_plan"]
+__all__ = ["TrainingPlan", "choose_plan", "fingerprint_of", "keep_plan", "kept_plan", "write_plan"]
 
 # Depth of the published U-Net, kept where nothing speaks against it; and the most that is tried.
 USUAL_DEPTH, MOST_DEPTH = 4, 6
@@ -63,7 +63,7 @@ def choose_plan(
     outputs: int | None = None,
     anisotropic: bool = True,
     given: Collection[str] = (),
-) -> Plan:
+) -> TrainingPlan:
     """Chooses network, patch and batch.
 
     Args:
@@ -147,13 +147,13 @@ class _Planner:
             )
         return sizes_for(section.patch, footprint(_base("unet-bn", self.dims, 8)))
 
-    def plan(self) -> Plan:
+    def plan(self) -> TrainingPlan:
         choice = self._choose("unet-bn")
         if choice.batch < BATCH_NORM_FROM:
             choice = self._choose("unet-res")
             if self._bottom(choice) < INSTANCE_NORM_FROM:
                 choice = replace(choice, arch=replace(choice.arch, norm="group"))
-        facts = Facts(
+        facts = PlanFacts(
             self.fp,
             self.limits,
             self.objects,
@@ -164,7 +164,7 @@ class _Planner:
             self._bottom(choice),
         )
         lines = reasons(facts, choice.arch, choice.patch, choice.batch)
-        return Plan(choice.preset, choice.arch, choice.patch, choice.batch, lines)
+        return TrainingPlan(choice.preset, choice.arch, choice.patch, choice.batch, lines)
 
     # The network ---------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ NAME = "planned"
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """What was chosen, and why.
 
     Attributes:
@@ -50,7 +50,7 @@ class Plan:
         return {"preset": self.preset, **width, **layers, "train": train}
 
 
-def write_plan(path: Path, plan: Plan) -> None:
+def write_plan(path: Path, plan: TrainingPlan) -> None:
     """Writes the plan as a piece of config, its reasons as comments above it; atomically."""
     import yaml
 
@@ -67,12 +67,12 @@ def write_plan(path: Path, plan: Plan) -> None:
         temporary.write_text("\n".join(lines) + "\n" + text, encoding="utf-8")
 
 
-def keep_plan(path: Path, plan: Plan) -> None:
+def keep_plan(path: Path, plan: TrainingPlan) -> None:
     """Writes the plan for :func:`kept_plan`."""
     write_json(path, asdict(plan))
 
 
-def kept_plan(path: Path) -> Plan | None:
+def kept_plan(path: Path) -> TrainingPlan | None:
     """The plan that a training began with, None if there is none yet.
 
     A training that was stopped goes on with it, even where it would be another now: on another
@@ -84,7 +84,7 @@ def kept_plan(path: Path) -> Plan | None:
     arch = architecture_from(values["architecture"])
     if not isinstance(arch, Architecture):
         raise TypeError(f"{path}: not the plan of a U-Net")
-    return Plan(
+    return TrainingPlan(
         preset=str(values["preset"]),
         architecture=arch,
         patch=tuple(int(n) for n in values["patch"]),

@@ -14,7 +14,7 @@ from unet.data.store import Prepared
 from unet.models.inference import choose_precision
 from unet.training.auto.choose import choose_plan, fingerprint_of, keep_plan, kept_plan, write_plan
 from unet.training.auto.memory import Numerics
-from unet.training.auto.plan_file import Plan
+from unet.training.auto.plan_file import TrainingPlan
 from unet.training.ranks import Ranks
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def planned(
     ranks: Ranks,
     kept: Path,
     shown: Path,
-) -> Plan:
+) -> TrainingPlan:
     """The plan for a training, the same in all of its processes.
 
     Args:
@@ -48,7 +48,7 @@ def planned(
     Raises:
         UserError: a given patch does not fit the images.
     """
-    plan: Plan | None = None
+    plan: TrainingPlan | None = None
     if ranks.first:
         plan = kept_plan(kept)
         if plan is None:
@@ -67,5 +67,5 @@ def planned(
         for reason in plan.reasons:
             log.info("auto: %s", reason)
         write_plan(shown, plan)
-    agreed: Plan = ranks.from_first(plan)
+    agreed: TrainingPlan = ranks.from_first(plan)
     return agreed

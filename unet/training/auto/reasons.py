@@ -36,7 +36,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Facts:
+class PlanFacts:
     """What the decisions were made by.
 
     Attributes:
@@ -59,7 +59,9 @@ class Facts:
     bottom: int
 
 
-def reasons(facts: Facts, arch: Architecture, patch: Sequence[int], batch: int) -> tuple[str, ...]:
+def reasons(
+    facts: PlanFacts, arch: Architecture, patch: Sequence[int], batch: int
+) -> tuple[str, ...]:
     """The lines, in the order of the decisions."""
     return (
         *_data(facts.fingerprint),
@@ -115,7 +117,7 @@ def _dims(fp: Fingerprint) -> str:
     return f"3D: the images are volumes (Z Y X) of {fp.shape_median[0]} sections (median)"
 
 
-def _depth(facts: Facts, arch: Architecture, patch: Sequence[int]) -> str:
+def _depth(facts: PlanFacts, arch: Architecture, patch: Sequence[int]) -> str:
     field = [f.receptive_field for f in footprint(arch)]
     objects = facts.objects
     if objects is None:
@@ -132,7 +134,7 @@ def _depth(facts: Facts, arch: Architecture, patch: Sequence[int]) -> str:
     return text
 
 
-def _layers(facts: Facts, arch: Architecture) -> Iterator[str]:
+def _layers(facts: PlanFacts, arch: Architecture) -> Iterator[str]:
     if arch.kernels is None or arch.pools is None:
         return
     size = facts.fingerprint.spacing if facts.limits.anisotropic else None
@@ -146,14 +148,14 @@ def _layers(facts: Facts, arch: Architecture) -> Iterator[str]:
     )
 
 
-def _width(facts: Facts, arch: Architecture) -> str:
+def _width(facts: PlanFacts, arch: Architecture) -> str:
     return (
         f"width {arch.width}, at most {arch.max_width}: for {facts.fingerprint.pixels / 1e6:.3g} "
         f"Mpx of training images and {facts.memory / 1e9:.3g} GB"
     )
 
 
-def _norm(facts: Facts, arch: Architecture, batch: int) -> str:
+def _norm(facts: PlanFacts, arch: Architecture, batch: int) -> str:
     if arch.norm == "batch":
         return f"batch normalisation (as unet-bn): {batch} patches give steady statistics"
     text = f"{arch.norm} normalisation (as unet-res): batches of {batch} are too small for batch's"
@@ -162,7 +164,7 @@ def _norm(facts: Facts, arch: Architecture, batch: int) -> str:
     return text
 
 
-def _patch(facts: Facts, patch: Sequence[int]) -> str:
+def _patch(facts: PlanFacts, patch: Sequence[int]) -> str:
     text = f"patch {times(patch)}"
     if "patch" in facts.limits.given:
         return f"{text}: train.patch, fitted to the network's grid"
@@ -176,7 +178,7 @@ def _patch(facts: Facts, patch: Sequence[int]) -> str:
     return f"{text}: the median image of {times(median)} px, shortened to the grid and to {limit}"
 
 
-def _batch(facts: Facts, patch: Sequence[int], batch: int) -> str:
+def _batch(facts: PlanFacts, patch: Sequence[int], batch: int) -> str:
     text = f"batch {batch}"
     if "batch" in facts.limits.given:
         return f"{text}: train.batch"
@@ -187,7 +189,7 @@ def _batch(facts: Facts, patch: Sequence[int], batch: int) -> str:
     )
 
 
-def _memory(facts: Facts) -> str:
+def _memory(facts: PlanFacts) -> str:
     limits = facts.limits
     where = "of the GPU" if limits.numerics.device == "cuda" else "(memory_gb)"
     text = (

@@ -198,7 +198,7 @@ def test_a_new_key_changes_nothing_at_its_default(
 ) -> None:
     before = all_slices(load(OLD["config"]))
     keys = all_keys(before)
-    monkeypatch.setattr(config_module, "Config", with_class(name, kind))
+    monkeypatch.setattr("unet.config.load.Config", with_class(name, kind))
     # What stages read their settings with.
     if name == "predict":
         monkeypatch.setitem(globals(), "PredictSection", kind)

@@ -243,7 +243,8 @@ def test_python(command: Command) -> None:
         if name == "pytest":
             assert all((ROOT / word).exists() for word in words[2:] if "/" in word)
             return
-        assert (ROOT / Path(*name.split("."))).with_suffix(".py").is_file()
+        module = ROOT / Path(*name.split("."))
+        assert module.with_suffix(".py").is_file() or (module / "__main__.py").is_file()
         if name == "unet":
             names = [w for w in words[2:] if w != "..."]
             shown = help_of("-m", "unet", *names[:1])

@@ -1,4 +1,4 @@
-"""The config, validated once, and what every rule takes from it."""
+"""The config, validated once, and the functions by which every rule reads it."""
 
 import gc
 import sys
@@ -21,21 +21,20 @@ remember_parameters()
 compare_what_made_outputs()
 show_table(workflow)
 show_causes(workflow, ROOT / "scripts")
-# Planning makes millions of objects that stay; to look through them again and again finds none to
-# drop.
+# Planning makes millions of objects that stay: frequent garbage collection would search them in vain.
 gc.set_threshold(100_000, 50, 1000)
 
 try:
     CONFIG = load(config)
-    # Where a module of another workflow has a `prefix`, the output folder is below it: for jobs and
-    # for planning as well, so not Snakemake but this adds it.
+    # In a module with a `prefix` the output folder is below it. Jobs and planning both need that, so
+    # it is added here and not by Snakemake.
     below = workflow.modifier.path_modifier.replace_prefix(f"{CONFIG.output}/")
     CONFIG = CONFIG.model_copy(update={"output": below.removesuffix("/")})
     workflow.modifier.path_modifier = PathModifier(None, None, workflow)
     RUN = Run(CONFIG)
     RUN.check_sources()
 except UserError as error:
-    # The lines alone: which key, what was found, what to write.
+    # Without a stack trace: which key, what was found, what to write.
     sys.exit(str(error))
 PATHS = RUN.paths
 
@@ -53,7 +52,7 @@ wildcard_constraints:
 
 
 def common_options(stage):
-    """The script and the output folder; results depend on neither's place."""
+    """The script and the output folder; results do not depend on where they are."""
     return Untracked(ROOT / "scripts" / f"{stage}.py", "--output", CONFIG.output)
 
 
@@ -62,10 +61,10 @@ def root_option(wildcards):
 
 
 def source_options(wildcards):
-    """Where a dataset's raw files are; what is in them is tracked by their fingerprint."""
+    """Where a dataset's raw files are; the manifest's settings track their content."""
     raw = RUN.source(wildcards.dataset)
     labels = [] if raw.labels is None else [f"--labels={raw.labels}"]
-    # With = a name that begins with a dash is no option.
+    # Written with =, so that a name with a leading dash is not an option.
     return Untracked(f"--root={raw.root}", f"--images={raw.images}", *labels)
 
 
@@ -82,7 +81,7 @@ def training_options(wildcards):
 
 
 def prediction_options(wildcards, gather=False):
-    """How and where a fold is predicted; ``gather``: by the job that comes after the shards."""
+    """How and where a fold is predicted; ``gather``: by the job that joins the shards."""
     section = CONFIG.predict_for(wildcards.dataset, wildcards.model)
     words = ["--batch", section.batch, "--memory-gb", CONFIG.memory_gb]
     words += ["--gpus", section.gpus, "--shards", section.shards]
@@ -94,14 +93,14 @@ def prediction_options(wildcards, gather=False):
 
 
 def prediction_gpus(wildcards, gather=False):
-    """GPUs of this machine that the job takes: none where others compute."""
+    """GPUs of this machine that the job takes: none if other jobs compute."""
     section = CONFIG.predict_for(wildcards.dataset, wildcards.model)
     elsewhere = section.cluster is not None or (gather and section.shards > 1)
     return 0 if elsewhere else section.gpus
 
 
 def job_of(wildcards, input, threads, gather=False):
-    """What a job's needs follow from; the sizes of the images from what the stages before wrote."""
+    """What determines a job's resources; earlier stages wrote the sizes of the images."""
     table = input.get("prepared") or input.get("manifest")
     model, fold = wildcards.get("model", ""), wildcards.get("fold", "")
     return resources.PlannedJob(
@@ -116,7 +115,7 @@ def job_of(wildcards, input, threads, gather=False):
 
 
 def memory_of(stage, gather=False):
-    """MB of memory that a job of the stage asks for; more with each attempt."""
+    """MB of memory that a job of the stage requests; more with each attempt."""
 
     def mem_mb(wildcards, input, threads, attempt):
         return resources.memory_mb(
@@ -127,7 +126,7 @@ def memory_of(stage, gather=False):
 
 
 def minutes_of(stage, gather=False):
-    """Minutes that a job of the stage asks for; more with each attempt."""
+    """Minutes that a job of the stage requests; more with each attempt."""
 
     def runtime(wildcards, input, threads, attempt):
         return resources.minutes(
@@ -138,10 +137,10 @@ def minutes_of(stage, gather=False):
 
 
 def trained(path, dataset, model):
-    """That file of each fold that is trained."""
+    """The file ``path`` of each fold that is trained."""
     return [path(dataset, model, fold) for fold in RUN.folds(dataset)]
 
 
 def tested(path, dataset, model):
-    """That file of each fold that is predicted and evaluated, or of their ensemble."""
+    """The file ``path`` of each fold that is predicted and evaluated, or of their ensemble."""
     return [path(dataset, model, fold) for fold in RUN.tested(dataset)]

@@ -1,4 +1,4 @@
-"""Raw files -> manifest.csv (a row per image, bad ones with their reason), inputs.json (size, time
+"""Raw files -> manifest.csv (a row per image, bad ones with the reason), inputs.json (size, time
 and hash of each file), splits.csv (image x fold -> train, val, test)."""
 
 
@@ -37,7 +37,7 @@ rule splits:
         PATHS.log("splits", "{dataset}"),
     benchmark:
         PATHS.benchmark("splits", "{dataset}")
-    # Seconds of work: not worth a place in a queue.
+    # It takes seconds: not worth a job in a queue.
     localrule: True
     conda:
         "../envs/unet.yaml"

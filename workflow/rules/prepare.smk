@@ -1,6 +1,6 @@
 """manifest.csv and raw files -> prepared.zarr: per image `image` float32 [C, Y, X], normalised,
-`classes` uint8 [Y, X] (255 = ignore), `instances` uint32 [Y, X]; prepared.json stands for it.
-For a model of another dataset: with its normalisation, at its pixel size (model.pt tells both).
+`classes` uint8 [Y, X] (255 = ignore), `instances` uint32 [Y, X]; prepared.json is its sentinel.
+For a model of another dataset: with that model's normalisation and pixel size, from model.pt.
 """
 
 

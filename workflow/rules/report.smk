@@ -66,7 +66,7 @@ rule report:
         PATHS.log("report"),
     benchmark:
         PATHS.benchmark("report")
-    # Seconds of work: not worth a place in a queue.
+    # It takes seconds: not worth a job in a queue.
     localrule: True
     conda:
         "../envs/unet.yaml"

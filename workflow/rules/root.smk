@@ -1,11 +1,11 @@
-"""ROOT: the folder that holds the package and the scripts. Also where this is a module of another
-workflow, from a folder or from a git repository, of which Snakemake itself fetches single files.
+"""ROOT: the folder that holds the package and the scripts. It is also right if this is a module of
+another workflow, from a folder or from a git repository, of which Snakemake fetches only single files.
 """
 
 import runpy
 import sys
 
-# One of the package's files, which tells where the others are.
+# One file of the package, which finds the others.
 ROOT = runpy.run_path(str(workflow.source_path("../../unet/planning/root.py")))[
     "root_of"
 ](workflow.current_basedir)

@@ -1,4 +1,4 @@
-"""Generated datasets. Out: raw/images/*.tif [Y, X], raw/labels/*.tif [Y, X], raw.json."""
+"""Generates a dataset: raw/images/*.tif [Y, X], raw/labels/*.tif [Y, X], raw.json."""
 
 
 rule synthesize:

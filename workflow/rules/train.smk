@@ -1,5 +1,5 @@
-"""prepared.zarr, splits.csv -> model.pt (weights and all that is needed to apply them),
-history.csv (a row per epoch), curves.png. Checkpoints lie beside the outputs, undeclared.
+"""prepared.zarr, splits.csv -> model.pt (weights and everything needed to apply them),
+history.csv (a row per epoch), curves.png. Checkpoints are undeclared files in checkpoints/.
 """
 
 

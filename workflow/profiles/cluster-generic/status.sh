@@ -1,10 +1,10 @@
 #!/bin/sh
-# How the PBS job of this id fares: running, success or failed. What is not known is taken to run,
-# so that a queue that does not answer for a while ends nothing.
+# Prints the state of the PBS job with this id: running, success or failed. An unknown state counts as
+# running, so that a queue that does not answer for a while ends no job.
 job=$(qstat -x -f "$1" 2>/dev/null)
 case $? in
 0) ;;
-153) echo failed; exit ;; # no job of this id, not even among those that have ended
+153) echo failed; exit ;; # no job with this id, not even a finished one
 *) echo running; exit ;;
 esac
 case $job in

@@ -21,13 +21,13 @@ remember_parameters()
 compare_what_made_outputs()
 show_table(workflow)
 show_causes(workflow, ROOT / "scripts")
-# Planning makes millions of objects that stay: frequent garbage collection would search them in vain.
+# Planning makes millions of objects that stay: frequent garbage collection would only cost time.
 gc.set_threshold(100_000, 50, 1000)
 
 try:
     CONFIG = load(config)
-    # In a module with a `prefix` the output folder is below it. Jobs and planning both need that, so
-    # it is added here and not by Snakemake.
+    # In a module with a `prefix` the output folder is below it. Jobs and planning both need that,
+    # so it is added here and not by Snakemake.
     below = workflow.modifier.path_modifier.replace_prefix(f"{CONFIG.output}/")
     CONFIG = CONFIG.model_copy(update={"output": below.removesuffix("/")})
     workflow.modifier.path_modifier = PathModifier(None, None, workflow)

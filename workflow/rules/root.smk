@@ -1,5 +1,5 @@
 """ROOT: the folder that holds the package and the scripts. It is also right if this is a module of
-another workflow, from a folder or from a git repository, of which Snakemake fetches only single files.
+another workflow, from a folder or from a git repository (Snakemake fetches only single files of it).
 """
 
 import runpy

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Prints the state of the PBS job with this id: running, success or failed. An unknown state counts as
-# running, so that a queue that does not answer for a while ends no job.
+# Prints the state of the PBS job with this id: running, success or failed. An unknown state counts
+# as running, so that a queue that does not answer for a while ends no job.
 job=$(qstat -x -f "$1" 2>/dev/null)
 case $? in
 0) ;;

@@ -1,1 +1,8 @@
-"""Tiled prediction, stitching and instances."""
+"""From a trained model to a segmentation, without seams, in bounded memory.
+
+In: a model and the prepared store of a dataset.
+Out: the predicted cores of all tiles, then probabilities, labels, masks and a table of objects.
+
+Start with `tiles/predict.py` (the predict stage), then `stitch/stitch.py` (the stitch stage), which
+makes objects by `objects/methods.py`.
+"""

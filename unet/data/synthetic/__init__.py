@@ -1,7 +1,10 @@
-"""Small generated datasets, for the demonstration run and the tests: plausible, exactly labelled.
+"""Small generated datasets for the demo and the tests: plausible, exactly labelled.
+
+In: a kind, a seed, a number and a size in pixels.
+Out: pairs of image and label [(Z,) Y, X], also as OME-TIFF files.
 
 Labels come from the geometry, images from the labels through a model of optics and camera, so no
-label depends on noise. A new kind is one function and one line in `KINDS`.
+label depends on noise. Start with `nuclei.py`. A new kind is one function and one line in `KINDS`.
 """
 
 from __future__ import annotations

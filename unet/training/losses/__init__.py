@@ -1,5 +1,8 @@
 """Losses for per-pixel classification, by name.
 
+In: scores [N, K, (Z,) Y, X], labels [N, (Z,) Y, X], maps [N, M, (Z,) Y, X]. Out: a scalar.
+Start with `base.py`, then `entropy.py`.
+
 Every loss is called as ``loss(logits, target, maps)`` with logits [N, K, (Z,) Y, X] floating,
 target [N, (Z,) Y, X] int64 in 0..K-1 or `IGNORE`, and maps, a mapping from names to tensors
 [N, M, (Z,) Y, X], with at least those that the loss names in its attribute ``maps`` (None will do

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from unet import __version__
 from unet.cli import main, stage
 from unet.config.geometry import footprint
 from unet.config.presets import PRESETS, architecture_of
@@ -46,6 +48,17 @@ def test_help(script: str) -> None:
         words = " ".join(option[1].split())
         assert len(words.split()) >= 3, f"{script} {option[0]}: no help"
     assert "None)" not in text, "a default of None says nothing"
+
+
+def test_the_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    """One per line, for a bug report."""
+    with pytest.raises(SystemExit) as stopped:
+        main.main(["--version"])
+    assert stopped.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"unet-pipeline {__version__}"
+    assert f"torch {torch.__version__}" in lines
+    assert all(re.fullmatch(r"[A-Za-z-]+ \S+", line) for line in lines)
 
 
 def test_by_hand_from_a_config(tmp_path: Path) -> None:

@@ -69,6 +69,16 @@ def of_before(folder: Path) -> None:
             path.write_text(json.dumps(value), encoding="utf-8")
 
 
+def of_another_release(folder: Path) -> None:
+    """As a release before made it, with the same stage versions."""
+    renamed(folder)
+    for path in (folder / "moved").rglob("*.json"):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict) and provenance.KEY in value:
+            value[provenance.KEY]["version"] = "0.0.1"
+            path.write_text(json.dumps(value), encoding="utf-8")
+
+
 def then_prepared(folder: Path) -> None:
     """Results of an earlier version, of which one stage was done again by this one."""
     of_before(folder)
@@ -153,6 +163,7 @@ CASES: dict[str, tuple[Callable[[Path], None], Mapping[str, Any], set[str]]] = {
     "moved: a model of other settings": (
         and_then(renamed, mixed_up("own")), MOVED, follows("train", ("own",), ("a",)),
     ),
+    "of another release: nothing": (of_another_release, MOVED, set()),
     "of an earlier version: nothing": (of_before, MOVED, set()),
     "of an earlier version: threshold": (
         of_before, merge(MOVED, {"stitch": {"threshold": 0.3}}), set(),

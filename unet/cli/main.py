@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from unet import allocator
+from unet import __version__, allocator
 from unet.cli.predict_request import add_arguments
 from unet.cli.stage import run
 from unet.config.geometry import Footprint, footprint
 from unet.config.presets import PRESETS, AnyArchitecture, architecture_of
+from unet.versions import library_versions
 
 
 def _accepted(fp: Footprint, number: int = 5) -> list[int]:
@@ -83,6 +85,16 @@ def _predict(args: argparse.Namespace) -> int:
     return run(args, work)
 
 
+class _Versions(argparse.Action):
+    """Prints what a bug report needs: this package, Python, the system, the libraries."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        found = {"unet-pipeline": __version__, "Python": platform.python_version()}
+        found |= {platform.system(): platform.release(), **library_versions()}
+        print(*(f"{name} {value}" for name, value in found.items()), sep="\n")  # noqa: T201
+        parser.exit()
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -93,6 +105,7 @@ def _positive(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``unet``; returns the exit code."""
     p = argparse.ArgumentParser(prog="unet", description="U-Net for microscopy.")
+    p.add_argument("--version", action=_Versions, nargs=0, help="print all versions and exit")
     commands = p.add_subparsers(required=True, metavar="COMMAND")
     models = commands.add_parser(
         "models",

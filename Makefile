@@ -6,7 +6,8 @@ CORES  ?= all
 # Tests at once.
 TEST_JOBS ?= auto
 
-.PHONY: help setup demo test test-all test-processors lint clean stage-hashes report faults slurm-test resume
+.PHONY: help setup demo small-run test test-processors lint actions build container clean \
+  stage-hashes faults slurm-test resume
 
 help:
 	@echo "make demo    set up, run the default config on generated data, show the scores"
@@ -16,12 +17,15 @@ help:
 	@echo "make slurm-test  run on a SLURM of two nodes on this machine (root; the Debian packages)"
 	@echo "make resume  go on with a run that was killed, also on a cluster (ARGS=options of scripts/resume.py)"
 	@echo "make setup   only set up: a virtual environment in $(VENV), pinned by requirements.lock"
-	@echo "make lint    ruff, mypy, import-linter, snakefmt, snakemake --lint"
-	@echo "make clean   remove the demo's results"
+	@echo "make lint    ruff, mypy, import-linter, snakefmt, snakemake --lint, and make actions"
+	@echo "make actions  only yamllint, zizmor and the schemas of .github and CITATION.cff"
+	@echo "make small-run  the config in .test/config, in about a minute, and snakemake --report"
+	@echo "make build   the wheel, into dist, and a look into it; make container builds the image"
+	@echo "make clean   remove the results of the demo and of the small run, and what was built"
 
 # What pip says goes into a file; of an error one line is shown.
 define pip
-@$(BIN)/python -m pip install --disable-pip-version-check $(1) > $(VENV)/pip.log 2>&1 || { \
+@$(BIN)/python -m pip $(1) --disable-pip-version-check $(2) > $(VENV)/pip.log 2>&1 || { \
   if grep -aqE 'NewConnectionError|ConnectTimeout|NameResolution|ProxyError|Read timed out|from versions: none' $(VENV)/pip.log; \
   then what="pip cannot reach its package index (no network, or a proxy that it is not told of)"; \
   else what="pip: $$(grep -a -m 1 '^ *\(ERROR\|error\):' $(VENV)/pip.log || tail -n 1 $(VENV)/pip.log)"; fi; \
@@ -33,8 +37,8 @@ $(VENV)/.stamp: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed, this is " + sys.version.split()[0] + "; write make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the versions of requirements.lock into $(VENV)"
-	$(call pip,--requirement requirements.lock)
-	$(call pip,--no-deps --editable .)
+	$(call pip,install,--requirement requirements.lock)
+	$(call pip,install,--no-deps --editable .)
 	touch $@
 
 setup: $(VENV)/.stamp
@@ -42,6 +46,10 @@ setup: $(VENV)/.stamp
 demo: setup
 	$(BIN)/snakemake --cores $(CORES) --quiet rules
 	$(BIN)/python scripts/report.py --all --show --config config/config.yaml
+
+small-run: setup
+	$(BIN)/snakemake --directory .test --cores $(CORES) --quiet rules
+	$(BIN)/snakemake --directory .test --report results/report.zip
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
@@ -64,7 +72,18 @@ resume: setup
 faults: setup
 	$(BIN)/python -m pytest -m faults -ra -n $(TEST_JOBS) --dist worksteal tests/faults
 
-lint: setup
+# What stands in build/ from before would get into the wheel.
+build: setup
+	rm -rf build dist
+	$(call pip,wheel,--no-deps --wheel-dir dist .)
+	rm -rf build
+	UNET_WHEEL=$$(echo dist/*.whl) $(BIN)/python -m pytest -ra tests/project/test_wheel.py
+
+container:
+	docker build --tag unet .
+	docker run --rm unet --version
+
+lint: setup actions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -72,9 +91,18 @@ lint: setup
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint
 
+actions: setup
+	$(BIN)/yamllint --strict .
+	$(BIN)/zizmor --offline --quiet .github
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+
 stage-hashes: setup
 	$(BIN)/python -m tests.key_table
 	$(BIN)/python -m tests.stage_hashes
 
 clean:
-	rm -rf results
+	rm -rf results .test/results .test/.snakemake build dist

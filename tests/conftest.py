@@ -4,7 +4,9 @@ tiny prepared store."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,10 +57,22 @@ def discs(
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a whole run of the workflow, made once for all tests that look at one; they
-    leave it as it is, or copy it."""
+    leave it as it is, or copy it. Of several processes (pytest-xdist) the first one makes it, and
+    each has a copy, since dry runs write their config and locks into the folder."""
     from tests.workflow.test_workflow import finish
 
-    return finish(tmp_path_factory.mktemp("finished")).folder
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return finish(base / "finished").folder
+    made, done = base.parent / "finished", base.parent / "finished.done"
+    with (base.parent / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            # Of one that failed nothing stays, so that the next process tells why, too.
+            shutil.rmtree(made, ignore_errors=True)
+            finish(made)
+            done.touch()
+    return Path(shutil.copytree(made, base / "finished", symlinks=True))
 
 
 StoreMaker = Callable[..., tuple[Paths, dict[str, Any]]]

@@ -272,20 +272,6 @@ def test_a_mistake_is_one_line(place: Workplace, over: dict[str, Any], line: str
     assert said[0].startswith(line)
 
 
-# The workflow's own form.
-
-
-def test_lint_and_format(place: Workplace) -> None:
-    done = place.snakemake("--lint")
-    assert done.returncode == 0, done.stdout + done.stderr
-    snakefmt = Path(sys.executable).with_name("snakefmt")
-    done = subprocess.run(
-        [str(snakefmt), "--check", str(ROOT / "workflow")],
-        capture_output=True, text=True, check=False, cwd=ROOT,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-
-
 # Folds that make an ensemble.
 
 ENSEMBLE: dict[str, Any] = {

@@ -72,7 +72,8 @@ def start(folder: Path, images: Path, predict: dict[str, Any]) -> subprocess.Pop
     }  # fmt: skip
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
-    words = ["--cores", "2", "--set-threads", "predict=1", "--configfile", str(path)]
+    words = ["--cores", "2", "--set-threads", "predict=1", "--directory", str(folder)]
+    words += ["--configfile", str(path)]
     # Into a file: a pipe that nobody reads would fill, and the workflow wait for it.
     with (folder / "log.txt").open("w") as log:
         return subprocess.Popen(

@@ -88,7 +88,9 @@ def test_manifest_reads_every_file(
 
 
 def snakemake(folder: Path, config: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    done = run("-m", "snakemake", "--cores", "2", "--configfile", str(config), *words)
+    # Each in a working folder of its own: they may run at the same time.
+    folder_of = ("--directory", str(folder))
+    done = run("-m", "snakemake", "--cores", "2", *folder_of, "--configfile", str(config), *words)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 

@@ -239,7 +239,6 @@ NO_RESULT = {
 EDITS: list[tuple[str, dict[str, Any], set[str]]] = [
     ("memory, batch, cluster, checkpoints", merge(CONFIG, NO_RESULT), set()),
     ("train.lr", merge(CONFIG, {"train": {"lr": 0.02}}), since("train")),
-    ("a dataset less", without(CONFIG, "datasets", "sem"), {"report"}),
 ]
 
 

@@ -19,7 +19,7 @@ from unet.evaluation.metrics.instance import (
     detection,
     instance_metrics,
     match,
-    seg,
+    overlaps,
 )
 
 COUNTS = ("n_true", "n_pred", "det_missed", "det_false", "det_merged")
@@ -218,7 +218,7 @@ def test_exactly_half_is_a_match_for_ap_once_but_not_for_seg():
 def test_one_prediction_may_serve_several_true_objects_in_seg():
     # The merged object covers both wholly: IoU 2/5 and 3/5.
     truth, pred = [1, 1, 2, 2, 2], [4, 4, 4, 4, 4]
-    assert seg(contingency(np.array(truth), np.array(pred))) == pytest.approx(0.5)
+    assert metrics(truth, pred)["seg"] == pytest.approx(0.5)
     assert metrics(truth, pred)["ap_0.50"] == pytest.approx(1 / 2)
 
 
@@ -341,7 +341,7 @@ def test_detection_by_hand():
     truth = np.array([1, 1, 1, 0, 2, 2, 3, 3, 0, 4, 4, 0, 0])
     pred = np.array([5, 5, 0, 0, 6, 6, 6, 6, 0, 8, 0, 0, 9])
     table = contingency(truth, pred)
-    assert detection(table) == Detection(missed=1, false=2, merged=1)
+    assert detection(overlaps(table)) == Detection(missed=1, false=2, merged=1)
     assert metrics(truth, pred)["det"] == pytest.approx(1 - (5 + 10 + 2) / 40)
 
 
@@ -362,7 +362,7 @@ def test_det_agrees_with_py_ctcmetrics(tmp_path, seed):
     counts = representations.count_acyclic_graph_correction_operations(
         None, None, *([labels] for labels in names)
     )
-    found = detection(contingency(truth, pred))
+    found = detection(overlaps(contingency(truth, pred)))
     assert (found.missed, found.false, found.merged) == (counts["FN"], counts["FP"], counts["NS"])
     assert min(counts["FN"], counts["FP"]) > 0
     assert metrics(truth, pred)["det"] == pytest.approx(ctc_det(**counts))

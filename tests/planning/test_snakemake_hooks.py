@@ -1,81 +1,21 @@
-"""Planning: parameters of functions looked up once, and the table at a quiet dry run's end."""
+"""What a dry run prints: a table of the jobs, or their counts when it is quiet."""
 
 from __future__ import annotations
 
-import inspect
 import logging
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
-from snakemake import common, rules
 from snakemake.logging import LogEvent
-from snakemake.resources import Resource
 from snakemake.settings.enums import Quietness
 
 from tests.planner import jobs_in
-from unet.planning.snakemake_hooks import remember_parameters, show_table, why
+from unet.planning.snakemake_hooks import show_table, why
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    before = [(m, m.get_function_params) for m in (common, rules)]
-    yield
-    for module, function in before:
-        module.get_function_params = function
-    vars(Resource.evaluate).pop(common.FUNC_OVERWRITE_PARAMS_ATTR, None)
-
-
-def test_the_same_parameters_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert remember_parameters()
-    assert remember_parameters()  # the second time nothing more
-    looked = []
-    signature = inspect.signature
-    monkeypatch.setattr(
-        "snakemake.common.inspect.signature", lambda f: looked.append(f) or signature(f)
-    )
-
-    def one(wildcards, input, threads):  # type: ignore[no-untyped-def]
-        return 1
-
-    def other(wildcards, *, attempt=1, **more):  # type: ignore[no-untyped-def]
-        return 2
-
-    for function in (one, other, lambda w: 3, partial(one, threads=2)):
-        wanted = dict(signature(function).parameters)
-        looked.clear()
-        for _ in range(3):
-            assert dict(rules.get_function_params(function)) == wanted
-        assert len(looked) == 1
-    given = {"input": 1, "threads": 2, "attempt": 3}
-    assert common.get_input_function_aux_params(one, given) == {"input": 1, "threads": 2}
-    assert common.get_input_function_aux_params(other, given) == given
-
-
-def test_methods_of_several_objects() -> None:
-    assert remember_parameters()
-    wanted = dict(inspect.signature(Resource("a", 1).evaluate).parameters)
-    for value in (1, lambda w: 2, "x"):
-        assert dict(common.get_function_params(Resource("a", value).evaluate)) == wanted
-
-
-def test_what_takes_no_mark() -> None:
-    assert remember_parameters()
-    for _ in range(2):
-        assert list(common.get_function_params(len)) == ["obj"]
-
-
-def test_another_version_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(common, "FUNC_OVERWRITE_PARAMS_ATTR")
-    before = common.get_function_params
-    assert not remember_parameters()
-    assert common.get_function_params is before
 
 
 def dry_run(folder: Path, *words: str) -> str:

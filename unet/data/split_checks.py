@@ -10,7 +10,6 @@ from unet.data.records import ImageRecord, SplitRecord
 from unet.errors import UserError
 
 Groups = Mapping[str, Sequence[str]]
-Shares = Mapping[str, float]
 
 # Copies that are named.
 LISTED = 10

@@ -9,7 +9,7 @@ the corner of an object's own box, and intensities from their own mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import Any
@@ -103,7 +103,7 @@ def add(parts: Iterable[Sums], dims: int, channels: int) -> Sums:
 
 
 def read_around(
-    read: Callable[[Slices], NDArray[Any]], shape: tuple[int, ...], region: Slices
+    read: Callable[[Slices], NDArray[Any]], shape: Sequence[int], region: Slices
 ) -> NDArray[Any]:
     """A region of an image [(Z,) Y, X] and one pixel more on each side, 0 where the image ends."""
     wanted = [slice(s.start - 1, s.stop + 1) for s in region]

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unet.data.tiling import Slices
+from unet.export.object_sums import read_around
 
 Ints = NDArray[np.int64]
 # Vertices [n, 2] as x, y, the first not repeated at the end.
@@ -88,12 +89,8 @@ def corners(
         shape: of the labels.
         vertices: one of :func:`vertex_blocks`.
     """
-    wanted = [slice(v.start - 1, v.stop) for v in vertices]
-    there = tuple(
-        slice(max(w.start, 0), min(w.stop, n)) for w, n in zip(wanted, shape, strict=True)
-    )
-    beyond = [(t.start - w.start, w.stop - t.stop) for w, t in zip(wanted, there, strict=True)]
-    labels = np.pad(np.asarray(read(there)), beyond)
+    # The pixels on all four sides of each vertex.
+    labels = read_around(read, shape, tuple(slice(v.start, v.stop - 1) for v in vertices))
     around = (labels[:-1, :-1], labels[:-1, 1:], labels[1:, :-1], labels[1:, 1:])
     busy = around[0] != around[1]
     for other in around[2:]:

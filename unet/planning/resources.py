@@ -167,11 +167,6 @@ class PlannedJob:
     gather: bool = False
 
     @cached_property
-    def trained_on(self) -> str:
-        origin = origin_of(self.model)
-        return self.dataset if origin is None else origin.dataset
-
-    @cached_property
     def architecture(self) -> AnyArchitecture | None:
         origin = origin_of(self.model)
         return self.config.architecture_for(self.model if origin is None else origin.model)

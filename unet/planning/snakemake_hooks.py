@@ -1,70 +1,31 @@
-"""What Snakemake does not do by itself when it plans.
+"""What a dry run prints, where Snakemake prints too much or too little.
 
-Which arguments a function takes is looked up several times for each of thousands of jobs, by
-``inspect``, which takes its time; it is the same each time. A dry run prints sixteen lines per job,
-where one says what is done and why. And ``snakemake -n --quiet``, which leaves out what printing
-each job would take, leaves out the numbers of jobs too, with which its authors meant to end it.
+A dry run prints sixteen lines per job; one is enough to say what runs and why. And
+``snakemake -n --quiet`` leaves out the job counts together with the jobs.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 
-def remember_parameters() -> bool:
-    """From here on Snakemake looks at each function once.
-
-    Uses the mark that Snakemake itself puts on functions whose parameters it is told.
-
-    Returns:
-        False where this version of Snakemake has no such mark: then nothing is changed.
-    """
-    try:
-        from snakemake.common import FUNC_OVERWRITE_PARAMS_ATTR as MARK
-        from snakemake.common import get_function_params as look
-    except ImportError:
-        return False
-    if getattr(look, "remembers", False):
-        return True
-
-    def parameters(function: Any) -> Mapping[str, Any]:
-        known: Mapping[str, Any] = look(function)
-        # Of a method, the function: the methods of all objects share it. Without `self` in both.
-        owner = getattr(function, "__func__", function)
-        if not hasattr(owner, MARK):
-            # What is built in takes no mark, and is looked at each time.
-            with suppress(AttributeError, TypeError):
-                setattr(owner, MARK, known)
-        return known
-
-    parameters.remembers = True  # type: ignore[attr-defined]
-    # Where it was imported by its name.
-    for name in [name for name in sys.modules if name.startswith("snakemake.")]:
-        module: Any = sys.modules[name]
-        if getattr(module, "get_function_params", None) is look:
-            module.get_function_params = parameters
-    return True
-
-
 class _Counts(logging.Handler):
-    """Prints the numbers of jobs of a quiet dry run, and nothing else."""
+    """Prints the job counts of a quiet dry run, and nothing else."""
 
     def __init__(self, workflow: Any) -> None:
         super().__init__()
         self._workflow = workflow
 
     def emit(self, record: logging.LogRecord) -> None:
-        # Whether it is one is known only when the jobs are planned.
+        # Whether this is a dry run is known only when the jobs are planned.
         if _event(record) == "RUN_INFO" and self._workflow.dryrun:
             sys.stderr.write(record.getMessage() + "\n")
 
 
 class _Table(logging.Filter):
-    """Holds back the jobs of a dry run, and prints a line for each at its end."""
+    """Holds back the jobs of a dry run, and prints one line for each at the end."""
 
     HEAD = ("job", "of", "why")
 
@@ -88,7 +49,7 @@ class _Table(logging.Filter):
         if self._seen:
             sys.stderr.write(self._text() + "\n\n")
             self._rows = []
-        # The numbers come at the beginning and at the end; they are enough once.
+        # Snakemake prints the counts before and after the jobs; once is enough.
         return self._seen
 
     def _text(self) -> str:
@@ -106,8 +67,8 @@ def _event(record: logging.LogRecord) -> str:
 
 
 def why(reason: str) -> str:
-    """Snakemake's reasons for a job, in a line: without what changed in the parameters, which is
-    kilobytes of JSON, and of several files the first."""
+    """Snakemake's reasons for a job in one line: without the changed parameters, which are
+    kilobytes of JSON, and with the first of several files."""
     short = []
     for part in reason.split("; "):
         phrase, colon, files = part.partition(": ")
@@ -117,20 +78,20 @@ def why(reason: str) -> str:
         names = sorted(files.split(", "))  # Snakemake holds them in a set
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         short.append(f"{phrase}: {names[0]}{more}")
-    # What another job makes is no reason of its own.
+    # A file that another job will write is not a reason of its own.
     own = [part for part in short if not part.startswith("Input files updated by another")]
     return "; ".join(own or short)
 
 
 def show_table(workflow: Any) -> bool:
-    """Lets a dry run print a line for each job, and ``snakemake -n --quiet`` how many jobs of which
-    rules there are. With ``--printshellcmds`` or ``--verbose`` all that Snakemake says stays.
+    """Makes a dry run print one line per job, and ``snakemake -n --quiet`` the job counts. With
+    ``--printshellcmds`` or ``--verbose`` Snakemake's own output stays.
 
     Args:
         workflow: Snakemake's, in a Snakefile.
 
     Returns:
-        whether it prints something else than it would by itself.
+        whether the output differs from Snakemake's own.
     """
     logger = logging.getLogger("snakemake.logging")
     try:
@@ -145,7 +106,7 @@ def show_table(workflow: Any) -> bool:
         return False  # of another version
     streams = [handler for handler in logger.handlers if handler.name == "DefaultStreamHandler"]
     for handler in streams:
-        # Read again as a module of another workflow it is there already.
+        # It is there already if the file is read again as a module of another workflow.
         if not any(isinstance(one, _Table) for one in handler.filters):
             handler.addFilter(_Table(workflow))
     return bool(streams)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,17 +26,28 @@ THRESHOLDS = (0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95)
 class Overlaps:
     """Overlapping pairs of a true and a predicted object, both not background.
 
-    ``truth``, ``pred``: intp [P], indices into ``truth_ids`` [T] and ``pred_ids`` [S];
-    ``coverage``: float [P], the fraction of the true object covered by the predicted one;
-    ``iou``: float [P], intersection over union of the pair.
+    ``truth``, ``pred``: intp [P], indices into ``truth_ids`` [T] and ``pred_ids`` [S], of which
+    ``truth_sizes`` and ``pred_sizes`` are the pixels; ``pixels``: int64 [P], of the overlap.
     """
 
     truth_ids: Ids
     pred_ids: Ids
+    truth_sizes: Counts
+    pred_sizes: Counts
     truth: NDArray[np.intp]
     pred: NDArray[np.intp]
-    coverage: NDArray[np.float64]
-    iou: NDArray[np.float64]
+    pixels: Counts
+
+    @property
+    def coverage(self) -> NDArray[np.float64]:
+        """Fraction of the true object that the predicted one covers: float [P]."""
+        return self.pixels / self.truth_sizes[self.truth]
+
+    @cached_property
+    def iou(self) -> NDArray[np.float64]:
+        """Intersection over union of the pair: float [P]."""
+        union = self.truth_sizes[self.truth] + self.pred_sizes[self.pred] - self.pixels
+        return self.pixels / union
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +77,7 @@ class Matches:
 
 
 def overlaps(table: Contingency) -> Overlaps:
-    """IoU and coverage of every overlapping pair of objects.
+    """Every overlapping pair of objects.
 
     Areas are those within the table: an object that reaches into pixels left out of it (not
     valid) counts with its remaining part.
@@ -75,9 +87,7 @@ def overlaps(table: Contingency) -> Overlaps:
     both = (table.truth_ids != 0) & (table.pred_ids != 0)
     truth = np.searchsorted(truth_ids, table.truth_ids[both])
     pred = np.searchsorted(pred_ids, table.pred_ids[both])
-    inter = table.counts[both]
-    union = truth_sizes[truth] + pred_sizes[pred] - inter
-    return Overlaps(truth_ids, pred_ids, truth, pred, inter / truth_sizes[truth], inter / union)
+    return Overlaps(truth_ids, pred_ids, truth_sizes, pred_sizes, truth, pred, table.counts[both])
 
 
 def match(table: Contingency, iou_threshold: float) -> Matches:
@@ -107,7 +117,7 @@ def instance_metrics(table: Contingency, thresholds: Sequence[float] = THRESHOLD
     half = _match(pairs, 0.5)
     weight = half.tp + 0.5 * half.fp + 0.5 * half.fn
     iou_sum = float(half.iou.sum())
-    found = _detection(pairs)
+    found = detection(pairs)
     return [
         *rows,
         _row("f1_0.50", half.tp, weight),
@@ -124,17 +134,6 @@ def instance_metrics(table: Contingency, thresholds: Sequence[float] = THRESHOLD
         count(INSTANCES, "n_true", half.n_true),
         count(INSTANCES, "n_pred", half.n_pred),
     ]
-
-
-def seg(table: Contingency) -> float:
-    """SEG of the Cell Tracking Challenge (Maska et al. 2014, doi 10.1093/bioinformatics/btu080).
-
-    A true object is matched by the predicted object that covers MORE than half of it (at most
-    one can) and scores their IoU, else 0; SEG is the mean over the true objects, NaN if there is
-    none. One predicted object may serve several true ones; false positives cost nothing.
-    """
-    pairs = overlaps(table)
-    return _row("seg", _seg_sum(pairs), len(pairs.truth_ids)).value
 
 
 @dataclass(frozen=True)
@@ -162,12 +161,8 @@ class Detection:
         return 1 - min(cost, 10 * n_true) / (10 * n_true)
 
 
-def detection(table: Contingency) -> Detection:
+def detection(pairs: Overlaps) -> Detection:
     """The errors of detection of one image."""
-    return _detection(overlaps(table))
-
-
-def _detection(pairs: Overlaps) -> Detection:
     finders = pairs.pred[pairs.coverage > 0.5]
     different = len(np.unique(finders))
     return Detection(
@@ -178,6 +173,13 @@ def _detection(pairs: Overlaps) -> Detection:
 
 
 def _seg_sum(pairs: Overlaps) -> float:
+    """Sum over the true objects that makes SEG of the Cell Tracking Challenge (Maska et al. 2014,
+    doi 10.1093/bioinformatics/btu080), which is its mean.
+
+    A true object is matched by the predicted object that covers MORE than half of it (at most
+    one can) and scores their IoU, else 0. One predicted object may serve several true ones; false
+    positives cost nothing.
+    """
     return float(pairs.iou[pairs.coverage > 0.5].sum())
 
 

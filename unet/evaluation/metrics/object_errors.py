@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unet.evaluation.metrics.contingency import Contingency
-from unet.evaluation.metrics.instance import INSTANCES
+from unet.evaluation.metrics.instance import INSTANCES, overlaps
 from unet.evaluation.metrics.rows import Score, count, ratio
 
 
@@ -40,21 +40,17 @@ class Fates:
 
 def fates(table: Contingency) -> Fates:
     """Counts from a table of ids (0 = background); sizes are those within the table."""
-    truth_ids, truth_size = _sizes(*table.truth_sizes())
-    pred_ids, pred_size = _sizes(*table.pred_sizes())
-    both = (table.truth_ids != 0) & (table.pred_ids != 0)
-    true = np.searchsorted(truth_ids, table.truth_ids[both])
-    pred = np.searchsorted(pred_ids, table.pred_ids[both])
-    overlap = table.counts[both]
-    in_true = 2 * overlap > pred_size[pred]  # the predicted object lies in the true one
-    in_pred = 2 * overlap > truth_size[true]
-    split = _joined(true[in_true], overlap[in_true], truth_size)
-    merging = _joined(pred[in_pred], overlap[in_pred], pred_size)
+    pairs = overlaps(table)
+    true, pred, overlap = pairs.truth, pairs.pred, pairs.pixels
+    in_true = 2 * overlap > pairs.pred_sizes[pred]  # the predicted object lies in the true one
+    in_pred = 2 * overlap > pairs.truth_sizes[true]
+    split = _joined(true[in_true], overlap[in_true], pairs.truth_sizes)
+    merging = _joined(pred[in_pred], overlap[in_pred], pairs.pred_sizes)
     fit = in_true & in_pred
     known_true, known_pred = split.copy(), merging.copy()
     known_true[true[fit]] = True
     known_pred[pred[fit]] = True
-    merged = np.zeros(len(truth_ids), bool)
+    merged = np.zeros(len(split), bool)
     merged[true[in_pred & merging[pred]]] = True
     known_true |= merged
     known_pred[pred[in_true & split[true]]] = True
@@ -63,8 +59,8 @@ def fates(table: Contingency) -> Fates:
         merged=int(merged.sum()),
         missed=int((~known_true).sum()),
         added=int((~known_pred).sum()),
-        n_true=len(truth_ids),
-        n_pred=len(pred_ids),
+        n_true=len(split),
+        n_pred=len(merging),
     )
 
 
@@ -93,9 +89,3 @@ def _joined(
     number = np.bincount(whole, minlength=len(size))
     covered = np.bincount(whole, overlap, minlength=len(size))
     return (number >= 2) & (2 * covered > size)
-
-
-def _sizes(
-    ids: NDArray[np.uint64], sizes: NDArray[np.int64]
-) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    return ids[ids != 0], sizes[ids != 0]

@@ -15,7 +15,7 @@ COPY scripts scripts
 COPY workflow workflow
 COPY config config
 RUN pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" \
-    --constraint requirements.lock --editable ".[cluster,engines,slurm]"
+    --constraint requirements.lock --editable ".[cluster,engines,keras,slurm]"
 
 # Whoever runs it: caches go where anybody may write.
 ENV HOME=/tmp

@@ -413,6 +413,13 @@ def test_files_that_are_none(keras: Any, tmp_path: Path) -> None:
     refused(save(outer, tmp_path, ".weights.h5"), "a model within the model")
 
 
+def test_without_h5py_one_line_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unet.models.keras_files.h5py", None)
+    refused(tmp_path / "a.keras", r"needs the package h5py; run pip install 'unet-pipeline\[keras")
+
+
 def test_links_to_other_files_are_not_followed(keras: Any, tmp_path: Path) -> None:
     secret = tmp_path / "secret.h5"
     with h5py.File(secret, "w") as file:

@@ -38,7 +38,7 @@ TESTING = requirements(pyproject()["optional-dependencies"]["test"])
 # What users choose to install; imported where it is used.
 OPTIONAL = {
     name: requirement
-    for extra in ("cluster", "cluster-generic", "engines", "slurm")
+    for extra in ("cluster", "cluster-generic", "engines", "keras", "slurm")
     for name, requirement in requirements(pyproject()["optional-dependencies"][extra]).items()
 }
 

@@ -2,7 +2,12 @@
 
 Three formats: ``.keras`` (a zip of ``config.json`` and ``model.weights.h5``), ``.weights.h5``
 (``save_weights`` of Keras 3) and ``.h5`` (``save`` and ``save_weights`` of Keras 2, and ``save`` of
-Keras 3). Arrays and JSON only: nothing in a file is executed, not even a Lambda layer.
+Keras 3). Needs the optional package h5py.
+
+Keras itself reads less: weights only into a model that is there already, while here the arrays of a
+file without a config say which U-Net they belong to. And it builds the model that the file
+describes, custom classes included; here only arrays and JSON are read, so nothing in a file runs,
+not even a Lambda layer.
 """
 
 from __future__ import annotations
@@ -17,17 +22,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from unet.errors import UserError
 
+try:
+    import h5py
+except ImportError:
+    h5py = None
+
 Arrays = list[np.ndarray]
+Layers = list[dict[str, Any]]
 # What is read of a .keras archive, and how many times its size that may be.
 _MEMBERS = ("config.json", "model.weights.h5")
 MAX_EXPANSION = 50
 # Where the newer layout has its layers (Keras 3, and Keras 2.12 to 2.15).
 _ROOTS = ("layers", "_layer_checkpoint_dependencies")
+_KINDS = "give a .keras, .h5 or .weights.h5 file"
 
 
 @dataclass(frozen=True)
@@ -42,75 +53,77 @@ class KerasFile:
     """
 
     weights: dict[str, Arrays]
-    layers: list[dict[str, Any]] | None
+    layers: Layers | None
 
 
 def read_keras(path: Path) -> KerasFile:
-    """Reads ``.keras``, ``.weights.h5`` or ``.h5``; which it is follows from the content.
+    """Reads ``.keras``, ``.weights.h5`` or ``.h5``; the content says which it is.
 
     Raises:
-        UserError: no such file, another format, or a model that is no graph of layers.
+        UserError: h5py is missing, no such file, another format, or a model that is no graph of
+            layers.
     """
+    if h5py is None:
+        raise UserError(
+            f"{path}: a Keras file needs the package h5py; run pip install 'unet-pipeline[keras]'"
+        )
     if not path.is_file():
-        raise UserError(f"{path}: no such file; give a .keras, .h5 or .weights.h5 file")
-    layers: list[dict[str, Any]] | None = None
+        raise UserError(f"{path}: no such file; {_KINDS}")
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                _check_sizes(path, archive)
-                layers = _layers(path, json.loads(archive.read("config.json")))
-                with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as file:
-                    return KerasFile(_by_class(path, file, layers), layers)
-        with h5py.File(path, "r") as file:
-            if "model_weights" not in file and not {"layer_names", "layer_names0"} & set(
-                file.attrs
-            ):
-                return KerasFile(_by_class(path, file, None), None)
-            if "model_config" in file.attrs:
-                layers = _layers(path, json.loads(file.attrs["model_config"]))
-            root = _own(path, file, "model_weights") if "model_weights" in file else file
-            return KerasFile(_by_name(path, root), layers)
+        return _of_archive(path) if zipfile.is_zipfile(path) else _of_hdf5(path)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"{path}: not a readable Keras file ({reason}); give a .keras, .h5 or .weights.h5 file"
-        ) from None
+        raise UserError(f"{path}: not a readable Keras file ({reason}); {_KINDS}") from None
 
 
-def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
-    """Refuses an archive that is made to fill the memory (weights hardly compress at all)."""
-    unpacked = sum(archive.getinfo(name).file_size for name in _MEMBERS)
-    if unpacked > MAX_EXPANSION * path.stat().st_size:
-        raise UserError(f"{path}: refused, it unpacks to {unpacked} bytes; save the model again")
+def _of_archive(path: Path) -> KerasFile:
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(archive.getinfo(name).file_size for name in _MEMBERS)
+        # Weights hardly compress at all: this archive is made to fill the memory.
+        if unpacked > MAX_EXPANSION * path.stat().st_size:
+            raise UserError(f"refused, it unpacks to {unpacked} bytes; save the model again")
+        layers = _layers(json.loads(archive.read("config.json")))
+        with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as file:
+            return KerasFile(_by_class(file, layers), layers)
 
 
-def _layers(path: Path, config: Any) -> list[dict[str, Any]]:
+def _of_hdf5(path: Path) -> KerasFile:
+    with h5py.File(path, "r") as file:
+        if "model_weights" not in file and not {"layer_names", "layer_names0"} & set(file.attrs):
+            return KerasFile(_by_class(file, None), None)
+        config = file.attrs.get("model_config")
+        layers = None if config is None else _layers(json.loads(config))
+        root = _own(file, "model_weights") if "model_weights" in file else file
+        return KerasFile(_by_name(root), layers)
+
+
+def _layers(config: Any) -> Layers:
     layers = config.get("config", {}).get("layers") if isinstance(config, dict) else None
     if not isinstance(layers, list):
         kind = config.get("class_name") if isinstance(config, dict) else config
         raise UserError(
-            f"{path}: the model is a {kind}, which tells nothing of its layers; rebuild it with "
+            f"the model is a {kind}, which tells nothing of its layers; rebuild it with "
             "keras.Model(inputs, outputs), load its weights and save that"
         )
     return layers
 
 
-def _array(path: Path, node: Any) -> np.ndarray:
+def _array(node: Any) -> np.ndarray:
     """A dataset's values.
 
     Raises:
         UserError: they lie in another file, or are no numbers.
     """
     if not isinstance(node, h5py.Dataset) or node.external or node.is_virtual:
-        raise UserError(
-            f"{path}: refused, {getattr(node, 'name', node)} is not an array of its own"
-        )
+        raise UserError(f"refused, {getattr(node, 'name', node)} is not an array of its own")
     if node.dtype.kind not in "fiu":
-        raise UserError(f"{path}: {node.name} has the type {node.dtype}, needs numbers")
+        raise UserError(f"{node.name} has the type {node.dtype}, needs numbers")
     return np.asarray(node[...], dtype=np.float32)
 
 
-def _own(path: Path, group: Any, name: str) -> Any:
+def _own(group: Any, name: str) -> Any:
     """A member of a group.
 
     Raises:
@@ -118,14 +131,14 @@ def _own(path: Path, group: Any, name: str) -> Any:
     """
     for part in name.split("/"):
         if not isinstance(group, h5py.Group) or part not in group:
-            raise UserError(f"{path}: has no {name}; save the model again")
+            raise UserError(f"has no {name}; save the model again")
         if not isinstance(group.get(part, getlink=True), h5py.HardLink):
-            raise UserError(f"{path}: refused, {group.name}/{part} is a link")
+            raise UserError(f"refused, {group.name}/{part} is a link")
         group = group[part]
     return group
 
 
-def _names(group: h5py.Group, key: str) -> list[str]:
+def _names(group: Any, key: str) -> list[str]:
     """A list of names among a group's attributes; Keras splits long ones (key0, key1, ...)."""
     parts = [group.attrs[key]] if key in group.attrs else []
     while f"{key}{len(parts)}" in group.attrs:
@@ -134,15 +147,14 @@ def _names(group: h5py.Group, key: str) -> list[str]:
     return [name.decode() if isinstance(name, bytes) else str(name) for name in found]
 
 
-def _by_name(path: Path, file: h5py.Group) -> dict[str, Arrays]:
+def _by_name(file: Any) -> dict[str, Arrays]:
     """The older layout: a group per layer, by the layer's name; lists give the order."""
-    weights = {}
-    for layer in _names(file, "layer_names"):
-        group = _own(path, file, layer)
-        arrays = [_array(path, _own(path, group, name)) for name in _names(group, "weight_names")]
-        if arrays:
-            weights[layer] = arrays
-    return weights
+    groups = {layer: _own(file, layer) for layer in _names(file, "layer_names")}
+    found = {
+        layer: [_array(_own(group, name)) for name in _names(group, "weight_names")]
+        for layer, group in groups.items()
+    }
+    return {layer: arrays for layer, arrays in found.items() if arrays}
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -150,9 +162,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _by_class(
-    path: Path, file: h5py.File, layers: list[dict[str, Any]] | None
-) -> dict[str, Arrays]:
+def _by_class(file: Any, layers: Layers | None) -> dict[str, Arrays]:
     """The newer layout: a group per layer, by its class and a counter (conv2d, conv2d_1, ...).
 
     With the config the layers get their names and order; without it they keep the counters', which
@@ -160,29 +170,27 @@ def _by_class(
     """
     found = next((name for name in _ROOTS if name in file), None)
     if found is None:
-        raise UserError(f"{path}: holds no layers; give a .keras, .h5 or .weights.h5 file")
-    root = _own(path, file, found)
-    if layers is not None:
-        names = dict(zip(_counted(layers), (str(n["name"]) for n in layers), strict=True))
-    else:
-        names = {name: name for name in sorted(root, key=_natural)}
+        raise UserError(f"holds no layers; {_KINDS}")
+    root = _own(file, found)
+    names = (
+        {name: name for name in sorted(root, key=_natural)}
+        if layers is None
+        else dict(zip(_counted(layers), (str(n["name"]) for n in layers), strict=True))
+    )
     weights = {}
-    for key, name in names.items():
-        if key not in root:
-            continue
-        group = _own(path, root, key)
+    for key in filter(root.__contains__, names):
+        group = _own(root, key)
         if any(child in group for child in _ROOTS):
             raise UserError(
-                f"{path}: {name} is a model within the model; save the inner one on its own"
+                f"{names[key]} is a model within the model; save the inner one on its own"
             )
-        variables = _own(path, group, "vars") if "vars" in group else {}
-        arrays = [_array(path, _own(path, variables, k)) for k in sorted(variables, key=_natural)]
-        if arrays:
-            weights[name] = arrays
+        variables = _own(group, "vars") if "vars" in group else {}
+        if arrays := [_array(_own(variables, k)) for k in sorted(variables, key=_natural)]:
+            weights[names[key]] = arrays
     return weights
 
 
-def _counted(layers: list[dict[str, Any]]) -> Iterator[str]:
+def _counted(layers: Layers) -> Iterator[str]:
     """The layers' names within a weights file, as Keras's saving_lib counts them."""
     seen: Counter[str] = Counter()
     for layer in layers:

@@ -11,7 +11,6 @@ A kernel is [*k, in, out] in Keras and [out, in, *k] here. That of a transposed 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,8 +27,6 @@ from unet.models.keras_graph import Graph, graph_of
 from unet.models.model_file import ModelFile
 from unet.models.unet import UNet
 from unet.versions import library_versions
-
-log = logging.getLogger(__name__)
 
 Weights = Mapping[str, Sequence[np.ndarray]]
 
@@ -126,22 +123,16 @@ def convert(weights: Weights, arch: Architecture, skip_first: bool = False) -> d
     with torch.device("meta"):
         wanted = UNet(channels, max(classes, 2), arch).state_dict()
     state: dict[str, Tensor] = {}
-    paths = [f"down.{n}" for n in range(arch.depth)] + ["bridge"]
-    paths += [f"expand.{n}" for n in range(arch.depth)]
-    units = [
-        (f"{path}.convs.{i}", f"{path}.norms.{i}") for path in paths for i in range(arch.convs)
-    ]
-    ups = [f"up.{n}.layers.0" for n in range(arch.depth)]
-    norms = [norm for _, norm in units] if arch.norm == "batch" else []
-    for kind, targets, found in (
-        ("convolution", [conv for conv, _ in units] + ["heads.0"], layers.convs),
-        ("transposed convolution 2x2", ups, layers.ups),
-        ("BatchNormalization", norms, layers.norms),
+    convs, ups, norms = _targets(arch)
+    for kind, targets, found, read in (
+        ("convolution", convs, layers.convs, _kernel),
+        ("transposed convolution 2x2", ups, layers.ups, _kernel),
+        ("BatchNormalization", norms, layers.norms, _norm),
     ):
         if len(targets) != len(found):
             raise UserError(f"found {len(found)} layers of {kind}; this U-Net has {len(targets)}")
         for target, (name, arrays) in zip(targets, found, strict=True):
-            part = _norm(arrays) if target in norms else _kernel(arrays)
+            part = read(arrays)
             if target == "heads.0" and classes == 1:
                 part = _two_classes(part)
             elif skip_first and target.startswith("expand") and target.endswith("convs.0"):
@@ -151,6 +142,17 @@ def convert(weights: Weights, arch: Architecture, skip_first: bool = False) -> d
                 _fits(name, target, key, value, wanted[f"{target}.{key}"])
                 state[f"{target}.{key}"] = value.contiguous()
     return {key: state[key] for key in wanted}
+
+
+def _targets(arch: Architecture) -> tuple[list[str], list[str], list[str]]:
+    """Names of our convolutions, transposed convolutions and norms, in the order of the Keras
+    model's."""
+    levels = range(arch.depth)
+    paths = [*(f"down.{n}" for n in levels), "bridge", *(f"expand.{n}" for n in levels)]
+    units = [(path, i) for path in paths for i in range(arch.convs)]
+    convs = [f"{path}.convs.{i}" for path, i in units]
+    norms = [f"{path}.norms.{i}" for path, i in units] if arch.norm == "batch" else []
+    return [*convs, "heads.0"], [f"up.{n}.layers.0" for n in levels], norms
 
 
 def _kernel(arrays: Sequence[np.ndarray]) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from unet.io.formats import SUFFIXES, stem
 from unet.io.zarr_metadata import members
 
 _MAGIC = re.compile(r"(\*\*/|\*|\?|\[[^\]]+\])")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 MAX_ID = 100
 # OME-Zarr keeps this folder of a collection for itself.
@@ -141,7 +142,8 @@ def _named(found: list[Found], key: str, warn: Warn) -> list[Found]:
     Raises:
         UserError: there is no other.
     """
-    strange = [item for item in found if not item.name.isascii() and not _is_text(item.name)]
+    # What is not text in a name, Python keeps as half of a surrogate pair.
+    strange = [item for item in found if _SURROGATE.search(item.name)]
     if not strange:
         return found
     name = strange[0].path.name
@@ -184,7 +186,8 @@ def like_labels(found: list[Found], key: str, warn: Warn) -> None:
     if warn is unheard:
         return
     names = {item.name for item in found}
-    pairs = [(item, base) for item in found if (base := _labelled_by(item.name)) in names]
+    parts = [(item, _LIKE_LABELS.fullmatch(item.name)) for item in found]
+    pairs = [(item, match[1]) for item, match in parts if match and match[1] in names]
     if pairs:
         item, base = pairs[0]
         warn(
@@ -194,16 +197,11 @@ def like_labels(found: list[Found], key: str, warn: Warn) -> None:
         )
 
 
-def _labelled_by(name: str) -> str | None:
-    parts = _LIKE_LABELS.fullmatch(name)
-    return parts[1] if parts else None
-
-
 def common_ending(found: list[Found]) -> str | None:
     """The end of the names by which some of the files are labels of the others, such as
     ``_masks``; None where there is not just one."""
     names = {item.name for item in found}
-    parts = filter(None, (_LIKE_LABELS.fullmatch(name) for name in names))
+    parts = filter(None, map(_LIKE_LABELS.fullmatch, names))
     endings = {match[2] for match in parts if match[1] in names}
     return endings.pop() if len(endings) == 1 else None
 
@@ -281,14 +279,6 @@ def _translated(pattern: str) -> str:
 
 def _bare(text: str) -> str:
     return stem(Path(text)) if Path(text).suffix.lower() in SUFFIXES else text
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _check_unique(found: Iterable[Found], key: str) -> None:

@@ -231,23 +231,27 @@ def _distinct(block: Array) -> tuple[Array, Array]:
     return np.unique(block, return_counts=True)
 
 
+def _check_classes(path: Path, values: list[int], pieces: Neighbours, wanted: Wanted) -> None:
+    """Refuses values that belong to no class."""
+    unknown = [v for v in values if v not in wanted.values]
+    if not unknown:
+        return
+    more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
+    listed = ", ".join(map(str, unknown[:LISTED])) + more
+    known = ", ".join(map(str, sorted(wanted.values)))
+    advice = "add them to classes, or name one as ignore"
+    if len(unknown) > MANY:
+        swapped = "are images and labels swapped?"
+        numbers = "do they number objects? then write task: instances, without classes; or "
+        advice = swapped if _like_image(len(values), pieces) else numbers + swapped
+    raise UserError(f"{path}: values {listed} belong to no class (classes have {known}); {advice}")
+
+
 def _check_label(path: Path, found: Array, pieces: Neighbours, wanted: Wanted) -> int:
     """Number of classes present (semantic) or of objects (instances)."""
     values = [int(v) for v in found if int(v) != wanted.ignore]
     if wanted.task == "semantic":
-        unknown = [v for v in values if v not in wanted.values]
-        if unknown:
-            more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
-            listed = ", ".join(map(str, unknown[:LISTED])) + more
-            known = ", ".join(map(str, sorted(wanted.values)))
-            advice = "add them to classes, or name one as ignore"
-            if len(unknown) > MANY:
-                swapped = "are images and labels swapped?"
-                numbers = "do they number objects? then write task: instances, without classes; or "
-                advice = swapped if _like_image(len(values), pieces) else numbers + swapped
-            raise UserError(
-                f"{path}: values {listed} belong to no class (classes have {known}); {advice}"
-            )
+        _check_classes(path, values, pieces, wanted)
         return len(values)
     if values and values[0] < 0:
         raise UserError(f"{path}: a negative instance id ({values[0]}); write ignore: or number "

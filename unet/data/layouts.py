@@ -10,6 +10,7 @@ import glob
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from unet.data.file_names import Found, find, glob_paths, is_image, safe_id, tell_unread
@@ -34,7 +35,7 @@ def find_pairs(source: RawSource) -> list[RawPair]:
         raise UserError(f"images: a sheet goes with layout: folders or stack, not {source.layout}")
     pairs = layout(source)
     if not source.labelled:
-        pairs = [RawPair(p.id, p.image, None, p.stack, p.group, p.columns) for p in pairs]
+        pairs = [replace(pair, label=None) for pair in pairs]
     return sorted(pairs, key=lambda p: (p.id, str(p.image)))
 
 
@@ -96,14 +97,13 @@ def _pair(item: Found, label: Path | None) -> RawPair:
 
 def stack(source: RawSource) -> list[RawPair]:
     """As ``folders``, but every page of a file is an image; one file of each needs no names."""
-    pairs = folders(source)
-    return [RawPair(p.id, p.image, p.label, True, p.group, p.columns) for p in pairs]
+    return [replace(pair, stack=True) for pair in folders(source)]
 
 
 def dsb2018(source: RawSource) -> list[RawPair]:
     """A folder per image: <id>/images/<one file> and <id>/masks/<one file per object>."""
     pairs = []
-    for folder in _folders(source, "images"):
+    for folder in _folders(source):
         images = sorted(p for p in (folder / "images").glob("*") if is_image(p))
         if not images:
             continue
@@ -128,17 +128,14 @@ def ctc(source: RawSource) -> list[RawPair]:
         raise UserError(f"labels: {source.labels!r}; layout ctc takes GT, ST or nothing")
     alone = source.root / Path(source.images).expanduser()
     one = alone.is_dir() and any(_CTC_FRAME.fullmatch(p.name) for p in alone.iterdir())
-    folders = [alone] if one else _folders(source, "images")
     pairs, skipped = [], 0
-    for folder in folders:
+    for folder in [alone] if one else _folders(source):
+        segs = _ctc_labels(folder, source.labels)
         frames = {m[1]: p for p in folder.iterdir() if (m := _CTC_FRAME.fullmatch(p.name))}
-        kinds = (source.labels,) if source.labels else ("GT", "ST")
-        segs = [folder.with_name(f"{folder.name}_{kind}") / "SEG" for kind in kinds]
-        seg = next((s for s in segs if s.is_dir()), None)
         for number, path in sorted(frames.items()):
-            label = seg / f"man_seg{number}{path.suffix}" if seg else None
+            label = segs / f"man_seg{number}{path.suffix}" if segs else None
             label = label if label is not None and label.exists() else None
-            if label is None and seg is not None and source.labelled and source.required:
+            if label is None and segs and source.labelled and source.required:
                 skipped += 1
                 continue
             name = f"{folder.name}-t{number}"
@@ -146,6 +143,13 @@ def ctc(source: RawSource) -> list[RawPair]:
     if skipped:
         log.info("%d frames without a label are left out", skipped)
     return _some(pairs, source, "sequences <nn>/t000.tif")
+
+
+def _ctc_labels(sequence: Path, wanted: str | None) -> Path | None:
+    """The folder with a sequence's labels: GT before ST, unless one of them is wanted."""
+    kinds = (wanted,) if wanted else ("GT", "ST")
+    found = (sequence.with_name(f"{sequence.name}_{kind}") / "SEG" for kind in kinds)
+    return next((folder for folder in found if folder.is_dir()), None)
 
 
 _NNUNET = re.compile(r"(.+)_(\d{4})(\.[A-Za-z]+)")
@@ -216,16 +220,16 @@ def _existing(source: RawSource, pattern: str, key: str) -> Path:
     return folder
 
 
-def _folders(source: RawSource, key: str) -> list[Path]:
+def _folders(source: RawSource) -> list[Path]:
     """The folders in a folder, or those that match a glob."""
     where = source.root / Path(source.images).expanduser()
     if glob.has_magic(str(where)) and not where.exists():
         found = [p for p in glob_paths(where)[1] if p.is_dir()]
     else:
-        folder = _existing(source, source.images, key)
+        folder = _existing(source, source.images, "images")
         found = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not found:
-        raise UserError(f"{key}: {where} holds no folders; see layout: {source.layout}")
+        raise UserError(f"images: {where} holds no folders; see layout: {source.layout}")
     return found
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from unet.data.dataset_warnings import Warn, unheard
@@ -171,11 +171,7 @@ def read_sheet(source: RawSource, sheet: Path) -> list[RawPair]:
         images = [Found(p.image, stem(p.image)) for p in pairs]
         kept, labels = with_labels(source, images)
         places = {item.path for item in kept}
-        return [
-            RawPair(p.id, p.image, labels.get(p.image), columns=p.columns)
-            for p in pairs
-            if p.image in places
-        ]
+        return [replace(p, label=labels.get(p.image)) for p in pairs if p.image in places]
     both = {pair.image for pair in pairs} & {pair.label for pair in pairs}
     if both:
         raise UserError(f"{sheet}: {min(filter(None, both)).name} is both image and label")

@@ -1,13 +1,18 @@
-"""Going on after the workflow was killed: none of its jobs may be left when it starts anew.
+"""Going on after the workflow was killed: none of its jobs may still run when it starts again.
 
-A killed workflow leaves three things: a lock, files that are marked unfinished, and jobs that go
-on, on the cluster and on this machine. Started as it is, it refuses; unlocked by hand, it starts
-each of those jobs a second time beside itself. So: see that it is dead, cancel what it submitted,
-stop what it started, wait until all of that is gone, unlock, start the same command again.
+A killed workflow leaves a lock, files that are marked as incomplete, and jobs that go on, on the
+cluster and on this machine. Started as it is, it refuses; unlocked by hand, it starts each of those
+jobs a second time. So: see that it is dead, cancel what it submitted, stop what it started, wait
+until all of that is gone, unlock, and start the same command again.
+
+SLURM is asked by the name that all jobs of a run share, which is in Snakemake's logs of the folder.
+Asked by the folder alone, it would also give the user's other jobs that were submitted there; and
+without the logs nothing says whether the run used SLURM at all.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import re
@@ -16,9 +21,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import psutil
 
 from unet.errors import UserError
 from unet.files import locked, read_json, write_json
@@ -30,14 +38,12 @@ RUN_ID = re.compile(r"SLURM run ID: ([A-Za-z0-9_-]+)")
 # What executor cluster-generic says: Snakemake's number of a job and the queue's; and its end.
 SUBMITTED = re.compile(r"^Submitted (?:group )?job (\S+) with external jobid '([^']*)'", re.M)
 FINISHED = re.compile(r"^Finished jobid: (\d+)", re.M)
-# Options of Snakemake that are followed by the folder to work in.
-DIRECTORY = ("--directory", "-d")
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
 @dataclass(frozen=True)
 class Command:
-    """A start of the workflow, as it notes it itself.
+    """A start of the workflow, as the workflow itself notes it.
 
     Attributes:
         words: what stood after ``snakemake``.
@@ -58,19 +64,13 @@ def _note(folder: Path) -> Path:
 
 def remember(folder: Path, words: Sequence[str]) -> None:
     """Notes this process, called with these words, as the workflow that runs in the folder."""
-    import psutil
-
+    # Snakemake has gone to its working folder since; the shell's own note of where it was stays.
+    shell = Path(os.environ.get("PWD", folder))
+    called_in = shell if working_folder(words, shell) == folder.resolve() else folder
     pid = os.getpid()
     born = psutil.Process(pid).create_time()
-    where = str(_called_in(folder, words))
-    write_json(_note(folder), asdict(Command(tuple(words), where, socket.gethostname(), pid, born)))
-
-
-def _called_in(folder: Path, words: Sequence[str]) -> Path:
-    """Where Snakemake was called that works in the folder: it has gone there since, but the shell's
-    own note of it stays."""
-    shell = Path(os.environ.get("PWD", folder))
-    return shell if working_folder(words, shell) == folder.resolve() else folder
+    command = Command(tuple(words), str(called_in), socket.gethostname(), pid, born)
+    write_json(_note(folder), asdict(command))
 
 
 def remembered(folder: Path) -> Command:
@@ -93,14 +93,10 @@ def remembered(folder: Path) -> Command:
 
 def working_folder(words: Sequence[str], called_in: Path) -> Path:
     """Where Snakemake works if it is called with these words."""
-    folder = called_in
-    for index, word in enumerate(words):
-        for option in DIRECTORY:
-            if word == option and index + 1 < len(words):
-                folder = called_in / words[index + 1]
-            elif word.startswith(option + "="):
-                folder = called_in / word.partition("=")[2]
-    return folder.resolve()
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    options.add_argument("-d", "--directory", default=".", nargs="?", const=".")
+    directory: str = options.parse_known_args(list(words))[0].directory
+    return (called_in / directory).resolve()
 
 
 def is_alive(command: Command) -> bool:
@@ -109,8 +105,6 @@ def is_alive(command: Command) -> bool:
     Raises:
         ValueError: it was started on another machine.
     """
-    import psutil
-
     if command.host != socket.gethostname():
         raise ValueError(command.host)
     try:
@@ -121,34 +115,35 @@ def is_alive(command: Command) -> bool:
         return False
 
 
-def run_ids(folder: Path) -> list[str]:
-    """What SLURM calls the jobs of all runs that Snakemake's logs of this folder know: a run's jobs
-    share a name, which no other run has."""
-    found: list[str] = []
+def _logs(folder: Path, since: float = 0.0) -> Iterator[str]:
+    """Snakemake's logs of this folder that were written after ``since`` (Unix time in s)."""
     for path in sorted((folder / STATE / "log").glob("*.snakemake.log")):
-        found += RUN_ID.findall(path.read_text(encoding="utf-8", errors="replace"))
-    return list(dict.fromkeys(found))
+        if path.stat().st_mtime >= since:
+            yield path.read_text(encoding="utf-8", errors="replace")
+
+
+def run_ids(folder: Path) -> list[str]:
+    """The names of the SLURM jobs of all runs in this folder: the jobs of a run share one, which no
+    other run has."""
+    return list(dict.fromkeys(name for text in _logs(folder) for name in RUN_ID.findall(text)))
 
 
 def unfinished(folder: Path, since: float) -> list[str]:
-    """Jobs that were submitted by a command of the user's (executor cluster-generic), and whose end
-    the workflow has not seen; by the queue's ids.
+    """Ids of the jobs that were submitted by a command of the user's (executor cluster-generic),
+    and whose end the workflow has not seen.
 
     Args:
-        since: when the last run was started (seconds of the epoch).
+        since: when the last run was started (Unix time in s).
     """
     found: list[str] = []
-    for path in sorted((folder / STATE / "log").glob("*.snakemake.log")):
-        if path.stat().st_mtime < since:
-            continue
-        text = path.read_text(encoding="utf-8", errors="replace")
+    for text in _logs(folder, since):
         ended = set(FINISHED.findall(text))
         found += [queue_id for job, queue_id in SUBMITTED.findall(text) if job not in ended]
     return found
 
 
 def queued(names: Sequence[str]) -> list[str]:
-    """Ids of the jobs of these names that wait, run or are just being ended.
+    """Ids of the SLURM jobs of these names that wait, run or are just being ended.
 
     Raises:
         UserError: the queue cannot be asked.
@@ -160,14 +155,23 @@ def queued(names: Sequence[str]) -> list[str]:
             "squeue: not found, but the last runs here submitted to SLURM; call this on a machine "
             "that knows the cluster"
         )
-    done = _call("squeue", "--noheader", "--format=%i", f"--name={','.join(names)}")
-    return done.split()
+    return _call("squeue", "--noheader", "--format=%i", f"--name={','.join(names)}").split()
 
 
-def cancel(names: Sequence[str]) -> None:
-    """Cancels all jobs of these names."""
+def cancel(names: Sequence[str], patience: float) -> None:
+    """Cancels all jobs of these names, and waits until the queue has none of them.
+
+    Raises:
+        UserError: some are left after ``patience`` seconds.
+    """
     for name in names:
         _call("scancel", f"--name={name}")
+    end = time.monotonic() + patience
+    while left := queued(names):
+        if time.monotonic() >= end:
+            listed = ", ".join(left)
+            raise UserError(f"jobs still there after {patience:g} s: {listed}; try again later")
+        time.sleep(1)
 
 
 def _call(*words: str) -> str:
@@ -182,59 +186,34 @@ def _call(*words: str) -> str:
 
 def leftovers(folder: Path) -> list[int]:
     """Processes of this machine that are a stage of the workflow, at work in this folder."""
-    import psutil
-
     found = []
-    for process in psutil.process_iter(["pid", "cmdline", "cwd", "username"]):
+    for process in psutil.process_iter(["cmdline", "cwd"]):
         words, cwd = process.info["cmdline"] or [], process.info["cwd"]
         if cwd is None or Path(cwd) != folder or process.pid == os.getpid():
             continue
-        scripts = (Path(word) for word in words[1:4] if word.endswith(".py"))
-        if any((folder / script).parent == SCRIPTS for script in scripts):
+        scripts = (folder / word for word in words[1:4] if word.endswith(".py"))
+        if any(script.parent == SCRIPTS for script in scripts):
             found.append(process.pid)
     return found
 
 
 def stop(pids: Sequence[int], patience: float) -> None:
-    """Ends processes: asked first, so that a training saves its state."""
-    import psutil
-
-    processes = []
+    """Ends processes: first by a request, so that a training saves its state."""
+    left: list[psutil.Process] = []
     for pid in pids:
-        try:
-            processes.append(psutil.Process(pid))
-            processes[-1].terminate()
-        except psutil.NoSuchProcess:
-            continue
-    _, left = psutil.wait_procs(processes, timeout=patience)
-    for process in left:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(left, timeout=10)
-
-
-def wait_until_empty(
-    left: Callable[[], Sequence[object]], patience: float, what: str, pause: float = 1.0
-) -> None:
-    """Asks until nothing is left.
-
-    Raises:
-        UserError: something is, when the time is over.
-    """
-    end = time.monotonic() + patience
-    while remaining := left():
-        if time.monotonic() >= end:
-            names = ", ".join(map(str, remaining))
-            raise UserError(f"{what} still there after {patience:g} s: {names}; try again later")
-        time.sleep(pause)
+        with suppress(psutil.NoSuchProcess):
+            left.append(psutil.Process(pid))
+    for end, seconds in ((psutil.Process.terminate, patience), (psutil.Process.kill, 10.0)):
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                end(process)
+        _, left = psutil.wait_procs(left, timeout=seconds)
 
 
 def clear(
     folder: Path, patience: float = 300.0, *, gone: bool = False, cancelled: bool = False
 ) -> Command:
-    """Sees that nothing of the last run in this folder is left.
+    """Makes sure that nothing of the last run in this folder is left.
 
     Args:
         folder: that Snakemake works in.
@@ -268,8 +247,7 @@ def clear(
     names = run_ids(folder)
     if jobs := queued(names):
         log.info("cancelling %d jobs of the last run: %s", len(jobs), ", ".join(jobs))
-        cancel(names)
-        wait_until_empty(lambda: queued(names), patience, "jobs")
+        cancel(names, patience)
     if pids := leftovers(folder):
         log.info("stopping %d processes of the last run: %s", len(pids), ", ".join(map(str, pids)))
         stop(pids, min(patience, 60.0))

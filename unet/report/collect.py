@@ -9,11 +9,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from statistics import median
 from typing import Any
 
 import numpy as np
+import pydantic
 from numpy.typing import NDArray
 
 from unet import __version__
@@ -28,20 +28,10 @@ from unet.report.cuts import Cut, cuts_of
 from unet.report.figures import HistoryRow, best_epoch, read_history
 from unet.report.overlays import OverlayView
 from unet.report.score_tables import MeanScore, better
+from unet.versions import library_versions
 
 log = logging.getLogger(__name__)
 
-LIBRARIES = (
-    "torch",
-    "numpy",
-    "scipy",
-    "scikit-image",
-    "zarr",
-    "dask",
-    "tifffile",
-    "pydantic",
-    "snakemake",
-)
 # No side of an array read for an overlay is longer.
 LIMIT = 1500
 
@@ -75,13 +65,12 @@ class Pick:
 
 def versions() -> dict[str, str]:
     """Name -> version of the pipeline, Python and the libraries that results depend on."""
-    found = {"unet-pipeline": __version__, "python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {
+        "unet-pipeline": __version__,
+        "python": platform.python_version(),
+        **library_versions(),
+        "pydantic": pydantic.VERSION,
+    }
 
 
 def config_text(paths: Paths) -> str:
@@ -190,13 +179,9 @@ def skipped(
     """(model, tiles that were skipped as empty, all tiles) of those that skipped any."""
     found = []
     for model in models:
-        sentinels = [paths.tiles_done(dataset, model, fold) for fold in folds]
-        entries = [
-            entry
-            for path in sentinels
-            if path.exists()
-            for entry in read_json(path)["images"].values()
-        ]
+        sentinels = (paths.tiles_done(dataset, model, fold) for fold in folds)
+        tables = [read_json(path)["images"] for path in sentinels if path.exists()]
+        entries = [entry for table in tables for entry in table.values()]
         number = sum(int(entry.get("skipped", 0)) for entry in entries)
         if number:
             found.append((model, number, sum(int(entry["tiles"]) for entry in entries)))

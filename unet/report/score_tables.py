@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from unet.evaluation.metrics.rows import METRIC_COLUMNS, NAN, SEAM_SCORE, MetricRow
 from unet.paths import fold_number
@@ -250,29 +250,19 @@ def comparison(
     """
     found = {(row.model, row.class_, row.metric): row for row in rows}
     table: dict[str, list[Cell]] = {model: [] for model in models}
+    same = [field.name for field in fields(Cell) if field.name in ReportRow._fields]
+    same.remove("best")  # there the best model's name
     for key in keys:
         measured = {m: found[m, *key] for m in models if (m, *key) in found}
         tied = _tied(measured)
         leads = not any(tied.values()) and any(r.clear == YES for r in measured.values())
         for model in models:
-            row = measured.get(model)
-            if row is None:
-                table[model].append(Cell())
-                continue
-            table[model].append(
-                Cell(
-                    mean=row.mean,
-                    low=row.low,
-                    high=row.high,
-                    n=row.n,
-                    best=leads and row.clear == BEST,
-                    pooled=row.pooled,
-                    clear=row.clear,
-                    tied=tied[model],
-                    units=row.units,
-                    far=row.far,
-                )
-            )
+            cell = Cell()
+            if row := measured.get(model):
+                values: dict[str, Any] = {name: getattr(row, name) for name in same}
+                best = leads and row.clear == BEST
+                cell = Cell(**values, best=best, tied=tied[model])
+            table[model].append(cell)
     return table
 
 

@@ -141,17 +141,15 @@ def client_of(section: ClusterSection, folder: Path) -> Iterator[Any]:
         warn_if_open(section.address)
         try:
             client = distributed.Client(section.address, timeout="30s", set_as_default=False)
-        except TypeError as error:  # it has no certificate to show
+        except (OSError, TimeoutError, ValueError, TypeError) as error:
+            what = f"no scheduler answers at {section.address}"
+            if isinstance(error, TypeError):  # it has no certificate to show
+                what = (
+                    f"{section.address} needs certificates; name them in dask's config, "
+                    "distributed.comm.tls"
+                )
             reason = " ".join(str(error).split())[:120]
-            raise UserError(
-                f"predict.cluster.address: {section.address} needs certificates; name them in "
-                f"dask's config, distributed.comm.tls ({reason})"
-            ) from None
-        except (OSError, TimeoutError, ValueError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise UserError(
-                f"predict.cluster.address: no scheduler answers at {section.address} ({reason})"
-            ) from None
+            raise UserError(f"predict.cluster.address: {what} ({reason})") from None
         with client:
             yield client
         return

@@ -19,11 +19,12 @@ from unet.errors import UserError
 _CONVS = ("Conv2D", "Conv3D")
 _UPS = ("Conv2DTranspose", "Conv3DTranspose")
 _POOLS = ("MaxPooling2D", "MaxPooling3D")
-# Nothing when a network is applied.
-_IDLE = (
-    "InputLayer", "Dropout", "SpatialDropout2D", "SpatialDropout3D", "GaussianNoise",
-    "GaussianDropout",
-)  # fmt: skip
+# Layers without settings that matter here; some do nothing when a network is applied.
+_PLAIN = {
+    "BatchNormalization": "N", "Concatenate": "K", "Softmax": "S", "InputLayer": "",
+    "Dropout": "", "SpatialDropout2D": "", "SpatialDropout3D": "", "GaussianNoise": "",
+    "GaussianDropout": "",
+}  # fmt: skip
 # The head's activation, in the convolution or in a layer of its own.
 _END = {"linear": "", "softmax": "S", "sigmoid": "G"}
 # A block of n units, with C convolution, R ReLU, N normalisation.
@@ -102,8 +103,8 @@ def _letters(layer: Mapping[str, Any]) -> str:
     """
     kind, name, c = str(layer["class_name"]), layer["name"], layer["config"]
     activation = _activation(c)
-    if kind in _IDLE:
-        return ""
+    if kind in _PLAIN:
+        return _PLAIN[kind]
     if kind in _CONVS:
         last = _all(c["kernel_size"], 1)
         _need(
@@ -131,17 +132,11 @@ def _letters(layer: Mapping[str, Any]) -> str:
         strides = c.get("strides")
         _need(layer, pool_size=_all(c["pool_size"], 2), strides=strides is None or _all(strides, 2))
         return "P"
-    if kind == "BatchNormalization":
-        return "N"
-    if kind == "Concatenate":
-        return "K"
     if kind == "ReLU":
         limit = c.get("max_value")
         plain = {key: not c.get(key) for key in ("negative_slope", "threshold")}
         _need(layer, **plain, max_value=limit is None)
         return "R"
-    if kind == "Softmax":
-        return "S"
     if kind == "Activation":
         _need(layer, activation=activation == "relu" or activation in _END)
         return "R" if activation == "relu" else _END[activation]
@@ -162,19 +157,17 @@ def graph_of(layers: Sequence[Mapping[str, Any]]) -> Graph:
     for layer in layers:
         name, inputs = str(layer["name"]), _inputs(layer.get("inbound_nodes", []))
         letters = _letters(layer)
+        where = [after.get(source, -1) for source in inputs]
         if letters == "P":
             ends.append(len(text))
         if letters == "K":
             # What is upsampled comes last before it; the skip from the end of its level's block.
             level = len(ends) - 1 - text.count("K")
             skip = ends[level] if 0 <= level < len(ends) else -1
-            where = [after.get(source, -1) for source in inputs]
             if sorted(where) != sorted([skip, len(text)]):
                 raise UserError(f"layer {name}: joins other layers than a U-Net does: {inputs}")
             skips.add(where[0] == skip)
-        elif layer["class_name"] != "InputLayer" and [after.get(n, -1) for n in inputs] != [
-            len(text)
-        ]:
+        elif layer["class_name"] != "InputLayer" and where != [len(text)]:
             raise UserError(f"layer {name}: follows {inputs}, not the layer before it")
         if letters == "N":
             c = layer["config"]
@@ -189,7 +182,7 @@ def graph_of(layers: Sequence[Mapping[str, Any]]) -> Graph:
         )
     unit, convs = _unit(text, len(ends))
     head = next(n["config"]["filters"] for n in reversed(layers) if n["class_name"] in _CONVS)
-    if (text[-1] == "G" and head != 1) or (text[-1] == "S" and head == 1):
+    if text[-1] in "GS" and (text[-1] == "G") != (head == 1):
         raise UserError(
             f"its head has {head} channels with {'softmax' if text[-1] == 'S' else 'sigmoid'}; "
             "only softmax over several channels, or sigmoid on one, can be carried over"

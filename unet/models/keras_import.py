@@ -134,7 +134,8 @@ def convert(weights: Weights, arch: Architecture, skip_first: bool = False) -> d
         for target, (name, arrays) in zip(targets, found, strict=True):
             part = read(arrays)
             if target == "heads.0" and classes == 1:
-                part = _two_classes(part)
+                # One score z under a sigmoid as two under a softmax: 0 and z give sigmoid(z).
+                part = {key: torch.cat([torch.zeros_like(v), v]) for key, v in part.items()}
             elif skip_first and target.startswith("expand") and target.endswith("convs.0"):
                 kernel = part["weight"]
                 part["weight"] = kernel.roll(kernel.shape[1] // 2, dims=1)
@@ -170,11 +171,6 @@ def _norm(arrays: Sequence[np.ndarray]) -> dict[str, Tensor]:
     values = (torch.from_numpy(np.array(array, dtype=np.float32)) for array in arrays)
     part = dict(zip(names, values, strict=True))
     return {**part, "num_batches_tracked": torch.tensor(0)}
-
-
-def _two_classes(part: dict[str, Tensor]) -> dict[str, Tensor]:
-    """One score z under a sigmoid as two under a softmax: 0 and z, whose second is sigmoid(z)."""
-    return {key: torch.cat([torch.zeros_like(value), value]) for key, value in part.items()}
 
 
 def _fits(name: str, target: str, key: str, value: Tensor, wanted: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -72,12 +72,8 @@ def inspect(
     label: Path | None,
     page: int | None,
     wanted: Wanted,
-    advance: Callable[[int], None] = lambda nbytes: None,
 ) -> ImageFacts:
     """Decodes both files once, one block after the other.
-
-    Args:
-        advance: told the bytes of each decoded block.
 
     Raises:
         UserError: "<file>: <what is wrong>".
@@ -85,7 +81,7 @@ def inspect(
     opened = open_image(image, axes=wanted.axes, channels=wanted.channels, page=page)
     size = _pixel_size(image, opened, wanted.pixel_size_um)
     looking = Looking(opened.shape[1:], wanted.classes, wanted.ignore, wanted.binary)
-    blank = _one_value(image, opened, looking, advance)
+    blank = _one_value(image, opened, looking)
     if blank and wanted.learned:
         raise UserError(f"{image}: {blank}")
     objects, look = None, None
@@ -98,7 +94,7 @@ def inspect(
             raise UserError(
                 f"{label}: has {_times(marked.shape)} pixels, its image {_times(opened.shape[1:])}"
             )
-        found, pieces = _values(label, marked, looking, advance)
+        found, pieces = _values(label, marked, looking)
         objects = _check_label(label, found, pieces, wanted)
         if wanted.task == "instances":
             _check_objects(label, objects, pieces)
@@ -148,9 +144,7 @@ def blocks_of(array: Any) -> Iterator[tuple[tuple[int, ...], Array]]:
         yield tuple(places[k] for places, k in zip(starts, index, strict=True)), block
 
 
-def _one_value(
-    path: Path, opened: LazyImage, looking: Looking, advance: Callable[[int], None]
-) -> str:
+def _one_value(path: Path, opened: LazyImage, looking: Looking) -> str:
     """Which value all pixels have; "" where they differ.
 
     Raises:
@@ -166,7 +160,6 @@ def _one_value(
             raise UserError(f"{path}: NaN or infinite pixels")
         lowest, highest = min(lowest, low), max(highest, high)
         looking.image(start, block)
-        advance(block.nbytes)
     return f"all pixels have the value {lowest:g}" if lowest == highest else ""
 
 
@@ -201,9 +194,7 @@ def _check_objects(path: Path, objects: int, pieces: Neighbours) -> None:
         )
 
 
-def _values(
-    path: Path, opened: LazyImage, looking: Looking, advance: Callable[[int], None]
-) -> tuple[Array, Neighbours]:
+def _values(path: Path, opened: LazyImage, looking: Looking) -> tuple[Array, Neighbours]:
     """The distinct values of a label, sorted, as int64; and how its pixels hang together."""
     if opened.dtype.kind not in "uif":
         raise UserError(f"{path}: values of type {opened.dtype}; save them as integers")
@@ -217,7 +208,6 @@ def _values(
         found = np.union1d(found, values.astype(np.int64))
         pieces.add(block)
         looking.label(start, block, values, counts)
-        advance(block.nbytes)
     return found, pieces
 
 

@@ -47,7 +47,7 @@ def statements(names: Sequence[str]) -> tuple[str, ...]:
     return (*names[1:], *([ALL] if len(names) > 2 else []))
 
 
-def reliability(truth: NDArray[Any], probabilities: NDArray[Any], bins: int = BINS) -> Reliability:
+def reliability(truth: NDArray[Any], probabilities: NDArray[Any]) -> Reliability:
     """Sums of one block.
 
     truth: class index [(Z,) Y, X], 255 = ignore. probabilities: float [K, (Z,) Y, X] of the K
@@ -58,10 +58,10 @@ def reliability(truth: NDArray[Any], probabilities: NDArray[Any], bins: int = BI
     keep = truth != IGNORE
     t = truth[keep]
     p = probabilities[:, keep].astype(np.float64)
-    found = [_sums(p[k], t == k, (p[k] - (t == k)) ** 2, bins) for k in range(1, len(p))]
+    found = [_sums(p[k], t == k, (p[k] - (t == k)) ** 2) for k in range(1, len(p))]
     if len(p) > 2:
         squares = sum((p[k] - (t == k)) ** 2 for k in range(len(p)))
-        found.append(_sums(p.max(axis=0), t == p.argmax(axis=0), squares, bins))
+        found.append(_sums(p.max(axis=0), t == p.argmax(axis=0), squares))
     pixels, confidence, right, summed = zip(*found, strict=True)
     return Reliability(np.stack(pixels), np.stack(confidence), np.stack(right), np.array(summed))
 
@@ -90,15 +90,12 @@ def calibration_metrics(sums: Reliability, names: Sequence[str]) -> list[Score]:
 
 
 def _sums(
-    confidence: NDArray[np.float64],
-    right: NDArray[np.bool_],
-    squares: NDArray[np.float64],
-    bins: int,
+    confidence: NDArray[np.float64], right: NDArray[np.bool_], squares: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64], float]:
-    at = np.clip((confidence * bins).astype(np.intp), 0, bins - 1)
+    at = np.clip((confidence * BINS).astype(np.intp), 0, BINS - 1)
     return (
-        np.bincount(at, minlength=bins).astype(np.int64),
-        np.bincount(at, confidence, minlength=bins).astype(np.float64),
-        np.bincount(at[right], minlength=bins).astype(np.int64),
+        np.bincount(at, minlength=BINS).astype(np.int64),
+        np.bincount(at, confidence, minlength=BINS).astype(np.float64),
+        np.bincount(at[right], minlength=BINS).astype(np.int64),
         float(squares.sum()),
     )

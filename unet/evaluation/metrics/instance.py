@@ -7,7 +7,6 @@ objects alone, AP, F1, PQ and RQ are 0 (see docs/metrics.md for the others).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -100,7 +99,7 @@ def match(table: Contingency, iou_threshold: float) -> Matches:
     return _match(overlaps(table), iou_threshold)
 
 
-def instance_metrics(table: Contingency, thresholds: Sequence[float] = THRESHOLDS) -> list[Score]:
+def instance_metrics(table: Contingency) -> list[Score]:
     """Scores of the objects: ap_<threshold>.., ap_mean, f1/precision/recall_0.50, pq, sq, rq,
     seg, det and the counts behind it, n_true, n_pred.
 
@@ -110,7 +109,7 @@ def instance_metrics(table: Contingency, thresholds: Sequence[float] = THRESHOLD
     """
     pairs = overlaps(table)
     rows: list[Score] = []
-    for threshold in thresholds:
+    for threshold in THRESHOLDS:
         m = _match(pairs, threshold)
         rows.append(_row(f"ap_{threshold:.2f}", m.tp, m.tp + m.fp + m.fn))
     rows.append(Score(INSTANCES, "ap_mean", mean_of_defined([row.value for row in rows])))

@@ -148,20 +148,15 @@ class _Brief(logging.Formatter):
         return any(Path(word).parent in self.scripts for word in words[1:2])
 
 
-class _Shown:
+class _Shown(logging.Filterer):
     """Lets failed jobs through in any case: ``--quiet rules`` would hide them."""
 
     def __init__(self, handler: logging.Handler, brief: _Brief) -> None:
-        self._before, self._brief = list(handler.filters), brief
+        super().__init__()
+        self.filters, self._brief = list(handler.filters), brief
 
     def filter(self, record: logging.LogRecord) -> bool:
-        shown = self._brief.is_failure(record)
-        return shown or all(_passes(one, record) for one in self._before)
-
-
-def _passes(one: Any, record: logging.LogRecord) -> bool:
-    """Whether a filter, which may be an object or a function, lets the record through."""
-    return bool(one.filter(record) if hasattr(one, "filter") else one(record))
+        return self._brief.is_failure(record) or bool(super().filter(record))
 
 
 def show_causes(workflow: Any, scripts: Path) -> bool:
@@ -185,17 +180,14 @@ def show_causes(workflow: Any, scripts: Path) -> bool:
     except AttributeError:
         return False
     handlers = [
-        handler
+        (handler, handler.formatter)
         for handler in logging.getLogger("snakemake.logging").handlers
         if handler.name == "DefaultStreamHandler" and handler.formatter is not None
     ]
     if asked or silent or not handlers:
         return False
-    for handler in handlers:
-        brief = handler.formatter
+    for handler, brief in handlers:
         if not isinstance(brief, _Brief):
-            if brief is None:
-                continue
             brief = _Brief(brief)
             handler.setFormatter(brief)
             handler.filters[:] = [_Shown(handler, brief)]

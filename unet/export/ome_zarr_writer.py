@@ -275,32 +275,18 @@ def _levels(
     for level, shape in enumerate(pyramid.shapes):
         chunk, shard = _layout(shape, channels)
         chunks, shards = (*(1 for _ in lead), *chunk), (*lead, *shard)
-        common: dict[str, Any] = {
-            "shape": (*lead, *shape),
-            "dtype": np.dtype(dtype),
-            "chunks": chunks,
-            "fill_value": 0,
-        }
+        about: dict[str, Any] = {"shape": (*lead, *shape), "dtype": np.dtype(dtype)}
         if group.metadata.zarr_format == 2:
-            old: dict[str, Any] = {"id": "blosc", "cname": codec, "clevel": 1, "shuffle": 1}
-            array = group.create_array(
-                str(level),
-                # Without a checksum: Zarr v2 has one only as a filter, which few viewers know.
-                compressors=old,
-                chunk_key_encoding={"name": "v2", "separator": "/"},
-                **common,
-            )
+            # Without a checksum: Zarr v2 has one only as a filter, which few viewers know.
+            about["compressors"] = {"id": "blosc", "cname": codec, "clevel": 1, "shuffle": 1}
+            about["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
         else:
-            array = group.create_array(
-                str(level),
-                # One chunk per shard would be an index for nothing.
-                shards=shards if shards != chunks else None,
-                compressors=(BloscCodec(cname=codec, clevel=1, shuffle="shuffle"), CHECKSUM),
-                dimension_names=(*("c" for _ in lead), *pyramid.axes),
-                config=COMPLETE,
-                **common,
-            )
-        arrays.append(array)
+            about["compressors"] = (BloscCodec(cname=codec, clevel=1, shuffle="shuffle"), CHECKSUM)
+            # One chunk per shard would be an index for nothing.
+            about["shards"] = shards if shards != chunks else None
+            about["dimension_names"] = (*("c" for _ in lead), *pyramid.axes)
+            about["config"] = COMPLETE
+        arrays.append(group.create_array(str(level), chunks=chunks, fill_value=0, **about))
     return arrays
 
 

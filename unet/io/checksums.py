@@ -1,10 +1,13 @@
-"""Arrays of the pipeline's own stores: written with a checksum per chunk, and read so that a
-damaged chunk is named.
+"""Arrays of the pipeline's own stores: written with a checksum per chunk, and read so that an error
+names the damaged chunk.
 
-A bit that flips on a disk or on the way over a network turns a pixel into another, which no one
-would ever see in a mask. Each chunk therefore ends with the CRC-32C of its bytes (a codec of Zarr's
-specification, which every reader knows); 4 bytes of some 100,000. To Zarr a file that is not there
-is a chunk of zeros, so chunks of zeros are written like all others, and a missing one is told.
+A bit that flips on a disk or on the way over a network changes a pixel, which no one would ever see
+in a mask. So each chunk ends with the CRC-32C of its bytes (a codec of Zarr's specification, which
+every reader knows); 4 bytes of some 100,000.
+
+The codec alone is not enough: it does not say which chunk is damaged, and Zarr reads a missing file
+as a chunk of zeros. So chunks of zeros are written like all others, and an array that is read looks
+for its files first. It is a subclass of Zarr's, as arrays are read by ``[]`` in many places.
 """
 
 from __future__ import annotations
@@ -109,15 +112,12 @@ def _chunks(
 ) -> Iterator[tuple[int, ...]]:
     """First index of each chunk that a selection by numbers and slices touches; of all chunks, for
     any other selection."""
-    parts = list(selection) if isinstance(selection, tuple) else [selection]
-    for index, part in enumerate(parts):
-        if part is Ellipsis:
-            missing = len(shape) - (len(parts) - 1)
-            parts[index : index + 1] = [slice(None)] * missing
-            break
-    parts += [slice(None)] * (len(shape) - len(parts))
-    axes = [_starts(part, n, side) for part, n, side in zip(parts, shape, sides, strict=False)]
-    yield from product(*axes)
+    parts = selection if isinstance(selection, tuple) else (selection,)
+    at = next((i for i, part in enumerate(parts) if part is Ellipsis), len(parts))
+    before, after = parts[:at], parts[at + 1 :]
+    whole = (slice(None),) * (len(shape) - len(before) - len(after))
+    axes = zip((*before, *whole, *after), shape, sides, strict=False)
+    yield from product(*(_starts(part, n, side) for part, n, side in axes))
 
 
 def _starts(part: Any, size: int, side: int) -> range:

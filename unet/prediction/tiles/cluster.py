@@ -237,41 +237,35 @@ def _clock(hours: float) -> str:
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
+@dataclass(frozen=True, eq=False)
 class OnCluster:
     """Does batches on a cluster's workers; see :data:`unet.prediction.tiles.predict.Run`.
 
-    Args:
+    Attributes:
         client: of the cluster.
         models, alone, prepared, device: see :func:`on_cluster`.
         threads: of each worker.
         ahead: batches that are handed out at once, so that no worker waits.
     """
 
-    def __init__(
-        self,
-        client: Any,
-        models: Sequence[Path],
-        alone: Mapping[str, int],
-        prepared: Path,
-        device: str,
-        threads: int,
-        ahead: int,
-    ) -> None:
-        self.client, self.ahead = client, ahead
-        self._models = tuple(str(path.resolve()) for path in models)
-        self._alone = tuple(sorted(alone.items()))
-        self._prepared, self._device, self._threads = prepared, device, threads
+    client: Any
+    models: Sequence[Path]
+    alone: Mapping[str, int]
+    prepared: Path
+    device: str
+    threads: int
+    ahead: int
 
     def _spec(self, work: Work) -> Spec:
         return Spec(
-            models=self._models,
-            alone=self._alone,
+            models=tuple(str(path.resolve()) for path in self.models),
+            alone=tuple(sorted(self.alone.items())),
             section=work.section.model_dump_json(),
-            device=self._device,
-            prepared=str(self._prepared.resolve()),
+            device=self.device,
+            prepared=str(self.prepared.resolve()),
             normalize=json.dumps(work.normalize),
             tiles=str(work.tiles_path.resolve()),
-            threads=self._threads,
+            threads=self.threads,
         )
 
     def __call__(self, work: Work, todo: Iterable[Batch]) -> Iterator[Batch]:

@@ -159,14 +159,7 @@ def read_sheet(source: RawSource, sheet: Path) -> list[RawPair]:
         raise UserError(f"{sheet}: no row below the names of the columns")
     if source.labels is not None and "label" in rows[0][1]:
         raise UserError("labels: the sheet names the labels in its column 'label'; drop this key")
-    pairs = []
-    for number, columns in rows:
-        if not columns["image"]:
-            raise UserError(f"{sheet}: line {number} names no image")
-        image = _there(sheet.parent / columns["image"])
-        label = _there(sheet.parent / columns["label"]) if columns.get("label") else None
-        name = columns.get("id") or stem(image)
-        pairs.append(RawPair(safe_id(name), image, label, columns=columns))
+    pairs = [_of_row(sheet, number, columns) for number, columns in rows]
     if source.labels is not None and source.labelled:
         images = [Found(p.image, stem(p.image)) for p in pairs]
         kept, labels = with_labels(source, images)
@@ -176,6 +169,14 @@ def read_sheet(source: RawSource, sheet: Path) -> list[RawPair]:
     if both:
         raise UserError(f"{sheet}: {min(filter(None, both)).name} is both image and label")
     return pairs
+
+
+def _of_row(sheet: Path, number: int, columns: Mapping[str, str]) -> RawPair:
+    if not columns["image"]:
+        raise UserError(f"{sheet}: line {number} names no image")
+    image = _there(sheet.parent / columns["image"])
+    label = _there(sheet.parent / columns["label"]) if columns.get("label") else None
+    return RawPair(safe_id(columns.get("id") or stem(image)), image, label, columns=columns)
 
 
 def _there(path: Path) -> Path:

@@ -35,7 +35,7 @@ Polygon = list[Ring]
 
 BLOCK = 2048
 # Bits of the four pixels around a vertex: NW 1, NE 2, SW 4, SE 8. One or three of them: a corner.
-_ODD = np.array([bin(bits).count("1") % 2 == 1 for bits in range(16)])
+_ODD = np.array([bits.bit_count() % 2 == 1 for bits in range(16)])
 _FALLING, _RISING = 0b1001, 0b0110
 
 

@@ -45,21 +45,17 @@ def fold_curves(histories: Mapping[str, Sequence[HistoryRow]]) -> Figure:
     """The same for several trainings, name -> rows: a colour each, the best epoch dotted."""
     figure = _figure(9.0, 2.9)
     axes = figure.subplots(1, 2)
-    for index, (name, rows) in enumerate(histories.items()):
+    for index, rows in enumerate(histories.values()):
         colour = LINES[index % len(LINES)]
-        _line(axes[0], rows, "train_loss", colour, name, "--")
-        _line(axes[0], rows, "val_loss", colour, name, "-")
-        _line(axes[1], rows, "val_score", colour, name, "-")
+        _line(axes[0], rows, "train_loss", colour, "--")
+        _line(axes[0], rows, "val_loss", colour, "-")
+        _line(axes[1], rows, "val_score", colour, "-")
         best = best_epoch(rows)
         if best is not None:
             axes[1].plot([best["epoch"]], [best["val_score"]], "o", color=colour, markersize=5)
-    losses = [
-        value
-        for rows in histories.values()
-        for row in rows
-        for value in (row.get("train_loss", math.nan), row.get("val_loss", math.nan))
-        if not math.isnan(value)
-    ]
+    every = [row for rows in histories.values() for row in rows]
+    losses = [row.get(key, math.nan) for row in every for key in ("train_loss", "val_loss")]
+    losses = [value for value in losses if not math.isnan(value)]
     if losses and min(losses) > 0 and max(losses) > 20 * min(losses):
         axes[0].set_yscale("log")
     axes[0].plot([], [], "--", color=INK, label="training")
@@ -82,9 +78,7 @@ def best_epoch(rows: Sequence[HistoryRow]) -> HistoryRow | None:
     return max(scored, key=lambda row: row["val_score"]) if scored else None
 
 
-def _line(
-    axis: Axes, rows: Sequence[HistoryRow], key: str, colour: str, name: str, style: str
-) -> None:
+def _line(axis: Axes, rows: Sequence[HistoryRow], key: str, colour: str, style: str) -> None:
     points = [(row.get("epoch", math.nan), row.get(key, math.nan)) for row in rows]
     points = [point for point in points if not any(map(math.isnan, point))]
     if points:

@@ -4,10 +4,10 @@ Three formats: ``.keras`` (a zip of ``config.json`` and ``model.weights.h5``), `
 (``save_weights`` of Keras 3) and ``.h5`` (``save`` and ``save_weights`` of Keras 2, and ``save`` of
 Keras 3). Needs the optional package h5py.
 
-Keras itself reads less: weights only into a model that is there already, while here the arrays of a
-file without a config say which U-Net they belong to. And it builds the model that the file
-describes, custom classes included; here only arrays and JSON are read, so nothing in a file runs,
-not even a Lambda layer.
+Keras itself reads less: it loads a file with weights only into a model that exists already, while
+here the arrays say which U-Net they belong to. It also builds the layers that a file names before
+anyone can check them; here only arrays and JSON are read, so nothing in a file runs, not even a
+Lambda layer.
 """
 
 from __future__ import annotations

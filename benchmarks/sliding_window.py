@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from benchmarks.machine import load, torch_machine
 from benchmarks.window_accuracy import STAGES, Row, accuracies, counted, equal_unet
+from unet.config.layers import flop, window_layers
 from unet.config.presets import (
     Architecture,
     WindowArchitecture,
@@ -52,23 +54,11 @@ def multiplications(
     arch: WindowArchitecture, channels: int, classes: int, shape: Sequence[int]
 ) -> tuple[int, int]:
     """(patch by patch, densely): multiplications that classify ``shape`` (Y, X) pixels."""
-    windows = int(np.prod(shape))
-    each = shared = 0
-    size, step, maps = arch.window, 1, channels
+    window = window_layers(arch, channels, classes, dense=False)
+    each = flop(window, [arch.window] * arch.dims) // 2
     image = [n + arch.window - 1 for n in shape]
-    for (neurons, kernel), left in zip(arch.stages, arch.sizes, strict=True):
-        size -= kernel - 1
-        image = [n - step * (kernel - 1) for n in image]
-        each += size * size * neurons * maps * kernel**2
-        shared += int(np.prod(image)) * neurons * maps * kernel**2
-        size, maps = left, neurons
-        image = [n - step * (arch.pool - 1) for n in image]
-        step *= arch.pool
-    for neurons in (*arch.hidden, classes):
-        each += neurons * maps * size**2
-        shared += windows * neurons * maps * size**2
-        size, maps = 1, neurons
-    return windows * each, shared
+    shared = flop(window_layers(arch, channels, classes), image) // 2
+    return math.prod(shape) * each, shared
 
 
 def fragments(network: WindowClassifier, x: Tensor) -> Tensor:

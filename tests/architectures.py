@@ -6,11 +6,15 @@ from typing import Any
 
 import torch
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from unet.config.presets import Architecture
+from unet.models.engines import autocast
+from unet.models.network import Network
 from unet.models.norms import BatchNorm, SampleNorm
 from unet.models.unet import ConvBlock, UNet
+
+BATCH = 7  # samples for saved_bytes: no number of channels here
 
 
 @st.composite
@@ -43,6 +47,25 @@ def architectures(draw: st.DrawFn, dims: tuple[int, ...] = (2, 3)) -> Architectu
         kernels=draw(per_level((1, 3, 5) if axes == 2 else (1, 3), depth + 1)),  # type: ignore[arg-type]
         pools=draw(per_level((1, 2), depth)),  # type: ignore[arg-type]
     )
+
+
+def saved_bytes(network: Network, x: Tensor, precision: str) -> int:
+    """What autograd keeps of a forward pass, weights and statistics left out."""
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        # A map of the network, or one sample of it; a bfloat16 copy of the weights is no map.
+        if tensor.ndim == x.ndim and (
+            tensor.shape[0] == len(x) or storage.nbytes() == len(x) * tensor.nbytes
+        ):
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with hooks, autocast(precision, torch.device("cpu")):
+        network(x)
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 def settle(network: nn.Module, seed: int = 0) -> None:

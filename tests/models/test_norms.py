@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unet.config.layers import layers_of
 from unet.config.presets import Architecture, architecture_of
 from unet.models.build import build
 from unet.models.norms import BatchNorm, SampleNorm, freeze_statistics, make_norm
@@ -119,21 +120,24 @@ def test_batch_norm_is_that_of_torch(shape: tuple[int, ...]) -> None:
         ours(torch.zeros(3, 6))
 
 
-def arch_with(norm: str, groups: int = 8) -> Architecture:
-    return Architecture(padding="same", norm=norm, groups=groups, norm_eps=1e-4)  # type: ignore[arg-type]
+def norm_with(norm: str, channels: int, groups: int = 8) -> nn.Module | None:
+    """The first norm of a U-Net, if any."""
+    arch = Architecture(padding="same", norm=norm, groups=groups, norm_eps=1e-4, width=channels)  # type: ignore[arg-type]
+    found = [layer for layer in layers_of(arch) if layer.kind == "norm"]
+    return make_norm(found[0]) if found else None
 
 
 def test_which_norm() -> None:
-    assert make_norm(6, arch_with("none")) is None
-    batch = make_norm(6, arch_with("batch"))
+    assert norm_with("none", 6) is None
+    batch = norm_with("batch", 6)
     assert isinstance(batch, BatchNorm)
     assert batch.eps == 1e-4
-    instance = make_norm(6, arch_with("instance"))
+    instance = norm_with("instance", 6)
     assert isinstance(instance, SampleNorm)
     assert (instance.groups, instance.eps) == (6, 1e-4)
     # As many groups as divide the channels, at most those asked for.
     for channels, groups, expected in ((16, 8, 8), (6, 4, 3), (7, 4, 1), (7, 7, 7), (2, 8, 2)):
-        norm = make_norm(channels, arch_with("group", groups))
+        norm = norm_with("group", channels, groups)
         assert isinstance(norm, SampleNorm)
         assert norm.groups == expected
     with pytest.raises(ValueError, match="groups: 4 does not divide 6 channels"):

@@ -3,6 +3,7 @@ refuses, initial weights."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -315,6 +316,37 @@ def test_initial_weights() -> None:
     assert values["down.0.convs.1.weight"].std().item() == pytest.approx((2 / 288) ** 0.5, rel=0.05)
     assert values["up.0.layers.0.weight"].std().item() == pytest.approx((2 / 64) ** 0.5, rel=0.05)
     assert not any(v.any() for k, v in values.items() if k.endswith("bias"))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_model_files_fit_the_network(name: str) -> None:
+    """Names and shapes of the weights, in their order: those of the model files that exist."""
+    wanted = json.loads((Path(__file__).parent / "state_dicts.json").read_text())
+    assert set(wanted) == set(PRESETS)
+    with torch.device("meta"):
+        found = NETWORKS[PRESETS[name].kind](1, 2, PRESETS[name]).state_dict()
+    assert [(k, list(v.shape)) for k, v in found.items()] == list(wanted[name].items())
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last", "total"),
+    [
+        ("unet2015", -0.193668, -0.927563, 355.4344),
+        ("unet-bn", -0.193668, -0.927563, 355.4344),
+        ("unet-res", -0.291591, -0.770238, 389.706),
+        ("ciresan2012", 0.294255, -0.085669, 94.4781),
+    ],
+)
+def test_initial_weights_of_a_seed_stay(name: str, first: float, last: float, total: float) -> None:
+    """So that a training that starts again after an upgrade repeats the one before."""
+    small = {"width": 2, "depth": 2}
+    if name == "ciresan2012":
+        small = {"window": 15, "stages": ((4, 4), (5, 5)), "hidden": (6,)}  # type: ignore[dict-item]
+    network = build(1, 2, architecture_of(name, **small), seed=5)
+    weights = [p.detach() for p in network.parameters() if p.ndim > 1]
+    assert weights[0].flatten()[0].item() == pytest.approx(first, abs=2e-6)
+    assert weights[-1].flatten()[-1].item() == pytest.approx(last, abs=2e-6)
+    assert sum(w.abs().sum().item() for w in weights) == pytest.approx(total, rel=1e-6)
 
 
 def test_weights_follow_from_the_seed_alone() -> None:

@@ -126,7 +126,7 @@ def test_flop_are_those_that_torch_counted() -> None:
     arch = architecture_of("unet-bn", width=measured["settings"]["width"])
     pixels = measured["settings"]["patch"] ** 2
     counted = measured["cases"]["ours, default"]["gigaflop per image"] * 1e9
-    assert 3 * pixels * flop_per_pixel(arch, 1) == pytest.approx(counted, rel=0.02)
+    assert 3 * pixels * flop_per_pixel(arch, 1, 2) == pytest.approx(counted, rel=0.02)
 
 
 def test_every_stage_has_its_needs() -> None:
@@ -202,12 +202,13 @@ def test_what_time_follows_from() -> None:
     base = trained()
     assert trained(train={"epochs": 100}) > base
     assert trained(models={"m": {"preset": "unet-bn", "width": 48}}) > base
-    # By hand: 16 patches of 64 x 64, two levels of width 1 and 2, and nothing validated.
+    # By hand: 16 patches of 64 x 64, two levels of width 1 and 2, two classes,
+    # and nothing validated.
     tiny = job(
         Images(), threads=1, models={"m": {"preset": "unet-bn", "width": 1, "depth": 1}},
         train={"epochs": 2, "steps_per_epoch": 4, "batch": 2, "patch": 64},
     )  # fmt: skip
-    per_pixel = 2 * (9 * (1 + 1) + (2 * 1 + 9 * (2 + 1)) + 9 * (2 + 4) / 4)
+    per_pixel = 2 * (9 * (1 + 1) + (2 * 1 + 9 * (2 + 1)) + 9 * (2 + 4) / 4 + 1 * 2)
     assert resources.TIME["train"](tiny) == pytest.approx(
         3 * 16 * 64**2 * per_pixel / resources.CORE
     )

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from benchmarks.step_memory import estimate, measured
+from tests.architectures import BATCH, saved_bytes
 from unet.config.geometry import footprint
+from unet.config.layers import layers_of, parameters
 from unet.config.presets import Architecture, architecture_of
 from unet.models.build import build
-from unet.models.engines import autocast
 from unet.models.network import parameter_counts
-from unet.training.auto.memory import LOSS_TENSORS, Numerics, activation_bytes, parameters
+from unet.training.auto.memory import LOSS_TENSORS, Numerics, activation_bytes
 
 NETWORKS = {
     "plain": architecture_of("unet2015", width=4, depth=2, dropout=0.0),
@@ -30,37 +31,16 @@ NETWORKS = {
 }  # fmt: skip
 
 
-def kept_bytes(arch: Architecture, size: tuple[int, ...], precision: str) -> float:
-    """What autograd keeps of a forward pass, weights and statistics left out."""
-    network = build(2, 3, arch).train()
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        # Maps of the network, or of one sample; a bfloat16 copy of the weights is no map.
-        if tensor.ndim == len(size) + 2 and tensor.shape[0] in (1, BATCH):
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
-        return tensor
-
-    with (
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-        autocast(precision, torch.device("cpu")),
-    ):
-        network(torch.randn(BATCH, 2, *size))
-    return float(sum(storage.nbytes() for storage in kept.values()))
-
-
-BATCH = 5  # no number of channels here
-
-
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_what_a_step_keeps_is_what_autograd_keeps(name: str, precision: str) -> None:
     arch = NETWORKS[name]
     assert isinstance(arch, Architecture)
-    assert parameters(arch, 2, 3) == parameter_counts(build(2, 3, arch))[1]
+    layers = layers_of(arch, 2, 3)
+    assert parameters(layers) == parameter_counts(build(2, 3, arch))[1]
     fps = footprint(arch)
     size = tuple(fp.fit(24) for fp in fps)
-    guess = activation_bytes(arch, 2, 3, size, Numerics("cpu", precision))
+    guess = activation_bytes(layers, size, Numerics("cpu", precision))
     # Not the network's: the image before augmentation, the class indices, what the loss keeps.
     outside = math.prod(size) * (2 * (4 + 4) + 2 * 8)
     out = [n - 2 * fp.margin for n, fp in zip(size, fps, strict=True)]
@@ -71,8 +51,8 @@ def test_what_a_step_keeps_is_what_autograd_keeps(name: str, precision: str) -> 
         for level in arch.supervised
     ]
     outside += LOSS_TENSORS * 4 * 3 * sum(scored)
-    real = kept_bytes(arch, size, precision)
-    assert BATCH * (guess - outside) == pytest.approx(real, rel=0.01)
+    real = saved_bytes(build(2, 3, arch).train(), torch.randn(BATCH, 2, *size), precision)
+    assert BATCH * (guess - outside) == real
 
 
 def test_the_estimate_is_on_the_safe_side_of_a_real_step() -> None:
@@ -85,5 +65,5 @@ def test_group_norm_keeps_float32_copies() -> None:
     for norm in ("instance", "group"):
         arch = architecture_of("unet-res", width=16, norm=norm)
         assert isinstance(arch, Architecture)
-        kept[norm] = activation_bytes(arch, 1, 2, (64, 64), Numerics("cuda", "bfloat16"))
+        kept[norm] = activation_bytes(layers_of(arch, 1, 2), (64, 64), Numerics("cuda", "bfloat16"))
     assert kept["group"] > 1.2 * kept["instance"]

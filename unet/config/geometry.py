@@ -9,13 +9,13 @@ depends on the interval's phase on that grid; windows that start on it and keep 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from unet.config.presets import AnyArchitecture, Architecture, WindowArchitecture
-
-Interval = tuple[int, int]
+from unet.config.layers import Interval, Layers, layers_of
+from unet.config.presets import AnyArchitecture, Architecture
 
 
 @dataclass(frozen=True)
@@ -74,99 +74,51 @@ def sizes_for(size: int | Sequence[int], footprints: Footprints) -> tuple[int, .
     return tuple(size)
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """A U-Net's layers along one axis."""
-
-    padded: bool
-    convs: int
-    kernels: tuple[int, ...]
-    pools: tuple[int, ...]
-
-    @property
-    def depth(self) -> int:
-        return len(self.pools)
-
-    def shrink(self, level: int) -> int:
-        """Pixels by which an unpadded level's convolutions shorten an axis, both sides together."""
-        return self.convs * (self.kernels[level] - 1)
-
-    def crop(self, level: int) -> int:
-        """Pixels cropped off each side of the skip connection at ``level`` (unpadded networks)."""
-        crop = 0
-        for below in range(self.depth, level, -1):
-            # Through the level below, down and up again; a level between is passed twice.
-            passes = 1 if below == self.depth else 2
-            crop = self.pools[below - 1] * (crop + passes * self.shrink(below) // 2)
-        return crop
-
-    def through(self, level: int, interval: Interval) -> Interval:
-        """Back through the convolutions of a level."""
-        a, b = interval
-        if self.padded:
-            return a - self.shrink(level) // 2, b + self.shrink(level) // 2
-        return a, b + self.shrink(level)
-
-    def encoder(self, level: int, interval: Interval) -> Interval:
-        a, b = self.through(level, interval)
-        if level == 0:
-            return a, b
-        pool = self.pools[level - 1]
-        return self.encoder(level - 1, (pool * a, pool * b))
-
-    def decoder(self, level: int, interval: Interval) -> Interval:
-        if level == self.depth:
-            return self.encoder(level, interval)
-        a, b = self.through(level, interval)
-        crop = 0 if self.padded else self.crop(level)
-        skip = self.encoder(level, (a + crop, b + crop))
-        pool = self.pools[level]
-        below = self.decoder(level + 1, (a // pool, -(-b // pool)))
-        return min(skip[0], below[0]), max(skip[1], below[1])
-
-    def sizes(self, deepest: int) -> tuple[int, int]:
-        """(input, output) size of an unpadded network whose deepest level puts out ``deepest``."""
-        size, out = deepest + self.shrink(self.depth), deepest
-        for level in reversed(range(self.depth)):
-            size = self.pools[level] * size + self.shrink(level)
-            out = self.pools[level] * out - self.shrink(level)
-        return size, out
-
-    @property
-    def grid(self) -> int:
-        product = 1
-        for pool in self.pools:
-            product *= pool
-        return product
-
-    def footprint(self) -> Footprint:
-        grid = self.grid
-        margin, remainder, smallest = 0, 0, grid
-        if not self.padded:
-            deepest = 1
-            while self.sizes(deepest)[1] < 1:
-                deepest += 1
-            size, out = self.sizes(deepest)
-            margin, remainder, smallest = (size - out) // 2, size % grid, size
-        a, b = self.decoder(0, (0, grid))
-        halo = -(-max(-a, b - grid) // grid) * grid if self.padded else 0
-        spans = [self.decoder(0, (phase, phase + 1)) for phase in range(grid)]
-        return Footprint(
-            grid=grid,
-            halo=halo,
-            margin=margin,
-            remainder=remainder,
-            smallest=smallest,
-            receptive_field=max(b - a for a, b in spans),
-        )
+def _fitting(layers: Layers, axis: int) -> list[int]:
+    """Size of each map along an axis, from the smallest input that every layer fits."""
+    sizes, steps = [1], [1]  # steps: input pixels from one pixel of a map to the next
+    while len(sizes) < len(layers):
+        layer = layers[len(sizes)]
+        source, stride = layer.sources[0], layer.stride[axis]
+        size, rest = layer.size(sizes[source], axis)
+        # An odd size before a pooling drops its last row, which no tile could make up for.
+        short = max((1 - size) * stride - rest, -rest % stride)
+        if short > 0:
+            sizes, steps = [sizes[0] + short * steps[source]], [1]
+        else:
+            sizes.append(size)
+            steps.append(steps[source] * stride // layer.scale[axis])
+    return sizes
 
 
-def _axis(arch: Architecture, axis: int) -> _Axis:
-    return _Axis(
-        padded=arch.padding == "same",
-        convs=arch.convs,
-        kernels=tuple(arch.kernel(level)[axis] for level in range(arch.depth + 1)),
-        pools=tuple(arch.pool(level)[axis] for level in range(arch.depth)),
+def _dependence(layers: Layers, sizes: list[int], interval: Interval, axis: int) -> Interval:
+    """Input pixels that the output pixels ``[a, b)`` depend on."""
+    needed = {len(layers) - 1: interval}
+    for place in range(len(layers) - 1, 0, -1):
+        if place not in needed:  # it serves in training only
+            continue
+        layer = layers[place]
+        a, b = layer.reach(needed.pop(place), axis)
+        for source in layer.sources:
+            crop = (sizes[source] - sizes[layer.sources[0]]) // 2
+            low, high = needed.get(source, (a + crop, b + crop))
+            needed[source] = min(low, a + crop), max(high, b + crop)
+    return needed[0]
+
+
+def _along(layers: Layers, axis: int) -> Footprint:
+    sizes = _fitting(layers, axis)
+    smallest, grid = sizes[0], math.prod(layer.stride[axis] for layer in layers)
+    a, b = _dependence(layers, sizes, (0, grid), axis)
+    padded = any(layer.padding[axis] for layer in layers)
+    spans = [_dependence(layers, sizes, (phase, phase + 1), axis) for phase in range(grid)]
+    return Footprint(
+        grid=grid,
+        halo=-(-max(-a, b - grid) // grid) * grid if padded else 0,
+        margin=(smallest - sizes[-1]) // 2,
+        remainder=smallest % grid,
+        smallest=smallest,
+        receptive_field=max(b - a for a, b in spans),
     )
 
 
@@ -176,21 +128,11 @@ def input_interval(arch: Architecture, interval: Interval, axis: int = -1) -> In
     For unpadded networks output pixel 0 lies ``margin`` pixels inside the input, so the interval
     that comes back begins near the given one; for padded networks it may begin below 0.
     """
-    return _axis(arch, axis).decoder(0, interval)
+    layers = layers_of(arch)
+    return _dependence(layers, _fitting(layers, axis), interval, axis)
 
 
 @lru_cache(maxsize=256)
 def footprint(arch: AnyArchitecture) -> Footprints:
     """The architecture's place on the pixel grid, per spatial axis ((Z) Y X)."""
-    if isinstance(arch, WindowArchitecture):
-        # Run densely, every layer keeps each pixel of its input: there is no grid.
-        one = Footprint(
-            grid=1,
-            halo=0,
-            margin=arch.window // 2,
-            remainder=0,
-            smallest=arch.window,
-            receptive_field=arch.window,
-        )
-        return (one,) * arch.dims
-    return tuple(_axis(arch, axis).footprint() for axis in range(arch.dims))
+    return tuple(_along(layers_of(arch), axis) for axis in range(arch.dims))

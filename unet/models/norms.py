@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
-from unet.config.presets import Architecture
+from unet.config.layers import Layer
 
 
 def _processes() -> int:
@@ -154,13 +154,11 @@ class SampleNorm(nn.Module):
         self.running_var.lerp_(totals[1] / count, self.momentum)
 
 
-def make_norm(channels: int, arch: Architecture) -> nn.Module | None:
-    """The architecture's normalisation of a map with this many channels; None for none."""
-    if arch.norm == "none":
-        return None
-    if arch.norm == "batch":
-        return BatchNorm(channels, eps=arch.norm_eps)
-    return SampleNorm(channels, arch.groups_of(channels), arch.norm_eps)
+def make_norm(layer: Layer) -> nn.Module:
+    """The module of a norm in the description of a network."""
+    if layer.groups == 0:
+        return BatchNorm(layer.inputs, eps=layer.value)
+    return SampleNorm(layer.inputs, layer.groups, layer.value)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unet.config.geometry import footprint
+from unet.config.layers import window_layers
 from unet.config.presets import WindowArchitecture
 from unet.models.network import Network
 
@@ -40,22 +41,15 @@ class WindowClassifier(Network):
         self.arch: WindowArchitecture = arch
         self.in_channels, self.num_classes = in_channels, num_classes
         self.footprint = footprint(arch)
-        channels = in_channels
-        self.convs = nn.ModuleList()
-        for maps, kernel in arch.stages:
-            self.convs.append(nn.Conv2d(channels, maps, kernel))
-            channels = maps
-        # Fully connected layers, written as convolutions so that they can slide: the first one
-        # covers what is left of the window, the others one pixel.
-        self.full = nn.ModuleList()
-        size = arch.sizes[-1]
-        for neurons in (*arch.hidden, num_classes):
-            self.full.append(nn.Conv2d(channels, neurons, size))
-            channels, size = neurons, 1
+        self.convs, self.full = nn.ModuleList(), nn.ModuleList()
+        for layer in window_layers(arch, in_channels, num_classes, dense=False):
+            if layer.products:
+                part = self.full if layer.name.startswith("full") else self.convs
+                part.append(nn.Conv2d(layer.inputs, layer.outputs, layer.kernel))  # type: ignore[arg-type]
         self.dropout = nn.Dropout(arch.dropout)
-        for layer in (*self.convs, *self.full):
-            nn.init.kaiming_normal_(cast(nn.Conv2d, layer).weight, nonlinearity="relu")
-            nn.init.zeros_(cast(Tensor, layer.bias))
+        for module in (*self.convs, *self.full):
+            nn.init.kaiming_normal_(cast(nn.Conv2d, module).weight, nonlinearity="relu")
+            nn.init.zeros_(cast(Tensor, module.bias))
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores of the window around each pixel that has a whole one.
@@ -71,7 +65,14 @@ class WindowClassifier(Network):
         """
         self.check(x)
         one_window = all(size == self.arch.window for size in x.shape[2:])
-        return self.classified(*(self._strided(x) if one_window else self._dense(x)))
+        pool, dilation = self.arch.pool, 1
+        for layer in self.convs:
+            conv = cast(nn.Conv2d, layer)
+            x = F.conv2d(x, conv.weight, conv.bias, dilation=dilation)
+            # Before ReLU: the largest value is the same, and it is a quarter of the work.
+            x = F.relu_(F.max_pool2d(x, pool, pool if one_window else 1, dilation=dilation))
+            dilation *= 1 if one_window else pool
+        return self.classified(x, dilation)
 
     def patches(self, x: Tensor, batch: int = 256) -> Tensor:
         """The same scores as :meth:`forward`, each window on its own, as published.
@@ -93,22 +94,6 @@ class WindowClassifier(Network):
                     part = part.contiguous(memory_format=torch.channels_last)
                     scores.append(self(part).flatten(1))
         return torch.cat(scores).view(n, rows, columns, -1).permute(0, 3, 1, 2)
-
-    # Pooling comes before ReLU: the largest value is the same, and it is a quarter of the work.
-
-    def _strided(self, x: Tensor) -> tuple[Tensor, int]:
-        for conv in self.convs:
-            x = F.relu_(F.max_pool2d(conv(x), self.arch.pool))
-        return x, 1
-
-    def _dense(self, x: Tensor) -> tuple[Tensor, int]:
-        dilation, pool = 1, self.arch.pool
-        for layer in self.convs:
-            conv = cast(nn.Conv2d, layer)
-            x = F.conv2d(x, conv.weight, conv.bias, dilation=dilation)
-            x = F.relu_(F.max_pool2d(x, pool, stride=1, dilation=dilation))
-            dilation *= pool
-        return x, dilation
 
     def classified(self, x: Tensor, dilation: int = 1) -> Tensor:
         """Class scores from the maps of the last stage: the fully connected layers.

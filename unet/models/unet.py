@@ -8,55 +8,66 @@ convolution to the classes. Ronneberger, Fischer, Brox 2015, arXiv:1505.04597, f
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from unet.config.geometry import footprint
+from unet.config.layers import Layer, Layers, layers_of
 from unet.config.presets import Architecture
 from unet.models.network import Network, center_crop
 from unet.models.norms import make_norm
 
-_CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
-_UP: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+_CONV: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+_UP: dict[int, Callable[..., nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_POOL: dict[int, Callable[..., nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+# The modules of the layers that have one; a new kind of layer is one line.
+_MODULES: dict[str, Callable[[Layer, int], nn.Module]] = {
+    "conv": lambda layer, dims: _CONV[dims](
+        layer.inputs, layer.outputs, layer.kernel, padding=layer.padding, bias=layer.bias
+    ),
+    "norm": lambda layer, dims: make_norm(layer),
+    "activation": lambda layer, dims: (
+        nn.LeakyReLU(layer.value, inplace=True) if layer.value else nn.ReLU(inplace=True)
+    ),
+    "pool": lambda layer, dims: _POOL[dims](layer.kernel),
+    "up": lambda layer, dims: _UP[dims](
+        layer.inputs, layer.outputs, kernel_size=layer.scale, stride=layer.scale
+    ),
+    "enlarge": lambda layer, dims: nn.Upsample(scale_factor=tuple(map(float, layer.scale))),
+}
+_MODULES["head"] = _MODULES["conv"]
 
 
-def _activation(arch: Architecture) -> nn.Module:
-    if arch.activation == "leaky_relu":
-        return nn.LeakyReLU(0.01, inplace=True)
-    return nn.ReLU(inplace=True)
+def _modules(layers: Sequence[Layer], part: str) -> list[nn.Module]:
+    """New modules for the layers of a part of the network, one per name."""
+    named = {layer.name: layer for layer in layers if f"{layer.name}.".startswith(f"{part}.")}
+    return [_MODULES[layer.kind](layer, len(layer.kernel)) for layer in named.values()]
 
 
 class ConvBlock(nn.Module):
     """The convolutions of a level, each with its activation and normalisation.
 
     Args:
-        inputs, outputs: channels.
-        arch: order of the layers, padding, normalisation, shortcut.
-        kernel: size of the convolutions, per axis.
+        layers: of the whole network.
+        part: the block's name in it.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, arch: Architecture, kernel: tuple[int, ...]
-    ) -> None:
+    def __init__(self, layers: Layers, part: str) -> None:
         super().__init__()
-        conv = _CONV[arch.dims]
-        padding = tuple(k // 2 for k in kernel) if arch.padding == "same" else 0
-        self.norm_first = arch.order == "norm-act"
-        self.activation = _activation(arch)
-        self.convs = nn.ModuleList()
-        self.norms = nn.ModuleList()
-        for channels in (inputs, *[outputs] * (arch.convs - 1)):
-            self.convs.append(conv(channels, outputs, kernel, padding=padding))  # type: ignore[arg-type]
-            self.norms.append(make_norm(outputs, arch) or nn.Identity())
-        self.residual = arch.residual
-        self.shortcut: nn.Module = nn.Identity()
-        if arch.residual and inputs != outputs:
-            project = conv(inputs, outputs, 1, bias=arch.norm == "none")
-            norm = make_norm(outputs, arch)
-            self.shortcut = project if norm is None else nn.Sequential(project, norm)
+        names = [layer.name for layer in layers]
+        self.residual = f"{part}.sum" in names
+        norm, activation = f"{part}.norms.0", f"{part}.activation"
+        # Without norms either order is the same.
+        self.norm_first = norm in names and names.index(norm) < names.index(activation)
+        (self.activation,) = _modules(layers, activation)
+        self.convs = nn.ModuleList(_modules(layers, f"{part}.convs"))
+        norms = _modules(layers, f"{part}.norms")
+        self.norms = nn.ModuleList(norms or [nn.Identity() for _ in self.convs])
+        shortcut = _modules(layers, f"{part}.shortcut") or [nn.Identity()]
+        self.shortcut = shortcut[0] if len(shortcut) == 1 else nn.Sequential(*shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, *S] to [N, outputs, *S'], smaller by the convolutions when unpadded."""
@@ -80,19 +91,11 @@ class ConvBlock(nn.Module):
 
 
 class UpSample(nn.Module):
-    """Up by the pooling's factor, to ``outputs`` channels."""
+    """Up by the pooling's factor, to the channels of the level above; arguments as ConvBlock's."""
 
-    def __init__(
-        self, inputs: int, outputs: int, arch: Architecture, factor: tuple[int, ...]
-    ) -> None:
+    def __init__(self, layers: Layers, part: str) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        if arch.up == "transposed":
-            layers.append(_UP[arch.dims](inputs, outputs, kernel_size=factor, stride=factor))
-        else:
-            layers.append(_CONV[arch.dims](inputs, outputs, 1))
-            layers.append(nn.Upsample(scale_factor=tuple(float(f) for f in factor)))
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.Sequential(*_modules(layers, part))
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, *S] to [N, outputs, *(factor S)]."""
@@ -117,24 +120,14 @@ class UNet(Network):
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.footprint = footprint(arch)
-        widths = arch.widths
-        levels = range(arch.depth)
-        self.down = nn.ModuleList(
-            ConvBlock(in_channels if n == 0 else widths[n - 1], widths[n], arch, arch.kernel(n))
-            for n in levels
-        )
-        self.pool = nn.ModuleList(_POOL[arch.dims](arch.pool(n)) for n in levels)
-        self.bridge = ConvBlock(widths[-2], widths[-1], arch, arch.kernel(arch.depth))
-        self.up = nn.ModuleList(
-            UpSample(widths[n + 1], widths[n], arch, arch.pool(n)) for n in reversed(levels)
-        )
-        self.expand = nn.ModuleList(
-            ConvBlock(2 * widths[n], widths[n], arch, arch.kernel(n)) for n in reversed(levels)
-        )
+        levels, layers = range(arch.depth), layers_of(arch, in_channels, num_classes)
+        self.down = nn.ModuleList(ConvBlock(layers, f"down.{n}") for n in levels)
+        self.pool = nn.ModuleList(_modules(layers, "pool"))
+        self.bridge = ConvBlock(layers, "bridge")
+        self.up = nn.ModuleList(UpSample(layers, f"up.{n}") for n in levels)
+        self.expand = nn.ModuleList(ConvBlock(layers, f"expand.{n}") for n in levels)
         # The finest first; the others serve in training only.
-        self.heads = nn.ModuleList(
-            _CONV[arch.dims](widths[n], num_classes, kernel_size=1) for n in arch.supervised
-        )
+        self.heads = nn.ModuleList(_modules(layers[::-1], "heads"))
         # As in the published network: at the end of the contracting path, its last two levels.
         self.dropout = nn.Dropout(arch.dropout)
         self.apply(lambda module: _he_init(module, arch))

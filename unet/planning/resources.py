@@ -14,16 +14,18 @@ import math
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+from unet.config.geometry import footprint
+from unet.config.layers import flop, layers_of, parameters
 from unet.config.presets import AnyArchitecture, Architecture
 from unet.config.run import Config
 from unet.config.sections import CHOOSING, PredictSection
 from unet.data.raw_changes import stamp
 from unet.paths import origin_of
-from unet.training.auto.memory import Numerics, parameters, step_bytes
+from unet.training.auto.memory import Numerics, step_bytes
 
 # Bytes, whatever the images: interpreter and libraries, and the workflow's own two processes that
 # a cluster's job consists of besides. With PyTorch more, with CUDA still more.
@@ -129,22 +131,12 @@ def raw_images(files: Sequence[Path]) -> Images:
     return Images(len(files), 1, mean * len(files), max(sizes), max(sizes))
 
 
-def flop_per_pixel(arch: Architecture, channels: int) -> float:
+def flop_per_pixel(arch: Architecture, channels: int, outputs: int) -> float:
     """FLOP of a forward pass per pixel of the input; a training step takes three times as much."""
-    total, area, inputs = 0.0, 1.0, channels
-    for level, width in enumerate(arch.widths):
-        taps = math.prod(arch.kernel(level))
-        inner = (arch.convs - 1) * width * width
-        products = taps * (inputs * width + inner)
-        if level < arch.depth:
-            # The way up: what comes from below, and the convolutions on it and the skip.
-            below = arch.widths[level + 1]
-            products += below * width + taps * (2 * width * width + inner)
-        total += 2 * products * area
-        if level < arch.depth:
-            area /= math.prod(arch.pool(level))
-        inputs = width
-    return total
+    # As if no convolution lost a border: an unpadded network's input is mostly the next window's.
+    endless = replace(arch, padding="same")
+    step = [axis.grid for axis in footprint(endless)]
+    return flop(layers_of(endless, channels, outputs), step) / math.prod(step)
 
 
 @dataclass(frozen=True)
@@ -192,7 +184,8 @@ class PlannedJob:
         arch = self.architecture
         if not isinstance(arch, Architecture):
             return None
-        return pixels * flop_per_pixel(arch, self.images.channels)
+        outputs = len(self.config.head_for(self.dataset, self.model))
+        return pixels * flop_per_pixel(arch, self.images.channels, outputs)
 
 
 # Memory: stage -> bytes.
@@ -237,7 +230,8 @@ def _predict(job: PlannedJob) -> float:
     weights, window, most = 0.0, 0.0, job.config.memory_gb * 1e9
     if isinstance(arch, Architecture):
         outputs = len(job.config.head_for(job.dataset, job.model))
-        weights = 4.0 * job.networks * parameters(arch, job.images.channels, outputs)
+        layers = layers_of(arch, job.images.channels, outputs)
+        weights = 4.0 * job.networks * parameters(layers)
         if section.tile != "auto":
             tile = section.tile
             sides = (tile,) * arch.dims if isinstance(tile, int) else tile

@@ -1,0 +1,253 @@
+"""What a network consists of: one list of layers. Torch-free.
+
+``unet.models`` builds each network from its list. All that the pipeline needs to know of a network
+before it runs follows from the same list: parameters and FLOP (here), accepted sizes and receptive
+field (``geometry.py``), memory of a training step (``unet/training/auto/memory.py``).
+
+A map is what a layer puts out. Layers stand in the order of their work; each names the layers whose
+maps it takes, so that skip connections and shortcuts are ordinary entries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal
+
+from unet.config.presets import AnyArchitecture, Architecture, WindowArchitecture
+
+# image: the input. up: transposed convolution. enlarge: nearest neighbour. join: the maps side by
+# side. add: their sum. head: the convolution that puts out class scores. Maps that join or add are
+# cropped around their centres to the first one's size.
+LayerKind = Literal[
+    "image", "conv", "norm", "activation", "pool", "up", "enlarge", "join", "add", "dropout", "head"
+]
+Axes = tuple[int, ...]
+Interval = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer; whatever has a number per axis has it in the order (Z) Y X.
+
+    Attributes:
+        kind: what it does.
+        name: of its module in the network, as in the state dict; or what it would be.
+        sources: the layers whose maps it takes, by their places in the list.
+        inputs, outputs: channels.
+        level: poolings between the image and its output, less the ways up.
+        kernel, stride, padding: in pixels of its input.
+        scale: its output has so many times the pixels.
+        dilation: pixels from one of the kernel to the next.
+        bias: whether a convolution has one.
+        groups: of channels that a norm takes statistics of, per sample; 0 = of the whole batch.
+        value: what a norm adds to the variance, an activation's slope below 0, or the probability
+            of dropout.
+        training_only: it puts out scores that training alone needs (deep supervision).
+    """
+
+    kind: LayerKind
+    name: str
+    sources: tuple[int, ...]
+    inputs: int
+    outputs: int
+    level: int
+    kernel: Axes
+    stride: Axes
+    padding: Axes
+    scale: Axes
+    dilation: int = 1
+    bias: bool = True
+    groups: int = 0
+    value: float = 0.0
+    training_only: bool = False
+
+    @property
+    def products(self) -> int:
+        """Multiplications per pixel of the output."""
+        if self.kind not in ("conv", "up", "head"):
+            return 0
+        return self.inputs * self.outputs * math.prod(self.kernel)
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that training changes."""
+        if self.kind == "norm":
+            return 2 * self.outputs
+        bias = self.outputs if self.products and self.bias else 0
+        return self.products * math.prod(self.scale) + bias
+
+    def size(self, n: int, axis: int) -> tuple[int, int]:
+        """Pixels of its output along an axis, from ``n`` of its input; input pixels left over."""
+        free = n + 2 * self.padding[axis] - self.dilation * (self.kernel[axis] - 1) - 1
+        steps, rest = divmod(free, self.stride[axis])
+        return (steps + 1) * self.scale[axis], rest
+
+    def reach(self, interval: Interval, axis: int) -> Interval:
+        """Pixels [a, b) of its input that these pixels of its output depend on."""
+        (a, b), scale = interval, self.scale[axis]
+        a, b = a // scale, -(-b // scale)
+        first = a * self.stride[axis] - self.padding[axis]
+        last = (b - 1) * self.stride[axis] - self.padding[axis]
+        return first, last + self.dilation * (self.kernel[axis] - 1) + 1
+
+
+Layers = tuple[Layer, ...]
+
+
+class _List:
+    """A list of layers under construction; a layer is known by its place."""
+
+    def __init__(self, dims: int, channels: int) -> None:
+        one, zero = (1,) * dims, (0,) * dims
+        self.layers = [Layer("image", "", (), channels, channels, 0, one, one, zero, one)]
+
+    def add(
+        self, kind: LayerKind, name: str, *sources: int, outputs: int | None = None, **values: Any
+    ) -> int:
+        """Adds a layer; channels and level follow from its sources where they aren't given."""
+        taken = [self.layers[source] for source in sources]
+        inputs = sum(t.outputs for t in taken) if kind == "join" else taken[0].outputs
+        step = (kind == "pool") - (kind in ("up", "enlarge"))
+        layer = replace(
+            self.layers[0], kind=kind, name=name, sources=sources, inputs=inputs,
+            outputs=inputs if outputs is None else outputs, level=taken[0].level + step, **values,
+        )  # fmt: skip
+        self.layers.append(layer)
+        return len(self.layers) - 1
+
+
+def _norm(net: _List, arch: Architecture, name: str, x: int) -> int:
+    if arch.norm == "none":
+        return x
+    groups = 0 if arch.norm == "batch" else arch.groups_of(net.layers[x].outputs)
+    return net.add("norm", name, x, groups=groups, value=arch.norm_eps)
+
+
+def _shortcut(net: _List, arch: Architecture, name: str, x: int, width: int) -> int:
+    """The way around a block: the map itself, or a 1x1 convolution where the channels differ."""
+    if net.layers[x].outputs == width:
+        return x
+    if arch.norm == "none":
+        return net.add("conv", f"{name}.shortcut", x, outputs=width)
+    x = net.add("conv", f"{name}.shortcut.0", x, outputs=width, bias=False)
+    return _norm(net, arch, f"{name}.shortcut.1", x)
+
+
+def _block(net: _List, arch: Architecture, name: str, x: int, level: int) -> int:
+    """The convolutions of a level, each with its activation and normalisation."""
+    width, kernel, y = arch.widths[level], arch.kernel(level), x
+    padding = tuple(k // 2 if arch.padding == "same" else 0 for k in kernel)
+    for i in range(arch.convs):
+        y = net.add("conv", f"{name}.convs.{i}", y, outputs=width, kernel=kernel, padding=padding)
+        if arch.order == "norm-act":
+            y = _norm(net, arch, f"{name}.norms.{i}", y)
+        if arch.residual and i == arch.convs - 1:
+            # The sum comes before the block's last activation (He et al. 2016).
+            y = net.add("add", f"{name}.sum", y, _shortcut(net, arch, name, x, width))
+        slope = 0.01 if arch.activation == "leaky_relu" else 0.0
+        y = net.add("activation", f"{name}.activation", y, value=slope)
+        if arch.order == "act-norm":
+            y = _norm(net, arch, f"{name}.norms.{i}", y)
+    return y
+
+
+def _dropout(net: _List, probability: float, x: int) -> int:
+    return net.add("dropout", "dropout", x, value=probability) if probability else x
+
+
+def _up(net: _List, arch: Architecture, name: str, x: int, level: int) -> int:
+    width, factor = arch.widths[level], arch.pool(level)
+    if arch.up == "transposed":
+        return net.add("up", f"{name}.layers.0", x, outputs=width, scale=factor)
+    x = net.add("conv", f"{name}.layers.0", x, outputs=width)
+    return net.add("enlarge", f"{name}.layers.1", x, scale=factor)
+
+
+def _unet(arch: Architecture, channels: int, classes: int) -> Layers:
+    if arch.depth < 1:
+        raise ValueError(f"depth: got {arch.depth}, needs 1 or more")
+    net, x, skips = _List(arch.dims, channels), 0, []
+    for level in range(arch.depth):
+        x = _block(net, arch, f"down.{level}", x, level)
+        if level == arch.depth - 1:
+            # As in the published network: at the end of the contracting path, its last two levels.
+            x = _dropout(net, arch.dropout, x)
+        skips.append(x)
+        x = net.add("pool", f"pool.{level}", x, kernel=arch.pool(level), stride=arch.pool(level))
+    x = _dropout(net, arch.dropout, _block(net, arch, "bridge", x, arch.depth))
+    for n, level in enumerate(reversed(range(arch.depth))):
+        x = _up(net, arch, f"up.{n}", x, level)
+        x = net.add("join", f"expand.{n}.join", x, skips[level])
+        x = _block(net, arch, f"expand.{n}", x, level)
+        if level in arch.supervised:
+            net.add("head", f"heads.{level}", x, outputs=classes, training_only=level > 0)
+    return tuple(net.layers)
+
+
+def window_layers(
+    arch: WindowArchitecture, channels: int, classes: int, dense: bool = True
+) -> Layers:
+    """The layers of a sliding-window classifier.
+
+    Args:
+        arch: window, stages and hidden layers.
+        channels: C of the images.
+        classes: K.
+        dense: as they run over an image, where poolings keep each pixel and what follows them is
+            dilated instead; not as published, for one window.
+    """
+    net, x, step, pool = _List(arch.dims, channels), 0, 1, (arch.pool,) * arch.dims
+    for i, (maps, size) in enumerate(arch.stages):
+        kernel = (size,) * arch.dims
+        x = net.add("conv", f"convs.{i}", x, outputs=maps, kernel=kernel, dilation=step)
+        stride = (1,) * arch.dims if dense else pool
+        # Before the activation: the largest value is the same, and it is a quarter of the work.
+        x = net.add("pool", f"pool.{i}", x, kernel=pool, stride=stride, dilation=step)
+        x = net.add("activation", f"activation.{i}", x)
+        step *= arch.pool if dense else 1
+    # Fully connected layers, written as convolutions so that they can slide: the first one covers
+    # what is left of the window, the others one pixel.
+    kernel = (arch.sizes[-1],) * arch.dims
+    for i, neurons in enumerate(arch.hidden):
+        x = net.add("conv", f"full.{i}", x, outputs=neurons, kernel=kernel, dilation=step)
+        x = net.add("activation", f"activation.full.{i}", x)
+        kernel, step = (1,) * arch.dims, 1
+    x = _dropout(net, arch.dropout, x)
+    net.add("head", f"full.{len(arch.hidden)}", x, outputs=classes, kernel=kernel, dilation=step)
+    return tuple(net.layers)
+
+
+_DESCRIBED: dict[str, Callable[[Any, int, int], Layers]] = {"unet": _unet, "window": window_layers}
+
+
+@lru_cache(maxsize=256)
+def layers_of(arch: AnyArchitecture, channels: int = 1, classes: int = 1) -> Layers:
+    """All layers of a network, from the image to the class scores of the finest level."""
+    return _DESCRIBED[arch.kind](arch, channels, classes)
+
+
+def parameters(layers: Layers) -> int:
+    """Numbers that training changes."""
+    return sum(layer.parameters for layer in layers)
+
+
+def map_shapes(layers: Layers, shape: Sequence[int]) -> list[Axes]:
+    """Shape of each layer's map, from the spatial shape of the image."""
+    found = [tuple(shape)]
+    for layer in layers[1:]:
+        source = found[layer.sources[0]]
+        found.append(tuple(layer.size(n, axis)[0] for axis, n in enumerate(source)))
+    return found
+
+
+def flop(layers: Layers, shape: Sequence[int], training: bool = False) -> int:
+    """FLOP of the convolutions in a forward pass of one image; a multiplication and its addition
+    are two."""
+    return sum(
+        2 * layer.products * math.prod(size)
+        for layer, size in zip(layers, map_shapes(layers, shape), strict=True)
+        if training or not layer.training_only
+    )

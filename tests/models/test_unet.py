@@ -318,13 +318,23 @@ def test_initial_weights() -> None:
     assert not any(v.any() for k, v in values.items() if k.endswith("bias"))
 
 
-@pytest.mark.parametrize("name", PRESETS)
+FLAT: dict[str, Any] = {"kernels": ((1, 3, 3), (3, 3, 3)), "pools": ((1, 2, 2),)}
+STORED = {
+    **PRESETS,
+    "plain shortcuts": preset("unet-res", norm="none", padding="valid", depth=1),
+    "nearest, 3D": preset(
+        "unet-bn", up="nearest", dims=3, depth=1, residual=True, convs=3, **FLAT
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STORED)
 def test_model_files_fit_the_network(name: str) -> None:
     """Names and shapes of the weights, in their order: those of the model files that exist."""
     wanted = json.loads((Path(__file__).parent / "state_dicts.json").read_text())
-    assert set(wanted) == set(PRESETS)
+    assert set(wanted) == set(STORED)
     with torch.device("meta"):
-        found = NETWORKS[PRESETS[name].kind](1, 2, PRESETS[name]).state_dict()
+        found = NETWORKS[STORED[name].kind](1, 2, STORED[name]).state_dict()
     assert [(k, list(v.shape)) for k, v in found.items()] == list(wanted[name].items())
 
 

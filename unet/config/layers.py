@@ -190,15 +190,8 @@ def _unet(arch: Architecture, channels: int, classes: int) -> Layers:
 def window_layers(
     arch: WindowArchitecture, channels: int, classes: int, dense: bool = True
 ) -> Layers:
-    """The layers of a sliding-window classifier.
-
-    Args:
-        arch: window, stages and hidden layers.
-        channels: C of the images.
-        classes: K.
-        dense: as they run over an image, where poolings keep each pixel and what follows them is
-            dilated instead; not as published, for one window.
-    """
+    """Layers of a sliding-window classifier: ``dense`` as they run over an image, where poolings
+    keep each pixel and what follows them is dilated; else as published, for one window."""
     net, x, step, pool = _List(arch.dims, channels), 0, 1, (arch.pool,) * arch.dims
     for i, (maps, size) in enumerate(arch.stages):
         kernel = (size,) * arch.dims
@@ -220,13 +213,13 @@ def window_layers(
     return tuple(net.layers)
 
 
-_DESCRIBED: dict[str, Callable[[Any, int, int], Layers]] = {"unet": _unet, "window": window_layers}
+_LISTED: dict[str, Callable[[Any, int, int], Layers]] = {"unet": _unet, "window": window_layers}
 
 
 @lru_cache(maxsize=256)
 def layers_of(arch: AnyArchitecture, channels: int = 1, classes: int = 1) -> Layers:
     """All layers of a network, from the image to the class scores of the finest level."""
-    return _DESCRIBED[arch.kind](arch, channels, classes)
+    return _LISTED[arch.kind](arch, channels, classes)
 
 
 def parameters(layers: Layers) -> int:

@@ -52,17 +52,8 @@ class WindowClassifier(Network):
             nn.init.zeros_(cast(Tensor, module.bias))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores of the window around each pixel that has a whole one.
-
-        Args:
-            x: [N, C, Y, X] float, each axis at least a window long.
-
-        Returns:
-            [N, K, Y - window + 1, X - window + 1].
-
-        Raises:
-            ValueError: an axis is shorter, or C is another.
-        """
+        """Scores [N, K, Y - window + 1, X - window + 1] of the window around each pixel of x
+        [N, C, Y, X] that has a whole one; see :meth:`Network.forward`."""
         self.check(x)
         one_window = all(size == self.arch.window for size in x.shape[2:])
         pool, dilation = self.arch.pool, 1

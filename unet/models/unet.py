@@ -8,6 +8,7 @@ convolution to the classes. Ronneberger, Fischer, Brox 2015, arXiv:1505.04597, f
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -90,27 +91,8 @@ class ConvBlock(nn.Module):
         return joined
 
 
-class UpSample(nn.Module):
-    """Up by the pooling's factor, to the channels of the level above; arguments as ConvBlock's."""
-
-    def __init__(self, layers: Layers, part: str) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*_modules(layers, part))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, *S] to [N, outputs, *(factor S)]."""
-        y: Tensor = self.layers(x)
-        return y
-
-
 class UNet(Network):
-    """U-Net of any width, depth and number of spatial axes.
-
-    Args:
-        in_channels: C of the images.
-        num_classes: channels of the output.
-        arch: the layers (see :class:`unet.config.presets.Architecture`).
-    """
+    """U-Net of any width, depth and number of spatial axes, from C of the images to K classes."""
 
     can_recompute = True
 
@@ -124,7 +106,10 @@ class UNet(Network):
         self.down = nn.ModuleList(ConvBlock(layers, f"down.{n}") for n in levels)
         self.pool = nn.ModuleList(_modules(layers, "pool"))
         self.bridge = ConvBlock(layers, "bridge")
-        self.up = nn.ModuleList(UpSample(layers, f"up.{n}") for n in levels)
+        self.up = nn.ModuleList(
+            nn.Sequential(OrderedDict(layers=nn.Sequential(*_modules(layers, f"up.{n}"))))
+            for n in levels
+        )
         self.expand = nn.ModuleList(ConvBlock(layers, f"expand.{n}") for n in levels)
         # The finest first; the others serve in training only.
         self.heads = nn.ModuleList(_modules(layers[::-1], "heads"))
@@ -133,18 +118,7 @@ class UNet(Network):
         self.apply(lambda module: _he_init(module, arch))
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        """Class scores before the softmax.
-
-        Args:
-            x: [N, C, *S] float; each axis of a size that ``footprint`` accepts.
-
-        Returns:
-            [N, K, *S] of the input's size (padded), or smaller by twice the margin (unpadded). In
-            training with deep supervision a list: these, then those of each coarser level.
-
-        Raises:
-            ValueError: a size does not fit, or the number of channels is another.
-        """
+        """Class scores before the softmax, as :meth:`Network.forward` says."""
         self.check(x)
         skips = []
         for level, block in enumerate(self.down):

@@ -15,7 +15,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from unet.errors import UserError
+from unet.errors import UserError, one_line
 from unet.files import replacing
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def read_table(
         reason = error.strerror or error
         raise UserError(f"{path}: cannot be read ({reason}); run the {stage} stage first") from None
     except ValueError as error:  # pandas' errors and those of decoding are of this kind
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise UserError(f"{path}: damaged ({reason}); remove it and run again") from None
     if missing := [name for name in columns if name not in frame.columns]:
         raise UserError(

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from unet.config.heads import IGNORE
 from unet.training.targets import (
-    IGNORE,
     TOLERANCE,
     balanced_class_weights,
     border_class_margin,

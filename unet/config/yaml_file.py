@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from unet.errors import UserError, meant
+from unet.errors import UserError, meant, one_line
 from unet.files import read_regular
 
 # A key without a space after its colon, but not a path of Windows or an address.
@@ -56,8 +56,7 @@ def read(path: Path) -> dict[str, Any]:
     except Exception as error:
         # Beside its own errors the parser lets out any of Python's: dates and numbers that are
         # none, lists in lists in lists.
-        where = " ".join(str(error).split())[:300]
-        raise UserError(f"{path}: not valid YAML: {where}") from None
+        raise UserError(f"{path}: not valid YAML: {one_line(error, 300)}") from None
     if not isinstance(raw, dict):
         space = _without_space(text.splitlines()[:1], 1)
         raise UserError(f"{path}: holds no keys{space}; see config/config.yaml for an example")

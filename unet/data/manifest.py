@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unet.data.dataset_warnings import grouped, one_line, write_warnings
+from unet.data.dataset_warnings import grouped, write_warnings
 from unet.data.file_names import relative
 from unet.data.label_doubts import class_table, doubts, table_line
 from unet.data.layouts import find_pairs, list_files, parts_of
 from unet.data.raw_changes import Hashes, fingerprint, stamp, write_inputs
 from unet.data.raw_files import RawPair, RawSource
 from unet.data.records import ImageRecord, write_manifest
-from unet.errors import UserError
+from unet.errors import UserError, one_line
 from unet.files import digest
 
 if TYPE_CHECKING:

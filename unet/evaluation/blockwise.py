@@ -17,6 +17,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from unet.config.heads import IGNORE
 from unet.data.blocks import Grid, Index, ordered
 from unet.data.store import Prepared
 from unet.data.streaming import Slices, blocks
@@ -25,7 +26,7 @@ from unet.evaluation.metrics.boundary import Outlines, Points, Surfaces, outline
 from unet.evaluation.metrics.calibration import Reliability, reliability
 from unet.evaluation.metrics.contingency import Contingency, contingency, merge
 from unet.evaluation.metrics.isbi2012 import Slice
-from unet.evaluation.metrics.pixel import IGNORE, confusion
+from unet.evaluation.metrics.pixel import confusion
 from unet.evaluation.metrics.surfaces import BlockOutlines, point_files
 from unet.prediction.stitch.segmentation import Segmentation
 

@@ -5,7 +5,6 @@ Training validates with it and prediction runs on it, so both see the very same 
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import tempfile
@@ -26,6 +25,7 @@ from unet.config.heads import classes_among
 from unet.config.sections import Precision
 from unet.data.tiling import WindowPlan, plan, read_window
 from unet.errors import UserError
+from unet.files import take_lock
 from unet.models import engines
 from unet.models.engines import memory_format, tf32
 from unet.models.exact import activate, never_alone
@@ -138,9 +138,7 @@ def lease_gpus(
 def _take(folder: Path, name: str, held: ExitStack) -> bool:
     """Locks a file as long as ``held`` lasts; False if another process has it."""
     handle = (folder / f"unet-gpu-{os.getuid()}-{name}.lock").open("w")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not take_lock(handle.fileno()):
         handle.close()
         return False
     # The launcher of processes that train together takes the place of the one that leases.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from unet.config.heads import IGNORE
 from unet.data.store import Prepared
 from unet.data.streaming import blocks
 from unet.data.tiling import read_window
@@ -29,7 +30,6 @@ from unet.training.targets import (
 
 log = logging.getLogger(__name__)
 
-IGNORE = 255
 # Foreground positions remembered per image and class: enough that none is drawn often.
 POSITIONS = 4096
 # Pixels indexed at a time when an image does not fit the cache.

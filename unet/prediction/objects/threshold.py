@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unet.config.sections import IGNORE, StitchSection
+from unet.config.heads import IGNORE
+from unet.config.sections import StitchSection
 from unet.data.blocks import Grid, grid_of, ordered, run_starts, scratch
 from unet.data.tiling import Slices
 from unet.prediction.objects.components import LabelArray

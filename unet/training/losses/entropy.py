@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unet.config.heads import IGNORE
 from unet.config.loss_table import BORDER_WEIGHT
-from unet.training.losses.base import IGNORE, Loss, Maps
+from unet.training.losses.base import Loss, Maps
 
 
 class CrossEntropy(Loss):

@@ -13,7 +13,6 @@ from __future__ import annotations
 from unet.training.targets.borders import (
     BACKGROUND,
     BORDER,
-    IGNORE,
     INSIDE,
     TOLERANCE,
     balanced_class_weights,
@@ -27,7 +26,6 @@ from unet.training.targets.distances import distance_margin, object_distance, si
 __all__ = [
     "BACKGROUND",
     "BORDER",
-    "IGNORE",
     "INSIDE",
     "TOLERANCE",
     "balanced_class_weights",

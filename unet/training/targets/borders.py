@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unet.config.heads import IGNORE
 from unet.training.targets.lines import axis_steps, compact, shifted, two_nearest
-
-IGNORE = 255
-"""Class value of pixels that take no part in training."""
 
 BACKGROUND, INSIDE, BORDER = 0, 1, 2
 """Values of `border_classes`."""

@@ -97,7 +97,7 @@ def build_manifest(
     Raises:
         UserError: nothing found, all images bad, a bad one while ``strict``, no group for an image.
     """
-    from unet.data.streaming import Progress, mapped
+    from unet.data.blocks import Progress, mapped
 
     hashes = hashes or Hashes()
     # Where labels are not needed, models of other datasets predict.

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unet.data.streaming import blocks
+from unet.data.blocks import Grid, within
 from unet.data.tiling import Slices
 
 Floats = npt.NDArray[np.float32]
@@ -112,11 +112,7 @@ class Resampling:
             values = self._computed(source, part)
             if out is None:
                 out = np.empty((len(values), *(s.stop - s.start for s in region)), np.float32)
-            where = [
-                slice(p.start - r.start, p.stop - r.start)
-                for p, r in zip(part, region, strict=True)
-            ]
-            out[(slice(None), *where)] = values
+            out[(slice(None), *within(part, region))] = values
         if out is None:
             raise ValueError(f"region {region} has no pixels")
         return out
@@ -128,7 +124,7 @@ class Resampling:
             cost = [n * axis.step * (n > 1) for n, axis in zip(step, self.axes, strict=True)]
             longest = cost.index(max(cost))
             step[longest] = -(-step[longest] // 2)
-        for part in blocks(tuple(s.stop - s.start for s in region), tuple(step)):
+        for part in Grid(tuple(s.stop - s.start for s in region), tuple(step)).regions():
             yield tuple(
                 slice(r.start + p.start, r.start + p.stop)
                 for p, r in zip(part, region, strict=True)

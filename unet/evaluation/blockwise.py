@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from unet.config.heads import IGNORE
 from unet.data.blocks import Grid, Index, ordered
 from unet.data.store import Prepared
-from unet.data.streaming import Slices, blocks
+from unet.data.tiling import Slices
 from unet.errors import UserError
 from unet.evaluation.metrics.boundary import Outlines, Points, Surfaces, outline
 from unet.evaluation.metrics.calibration import Reliability, reliability
@@ -59,8 +59,10 @@ class ScoredPair:
         """Blocks that cover the image once: ``block`` pixels a side, or the shards (else chunks)
         of the predicted classes."""
         if block is not None:
-            return list(blocks(self.pred.shape, (block,) * self.pred.ndim))
-        return list(blocks(self.pred.shape, self.pred.shards or self.pred.chunks))
+            step = (block,) * self.pred.ndim
+        else:
+            step = self.pred.shards or self.pred.chunks
+        return list(Grid(self.pred.shape, step).regions())
 
 
 def open_pair(prepared: Prepared, segmentation: Segmentation, image: str, task: str) -> ScoredPair:

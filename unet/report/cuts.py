@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unet.config.heads import IGNORE
-from unet.data.streaming import blocks
+from unet.data.blocks import Grid
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ def cuts_of(classes: Any, pixel_size_um: Sequence[float] | None) -> list[Cut | N
     if classes.ndim == 2:
         return [None]
     counts = [np.zeros(size, np.int64) for size in classes.shape[:2]]
-    for region in blocks(classes.shape, getattr(classes, "shards", None) or classes.chunks):
+    shards = getattr(classes, "shards", None) or classes.chunks
+    for region in Grid(classes.shape, shards).regions():
         block = np.asarray(classes[region])
         inside = (block > 0) & (block != IGNORE)
         counts[0][region[0]] += inside.sum(axis=(1, 2))

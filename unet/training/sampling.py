@@ -15,8 +15,8 @@ import numpy as np
 from scipy import ndimage
 
 from unet.config.heads import IGNORE
+from unet.data.blocks import grid_of
 from unet.data.store import Prepared
-from unet.data.streaming import blocks
 from unet.data.tiling import read_window
 from unet.training.targets import (
     border_class_margin,
@@ -228,9 +228,7 @@ class TrainingImage:
         found: dict[int, list[np.ndarray]] = {}
         rng = np.random.default_rng(seed)
         total = float(np.prod(self.shape))
-        # Of volumes blocks of as many voxels.
-        side = BLOCK if len(self.shape) == 2 else round(BLOCK ** (2 / 3))
-        for region in blocks(self.shape, tuple(min(side, n) for n in self.shape)):
+        for region in grid_of(self.shape, BLOCK).regions():
             block = np.asarray(self._classes[region])
             counts += np.bincount(block.ravel(), minlength=256)
             share = max(1, round(POSITIONS * block.size / total))

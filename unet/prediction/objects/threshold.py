@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from unet.config.heads import IGNORE
 from unet.config.sections import StitchSection
-from unet.data.blocks import Grid, grid_of, ordered, run_starts, scratch
+from unet.data.blocks import Grid, grid_of, ordered
 from unet.data.tiling import Slices
-from unet.prediction.objects.components import LabelArray
+from unet.prediction.objects.components import LabelArray, run_starts
 from unet.prediction.objects.methods import segment
 from unet.prediction.objects.probabilities import ReadClass
+from unet.prediction.objects.temporary_arrays import scratch
 
 if TYPE_CHECKING:
     from unet.data.store import Prepared

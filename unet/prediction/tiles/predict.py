@@ -21,9 +21,8 @@ import zarr
 
 from unet.config.sections import PredictSection
 from unet.config.stage_keys import told
-from unet.data.blocks import ordered
+from unet.data.blocks import LOG_SECONDS, gigabytes, ordered
 from unet.data.store import Prepared, free_bytes
-from unet.data.streaming import gigabytes
 from unet.errors import UserError
 from unet.files import digest
 from unet.models.inference import choose_devices
@@ -39,7 +38,6 @@ log = logging.getLogger(__name__)
 
 # From how many computed pixels per pixel of the image on a word about it is due.
 WASTEFUL = 8
-LOG_SECONDS = 5.0
 # Settings that say how and where it is done, and change no tile.
 HOW = ("batch", "gpus", "shards", "cluster")
 

@@ -20,7 +20,7 @@ from unet.data.label_doubts import class_table, doubts, table_line
 from unet.data.layouts import find_pairs, list_files, parts_of
 from unet.data.raw_changes import Hashes, fingerprint, stamp, write_inputs
 from unet.data.raw_files import RawPair, RawSource
-from unet.data.records import ImageRecord, write_manifest
+from unet.data.records import PARTS, ImageRecord, write_manifest
 from unet.errors import UserError, one_line
 from unet.files import digest
 
@@ -32,7 +32,6 @@ __all__ = ["RawSource", "build_manifest", "fingerprint", "list_files", "manifest
 
 log = logging.getLogger(__name__)
 
-PARTS = ("train", "val", "test")
 PART_COLUMNS = ("part", "split")
 LISTED = 10
 

@@ -48,7 +48,7 @@ class RoiZip:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[RoiZip]:
+def roi_writer(path: Path) -> Iterator[RoiZip]:
     """A new file for the objects of an image; it appears whole or not at all."""
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         yield RoiZip(archive)

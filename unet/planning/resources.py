@@ -7,8 +7,6 @@ Every stage but ``manifest`` goes on where the attempt before it was ended. Torc
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
@@ -23,6 +21,7 @@ from unet.config.run import Config
 from unet.config.sections import CHOOSING, PredictSection
 from unet.data.raw_changes import stamp
 from unet.paths import origin_of
+from unet.tables import csv_rows
 from unet.training.auto.memory import Numerics, parameters, step_bytes
 
 # Bytes, whatever the images: interpreter and libraries, and the workflow's own two processes that
@@ -109,7 +108,7 @@ def _images_of(table: str, _time: int, size: int) -> Images:
 def _from_manifest(head: str) -> list[list[int]]:
     if len(head) == HEAD:  # the last row may be cut
         head = head.rpartition("\n")[0]
-    rows = csv.DictReader(io.StringIO(head))
+    rows = csv_rows(head)
     return [json.loads(row["shape"]) for row in rows if row["status"] == "ok" and row["shape"]]
 
 

@@ -26,7 +26,7 @@ from unet.models.inference import Predictor, choose_device, choose_precision
 from unet.models.model_file import ModelFile, save_model
 from unet.models.network import Network
 from unet.tables import write_table
-from unet.training.augment import Augment, AugmentSettings
+from unet.training.augment import Augment
 from unet.training.auto.planned import planned
 from unet.training.checkpoint import Checkpoints
 from unet.training.finished import Finished
@@ -214,7 +214,7 @@ def train_fold(
     spacing = None if targets.spacing is None else tuple(targets.spacing)
     trainer = Trainer(
         network, _loss(section, settings["head"], images, targets), sampler,
-        Augment(AugmentSettings(**section.augment.model_dump()), spacing), score, section, seed,
+        Augment(section.augment, spacing), score, section, seed,
         device, precision, keeper, ranks,
     )  # fmt: skip
     with keeper.locked() if ranks.first else nullcontext():

@@ -22,7 +22,7 @@ LABELS = arrays(
 )
 
 
-def outlined(labels, block=outlines.BLOCK, reads=None):
+def outlined(labels, block=outlines.OUTLINE_BLOCK, reads=None):
     """label -> polygons of a whole image."""
     ids = np.unique(labels)
     ids = ids[ids > 0].astype(np.int64)

@@ -15,10 +15,10 @@ from unet.files import read_regular
 # A key without a space after its colon, but not a path of Windows or an address.
 _NO_SPACE = re.compile(r"^\s*(?:- +)?([A-Za-z_][A-Za-z0-9_.-]*):(?=[^\s:/\\])(?!.*: )")
 # Bytes of a config file, and keys of one mapping, that are read at most.
-LARGEST, MOST_KEYS = 1_000_000, 10_000
+LARGEST_FILE, MOST_KEYS = 1_000_000, 10_000
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     """The keys of a YAML (or JSON) file.
 
     Raises:
@@ -27,7 +27,7 @@ def read(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        text = read_regular(path, LARGEST)
+        text = read_regular(path, LARGEST_FILE)
     except FileNotFoundError:
         beside = path.parent.iterdir() if path.parent.is_dir() else ()
         near = meant(path.name, (p.name for p in beside if p.is_file()))
@@ -88,12 +88,12 @@ def check(paths: Iterable[Path], missing: str = "") -> None:
     For Snakemake, which reads the files by itself, but says of a mistake neither file nor line.
 
     Args:
-        missing: what is said of a file that is not there, in other words than :func:`read` has.
+        missing: what is said of a file that is not there, in place of the usual words.
     """
     lines = []
     for path in paths:
         try:
-            read(path)
+            read_yaml(path)
         except UserError as error:
             line = f"{path}: {missing}" if missing and not path.exists() else str(error)
             if not path.exists() and path.suffix not in (".yaml", ".yml", ".json"):

@@ -102,7 +102,7 @@ def splits_stage(
             "those that kept theirs left a part empty, or groups have changed"
         )
     kept = replace(kept, since={k: v for k, v in kept.since.items() if k not in moved})
-    notice = remembered(rows, kept)
+    notice = from_earlier_runs(rows, kept)
     write_kept(memory, key, rows, kept, now)
     write_warnings(warnings, lines, **({"remembered": notice} if notice else {}))
     write_splits(splits, rows)
@@ -119,7 +119,7 @@ def _moved(rows: Sequence[SplitRecord], kept: Kept) -> list[str]:
     return sorted({r.image for r in rows if parts.get((r.image, r.fold), r.part) != r.part})
 
 
-def remembered(rows: Sequence[SplitRecord], kept: Kept) -> str:
+def from_earlier_runs(rows: Sequence[SplitRecord], kept: Kept) -> str:
     """What of a split comes from earlier runs; "" for one that is new.
 
     Args:

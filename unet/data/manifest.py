@@ -33,7 +33,7 @@ __all__ = ["RawSource", "build_manifest", "fingerprint", "list_files", "manifest
 log = logging.getLogger(__name__)
 
 PART_COLUMNS = ("part", "split")
-LISTED = 10
+LISTED_IMAGES = 10
 
 
 @dataclass(frozen=True)
@@ -339,11 +339,11 @@ def _doubles_noted(records: list[ImageRecord], source: RawSource) -> list[ImageR
             names.append(record.id)
         result.append(record)
     copies = [names for names in same.values() if len(names) > 1]
-    for names in copies[:LISTED]:
-        more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-        source.warn(f"same image under several names: {', '.join(names[:LISTED])}{more}")
-    if len(copies) > LISTED:
-        rest = len(copies) - LISTED
+    for names in copies[:LISTED_IMAGES]:
+        more = f" and {len(names) - LISTED_IMAGES} more" if len(names) > LISTED_IMAGES else ""
+        source.warn(f"same image under several names: {', '.join(names[:LISTED_IMAGES])}{more}")
+    if len(copies) > LISTED_IMAGES:
+        rest = len(copies) - LISTED_IMAGES
         source.warn(f"{rest} more images have copies: see manifest.csv, column reason")
     return result
 
@@ -357,11 +357,11 @@ def _summary(records: Sequence[ImageRecord], source: RawSource) -> None:
     for record in bad:
         page = "" if record.page is None else f" (page {record.page})"
         reasons.setdefault(record.reason, []).append(record.image + page)
-    for reason, names in list(reasons.items())[:LISTED]:
+    for reason, names in list(reasons.items())[:LISTED_IMAGES]:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         log.warning("left out: %s", one_line(f"{names[0]}{more}: {reason}"))
-    if len(reasons) > LISTED:
-        log.warning("left out for %d other reasons: see manifest.csv", len(reasons) - LISTED)
+    if len(reasons) > LISTED_IMAGES:
+        log.warning("left out for %d other reasons: see manifest.csv", len(reasons) - LISTED_IMAGES)
     if len(bad) == len(records):
         first = f"; the first: {bad[0].image}: {bad[0].reason}" if bad else ""
         raise UserError(f"{source.images}: none of {len(records)} images is usable{first}")

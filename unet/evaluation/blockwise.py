@@ -24,7 +24,7 @@ from unet.data.tiling import Slices
 from unet.errors import UserError
 from unet.evaluation.metrics.boundary import Outlines, Points, Surfaces, outline
 from unet.evaluation.metrics.calibration import Reliability, reliability
-from unet.evaluation.metrics.contingency import Contingency, contingency, merge
+from unet.evaluation.metrics.contingency import Contingency, contingency, summed
 from unet.evaluation.metrics.isbi2012 import Slice
 from unet.evaluation.metrics.pixel import confusion
 from unet.evaluation.metrics.surfaces import BlockOutlines, point_files
@@ -132,7 +132,7 @@ def contingency_of(pair: ScoredPair, threads: int = 1, block: int | None = None)
         valid = _read(pair.truth, region) != IGNORE
         return contingency(_read(truth_ids, region), _read(pred_ids, region), valid)
 
-    return merge(_each(one, pair, threads, block))
+    return summed(_each(one, pair, threads, block))
 
 
 def reliability_of(

@@ -36,8 +36,8 @@ from unet.training.warp import (
     apply_symmetries,
     displacement,
     gentle,
-    grid_of,
     put,
+    sampler_grid,
     similarity,
     take,
     warp_images,
@@ -245,7 +245,7 @@ def _sampling_grid(
         bent = happens["elastic_px"].view(-1, *[1] * (draw.nodes.ndim - 1))
         nodes = elastic * draw.nodes * bent
         points += displacement(nodes[rows].to(device), shape, spacing)
-    return rows.to(device), grid_of(points)
+    return rows.to(device), sampler_grid(points)
 
 
 # Intensity ---------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 # Foreground positions remembered per image and class: enough that none is drawn often.
 POSITIONS = 4096
 # Pixels indexed at a time when an image does not fit the cache.
-BLOCK = 2048
+INDEX_BLOCK = 2048
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ class TrainingImage:
         found: dict[int, list[np.ndarray]] = {}
         rng = np.random.default_rng(seed)
         total = float(np.prod(self.shape))
-        for region in grid_of(self.shape, BLOCK).regions():
+        for region in grid_of(self.shape, INDEX_BLOCK).regions():
             block = np.asarray(self._classes[region])
             counts += np.bincount(block.ravel(), minlength=256)
             share = max(1, round(POSITIONS * block.size / total))

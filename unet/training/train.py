@@ -40,7 +40,7 @@ from unet.versions import library_versions
 
 log = logging.getLogger(__name__)
 
-COLUMNS = (
+HISTORY_COLUMNS = (
     "epoch", "step", "lr", "train_loss", "val_loss", "val_score", "images_per_s", "data_share",
     "seconds",
 )  # fmt: skip
@@ -313,4 +313,9 @@ def _class_weights(
 
 def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Writes ``history.csv``: a row per epoch; a score that was not taken is empty."""
-    write_table(path, COLUMNS, (tuple(row[name] for name in COLUMNS) for row in rows), digits=6)
+    write_table(
+        path,
+        HISTORY_COLUMNS,
+        (tuple(row[name] for name in HISTORY_COLUMNS) for row in rows),
+        digits=6,
+    )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BLOCK = 1024
+STITCH_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def stitch_dataset(
     outputs: Outputs,
     settings: StitchSettings,
     threads: int = 1,
-    block: int = BLOCK,
+    block: int = STITCH_BLOCK,
     made_by: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Stitches all predicted images, validation and test, of one fold.

@@ -76,7 +76,7 @@ def write_outlines(
         kind: name of their class.
         folders: where the GeoJSON and the ROIs go, None = not wanted.
     """
-    blocks = outlines.vertex_blocks(labels.shape, outlines.BLOCK)
+    blocks = outlines.vertex_blocks(labels.shape, outlines.OUTLINE_BLOCK)
 
     def read(region: Slices) -> NDArray[Any]:
         return np.asarray(labels[region])

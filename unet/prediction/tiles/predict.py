@@ -29,7 +29,7 @@ from unet.models.inference import choose_devices
 from unet.prediction.tiles.batches import Batch, Planned, batches, shard_of
 from unet.prediction.tiles.engine_accuracy import trusted
 from unet.prediction.tiles.ensemble import Ensemble, Member
-from unet.prediction.tiles.finished_tiles import Partial, finished, remove_stale, unfinished
+from unet.prediction.tiles.finished_tiles import Partial, finished, remove_stale, unfinished_tiles
 from unet.prediction.tiles.window_plans import Planner, Room, shared_room
 from unet.prediction.tiles.windows import memory_needed
 from unet.prediction.tiles.worker import Work
@@ -177,7 +177,7 @@ def _trusted(
         keyed = keyed_settings(settings, way)
         for name, part in parts.items():
             key = image_key(ensemble.key(name), prepared["images"][name]["key"], keyed)
-            if finished(tiles_path, name, key, part) or unfinished(tiles_path, name, key):
+            if finished(tiles_path, name, key, part) or unfinished_tiles(tiles_path, name, key):
                 same = way is not exactly
                 return ensemble if same else Ensemble(members, alone, device, exactly, threads)
     name = min(parts)

@@ -27,7 +27,7 @@ WEIGHT_COPIES = {4: 5.0, 2: 6.5}
 # Bytes that libraries take whatever the network: thread buffers, kernels, allocator pages.
 OVERHEAD = {"cpu": 6e7, "cuda": 1e9}
 # What the allocators waste, and the convolutions' scratch memory, as a share of the rest.
-SLACK = {"cpu": 1.35, "cuda": 1.25}
+MEMORY_SLACK = {"cpu": 1.35, "cuda": 1.25}
 
 
 @dataclass(frozen=True)
@@ -210,4 +210,4 @@ def step_bytes(
     sample = activation_bytes(arch, channels, outputs, patch, numerics)
     sample += transient_bytes(arch, patch, numerics)
     weights = 4 * WEIGHT_COPIES[numerics.conv] * parameters(arch, channels, outputs)
-    return SLACK[numerics.device] * (batch * sample + weights) + OVERHEAD[numerics.device]
+    return MEMORY_SLACK[numerics.device] * (batch * sample + weights) + OVERHEAD[numerics.device]

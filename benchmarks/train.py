@@ -54,7 +54,7 @@ class Ours:
         from unet.config.presets import architecture_of
         from unet.config.sections import TrainSection
         from unet.models.build import build
-        from unet.models.inference import choose_precision
+        from unet.models.devices import choose_precision
         from unet.training.augment import Augment
         from unet.training.checkpoint import Checkpoints
         from unet.training.losses import make_loss

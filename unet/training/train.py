@@ -22,7 +22,8 @@ from unet.data.store import Prepared
 from unet.errors import UserError
 from unet.files import digest
 from unet.models.build import build
-from unet.models.inference import Predictor, choose_device, choose_precision
+from unet.models.devices import choose_device, choose_precision
+from unet.models.inference import Predictor
 from unet.models.model_file import ModelFile, save_model
 from unet.models.network import Network
 from unet.tables import write_table

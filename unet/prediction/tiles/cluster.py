@@ -26,7 +26,7 @@ from unet import allocator
 from unet.config.sections import ClusterSection, PredictSection
 from unet.errors import UserError, one_line
 from unet.files import digest
-from unet.models.inference import choose_device
+from unet.models.devices import choose_device
 from unet.prediction.tiles.batches import Batch
 from unet.prediction.tiles.ensemble import Member
 from unet.prediction.tiles.tls import NO_PAGES, on_disk, own_keys, warn_if_open

@@ -25,7 +25,7 @@ from unet.data.blocks import LOG_SECONDS, gigabytes, ordered
 from unet.data.store import Prepared, free_bytes
 from unet.errors import UserError
 from unet.files import digest
-from unet.models.inference import choose_devices
+from unet.models.devices import choose_devices
 from unet.prediction.tiles.batches import Batch, Planned, batches, shard_of
 from unet.prediction.tiles.engine_accuracy import trusted
 from unet.prediction.tiles.ensemble import Ensemble, Member

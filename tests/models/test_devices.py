@@ -169,7 +169,7 @@ def test_processes_that_train_together_use_the_gpu_that_they_are_given(
 ) -> None:
     current = four_gpus(monkeypatch)
     # The launcher leased them; none is leased by a process for itself.
-    monkeypatch.delattr(inference, "lease_gpus")
+    monkeypatch.delattr(devices, "lease_gpus")
     for chosen in (None, "0,2"):
         if chosen is None:
             monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

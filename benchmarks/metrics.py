@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from benchmarks.machine import load, machine, versions
 from unet.evaluation.metrics.boundary import Outlines, Tolerance, boundary_metrics, outline
 from unet.evaluation.metrics.contingency import contingency
-from unet.evaluation.metrics.instance import THRESHOLDS, instance_metrics
+from unet.evaluation.metrics.instance import IOU_THRESHOLDS, instance_metrics
 from unet.evaluation.metrics.isbi2012 import Slice, warping_errors
 from unet.evaluation.metrics.object_errors import object_metrics
 from unet.evaluation.metrics.rand import rand_metrics
@@ -87,10 +87,10 @@ def stardist(truth: Labels, pred: Labels) -> dict[str, float]:
     """AP at ten thresholds, F1 and PQ."""
     from stardist.matching import matching
 
-    found = matching(truth, pred, thresh=list(THRESHOLDS))
+    found = matching(truth, pred, thresh=list(IOU_THRESHOLDS))
     half = found[0]
     return {
-        **{f"ap_{t:.2f}": m.accuracy for t, m in zip(THRESHOLDS, found, strict=True)},
+        **{f"ap_{t:.2f}": m.accuracy for t, m in zip(IOU_THRESHOLDS, found, strict=True)},
         "f1_0.50": half.f1,
         "pq": half.panoptic_quality,
     }

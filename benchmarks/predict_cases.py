@@ -100,8 +100,9 @@ def trained(task: Task) -> Any:
 
     from unet.config.presets import architecture_of
     from unet.models.build import build
+    from unet.models.devices import choose_precision
     from unet.models.engines import autocast
-    from unet.models.inference import choose_precision, to_device
+    from unet.models.inference import to_device
     from unet.models.model_file import ModelFile
 
     cpu = torch.device("cpu")

@@ -54,8 +54,8 @@ class Ours:
         from unet.config.presets import architecture_of
         from unet.config.sections import TrainSection
         from unet.models.build import build
-        from unet.models.inference import choose_precision
-        from unet.training.augment import Augment, AugmentSettings
+        from unet.models.devices import choose_precision
+        from unet.training.augment import Augment
         from unet.training.checkpoint import Checkpoints
         from unet.training.losses import make_loss
         from unet.training.sampling import PatchSampler, TargetSettings, TrainingImage
@@ -83,7 +83,7 @@ class Ours:
             network,
             make_loss(section.loss, task.classes),
             sampler,
-            Augment(AugmentSettings(**section.augment.model_dump())),
+            Augment(section.augment),
             lambda candidate: (0.0, 0.0),
             section,
             0,

@@ -106,7 +106,7 @@ class Bench:
 
     def write_config(self, name: str, model: Mapping[str, Any]) -> Path:
         """The example's config with this model alone."""
-        raw = yaml_file.read(EXAMPLE)
+        raw = yaml_file.read_yaml(EXAMPLE)
         raw["output"], raw["data_root"] = str(self.paths.output), str(self.data)
         raw["models"] = {name: dict(model)}
         # One way for all: no average over symmetries, the threshold by the validation images.

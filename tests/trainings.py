@@ -12,12 +12,12 @@ import torch
 
 from unet.config.heads import HEADS
 from unet.config.presets import architecture_of
-from unet.config.sections import TrainSection
+from unet.config.sections import AugmentSection, TrainSection
 from unet.models.build import build
 from unet.models.model_file import load_model
 from unet.models.network import Network
 from unet.paths import Paths
-from unet.training.augment import Augment, AugmentSettings
+from unet.training.augment import Augment
 from unet.training.checkpoint import Checkpoints
 from unet.training.losses import make_loss
 from unet.training.sampling import PatchSampler, TargetSettings, TrainingImage
@@ -28,10 +28,18 @@ ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
 ARCH = architecture_of("unet-bn", width=2, depth=1)
 TIMES = {"images_per_s", "data_share", "seconds"}
+PLAIN: dict[str, Any] = dict.fromkeys(
+    ("rotate_deg", "scale", "elastic_px", "gamma", "contrast", "brightness", "noise", "blur_px"), 0
+)
 TINY: dict[str, Any] = {
     "patch": 32, "batch": 2, "epochs": 3, "steps_per_epoch": 4, "precision": "float32",
     "warmup_steps": 2,
 }  # fmt: skip
+
+
+def augmentation(**changes: Any) -> AugmentSection:
+    """Flips and right angles, all else off, but for the changes."""
+    return AugmentSection(**{**PLAIN, "intensity_probability": 0.5, **changes})
 
 
 def settings_of(
@@ -94,6 +102,6 @@ def trainer(
     images = [TrainingImage("x", image, classes, None, TargetSettings(), cached=True)]
     sampler = PatchSampler(images, (section.patch,) * 2, (0, 0), section.batch, 0.3, seed=0)
     return Trainer(
-        build(1, 2, arch, 0), make_loss(section.loss, 2, None), sampler, Augment(AugmentSettings()),
+        build(1, 2, arch, 0), make_loss(section.loss, 2, None), sampler, Augment(augmentation()),
         score, section, 0, CPU, "float32", Checkpoints(folder, "k" * 64),
     )  # fmt: skip

@@ -14,6 +14,18 @@ class UserError(Exception):
     """
 
 
+def one_line(said: object, most: int | None = None) -> str:
+    """A text, or an error's message (its type where it has none), on one line.
+
+    Args:
+        most: characters; longer texts end in "...".
+    """
+    text = " ".join(str(said).split())
+    if not text and isinstance(said, BaseException):
+        text = type(said).__name__
+    return text if most is None or len(text) <= most else f"{text[: most - 3]}..."
+
+
 def meant(name: object, known: Iterable[str]) -> str:
     """The end of a message that tells which of the known names may have been meant; "" for none."""
     near = get_close_matches(str(name), list(known), 1)

@@ -16,7 +16,7 @@ from pathlib import Path
 from stat import S_IFDIR, S_IFIFO, S_IFMT, S_IFSOCK, S_ISREG
 from typing import Any
 
-from unet.errors import UserError
+from unet.errors import UserError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     # Held as long as it is written: one that nobody holds was left.
     with suppress(OSError):
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        take_lock(handle)
     # mkstemp makes it private to the user; results are as open as any other file.
     umask = os.umask(0)
     os.umask(umask)
@@ -122,8 +122,21 @@ def _sweep(folder: Path) -> None:
                 if not S_ISREG(status.st_mode) or time.time() - status.st_mtime < _LEFT_SECONDS:
                     continue
                 with path.open("rb") as handle:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    path.unlink()
+                    if take_lock(handle.fileno()):
+                        path.unlink()
+
+
+def take_lock(handle: int, *, shared: bool = False) -> bool:
+    """Locks an open file until it is closed; False if another process holds it.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager
@@ -141,41 +154,34 @@ def locked(path: Path, what: str, *, shared: bool = False) -> Iterator[None]:
     """
     path = path.absolute()  # the process may end in another folder
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = _hold(path, what, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+    handle = _hold(path, what, shared)
     try:
         yield
     finally:
         with suppress(OSError):
-            if shared:
-                # Refused where others still share it: the file is theirs.
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(handle, path):
+            # Where others still share it the file is theirs.
+            if (not shared or take_lock(handle)) and _is_at(handle, path):
                 path.unlink()
         os.close(handle)
 
 
-def _hold(path: Path, what: str, kind: int) -> int:
+def _hold(path: Path, what: str, shared: bool) -> int:
     """Opens and locks a file that is still at its path then."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            there = _is_at(handle, path)
-            os.close(handle)
-            if there:
-                raise UserError(
-                    f"{path.parent}: another process is {what}; wait for it or stop it"
-                ) from None
-            continue
+            taken = take_lock(handle, shared=shared)
         except OSError as error:
             # Some network file systems have no locks, and most runs need none.
             log.warning("%s: cannot be locked (%s); start no second run", path, error.strerror)
             return handle
-        if _is_at(handle, path):
+        there = _is_at(handle, path)
+        if taken and there:
             return handle
-        # Its holder removed it between the opening and the locking: it keeps nobody off any more.
         os.close(handle)
+        if there:
+            raise UserError(f"{path.parent}: another process is {what}; wait for it or stop it")
+        # Its holder removed it between the opening and the locking: it locks nobody out any more.
 
 
 def _is_at(handle: int, path: Path) -> bool:
@@ -238,8 +244,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: damaged ({reason}); remove it and run again") from None
+        raise UserError(f"{path}: damaged ({one_line(error)}); remove it and run again") from None
 
 
 def write_sentinel(

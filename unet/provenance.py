@@ -82,7 +82,7 @@ def of_job(output: Path, stage: str, settings: Mapping[str, Any], inputs: Iterab
         if path.suffix == ".pt":
             models[name] = made["inputs"][name]
         else:
-            models.update((read(path) or {}).get("models", {}))
+            models.update((read_made_by(path) or {}).get("models", {}))
     return {**made, "models": models} if models else made
 
 
@@ -134,7 +134,7 @@ def write_sidecar(table: Path, made: Mapping[str, Any], **more: Any) -> None:
     write_json(sidecar(table), {**about, **more, KEY: dict(made)})
 
 
-def read(path: Path) -> MadeBy | None:
+def read_made_by(path: Path) -> MadeBy | None:
     """What made an output, as far as it tells.
 
     Args:
@@ -156,7 +156,7 @@ def says_inputs(path: Path) -> bool:
     """Whether a file's inputs are known, so that it was made by a version that notes them."""
     # Those of a model are beside it.
     table = path.with_name("history.csv") if path.suffix == ".pt" else path
-    return "inputs" in (read(table) or {})
+    return "inputs" in (read_made_by(table) or {})
 
 
 def _json(path: Path) -> dict[str, Any]:

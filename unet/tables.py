@@ -11,11 +11,12 @@ import csv
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from io import StringIO
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from unet.errors import UserError
+from unet.errors import UserError, one_line
 from unet.files import replacing
 
 if TYPE_CHECKING:
@@ -61,12 +62,21 @@ def csv_writer(handle: TextIO) -> Any:
     return csv.writer(_Lines(handle), lineterminator="\r\n")
 
 
+def csv_rows(text: str) -> list[dict[str, str]]:
+    """The rows of a table's text, by column, "" where empty or missing; without pandas."""
+    rows = csv.DictReader(StringIO(text, newline=""), restkey="", restval="")
+    return [{name: unguarded(cell) for name, cell in row.items() if name} for row in rows]
+
+
 @contextmanager
-def writing(path: Path, columns: Sequence[str], digits: int = 8) -> Iterator[Append]:
+def table_writer(
+    path: Path, columns: Sequence[str], digits: int = 8, *, comment: str = ""
+) -> Iterator[Append]:
     """Writes a table bit by bit: yields a function that appends rows.
 
     Args:
         columns: the header.
+        comment: a line before it.
         digits: significant digits of floats; NaN and None are empty cells, integers are whole.
     """
 
@@ -82,6 +92,7 @@ def writing(path: Path, columns: Sequence[str], digits: int = 8) -> Iterator[App
         replacing(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as handle,
     ):
+        handle.write(f"{comment}\n" if comment else "")
         writer = csv_writer(handle)
         writer.writerow(columns)
 
@@ -92,10 +103,15 @@ def writing(path: Path, columns: Sequence[str], digits: int = 8) -> Iterator[App
 
 
 def write_table(
-    path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]], digits: int = 8
+    path: Path,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    digits: int = 8,
+    *,
+    comment: str = "",
 ) -> None:
-    """Writes a whole table, see :func:`writing`."""
-    with writing(path, columns, digits) as append:
+    """Writes a whole table, see :func:`table_writer`."""
+    with table_writer(path, columns, digits, comment=comment) as append:
         append(rows)
 
 
@@ -135,7 +151,7 @@ def read_table(
         reason = error.strerror or error
         raise UserError(f"{path}: cannot be read ({reason}); run the {stage} stage first") from None
     except ValueError as error:  # pandas' errors and those of decoding are of this kind
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise UserError(f"{path}: damaged ({reason}); remove it and run again") from None
     if missing := [name for name in columns if name not in frame.columns]:
         raise UserError(

@@ -345,7 +345,7 @@ def test_its_own_results_are_no_images(
 def test_every_result_says_what_made_it(place: Path) -> None:
     out = place / "out"
     assert predict(place / "m", place / "images" / "a.ome.tif", "-o", out) == 0
-    table = provenance.read(out / "objects.csv")
+    table = provenance.read_made_by(out / "objects.csv")
     assert table is not None
     group = zarr.open_group(str(out / "segmentation.zarr" / "a"), mode="r")
     with tifffile.TiffFile(out / "masks" / "a.tif") as file:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.config.test_config import BASE
-from unet.config.yaml_file import read
+from unet.config.yaml_file import read_yaml
 from unet.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +52,7 @@ def test_yaml_that_does_not_parse(
     path = tmp_path / "c.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError) as caught:
-        read(path)
+        read_yaml(path)
     said = str(caught.value)
     assert said.startswith(f"{path}: line {place[0]}, column {place[1]}: ")
     assert likely in said
@@ -74,7 +74,7 @@ def test_yaml_without_a_place(tmp_path: Path, text: str, likely: str) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError) as caught:
-        read(path)
+        read_yaml(path)
     assert likely in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -90,7 +90,7 @@ def test_what_is_no_mistake(tmp_path: Path) -> None:
     ):
         path.write_text(text, encoding="utf-8")
         if value is not None:
-            assert read(path) == value
+            assert read_yaml(path) == value
 
 
 # Without control characters, which not even the writer of YAML brings through.
@@ -108,7 +108,7 @@ def test_what_yaml_writes_is_read(tmp_path_factory: pytest.TempPathFactory, valu
     for style in (True, False):
         text = yaml.safe_dump(value, default_flow_style=style, allow_unicode=True)
         path.write_text(text, encoding="utf-8")
-        assert read(path) == value
+        assert read_yaml(path) == value
 
 
 @given(st.text(alphabet="ab:{}[]'\"\t\n ,-&*?!#%1\\", max_size=30))
@@ -118,7 +118,7 @@ def test_any_text_is_read_or_refused_in_a_line(
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_text(text, encoding="utf-8")
     try:
-        found, said = read(path), "one line"
+        found, said = read_yaml(path), "one line"
     except UserError as error:
         found, said = {}, str(error)
     assert isinstance(found, dict)
@@ -137,10 +137,10 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         ("nowhere/my.yaml", "no such file"),
     ):
         with pytest.raises(UserError) as caught:
-            read(tmp_path / name)
+            read_yaml(tmp_path / name)
         assert likely in str(caught.value)
     with pytest.raises(UserError, match=r"not a regular file \(a device\)"):
-        read(Path("/dev/null"))
+        read_yaml(Path("/dev/null"))
 
 
 # What Snakemake reads itself.

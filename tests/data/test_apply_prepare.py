@@ -15,6 +15,7 @@ import tifffile
 from tests.architectures import settle
 from unet.config.presets import architecture_of
 from unet.config.sections import PrepareSection
+from unet.data.blocks import Budget
 from unet.data.manifest import build_manifest
 from unet.data.prepare import prepare_dataset, prepare_stage, stored_bytes
 from unet.data.prepare_image import Stage, Target
@@ -23,7 +24,6 @@ from unet.data.records import ImageRecord, write_manifest
 from unet.data.resample import Axis, Resampling
 from unet.data.scale_check import reachable
 from unet.data.store import OwnGrid, Prepared
-from unet.data.streaming import Budget
 from unet.data.tiling import plan
 from unet.errors import UserError
 from unet.files import read_json, write_json

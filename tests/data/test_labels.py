@@ -18,6 +18,7 @@ from tests.data.test_dataset_warnings import run_manifest
 from unet.config.load import load
 from unet.config.sections import PrepareSection
 from unet.config.stage_settings import manifest, prepare
+from unet.data.blocks import Grid
 from unet.data.connected_pieces import Pieces
 from unet.data.dataset_warnings import read_facts
 from unet.data.label_doubts import class_table, doubts, table_line
@@ -26,7 +27,6 @@ from unet.data.manifest import RawSource
 from unet.data.prepare import prepare_dataset
 from unet.data.records import ImageRecord, read_manifest
 from unet.data.store import Prepared
-from unet.data.streaming import blocks
 from unet.errors import UserError
 from unet.paths import Paths
 
@@ -169,7 +169,7 @@ def test_thinned_is_every_nth_pixel_whatever_the_blocks(data: st.DataObject) -> 
     step = data.draw(st.tuples(*(st.integers(1, 7) for _ in shape)))
     array = np.arange(int(np.prod(shape))).reshape(shape)
     thin = Thinned(shape, data.draw(st.integers(1, 200)))
-    for region in blocks(shape, step):
+    for region in Grid(shape, step).regions():
         thin.add([s.start for s in region], array[region])
     every = slice(None, None, thin.step)
     assert np.array_equal(thin.pixels, array[(every,) * len(shape)])
@@ -218,7 +218,7 @@ def test_pieces_are_those_of_the_whole_mask_in_raster_order(data: st.DataObject)
     dice = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     mask = dice.random(shape) < data.draw(st.sampled_from((0.0, 0.1, 0.3, 0.6, 1.0)))
     pieces, stored = Pieces(shape), np.zeros(shape, np.uint32)
-    for region in blocks(shape, step):
+    for region in Grid(shape, step).regions():
         stored[region] = pieces.add(region, mask[region])
     expected, count = ndimage.label(mask, np.ones((3,) * len(shape)))
     assert pieces.settle(stored) == count

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from unet.config.sections import NormalizeSection
 from unet.data import normalize
-from unet.data.normalize import METHODS, ImageStatistics, describe, statistics_to_params
+from unet.data.normalize import NORMALIZE_METHODS, ImageStatistics, describe, statistics_to_params
 
 Array = npt.NDArray[Any]
 PERCENTS = (0.0, 1.0, 37.5, 50.0, 99.8, 100.0)
@@ -139,7 +139,7 @@ HAND = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NORMALIZE_METHODS)
 def test_methods_by_hand(method: str) -> None:
     image = np.array([[[0, 10, 20, 30, 40]]], np.uint8)
     section = NormalizeSection(method=method)  # type: ignore[arg-type]
@@ -207,7 +207,7 @@ def test_nothing_but_nan_is_zero() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NORMALIZE_METHODS)
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())
 @example(data=None)

@@ -17,11 +17,11 @@ import tifffile
 
 from scripts.prepare import main
 from unet.data import prepare_image
+from unet.data.blocks import Budget
 from unet.data.label_maps import instance_maps, semantic_classes
 from unet.data.prepare import prepare_dataset
 from unet.data.records import ImageRecord, write_manifest
 from unet.data.store import Prepared
-from unet.data.streaming import Budget
 from unet.errors import UserError
 from unet.files import file_sha256, read_json
 from unet.paths import Paths

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from skimage.transform import resize
 
 from unet.data import resample
+from unet.data.blocks import Grid
 from unet.data.resample import Axis, Resampling, peak_bytes, pixel_sizes, resampling
-from unet.data.streaming import blocks
 from unet.data.tiling import Slices
 
 Array = npt.NDArray[np.float32]
@@ -82,11 +82,11 @@ def test_a_pixel_is_the_same_whatever_the_region(
         seen.append(math.prod(s.stop - s.start for s in window))
         return data[(slice(None), *window)]
 
-    before, resample.PIECE = resample.PIECE, piece
+    before, resample.SOURCE_VALUES = resample.SOURCE_VALUES, piece
     try:
         part = found.read(read, region)
     finally:
-        resample.PIECE = before
+        resample.SOURCE_VALUES = before
     # To the last bit.
     assert np.array_equal(part, whole[(slice(None), *region)])
     # No more is read at once than one pixel needs, or the piece.
@@ -146,8 +146,8 @@ def test_memory_does_not_grow_with_the_image() -> None:
     sizes = [Resampling((Axis(n, n // 2),) * 2) for n in (1 << 14, 1 << 20)]
     small, large = (peak_bytes(found, (512, 512), 1) for found in sizes)
     assert small == large
-    parts = list(blocks((8192, 8192), (8192, 8192)))
+    parts = list(Grid((8192, 8192), (8192, 8192)).regions())
     found = sizes[1]
     for part in found._parts(parts[0]):
         needed = [found._needed(a, s.stop - s.start) for a, s in zip(found.axes, part, strict=True)]
-        assert math.prod(needed) <= resample.PIECE
+        assert math.prod(needed) <= resample.SOURCE_VALUES

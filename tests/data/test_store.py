@@ -12,8 +12,8 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unet.data.blocks import Grid, Walk, plan_walk
 from unet.data.store import Prepared, add_image, add_labels, clean, layout_of, new_image
-from unet.data.streaming import Walk, blocks, plan_walk
 from unet.errors import UserError
 
 SIZES = st.integers(1, 700)
@@ -57,7 +57,7 @@ def test_shards_are_whole_chunks_cut_to_the_image(y: int, x: int, tile: int, sha
 @given(shape=st.tuples(SIZES, SIZES), step=st.tuples(SIZES, SIZES))
 def test_blocks_cover_once(shape: tuple[int, int], step: tuple[int, int]) -> None:
     seen = np.zeros(shape, np.uint8)
-    for region in blocks(shape, step):
+    for region in Grid(shape, step).regions():
         seen[region] += 1
     assert (seen == 1).all()
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from unet.evaluation.metrics.contingency import contingency, merge
+from unet.evaluation.metrics.contingency import contingency, summed
 from unet.evaluation.metrics.instance import (
-    THRESHOLDS,
+    IOU_THRESHOLDS,
     Detection,
     detection,
     instance_metrics,
@@ -110,7 +110,7 @@ def test_counts_agree_with_a_plain_dictionary(truth, pred):
 
 def test_empty_arrays_and_no_tables():
     assert contingency(np.zeros((0, 4), np.uint8), np.zeros((0, 4), np.uint8)).total == 0
-    assert merge([]).counts.shape == (0,)
+    assert summed([]).counts.shape == (0,)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_blocks_merge_to_the_whole(truth, pred, valid, cuts):
     blocks = [
         contingency(truth[block], pred[block], valid[block]) for block in itertools.product(*halves)
     ]
-    merged, whole = merge(blocks), contingency(truth, pred, valid)
+    merged, whole = summed(blocks), contingency(truth, pred, valid)
     for name in ("truth_ids", "pred_ids", "counts"):
         np.testing.assert_array_equal(getattr(merged, name), getattr(whole, name))
         assert getattr(merged, name).dtype == getattr(whole, name).dtype
@@ -241,7 +241,7 @@ def test_more_matches_are_preferred_to_a_larger_iou():
 @pytest.mark.parametrize("threshold", [0, -0.5, 1.01])
 def test_thresholds_out_of_range_are_refused(threshold):
     with pytest.raises(ValueError, match="threshold"):
-        match(merge([]), threshold)
+        match(summed([]), threshold)
 
 
 # --- against other implementations
@@ -309,7 +309,7 @@ def test_seg_agrees_with_py_ctcmetrics(tmp_path, seed):
 @given(LABELS, LABELS)
 def test_ap_never_rises_with_the_threshold(truth, pred):
     got = metrics(truth, pred)
-    values = [got[f"ap_{threshold:.2f}"] for threshold in THRESHOLDS]
+    values = [got[f"ap_{threshold:.2f}"] for threshold in IOU_THRESHOLDS]
     assert all(a >= b for a, b in itertools.pairwise(values)) or all(map(math.isnan, values))
 
 

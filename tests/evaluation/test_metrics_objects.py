@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage.metrics import adapted_rand_error, variation_of_information
 
-from unet.evaluation.metrics.contingency import contingency, merge
+from unet.evaluation.metrics.contingency import contingency, summed
 from unet.evaluation.metrics.object_errors import Fates, fates, object_metrics
 from unet.evaluation.metrics.rand import rand_metrics
 
@@ -125,7 +125,7 @@ def test_rand_by_hand():
 
 
 def test_rand_without_true_objects():
-    for table in (merge([]), contingency(np.zeros(4, int), np.arange(4))):
+    for table in (summed([]), contingency(np.zeros(4, int), np.arange(4))):
         assert all(math.isnan(row.value) for row in rand_metrics(table))
 
 

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from skimage.metrics import adapted_rand_error, variation_of_information
 
-from unet.evaluation.metrics.contingency import contingency, merge
+from unet.evaluation.metrics.contingency import contingency, summed
 from unet.evaluation.metrics.topology import (
     boundary_map_scores,
     score_thresholds,
@@ -73,7 +73,7 @@ def test_alpha_weighs_merges_against_splits():
 
 def test_no_foreground_is_not_defined():
     empty = contingency(np.zeros(4, int), np.ones(4, int))
-    for table in (empty, merge([])):
+    for table in (empty, summed([])):
         assert all(math.isnan(value) for value in (*v_rand(table), *v_info(table)))
 
 

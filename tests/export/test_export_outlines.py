@@ -22,7 +22,7 @@ LABELS = arrays(
 )
 
 
-def outlined(labels, block=outlines.BLOCK, reads=None):
+def outlined(labels, block=outlines.OUTLINE_BLOCK, reads=None):
     """label -> polygons of a whole image."""
     ids = np.unique(labels)
     ids = ids[ids > 0].astype(np.int64)
@@ -173,7 +173,7 @@ def test_an_object_comes_with_its_last_block():
 
 def written(tmp_path, labels, image="a b"):
     path = tmp_path / "a.geojson"
-    with geojson.writing(path, image) as file:
+    with geojson.geojson_writer(path, image) as file:
         for label, polygons in outlined(labels).items():
             file.add(label, polygons, "cell", (1, 2, 3), {"area_px": float(label)})
     return path
@@ -218,7 +218,7 @@ def test_the_same_objects_are_the_same_file(tmp_path):
 def test_geojson_without_objects_and_after_a_failure(tmp_path):
     path = written(tmp_path, np.zeros((3, 3), np.uint32))
     assert json.loads(path.read_text()) == {"type": "FeatureCollection", "features": []}
-    with pytest.raises(OSError, match="gone"), geojson.writing(tmp_path / "b.geojson", "b"):
+    with pytest.raises(OSError, match="gone"), geojson.geojson_writer(tmp_path / "b.geojson", "b"):
         raise OSError("gone")
     assert [p.name for p in tmp_path.iterdir()] == ["a.geojson"]
 
@@ -227,7 +227,7 @@ def test_geojson_without_objects_and_after_a_failure(tmp_path):
 
 
 def read_rois(tmp_path, found):
-    with rois.writing(tmp_path / "a.zip") as file:
+    with rois.roi_writer(tmp_path / "a.zip") as file:
         for label, polygons in found.items():
             file.add(label, polygons)
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:

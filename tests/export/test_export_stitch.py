@@ -42,7 +42,7 @@ def small_shards(monkeypatch):
     """Several chunks, shards and blocks in images of some hundred pixels."""
     monkeypatch.setattr(ome_zarr_writer, "_CHUNK", {2: 32, 3: 8})
     monkeypatch.setattr(ome_zarr_writer, "_SHARD", {2: 64, 3: 16})
-    monkeypatch.setattr(outlines, "BLOCK", 50)
+    monkeypatch.setattr(outlines, "OUTLINE_BLOCK", 50)
 
 
 def collection(path, images):

@@ -32,7 +32,7 @@ from tests.workflow.test_bad_inputs import (
 )
 from unet.data.file_names import find
 from unet.data.inspection import Wanted, inspect
-from unet.data.raw_changes import MISSING, stamp
+from unet.data.raw_changes import NO_FILE, stamp
 from unet.data.records import read_manifest
 from unet.data.store import Prepared
 from unet.errors import UserError
@@ -378,7 +378,7 @@ def test_links_in_circles(tmp_path: Path) -> None:
     (tmp_path / "x").symlink_to("x")
     found = [str(item.path.relative_to(tmp_path)) for item in find("**/*.tif", tmp_path, "images")]
     assert found == ["a/x.tif", "elsewhere/x.tif"]
-    assert stamp(tmp_path / "x") == MISSING
+    assert stamp(tmp_path / "x") == NO_FILE
     size, _ = stamp(tmp_path)
     links = (tmp_path / "x").lstat().st_size
     assert size == 2 * (tmp_path / "a" / "x.tif").stat().st_size + links

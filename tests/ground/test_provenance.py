@@ -27,7 +27,7 @@ def test_a_sentinel_says_what_made_it(tmp_path: Path) -> None:
     write_sentinel(without, 3, {"x": {"key": "k"}}, head=["a"])
     made = provenance.made_by("stitch", SETTINGS, provenance.inputs_of(tmp_path, [without]))
     write_sentinel(done, 3, {"x": {"key": "k"}}, made_by=made, head=["a"])
-    found = provenance.read(done)
+    found = provenance.read_made_by(done)
     assert found == {
         "software": "unet-pipeline",
         "version": __version__,
@@ -37,17 +37,17 @@ def test_a_sentinel_says_what_made_it(tmp_path: Path) -> None:
     }
     # What others compare is the same with and without it.
     assert provenance.content_id(done) == provenance.content_id(without)
-    assert provenance.read(without) is None
+    assert provenance.read_made_by(without) is None
 
 
 def test_a_table_has_a_sidecar(tmp_path: Path) -> None:
     table = tmp_path / "metrics.csv"
     table.write_text("image,value\n", encoding="utf-8")
-    assert provenance.read(table) is None
+    assert provenance.read_made_by(table) is None
     provenance.write_sidecar(table, provenance.made_by("evaluate", SETTINGS, {"a/b.json": "1"}))
     told = json.loads((tmp_path / "metrics.csv-metadata.json").read_text(encoding="utf-8"))
     assert (told["@context"], told["url"]) == ("http://www.w3.org/ns/csvw", "metrics.csv")
-    found = provenance.read(table)
+    found = provenance.read_made_by(table)
     assert found is not None
     assert (found["settings"], found["inputs"]) == (PLAIN, {"a/b.json": "1"})
     assert provenance.content_id(table) == file_sha256(table)
@@ -70,16 +70,16 @@ def test_the_stage_of_what_is_missing_is_named(tmp_path: Path, name: str, stage:
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"made_by": 3}', '{"made_by": {}}'])
 def test_what_cannot_be_read_says_nothing(tmp_path: Path, text: str) -> None:
     path = tmp_path / "tiles.json"
-    assert provenance.read(path) is None
+    assert provenance.read_made_by(path) is None
     path.write_text(text, encoding="utf-8")
-    assert provenance.read(path) is None
+    assert provenance.read_made_by(path) is None
 
 
 def test_a_model_tells_its_settings(tmp_path: Path) -> None:
     path, other = tmp_path / "model.pt", tmp_path / "other.pt"
     model = a_model()
     save_model(path, model)
-    assert provenance.read(path) == {"stage": "train", "settings": model.settings}
+    assert provenance.read_made_by(path) == {"stage": "train", "settings": model.settings}
     # Of a tensor that differs, another id; the file's name and time are nothing.
     other.write_bytes(path.read_bytes())
     assert provenance.content_id(other) == provenance.content_id(path)
@@ -98,7 +98,7 @@ def test_results_name_their_models_at_any_distance(tmp_path: Path) -> None:
     write_sentinel(segmented, 1, {}, provenance.of_job(tmp_path, "stitch", {}, [tiles, prepared]))
     made = provenance.of_job(tmp_path, "evaluate", {}, [segmented])
     assert made["models"] == {"m/fold-0/model.pt": provenance.content_id(weights)}
-    assert "models" not in (provenance.read(prepared) or {})
+    assert "models" not in (provenance.read_made_by(prepared) or {})
 
 
 class _Harmful:
@@ -111,9 +111,9 @@ def test_nothing_in_a_model_is_run(tmp_path: Path, value: object) -> None:
     path = tmp_path / "model.pt"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps(value))
-    assert provenance.read(path) is None
+    assert provenance.read_made_by(path) is None
     path.write_bytes(pickle.dumps(value))
-    assert provenance.read(path) is None
+    assert provenance.read_made_by(path) is None
 
 
 def test_it_loads_nothing_heavy() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unet.errors import UserError
-from unet.tables import guarded, read_table, unguarded, write_table, writing
+from unet.tables import guarded, read_table, table_writer, unguarded, write_table
 
 # What UTF-8 and CSV can hold; pandas' parser ends a cell at NUL.
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
@@ -61,7 +61,7 @@ def test_numbers_keep_their_sign_and_digits(tmp_path):
 
 def test_many_rows_are_written_in_parts(tmp_path):
     path = tmp_path / "many.csv"
-    with writing(path, ["i", "t"]) as append:
+    with table_writer(path, ["i", "t"]) as append:
         append((i, f"={i}") for i in range(10_000))
         append([(10_000, "x")])
     found = read_table(path, "test", numbers=["i"])

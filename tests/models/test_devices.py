@@ -18,15 +18,16 @@ import torch
 from tests.trainings import trainer
 from unet.config.presets import architecture_of
 from unet.errors import UserError
-from unet.models import engines, inference
+from unet.models import devices, engines
 from unet.models.build import build
+from unet.models.inference import Predictor
 from unet.training.trainer import _sameness
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys, time
 from pathlib import Path
-from unet.models.inference import lease_gpus
+from unet.models.devices import lease_gpus
 print(*lease_gpus(2, int(sys.argv[2]), Path(sys.argv[1]), 0.01), flush=True)
 time.sleep(float(sys.argv[3]))
 """
@@ -47,8 +48,8 @@ def holders(folder: Path, *wanted: int, seconds: float = 60) -> Iterator[list[Po
             job.wait()
             if job.stdout:
                 job.stdout.close()
-        while inference._leases:
-            inference._leases.pop().close()
+        while devices._leases:
+            devices._leases.pop().close()
 
 
 def line(job: Popen[str]) -> str:
@@ -62,15 +63,15 @@ def test_two_processes_get_two_gpus_and_a_killed_one_gives_its_back(tmp_path: Pa
         jobs[0].kill()
         jobs[0].wait()
         # Waits until the kernel has released the lock; the other one stays taken.
-        assert inference.lease_gpus(2, folder=tmp_path, poll_seconds=0.01) == [held[jobs[0]]]
+        assert devices.lease_gpus(2, folder=tmp_path, poll_seconds=0.01) == [held[jobs[0]]]
 
 
 def test_two_jobs_of_two_gpus_do_not_wait_for_each_other(tmp_path: Path) -> None:
     """The GPUs get free one after the other, so that each job could take one."""
     first, second = (ExitStack() for _ in range(2))
     with first, second:
-        assert inference._take(tmp_path, "0", first)
-        assert inference._take(tmp_path, "1", second)
+        assert devices._take(tmp_path, "0", first)
+        assert devices._take(tmp_path, "1", second)
         with holders(tmp_path, 2, 2, seconds=0.2) as jobs:
             time.sleep(0.5)
             first.close()
@@ -95,13 +96,13 @@ def test_a_job_of_one_gpu_does_not_overtake_one_of_two(tmp_path: Path) -> None:
 
 def _takes(folder: Path, name: str) -> bool:
     with ExitStack() as held:
-        return inference._take(folder, name, held)
+        return devices._take(folder, name, held)
 
 
 LAUNCH = """
 import os, sys, torch
 from pathlib import Path
-from unet.models import inference
+from unet.models import devices
 from unet.training import launch
 torch.cuda.is_available = lambda: True
 torch.cuda.device_count = lambda: 3
@@ -123,7 +124,7 @@ def test_gpus_of_processes_that_train_together_are_taken_before_they_start(tmp_p
     env = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
     env |= {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     with ExitStack() as other:
-        assert inference._take(tmp_path, "1", other)  # another job's
+        assert devices._take(tmp_path, "1", other)  # another job's
         with Popen(
             [sys.executable, "-c", LAUNCH, str(script)],
             cwd=ROOT, env=env, stdin=PIPE, stdout=PIPE, text=True,
@@ -139,18 +140,18 @@ def test_gpus_of_processes_that_train_together_are_taken_before_they_start(tmp_p
 def test_cuda_without_a_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="no usable GPU; write auto"):
-        inference.choose_device("cuda")
-    assert inference.choose_device("auto") == torch.device("cpu")
+        devices.choose_device("cuda")
+    assert devices.choose_device("auto") == torch.device("cpu")
 
 
 def test_several_gpus_are_leased_unless_a_scheduler_chose(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(inference, "lease_gpus", lambda count: [count - 1])
+    monkeypatch.setattr(devices, "lease_gpus", lambda count: [count - 1])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert inference.choose_device("auto") == torch.device("cuda", 3)
+    assert devices.choose_device("auto") == torch.device("cuda", 3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
-    assert inference.choose_device("auto") == torch.device("cuda")
+    assert devices.choose_device("auto") == torch.device("cuda")
 
 
 def four_gpus(monkeypatch: pytest.MonkeyPatch, capability: int = 8) -> list[int]:
@@ -168,40 +169,40 @@ def test_processes_that_train_together_use_the_gpu_that_they_are_given(
 ) -> None:
     current = four_gpus(monkeypatch)
     # The launcher leased them; none is leased by a process for itself.
-    monkeypatch.delattr(inference, "lease_gpus")
+    monkeypatch.delattr(devices, "lease_gpus")
     for chosen in (None, "0,2"):
         if chosen is None:
             monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         else:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
-        assert inference.choose_device("cuda", local_rank=1) == torch.device("cuda", 1)
+        assert devices.choose_device("cuda", local_rank=1) == torch.device("cuda", 1)
     assert current == [1, 1]
-    assert inference.choose_device("cpu", local_rank=1) == torch.device("cpu")
+    assert devices.choose_device("cpu", local_rank=1) == torch.device("cpu")
 
 
 def test_gpus_of_a_job_are_leased_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     four_gpus(monkeypatch)
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(inference, "lease_gpus", lambda *a: asked.append(a) or [1, 3])
+    monkeypatch.setattr(devices, "lease_gpus", lambda *a: asked.append(a) or [1, 3])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert inference.lease_together("auto", 2) == "1,3"
-    assert inference.choose_devices("auto", 2) == [torch.device("cuda", i) for i in (1, 3)]
+    assert devices.lease_together("auto", 2) == "1,3"
+    assert devices.choose_devices("auto", 2) == [torch.device("cuda", i) for i in (1, 3)]
     assert asked == [(4, 2), (4, 2)]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    assert inference.lease_together("auto", 2) is None
-    assert inference.choose_devices("auto", 2) == [torch.device("cuda", i) for i in (0, 1)]
+    assert devices.lease_together("auto", 2) is None
+    assert devices.choose_devices("auto", 2) == [torch.device("cuda", i) for i in (0, 1)]
     assert len(asked) == 2
 
 
 def test_more_processes_than_gpus_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     four_gpus(monkeypatch)
-    assert inference.lease_together("cpu", 8) is None
+    assert devices.lease_together("cpu", 8) is None
     with pytest.raises(UserError, match=r"train.gpus: 8 are asked for, this job sees 4; write 4"):
-        inference.lease_together("auto", 8)
+        devices.lease_together("auto", 8)
     with pytest.raises(UserError, match=r"predict.gpus: 8 are asked for, this job sees 4"):
-        inference.choose_devices("auto", 8)
+        devices.choose_devices("auto", 8)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert inference.lease_together("auto", 8) is None
+    assert devices.lease_together("auto", 8) is None
 
 
 def tf32_settings() -> list[bool]:
@@ -245,7 +246,7 @@ def test_networks_compute_without_tf32(monkeypatch: pytest.MonkeyPatch, tta: boo
     seen: list[list[bool]] = []
     network = build(1, 2, architecture_of("unet-bn", width=2, depth=1), 0)
     network.register_forward_hook(lambda *_: seen.append(tf32_settings()))
-    predictor = inference.Predictor([network], torch.device("cpu"), "float32", tta)
+    predictor = Predictor([network], torch.device("cpu"), "float32", tta)
     predictor(np.zeros((1, 1, 32, 32), np.float32))
     assert seen == [[False, False]] * (8 if tta else 1)
 
@@ -263,20 +264,20 @@ def test_training_computes_both_passes_without_tf32(tmp_path: Path) -> None:
 
 def test_tf32_needs_a_device_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="tf32 needs a GPU of compute capability"):
-        inference.choose_precision("tf32", torch.device("cpu"))
+        devices.choose_precision("tf32", torch.device("cpu"))
     four_gpus(monkeypatch)
-    assert inference.choose_precision("tf32", torch.device("cuda")) == "tf32"
+    assert devices.choose_precision("tf32", torch.device("cuda")) == "tf32"
     four_gpus(monkeypatch, capability=7)
     with pytest.raises(UserError, match="write float32 or auto"):
-        inference.choose_precision("tf32", torch.device("cuda"))
+        devices.choose_precision("tf32", torch.device("cuda"))
 
 
 def test_given_precision_is_taken_as_it_is() -> None:
     cpu = torch.device("cpu")
-    assert inference.choose_precision("float32", cpu) == "float32"
-    assert inference.choose_precision("bfloat16", cpu) == "bfloat16"
-    expected = "bfloat16" if inference.gains_by_bfloat16(cpu) else "float32"
-    assert inference.choose_precision("auto", cpu) == expected
+    assert devices.choose_precision("float32", cpu) == "float32"
+    assert devices.choose_precision("bfloat16", cpu) == "bfloat16"
+    expected = "bfloat16" if devices.gains_by_bfloat16(cpu) else "float32"
+    assert devices.choose_precision("auto", cpu) == expected
 
 
 def test_how_near_two_trainings_come(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from tests.architectures import settle
 from unet.config.presets import Architecture, architecture_of
 from unet.config.sections import StitchSection
-from unet.data.blocks import Grid, scratch
+from unet.data.blocks import Grid
 from unet.data.tiling import read_window
 from unet.models.build import build
 from unet.models.exact import SMALL, activate, never_alone, sigmoid, softmax
 from unet.models.inference import Predictor
 from unet.prediction.objects.methods import segment
+from unet.prediction.objects.temporary_arrays import scratch
 from unet.prediction.tiles.tile_store import Tiles, create_tiles
 
 CPU = torch.device("cpu")

@@ -24,13 +24,9 @@ from unet.config.presets import (
 from unet.data.tiling import read_window
 from unet.errors import UserError, is_out_of_memory
 from unet.models.build import build
+from unet.models.devices import choose_device, choose_precision
 from unet.models.exact import activate
-from unet.models.inference import (
-    Predictor,
-    choose_device,
-    choose_precision,
-    symmetries,
-)
+from unet.models.inference import Predictor, symmetries
 from unet.models.network import Network
 
 CPU = torch.device("cpu")
@@ -338,7 +334,7 @@ def test_device_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_precision("bfloat16", CPU) == "bfloat16"
     assert choose_precision("auto", CPU) in ("float32", "bfloat16")
     for gains, expected in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr("unet.models.inference.gains_by_bfloat16", lambda device, g=gains: g)
+        monkeypatch.setattr("unet.models.devices.gains_by_bfloat16", lambda device, g=gains: g)
         assert choose_precision("auto", CPU) == expected
 
 

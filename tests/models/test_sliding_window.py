@@ -21,12 +21,12 @@ from tests.trainings import train
 from unet.config.geometry import footprint
 from unet.config.presets import PRESETS, WindowArchitecture, architecture_from
 from unet.config.recipes import RECIPES
-from unet.config.sections import ModelSection, TrainSection
+from unet.config.sections import AugmentSection, ModelSection, TrainSection
 from unet.models.build import build
 from unet.models.inference import Predictor
 from unet.models.network import parameter_counts
 from unet.models.sliding_window import WindowClassifier
-from unet.training.augment import Augment, AugmentSettings
+from unet.training.augment import Augment
 from unet.training.losses import make_loss
 from unet.training.sampling import PatchSampler, TargetSettings, TrainingImage
 from unet.training.supervision import supervised_loss
@@ -275,7 +275,7 @@ def test_a_window_is_learned_with_the_class_of_its_centre() -> None:
         places = np.argwhere(whole.image[0] == image[0, 7, 7])
         assert len(places) == 1
         assert target[7, 7] == whole.target[tuple(places[0])]
-    settings = AugmentSettings(**RECIPES["ciresan2012"]["augment"])
+    settings = AugmentSection(**RECIPES["ciresan2012"]["augment"])
     seen, labels, _ = Augment(settings)(
         torch.from_numpy(batch.images), torch.from_numpy(batch.targets)[:, None], None,
         torch.Generator().manual_seed(0), (slice(None), 16),

@@ -94,7 +94,7 @@ def then_trained(folder: Path) -> None:
     for path in (model := paths.model("own", "b", 0), paths.history("own", "b", 0)):
         os.utime(path)
     inputs = [paths.prepared_done("own"), paths.splits("own")]
-    made = provenance.read(model)
+    made = provenance.read_made_by(model)
     assert made is not None
     made = provenance.of_job(paths.output, "train", made["settings"], inputs)
     provenance.write_sidecar(paths.history("own", "b", 0), made)

@@ -14,11 +14,12 @@ from scipy import ndimage
 from skimage.segmentation import expand_labels
 
 from unet.config.sections import StitchSection
-from unet.data.blocks import Grid, Scratch, grid_of, ordered, scratch, within
+from unet.data.blocks import Grid, grid_of, ordered, within
 from unet.prediction.objects.components import LabelArray, components
 from unet.prediction.objects.grow import nearest_seed
 from unet.prediction.objects.merge_labels import roots
 from unet.prediction.objects.methods import segment
+from unet.prediction.objects.temporary_arrays import Scratch, scratch
 
 
 class Memory(Scratch):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unet.config.sections import NormalizeSection, SkipSection
-from unet.data.normalize import METHODS, ImageStatistics, apply, describe
+from unet.data.normalize import NORMALIZE_METHODS, ImageStatistics, apply, describe
 from unet.errors import UserError
 from unet.prediction.tiles.empty_tiles import Skipper, skipper
 
@@ -34,7 +34,7 @@ def made(section: SkipSection, head: tuple[str, ...] = HEAD, **statistics: Any) 
 
 
 @given(
-    st.sampled_from(sorted(METHODS)),
+    st.sampled_from(sorted(NORMALIZE_METHODS)),
     st.sampled_from(["uint8", "uint16", "float32", "float64"]),
     st.integers(0, 250),
     st.booleans(),

@@ -29,7 +29,7 @@ from unet.prediction.tiles.predict import Share, gather, image_key, predict_fold
 from unet.prediction.tiles.tile_store import Tiles
 from unet.prediction.tiles.windows import (
     BYTES_PER_PIXEL_AND_WIDTH,
-    LARGEST,
+    LARGEST_WINDOW,
     auto_tile,
     choose_batch,
 )
@@ -130,7 +130,7 @@ def test_auto_tile() -> None:
     # Otherwise what a third of the memory holds, in windows that compute little twice.
     for memory in (1e9, 1e10, 1e12):
         tile = auto_tile((5000, 3000), fps, 64, memory)
-        room = min(memory / 3 / (64 * BYTES_PER_PIXEL_AND_WIDTH), LARGEST[2])
+        room = min(memory / 3 / (64 * BYTES_PER_PIXEL_AND_WIDTH), LARGEST_WINDOW[2])
         assert 0.4 * room < np.prod(tile) <= room
         assert plan((5000, 3000), tile, fps).window == tile
     # Never below a window that has something to keep: 96 px of halo on both sides, and 16.

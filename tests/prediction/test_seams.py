@@ -23,7 +23,7 @@ from unet.data.blocks import Grid, within
 from unet.data.tiling import WindowPlan, read_window
 from unet.models.build import build
 from unet.models.inference import Predictor
-from unet.prediction.stitch.seams import LEAST, Seam, SeamScore
+from unet.prediction.stitch.seams import LEAST_JUMP, Seam, SeamScore
 from unet.prediction.stitch.segmentation import Segmentation
 from unet.prediction.stitch.stitch import Outputs, stitch_dataset
 from unet.prediction.stitch.stitch_image import StitchSettings
@@ -71,7 +71,10 @@ def by_definition(p: np.ndarray, cores: list[Slices], grid: tuple[int, ...]) -> 
                 count += 1
     if not count:
         return None
-    return {"score": (here / pixels + LEAST) / (expected / pixels + LEAST), "borders": count}
+    return {
+        "score": (here / pixels + LEAST_JUMP) / (expected / pixels + LEAST_JUMP),
+        "borders": count,
+    }
 
 
 def test_by_hand() -> None:
@@ -79,7 +82,7 @@ def test_by_hand() -> None:
     jumps = np.array([9, 1, 9, 6, 9, 2, 9, 3, 9, 3, 9, 0.0])
     p = np.concatenate([[0], np.cumsum(jumps)])[None, None]
     found = score_of(p, cores_of((1, 13), (1, 4)), (1, 2))
-    assert found == {"score": pytest.approx((3 + LEAST) / (2 + LEAST)), "borders": 3}
+    assert found == {"score": pytest.approx((3 + LEAST_JUMP) / (2 + LEAST_JUMP)), "borders": 3}
     # Without a grid the four nearest on each side that are no border.
     found = score_of(p, cores_of((1, 13), (1, 4)), (1, 1))
     assert found is not None

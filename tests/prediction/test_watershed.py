@@ -18,10 +18,11 @@ from skimage.segmentation import watershed as flooded
 from unet.config.heads import HEADS
 from unet.config.method_table import METHOD_HEADS
 from unet.config.sections import StitchSection
-from unet.data.blocks import Grid, Scratch, scratch
+from unet.data.blocks import Grid
 from unet.errors import UserError
 from unet.prediction.objects.components import LabelArray
 from unet.prediction.objects.methods import METHODS, segment
+from unet.prediction.objects.temporary_arrays import Scratch, scratch
 from unet.prediction.objects.watershed import watershed
 from unet.prediction.objects.watershed_merge import Saddles, ends, merge_basins
 from unet.prediction.objects.watershed_order import heights, highest_neighbour, positions, ranks_of

@@ -359,7 +359,7 @@ def test_pooled_means_of_classes_leave_the_first_out() -> None:
 
 
 def test_pooled_values_are_those_of_the_images_side_by_side() -> None:
-    from unet.evaluation.metrics.contingency import contingency, merge
+    from unet.evaluation.metrics.contingency import contingency, summed
     from unet.evaluation.metrics.instance import instance_metrics
     from unet.evaluation.metrics.object_errors import object_metrics
     from unet.evaluation.metrics.pixel import confusion, pixel_metrics
@@ -383,7 +383,7 @@ def test_pooled_values_are_those_of_the_images_side_by_side() -> None:
         for k, image in enumerate(images)
         for score in scores(*image)
     )
-    table = merge(
+    table = summed(
         contingency(t + 10 * k * (t > 0), p + 10 * k * (p > 0)) for k, (t, p) in enumerate(images)
     )
     whole = [np.minimum(np.concatenate(part), 2) for part in zip(*images, strict=True)]

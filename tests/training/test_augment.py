@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
@@ -15,10 +14,12 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch import Tensor
 
-from unet.training.augment import Augment, AugmentSettings
+from tests.trainings import augmentation
+from unet.config.sections import AugmentSection
+from unet.training.augment import Augment
 from unet.training.warp import upsample
 
-OFF = AugmentSettings(flip=False, rotate90=False, geometric_probability=1, intensity_probability=1)
+OFF = {"flip": False, "rotate90": False, "geometric_probability": 1, "intensity_probability": 1}
 WARPS: dict[str, Any] = {"rotate_deg": 30.0, "scale": 0.3, "elastic_px": 3.0}
 INTENSITIES: dict[str, Any] = {
     "gamma": 1.0,
@@ -30,8 +31,8 @@ INTENSITIES: dict[str, Any] = {
 INTEGERS = [torch.uint8, torch.int16, torch.uint16, torch.int32, torch.uint32, torch.int64]
 
 
-def on(**changes: Any) -> AugmentSettings:
-    return dataclasses.replace(OFF, **changes)
+def on(**changes: Any) -> AugmentSection:
+    return augmentation(**{**OFF, **changes})
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -43,7 +44,7 @@ def ids(*shape: int, high: int = 9, seed: int = 0) -> Tensor:
 
 
 def run(
-    config: AugmentSettings, images: Tensor, labels: Tensor | None = None, seed: int = 0
+    config: AugmentSection, images: Tensor, labels: Tensor | None = None, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     labels = images.long() if labels is None else labels
     images, labels, weights = Augment(config)(images, labels, None, seeded(seed))
@@ -133,9 +134,14 @@ def test_scale_is_about_the_centre_and_mirrors_the_edge() -> None:
 
 def test_identity_when_all_is_off() -> None:
     images, labels, weights = torch.randn(2, 1, 6, 7), ids(2, 2, 6, 7), torch.rand(2, 1, 6, 7)
-    result = Augment(OFF)(images, labels, weights, seeded())
-    never = AugmentSettings(
-        False, False, **WARPS, **INTENSITIES, geometric_probability=0, intensity_probability=0
+    result = Augment(on())(images, labels, weights, seeded())
+    never = augmentation(
+        flip=False,
+        rotate90=False,
+        **WARPS,
+        **INTENSITIES,
+        geometric_probability=0,
+        intensity_probability=0,
     )
     for got in (result, Augment(never)(images, labels, weights, seeded())):
         for before, after in zip((images, labels, weights), got, strict=True):
@@ -195,7 +201,7 @@ def test_large_ids_survive(dtype: torch.dtype) -> None:
     top = torch.iinfo(dtype).max
     values = torch.tensor([0, top, top - 1, top - 2, top // 2]).to(dtype)
     labels = torch.from_numpy(values.numpy()[ids(3, 2, 30, 30, high=5).numpy()])
-    config = AugmentSettings(**WARPS, geometric_probability=1)
+    config = augmentation(**WARPS, geometric_probability=1)
     _, moved = run(config, torch.zeros(3, 1, 30, 30), labels)
     assert moved.dtype == dtype
     before, after = set(np.unique(labels.numpy())), set(np.unique(moved.numpy()))
@@ -279,9 +285,7 @@ def test_blur_is_scipys() -> None:
 @pytest.mark.parametrize("value", [0.0, -3.5])
 def test_constant_and_tiny_images(size: int, value: float) -> None:
     images = torch.full((4, 1, size, size), value)
-    config = AugmentSettings(
-        **WARPS, **INTENSITIES, geometric_probability=1, intensity_probability=1
-    )
+    config = augmentation(**WARPS, **INTENSITIES, geometric_probability=1, intensity_probability=1)
     changed, labels = run(config, images, ids(4, 1, size, size))
     torch.testing.assert_close(changed, images)
     assert labels.shape == images.shape
@@ -290,7 +294,7 @@ def test_constant_and_tiny_images(size: int, value: float) -> None:
 # Randomness and the contract
 
 CONFIGS = st.builds(
-    AugmentSettings,
+    augmentation,
     flip=st.booleans(),
     rotate90=st.booleans(),
     rotate_deg=st.sampled_from([0.0, 180.0]),
@@ -313,7 +317,7 @@ CONFIGS = st.builds(
     st.integers(0, 2**31),
 )
 @settings(deadline=None, max_examples=80)
-def test_contract(config: AugmentSettings, shape: tuple[int, ...], seed: int) -> None:
+def test_contract(config: AugmentSection, shape: tuple[int, ...], seed: int) -> None:
     images = torch.randn(shape, generator=seeded(seed))
     labels = ids(shape[0], 3, *shape[2:], seed=seed, high=2**40)
     weights = torch.rand(shape[0], 1, *shape[2:], generator=seeded(seed)) + 1
@@ -357,8 +361,8 @@ def test_generator_moves_on_and_other_seeds_differ() -> None:
 
 def test_one_operation_does_not_disturb_the_draws_of_another() -> None:
     images = ids(6, 1, 32, 32).float()
-    _, plain = run(AugmentSettings(rotate_deg=20.0), images)
-    _, noisy = run(AugmentSettings(rotate_deg=20.0, **INTENSITIES), images, images.long())
+    _, plain = run(augmentation(rotate_deg=20.0), images)
+    _, noisy = run(augmentation(rotate_deg=20.0, **INTENSITIES), images, images.long())
     assert torch.equal(plain, noisy)
 
 
@@ -412,12 +416,12 @@ def test_under_autocast() -> None:
 )
 def test_settings_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        AugmentSettings(**wrong)
+        AugmentSection(**wrong)
 
 
 def test_inputs_that_do_not_fit() -> None:
     images, labels, weights = torch.zeros(2, 1, 4, 4), ids(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)
-    augment = Augment(AugmentSettings())
+    augment = Augment(augmentation())
     for bad, match in (
         ((images.double(), labels, weights), "float32"),
         ((images[0], labels, weights), "images"),
@@ -430,4 +434,4 @@ def test_inputs_that_do_not_fit() -> None:
             augment(*bad, seeded())
     for spacing in ((1.0, 1.0, 1.0), (1.0,), (0.0, 1.0)):
         with pytest.raises(ValueError, match="spacing"):
-            Augment(AugmentSettings(), spacing)(images, labels, weights, seeded())
+            Augment(augmentation(), spacing)(images, labels, weights, seeded())

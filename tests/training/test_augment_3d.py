@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -13,17 +12,19 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch import Tensor
 
+from tests.trainings import augmentation
+from unet.config.sections import AugmentSection
 from unet.training import warp
-from unet.training.augment import Augment, AugmentSettings
+from unet.training.augment import Augment
 
-OFF = AugmentSettings(flip=False, rotate90=False, geometric_probability=1, intensity_probability=1)
+OFF = {"flip": False, "rotate90": False, "geometric_probability": 1, "intensity_probability": 1}
 WARPS: dict[str, Any] = {"rotate_deg": 30.0, "scale": 0.3, "elastic_px": 3.0}
 SPACING = (2.5, 1.0, 1.0)
 SHAPE = (11, 25, 31)
 
 
-def on(**changes: Any) -> AugmentSettings:
-    return dataclasses.replace(OFF, **changes)
+def on(**changes: Any) -> AugmentSection:
+    return augmentation(**{**OFF, **changes})
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -40,7 +41,7 @@ def coordinates(n: int, shape: tuple[int, ...] = SHAPE) -> Tensor:
     return torch.stack(places).expand(n, 3, *shape)
 
 
-def read_places(config: AugmentSettings, n: int, seed: int = 0) -> Tensor:
+def read_places(config: AugmentSection, n: int, seed: int = 0) -> Tensor:
     images = coordinates(n)
     return Augment(config, SPACING)(images, images.long(), None, seeded(seed))[0]
 
@@ -178,7 +179,7 @@ def test_large_ids_survive_in_more_voxels_than_a_float_can_count(
 
 
 CONFIGS = st.builds(
-    AugmentSettings,
+    augmentation,
     flip=st.booleans(),
     rotate90=st.booleans(),
     rotate_deg=st.sampled_from([0.0, 180.0]),
@@ -201,7 +202,7 @@ CONFIGS = st.builds(
 )
 @settings(max_examples=40)
 def test_contract(
-    config: AugmentSettings,
+    config: AugmentSection,
     shape: tuple[int, ...],
     spacing: tuple[float, ...] | None,
     seed: int,

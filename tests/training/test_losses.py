@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from unet.config.heads import IGNORE
 from unet.config.loss_table import LOSS_NAMES, LOSS_TABLE, class_weight_losses
 from unet.errors import UserError
-from unet.training.losses import IGNORE, LOSSES, Dice, DistanceLoss, Loss, make_loss
+from unet.training.losses import LOSSES, Dice, DistanceLoss, Loss, make_loss
 from unet.training.targets import signed_distances
 
 WEIGHTS = {"weighted-ce": [0.5, 1.0, 2.0]}

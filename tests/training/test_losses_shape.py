@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unet.training.losses import IGNORE, ClDice, DistanceLoss, make_loss
+from unet.config.heads import IGNORE
+from unet.training.losses import ClDice, DistanceLoss, make_loss
 from unet.training.losses.shape import soft_skeleton
 from unet.training.targets import signed_distances
 

@@ -23,11 +23,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from tests.conftest import discs
+from tests.trainings import augmentation
 from unet.config.sections import TrainSection
 from unet.models.build import build
 from unet.models.inference import Predictor
 from unet.config.presets import architecture_of
-from unet.training.augment import Augment, AugmentSettings
+from unet.training.augment import Augment
 from unet.training.checkpoint import Checkpoints
 from unet.training.losses import make_loss
 from unet.training.ranks import joined
@@ -51,7 +52,7 @@ with joined() as ranks:
     )
     trainer = Trainer(
         network, make_loss(section.loss, 2), sampler,
-        Augment(AugmentSettings(rotate_deg=30.0, noise=0.5, elastic_px=3.0)), score, section, 9,
+        Augment(augmentation(rotate_deg=30.0, noise=0.5, elastic_px=3.0)), score, section, 9,
         torch.device("cpu"), "float32", Checkpoints(folder, "k" * 64), ranks,
     )
     trainer.run()

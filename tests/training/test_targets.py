@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from unet.config.heads import IGNORE
 from unet.training.targets import (
-    IGNORE,
-    TOLERANCE,
+    BORDER_TOLERANCE,
     balanced_class_weights,
     border_class_margin,
     border_classes,
@@ -120,7 +120,7 @@ def test_weight_map_equals_formula_on_discs(spacing: tuple[float, float]) -> Non
     instances = discs(56, 18)
     expected = brute_weights(instances, 10.0, 2.0, spacing)
     weights = border_weight_map(instances, 10.0, 2.0, spacing=spacing)
-    np.testing.assert_allclose(weights, expected, atol=TOLERANCE + 2e-6)
+    np.testing.assert_allclose(weights, expected, atol=BORDER_TOLERANCE + 2e-6)
     assert weights.max() > 4
 
 
@@ -132,7 +132,7 @@ def test_weight_map_equals_formula(
     spacing = tuple(data.draw(st.sampled_from([1.0, 0.5, 3.0])) for _ in range(instances.ndim))
     expected = brute_weights(instances, *shape_of_term, spacing)
     weights = border_weight_map(instances, *shape_of_term, spacing=spacing)
-    np.testing.assert_allclose(weights, expected, atol=TOLERANCE + 3e-6)
+    np.testing.assert_allclose(weights, expected, atol=BORDER_TOLERANCE + 3e-6)
 
 
 def test_weight_map_does_not_depend_on_the_size_of_ids() -> None:
@@ -157,15 +157,15 @@ def test_patch_with_margin_equals_whole_image() -> None:
     np.testing.assert_array_equal(cut, whole)
     assert whole.size > 1000
     assert whole.max() > 4
-    assert whole[whole > 0].min() >= 0.999 * TOLERANCE
+    assert whole[whole > 0].min() >= 0.999 * BORDER_TOLERANCE
 
 
 def test_margin_is_where_the_term_vanishes() -> None:
     (margin,) = border_weight_margin(10.0, 5.0)
     assert margin == 27
     # The closest sum of distances beyond the margin: 1 to the nearest, margin + 1 to the second.
-    assert 10 * math.exp(-((1 + margin + 1) ** 2) / 50) < TOLERANCE
-    assert 10 * math.exp(-((1 + margin) ** 2) / 50) >= TOLERANCE
+    assert 10 * math.exp(-((1 + margin + 1) ** 2) / 50) < BORDER_TOLERANCE
+    assert 10 * math.exp(-((1 + margin) ** 2) / 50) >= BORDER_TOLERANCE
     assert border_weight_margin(10.0, 5.0, (1.0, 0.5)) == (27, 55)
 
 

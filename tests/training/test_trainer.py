@@ -37,7 +37,7 @@ from unet.models.network import Network
 from unet.paths import Paths
 from unet.training.progress import Stopped
 from unet.training.sampling import TargetSettings, TrainingImage, open_images
-from unet.training.train import COLUMNS, train_fold, training_key, write_history
+from unet.training.train import HISTORY_COLUMNS, train_fold, training_key, write_history
 from unet.training.trainer import Trainer
 from unet.training.validation import validate
 
@@ -52,13 +52,13 @@ def test_model_and_history(make_store, loss: str) -> None:  # type: ignore[no-un
     assert model.head == model.class_names == ("background", "foreground")
     assert (model.pixel_size_um, model.normalize) == ((0.5, 0.5), {"method": "none"})
     assert model.settings["train"]["lr"] == 1e-3
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == HISTORY_COLUMNS
     assert [(r["epoch"], r["step"]) for r in rows] == [("1", "4"), ("2", "8"), ("3", "12")]
     scores = [float(r["val_score"]) for r in rows]
     assert model.score == pytest.approx(max(scores), rel=1e-5)
     # The table has six digits, in which two scores may be equal.
     assert model.step in [int(r["step"]) for r in rows if float(r["val_score"]) == max(scores)]
-    assert all(math.isfinite(float(row[name])) for row in rows for name in COLUMNS)
+    assert all(math.isfinite(float(row[name])) for row in rows for name in HISTORY_COLUMNS)
 
 
 def test_unpadded_network_and_border_head(make_store) -> None:  # type: ignore[no-untyped-def]
@@ -114,10 +114,10 @@ def test_no_training_images(make_store) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_history_rows(tmp_path: Path) -> None:
-    row = dict.fromkeys(COLUMNS, 1.0) | {"epoch": 1, "lr": 1 / 3, "val_loss": math.nan}
+    row = dict.fromkeys(HISTORY_COLUMNS, 1.0) | {"epoch": 1, "lr": 1 / 3, "val_loss": math.nan}
     write_history(tmp_path / "h.csv", [row])
     lines = (tmp_path / "h.csv").read_text().splitlines()
-    assert lines == [",".join(COLUMNS), "1,1,0.333333,1,,1,1,1,1"]
+    assert lines == [",".join(HISTORY_COLUMNS), "1,1,0.333333,1,,1,1,1,1"]
 
 
 def test_the_key_of_a_training() -> None:

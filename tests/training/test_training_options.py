@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.trainings import (
+    augmentation,
     train,
     trainer,
 )
@@ -17,7 +18,7 @@ from unet.config.geometry import footprint
 from unet.config.presets import architecture_of
 from unet.errors import UserError
 from unet.models.build import build
-from unet.training.augment import Augment, AugmentSettings
+from unet.training.augment import Augment
 from unet.training.losses import make_loss
 from unet.training.sampling import PatchSampler
 from unet.training.supervision import supervised_loss
@@ -36,7 +37,7 @@ def test_accumulated_batches_are_one_large_batch(tmp_path: Path) -> None:
     source = runs[0].sampler
     runs[1].sampler = Halves(source)  # type: ignore[assignment]
     for run in runs:
-        run.augment = Augment(AugmentSettings(flip=False, rotate90=False))
+        run.augment = Augment(augmentation(flip=False, rotate90=False))
         run.run()
     for name, values in runs[0].network.state_dict().items():
         torch.testing.assert_close(runs[1].network.state_dict()[name], values)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from unet.cli.stage import CAUSE_SHOWN
+from unet.errors import one_line
 
 # A line of a job's log (see unet.cli.stage) that tells why it ended.
 _CAUSE = re.compile(r"^\S+ \S+ (?:ERROR|WARNING) ((?:error|stopped): .*)$", re.MULTILINE)
@@ -68,7 +69,7 @@ def summary(failed: Mapping[str, Any], since: float, ended: str = "") -> str:
     """
     paths = [Path(log) for log in failed["log"]]
     name = f"{failed['rule_name']} {paths[0].stem}" if paths else failed["rule_name"]
-    executor = _one_line(_EMPTY.sub("", failed.get("rule_msg") or ""))
+    executor = one_line(_EMPTY.sub("", failed.get("rule_msg") or ""), _WIDTH)
     found = causes(paths, since)
     tails = ["" if found else _last(_tail(path, since)) for path in paths]
     details = [f"    {executor}"] if found and executor else []
@@ -83,13 +84,9 @@ def summary(failed: Mapping[str, Any], since: float, ended: str = "") -> str:
     return "\n".join([*(f"Job {name}: {line}" for line in found), *details])
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:_WIDTH]
-
-
 def _last(text: str) -> str:
     lines = text.split("\n")
-    return next((line for line in map(_one_line, reversed(lines)) if line), "")
+    return next((one_line(line, _WIDTH) for line in reversed(lines) if line.strip()), "")
 
 
 def _ended(text: str) -> str:

@@ -23,7 +23,7 @@ def _accepted(fp: Footprint, number: int = 5) -> list[int]:
     return [first + i * fp.grid for i in range(number)]
 
 
-def describe(name: str, arch: AnyArchitecture, channels: int, classes: int) -> dict[str, Any]:
+def network_facts(name: str, arch: AnyArchitecture, channels: int, classes: int) -> dict[str, Any]:
     """Everything about a preset that a user may want to know, as plain values."""
     import torch
 
@@ -57,7 +57,7 @@ def _models(args: argparse.Namespace) -> int:
         if PRESETS[name].kind != "unet":
             given = {}  # a sliding-window classifier has its stages instead
         arch = architecture_of(name, **given)
-        rows.append(describe(name, arch, args.channels, args.classes))
+        rows.append(network_facts(name, arch, args.channels, args.classes))
     if args.json:
         print(json.dumps(rows, indent=1))  # noqa: T201 - this is the command's output
         return 0

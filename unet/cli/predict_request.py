@@ -35,9 +35,8 @@ OUTLINES = ("geojson", "rois")
 # folder there tells that it does.
 RESULTS = ("masks", "segmentation.zarr", "work", *OUTLINES)
 NOTES = ("predict.json", "work/images.csv")
-DEFAULT = 0.5
 # What each kind of head is made objects of by, unless --method says otherwise.
-METHODS = {"classes": "components", "border": "grow", "distance": "watershed"}
+METHOD_OF_HEAD = {"classes": "components", "border": "grow", "distance": "watershed"}
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
@@ -270,7 +269,7 @@ def trained(file: Path) -> Trained:
 
 
 def _trained_by(config: Config, paths: Paths, dataset: str, name: str) -> Trained:
-    from unet.prediction.objects.threshold import carried_threshold
+    from unet.prediction.objects.threshold import DEFAULT_THRESHOLD, carried_threshold
 
     if dataset not in config.datasets or name not in config.models_for(dataset):
         return Trained()
@@ -278,7 +277,7 @@ def _trained_by(config: Config, paths: Paths, dataset: str, name: str) -> Traine
     if section["threshold"] == "auto":
         done = [paths.segmentation_done(dataset, name, k) for k in config.tested_for(dataset)]
         there = [path for path in done if path.is_file()]
-        section["threshold"] = carried_threshold(there) if there else DEFAULT
+        section["threshold"] = carried_threshold(there) if there else DEFAULT_THRESHOLD
     tta = config.predict_for(dataset, name).tta
     log.info(
         "as in %s (dataset %s, model %s): objects%s, unless said otherwise",
@@ -295,11 +294,11 @@ def stitch_settings(model: ModelFile, args: argparse.Namespace, known: Trained) 
         UserError: the method does not go with the model's head.
     """
     kind = kind_of(model.head)
-    method = args.method or known.stitch.get("method") or METHODS[kind]
+    method = args.method or known.stitch.get("method") or METHOD_OF_HEAD[kind]
     if METHOD_HEADS[method] not in (None, kind):
         raise UserError(
             f"--method: {method} needs a model with head: {METHOD_HEADS[method]}, this one has "
-            f"head: {kind}; write --method {METHODS[kind]}, or leave it out"
+            f"head: {kind}; write --method {METHOD_OF_HEAD[kind]}, or leave it out"
         )
     asked = {"--method": args.method, "--min-size": args.min_size is not None}
     asked |= {"--geojson": args.geojson, "--rois": args.rois}

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from unet.errors import UserError, is_out_of_memory, meant
+from unet.errors import UserError, is_out_of_memory, meant, one_line
 from unet.paths import Paths, fold_number, folder_name
 
 log = logging.getLogger("unet")
@@ -206,11 +206,11 @@ def run(args: argparse.Namespace, work: Callable[[argparse.Namespace, Paths], No
         return EXIT_USER_ERROR
     except Exception as error:
         if is_out_of_memory(error):
-            said = " ".join(str(error).split())[:160]
+            said = one_line(error, 160)
             _end("out of memory (%s); see docs/reliability.md for what to lower", said)
             log.debug("", exc_info=True)
             return EXIT_USER_ERROR
-        said = " ".join(str(error).split())[:300]
+        said = one_line(error, 300)
         _end("%s: %s (internal error)", type(error).__name__, said)
         _trace(args.log)
         return 1

@@ -88,12 +88,12 @@ def _changed(
     if path in seen or not path.is_file():
         return
     seen.add(path)
-    record = provenance.read(path)
+    record = provenance.read_made_by(path)
     if record is not None and config is not None:
         _check_settings(path, record, config, args)
     if path.suffix == ".pt":
         # What it was trained on stands beside its history.
-        record = provenance.read(path.with_name("history.csv"))
+        record = provenance.read_made_by(path.with_name("history.csv"))
     if record is None:
         return
     for name, content in record.get("inputs", {}).items():

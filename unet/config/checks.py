@@ -20,7 +20,7 @@ from unet.config.presets import AnyArchitecture, Architecture
 from unet.config.recipes import expanded
 from unet.config.run import Config, merge, overlaid
 from unet.config.sections import TrainSection, sections_of
-from unet.errors import UserError, meant
+from unet.errors import UserError, meant, one_line
 from unet.paths import origin_of
 
 # Sections that a dataset or a model may override.
@@ -123,9 +123,10 @@ def lines_of(error: ValidationError, raw: Any, prefix: tuple[str, ...] = ()) -> 
         key = ".".join([*prefix, *where]) or "config"
         messages, _ = found.setdefault(key, ([], "" if plain else f" (got {_shown(value)})"))
         # A second message for the same key is of another alternative.
-        messages.append(_cut(message.removeprefix("must be ") if messages else message))
+        message = message.removeprefix("must be ") if messages else message
+        messages.append(one_line(message, _LONGEST))
     return [
-        f"config: {_cut(key)}: {' or '.join(texts)}{got}{nears.get(key, '')}"
+        f"config: {one_line(key, _LONGEST)}: {' or '.join(texts)}{got}{nears.get(key, '')}"
         for key, (texts, got) in found.items()
     ]
 
@@ -155,12 +156,7 @@ def _known_key(path: tuple[str, ...]) -> str:
 
 def _shown(value: Any) -> str:
     """A value as a message has room for it."""
-    return _cut(repr(value))
-
-
-def _cut(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    return one_line(repr(value), _LONGEST)
 
 
 def _override_mistakes(config: Config) -> list[str]:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# Class index of pixels that take no part in training and scores.
+IGNORE = 255
+
 
 @dataclass(frozen=True)
 class Head:

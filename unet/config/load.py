@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from unet.config import predict_with
 from unet.config.checks import lines_of, mistakes, too_large
 from unet.config.run import Config
-from unet.config.yaml_file import read
+from unet.config.yaml_file import read_yaml
 from unet.errors import UserError
 
 
@@ -27,7 +27,7 @@ def load(raw: Mapping[str, Any]) -> Config:
         config = Config.model_validate(dict(raw))
     except ValidationError as error:
         raise UserError("\n".join(lines_of(error, dict(raw)))) from None
-    lines = predict_with.mistakes(config)
+    lines = predict_with.origin_mistakes(config)
     if not lines:
         config = predict_with.resolved(config)
         lines = mistakes(config)
@@ -42,4 +42,4 @@ def load_file(path: Path) -> Config:
     Raises:
         UserError: the file is missing, is not YAML, or does not hold a valid config.
     """
-    return load(read(path))
+    return load(read_yaml(path))

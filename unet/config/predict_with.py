@@ -12,7 +12,7 @@ from unet.errors import meant
 from unet.paths import Origin
 
 
-def mistakes(config: Config) -> list[str]:
+def origin_mistakes(config: Config) -> list[str]:
     """What is wrong with the datasets that others' models predict, one line each."""
     lines: list[str] = []
     for name, data in config.datasets.items():

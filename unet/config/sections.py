@@ -22,7 +22,6 @@ from unet.paths import ENSEMBLE
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Size = Annotated[float, Field(gt=0)]
-IGNORE = 255
 
 
 def sections_of(annotation: Any) -> list[type[Section]]:

@@ -9,16 +9,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from unet.errors import UserError, meant
+from unet.errors import UserError, meant, one_line
 from unet.files import read_regular
 
 # A key without a space after its colon, but not a path of Windows or an address.
 _NO_SPACE = re.compile(r"^\s*(?:- +)?([A-Za-z_][A-Za-z0-9_.-]*):(?=[^\s:/\\])(?!.*: )")
 # Bytes of a config file, and keys of one mapping, that are read at most.
-LARGEST, MOST_KEYS = 1_000_000, 10_000
+LARGEST_FILE, MOST_KEYS = 1_000_000, 10_000
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     """The keys of a YAML (or JSON) file.
 
     Raises:
@@ -27,7 +27,7 @@ def read(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        text = read_regular(path, LARGEST)
+        text = read_regular(path, LARGEST_FILE)
     except FileNotFoundError:
         beside = path.parent.iterdir() if path.parent.is_dir() else ()
         near = meant(path.name, (p.name for p in beside if p.is_file()))
@@ -56,8 +56,7 @@ def read(path: Path) -> dict[str, Any]:
     except Exception as error:
         # Beside its own errors the parser lets out any of Python's: dates and numbers that are
         # none, lists in lists in lists.
-        where = " ".join(str(error).split())[:300]
-        raise UserError(f"{path}: not valid YAML: {where}") from None
+        raise UserError(f"{path}: not valid YAML: {one_line(error, 300)}") from None
     if not isinstance(raw, dict):
         space = _without_space(text.splitlines()[:1], 1)
         raise UserError(f"{path}: holds no keys{space}; see config/config.yaml for an example")
@@ -89,12 +88,12 @@ def check(paths: Iterable[Path], missing: str = "") -> None:
     For Snakemake, which reads the files by itself, but says of a mistake neither file nor line.
 
     Args:
-        missing: what is said of a file that is not there, in other words than :func:`read` has.
+        missing: what is said of a file that is not there, in place of the usual words.
     """
     lines = []
     for path in paths:
         try:
-            read(path)
+            read_yaml(path)
         except UserError as error:
             line = f"{path}: {missing}" if missing and not path.exists() else str(error)
             if not path.exists() and path.suffix not in (".yaml", ".yml", ".json"):

@@ -25,7 +25,7 @@ from unet.data.tiling import Slices, Span, WindowPlan, check_shape, plan_of
 # Side of a window where the config leaves it open, by the number of spatial axes: about what
 # nnU-Net and MONAI's examples take. Here the side is part of the method, so it is not raised to
 # what the memory holds.
-SIDE = {2: 256, 3: 96}
+AUTO_TILE = {2: 256, 3: 96}
 # Standard deviation of the weights in windows (nnU-Net and MONAI).
 SIGMA = 1 / 8
 
@@ -74,13 +74,13 @@ def _spans(size: int, window: int, margin: int, overlap: float) -> list[Span]:
 def blended_tile(
     shape: Sequence[int], footprints: Footprints, largest: float = math.inf
 ) -> tuple[int, ...]:
-    """The windows for ``predict.tile: auto``: ``SIDE`` px, but no larger than the image needs.
+    """The windows for ``predict.tile: auto``: ``AUTO_TILE`` px, but no larger than the image needs.
 
     Args:
         largest: pixels that a window may have; the side is halved until it fits, or is the
             smallest that the network accepts.
     """
-    side = SIDE[len(shape)]
+    side = AUTO_TILE[len(shape)]
     while side > 1 and np.prod(_cut(side, shape, footprints), dtype=float) > largest:
         side //= 2
     return _cut(side, shape, footprints)

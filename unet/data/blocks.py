@@ -1,9 +1,15 @@
-"""Working through an image block by block: the grid, ordered threads, temporary label arrays."""
+"""Going through arrays of any size block by block, within a memory budget.
+
+A :class:`Grid` cuts an array into blocks, :func:`ordered` works on them with threads, an
+:class:`ArraySource` reads a raw image or label so: peak memory follows from the budget alone, since
+an image that does not fit is not held but decoded again for each pass.
+"""
 
 from __future__ import annotations
 
 import logging
-import tempfile
+import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,28 +18,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from unet.data.tiling import Slices
-from unet.files import remove
+from unet.errors import UserError
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
 Index = tuple[int, ...]
-LOG_EVERY_SECONDS = 10.0
-
-
-class Store(Protocol):
-    """What blocks are written to and read from: a NumPy or a zarr array."""
-
-    def __getitem__(self, region: Slices, /) -> Any: ...
-    def __setitem__(self, region: Slices, value: Any, /) -> None: ...
+# Seconds between two lines that say how far the work is.
+LOG_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,10 @@ class Grid:
             for i, b, n in zip(index, self.block, self.shape, strict=True)
         )
 
+    def regions(self) -> Iterator[Slices]:
+        """The pixels of each block, in raster order."""
+        return map(self.region, self)
+
     def touching(self, region: Slices) -> Iterator[Index]:
         """Indices of the blocks that share pixels with a region of the image."""
         return product(
@@ -97,22 +100,31 @@ def within(inner: Slices, outer: Slices) -> Slices:
 
 
 def ordered(
-    function: Callable[[T], R], items: Iterable[T], threads: int, *, what: str = "", total: int = 0
+    function: Callable[[T], R],
+    items: Iterable[T],
+    threads: int,
+    *,
+    ahead: int = 0,
+    what: str = "",
+    total: int = 0,
 ) -> Iterator[R]:
     """Results in the items' order, with a bounded number of them computed ahead of their use.
 
     Args:
+        ahead: how many; at least one for each thread.
         what: if given, named in the log every some seconds, with the number done of ``total``.
     """
     last = time.monotonic()
-    for done, result in enumerate(_mapped(function, items, threads), 1):
+    for done, result in enumerate(_mapped(function, items, threads, max(ahead, threads)), 1):
         yield result
-        if what and time.monotonic() - last >= LOG_EVERY_SECONDS:
+        if what and time.monotonic() - last >= LOG_SECONDS:
             last = time.monotonic()
             log.info("%s: %d of %d", what, done, total)
 
 
-def _mapped(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+def _mapped(
+    function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int
+) -> Iterator[R]:
     if threads <= 1:
         yield from map(function, items)
         return
@@ -121,7 +133,7 @@ def _mapped(function: Callable[[T], R], items: Iterable[T], threads: int) -> Ite
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) > threads:
+                if len(waiting) > ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -130,47 +142,174 @@ def _mapped(function: Callable[[T], R], items: Iterable[T], threads: int) -> Ite
                 future.cancel()
 
 
-class Scratch:
-    """Makes the temporary arrays of one image: in memory for one block, else on disk."""
-
-    def __init__(self, folder: Path, grid: Grid) -> None:
-        self._folder = folder
-        self._grid = grid
-        self._made = 0
-
-    def array(self, dtype: DTypeLike = np.uint32) -> Store:
-        """An array of the image's spatial shape, zero everywhere; one chunk is one block, so
-        that threads may write different blocks at once."""
-        if len(self._grid) == 1:
-            return np.zeros(self._grid.shape, dtype)
-        import zarr
-        from zarr.codecs import BloscCodec
-
-        self._made += 1
-        array = zarr.create_array(
-            str(self._folder / f"{self._made}.zarr"),
-            shape=self._grid.shape,
-            chunks=self._grid.block,
-            dtype=np.dtype(dtype),
-            compressors=BloscCodec(cname="lz4", clevel=3),
-            fill_value=0,
-        )
-        return array
+def mapped(function: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]:
+    """``function`` of each item, in their order. A slow item holds up few others."""
+    return list(ordered(function, items, threads, ahead=256))
 
 
-@contextmanager
-def scratch(folder: Path, grid: Grid) -> Iterator[Scratch]:
-    """Temporary arrays in a hidden folder below ``folder``, removed at the end in any case."""
-    if len(grid) == 1:
-        yield Scratch(folder, grid)
-        return
-    temporary = Path(tempfile.mkdtemp(prefix=".labels-", suffix=".tmp", dir=folder))
-    try:
-        yield Scratch(temporary, grid)
-    finally:
-        remove(temporary)
+class Progress:
+    """Logs now and then how far the work is, from any thread."""
+
+    def __init__(self, what: str, images: int, nbytes: int) -> None:
+        self._what, self._images, self._bytes = what, images, max(nbytes, 1)
+        self._done, self._read = 0, 0
+        self._start = self._last = time.monotonic()
+        self._lock = threading.Lock()
+
+    def advance(self, nbytes: int, images: int = 0) -> None:
+        """Counts raw bytes and finished images."""
+        with self._lock:
+            self._read += nbytes
+            self._done += images
+            now = time.monotonic()
+            if now - self._last < LOG_SECONDS and self._done < self._images:
+                return
+            self._last = now
+            log.info(
+                "%s: image %d of %d, %.0f %%, %.0f MB/s",
+                self._what,
+                self._done,
+                self._images,
+                min(100.0, 100 * self._read / self._bytes),
+                self._read / max(now - self._start, 1e-3) / 1e6,
+            )
 
 
-def run_starts(values: NDArray[Any]) -> NDArray[np.int64]:
-    """Where runs of equal values start in a flat, non-empty array (int64, from 0)."""
-    return np.concatenate([[0], np.flatnonzero(values[1:] != values[:-1]) + 1]).astype(np.int64)
+def gigabytes(nbytes: int) -> str:
+    """A number of bytes for messages, such as ``1.25 GB``."""
+    return f"{nbytes / 1e9:.3g} GB"
+
+
+class Budget:
+    """Memory in bytes that concurrent tasks share; a task waits until its part is free."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._free = total
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def reserve(self, nbytes: int, name: str) -> Iterator[None]:
+        """Holds ``nbytes`` for the block.
+
+        Raises:
+            UserError: the whole budget is smaller than that.
+        """
+        if nbytes > self.total:
+            raise UserError(
+                f"{name}: needs {gigabytes(nbytes)} of memory, but only {gigabytes(self.total)} "
+                "are allowed; raise memory_gb, or lower prepare.shard or prepare.tile"
+            )
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= nbytes)
+            self._free -= nbytes
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += nbytes
+                self._changed.notify_all()
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How a source array is gone through: region by region, each of whole shards.
+
+    Attributes:
+        held: whether the source is decoded once and kept until the image is done.
+        step: shape of a region, all axes.
+        peak: upper bound of the memory that this takes, in bytes.
+    """
+
+    held: bool
+    step: tuple[int, ...]
+    peak: int
+
+
+def plan_walk(
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    source: tuple[tuple[int, ...], ...],
+    shard: tuple[int, ...],
+    allowed: int,
+) -> Walk:
+    """The fastest walk that fits into ``allowed`` bytes; if none does, the smallest there is.
+
+    Held is faster than decoding again for each pass, and whole rows of shards faster than parts
+    of them, because most files store rows.
+
+    Args:
+        shape: of the array, all axes ((C,) (Z,) Y, X).
+        source: sizes of the source's chunks along each axis (a chunk is decoded as a whole).
+        shard: shape of a shard, all axes.
+    """
+    rows = tuple(min(s, size) for s, size in zip(shard, shape, strict=True))
+    columns = -(-shape[-1] // shard[-1])
+    best: Walk | None = None
+    for held in (True, False):
+        width = columns
+        while width:
+            step = (*rows[:-1], min(width * shard[-1], shape[-1]))
+            decoded = shape if held else tuple(map(_decoded, source, step))
+            # Beside the source: float64 at the most while normalising, float32, the encoded
+            # shard, and one more copy of it on its way to the file.
+            peak = math.prod(decoded) * dtype.itemsize + math.prod(step) * (dtype.itemsize + 20)
+            if best is None or peak < best.peak:
+                best = Walk(held, step, peak)
+            if peak <= allowed:
+                return Walk(held, step, peak)
+            width //= 2
+    if best is None:
+        raise ValueError(f"an array of shape {shape} has no pixels")
+    return best
+
+
+def _decoded(chunks: tuple[int, ...], step: int) -> int:
+    """The most pixels along an axis that reading ``step`` of them decodes."""
+    ends = np.cumsum(chunks)
+    starts = np.arange(0, ends[-1], step)
+    stops = np.minimum(starts + step, ends[-1])
+    first = np.searchsorted(ends, starts, side="right")
+    last = np.searchsorted(ends, stops, side="left")
+    return int((ends[last] - (ends[first] - np.asarray(chunks)[first])).max())
+
+
+class ArraySource:
+    """An image's or label's array, read region by region.
+
+    Args:
+        array: dask array as the reader gives it.
+        shard: what regions are whole multiples of, all axes.
+        allowed: bytes that this should take.
+        threads: to decode with.
+    """
+
+    def __init__(self, array: Any, shard: tuple[int, ...], allowed: int, threads: int) -> None:
+        self._array = array
+        self._threads = threads
+        self.dtype = np.dtype(array.dtype)
+        self.shape: tuple[int, ...] = tuple(int(n) for n in array.shape)
+        self._shard = shard
+        self.walk = plan_walk(self.shape, self.dtype, array.chunks, shard, allowed)
+
+    def load(self) -> None:
+        """Decodes all now if the plan is to hold it (after its memory has been reserved)."""
+        if self.walk.held:
+            self._array = self._computed(self._array)
+
+    def shards(self) -> Iterator[NDArray[Any]]:
+        """Shard by shard in an order that does not depend on the memory or the threads."""
+        for _, block in self.regions():
+            for part in Grid(block.shape, self._shard).regions():
+                yield block[part]
+
+    def regions(self) -> Iterator[tuple[Slices, NDArray[Any]]]:
+        """The regions of the walk with their pixels; together they are the array."""
+        for region in Grid(self.shape, self.walk.step).regions():
+            part = self._array[region]
+            yield region, part if self.walk.held else self._computed(part)
+
+    def _computed(self, array: Any) -> NDArray[Any]:
+        if self._threads == 1:
+            return np.asarray(array.compute(scheduler="synchronous"))
+        return np.asarray(array.compute(scheduler="threads", num_workers=self._threads))

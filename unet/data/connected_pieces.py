@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unet.data.streaming import Slices
+from unet.data.tiling import Slices
 
 Ids = NDArray[np.int64]
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unet.errors import one_line
 from unet.files import read_json, write_json
 from unet.paths import Paths
 
@@ -35,11 +36,6 @@ def unheard(text: str) -> None:
     """A ``Warn`` that drops what it is told."""
 
 
-def one_line(text: str) -> str:
-    """A warning as tables and consoles have room for it; names of files may hold line breaks."""
-    return " ".join(text.split())
-
-
 def grouped(warnings: Iterable[tuple[str, str]]) -> list[str]:
     """One line for all images that have the same warning (whatever its numbers).
 
@@ -57,6 +53,7 @@ def grouped(warnings: Iterable[tuple[str, str]]) -> list[str]:
         name, text = members[0]
         others = len(members) - 1
         more = f" and {others} more image{'s' if others > 1 else ''}" if others else ""
+        # Names of files may hold line breaks.
         lines.append(one_line(f"{name}{more}: {text}"))
     return lines
 

@@ -23,7 +23,7 @@ from unet.io.zarr_metadata import members
 _MAGIC = re.compile(r"(\*\*/|\*|\?|\[[^\]]+\])")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-MAX_ID = 100
+LONGEST_ID = 100
 # OME-Zarr keeps this folder of a collection for itself.
 _TAKEN = "OME"
 # Beside images, but no images themselves: nobody misses them.
@@ -294,7 +294,7 @@ def _check_unique(found: Iterable[Found], key: str) -> None:
             )
 
 
-def match(images: list[Found], labels: list[Found]) -> tuple[dict[Path, Path], list[Path]]:
+def paired_by_name(images: list[Found], labels: list[Found]) -> tuple[dict[Path, Path], list[Path]]:
     """Labels by image: by name, else (where no name agrees) by what the wildcards stand for.
 
     Returns:
@@ -327,7 +327,7 @@ def safe_id(name: str) -> str:
     there are: the name itself, or where it had to be changed, with a few digits of its hash."""
     flat = name.replace("/", "-")
     plain = unicodedata.normalize("NFKD", flat).encode("ascii", "ignore").decode()
-    clean = _UNSAFE.sub("_", plain).strip("._-")[:MAX_ID]
+    clean = _UNSAFE.sub("_", plain).strip("._-")[:LONGEST_ID]
     same = clean == name or (clean == flat and "-" not in name)
     if clean and same and clean.upper() != _TAKEN:
         return clean

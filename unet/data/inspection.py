@@ -18,8 +18,8 @@ from unet.io.images import open_image, open_label
 
 Array = NDArray[Any]
 
-MAX_ID = 2**32 - 1
-LISTED = 5
+LARGEST_ID = 2**32 - 1
+LISTED_VALUES = 5
 # A label with more values than this, of which fewer neighbours than this share are equal, is none.
 MANY, RARE = 16, 0.2
 
@@ -226,8 +226,8 @@ def _check_classes(path: Path, values: list[int], pieces: Neighbours, wanted: Wa
     unknown = [v for v in values if v not in wanted.values]
     if not unknown:
         return
-    more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
-    listed = ", ".join(map(str, unknown[:LISTED])) + more
+    more = f" and {len(unknown) - LISTED_VALUES} more" if len(unknown) > LISTED_VALUES else ""
+    listed = ", ".join(map(str, unknown[:LISTED_VALUES])) + more
     known = ", ".join(map(str, sorted(wanted.values)))
     advice = "add them to classes, or name one as ignore"
     if len(unknown) > MANY:
@@ -252,6 +252,6 @@ def _check_label(path: Path, found: Array, pieces: Neighbours, wanted: Wanted) -
             f"{path}: {len(objects)} different values beside 0, but label_kind: binary; write "
             "label_kind: instances, or name one of them as ignore"
         )
-    if values and values[-1] > MAX_ID:
+    if values and values[-1] > LARGEST_ID:
         raise UserError(f"{path}: instance id {values[-1]} is beyond 32 bits; number them from 1")
     return len(objects)

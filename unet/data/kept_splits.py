@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import time
 from collections import Counter
@@ -14,10 +13,11 @@ from typing import Any
 from unet.config.sections import SplitSection
 from unet.config.stage_keys import told
 from unet.data.dataset_warnings import write_warnings
-from unet.data.records import ImageRecord, Part, SplitRecord, write_splits
+from unet.data.records import PARTS, SPLIT_COLUMNS, ImageRecord, Part, SplitRecord, write_splits
 from unet.data.split_checks import check_learnable, degenerate
-from unet.data.splits import PARTS, groups_of, make_splits
-from unet.files import digest, replacing
+from unet.data.splits import groups_of, make_splits
+from unet.files import digest
+from unet.tables import csv_rows, write_table
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +44,14 @@ class Kept:
 def read_kept(path: Path, key: str) -> Kept:
     """Parts that were kept under the same ``key``; none where there are none."""
     try:
-        with path.open(newline="", encoding="utf-8") as handle:
-            if handle.readline().strip() != f"# {key}":
-                return Kept()
-            rows = list(csv.DictReader(handle))
-            return Kept(
-                [SplitRecord(r["image"], int(r["fold"]), _part(r["part"])) for r in rows],
-                {r["image"]: r.get("since") or "" for r in rows},
-            )
+        first, _, table = path.read_bytes().decode().partition("\n")
+        if first.strip() != f"# {key}":
+            return Kept()
+        rows = csv_rows(table)
+        return Kept(
+            [SplitRecord(r["image"], int(r["fold"]), _part(r["part"])) for r in rows],
+            {r["image"]: r.get("since", "") for r in rows},
+        )
     except FileNotFoundError:
         return Kept()
     except (KeyError, ValueError, TypeError):
@@ -69,16 +69,8 @@ def write_kept(path: Path, key: str, rows: Sequence[SplitRecord], kept: Kept, no
     """Keeps the parts of all images, also of those that are away now: they may come back."""
     there = {row.image for row in rows}
     everything = [*rows, *(row for row in kept.rows if row.image not in there)]
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as handle,
-    ):
-        handle.write(f"# {key}\n")
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(["image", "fold", "part", "since"])
-        for row in everything:
-            since = kept.since.get(row.image, now)
-            writer.writerow((row.image, row.fold, row.part, since))
+    cells = ((r.image, r.fold, r.part, kept.since.get(r.image, now)) for r in everything)
+    write_table(path, (*SPLIT_COLUMNS, "since"), cells, comment=f"# {key}")
 
 
 def splits_stage(
@@ -110,7 +102,7 @@ def splits_stage(
             "those that kept theirs left a part empty, or groups have changed"
         )
     kept = replace(kept, since={k: v for k, v in kept.since.items() if k not in moved})
-    notice = remembered(rows, kept)
+    notice = from_earlier_runs(rows, kept)
     write_kept(memory, key, rows, kept, now)
     write_warnings(warnings, lines, **({"remembered": notice} if notice else {}))
     write_splits(splits, rows)
@@ -127,7 +119,7 @@ def _moved(rows: Sequence[SplitRecord], kept: Kept) -> list[str]:
     return sorted({r.image for r in rows if parts.get((r.image, r.fold), r.part) != r.part})
 
 
-def remembered(rows: Sequence[SplitRecord], kept: Kept) -> str:
+def from_earlier_runs(rows: Sequence[SplitRecord], kept: Kept) -> str:
     """What of a split comes from earlier runs; "" for one that is new.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unet.config.sections import IGNORE
+from unet.config.heads import IGNORE
 from unet.errors import UserError
 
 Array = npt.NDArray[Any]

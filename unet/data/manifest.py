@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unet.data.dataset_warnings import grouped, one_line, write_warnings
+from unet.data.dataset_warnings import grouped, write_warnings
 from unet.data.file_names import relative
 from unet.data.label_doubts import class_table, doubts, table_line
 from unet.data.layouts import find_pairs, list_files, parts_of
 from unet.data.raw_changes import Hashes, fingerprint, stamp, write_inputs
 from unet.data.raw_files import RawPair, RawSource
-from unet.data.records import ImageRecord, write_manifest
-from unet.errors import UserError
+from unet.data.records import PARTS, ImageRecord, write_manifest
+from unet.errors import UserError, one_line
 from unet.files import digest
 
 if TYPE_CHECKING:
@@ -32,9 +32,8 @@ __all__ = ["RawSource", "build_manifest", "fingerprint", "list_files", "manifest
 
 log = logging.getLogger(__name__)
 
-PARTS = ("train", "val", "test")
 PART_COLUMNS = ("part", "split")
-LISTED = 10
+LISTED_IMAGES = 10
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def build_manifest(
     Raises:
         UserError: nothing found, all images bad, a bad one while ``strict``, no group for an image.
     """
-    from unet.data.streaming import Progress, mapped
+    from unet.data.blocks import Progress, mapped
 
     hashes = hashes or Hashes()
     # Where labels are not needed, models of other datasets predict.
@@ -340,11 +339,11 @@ def _doubles_noted(records: list[ImageRecord], source: RawSource) -> list[ImageR
             names.append(record.id)
         result.append(record)
     copies = [names for names in same.values() if len(names) > 1]
-    for names in copies[:LISTED]:
-        more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-        source.warn(f"same image under several names: {', '.join(names[:LISTED])}{more}")
-    if len(copies) > LISTED:
-        rest = len(copies) - LISTED
+    for names in copies[:LISTED_IMAGES]:
+        more = f" and {len(names) - LISTED_IMAGES} more" if len(names) > LISTED_IMAGES else ""
+        source.warn(f"same image under several names: {', '.join(names[:LISTED_IMAGES])}{more}")
+    if len(copies) > LISTED_IMAGES:
+        rest = len(copies) - LISTED_IMAGES
         source.warn(f"{rest} more images have copies: see manifest.csv, column reason")
     return result
 
@@ -358,11 +357,11 @@ def _summary(records: Sequence[ImageRecord], source: RawSource) -> None:
     for record in bad:
         page = "" if record.page is None else f" (page {record.page})"
         reasons.setdefault(record.reason, []).append(record.image + page)
-    for reason, names in list(reasons.items())[:LISTED]:
+    for reason, names in list(reasons.items())[:LISTED_IMAGES]:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         log.warning("left out: %s", one_line(f"{names[0]}{more}: {reason}"))
-    if len(reasons) > LISTED:
-        log.warning("left out for %d other reasons: see manifest.csv", len(reasons) - LISTED)
+    if len(reasons) > LISTED_IMAGES:
+        log.warning("left out for %d other reasons: see manifest.csv", len(reasons) - LISTED_IMAGES)
     if len(bad) == len(records):
         first = f"; the first: {bad[0].image}: {bad[0].reason}" if bad else ""
         raise UserError(f"{source.images}: none of {len(records)} images is usable{first}")

@@ -1,7 +1,7 @@
 """Normalisation from whole-image (or whole-dataset) statistics, gathered block by block.
 
 The statistics never come from a tile: two tiles of one image get the same shift and scale, and so
-does the image when the network sees it again at prediction. ``METHODS`` maps the config's name of
+does the image when the network sees it again at prediction. ``NORMALIZE_METHODS`` maps the name of
 a method to the function that turns a channel's statistics into shift and scale.
 """
 
@@ -21,10 +21,10 @@ Summary = dict[str, Floats]
 F = TypeVar("F", npt.NDArray[np.float32], npt.NDArray[np.float64])
 
 # Elements handled at once, which bounds the temporaries of a pass to some tens of megabytes.
-PIECE = 1 << 20
-BINS = 1 << 16
+PIECE_VALUES = 1 << 20
+HISTOGRAM_BINS = 1 << 16
 # The most that a 64-bit value counts as: squares and sums of it stay far within float64.
-LARGEST = 1e100
+LARGEST_VALUE = 1e100
 
 
 class ImageStatistics:
@@ -52,7 +52,7 @@ class ImageStatistics:
         self.channels = channels
         self.passes = 1 if self.dtype.kind in "iu" and self.dtype.itemsize <= 2 else 2
         self.non_finite = 0
-        bins = 1 << (8 * self.dtype.itemsize) if self.passes == 1 else BINS
+        bins = 1 << (8 * self.dtype.itemsize) if self.passes == 1 else HISTOGRAM_BINS
         self._counts = np.zeros((channels, bins), np.int64)
         self._mean = np.zeros(channels)
         self._m2 = np.zeros(channels)
@@ -88,7 +88,7 @@ class ImageStatistics:
             for percent in percents if total else ():
                 for rank in _ranks(total, percent)[:2]:
                     found = _bin_of(self._counts[c], rank)[0]
-                    self._lower[c].setdefault(found, np.zeros(BINS, np.int64))
+                    self._lower[c].setdefault(found, np.zeros(HISTOGRAM_BINS, np.int64))
 
     def refine(self, block: Array) -> None:
         """Takes a block [C, ...] into the second pass (all of the first pass's, once each)."""
@@ -97,7 +97,7 @@ class ImageStatistics:
             upper = keys >> 16
             for found, counts in self._lower[c].items():
                 lower = (keys[upper == found] & 0xFFFF).astype(np.intp)
-                counts += np.bincount(lower, minlength=BINS)
+                counts += np.bincount(lower, minlength=HISTOGRAM_BINS)
 
     def blank(self) -> ImageStatistics:
         """An empty one of the same kind and selection, to be filled elsewhere and merged."""
@@ -153,8 +153,8 @@ class ImageStatistics:
             raise ValueError(f"block of {block.dtype} does not fit statistics of {self.dtype}")
         for c in range(self.channels):
             flat = block[c].reshape(-1)
-            for start in range(0, flat.size, PIECE):
-                yield c, flat[start : start + PIECE].astype(self.dtype, copy=False)
+            for start in range(0, flat.size, PIECE_VALUES):
+                yield c, flat[start : start + PIECE_VALUES].astype(self.dtype, copy=False)
 
     def _merge_moments(
         self, c: int, n: int, mean: float, m2: float, least: float, most: float
@@ -205,10 +205,10 @@ def _native(dtype: npt.DTypeLike) -> np.dtype[Any]:
 
 
 def _finite(values: Array) -> Array:
-    """A copy of the finite values, none beyond ``LARGEST``."""
+    """A copy of the finite values, none beyond ``LARGEST_VALUE``."""
     finite: Array = values[np.isfinite(values)]
     if finite.dtype == np.float64:
-        np.clip(finite, -LARGEST, LARGEST, out=finite)
+        np.clip(finite, -LARGEST_VALUE, LARGEST_VALUE, out=finite)
     return finite
 
 
@@ -264,7 +264,7 @@ def _bin_of(counts: npt.NDArray[np.int64], rank: int) -> tuple[int, int]:
 
 
 # Registry: the config's name of a method -> (shift [C], scale [C]) from a summary.
-METHODS: dict[str, Callable[[Summary], tuple[Floats, Floats]]] = {
+NORMALIZE_METHODS: dict[str, Callable[[Summary], tuple[Floats, Floats]]] = {
     "percentile": lambda s: (s["low"], s["high"] - s["low"]),
     "zscore": lambda s: (s["mean"], s["sd"]),
     "minmax": lambda s: (s["min"], s["max"] - s["min"]),
@@ -279,7 +279,7 @@ def statistics_to_params(method: str, summary: Summary) -> dict[str, list[float]
     though the channel is not constant (sparse signal: both percentiles are background), the whole
     range is the scale. Method none leaves every value as it is.
     """
-    shift, scale = METHODS[method](summary)
+    shift, scale = NORMALIZE_METHODS[method](summary)
     if method != "none":
         least, most = summary["min"], summary["max"]
         scale = np.where(scale > 0, scale, most - least)
@@ -316,7 +316,7 @@ def apply(block: Array, params: dict[str, Any]) -> npt.NDArray[np.float32]:
         return _shifted_and_scaled(block.astype(np.float32), params)
     exact = block.astype(np.float64)
     exact[~np.isfinite(exact)] = np.nan
-    np.clip(exact, -LARGEST, LARGEST, out=exact)
+    np.clip(exact, -LARGEST_VALUE, LARGEST_VALUE, out=exact)
     with np.errstate(over="ignore", invalid="ignore"):
         return np.nan_to_num(_shifted_and_scaled(exact, params).astype(np.float32), copy=False)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unet.config.sections import PrepareSection
+from unet.data.blocks import Budget, Progress, gigabytes, mapped
 from unet.data.dataset_warnings import write_warnings
 from unet.data.prepare_image import (
     Stage,
@@ -27,7 +28,6 @@ from unet.data.prepare_image import (
 from unet.data.records import ImageRecord, read_manifest
 from unet.data.scale_check import factor, reachable, scale_warnings
 from unet.data.store import clean, free_bytes, update_attrs
-from unet.data.streaming import Budget, Progress, gigabytes, mapped
 from unet.errors import UserError
 from unet.files import digest, lock_of, locked, read_json, write_sentinel
 

@@ -12,13 +12,13 @@ import zarr
 
 from unet.config.sections import PrepareSection
 from unet.data import normalize
+from unet.data.blocks import ArraySource, Budget, Grid, Progress, mapped
 from unet.data.connected_pieces import Pieces
 from unet.data.label_maps import instance_maps, semantic_classes
 from unet.data.normalize import ImageStatistics
 from unet.data.records import ImageRecord
 from unet.data.resample import Resampling, peak_bytes, pixel_sizes, resampling
 from unet.data.store import OWN, Layout, add_image, add_labels, layout_of, new_image
-from unet.data.streaming import ArraySource, Budget, Progress, blocks, mapped
 from unet.errors import UserError
 from unet.io.images import open_image, open_label
 
@@ -192,7 +192,7 @@ def _write_resampled(
     layout = layout_of(found.shape, stage.section.tile, stage.section.shard)
     image = add_image(group, channels, found.shape, layout)
     with stage.budget.reserve(peak_bytes(found, layout.shard, channels), record.image):
-        for region in blocks(found.shape, layout.shard):
+        for region in Grid(found.shape, layout.shard).regions():
             image[(slice(None), *region)] = found.read(lambda r: own[(slice(None), *r)], region)
 
 

@@ -24,7 +24,7 @@ from unet.io.formats import SUFFIXES
 log = logging.getLogger(__name__)
 
 Stamp = tuple[int, int]
-MISSING: Stamp = (-1, 0)
+NO_FILE: Stamp = (-1, 0)
 # Of a pipe or a device, whose time may change at any moment: nobody reads it.
 SPECIAL: Stamp = (-2, 0)
 # Of a link to nowhere, or to itself: a file that is not there.
@@ -33,7 +33,7 @@ _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 def stamp(path: Path) -> Stamp:
     """Size in bytes and time of the last change in nanoseconds; of a folder, the sum of the sizes
-    and the latest time below it; ``MISSING`` where there is nothing, ``SPECIAL`` of what is neither
+    and the latest time below it; ``NO_FILE`` where there is nothing, ``SPECIAL`` of what is neither
     a file nor a folder."""
     try:
         status = path.stat()
@@ -48,7 +48,7 @@ def stamp(path: Path) -> Stamp:
         return size, latest
     except OSError as error:
         if error.errno in _NOT_THERE:
-            return MISSING
+            return NO_FILE
         raise
 
 

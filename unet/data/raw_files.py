@@ -17,7 +17,7 @@ from unet.data.file_names import (
     find,
     fixed_part,
     like_labels,
-    match,
+    paired_by_name,
     relative,
     safe_id,
 )
@@ -125,7 +125,7 @@ def with_labels(source: RawSource, images: list[Found]) -> tuple[list[Found], Ma
         return images, {}
     if source.layout == "stack" and len(images) == len(labels) == 1:
         return images, {images[0].path: labels[0].path}
-    pairs, lonely = match(images, labels)
+    pairs, lonely = paired_by_name(images, labels)
     if lonely:
         names = ", ".join(p.name for p in lonely[:3]) + (", ..." if len(lonely) > 3 else "")
         source.warn(f"{len(lonely)} labels belong to no image and are left out: {names}")

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unet.data.streaming import blocks
+from unet.data.blocks import Grid, within
 from unet.data.tiling import Slices
 
 Floats = npt.NDArray[np.float32]
@@ -27,9 +27,9 @@ Floats = npt.NDArray[np.float32]
 Read = Callable[[Slices], npt.NDArray[Any]]
 
 # Pixel sizes that differ by less than this share count as equal: nobody measures them better.
-TOLERANCE = 0.01
+SAME_PIXEL_SIZE = 0.01
 # Values of the source that are in memory at once, at most (but for what one pixel needs).
-PIECE = 1 << 22
+SOURCE_VALUES = 1 << 22
 CUT_OFF = 4
 
 
@@ -112,11 +112,7 @@ class Resampling:
             values = self._computed(source, part)
             if out is None:
                 out = np.empty((len(values), *(s.stop - s.start for s in region)), np.float32)
-            where = [
-                slice(p.start - r.start, p.stop - r.start)
-                for p, r in zip(part, region, strict=True)
-            ]
-            out[(slice(None), *where)] = values
+            out[(slice(None), *within(part, region))] = values
         if out is None:
             raise ValueError(f"region {region} has no pixels")
         return out
@@ -124,11 +120,11 @@ class Resampling:
     def _parts(self, region: Slices) -> Iterator[Slices]:
         """The region in parts for which little of the source must be read at once."""
         step = [s.stop - s.start for s in region]
-        while math.prod(map(self._needed, self.axes, step)) > PIECE and max(step) > 1:
+        while math.prod(map(self._needed, self.axes, step)) > SOURCE_VALUES and max(step) > 1:
             cost = [n * axis.step * (n > 1) for n, axis in zip(step, self.axes, strict=True)]
             longest = cost.index(max(cost))
             step[longest] = -(-step[longest] // 2)
-        for part in blocks(tuple(s.stop - s.start for s in region), tuple(step)):
+        for part in Grid(tuple(s.stop - s.start for s in region), tuple(step)).regions():
             yield tuple(
                 slice(r.start + p.start, r.start + p.stop)
                 for p, r in zip(part, region, strict=True)
@@ -163,14 +159,14 @@ class Resampling:
 def peak_bytes(found: Resampling, region: Sequence[int], channels: int) -> int:
     """Memory in bytes, at most, that reading a region of that shape takes (and writing it to a
     store)."""
-    source = min(PIECE, math.prod(axis.source for axis in found.axes))
+    source = min(SOURCE_VALUES, math.prod(axis.source for axis in found.axes))
     return 4 * channels * (3 * math.prod(region) + 4 * source)
 
 
 def resampling(
     shape: Sequence[int], pixel_size_um: Sequence[float], wanted_um: Sequence[float]
 ) -> Resampling | None:
-    """How an image comes to another pixel size; None where both are equal (to ``TOLERANCE``).
+    """How an image comes to another pixel size; None where both are equal (to ``SAME_PIXEL_SIZE``).
 
     Args:
         shape: spatial shape ((Z,) Y, X) in pixels.
@@ -179,7 +175,7 @@ def resampling(
     """
     axes = []
     for size, has, wants in zip(shape, pixel_size_um, wanted_um, strict=True):
-        equal = abs(has / wants - 1) <= TOLERANCE
+        equal = abs(has / wants - 1) <= SAME_PIXEL_SIZE
         axes.append(Axis(size, size if equal else max(1, round(size * has / wants))))
     return None if all(a.source == a.target for a in axes) else Resampling(tuple(axes))
 

@@ -40,7 +40,11 @@ def reachable(records: Sequence[ImageRecord], target: Target | None) -> list[Ima
 
 def _absurd(record: ImageRecord, target: Target) -> str:
     found = target.resampling(record)
-    sizes = "" if found is None else f" ({times(found.shape)} px of {times(record.shape[1:])})"
+    sizes = (
+        ""
+        if found is None
+        else f" ({sizes_text(found.shape)} px of {sizes_text(record.shape[1:])})"
+    )
     return (
         f"{_compared(record, target)}{sizes}; write the true one as pixel_size_um (unet predict: "
         "--pixel-size)"
@@ -48,13 +52,13 @@ def _absurd(record: ImageRecord, target: Target) -> str:
 
 
 def _compared(record: ImageRecord, target: Target) -> str:
-    has, wants = times(record.pixel_size_um or ()), times(target.pixel_size_um or ())
+    has, wants = sizes_text(record.pixel_size_um or ()), sizes_text(target.pixel_size_um or ())
     largest = factor(record, target)
     short = f"{largest:.3g}" if largest < 1000 else f"{largest:.0f}"
     return f"pixel size {has} um, the model's {wants} um: a factor of {short}"
 
 
-def times(values: Iterable[float]) -> str:
+def sizes_text(values: Iterable[float]) -> str:
     """Such as ``0.5 x 0.5``."""
     return " x ".join(f"{value:.6g}" for value in values)
 

@@ -26,14 +26,14 @@ _MARKS = (
 # First bytes of workbooks, whatever their name: a ZIP file and an OLE one.
 _BINARY = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 # Columns that mean something, whatever their case.
-COLUMNS = ("image", "label", "id", "group", "part", "split")
+SHEET_COLUMNS = ("image", "label", "id", "group", "part", "split")
 
 
 def read_rows(path: Path, warn: Warn) -> list[tuple[int, dict[str, str]]]:
     """The rows of a sheet that are not empty, with the line that each ends in.
 
     Separated by commas, semicolons or tabs, as the first line shows; UTF-8, UTF-16 with a mark, or
-    else Windows-1252. The columns that mean something (``COLUMNS``) may be in any case.
+    else Windows-1252. The columns that mean something (``SHEET_COLUMNS``) may be in any case.
 
     Raises:
         UserError: it cannot be read, or has no column ``image``.
@@ -91,14 +91,14 @@ def _delimited(text: str) -> tuple[str, TextIO]:
 
 def _known(path: Path, names: list[str]) -> list[str]:
     """The names, in lower case where they then mean something."""
-    clear = [name.lower() if name.lower() in COLUMNS else name for name in names]
+    clear = [name.lower() if name.lower() in SHEET_COLUMNS else name for name in names]
     if "image" not in clear:
         there = ", ".join(filter(None, names)) or "none"
         raise UserError(
             f"{path}: a column 'image' is needed (found: {there}); the first line names the "
             "columns, separated by commas, semicolons or tabs"
         )
-    double = [name for name, count in Counter(clear).items() if count > 1 and name in COLUMNS]
+    double = [name for name, count in Counter(clear).items() if count > 1 and name in SHEET_COLUMNS]
     if double:
         raise UserError(f"{path}: two columns are called {double[0]!r}; rename one")
     return clear

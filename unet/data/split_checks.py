@@ -12,7 +12,7 @@ from unet.errors import UserError
 Groups = Mapping[str, Sequence[str]]
 
 # Copies that are named.
-LISTED = 10
+LISTED_PAIRS = 10
 # Fewer training images are pointed out.
 FEW = 3
 # A group that holds more than this share of the images.
@@ -40,8 +40,8 @@ def check_copies(rows: Sequence[SplitRecord], usable: Sequence[ImageRecord]) -> 
     if not torn:
         return
     (first_name, other_name, (one, two)), *more = torn
-    names = "".join(f"; {a} and {b}" for a, b, _ in more[: LISTED - 1])
-    names += f"; and {len(torn) - LISTED} more pairs" if len(torn) > LISTED else ""
+    names = "".join(f"; {a} and {b}" for a, b, _ in more[: LISTED_PAIRS - 1])
+    names += f"; and {len(torn) - LISTED_PAIRS} more pairs" if len(torn) > LISTED_PAIRS else ""
     raise UserError(
         f"split: {first_name} and {other_name} are the same file, but one is in {one} and one in "
         f"{two}{', and so are' if more else ''}{names.removeprefix(';')}; scores would be too "

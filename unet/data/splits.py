@@ -14,7 +14,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
 from unet.config.sections import SplitSection
-from unet.data.records import ImageRecord, Part, SplitRecord
+from unet.data.records import PARTS, ImageRecord, Part, SplitRecord
 from unet.data.split_checks import check_copies
 from unet.errors import UserError
 
@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 
 K = TypeVar("K", bound=Hashable)
 Groups = Mapping[str, Sequence[str]]
-PARTS: tuple[Part, ...] = ("train", "val", "test")
 
 
 def make_splits(

@@ -17,15 +17,16 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from unet.config.heads import IGNORE
 from unet.data.blocks import Grid, Index, ordered
 from unet.data.store import Prepared
-from unet.data.streaming import Slices, blocks
+from unet.data.tiling import Slices
 from unet.errors import UserError
 from unet.evaluation.metrics.boundary import Outlines, Points, Surfaces, outline
 from unet.evaluation.metrics.calibration import Reliability, reliability
-from unet.evaluation.metrics.contingency import Contingency, contingency, merge
+from unet.evaluation.metrics.contingency import Contingency, contingency, summed
 from unet.evaluation.metrics.isbi2012 import Slice
-from unet.evaluation.metrics.pixel import IGNORE, confusion
+from unet.evaluation.metrics.pixel import confusion
 from unet.evaluation.metrics.surfaces import BlockOutlines, point_files
 from unet.prediction.stitch.segmentation import Segmentation
 
@@ -58,8 +59,10 @@ class ScoredPair:
         """Blocks that cover the image once: ``block`` pixels a side, or the shards (else chunks)
         of the predicted classes."""
         if block is not None:
-            return list(blocks(self.pred.shape, (block,) * self.pred.ndim))
-        return list(blocks(self.pred.shape, self.pred.shards or self.pred.chunks))
+            step = (block,) * self.pred.ndim
+        else:
+            step = self.pred.shards or self.pred.chunks
+        return list(Grid(self.pred.shape, step).regions())
 
 
 def open_pair(prepared: Prepared, segmentation: Segmentation, image: str, task: str) -> ScoredPair:
@@ -129,7 +132,7 @@ def contingency_of(pair: ScoredPair, threads: int = 1, block: int | None = None)
         valid = _read(pair.truth, region) != IGNORE
         return contingency(_read(truth_ids, region), _read(pred_ids, region), valid)
 
-    return merge(_each(one, pair, threads, block))
+    return summed(_each(one, pair, threads, block))
 
 
 def reliability_of(

@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import TypeAlias, TypeVar
 
 from unet.config.sections import EvaluateSection
+from unet.data.blocks import Progress, mapped
 from unet.data.store import Prepared
-from unet.data.streaming import Progress, mapped
 from unet.evaluation.blockwise import ScoredPair, contingency_of, open_pair
 from unet.evaluation.metrics.contingency import Contingency
 from unet.evaluation.metrics.rows import Score

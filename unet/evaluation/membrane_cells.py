@@ -17,15 +17,12 @@ from unet.evaluation.metrics.isbi2012 import Ratio, Slice, pixel_error, rand_err
 from unet.evaluation.metrics.pixel import mean_of_defined
 from unet.evaluation.metrics.rows import Score, ratio
 from unet.evaluation.metrics.topology import boundary_map_scores, score_thresholds
-from unet.prediction.objects.threshold import best
+from unet.prediction.objects.threshold import CANDIDATES, DEFAULT_THRESHOLD, best
 
 log = logging.getLogger(__name__)
 
-# Of the probability of a cell's inside, from which the topology metrics choose.
-THRESHOLDS = tuple(k / 20 for k in range(2, 19))
 # Those of the challenge, but for 0 and 1, at which all is cell or none.
 ISBI_THRESHOLDS = tuple(k / 10 for k in range(1, 10))
-DEFAULT_THRESHOLD = 0.5
 
 K = TypeVar("K")
 
@@ -51,7 +48,7 @@ def topology(fold: Fold) -> Scorer:
         slices = [
             {t: scores["v_rand"] for t, scores in found.items()}
             for found in (
-                score_thresholds(s.truth, s.probability, THRESHOLDS, thin=thin)
+                score_thresholds(s.truth, s.probability, CANDIDATES, thin=thin)
                 for s in cell_slices(pair, name, fold.class_names)
             )
         ]

@@ -49,7 +49,7 @@ class GeoJson:
 
 
 @contextmanager
-def writing(path: Path, image: str) -> Iterator[GeoJson]:
+def geojson_writer(path: Path, image: str) -> Iterator[GeoJson]:
     """A new file for the objects of an image; it appears whole or not at all."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as handle:
         handle.write('{"type":"FeatureCollection","features":[')

@@ -33,7 +33,7 @@ Ring = Ints
 # A ring around pixels, then those around its holes.
 Polygon = list[Ring]
 
-BLOCK = 2048
+OUTLINE_BLOCK = 2048
 # Bits of the four pixels around a vertex: NW 1, NE 2, SW 4, SE 8. One or three of them: a corner.
 _ODD = np.array([bits.bit_count() % 2 == 1 for bits in range(16)])
 _FALLING, _RISING = 0b1001, 0b0110
@@ -73,7 +73,7 @@ class Corners:
         return one.part(np.lexsort((one.right, one.x, one.y, one.label)))
 
 
-def vertex_blocks(shape: Sequence[int], block: int = BLOCK) -> list[Slices]:
+def vertex_blocks(shape: Sequence[int], block: int = OUTLINE_BLOCK) -> list[Slices]:
     """Blocks of the vertices of an image [Y, X], which has one more per axis than pixels."""
     spans = [[slice(a, min(a + block, n + 1)) for a in range(0, n + 1, block)] for n in shape]
     return list(product(*spans))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Of ImageJ's format, from 222 on with float coordinates; not what the library happens to write.
 VERSION = 227
 # ImageJ's 16 bits are signed.
-LARGEST = 2**15 - 1
+LARGEST_COORDINATE = 2**15 - 1
 # The parts of a path.
 _MOVE, _LINE, _CLOSE = 0, 1, 4
 
@@ -48,7 +48,7 @@ class RoiZip:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[RoiZip]:
+def roi_writer(path: Path) -> Iterator[RoiZip]:
     """A new file for the objects of an image; it appears whole or not at all."""
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         yield RoiZip(archive)
@@ -62,7 +62,7 @@ def roi(name: str, polygons: Sequence[Polygon]) -> ImagejRoi:
     corners = np.concatenate(rings)
     low, high = corners.min(axis=0), corners.max(axis=0)
     # The box is for display alone where it does not fit.
-    left, top, right, bottom = np.clip([*low, *high], 0, LARGEST).tolist()
+    left, top, right, bottom = np.clip([*low, *high], 0, LARGEST_COORDINATE).tolist()
     found = ImagejRoi(version=VERSION, name=name, left=left, top=top, right=right, bottom=bottom)
     if len(rings) > 1:
         found.roitype = ROI_TYPE.RECT
@@ -72,7 +72,7 @@ def roi(name: str, polygons: Sequence[Polygon]) -> ImagejRoi:
     found.roitype = ROI_TYPE.POLYGON
     found.n_coordinates = len(corners)
     found.integer_coordinates = (corners - low).astype(np.int32)
-    if high.max() > LARGEST:
+    if high.max() > LARGEST_COORDINATE:
         found.options |= ROI_OPTIONS.SUB_PIXEL_RESOLUTION
         found.subpixel_coordinates = corners.astype(np.float32)
     return found

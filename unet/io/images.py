@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unet.errors import UserError
+from unet.errors import UserError, one_line
 from unet.files import check_regular
 from unet.io.axes import DaskArray, LazyImage, Raw, arrange, pages_of
 from unet.io.formats import CHANNEL_FILES, READERS, SUFFIXES, channel_files
@@ -60,13 +60,7 @@ def _read(path: Path, page: int | None, *, label: bool, inverted: bool = False) 
         raise
     except Exception as error:
         # Decoders raise whatever their authors chose; to the user all of it is a bad file.
-        raise UserError(f"{path}: cannot be read ({one_line(error)})") from error
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message on one line of moderate length."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
+        raise UserError(f"{path}: cannot be read ({one_line(error, 200)})") from error
 
 
 def page_count(path: Path, *, axes: str | None = None, label: bool = False) -> int:

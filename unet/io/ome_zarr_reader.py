@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
-from unet.errors import UserError
+from unet.errors import UserError, one_line
 from unet.files import check_regular
 from unet.io.axes import Raw, block_shape
 from unet.io.pixel_size import Declared, read_sizes
@@ -244,5 +244,5 @@ class ZarrSource:
         except MemoryError:
             raise
         except Exception as error:
-            text = " ".join(str(error).split())[:200] or type(error).__name__
+            text = one_line(error, 200)
             raise UserError(f"{self.path}: cannot be decoded ({text})") from error

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unet.errors import UserError
+from unet.errors import UserError, one_line
 from unet.io.axes import DaskArray, Raw
 
 Array = NDArray[Any]
@@ -56,7 +56,7 @@ class Decoded:
         except (UserError, MemoryError):
             raise
         except Exception as error:
-            text = " ".join(str(error).split())[:200] or type(error).__name__
+            text = one_line(error, 200)
             raise UserError(f"{self.path}: cannot be decoded ({text})") from error
         if pixels.shape != self.shape:
             raise UserError(f"{self.path}: {pixels.shape} pixels, but its header says {self.shape}")

@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from unet.errors import UserError
+from unet.errors import UserError, one_line
 from unet.io.axes import KNOWN, DaskArray, Raw, block_shape
 from unet.io.pixel_size import Declared, read_sizes
 from unet.io.raw import (
@@ -69,7 +69,7 @@ class TiffSource:
         except (UserError, MemoryError):
             raise
         except Exception as error:
-            text = " ".join(str(error).split())[:200] or type(error).__name__
+            text = one_line(error, 200)
             raise UserError(f"{self.path}: cannot be decoded ({text})") from error
 
     def __getstate__(self) -> tuple[Path, int, bool]:

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from unet.errors import UserError
+from unet.errors import UserError, one_line
 
 try:
     import h5py
@@ -74,7 +74,7 @@ def read_keras(path: Path) -> KerasFile:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise UserError(f"{path}: not a readable Keras file ({reason}); {_KINDS}") from None
 
 

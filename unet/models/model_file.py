@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unet.config.presets import AnyArchitecture, Architecture, architecture_from
-from unet.errors import UserError
+from unet.errors import UserError, one_line
 from unet.files import canonical, replacing
 from unet.models.build import NETWORKS
 from unet.models.network import Network
@@ -104,10 +104,10 @@ def load_tensors(path: Path) -> dict[str, Any]:
             warnings.simplefilter("ignore")
             value = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise UserError(f"{path}: refused, it holds more than tensors ({reason})") from None
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise UserError(f"{path}: not a readable model file ({reason}); train it again") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: not a model file of this pipeline; train it again")
@@ -143,7 +143,7 @@ def load_model(path: Path) -> ModelFile:
         _check_weights(model, path.stat().st_size)
     except Exception as error:
         # Whatever the values are, they come from a file.
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = one_line(error, 160)
         raise UserError(f"{path}: not a model file of this pipeline ({reason})") from None
     bad = [name for name, tensor in model.weights.items() if not bool(tensor.isfinite().all())]
     if bad:

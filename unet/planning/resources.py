@@ -7,8 +7,6 @@ Every stage but ``manifest`` goes on where the attempt before it was ended. Torc
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
@@ -25,6 +23,7 @@ from unet.config.run import Config
 from unet.config.sections import CHOOSING, PredictSection
 from unet.data.raw_changes import stamp
 from unet.paths import origin_of
+from unet.tables import csv_rows
 from unet.training.auto.memory import Numerics, step_bytes
 
 # Bytes, whatever the images: interpreter and libraries, and the workflow's own two processes that
@@ -38,7 +37,7 @@ WINDOW = 32
 VALIDATION_SIDE = 1024
 # Bytes that pixels take in the stages that work through images part by part: however few they are,
 # and per value of a channel or class, in all the copies that are made of it.
-LEAST = 0.3e9
+LEAST_MEMORY = 0.3e9
 COPIES = 24
 # Bytes per pixel and thread of the scores that take a whole slice of an image.
 SLICE = 48
@@ -50,7 +49,7 @@ VALIDATED = 0.3
 # Pixel values per second and thread: read, scaled and compressed; stitched; scored.
 READ, STITCHED, SCORED = 2e6, 1e6, 0.5e6
 # Seconds that starting, waiting for a file system and writing may take.
-SLACK = 20 * 60
+SLACK_SECONDS = 20 * 60
 # Minutes that a job asks for at most: what most queues grant.
 LONGEST = 24 * 60
 # Characters of a table, and raw files, that are looked at.
@@ -111,7 +110,7 @@ def _images_of(table: str, _time: int, size: int) -> Images:
 def _from_manifest(head: str) -> list[list[int]]:
     if len(head) == HEAD:  # the last row may be cut
         head = head.rpartition("\n")[0]
-    rows = csv.DictReader(io.StringIO(head))
+    rows = csv_rows(head)
     return [json.loads(row["shape"]) for row in rows if row["status"] == "ok" and row["shape"]]
 
 
@@ -171,7 +170,7 @@ class PlannedJob:
     def budget(self) -> float:
         """Bytes that the config allows for pixels; of few small images no more than they take."""
         values = self.images.channels + len(self.config.datasets[self.dataset].class_names)
-        return min(self.config.memory_gb * 1e9, LEAST + COPIES * self.images.pixels * values)
+        return min(self.config.memory_gb * 1e9, LEAST_MEMORY + COPIES * self.images.pixels * values)
 
     @property
     def device(self) -> float:
@@ -237,7 +236,7 @@ def _predict(job: PlannedJob) -> float:
             sides = (tile,) * arch.dims if isinstance(tile, int) else tile
             window = float(math.prod(sides)) * arch.width * WINDOW
         # All windows at once, with as much halo as core.
-        most = min(most, LEAST + 2 * job.images.pixels * arch.width * WINDOW)
+        most = min(most, LEAST_MEMORY + 2 * job.images.pixels * arch.width * WINDOW)
     work = 0.0 if section.cluster is not None else max(most, window) + job.device
     return PROCESS + TORCH + 2 * weights + work
 
@@ -335,4 +334,4 @@ def minutes(stage: str, job: PlannedJob, attempt: int = 1) -> int:
     seconds = TIME[stage](job)
     if seconds is None:
         return LONGEST
-    return min(LONGEST, attempt * 10 * math.ceil((SLACK + seconds) / 600))
+    return min(LONGEST, attempt * 10 * math.ceil((SLACK_SECONDS + seconds) / 600))

@@ -74,13 +74,13 @@ def _content_id(path: str) -> str:
     return provenance.content_id(Path(path))
 
 
-def made_by(outputs: Iterable[str]) -> provenance.MadeBy | None:
+def maker_of(outputs: Iterable[str]) -> provenance.MadeBy | None:
     """What made the outputs of a job, as far as any of them says.
 
     The settings are those of the first one that knows them: a model.pt knows its own, whatever
     table lies beside it.
     """
-    found = [made for path in outputs if (made := provenance.read(Path(path))) is not None]
+    found = [made for path in outputs if (made := provenance.read_made_by(Path(path))) is not None]
     if not found:
         return None
     inputs = [made["inputs"] for made in found if isinstance(made.get("inputs"), dict)]
@@ -151,7 +151,7 @@ class Planning:
         known = self._has(records, job)
         if known and not newer and _is_of(records, there):
             return False
-        made = made_by(there)
+        made = maker_of(there)
         says_inputs = made is not None and "inputs" in made
         if known and not says_inputs:
             return False

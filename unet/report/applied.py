@@ -10,12 +10,11 @@ from statistics import median
 from typing import Any
 
 from unet.errors import UserError
+from unet.evaluation.metrics.rows import NAN
 from unet.files import read_json
 from unet.paths import ENSEMBLE, Paths, origin_of
 from unet.report.collect import Pick, rank_name
 from unet.tables import read_table
-
-NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def _shares(paths: Paths, dataset: str, model: str) -> tuple[tuple[str, float], 
     return tuple((name, size / total) for name, size in sizes.items())
 
 
-def picks(paths: Paths, dataset: str, model: str, task: str, number: int) -> list[Pick]:
+def applied_picks(paths: Paths, dataset: str, model: str, task: str, number: int) -> list[Pick]:
     """``number`` images of a model, from those with the most objects to those with the fewest; of
     task semantic evenly from all, in the order of their ids."""
     images, _ = _sentinel(paths, dataset, model)

@@ -17,6 +17,7 @@ import pydantic
 from numpy.typing import NDArray
 
 from unet import __version__
+from unet.config.heads import IGNORE
 from unet.data.dataset_warnings import read_facts
 from unet.data.label_doubts import table_line
 from unet.data.records import ImageRecord, SplitRecord
@@ -288,7 +289,7 @@ def view(
         plane(image, (slice(0, 3),), where),
         plane(truth, (), where),
         plane(pred, (), where),
-        (plane(classes, (), where) == 255) & labelled,
+        (plane(classes, (), where) == IGNORE) & labelled,
         stride,
         labelled,
     )

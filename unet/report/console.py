@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from unet.evaluation.statistics import enough
-from unet.report.numbers import MISSING, number
+from unet.report.numbers import NO_VALUE, number
 from unet.report.paired import BEST, FEW
 from unet.report.score_tables import Cell, ReportRow, better, columns_for, comparison
 
@@ -75,7 +75,7 @@ def arrow(metric: str) -> str:
 def duration(seconds: float) -> str:
     """Seconds for people: ``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 07 min``."""
     if math.isnan(seconds):
-        return MISSING
+        return NO_VALUE
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -90,18 +90,18 @@ def duration(seconds: float) -> str:
 def memory(mebibytes: float) -> str:
     """MiB for people."""
     if math.isnan(mebibytes):
-        return MISSING
+        return NO_VALUE
     return f"{mebibytes / 1024:.1f} GiB" if mebibytes >= 1024 else f"{mebibytes:.0f} MiB"
 
 
 def percent(share: float) -> str:
     """A share of 1 as a whole percentage."""
-    return MISSING if math.isnan(share) else f"{100 * share:.0f} %"
+    return NO_VALUE if math.isnan(share) else f"{100 * share:.0f} %"
 
 
 def whole(value: float) -> str:
     """A number without decimals, such as that of an epoch."""
-    return MISSING if math.isnan(value) else f"{value:.0f}"
+    return NO_VALUE if math.isnan(value) else f"{value:.0f}"
 
 
 def summary_tables(rows: Sequence[ReportRow], tasks: Mapping[str, str]) -> list[Table]:

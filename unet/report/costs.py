@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unet.evaluation.metrics.rows import NAN
 from unet.paths import Paths, fold_name
 from unet.tables import read_table
 
-NAN = float("nan")
 # Stage -> what a job of it is for, beside the dataset. The report itself is left out: it cannot
 # know its own cost, and would never be the same twice.
-STAGES: dict[str, tuple[str, ...]] = {
+STAGE_WILDCARDS: dict[str, tuple[str, ...]] = {
     "synthesize": (),
     "download": (),
     "manifest": (),
@@ -44,7 +44,7 @@ def stage_costs(
 ) -> list[Cost]:
     """A row per stage, and per model where a stage has one; without a record there is none."""
     rows = []
-    for stage, wildcards in STAGES.items():
+    for stage, wildcards in STAGE_WILDCARDS.items():
         for model in models if "model" in wildcards else [""]:
             names = [(dataset, *([model] if model else []))]
             if "fold" in wildcards:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unet.data.streaming import blocks
+from unet.config.heads import IGNORE
+from unet.data.blocks import Grid
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,10 @@ def cuts_of(classes: Any, pixel_size_um: Sequence[float] | None) -> list[Cut | N
     if classes.ndim == 2:
         return [None]
     counts = [np.zeros(size, np.int64) for size in classes.shape[:2]]
-    for region in blocks(classes.shape, getattr(classes, "shards", None) or classes.chunks):
+    shards = getattr(classes, "shards", None) or classes.chunks
+    for region in Grid(classes.shape, shards).regions():
         block = np.asarray(classes[region])
-        inside = (block > 0) & (block != 255)
+        inside = (block > 0) & (block != IGNORE)
         counts[0][region[0]] += inside.sum(axis=(1, 2))
         counts[1][region[1]] += inside.sum(axis=(0, 2))
     z, y = (_fullest(count) for count in counts)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
-MISSING = "–"
+NO_VALUE = "–"
 
 
 def number(value: float) -> str:
     """A score for people: three decimals, three digits below 0.1, fewer for large numbers."""
     if math.isnan(value):
-        return MISSING
+        return NO_VALUE
     size = abs(value)
     if size >= 1000:
         return f"{value:,.0f}"

@@ -16,7 +16,7 @@ from unet.evaluation.metrics.rows import MetricRow
 from unet.files import replacing
 from unet.paths import ENSEMBLE, Paths, fold_name
 from unet.report import collect, console, costs, figures, overlays, score_tables
-from unet.report.applied import Applied, Predicted, picks, predicted
+from unet.report.applied import Applied, Predicted, applied_picks, predicted
 from unet.report.cuts import Cut
 from unet.report.numbers import number
 from unet.report.paired import Statistics
@@ -26,7 +26,7 @@ from unet.report.score_tables import MeanScore, ReportRow
 log = logging.getLogger(__name__)
 
 # Ids listed per part of a split, and quarantined files: the CSV files have them all.
-LISTED = 200
+LISTED_WARNINGS = 200
 # Beyond this many overlays the panels are made smaller, so that the file stays a few MB.
 MANY_OVERLAYS = 12
 DETAIL = 512
@@ -83,7 +83,7 @@ def report_dataset(
     chosen = {
         model: collect.picks(metrics, model, columns[0], section.overlays)
         if columns
-        else picks(paths, dataset, model, task, section.overlays)
+        else applied_picks(paths, dataset, model, task, section.overlays)
         for model in (models if columns or applied else ())
     }
     splits = {}
@@ -137,7 +137,7 @@ def report_dataset(
             },
             splits=splits,
             quarantined=[record for record in records if record.status == "quarantined"],
-            listed=LISTED,
+            listed=LISTED_WARNINGS,
             cost=cost,
             total=costs.total_cost(cost),
             versions=collect.versions(),

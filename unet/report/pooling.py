@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from unet.evaluation.metrics.boundary import f1
-from unet.evaluation.metrics.instance import INSTANCES, THRESHOLDS, Detection
+from unet.evaluation.metrics.instance import INSTANCES, IOU_THRESHOLDS, Detection
 from unet.evaluation.metrics.pixel import ALL, FOREGROUND_MEAN, mean_of_defined
 from unet.evaluation.metrics.rows import NAN, MetricRow
 
@@ -81,7 +81,7 @@ def _foreground_mean(table: Table, metric: str) -> float:
 
 
 def _ap_mean(table: Table, class_: str) -> float:
-    return mean_of_defined([_value(table, class_, f"ap_{t:.2f}") for t in THRESHOLDS])
+    return mean_of_defined([_value(table, class_, f"ap_{t:.2f}") for t in IOU_THRESHOLDS])
 
 
 def _det(table: Table, class_: str) -> float:

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unet.config.sections import AugmentSection
 from unet.training.intensity import AMOUNTS, OPERATIONS
 from unet.training.warp import (
     FLIP_X,
@@ -35,8 +36,8 @@ from unet.training.warp import (
     apply_symmetries,
     displacement,
     gentle,
-    grid_of,
     put,
+    sampler_grid,
     similarity,
     take,
     warp_images,
@@ -46,60 +47,6 @@ from unet.training.warp import (
 # Integer types without full support in torch (uint32 can neither be flipped nor gathered
 # everywhere) travel as the signed type of the same size.
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
-
-
-@dataclass(frozen=True)
-class AugmentSettings:
-    """What to do and how much of it; 0 or False = off. Raises ValueError if out of range.
-
-    Attributes:
-        flip: mirror each spatial axis with probability 1/2.
-        rotate90: rotate by 0, 90, 180 or 270 degrees in the YX plane (0 or 180 if Y != X).
-        rotate_deg: free rotation in the YX plane, angle uniform in +-rotate_deg.
-        scale: magnification uniform in [1 - scale, 1 + scale].
-        elastic_px: standard deviation of the displacement vectors' components in px
-            (Ronneberger et al. 2015: 10); in volumes less where the nodes are near each other
-            (see `unet.training.warp.gentle`).
-        elastic_grid: nodes per axis of the coarse grid of displacements (there: 3), at the corners
-            of the patch and evenly between, interpolated cubically.
-        geometric_probability: of rotate_deg, scale and elastic_px, each per sample.
-        gamma: exponent log-uniform in [1 / (1 + gamma), 1 + gamma], on the min-max range.
-        contrast: factor uniform in [1 - contrast, 1 + contrast] around the mean.
-        brightness: shift uniform in +-brightness, in standard deviations.
-        noise: Gaussian, its sd uniform in [0, noise], in standard deviations of the image.
-        blur_px: Gaussian, its sigma uniform in [0, blur_px] px.
-        intensity_probability: of gamma, contrast, brightness, noise and blur_px, each per sample.
-
-    Ranges, means and standard deviations are those of the patch, per sample and channel; the drawn
-    numbers are per sample.
-    """
-
-    flip: bool = True
-    rotate90: bool = True
-    rotate_deg: float = 0.0
-    scale: float = 0.0
-    elastic_px: float = 0.0
-    elastic_grid: int = 3
-    geometric_probability: float = 0.5
-    gamma: float = 0.0
-    contrast: float = 0.0
-    brightness: float = 0.0
-    noise: float = 0.0
-    blur_px: float = 0.0
-    intensity_probability: float = 0.5
-
-    def __post_init__(self) -> None:
-        amounts = ("rotate_deg", "elastic_px", "gamma", "brightness", "noise", "blur_px")
-        for name in (*amounts, "scale", "contrast"):
-            value = getattr(self, name)
-            high = 1.0 if name in ("scale", "contrast") else math.inf
-            if not 0 <= value < high:
-                raise ValueError(f"{name}: got {value}, needs >= 0 and < {high}")
-        for name in ("geometric_probability", "intensity_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, needs 0 to 1")
-        if self.elastic_grid < 2:
-            raise ValueError(f"elastic_grid: got {self.elastic_grid}, needs >= 2")
 
 
 _SYMMETRIES = ("flip_z", "flip_y", "flip_x", "quarter_turns")
@@ -140,12 +87,31 @@ class _Draw:
 
 
 class Augment:
-    """Random changes to a batch that keep its labels true; see `AugmentSettings`."""
+    """Random changes to a batch that keep its labels true; 0 or False = off.
 
-    def __init__(self, settings: AugmentSettings, spacing: tuple[float, ...] | None = None) -> None:
-        self.settings = settings
-        # Size of a pixel per spatial axis in units of the finest axis (None = all 1).
-        self.spacing = spacing
+    Args:
+        settings: flip mirrors each spatial axis with probability 1/2, rotate90 rotates by 0, 90,
+            180 or 270 degrees in the YX plane (0 or 180 if Y != X). The rest happens per sample,
+            with geometric_probability or intensity_probability:
+
+            - rotate_deg: angle uniform in +-rotate_deg, in the YX plane.
+            - scale: magnification uniform in [1 - scale, 1 + scale].
+            - elastic_px: standard deviation of the displacement vectors' components in px
+              (Ronneberger et al. 2015: 10), on elastic_grid nodes per axis (there: 3) at the
+              corners of the patch and evenly between, interpolated cubically; in volumes less
+              where the nodes are near each other (see `unet.training.warp.gentle`).
+            - gamma: exponent log-uniform in [1 / (1 + gamma), 1 + gamma], on the min-max range.
+            - contrast: factor uniform in [1 - contrast, 1 + contrast] around the mean.
+            - brightness: shift uniform in +-brightness, in standard deviations.
+            - noise: Gaussian, its sd uniform in [0, noise], in standard deviations of the image.
+            - blur_px: Gaussian, its sigma uniform in [0, blur_px] px.
+
+            Ranges, means and standard deviations are those of the patch, per sample and channel.
+        spacing: size of a pixel per spatial axis in units of the finest axis (None = all 1).
+    """
+
+    def __init__(self, settings: AugmentSection, spacing: tuple[float, ...] | None = None) -> None:
+        self.settings, self.spacing = settings, spacing
 
     @torch.no_grad()
     def __call__(
@@ -235,7 +201,7 @@ def _check(
 # Flips and right-angle rotations -----------------------------------------------------------------
 
 
-def _symmetry_codes(draw: _Draw, settings: AugmentSettings, shape: torch.Size) -> Tensor:
+def _symmetry_codes(draw: _Draw, settings: AugmentSection, shape: torch.Size) -> Tensor:
     """[N] int64 code of each sample's symmetry."""
     codes = torch.zeros(shape[0], dtype=torch.int64)
     if settings.rotate90:
@@ -256,7 +222,7 @@ def _symmetry_codes(draw: _Draw, settings: AugmentSettings, shape: torch.Size) -
 
 def _sampling_grid(
     draw: _Draw,
-    settings: AugmentSettings,
+    settings: AugmentSection,
     shape: Sequence[int],
     spacing: Sequence[float],
     device: torch.device,
@@ -279,14 +245,14 @@ def _sampling_grid(
         bent = happens["elastic_px"].view(-1, *[1] * (draw.nodes.ndim - 1))
         nodes = elastic * draw.nodes * bent
         points += displacement(nodes[rows].to(device), shape, spacing)
-    return rows.to(device), grid_of(points)
+    return rows.to(device), sampler_grid(points)
 
 
 # Intensity ---------------------------------------------------------------------------------------
 
 
 def _change_intensities(
-    images: Tensor, draw: _Draw, settings: AugmentSettings, spacing: Sequence[float]
+    images: Tensor, draw: _Draw, settings: AugmentSection, spacing: Sequence[float]
 ) -> Tensor:
     for name in _INTENSITIES:
         rows = _happens(name, draw, settings).nonzero().squeeze(1)
@@ -301,7 +267,7 @@ def _change_intensities(
     return images
 
 
-def _happens(name: str, draw: _Draw, settings: AugmentSettings) -> Tensor:
+def _happens(name: str, draw: _Draw, settings: AugmentSection) -> Tensor:
     """[N] bool: whether the operation happens to the sample."""
     if getattr(settings, name) == 0:
         return torch.zeros_like(draw.chance[name], dtype=torch.bool)

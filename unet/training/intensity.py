@@ -1,7 +1,7 @@
 """The intensity operations of augmentation, each on the samples [n, C, (Z,) Y, X] that it is for.
 
 A new one is a function, a line in ``AMOUNTS`` and ``OPERATIONS``, and a field of
-:class:`unet.training.augment.AugmentSettings`.
+:class:`unet.config.sections.AugmentSection`.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def together(script: Path, words: Sequence[str], device: str, processes: int) ->
     Raises:
         UserError: there are GPUs, but fewer than processes.
     """
-    from unet.models.inference import lease_together
+    from unet.models.devices import lease_together
 
     gpus = lease_together(device, processes)
     launcher = [sys.executable, "-m", "unet.training.launch", "--standalone"]

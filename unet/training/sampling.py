@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from unet.config.heads import IGNORE
+from unet.data.blocks import grid_of
 from unet.data.store import Prepared
-from unet.data.streaming import blocks
 from unet.data.tiling import read_window
 from unet.training.targets import (
     border_class_margin,
@@ -29,11 +30,10 @@ from unet.training.targets import (
 
 log = logging.getLogger(__name__)
 
-IGNORE = 255
 # Foreground positions remembered per image and class: enough that none is drawn often.
 POSITIONS = 4096
 # Pixels indexed at a time when an image does not fit the cache.
-BLOCK = 2048
+INDEX_BLOCK = 2048
 
 
 @dataclass(frozen=True)
@@ -228,9 +228,7 @@ class TrainingImage:
         found: dict[int, list[np.ndarray]] = {}
         rng = np.random.default_rng(seed)
         total = float(np.prod(self.shape))
-        # Of volumes blocks of as many voxels.
-        side = BLOCK if len(self.shape) == 2 else round(BLOCK ** (2 / 3))
-        for region in blocks(self.shape, tuple(min(side, n) for n in self.shape)):
+        for region in grid_of(self.shape, INDEX_BLOCK).regions():
             block = np.asarray(self._classes[region])
             counts += np.bincount(block.ravel(), minlength=256)
             share = max(1, round(POSITIONS * block.size / total))

@@ -1,4 +1,5 @@
-"""Optimizers and learning-rate schedules by name; a new one is a function and a line here."""
+"""Optimizers and learning-rate schedules by name; a new one is a function and a line here. And the
+running average of the weights."""
 
 from __future__ import annotations
 
@@ -46,6 +47,19 @@ def plateau_factor(
         if idle >= patience:
             rate, idle = rate * factor, 0
     return rate
+
+
+@torch.no_grad()
+def average_weights(averaged: nn.Module, network: nn.Module, ema: float, step: int) -> None:
+    """Moves the running average of the weights on, after update ``step`` (from 0)."""
+    # A short memory at the start, or the random first weights would linger.
+    decay = min(ema, (1 + step) / (10 + step))
+    states = averaged.state_dict().values(), network.state_dict().values()
+    for kept, new in zip(*states, strict=True):
+        if kept.is_floating_point():
+            kept.lerp_(new, 1 - decay)
+        else:
+            kept.copy_(new)
 
 
 def _adamw(

@@ -22,11 +22,12 @@ from unet.data.store import Prepared
 from unet.errors import UserError
 from unet.files import digest
 from unet.models.build import build
-from unet.models.inference import Predictor, choose_device, choose_precision
+from unet.models.devices import choose_device, choose_precision
+from unet.models.inference import Predictor
 from unet.models.model_file import ModelFile, save_model
 from unet.models.network import Network
 from unet.tables import write_table
-from unet.training.augment import Augment, AugmentSettings
+from unet.training.augment import Augment
 from unet.training.auto.planned import planned
 from unet.training.checkpoint import Checkpoints
 from unet.training.finished import Finished
@@ -40,7 +41,7 @@ from unet.versions import library_versions
 
 log = logging.getLogger(__name__)
 
-COLUMNS = (
+HISTORY_COLUMNS = (
     "epoch", "step", "lr", "train_loss", "val_loss", "val_score", "images_per_s", "data_share",
     "seconds",
 )  # fmt: skip
@@ -214,7 +215,7 @@ def train_fold(
     spacing = None if targets.spacing is None else tuple(targets.spacing)
     trainer = Trainer(
         network, _loss(section, settings["head"], images, targets), sampler,
-        Augment(AugmentSettings(**section.augment.model_dump()), spacing), score, section, seed,
+        Augment(section.augment, spacing), score, section, seed,
         device, precision, keeper, ranks,
     )  # fmt: skip
     with keeper.locked() if ranks.first else nullcontext():
@@ -313,4 +314,9 @@ def _class_weights(
 
 def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Writes ``history.csv``: a row per epoch; a score that was not taken is empty."""
-    write_table(path, COLUMNS, (tuple(row[name] for name in COLUMNS) for row in rows), digits=6)
+    write_table(
+        path,
+        HISTORY_COLUMNS,
+        (tuple(row[name] for name in HISTORY_COLUMNS) for row in rows),
+        digits=6,
+    )

@@ -33,7 +33,7 @@ from unet.training.losses import Loss
 from unet.training.progress import Pace, Row, Stopped, TrainingProgress, stop_signals
 from unet.training.ranks import Ranks
 from unet.training.sampling import Batch, PatchSampler
-from unet.training.schedule import OPTIMIZERS, learning_rate, plateau_factor
+from unet.training.schedule import OPTIMIZERS, average_weights, learning_rate, plateau_factor
 from unet.training.supervision import supervised_loss
 
 log = logging.getLogger(__name__)
@@ -105,9 +105,11 @@ class Trainer:
             while not self._done():
                 started = time.monotonic()
                 loss = self._step(batches)
-                self._worked += time.monotonic() - started
-                self._count(loss, time.monotonic() - started)
                 now = time.monotonic()
+                self._worked += now - started
+                self.progress.step += 1
+                self.progress.loss_sum += loss
+                self.progress.seconds += now - started
                 if self.progress.step % self.settings.steps_per_epoch == 0:
                     self._end_epoch()
                 elif now - shown > 15:
@@ -164,7 +166,7 @@ class Trainer:
             )
         self.optimizer.step()
         if s.ema:
-            self._average()
+            average_weights(self.averaged, self.network, s.ema, step)
         return value
 
     def _gradients(self, batches: Iterator[Batch]) -> float:
@@ -242,23 +244,6 @@ class Trainer:
         (loss / self.settings.accumulate).backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        # A short memory at the start, or the random first weights would linger.
-        decay = min(self.settings.ema, (1 + self.progress.step) / (10 + self.progress.step))
-        for kept, new in zip(
-            self.averaged.state_dict().values(), self.network.state_dict().values(), strict=True
-        ):
-            if kept.is_floating_point():
-                kept.lerp_(new, 1 - decay)
-            else:
-                kept.copy_(new)
-
-    def _count(self, loss: float, seconds: float) -> None:
-        self.progress.step += 1
-        self.progress.loss_sum += loss
-        self.progress.seconds += seconds
-
     def _end_epoch(self) -> None:
         p, s = self.progress, self.settings
         epoch = p.step // s.steps_per_epoch
@@ -280,7 +265,8 @@ class Trainer:
             # Without a score there is nothing to choose by: the newest weights are kept.
             if score > p.best_score or math.isnan(score):
                 p.best_score, p.best_step = score, p.step
-                self.best = {k: v.detach().cpu().clone() for k, v in self._weights().items()}
+                state = self.averaged.state_dict()
+                self.best = {k: v.detach().cpu().clone() for k, v in state.items()}
         row["seconds"] = p.seconds
         p.history.append(row)
         p.loss_sum = 0.0
@@ -292,9 +278,6 @@ class Trainer:
             epoch, s.epochs, row["train_loss"], row["val_loss"], row["val_score"],
             row["images_per_s"], 100 * row["data_share"], _clock(left),
         )  # fmt: skip
-
-    def _weights(self) -> dict[str, Tensor]:
-        return dict(self.averaged.state_dict())
 
     def _rate(self) -> float:
         steps = self.progress.step % self.settings.steps_per_epoch or self.settings.steps_per_epoch
@@ -322,9 +305,7 @@ class Trainer:
         )
 
     def _resume(self) -> None:
-        state: dict[str, Any] | None = None
-        if self.ranks.first:
-            state = self.checkpoints.load()
+        state: dict[str, Any] | None = self.checkpoints.load() if self.ranks.first else None
         # The first may have put a damaged file out of the way.
         if self.ranks.from_first(state is not None) and state is None:
             state = self.checkpoints.load()

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from unet.config.heads import IGNORE
 from unet.data.tiling import cheapest_tile
 from unet.models.inference import Predictor
 from unet.training.ranks import Ranks
 from unet.training.sampling import TrainingImage
-
-IGNORE = 255
 
 
 def validate(

@@ -138,7 +138,7 @@ def upsample(nodes: Tensor, shape: Sequence[int]) -> Tensor:
     return (matrix(shape[0]).T @ planes.flatten(-2)).view(*nodes.shape[:2], *shape)
 
 
-def grid_of(points: Tensor) -> Tensor:
+def sampler_grid(points: Tensor) -> Tensor:
     """The grid [n, (Z,) Y, X, 2 or 3] of points [n, 2 or 3, (Z,) Y, X].
 
     Volumes are mirrored here, once for all tensors that are read: in 3D the sampler's own mirroring

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unet.evaluation.metrics.pixel import ALL, IGNORE
+from unet.config.heads import IGNORE
+from unet.evaluation.metrics.pixel import ALL
 from unet.evaluation.metrics.rows import Score, ratio
 
 BINS = 15  # as Guo et al. 2017

@@ -64,7 +64,7 @@ def contingency(
         keep = valid.reshape(-1)
         t, p = t[keep], p[keep]
     if not t.size:
-        return merge([])
+        return summed([])
     # Runs of equal pairs first: objects are wide, so there are far fewer runs than pixels to sort.
     starts = np.flatnonzero((t[1:] != t[:-1]) | (p[1:] != p[:-1])) + 1
     starts = np.concatenate([np.zeros(1, starts.dtype), starts])
@@ -76,7 +76,7 @@ def contingency(
     return _sum_pairs(run_t.astype(np.uint64), run_p.astype(np.uint64), lengths)
 
 
-def merge(tables: Iterable[Contingency]) -> Contingency:
+def summed(tables: Iterable[Contingency]) -> Contingency:
     """Sum the tables of blocks that do not overlap; of no table: the empty table."""
     parts = list(tables)
     return _sum_pairs(

@@ -18,7 +18,7 @@ from unet.evaluation.metrics.pixel import mean_of_defined
 from unet.evaluation.metrics.rows import NAN, Score, count, ratio
 
 INSTANCES = "instances"
-THRESHOLDS = (0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95)
+IOU_THRESHOLDS = (0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +109,7 @@ def instance_metrics(table: Contingency) -> list[Score]:
     """
     pairs = overlaps(table)
     rows: list[Score] = []
-    for threshold in THRESHOLDS:
+    for threshold in IOU_THRESHOLDS:
         m = _match(pairs, threshold)
         rows.append(_row(f"ap_{threshold:.2f}", m.tp, m.tp + m.fp + m.fn))
     rows.append(Score(INSTANCES, "ap_mean", mean_of_defined([row.value for row in rows])))

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unet.config.heads import IGNORE
 from unet.evaluation.metrics.rows import Score, ratio
 
-IGNORE = 255
 ALL = "all"
 FOREGROUND_MEAN = "foreground-mean"
 

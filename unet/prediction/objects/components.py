@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unet.data.blocks import Grid, Index, Scratch, Store, ordered, run_starts, within
+from unet.data.blocks import Grid, Index, ordered, within
 from unet.data.tiling import Slices
 from unet.prediction.objects.merge_labels import Connectivity, Ids, Seams, roots
+from unet.prediction.objects.temporary_arrays import Scratch, Store
 
 Mask = NDArray[np.bool_]
 # Reads a region [(Z,) Y, X] of a mask.
@@ -178,6 +179,11 @@ def _joined(blocks: list[_Found], root: Ids) -> _Fragments:
     np.logical_or.at(at_border, of, np.concatenate([found.at_border for found in blocks]))
     at_border[0] = True
     return _Fragments(offsets, root, sizes, first, at_border)
+
+
+def run_starts(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Where runs of equal values start in a flat, non-empty array (int64, from 0)."""
+    return np.concatenate([[0], np.flatnonzero(values[1:] != values[:-1]) + 1]).astype(np.int64)
 
 
 def numbered(kept: Mask, first: Ids) -> tuple[NDArray[np.uint32], int]:

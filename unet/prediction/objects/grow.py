@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unet.config.sections import StitchSection
-from unet.data.blocks import Grid, Index, Scratch, ordered, within
+from unet.data.blocks import Grid, Index, ordered, within
 from unet.data.tiling import Slices
 from unet.prediction.objects.components import (
     LabelArray,
@@ -17,6 +17,7 @@ from unet.prediction.objects.components import (
 )
 from unet.prediction.objects.merge_labels import Ids
 from unet.prediction.objects.probabilities import Probabilities
+from unet.prediction.objects.temporary_arrays import Scratch
 
 FOREGROUND_ABOVE = 0.5
 _FAR = np.uint64(1 << 62)

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from unet.config.heads import HEADS
 from unet.config.method_table import METHOD_HEADS
 from unet.config.sections import StitchSection
-from unet.data.blocks import Grid, Scratch
+from unet.data.blocks import Grid
 from unet.errors import UserError
 from unet.prediction.objects.components import LabelArray, components
 from unet.prediction.objects.grow import segment_grow
 from unet.prediction.objects.probabilities import Probabilities, ReadClass
+from unet.prediction.objects.temporary_arrays import Scratch
 from unet.prediction.objects.watershed import segment_watershed
 
 # The image's channels, its blocks, temporary arrays, settings, threshold, threads.

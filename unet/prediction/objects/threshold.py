@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unet.config.sections import IGNORE, StitchSection
-from unet.data.blocks import Grid, grid_of, ordered, run_starts, scratch
+from unet.config.heads import IGNORE
+from unet.config.sections import StitchSection
+from unet.data.blocks import Grid, grid_of, ordered
 from unet.data.tiling import Slices
-from unet.prediction.objects.components import LabelArray
+from unet.prediction.objects.components import LabelArray, run_starts
 from unet.prediction.objects.methods import segment
 from unet.prediction.objects.probabilities import ReadClass
+from unet.prediction.objects.temporary_arrays import scratch
 
 if TYPE_CHECKING:
     from unet.data.store import Prepared
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Probabilities that thresholds are chosen from.
 CANDIDATES = tuple(k / 20 for k in range(2, 19))
-DEFAULT = 0.5
+DEFAULT_THRESHOLD = 0.5
 MATCH_IOU = 0.5
 
 
@@ -56,7 +59,7 @@ def choose_threshold(
     """
     if task == "semantic" and len(head) != 2:
         log.warning("stitch.threshold: auto has no effect with %d classes (the largest)", len(head))
-        return DEFAULT
+        return DEFAULT_THRESHOLD
     known = set(prepared.ids())
     ids = [
         image
@@ -80,7 +83,7 @@ def choose_threshold(
             "stitch.threshold: auto found no validation image with objects to choose on; 0.5 is "
             "used (give the split a validation part, such as split.val: 0.2)"
         )
-        return DEFAULT
+        return DEFAULT_THRESHOLD
     chosen = best({c: float(np.mean(s)) if s else 0.0 for c, s in scores.items()})
     log.info("threshold: %.2f chosen on %d validation images", chosen, len(ids))
     return chosen
@@ -104,7 +107,9 @@ def carried_threshold(sentinels: Sequence[Path]) -> float:
 
 def best(scores: Mapping[float, float]) -> float:
     """The candidate with the highest score; among equals the nearest to 0.5, then the lower."""
-    return min(scores, key=lambda c: (-round(scores[c], 9), round(abs(c - DEFAULT), 9), c))
+    return min(
+        scores, key=lambda c: (-round(scores[c], 9), round(abs(c - DEFAULT_THRESHOLD), 9), c)
+    )
 
 
 def iou_curve(

@@ -15,11 +15,12 @@ from __future__ import annotations
 import numpy as np
 
 from unet.config.sections import StitchSection
-from unet.data.blocks import Grid, Index, Scratch, ordered
+from unet.data.blocks import Grid, Index, ordered
 from unet.data.tiling import Slices
 from unet.prediction.objects.components import LabelArray, ReadMask, filled, numbered
 from unet.prediction.objects.merge_labels import Connectivity, Ids
 from unet.prediction.objects.probabilities import Probabilities, ReadMap
+from unet.prediction.objects.temporary_arrays import Scratch
 from unet.prediction.objects.watershed_basins import Block, climbed, met
 from unet.prediction.objects.watershed_merge import Saddles, ends, merge_basins
 from unet.prediction.objects.watershed_order import Ranks, ranks_of

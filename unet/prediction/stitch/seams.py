@@ -31,7 +31,7 @@ Sums = NDArray[np.float64]
 Jumps = list[tuple[Lines, Sums]]
 # Mean jump that is added above and below: far less than the steps of float16, in which
 # probabilities are stored, and no division by 0 in an image of one probability.
-LEAST = 1e-6
+LEAST_JUMP = 1e-6
 # Lines on each side that a border is held against.
 BESIDE = 4
 
@@ -131,5 +131,5 @@ class SeamScore:
                     count += 1
         if not count:
             return None
-        score = (at_borders / pixels + LEAST) / (expected / pixels + LEAST)
+        score = (at_borders / pixels + LEAST_JUMP) / (expected / pixels + LEAST_JUMP)
         return {"score": score, "borders": count}

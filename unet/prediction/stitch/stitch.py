@@ -18,7 +18,7 @@ from unet.files import remove, replacing, write_sentinel
 from unet.prediction.objects.threshold import choose_threshold
 from unet.prediction.stitch.stitch_image import Stitched, StitchJob, StitchSettings, stitch_image
 from unet.provenance import write_sidecar
-from unet.tables import writing
+from unet.tables import table_writer
 
 if TYPE_CHECKING:
     from unet.data.store import Prepared
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BLOCK = 1024
+STITCH_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def stitch_dataset(
     outputs: Outputs,
     settings: StitchSettings,
     threads: int = 1,
-    block: int = BLOCK,
+    block: int = STITCH_BLOCK,
     made_by: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Stitches all predicted images, validation and test, of one fold.
@@ -90,7 +90,7 @@ def stitch_dataset(
         masks = _folder(stack, outputs.masks)
         geojson, rois = _outlines(stack, outputs, settings, dims)
         columns = object_table.columns(dims, channels)
-        append = stack.enter_context(writing(outputs.objects, columns))
+        append = stack.enter_context(table_writer(outputs.objects, columns))
         job = StitchJob(
             tiles=tiles,
             prepared=prepared,

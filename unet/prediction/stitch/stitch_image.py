@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unet.config.sections import StitchSection
-from unet.data.blocks import Grid, Scratch, grid_of, ordered, scratch, within
+from unet.data.blocks import Grid, grid_of, ordered, within
 from unet.data.tiling import Slices
 from unet.errors import UserError
 from unet.export import ome_zarr_writer, tiff_writer
@@ -22,6 +22,7 @@ from unet.export.object_table import Scale, Table
 from unet.export.pyramid import Reduction
 from unet.files import replacing
 from unet.prediction.objects.methods import segment
+from unet.prediction.objects.temporary_arrays import Scratch, scratch
 from unet.prediction.stitch.seams import Jumps, SeamScore
 from unet.prediction.stitch.stitch_objects import measure, write_outlines
 

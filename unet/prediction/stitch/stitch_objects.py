@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from unet.data.blocks import ordered
 from unet.data.tiling import Slices
-from unet.export import geojson, ome_zarr_writer, outlines, rois
+from unet.export import ome_zarr_writer, outlines
 from unet.export.collected_sums import Collected
+from unet.export.geojson import geojson_writer
 from unet.export.object_sums import Sums, read_around, sums
 from unet.export.object_table import Table
+from unet.export.rois import roi_writer
 
 # Of objects that all are of one class.
 COLOUR = (0xE6, 0x9F, 0x00)
@@ -74,7 +76,7 @@ def write_outlines(
         kind: name of their class.
         folders: where the GeoJSON and the ROIs go, None = not wanted.
     """
-    blocks = outlines.vertex_blocks(labels.shape, outlines.BLOCK)
+    blocks = outlines.vertex_blocks(labels.shape, outlines.OUTLINE_BLOCK)
 
     def read(region: Slices) -> NDArray[Any]:
         return np.asarray(labels[region])
@@ -87,9 +89,9 @@ def write_outlines(
         features = archive = None
         if as_geojson is not None:
             path = as_geojson / f"{image}.geojson"
-            features = stack.enter_context(geojson.writing(path, image))
+            features = stack.enter_context(geojson_writer(path, image))
         if as_rois is not None:
-            archive = stack.enter_context(rois.writing(as_rois / f"{image}.zip"))
+            archive = stack.enter_context(roi_writer(as_rois / f"{image}.zip"))
         for label, polygons in outlines.completed(parts, blocks, table.labels, table.high):
             if features is not None:
                 features.add(label, polygons, kind, COLOUR, table.measures(label))

@@ -12,7 +12,7 @@ from unet.config.geometry import footprint
 from unet.config.sections import NormalizeSection
 from unet.config.stage_keys import told
 from unet.data.prepare_image import Target
-from unet.data.resample import TOLERANCE
+from unet.data.resample import SAME_PIXEL_SIZE
 from unet.errors import UserError
 from unet.models.model_file import ModelFile
 
@@ -77,7 +77,7 @@ def _short(value: Any) -> str:
 def _same_size(one: Sequence[float] | None, other: Sequence[float] | None) -> bool:
     if one is None or other is None or len(one) != len(other):
         return one == other
-    return all(abs(a / b - 1) <= TOLERANCE for a, b in zip(one, other, strict=True))
+    return all(abs(a / b - 1) <= SAME_PIXEL_SIZE for a, b in zip(one, other, strict=True))
 
 
 def _normalization(path: Path, model: ModelFile) -> tuple[dict[str, Any], dict[str, Any] | None]:

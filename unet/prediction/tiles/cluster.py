@@ -24,9 +24,9 @@ from typing import Any
 
 from unet import allocator
 from unet.config.sections import ClusterSection, PredictSection
-from unet.errors import UserError
+from unet.errors import UserError, one_line
 from unet.files import digest
-from unet.models.inference import choose_device
+from unet.models.devices import choose_device
 from unet.prediction.tiles.batches import Batch
 from unet.prediction.tiles.ensemble import Member
 from unet.prediction.tiles.tls import NO_PAGES, on_disk, own_keys, warn_if_open
@@ -148,8 +148,7 @@ def client_of(section: ClusterSection, folder: Path) -> Iterator[Any]:
                     f"{section.address} needs certificates; name them in dask's config, "
                     "distributed.comm.tls"
                 )
-            reason = " ".join(str(error).split())[:120]
-            raise UserError(f"predict.cluster.address: {what} ({reason})") from None
+            raise UserError(f"predict.cluster.address: {what} ({one_line(error, 120)})") from None
         with client:
             yield client
         return

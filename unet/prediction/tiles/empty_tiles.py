@@ -75,7 +75,7 @@ def skipper(
             f"predict.skip.fill: no class {section.fill!r}; there are: {', '.join(classes)}"
         )
     method = str(normalization.get("method"))
-    if method not in normalize.METHODS or not {"shift", "scale"} <= set(statistics):
+    if method not in normalize.NORMALIZE_METHODS or not {"shift", "scale"} <= set(statistics):
         raise UserError(
             f"predict.skip: intensities of the image files cannot be compared with images that "
             f"were normalised by {method!r}; leave predict.skip out, or prepare the images anew"

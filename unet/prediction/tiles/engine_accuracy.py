@@ -14,13 +14,13 @@ log = logging.getLogger(__name__)
 
 # Largest share of pixels that may fall to another class, and mean difference of probabilities.
 # Trained networks in bfloat16 reach about a fiftieth of either.
-MOST_FLIPS = 0.005
+MOST_CHANGED = 0.005
 MOST_MEAN = 0.005
 # Side of the piece, in pixels, by the number of spatial axes.
-SIDE = {2: 256, 3: 32}
+PIECE_SIDE = {2: 256, 3: 32}
 
 
-def differences(predictor: Predictor, image: Any) -> tuple[float, float]:
+def engine_differences(predictor: Predictor, image: Any) -> tuple[float, float]:
     """(share of pixels of another class, mean difference of probabilities) against float32.
 
     Args:
@@ -29,7 +29,7 @@ def differences(predictor: Predictor, image: Any) -> tuple[float, float]:
     shape = image.shape[1:]
     windows = []
     for size, fp in zip(shape, predictor.footprint, strict=True):
-        side = fp.fit(min(SIDE[len(shape)], size) + 2 * fp.margin)
+        side = fp.fit(min(PIECE_SIDE[len(shape)], size) + 2 * fp.margin)
         start = max(0, (size - side) // 2) // fp.grid * fp.grid - fp.margin
         windows.append((start, start + side))
     piece = read_window(image, windows)[None]
@@ -42,8 +42,8 @@ def differences(predictor: Predictor, image: Any) -> tuple[float, float]:
 
 def trusted(predictor: Predictor, image: Any) -> bool:
     """Whether the predictor agrees with float32; says so in the log."""
-    flips, mean = differences(predictor, image)
-    good = flips <= MOST_FLIPS and mean <= MOST_MEAN
+    flips, mean = engine_differences(predictor, image)
+    good = flips <= MOST_CHANGED and mean <= MOST_MEAN
     log.log(
         logging.INFO if good else logging.WARNING,
         "%s in %s against float32: %.3g %% of pixels change their class, mean difference %.2g%s",

@@ -148,7 +148,7 @@ def finished(folder: Path, image: str, key: str, part: str) -> dict[str, Any] | 
     return attrs
 
 
-def unfinished(folder: Path, image: str, key: str) -> dict[str, Any] | None:
+def unfinished_tiles(folder: Path, image: str, key: str) -> dict[str, Any] | None:
     """What is noted beside the tiles of an image that was begun, None if it was not."""
     try:
         return _attributes(folder / partial_name(image, key))

@@ -21,16 +21,15 @@ import zarr
 
 from unet.config.sections import PredictSection
 from unet.config.stage_keys import told
-from unet.data.blocks import ordered
+from unet.data.blocks import LOG_SECONDS, gigabytes, ordered
 from unet.data.store import Prepared, free_bytes
-from unet.data.streaming import gigabytes
 from unet.errors import UserError
 from unet.files import digest
-from unet.models.inference import choose_devices
+from unet.models.devices import choose_devices
 from unet.prediction.tiles.batches import Batch, Planned, batches, shard_of
 from unet.prediction.tiles.engine_accuracy import trusted
 from unet.prediction.tiles.ensemble import Ensemble, Member
-from unet.prediction.tiles.finished_tiles import Partial, finished, remove_stale, unfinished
+from unet.prediction.tiles.finished_tiles import Partial, finished, remove_stale, unfinished_tiles
 from unet.prediction.tiles.window_plans import Planner, Room, shared_room
 from unet.prediction.tiles.windows import memory_needed
 from unet.prediction.tiles.worker import Work
@@ -39,7 +38,6 @@ log = logging.getLogger(__name__)
 
 # From how many computed pixels per pixel of the image on a word about it is due.
 WASTEFUL = 8
-LOG_SECONDS = 5.0
 # Settings that say how and where it is done, and change no tile.
 HOW = ("batch", "gpus", "shards", "cluster")
 
@@ -179,7 +177,7 @@ def _trusted(
         keyed = keyed_settings(settings, way)
         for name, part in parts.items():
             key = image_key(ensemble.key(name), prepared["images"][name]["key"], keyed)
-            if finished(tiles_path, name, key, part) or unfinished(tiles_path, name, key):
+            if finished(tiles_path, name, key, part) or unfinished_tiles(tiles_path, name, key):
                 same = way is not exactly
                 return ensemble if same else Ensemble(members, alone, device, exactly, threads)
     name = min(parts)

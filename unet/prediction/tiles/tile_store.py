@@ -16,11 +16,9 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from unet.data.blending import weights_of
-from unet.data.tiling import WindowPlan
+from unet.data.tiling import Slices, WindowPlan
 from unet.errors import UserError
 from unet.io.checksums import CHECKSUM, COMPLETE, checked
-
-Slices = tuple[slice, ...]
 
 
 def create_tiles(

@@ -22,7 +22,7 @@ from unet.config.geometry import Footprints
 from unet.config.sections import PredictSection
 from unet.data.tiling import WindowPlan
 from unet.files import digest, read_json, remove, write_json
-from unet.prediction.tiles.finished_tiles import finished, partial_name, unfinished
+from unet.prediction.tiles.finished_tiles import finished, partial_name, unfinished_tiles
 from unet.prediction.tiles.windows import choose_batch, layout, memory_needed, tile_for
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Planner:
         done = finished(self.folder, image, key, part)
         if done is not None:
             return self._layout(shape, done)
-        begun = unfinished(self.folder, image, key)
+        begun = unfinished_tiles(self.folder, image, key)
         if self.shared is not None:
             made = self._layout(shape, begun)
             if not self.here.holds(made.windows, self.width):

@@ -18,7 +18,7 @@ from unet.data.tiling import WindowPlan, cheapest_tile, plan
 BYTES_PER_PIXEL_AND_WIDTH = 32
 # Pixels of a window, at most, where the tile is chosen here, by the number of spatial axes: beyond
 # them little is gained. The halo takes the larger part of a volume's window.
-LARGEST = {2: 1 << 22, 3: 1 << 25}
+LARGEST_WINDOW = {2: 1 << 22, 3: 1 << 25}
 
 
 def memory_needed(window: Sequence[int], width: int, batch: int) -> float:
@@ -51,12 +51,12 @@ def auto_tile(
     shape: Sequence[int], footprints: Footprints, width: int, memory_bytes: float
 ) -> tuple[int, ...]:
     """The windows, per axis, that compute the least, of which one needs at most a third of the
-    memory and has at most ``LARGEST`` pixels (or the fewest that the halo allows)."""
+    memory and has at most ``LARGEST_WINDOW`` pixels (or the fewest that the halo allows)."""
     return cheapest_tile(shape, footprints, _fitting(len(shape), width, memory_bytes))
 
 
 def _fitting(dims: int, width: int, memory_bytes: float) -> float:
-    return min(memory_bytes / 3 / (width * BYTES_PER_PIXEL_AND_WIDTH), LARGEST[dims])
+    return min(memory_bytes / 3 / (width * BYTES_PER_PIXEL_AND_WIDTH), LARGEST_WINDOW[dims])
 
 
 def tile_for(

@@ -19,7 +19,6 @@ from scipy import ndimage
 
 from unet.data.store import Prepared
 
-IGNORE = 255
 # Pixels read in all, and at once: some seconds, and a window that holds whole objects.
 PIXELS_IN_ALL = 1 << 24
 PIXELS_AT_ONCE = 1 << 22

@@ -27,7 +27,7 @@ WEIGHT_COPIES = {4: 5.0, 2: 6.5}
 # Bytes that libraries take whatever the network: thread buffers, kernels, allocator pages.
 OVERHEAD = {"cpu": 6e7, "cuda": 1e9}
 # What the allocators waste, and the convolutions' scratch memory, as a share of the rest.
-SLACK = {"cpu": 1.35, "cuda": 1.25}
+MEMORY_SLACK = {"cpu": 1.35, "cuda": 1.25}
 
 
 @dataclass(frozen=True)
@@ -145,4 +145,4 @@ def step_bytes(
     layers = layers_of(arch, channels, outputs)
     sample = activation_bytes(layers, patch, numerics) + transient_bytes(layers, patch, numerics)
     weights = 4 * WEIGHT_COPIES[numerics.conv] * parameters(layers)
-    return SLACK[numerics.device] * (batch * sample + weights) + OVERHEAD[numerics.device]
+    return MEMORY_SLACK[numerics.device] * (batch * sample + weights) + OVERHEAD[numerics.device]

@@ -11,7 +11,7 @@ from unet.config.presets import PRESETS, Architecture, architecture_from
 from unet.files import read_json, replacing, write_json
 
 # Name of the model in the plan; whoever copies it gives it another.
-NAME = "planned"
+PLANNED_NAME = "planned"
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,15 @@ def write_plan(path: Path, plan: TrainingPlan) -> None:
 
     lines = [
         "# Chosen by preset auto. To change something, copy this below models: in your config,",
-        f"# give the model a name of its own in the place of {NAME}, and edit.",
+        f"# give the model a name of its own in the place of {PLANNED_NAME}, and edit.",
         "#",
         *(f"# {reason}" for reason in plan.reasons),
     ]
     text = yaml.safe_dump(
-        {"models": {NAME: plan.section}}, sort_keys=False, default_flow_style=None, width=100
+        {"models": {PLANNED_NAME: plan.section}},
+        sort_keys=False,
+        default_flow_style=None,
+        width=100,
     )
     with replacing(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n" + text, encoding="utf-8")

@@ -11,7 +11,7 @@ import torch
 
 from unet.config.sections import TrainSection
 from unet.data.store import Prepared
-from unet.models.inference import choose_precision
+from unet.models.devices import choose_precision
 from unet.training.auto.choose import choose_plan, fingerprint_of, keep_plan, kept_plan, write_plan
 from unet.training.auto.memory import Numerics
 from unet.training.auto.plan_file import TrainingPlan

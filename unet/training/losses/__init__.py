@@ -24,14 +24,13 @@ from collections.abc import Callable
 
 from unet.config.loss_table import LOSS_TABLE, check_options, class_weight_losses
 from unet.errors import UserError
-from unet.training.losses.base import IGNORE, Loss, Maps
+from unet.training.losses.base import Loss, Maps
 from unet.training.losses.distance import DistanceLoss
 from unet.training.losses.entropy import BorderCrossEntropy, CrossEntropy, Focal, TopK
 from unet.training.losses.overlap import CrossEntropyDice, Dice, TopKDice, Tversky
 from unet.training.losses.shape import Boundary, ClDice, CrossEntropyClDice
 
 __all__ = [
-    "IGNORE",
     "LOSSES",
     "BorderCrossEntropy",
     "Boundary",

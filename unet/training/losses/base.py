@@ -7,10 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from unet.config.heads import IGNORE
 from unet.config.loss_table import SIGNED_DISTANCE
-
-IGNORE = 255
-"""Target value of pixels that take no part."""
 
 Maps = Mapping[str, Tensor]
 

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unet.config.heads import IGNORE
 from unet.config.loss_table import DISTANCE
-from unet.training.losses.base import IGNORE, Loss, Maps
+from unet.training.losses.base import Loss, Maps
 
 
 class DistanceLoss(Loss):

@@ -8,16 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unet.config.heads import IGNORE
 from unet.config.loss_table import BORDER_WEIGHT
-from unet.training.losses.base import IGNORE, Loss, Maps
+from unet.training.losses.base import Loss, Maps
 
 
-class CrossEntropy(Loss):
-    """Cross-entropy, averaged over the valid pixels; optionally weighted by class.
-
-    sum_x c(t(x)) CE(x) / sum_x c(t(x)) over the valid pixels x, with the class weights c (all 1 if
-    None): the mean of `torch.nn.functional.cross_entropy`.
-    """
+class _Weighted(Loss):
+    """Has class weights, None = all 1."""
 
     class_weights: Tensor | None
 
@@ -26,6 +23,14 @@ class CrossEntropy(Loss):
         values = None if class_weights is None else torch.tensor(class_weights).float()
         # Not persistent: it belongs to the config, not to the model's weights.
         self.register_buffer("class_weights", values, persistent=False)
+
+
+class CrossEntropy(_Weighted):
+    """Cross-entropy, averaged over the valid pixels; optionally weighted by class.
+
+    sum_x c(t(x)) CE(x) / sum_x c(t(x)) over the valid pixels x, with the class weights c (all 1 if
+    None): the mean of `torch.nn.functional.cross_entropy`.
+    """
 
     def compute(self, logits: Tensor, target: Tensor, maps: Maps) -> Tensor:
         classes = None if self.class_weights is None else self.class_weights.to(logits.dtype)
@@ -45,7 +50,7 @@ class CrossEntropy(Loss):
         return loss.sum() / torch.where(total > 0, total, 1)
 
 
-class BorderCrossEntropy(Loss):
+class BorderCrossEntropy(_Weighted):
     """Cross-entropy times a weight map, as in the U-Net paper (Ronneberger et al. 2015, eq. 1).
 
     The energy sum_x w(x) CE(x), here divided by the number of valid pixels (not by the sum of the
@@ -56,12 +61,6 @@ class BorderCrossEntropy(Loss):
     """
 
     maps = (BORDER_WEIGHT,)
-    class_weights: Tensor | None
-
-    def __init__(self, num_classes: int, class_weights: Sequence[float] | None = None) -> None:
-        super().__init__(num_classes)
-        values = None if class_weights is None else torch.tensor(class_weights).float()
-        self.register_buffer("class_weights", values, persistent=False)
 
     def compute(self, logits: Tensor, target: Tensor, maps: Maps) -> Tensor:
         valid = target != IGNORE

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unet.training.losses.base import IGNORE, Loss, Maps
+from unet.config.heads import IGNORE
+from unet.training.losses.base import Loss, Maps
 from unet.training.losses.entropy import CrossEntropy, TopK
 
 

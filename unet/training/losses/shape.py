@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unet.config.heads import IGNORE
 from unet.config.loss_table import SIGNED_DISTANCE
-from unet.training.losses.base import IGNORE, Loss, Maps
+from unet.training.losses.base import Loss, Maps
 from unet.training.losses.entropy import CrossEntropy
 from unet.training.losses.overlap import CrossEntropyDice, Dice, probabilities
 

@@ -13,9 +13,8 @@ from __future__ import annotations
 from unet.training.targets.borders import (
     BACKGROUND,
     BORDER,
-    IGNORE,
+    BORDER_TOLERANCE,
     INSIDE,
-    TOLERANCE,
     balanced_class_weights,
     border_class_margin,
     border_classes,
@@ -27,9 +26,8 @@ from unet.training.targets.distances import distance_margin, object_distance, si
 __all__ = [
     "BACKGROUND",
     "BORDER",
-    "IGNORE",
+    "BORDER_TOLERANCE",
     "INSIDE",
-    "TOLERANCE",
     "balanced_class_weights",
     "border_class_margin",
     "border_classes",

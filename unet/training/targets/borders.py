@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unet.config.heads import IGNORE
 from unet.training.targets.lines import axis_steps, compact, shifted, two_nearest
-
-IGNORE = 255
-"""Class value of pixels that take no part in training."""
 
 BACKGROUND, INSIDE, BORDER = 0, 1, 2
 """Values of `border_classes`."""
 
-TOLERANCE = 1e-6
+BORDER_TOLERANCE = 1e-6
 """The border term of the weight map is cut to 0 where it would be smaller than this."""
 
 _Array = NDArray[Any]
@@ -41,9 +39,9 @@ def border_weight_map(
     with d1, d2 the distances from a background pixel to the nearest pixel of the nearest and of
     the second nearest cell. On cells, and where fewer than two cells are near, w = wc.
 
-    The second term is exact wherever it is at least `TOLERANCE` and 0 elsewhere, so the map looks
-    `border_weight_margin` pixels far. The cost depends on that margin and on the number of pixels,
-    not on the number of cells.
+    The second term is exact wherever it is at least `BORDER_TOLERANCE` and 0 elsewhere, so the map
+    looks `border_weight_margin` pixels far. The cost depends on that margin and on the number of
+    pixels, not on the number of cells.
 
     Args:
         instances: [(Z,) Y, X], integer instance ids, 0 = background.
@@ -84,9 +82,9 @@ def border_weight_margin(
 ) -> tuple[int, ...]:
     """Pixels that `border_weight_map` looks to either side, per axis of `spacing` (one if scalar).
 
-    The term falls below `TOLERANCE` at d1 + d2 = R = sigma * sqrt(2 ln(w0 / TOLERANCE)), which is
-    28.4 px for the paper's w0 = 10, sigma = 5. As d1 is at least one pixel step, no cell further
-    than R minus that step has a say: 27 px.
+    The term falls below t = `BORDER_TOLERANCE` at d1 + d2 = R = sigma * sqrt(2 ln(w0 / t)): 28.4 px
+    for the paper's w0 = 10, sigma = 5. As d1 is at least one pixel step, no cell further than R
+    minus that step has an effect: 27 px.
     """
     if w0 < 0 or sigma <= 0:
         raise ValueError(f"border weights: got w0={w0}, sigma={sigma}; needs w0 >= 0, sigma > 0")
@@ -155,8 +153,10 @@ def border_class_margin(width: int = 2) -> int:
 
 
 def _reach(w0: float, sigma: float) -> float:
-    """Sum of distances at which the border term has fallen to `TOLERANCE`."""
-    return sigma * math.sqrt(2.0 * math.log(w0 / TOLERANCE)) if w0 > TOLERANCE else 0.0
+    """Sum of distances at which the border term has fallen to `BORDER_TOLERANCE`."""
+    return (
+        sigma * math.sqrt(2.0 * math.log(w0 / BORDER_TOLERANCE)) if w0 > BORDER_TOLERANCE else 0.0
+    )
 
 
 def _half_ball(radius: int, ndim: int) -> Iterator[tuple[int, ...]]:

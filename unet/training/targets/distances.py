@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unet.training.targets.borders import IGNORE
+from unet.config.heads import IGNORE
 from unet.training.targets.lines import axis_steps, compact, two_nearest
 
 _Array = NDArray[Any]

@@ -173,9 +173,12 @@ def limit(engine: str, precision: str, work: Path, threads: int) -> Found:
 def ours(engine: str, precision: str, work: Path, threads: int) -> Found:
     """The predict stage, from the prepared store to the tile store."""
     from unet.config.sections import PredictSection
+    from unet.config.stage_settings import PredictSettings
     from unet.files import remove
     from unet.prediction.tiles.ensemble import Member
-    from unet.prediction.tiles.predict import predict_fold, run_here
+    from unet.prediction.tiles.predict import predict_fold
+    from unet.prediction.tiles.predict_loop import run_here
+    from unet.prediction.tiles.prediction_job import PredictionData, PredictionResources
     from unet.prediction.tiles.tile_store import Tiles
 
     image = np.load(work / IMAGE, mmap_mode="r")
@@ -199,11 +202,15 @@ def ours(engine: str, precision: str, work: Path, threads: int) -> Found:
         times.append(time.perf_counter())
 
     started = time.perf_counter()
+    prepared = {"channels": 1, "images": {"image": info}}
     predict_fold(
-        [Member.load(work / MODEL)], work / STORE, {"channels": 1, "images": {"image": info}},
-        {"image": "test"}, {"version": 0, "predict": section.model_dump(), "device": "cpu"}, target,
-        memory_bytes=4e9, threads=threads, run=timed,
-    )  # fmt: skip
+        PredictionData(
+            [Member.load(work / MODEL)], work / STORE, prepared, {"image": "test"}, target
+        ),
+        PredictSettings.made(predict=section, device="cpu"),
+        PredictionResources(memory_bytes=4e9, threads=threads),
+        run=timed,
+    )
     ended = time.perf_counter()
     # What comes after the last tile belongs to it.
     seconds = ended - times[0]

@@ -43,30 +43,22 @@ TILE = 704
 WINDOWS = 40
 
 
-def settings() -> dict[str, Any]:
-    from unet.config.sections import PredictSection
-
-    section = PredictSection(tile=TILE, batch=1)
-    return {"version": 0, "predict": section.model_dump(), "device": "cpu"}
-
-
-def arguments_of(work: Path) -> dict[str, Any]:
+def arguments_of(work: Path) -> tuple[Any, Any, Any]:
     """For `predict_fold`."""
+    from unet.config.sections import PredictSection
+    from unet.config.stage_settings import PredictSettings
     from unet.prediction.tiles.ensemble import Member
+    from unet.prediction.tiles.prediction_job import PredictionData, PredictionResources
 
     shape = list(np.load(work / IMAGE, mmap_mode="r").shape)
     info = {"key": "image", "shape": shape, "axes": "CYX", "pixel_size_um": None}
     prepared = {"channels": 1, "images": {"image": info}}
-    return {
-        "members": [Member.load(work / MODEL)],
-        "prepared_path": work / STORE,
-        "prepared": prepared,
-        "parts": {"image": "test"},
-        "settings": settings(),
-        "tiles_path": work / "tiles.zarr",
-        "memory_bytes": 4e9,
-        "threads": 1,
-    }
+    members, tiles = [Member.load(work / MODEL)], work / "tiles.zarr"
+    return (
+        PredictionData(members, work / STORE, prepared, {"image": "test"}, tiles),
+        PredictSettings.made(predict=PredictSection(tile=TILE, batch=1), device="cpu"),
+        PredictionResources(memory_bytes=4e9, threads=1),
+    )
 
 
 def digest_of(folder: Path) -> str:
@@ -101,7 +93,7 @@ def by_cluster(work: Path, workers: int) -> tuple[float, str]:
         # The first time loads the libraries and the network in each worker.
         for _ in range(2):
             remove(target)
-            predict_fold(**arguments_of(work), run=timed)
+            predict_fold(*arguments_of(work), run=timed)
     return seconds[-1], digest_of(target)
 
 
@@ -175,10 +167,11 @@ def windows(work: Path, number: int) -> None:
 
 def job(work: Path, index: int, count: int) -> None:
     """What one of the jobs does."""
-    from unet.prediction.tiles.predict import Share, predict_fold
+    from unet.prediction.tiles.predict import predict_fold
+    from unet.prediction.tiles.prediction_job import Share
 
     share = Share(index, count)
-    entries = predict_fold(**arguments_of(work), share=share)
+    entries = predict_fold(*arguments_of(work), share=share)
     print(json.dumps(entries))
 
 

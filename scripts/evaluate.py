@@ -20,8 +20,8 @@ if __name__ == "__main__":
 
 from unet import provenance
 from unet.cli.stage import parser, run, settings_of
-from unet.config import stage_settings
 from unet.config.sections import CHOOSING
+from unet.config.stage_settings import EvaluateSettings
 from unet.paths import Paths, fold_number, origin_of
 
 if TYPE_CHECKING:
@@ -32,14 +32,13 @@ log = logging.getLogger("unet")
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet.cli.stage_inputs import checked
-    from unet.config.sections import EvaluateSection
     from unet.data.store import Prepared
     from unet.evaluation.evaluate import evaluate_model, write_metrics
 
-    settings = settings_of(args, lambda c: stage_settings.evaluate(c, args.dataset))
+    settings = settings_of(args, EvaluateSettings)
     inputs = [paths.segmentation_done(args.dataset, args.model, fold) for fold in args.folds]
     inputs += [paths.prepared_done(args.dataset, args.model)]
-    inputs += (chosen_there := _scores(args.model, settings["evaluate"]["metrics"], paths))
+    inputs += (chosen_there := _scores(args.model, settings.evaluate.metrics, paths))
     made_by = checked(args, settings, inputs)
     prepared = Prepared(paths.prepared(args.dataset, args.model))
     rows = evaluate_model(
@@ -48,17 +47,14 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         {fold: paths.segmentation(args.dataset, args.model, fold) for fold in args.folds},
         prepared.path,
         {image: prepared.attrs(image).get("group") or "" for image in prepared.ids()},
-        EvaluateSection.model_validate(settings["evaluate"]),
-        settings["task"],
-        settings["class_names"],
+        settings,
         args.threads,
-        optional=settings.get("applied", False),
         thresholds=_thresholds(chosen_there),
     )
     table = paths.metrics(args.dataset, args.model)
     write_metrics(table, rows)
     provenance.write_sidecar(table, made_by)
-    _log_means(rows, settings["task"])
+    _log_means(rows, settings.task)
 
 
 def _scores(model: str, families: Sequence[str], paths: Paths) -> list[Path]:

@@ -16,21 +16,20 @@ from unet.paths import Paths
 def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet import provenance
     from unet.cli.stage_inputs import checked
-    from unet.config.stage_settings import manifest
+    from unet.config.data_settings import ManifestSettings
     from unet.data.manifest import RawSource, fingerprint, list_files, manifest_stage
 
-    settings = settings_of(args, lambda c: manifest(c, args.dataset))
+    settings = settings_of(args, ManifestSettings)
     generated = args.root.resolve() == paths.raw(args.dataset).resolve()
     made_by = checked(args, settings, [paths.raw_done(args.dataset)] if generated else [])
     where = (args.root, args.images, args.labels)
-    wanted = (settings["layout"], settings["labelled"], settings.get("required", True))
-    source = RawSource(*where, *wanted)
-    settings["fingerprint"] = settings["fingerprint"] or fingerprint(
-        list_files(source), source.root, None
-    )
+    source = RawSource(*where, settings.layout, settings.labelled, settings.required)
+    if not settings.fingerprint:
+        there = fingerprint(list_files(source), source.root, None)
+        settings = settings.model_copy(update={"fingerprint": there})
     if not generated:
         # By hand as in the workflow, which takes no fingerprint of generated files.
-        made_by["settings"] = dict(settings)
+        made_by["settings"] = settings.to_json()
     manifest_stage(
         source,
         settings,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -17,65 +17,67 @@ if __name__ == "__main__":
     allocator.restart(allocator.KEPT)
 
 from unet.cli.stage import parser, run, settings_of
-from unet.config import stage_settings
+from unet.config.stage_settings import PredictSettings
 from unet.errors import UserError
 from unet.paths import ENSEMBLE, Paths, origin_of
+
+if TYPE_CHECKING:
+    from unet.prediction.tiles.predict_loop import Run
+    from unet.prediction.tiles.prediction_job import PredictionData
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet.cli.stage_inputs import checked
-    from unet.data.records import read_splits
     from unet.files import read_json, write_sentinel
-    from unet.prediction.tiles.ensemble import Member, held_out
-    from unet.prediction.tiles.predict import Share, gather, predict_fold
+    from unet.prediction.tiles.predict import gather, predict_fold
+    from unet.prediction.tiles.prediction_job import PredictionResources, Share
 
-    settings = settings_of(args, lambda c: stage_settings.predict(c, args.dataset, args.model))
+    settings = settings_of(args, PredictSettings)
     where = (args.dataset, args.model, args.fold)
     folds = _members(settings, args.fold, args.dataset)
-    done = paths.tiles_done(*where)
+    done, tiles = paths.tiles_done(*where), paths.tiles(*where)
     shards = [paths.shard_done(*where, index) for index in range(args.shards)]
     inputs = [paths.model(args.dataset, args.model, fold) for fold in folds]
     inputs += [paths.prepared_done(args.dataset, args.model)]
     inputs += [] if origin_of(args.model) else [paths.splits(args.dataset)]
     inputs += shards if args.gather else []
     made_by = checked(args, settings, inputs)
+    if args.gather:
+        found = [read_json(shard) for shard in shards]
+        with _alone(args, tiles):
+            images = gather(tiles, [shard["images"] for shard in found])
+        write_sentinel(done, settings.version, images, made_by, head=found[0]["head"])
+        return
+    share = None if args.shard is None else Share(args.shard, args.shards)
+    resources = PredictionResources(args.batch, args.memory_gb * 1e9, args.threads, args.gpus)
+    data = _data(args, paths, folds)
+    # With all that it needs: a stage that cannot begin leaves no lock file.
+    with _alone(args, tiles), _runner(args, data, paths, settings) as runner:
+        images = predict_fold(data, settings, resources, share, runner)
+    head = list(data.members[0].model.head)
+    target = done if share is None else shards[share.index]
+    write_sentinel(target, settings.version, images, made_by, head=head)
+
+
+def _data(args: argparse.Namespace, paths: Paths, folds: Sequence[int]) -> PredictionData:
+    """The networks of these folds, and the images that they are to predict."""
+    from unet.data.records import read_splits
+    from unet.files import read_json
+    from unet.prediction.tiles.ensemble import Member, held_out
+    from unet.prediction.tiles.prediction_job import PredictionData
+
     prepared = read_json(paths.prepared_done(args.dataset, args.model))
     if origin_of(args.model) is None:
         parts, alone = held_out(read_splits(paths.splits(args.dataset)), folds)
     else:
         # Of another dataset than the networks': they have seen none of its images.
         parts, alone = dict.fromkeys(prepared["images"], "test"), {}
-    if args.gather:
-        found = [read_json(shard) for shard in shards]
-        with _alone(args, paths.tiles(*where)):
-            images = gather(paths.tiles(*where), [shard["images"] for shard in found])
-        write_sentinel(done, settings["version"], images, made_by, head=found[0]["head"])
-        return
-    share = None if args.shard is None else Share(args.shard, args.shards)
     members = [Member.load(paths.model(args.dataset, args.model, fold)) for fold in folds]
-    # With all that it needs: a stage that cannot begin leaves no lock file.
-    with (
-        _alone(args, paths.tiles(*where)),
-        _runner(args, members, paths, alone, settings) as runner,
-    ):
-        images = predict_fold(
-            members,
-            paths.prepared(args.dataset, args.model),
-            prepared,
-            parts,
-            settings,
-            paths.tiles(*where),
-            args.batch,
-            args.memory_gb * 1e9,
-            args.threads,
-            alone,
-            share=share,
-            gpus=args.gpus,
-            run=runner,
-        )
-    head = list(members[0].model.head)
-    target = done if share is None else shards[share.index]
-    write_sentinel(target, settings["version"], images, made_by, head=head)
+    store, tiles = (
+        paths.prepared(args.dataset, args.model),
+        paths.tiles(args.dataset, args.model, args.fold),
+    )
+    return PredictionData(members, store, prepared, parts, tiles, alone)
 
 
 @contextmanager
@@ -94,12 +96,8 @@ def _alone(args: argparse.Namespace, tiles: Path) -> Iterator[None]:
 
 @contextmanager
 def _runner(
-    args: argparse.Namespace,
-    members: Sequence[Any],
-    paths: Paths,
-    alone: dict[str, int],
-    settings: dict[str, Any],
-) -> Iterator[Any]:
+    args: argparse.Namespace, data: PredictionData, paths: Paths, settings: PredictSettings
+) -> Iterator[Run | None]:
     """Does the batches on a cluster where one is wanted; None: in this process."""
     from unet.config.sections import ClusterSection
 
@@ -112,24 +110,24 @@ def _runner(
     folder = paths.checkpoints(args.dataset, args.model, args.fold) / "dask"
     with on_cluster(
         section,
-        models=[member.path for member in members],
-        alone=alone,
-        prepared=paths.prepared(args.dataset, args.model),
-        device=settings["device"],
+        models=[member.path for member in data.members],
+        alone=data.alone,
+        prepared=data.store,
+        device=settings.device,
         folder=folder if args.shard is None else folder / f"shard-{args.shard}",
     ) as run_batches:
         yield run_batches
 
 
-def _members(settings: dict[str, Any], fold: int, dataset: str) -> list[int]:
+def _members(settings: PredictSettings, fold: int, dataset: str) -> list[int]:
     """The folds whose networks predict."""
     if fold != ENSEMBLE:
         return [fold]
-    if "members" not in settings:
+    if not settings.members:
         raise UserError(
             f"--fold ensemble: datasets.{dataset}.split makes none; give both folds and test there"
         )
-    return list(settings["members"])
+    return list(settings.members)
 
 
 def _batch(text: str) -> int | str:

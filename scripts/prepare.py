@@ -20,10 +20,10 @@ from unet.paths import Paths
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet.cli.stage_inputs import checked
-    from unet.config.stage_settings import prepare
+    from unet.config.data_settings import PrepareSettings
     from unet.data.prepare import prepare_stage
 
-    settings = settings_of(args, lambda c: prepare(c, args.dataset))
+    settings = settings_of(args, PrepareSettings)
     made_by = checked(args, settings, [paths.manifest(args.dataset)])
     prepare_stage(
         paths.manifest(args.dataset),

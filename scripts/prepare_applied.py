@@ -22,25 +22,23 @@ from unet.paths import Paths, origin_of
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet.cli.stage_inputs import checked
-    from unet.config.stage_settings import prepare_applied
+    from unet.config.data_settings import PrepareAppliedSettings
     from unet.data.prepare import prepare_stage
     from unet.models.model_file import load_model
     from unet.prediction.tiles.applied_models import target_of
 
     if origin_of(args.model) is None:
         raise UserError(f"--model: got {args.model}; write <model>@<dataset>, where it was trained")
-    settings = settings_of(args, lambda c: prepare_applied(c, args.dataset, args.model))
-    files = [paths.model(args.dataset, args.model, fold) for fold in settings["networks"]]
+    settings = settings_of(args, PrepareAppliedSettings)
+    files = [paths.model(args.dataset, args.model, fold) for fold in settings.networks or ()]
     made_by = checked(args, settings, [paths.manifest(args.dataset), *files])
-    del settings["networks"]
     normalize, target = target_of({path: load_model(path) for path in files})
-    settings["prepare"] = {**settings["prepare"], "normalize": normalize}
     prepare_stage(
         paths.manifest(args.dataset),
         paths.inputs(args.dataset),
         paths.prepared(args.dataset, args.model),
         paths.prepared_done(args.dataset, args.model),
-        settings,
+        settings.normalized_by(normalize),
         threads=args.threads,
         memory_bytes=int(args.memory_gb * 1e9),
         root=args.root,

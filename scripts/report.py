@@ -4,76 +4,59 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 # The package need not be installed: this file's parent folder is the project.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unet.cli import stage
-from unet.paths import Paths, fold_number
+from unet.paths import Paths
+
+if TYPE_CHECKING:
+    from unet.config.stage_settings import DatasetTask, ReportSettings
+    from unet.report.score_tables import ReportRow
 
 
-def _settings(config: Any, dataset: str | None) -> dict[str, Any]:
-    from unet.config import stage_settings
-
-    return (
-        stage_settings.report_all(config)
-        if dataset is None
-        else stage_settings.report(config, dataset)
-    )
-
-
-def _inputs(paths: Paths, dataset: str, settings: dict[str, Any]) -> list[Path]:
+def _inputs(paths: Paths, dataset: str, settings: ReportSettings) -> list[Path]:
     """What the report of a dataset is made of, as the workflow's rule has it."""
-    models, folds, applied = settings["models"], settings["folds"], settings.get("applied")
+    models, folds, applied = settings.models, settings.folds, settings.applied
     found = [paths.history(dataset, model, fold) for model in models for fold in folds]
     found += [paths.manifest(dataset)] + ([] if applied else [paths.splits(dataset)])
-    if applied is None or applied["labelled"]:
+    if applied is None or applied.labelled:
         return found + [paths.metrics(dataset, model) for model in models]
-    tested = settings.get("tested", folds)
+    tested = settings.tested or folds
     return found + [paths.segmentation_done(dataset, m, fold) for m in models for fold in tested]
 
 
 def _work(args: argparse.Namespace, paths: Paths) -> None:
     from unet import provenance
     from unet.cli.stage_inputs import checked
-    from unet.config.sections import ReportSection
+    from unet.config.stage_settings import ReportAllSettings, ReportSettings
     from unet.report import pages
-    from unet.report.applied import Applied
     from unet.report.score_tables import read_report
 
-    settings = stage.settings_of(args, lambda config: _settings(config, args.dataset))
     if args.dataset is not None:
+        settings = stage.settings_of(args, ReportSettings)
         made_by = checked(args, settings, _inputs(paths, args.dataset, settings))
-        pages.report_dataset(
-            paths,
-            args.dataset,
-            ReportSection.model_validate(settings["report"]),
-            task=settings["task"],
-            models=settings["models"],
-            folds=settings["folds"],
-            tested=[fold_number(name) for name in settings.get("tested", ())],
-            class_names=settings["class_names"],
-            seed=settings["seed"],
-            applied=Applied.of(settings.get("applied")),
-        )
+        pages.report_dataset(paths, args.dataset, settings)
         provenance.write_sidecar(paths.dataset_report_csv(args.dataset), made_by)
         return
-    datasets = pages.dataset_tasks(settings["datasets"])
+    overall = stage.settings_of(args, ReportAllSettings)
+    datasets = overall.datasets
     if args.show:
         rows = read_report(paths.report_csv)
     else:
         reports = [paths.dataset_report_csv(name) for name in datasets]
-        made_by = checked(args, settings, reports)
+        made_by = checked(args, overall, reports)
         rows = pages.report_all(paths, datasets)
         provenance.write_sidecar(paths.report_csv, made_by)
-    tasks = {name: entry.task for name, entry in datasets.items()}
-    _print_summary(paths, rows, tasks, {name: e.models for name, e in datasets.items()})
+    _print_summary(paths, rows, datasets)
 
 
 def _print_summary(
-    paths: Paths, rows: list[Any], tasks: dict[str, str], models: dict[str, tuple[str, ...]]
+    paths: Paths, rows: list[ReportRow], datasets: Mapping[str, DatasetTask]
 ) -> None:
     from rich.console import Console
 
@@ -84,9 +67,9 @@ def _print_summary(
     if not console.is_terminal:
         # In a log file or a pipe there is no width to keep to.
         console.width = 120
-    for table in summary_tables(rows, tasks):
+    for table in summary_tables(rows, {name: e.task for name, e in datasets.items()}):
         console.print(table)
-    for line in warning_lines(paths, models):
+    for line in warning_lines(paths, {name: e.models for name, e in datasets.items()}):
         print(line)
     print(f"Report: {paths.report_html}")
 

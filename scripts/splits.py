@@ -16,12 +16,12 @@ from unet.paths import Paths
 def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet import provenance
     from unet.cli.stage_inputs import checked
-    from unet.config.stage_settings import splits
+    from unet.config.data_settings import SplitsSettings
     from unet.data.kept_splits import splits_stage
     from unet.data.records import read_manifest
 
     target, manifest = paths.splits(args.dataset), paths.manifest(args.dataset)
-    settings = settings_of(args, lambda c: splits(c, args.dataset))
+    settings = settings_of(args, SplitsSettings)
     made_by = checked(args, settings, [manifest])
     splits_stage(
         read_manifest(manifest),

@@ -20,19 +20,18 @@ from unet.paths import Paths, origin_of
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet.cli.stage_inputs import checked
-    from unet.config.stage_settings import stitch
+    from unet.config.stage_settings import StitchSettings
     from unet.data.store import OwnGrid, Prepared
     from unet.files import lock_of, locked
     from unet.prediction.objects.threshold import carried_threshold
     from unet.prediction.stitch.source_scale import ResampledTiles
     from unet.prediction.stitch.stitch import Outputs, stitch_dataset
-    from unet.prediction.stitch.stitch_image import StitchSettings
     from unet.prediction.tiles.tile_store import Tiles
 
-    settings = settings_of(args, lambda c: stitch(c, args.dataset, args.model))
+    settings = settings_of(args, StitchSettings)
     where = (args.dataset, args.model, args.fold)
     inputs = [paths.tiles_done(*where), paths.prepared_done(*where[:2])]
-    origin, folds = origin_of(args.model), settings.get("thresholds_of", ())
+    origin, folds = origin_of(args.model), settings.thresholds_of
     # Thresholds that were chosen where the model was trained.
     chosen = origin and [paths.segmentation_done(origin.dataset, origin.model, k) for k in folds]
     made_by = checked(args, settings, [*inputs, *(chosen or ())])
@@ -42,7 +41,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         prepared = OwnGrid(prepared.path)
         tiles = ResampledTiles(tiles.path, prepared)
         if chosen:
-            settings["stitch"] = {**settings["stitch"], "threshold": carried_threshold(chosen)}
+            settings = settings.with_section(threshold=carried_threshold(chosen))
     outputs = Outputs(
         segmentation=paths.segmentation(*where),
         done=paths.segmentation_done(*where),
@@ -50,8 +49,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         objects=paths.objects(*where),
     )
     with locked(lock_of(outputs.segmentation), "stitching this fold"):
-        how = StitchSettings.of(settings)
-        stitch_dataset(tiles, prepared, outputs, how, threads=args.threads, made_by=made_by)
+        stitch_dataset(tiles, prepared, outputs, settings, threads=args.threads, made_by=made_by)
 
 
 def main(argv: list[str] | None = None) -> int:

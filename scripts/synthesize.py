@@ -15,30 +15,26 @@ from unet.paths import Paths
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet.cli.stage_inputs import checked
-    from unet.config.stage_settings import synthesize
+    from unet.config.data_settings import SynthesizeSettings
     from unet.data.synthetic import write_dataset
     from unet.files import remove, replacing, write_sentinel
 
-    settings = settings_of(args, lambda c: synthesize(c, args.dataset))
+    settings = settings_of(args, SynthesizeSettings)
     made_by = checked(args, settings, [])
-    size = (settings["size"], settings["size"])
+    section = settings.synthetic
+    size = (section.size, section.size)
     with replacing(paths.raw(args.dataset)) as temporary:
         remove(temporary)  # it comes as an empty file
         stems = write_dataset(
-            temporary,
-            settings["kind"],
-            settings["seed"],
-            settings["images"],
-            size,
-            settings["pixel_size_um"],
+            temporary, section.kind, settings.seed, section.images, size, section.pixel_size_um
         )
     write_sentinel(
         paths.raw_done(args.dataset),
-        settings["version"],
-        {stem: {"kind": settings["kind"], "size": size} for stem in stems},
+        settings.version,
+        {stem: {"kind": section.kind, "size": size} for stem in stems},
         made_by,
-        seed=settings["seed"],
-        pixel_size_um=settings["pixel_size_um"],
+        seed=settings.seed,
+        pixel_size_um=section.pixel_size_um,
     )
 
 

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -17,7 +16,7 @@ if __name__ == "__main__":
     allocator.restart(allocator.KEPT)
 
 from unet.cli.stage import Interrupted, parser, run, settings_of
-from unet.config import stage_settings
+from unet.config.stage_settings import TrainSettings
 from unet.paths import ENSEMBLE, Paths
 
 
@@ -30,28 +29,23 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet.training.progress import Stopped
     from unet.training.ranks import joined
     from unet.training.train import train_fold
+    from unet.training.training_job import TrainingData, TrainingOutputs, TrainingResources
 
-    settings = _settings(args)
+    settings = settings_of(args, TrainSettings)
     made_by = checked(args, settings, _inputs(args, paths))
     rows = read_splits(paths.splits(args.dataset))
+    data = TrainingData(
+        paths.prepared(args.dataset),
+        read_json(paths.prepared_done(args.dataset)),
+        ids_of(rows, args.fold, "train"),
+        ids_of(rows, args.fold, "val"),
+    )
     where = (args.dataset, args.model, args.fold)
+    outputs = TrainingOutputs(paths.checkpoints(*where), paths.model(*where), paths.history(*where))
+    given = (args.checkpoint_seconds, args.cache_gb, args.threads)
     try:
         with joined() as ranks:
-            train_fold(
-                paths.prepared(args.dataset),
-                read_json(paths.prepared_done(args.dataset)),
-                ids_of(rows, args.fold, "train"),
-                ids_of(rows, args.fold, "val"),
-                settings,
-                args.fold,
-                paths.checkpoints(*where),
-                paths.model(*where),
-                paths.history(*where),
-                args.checkpoint_seconds,
-                args.cache_gb,
-                args.threads,
-                ranks,
-            )
+            train_fold(data, settings, args.fold, outputs, TrainingResources(*given, ranks))
     except Stopped as error:
         raise Interrupted(str(error)) from None
     if ranks.first:
@@ -64,13 +58,9 @@ def start(args: argparse.Namespace, paths: Paths) -> None:
     from unet.cli.stage_inputs import checked
     from unet.training.launch import together
 
-    settings = _settings(args)
+    settings = settings_of(args, TrainSettings)
     checked(args, settings, _inputs(args, paths))
-    together(Path(__file__).resolve(), args.words, settings["device"], args.gpus)
-
-
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    return settings_of(args, lambda c: stage_settings.train(c, args.dataset, args.model))
+    together(Path(__file__).resolve(), args.words, settings.device, args.gpus)
 
 
 def _inputs(args: argparse.Namespace, paths: Paths) -> list[Path]:

@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 
 from unet.config.sections import EvaluateSection
+from unet.config.stage_settings import EvaluateSettings
 from unet.data.store import add_image, add_labels, layout_of, new_image
 from unet.evaluation.evaluate import evaluate_model
 from unet.evaluation.metrics.rows import MetricRow
@@ -103,9 +104,9 @@ class Stores:
             {fold: self.segmentation(fold) for fold in self.made or {0}},
             self.prepared,
             groups or {},
-            EvaluateSection(metrics=metrics, **section),
-            task,
-            names,
+            EvaluateSettings.made(
+                evaluate=EvaluateSection(metrics=metrics, **section), task=task, class_names=names
+            ),
             threads,
             block,
         )

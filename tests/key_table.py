@@ -15,10 +15,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from unet.config import sections
+from unet.config.data_settings import DATA_KEYS
 from unet.config.presets import Architecture, WindowArchitecture
 from unet.config.run import Config
 from unet.config.stage_keys import REQUIRED, TABLE, defaults
-from unet.config.stage_settings import DATA_KEYS
 from unet.versions import STAGES
 
 # stage -> the classes whose keys are in its settings, with the keys (None: all).

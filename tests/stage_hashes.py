@@ -23,7 +23,8 @@ EXCLUDED = {"unet"} | {
     for name in (
         "errors", "paths", "versions", "cli.main", "cli.stage", "planning.jobs",
         "planning.resources", "config.checks", "config.inactive", "config.load", "config.recipes",
-        "config.run", "config.sections", "config.stage_settings",
+        "config.run", "config.sections", "config.stage_settings", "config.data_settings",
+        "config.tracked",
     )
 }  # fmt: skip
 # Script -> modules that only draw what it has computed, which is no reason to compute it again.

@@ -13,6 +13,7 @@ import torch
 from unet.config.heads import HEADS
 from unet.config.presets import architecture_of
 from unet.config.sections import AugmentSection, TrainSection
+from unet.config.stage_settings import TrainSettings
 from unet.models.build import build
 from unet.models.model_file import load_model
 from unet.models.network import Network
@@ -23,6 +24,7 @@ from unet.training.losses import make_loss
 from unet.training.sampling import PatchSampler, TargetSettings, TrainingImage
 from unet.training.train import train_fold
 from unet.training.trainer import Trainer
+from unet.training.training_job import TrainingData, TrainingOutputs, TrainingResources
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
@@ -44,36 +46,40 @@ def augmentation(**changes: Any) -> AugmentSection:
 
 def settings_of(
     arch: Any = ARCH, head: str = "classes", seed: int = 0, **train: Any
-) -> dict[str, Any]:
-    """What the train stage is told (the slice)."""
-    section = TrainSection(**{**TINY, **train}).model_dump(mode="json")
-    section.pop("checkpoint_seconds")
-    section.pop("cache_gb")
-    section.pop("gpus")
-    section.pop("recipe")
-    names = {name: list(h.names(("background", "foreground"))) for name, h in HEADS.items()}
-    return {
-        "version": 1,
-        "architecture": arch.to_json(),
-        "memory_gb": None,
-        "anisotropic": False,
-        "head": head,
-        "border_width": 2,
-        "head_names": names[head],
-        "train": section,
-        "device": "cpu",
-        "seed": seed,
-    }
+) -> TrainSettings:
+    """Settings of the train stage."""
+    return TrainSettings.made(
+        architecture=arch,
+        memory_gb=None,
+        given=None,
+        anisotropic=False,
+        head=head,
+        border_width=2,
+        head_names=HEADS[head].names(("background", "foreground")),
+        train=TrainSection(**{**TINY, **train}),
+        device="cpu",
+        seed=seed,
+    )
+
+
+def data_of(
+    paths: Paths, sentinel: dict[str, Any], train: str = "ab", val: str = "c"
+) -> TrainingData:
+    """Images whose ids are these letters."""
+    return TrainingData(paths.prepared("d"), sentinel, list(train), list(val))
+
+
+def outputs_of(paths: Paths, name: str = "m") -> TrainingOutputs:
+    where = ("d", name, 0)
+    return TrainingOutputs(paths.checkpoints(*where), paths.model(*where), paths.history(*where))
 
 
 def train(paths: Paths, sentinel: dict[str, Any], name: str = "m", **settings: Any) -> Any:
     """Trains by the stage's function; returns the model and the history's rows."""
     seconds = settings.pop("checkpoint_seconds", 30.0)
-    train_fold(
-        paths.prepared("d"), sentinel, ["a", "b"], ["c"], settings_of(**settings), 0,
-        paths.checkpoints("d", name, 0), paths.model("d", name, 0), paths.history("d", name, 0),
-        seconds, threads=1,
-    )  # fmt: skip
+    resources = TrainingResources(seconds, threads=1)
+    data, outputs = data_of(paths, sentinel), outputs_of(paths, name)
+    train_fold(data, settings_of(**settings), 0, outputs, resources)
     return load_model(paths.model("d", name, 0)), history(paths, name)
 
 

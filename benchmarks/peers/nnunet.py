@@ -28,7 +28,7 @@ from benchmarks.machine import load, machine, usable_cores, versions
 from benchmarks.peers import environment, scoring
 from benchmarks.peers.budget import Budget, Kind
 from benchmarks.peers.nnunet_raw import ENDING, dataset_name, parts_of, split_file, write_raw
-from unet.config import stage_settings
+from unet.config.data_settings import PrepareSettings
 from unet.config.load import load_file
 from unet.config.run import Config
 from unet.data.store import Prepared
@@ -160,7 +160,7 @@ def train_and_predict(
         paths,
         args.dataset,
         parts,
-        stage_settings.prepare(config, args.dataset),
+        PrepareSettings.of(config, args.dataset),
         config.models[model].border_width,
         where["raw"],
     )

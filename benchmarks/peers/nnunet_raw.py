@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unet.config.data_settings import PrepareSettings
 from unet.data.records import ImageRecord, read_manifest, read_splits
 from unet.data.store import Prepared
 from unet.errors import UserError
@@ -99,7 +100,7 @@ def write_raw(
     paths: Paths,
     dataset: str,
     parts: Mapping[str, str],
-    settings: Mapping[str, Any],
+    settings: PrepareSettings,
     border_width: int,
     folder: Path,
 ) -> tuple[str, ...]:
@@ -109,13 +110,12 @@ def write_raw(
     normalises by itself.
 
     Args:
-        settings: the prepare stage's slice of the config.
         folder: the dataset's folder below nnUNet_raw.
     """
-    prepared, task = Prepared(paths.prepared(dataset)), settings["task"]
+    prepared, task = Prepared(paths.prepared(dataset)), settings.task
     records = {r.id: r for r in read_manifest(paths.manifest(dataset))}
     root = Path(read_json(paths.inputs(dataset))["root"])
-    names = [name for name, _ in settings["classes"] or []]
+    names = [name for name, _ in settings.classes or ()]
     head = BORDER_HEAD if task == "instances" else tuple(names)
     training = [name for name, part in parts.items() if part != "test"]
     for sub in ("imagesTr", "labelsTr", "imagesTs"):
@@ -142,14 +142,13 @@ def write_raw(
     return head
 
 
-def _pixels(root: Path, record: ImageRecord, settings: Mapping[str, Any]) -> NDArray[Any]:
+def _pixels(root: Path, record: ImageRecord, settings: PrepareSettings) -> NDArray[Any]:
     if len(record.shape) != 3:
         raise UserError(f"{record.image}: is a volume; this benchmark is for 2D images")
-    chosen = settings["channels"]
     opened = open_image(
         root / record.image,
-        axes=settings["axes"],
-        channels=None if chosen is None else tuple(chosen),
+        axes=settings.axes,
+        channels=settings.channels,
         page=record.page,
         inverted=record.inverted,
     )

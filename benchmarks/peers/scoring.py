@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.peers.budget import Seen, seen
-from unet.config import stage_settings
 from unet.config.run import Config
-from unet.config.sections import EvaluateSection
+from unet.config.stage_settings import EvaluateSettings, StitchSettings
 from unet.data.store import Prepared
 from unet.data.tiling import Span, Tile, WindowPlan
 from unet.evaluation.evaluate import evaluate_model, write_metrics
@@ -26,7 +25,6 @@ from unet.evaluation.statistics import Interval, mean_interval
 from unet.files import remove
 from unet.paths import Paths
 from unet.prediction.stitch.stitch import Outputs, stitch_dataset
-from unet.prediction.stitch.stitch_image import StitchSettings
 from unet.prediction.tiles.tile_store import Tiles, create_tiles
 from unet.report.paired import Statistics
 from unet.report.score_tables import MeanScore, bounds, columns_for, read_metrics, summarise
@@ -89,12 +87,12 @@ def stitch_settings(
     config: Config, dataset: str, model: str, head: Sequence[str]
 ) -> StitchSettings:
     """Our model's stitching for the peer's head: objects grow from their insides."""
-    settings = {**stage_settings.stitch(config, dataset, model), "head": list(head)}
+    settings = StitchSettings.of(config, dataset, model).model_copy(update={"head": tuple(head)})
     if "inside" in head:
-        # The slice has lost what says nothing beside our model's own method.
-        own = config.stitch_for(dataset, model).model_dump(mode="json")
-        settings["stitch"] = {**settings["stitch"], "method": "grow", "grow_px": own["grow_px"]}
-    return StitchSettings.of(settings)
+        # The settings have lost what has no effect beside our model's own method.
+        own = config.stitch_for(dataset, model)
+        settings = settings.with_section(method="grow", grow_px=own.grow_px)
+    return settings
 
 
 def score(
@@ -119,16 +117,13 @@ def score(
     stitch_dataset(
         Tiles(tiles), prepared, outputs, stitch_settings(config, dataset, model, head), threads
     )
-    settings = stage_settings.evaluate(config, dataset)
     rows = evaluate_model(
         dataset,
         PEER,
         {fold: outputs.segmentation},
         prepared.path,
         {image: prepared.attrs(image).get("group") or "" for image in prepared.ids()},
-        EvaluateSection.model_validate(settings["evaluate"]),
-        settings["task"],
-        settings["class_names"],
+        EvaluateSettings.of(config, dataset),
         threads,
     )
     write_metrics(work / "metrics.csv", rows)

@@ -16,6 +16,7 @@ import torch
 
 from unet import __version__
 from unet.cli import main, stage
+from unet.config.data_settings import PrepareSettings
 from unet.config.geometry import footprint
 from unet.config.presets import PRESETS, architecture_of
 from unet.errors import UserError
@@ -148,7 +149,7 @@ def test_success(tmp_path: Path, capsys: Any) -> None:
 def test_settings_that_are_none(text: str, says: str) -> None:
     args = stage.parser("x", "X.").parse_args(["--dataset", "d", "--settings", text])
     with pytest.raises(UserError, match=f"--settings: {says}"):
-        stage.settings_of(args, lambda config: {})
+        stage.settings_of(args, PrepareSettings)
 
 
 def test_settings_and_config_exclude_each_other(capsys: Any) -> None:
@@ -255,10 +256,10 @@ def test_settings_of_a_stage_without_dataset_or_model(tmp_path: Path) -> None:
     from argparse import Namespace
 
     from unet.cli.stage import settings_of
-    from unet.config.stage_settings import report_all
+    from unet.config.stage_settings import ReportAllSettings
 
     root = Path(__file__).resolve().parents[2]
     args = Namespace(settings=None, config=root / "config" / "config.yaml", dataset=None)
-    assert sorted(settings_of(args, report_all)["datasets"]) == ["membranes", "nuclei", "phase"]
+    assert sorted(settings_of(args, ReportAllSettings).datasets) == ["membranes", "nuclei", "phase"]
     with pytest.raises(UserError, match="--dataset: no dataset 'x'; there are: membranes"):
-        settings_of(Namespace(**{**vars(args), "dataset": "x"}), report_all)
+        settings_of(Namespace(**{**vars(args), "dataset": "x"}), ReportAllSettings)

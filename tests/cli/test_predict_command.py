@@ -22,6 +22,7 @@ from unet.cli import main, predict_request
 from unet.cli.predict_request import Trained, image_files, stitch_settings, trained
 from unet.config.load import load
 from unet.config.sections import ReportSection
+from unet.config.stage_settings import Applied, DatasetTask, ReportSettings
 from unet.data.records import read_manifest
 from unet.data.resample import Axis, Resampling
 from unet.errors import UserError
@@ -33,7 +34,6 @@ from unet.planning.jobs import Run
 from unet.prediction.stitch import stitch
 from unet.prediction.stitch.segmentation import Segmentation
 from unet.report import pages
-from unet.report.applied import Applied
 
 
 @pytest.fixture
@@ -230,17 +230,17 @@ def test_heads_and_classes(place: Path) -> None:
     args = argparse.Namespace(
         method=None, threshold=None, min_size=5, grow_px=None, geojson=None, rois=None
     )
-    told = stitch_settings(border, args, Trained())["stitch"]
-    assert (told["method"], told["grow_px"], told["min_size"]) == ("grow", 4, 5)
+    told = stitch_settings(border, args, Trained()).stitch
+    assert (told.method, told.grow_px, told.min_size) == ("grow", 4, 5)
     known = Trained(stitch={"method": "components", "grow_px": 9, "threshold": 0.3})
-    told = stitch_settings(border, args, known)["stitch"]
-    assert (told["method"], told["grow_px"], told["threshold"]) == ("components", 9, 0.3)
+    told = stitch_settings(border, args, known).stitch
+    assert (told.method, told.grow_px, told.threshold) == ("components", 9, 0.3)
     args.grow_px, args.method = 7, "grow"
-    told = stitch_settings(border, args, known)["stitch"]
-    assert (told["method"], told["grow_px"]) == ("grow", 7)
+    told = stitch_settings(border, args, known).stitch
+    assert (told.method, told.grow_px) == ("grow", 7)
     args.method = None
     distance = model(head=("background", "foreground", "distance"))
-    assert stitch_settings(distance, args, Trained())["stitch"]["method"] == "watershed"
+    assert stitch_settings(distance, args, Trained()).stitch.method == "watershed"
 
 
 def test_a_model_in_results_brings_its_settings(place: Path) -> None:
@@ -299,12 +299,12 @@ def test_report_without_labels(place: Path) -> None:
         ("work/prepared.json", paths.prepared_done("new", name)),
     ):
         (out / source).rename(goal)
-    section = ReportSection(bootstrap=100)
-    applied = Applied(False, {name: (0, 1)})
-    rows = pages.report_dataset(
-        paths, "new", section, "instances", [name], [], ["background", "foreground"], 0,
-        tested=[ENSEMBLE], applied=applied,
+    settings = ReportSettings.made(
+        report=ReportSection(bootstrap=100), task="instances", models=(name,), folds=(),
+        class_names=("background", "foreground"), seed=0, tested=("ensemble",),
+        applied=Applied(labelled=False, networks={name: (0, 1)}),
     )  # fmt: skip
+    rows = pages.report_dataset(paths, "new", settings)
     assert rows == []
     page = paths.dataset_report_html("new").read_text(encoding="utf-8")
     assert "What was predicted" in page
@@ -314,7 +314,7 @@ def test_report_without_labels(place: Path) -> None:
         assert absent not in page
     for shown in ("m@src", "<td>2</td><td>1</td>", "bad.tif", "Outlines of"):
         assert shown in page
-    pages.report_all(paths, {"new": pages.DatasetTask("instances", (name,), False)})
+    pages.report_all(paths, {"new": DatasetTask(task="instances", models=(name,), labelled=False)})
     overall = paths.report_html.read_text(encoding="utf-8")
     assert "Images without labels" in overall
     assert ">new</th>" in overall
@@ -376,8 +376,8 @@ def test_outlines_as_the_config_says_unless_the_command_does(
     args = argparse.Namespace(
         method=None, threshold=None, min_size=None, grow_px=None, geojson=None, rois=False
     )
-    section = stitch_settings(model(), args, known)["stitch"]
-    assert (section["geojson"], section["rois"]) == (True, False)
+    section = stitch_settings(model(), args, known).stitch
+    assert (section.geojson, section.rois) == (True, False)
 
 
 def test_an_empty_well_is_a_result(place: Path) -> None:

@@ -17,8 +17,8 @@ import yaml
 
 from unet import provenance
 from unet.cli import stage_inputs
-from unet.config import stage_settings
 from unet.config.load import load_file
+from unet.config.stage_settings import SETTINGS, PredictSettings, ReportAllSettings
 from unet.errors import UserError
 from unet.files import write_sentinel
 from unet.paths import ENSEMBLE, Paths
@@ -46,9 +46,7 @@ class Run:
         config = load_file(self.config)
         self.settings: dict[str, dict[str, Any]] = {}
         for stage in STAGES_MADE:
-            make: Any = getattr(stage_settings, stage)
-            per_model = stage in ("train", "predict", "stitch")
-            settings = make(config, "d", "m") if per_model else make(config, "d")
+            settings = SETTINGS[stage].of(config, "d", "m").to_json()
             if stage == "manifest":
                 settings["fingerprint"] = "by hand this stands for the files"
             self.settings[stage] = settings
@@ -96,7 +94,8 @@ class Run:
 
     def check(self, stage: str, config: Path | None = None) -> None:
         args = Namespace(stage=stage, output=self.paths.output, config=config)
-        made = stage_inputs.checked(args, {}, self.sources(stage))
+        settings = ReportAllSettings.made(datasets={})
+        made = stage_inputs.checked(args, settings, self.sources(stage))
         assert made["inputs"] == provenance.inputs_of(self.paths.output, self.sources(stage))
 
     def run(self, stage: str, config: Path) -> int:
@@ -293,7 +292,7 @@ def test_an_error_of_the_program_is_no_mistake_of_the_config(
     def broken(*_: Any) -> dict[str, Any]:
         return {}["typo"]  # type: ignore[no-any-return]
 
-    monkeypatch.setitem(stage_inputs._SLICES, "predict", broken)
+    monkeypatch.setattr(PredictSettings, "of", broken)
     with pytest.raises(KeyError, match="typo"):
         run.check("stitch", run.config)
 

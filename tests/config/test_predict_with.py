@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from tests.evaluated import Stores, add_cells, cells, probability
-from unet.config import stage_settings
+from unet.config.data_settings import PrepareAppliedSettings
 from unet.config.load import load, load_file
 from unet.config.run import Config, merge
 from unet.config.sections import EvaluateSection
+from unet.config.stage_settings import SETTINGS, EvaluateSettings, ReportAllSettings, StitchSettings
 from unet.errors import UserError
 from unet.evaluation.evaluate import chosen_thresholds, evaluate_model
 from unet.files import canonical, write_json
@@ -76,8 +77,8 @@ def test_what_a_dataset_takes_from_the_models() -> None:
     named = new(predict_with=["cells/plain"], labels="x", classes={"membrane": 7, "cell": 1})
     config = load(merge(RAW, named))
     assert config.datasets["new"].labelled
-    assert stage_settings.stitch(config, "new", "plain@cells")["class_values"] == [7, 1]
-    assert stage_settings.prepare_applied(config, "new", "plain@cells")["classes"] == [
+    assert StitchSettings.of(config, "new", "plain@cells").class_values == (7, 1)
+    assert PrepareAppliedSettings.of(config, "new", "plain@cells").to_json()["classes"] == [
         ["membrane", 7], ["cell", 1],
     ]  # fmt: skip
 
@@ -140,11 +141,11 @@ def all_slices(config: Config, *without: str) -> dict[str, str]:
             "report",
             *(() if applied else ("splits", "prepare")),
         ):
-            found[f"{stage}:{dataset}"] = canonical(getattr(stage_settings, stage)(config, dataset))
+            found[f"{stage}:{dataset}"] = canonical(SETTINGS[stage].of(config, dataset).to_json())
         for model in config.models_for(dataset):
             own = ("prepare_applied",) if applied else ("train",)
             for stage in (*own, "predict", "stitch"):
-                value = canonical(getattr(stage_settings, stage)(config, dataset, model))
+                value = canonical(SETTINGS[stage].of(config, dataset, model).to_json())
                 found[f"{stage}:{dataset}:{model}"] = value
     return found
 
@@ -163,8 +164,9 @@ def test_a_dataset_more_changes_no_other_slice() -> None:
     assert json.loads(mine["report:new"])["applied"] == {
         "labelled": False, "networks": {"plain@nuclei": [0, 2], "border@nuclei": [0, 2]},
     }  # fmt: skip
-    assert stage_settings.report_all(config)["datasets"]["new"]["labelled"] is False
-    assert "labelled" not in stage_settings.report_all(config)["datasets"]["cells"]
+    overall = ReportAllSettings.of(config).to_json()["datasets"]
+    assert overall["new"]["labelled"] is False
+    assert "labelled" not in overall["cells"]
 
 
 def test_what_changes_the_slices_of_such_a_dataset() -> None:
@@ -185,9 +187,9 @@ def test_what_changes_the_slices_of_such_a_dataset() -> None:
     auto = {"stitch": {"threshold": "auto"}}
     assert changed(auto) == {"stitch:new:plain@nuclei", "stitch:new:border@nuclei"}
     config = load(merge(RAW, auto))
-    assert stage_settings.stitch(config, "new", "plain@nuclei")["thresholds_of"] == ["ensemble"]
+    assert StitchSettings.of(config, "new", "plain@nuclei").thresholds_of == ("ensemble",)
     config = load(merge(merge(RAW, auto), new(predict_with=["cells/plain"])))
-    assert stage_settings.stitch(config, "new", "plain@cells")["thresholds_of"] == ["0", "1", "2"]
+    assert StitchSettings.of(config, "new", "plain@cells").thresholds_of == ("0", "1", "2")
 
 
 def test_the_run(tmp_path: Path) -> None:
@@ -238,10 +240,14 @@ def test_thresholds_of_metrics_come_from_where_the_model_was_trained(tmp_path: P
     stores.prediction("b", cells(), probabilities=probability(0, 1), fold=ENSEMBLE)
     section = EvaluateSection(metrics=("pixel", "topology"))
     folds = {ENSEMBLE: stores.segmentation(ENSEMBLE)}
-    where = (stores.dataset, stores.model, folds, stores.prepared, {}, section, "semantic")
+    where = (stores.dataset, stores.model, folds, stores.prepared, {})
+    names = ("background", "foreground")
+    settings = EvaluateSettings.made(
+        evaluate=section, task="semantic", class_names=names, applied=True
+    )
 
     def scores(**more: Any) -> dict[str, float]:
-        rows = evaluate_model(*where, ("background", "foreground"), optional=True, **more)
+        rows = evaluate_model(*where, settings, **more)
         assert {row.image for row in rows} == {"a"}
         return {row.metric: row.value for row in rows if row.class_ == "foreground"}
 
@@ -249,4 +255,4 @@ def test_thresholds_of_metrics_come_from_where_the_model_was_trained(tmp_path: P
     assert (found["topology_threshold"], found["v_rand"]) == (0.47, 1)
     assert scores()["topology_threshold"] == 0.5
     with pytest.raises(UserError, match="has no labels"):
-        evaluate_model(*where, ("background", "foreground"))
+        evaluate_model(*where, settings.model_copy(update={"applied": False}))

@@ -12,68 +12,77 @@ from typing import Any
 import pytest
 
 from tests import key_table
+from unet.cli.predict_command import whole
 from unet.cli.predict_request import Trained, add_arguments, predict_settings, stitch_settings
-from unet.config import presets, sections, stage_keys, stage_settings
+from unet.config import presets, sections, stage_keys
 from unet.config import run as config_module
+from unet.config.data_settings import PrepareSettings
 from unet.config.load import load
 from unet.config.presets import PRESETS, Architecture, architecture_from
 from unet.config.run import Config
-from unet.config.sections import PredictSection, PrepareSection, Section, SplitSection
-from unet.data.kept_splits import settings_digest
+from unet.config.sections import PrepareSection, Section, SplitSection
+from unet.config.stage_settings import SETTINGS, PredictSettings, ReportAllSettings, TrainSettings
+from unet.config.tracked import Settings
 from unet.data.prepare import _keys
 from unet.data.records import ImageRecord
+from unet.errors import UserError
 from unet.files import canonical, digest
-from unet.prediction.tiles.predict import image_key, keyed_settings
+from unet.prediction.tiles.prediction_job import image_key
 from unet.training.train import training_key
+from unet.training.training_job import TrainingData
 from unet.versions import STAGES
 
 # Slices, and keys that follow from them, as the code wrote them before there was this mechanism.
 OLD: dict[str, Any] = json.loads(Path(__file__).with_name("old_slices.json").read_text())
 
 
-def all_slices(config: Config) -> dict[str, dict[str, Any]]:
-    """stage:dataset[:model] -> slice."""
-    found: dict[str, dict[str, Any]] = {"report_all": stage_settings.report_all(config)}
+def all_settings(config: Config) -> dict[str, Settings]:
+    """stage:dataset[:model] -> settings."""
+    found: dict[str, Settings] = {"report_all": ReportAllSettings.of(config)}
     for dataset, data in config.datasets.items():
         applied = bool(config.origins_for(dataset))
         stages = ["manifest", "prepare", "evaluate", "report"] + ([] if applied else ["splits"])
         if data.synthetic is not None:
             stages.append("synthesize")
         for stage in stages:
-            found[f"{stage}:{dataset}"] = getattr(stage_settings, stage)(config, dataset)
+            found[f"{stage}:{dataset}"] = SETTINGS[stage].of(config, dataset)
         for model in config.models_for(dataset):
             for stage in ("predict", "stitch", "prepare_applied" if applied else "train"):
-                value = getattr(stage_settings, stage)(config, dataset, model)
-                found[f"{stage}:{dataset}:{model}"] = value
+                found[f"{stage}:{dataset}:{model}"] = SETTINGS[stage].of(config, dataset, model)
     return found
 
 
-def all_keys(found: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+def written(found: Mapping[str, Settings]) -> dict[str, dict[str, Any]]:
+    return {name: settings.to_json() for name, settings in found.items()}
+
+
+def all_keys(found: Mapping[str, Settings]) -> dict[str, str]:
     """The hashes by which trainings, tiles, prepared images and splits are found again."""
     images = {name: {"key": name} for name in "abc"}
     record = ImageRecord(
         "a", "a.tif", "l.tif", axes="CYX", shape=(1, 8, 9), sha256="1", label_sha256="2"
     )
     keys = {}
+    data = TrainingData(Path(), {"images": images}, ["a", "b"], ["c"])
     for name, value in found.items():
         stage = name.split(":")[0]
-        if stage == "train":
-            keys[name] = training_key(value, images, ["a", "b"], ["c"])
-        elif stage == "predict":
-            section = PredictSection.model_validate(value["predict"])
-            used = section.model_copy(update={"precision": "float32", "engine": "torch"})
-            keys[name] = image_key("model", "image", keyed_settings(value, used))
+        if isinstance(value, TrainSettings):
+            keys[name] = training_key(value, data)
+        elif isinstance(value, PredictSettings):
+            used = value.with_section(precision="float32", engine="torch")
+            keys[name] = image_key("model", "image", used.keyed())
         elif stage == "splits":
-            split = SplitSection.model_validate(value["split"])
-            keys[name] = settings_digest(split, value["seed"], value["version"])
+            # Under which the parts of images are kept.
+            keys[name] = digest(value.to_json())
         elif stage == "prepare":
+            assert isinstance(value, PrepareSettings)
             keys[name] = _keys({"a": record}, value, None)["a"]
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     args = parser.parse_args(["m.pt", "i.tif", "-o", "out", "--tta", "--threshold", "0.25"])
-    told_by_hand = [predict_settings(args, Trained()), stitch_settings(_Model, args, Trained())]  # type: ignore[arg-type]
+    predict, stitch = predict_settings(args, Trained()), stitch_settings(_Model, args, Trained())  # type: ignore[arg-type]
     prepare = stage_keys.told("prepare_applied", PrepareSection())
-    keys["unet predict"] = digest([*told_by_hand, prepare])
+    keys["unet predict"] = digest([whole(predict), stitch.to_json(), prepare])
     return keys
 
 
@@ -90,13 +99,37 @@ def comparable(name: str) -> bool:
     return all(OLD["versions"][stage] == STAGES[stage] for stage in stages)
 
 
+@pytest.mark.parametrize(
+    ("over", "said"),
+    [
+        ({"predict": {"tiel": 3}}, "predict.tiel: unknown key; did you mean tile?"),
+        ({"predict": {"tile": 3}}, "predict.tile: "),
+        ({"device": "gpu"}, "device: must be 'auto', 'cpu' or 'cuda' (got 'gpu')"),
+        ({"members": "all", "device": 3}, "device: must be"),
+    ],
+)
+def test_a_mistake_in_the_json_is_one_line(over: dict[str, Any], said: str) -> None:
+    good = json.loads(OLD["slices"]["predict:own:plain"])
+    with pytest.raises(UserError) as error:
+        PredictSettings.from_json({**good, **over})
+    assert str(error.value).startswith(f"--settings: {said}")
+    assert "\n" not in str(error.value)
+    del good["version"]
+    with pytest.raises(UserError, match=r"^--settings: version: this key is needed$"):
+        PredictSettings.from_json(good)
+
+
 def test_finished_runs_stay_finished() -> None:
-    found = all_slices(load(OLD["config"]))
+    found = all_settings(load(OLD["config"]))
     assert set(found) == set(OLD["slices"])
     same = [name for name in found if comparable(name)]
     assert {name.split(":")[0] for name in same} >= {"train", "prepare", "splits"}
     for name in same:
-        assert canonical(found[name]) == OLD["slices"][name]
+        assert canonical(found[name].to_json()) == OLD["slices"][name]
+        # What finished runs have recorded is read, and is the same settings.
+        read = type(found[name]).from_json(json.loads(OLD["slices"][name]))
+        assert read == found[name]
+        assert canonical(read.to_json()) == OLD["slices"][name]
     keys = all_keys(found)
     assert set(keys) == set(OLD["keys"])
     for name in keys:
@@ -196,23 +229,19 @@ def test_a_new_key_changes_nothing_at_its_default(
     over: dict[str, Any],
     stages: set[str],
 ) -> None:
-    before = all_slices(load(OLD["config"]))
-    keys = all_keys(before)
+    settings = all_settings(load(OLD["config"]))
+    before, keys = written(settings), all_keys(settings)
     monkeypatch.setattr("unet.config.load.Config", with_class(name, kind))
-    # What stages read their settings with.
-    if name == "predict":
-        monkeypatch.setitem(globals(), "PredictSection", kind)
-    if name == "prepare":
-        monkeypatch.setattr("unet.data.prepare.PrepareSection", kind)
-    after = all_slices(load(OLD["config"]))
-    assert after == before
+    after = all_settings(load(OLD["config"]))
+    assert written(after) == before
     assert all_keys(after) == keys
     # With another value: its stages alone, wherever nothing else is written under it.
     raw = {**OLD["config"], name: config_module.merge(OLD["config"].get(name, {}), over)}
-    edited = all_slices(load(raw))
+    more = all_settings(load(raw))
+    edited = written(more)
     changed = {item.split(":")[0] for item in edited if edited[item] != before[item]}
     assert changed == stages
-    now = all_keys(edited)
+    now = all_keys(more)
     keyed = {item.split(":")[0] for item in now if now[item] != keys[item]}
     assert keyed == stages & {"train", "predict", "splits", "prepare"}
 
@@ -268,7 +297,9 @@ def test_every_section_that_is_told_has_its_defaults_held(monkeypatch: pytest.Mo
         return frozenset()
 
     monkeypatch.setattr(stage_keys, "_always", spy)
-    all_keys(all_slices(load(OLD["config"])))
+    settings = all_settings(load(OLD["config"]))
+    written(settings)
+    all_keys(settings)
     held = {(stage, kind.__name__) for stage, kinds in key_table.CLASSES.items() for kind in kinds}
     assert asked <= held
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from unet.config import stage_settings
+from unet.config.data_settings import SplitsSettings, SynthesizeSettings
 from unet.config.load import load
 from unet.config.recipes import RECIPES
 from unet.config.run import Config, merge
 from unet.config.sections import TrainSection
+from unet.config.stage_settings import SETTINGS, ReportAllSettings, TrainSettings
 from unet.files import canonical
 from unet.planning.jobs import Run
 from unet.versions import STAGES, library_versions
@@ -33,19 +34,22 @@ RAW: dict[str, Any] = {
 Slices = dict[str, str]
 
 
+def text(stage: str, config: Config, *names: str) -> str:
+    return canonical(SETTINGS[stage].of(config, *names).to_json())
+
+
 def all_slices(config: Config) -> Slices:
     """stage:dataset[:model] -> canonical JSON."""
     found = {}
     for dataset in config.datasets:
         if config.datasets[dataset].synthetic is not None:
-            found[f"synthesize:{dataset}"] = canonical(stage_settings.synthesize(config, dataset))
+            found[f"synthesize:{dataset}"] = text("synthesize", config, dataset)
         for stage in ("manifest", "splits", "prepare", "evaluate", "report"):
-            found[f"{stage}:{dataset}"] = canonical(getattr(stage_settings, stage)(config, dataset))
+            found[f"{stage}:{dataset}"] = text(stage, config, dataset)
         for model in config.models_for(dataset):
             for stage in ("train", "predict", "stitch"):
-                value = getattr(stage_settings, stage)(config, dataset, model)
-                found[f"{stage}:{dataset}:{model}"] = canonical(value)
-    found["report_all"] = canonical(stage_settings.report_all(config))
+                found[f"{stage}:{dataset}:{model}"] = text(stage, config, dataset, model)
+    found["report_all"] = canonical(ReportAllSettings.of(config).to_json())
     return found
 
 
@@ -148,7 +152,7 @@ def test_what_the_stages_are_told() -> None:
     assert json.loads(BASE["stitch:made:a"])["class_values"] is None
     assert json.loads(BASE["report:own"])["folds"] == [0, 2]
     with pytest.raises(ValueError, match="not a generated dataset"):
-        stage_settings.synthesize(load(RAW), "own")
+        SynthesizeSettings.of(load(RAW), "own")
 
 
 def test_the_run(tmp_path: Path) -> None:
@@ -184,8 +188,8 @@ def test_a_recipe_is_its_values_wherever_it_stands(name: str) -> None:
     under = {"preset": "unet2015", "depth": 2, "train": {"recipe": name, **patch}}
     of_model = load({**base, "models": {"m": under}})
     for config in (given, of_model):
-        assert stage_settings.train(config, "d", "m") == stage_settings.train(spelled, "d", "m")
-    assert stage_settings.train(load(base), "d", "m") != stage_settings.train(spelled, "d", "m")
+        assert TrainSettings.of(config, "d", "m") == TrainSettings.of(spelled, "d", "m")
+    assert TrainSettings.of(load(base), "d", "m") != TrainSettings.of(spelled, "d", "m")
 
 
 def test_keys_beside_a_recipe_win() -> None:
@@ -200,7 +204,7 @@ def test_an_ensemble_has_no_share_to_validate() -> None:
     ensemble = {"datasets": {"own": {"split": {"test": 0.2}}}}
     base = load(merge(RAW, ensemble))
     over = load(merge(merge(RAW, ensemble), {"datasets": {"own": {"split": {"val": 0.4}}}}))
-    assert stage_settings.splits(base, "own") == stage_settings.splits(over, "own")
+    assert SplitsSettings.of(base, "own") == SplitsSettings.of(over, "own")
 
 
 def test_a_key_has_a_say_beside_its_own() -> None:

@@ -13,6 +13,8 @@ import pytest
 import tifffile
 
 from tests.architectures import settle
+from tests.data.test_manifest import manifest_settings
+from unet.config.data_settings import PrepareAppliedSettings
 from unet.config.presets import architecture_of
 from unet.config.sections import PrepareSection
 from unet.data.blocks import Budget
@@ -69,11 +71,11 @@ STATISTICS = {"method": "zscore", "shift": [10.0], "scale": [2.0], "low": [0.0],
 def test_what_networks_want_of_images() -> None:
     one = model()
     section, target = target_of({Path("a"): one, Path("b"): model(seed=1)})
-    assert section == {"method": "minmax", "low": 1.0, "high": 99.8, "scope": "image"}
+    assert section.model_dump() == {"method": "minmax", "low": 1.0, "high": 99.8, "scope": "image"}
     assert target == Target(1, 2, (0.5, 0.5), None)
     whole = {"method": "zscore", "scope": "dataset"}
     section, target = target_of({Path("a"): model(normalize={**whole, "statistics": STATISTICS})})
-    assert (section["scope"], target.statistics) == ("dataset", STATISTICS)
+    assert (section.scope, target.statistics) == ("dataset", STATISTICS)
     with pytest.raises(UserError, match=r"a: its images .* run its training again"):
         target_of({Path("a"): model(normalize=whole)})
     for other, what in (
@@ -121,9 +123,9 @@ def write(path: Path, data: np.ndarray, pixel_size_um: float | None = None, axes
 
 
 def listed(folder: Path, labels: str | None = None, **keys: Any) -> list[ImageRecord]:
-    settings = {"task": "instances", "classes": None, "axes": None, "group": None, **keys}
+    settings = manifest_settings(task="instances", **keys)
     source = RawSource(folder, "images", labels, "folders", labels is not None, required=False)
-    return build_manifest(source, settings, strict=False, threads=2)
+    return build_manifest(source, settings, threads=2)
 
 
 PREPARE: dict[str, Any] = {
@@ -141,7 +143,7 @@ def prepare(
     folder: Path, records: list[ImageRecord], target: Target = TARGET, memory: int = GB, **more: Any
 ) -> tuple[dict[str, dict[str, Any]], Path]:
     store = folder / more.pop("store", "prepared.zarr")
-    settings = {**PREPARE, **more}
+    settings = PrepareAppliedSettings.from_json({**PREPARE, **more})
     return prepare_dataset(records, folder, store, settings, 2, memory, target), store
 
 
@@ -202,7 +204,7 @@ def test_a_pixel_size_that_cannot_be_true_sets_one_image_aside(
     with caplog.at_level(logging.WARNING):
         prepare_stage(
             tmp_path / "manifest.csv", tmp_path / "inputs.json", store, tmp_path / "p.json",
-            PREPARE, 1, GB, target=TARGET, warnings=notes,
+            PrepareAppliedSettings.from_json(PREPARE), 1, GB, target=TARGET, warnings=notes,
         )  # fmt: skip
     lines = read_json(notes)["warnings"]
     assert len(lines) == 2
@@ -238,9 +240,8 @@ def test_an_image_of_one_value_is_predicted_but_not_learned_from(tmp_path: Path)
     assert not Prepared(store).image("a")[...].any()
     for name in "ab":
         write(tmp_path / "labels" / f"{name}.tif", np.ones((60, 61), np.uint8))
-    settings = {"task": "instances", "classes": None, "axes": None, "group": None}
     source = RawSource(tmp_path, "images", "labels", "folders")
-    learned = build_manifest(source, settings, strict=False, threads=1)
+    learned = build_manifest(source, manifest_settings(task="instances"), threads=1)
     assert [(r.status, r.reason) for r in learned] == [
         ("quarantined", "all pixels have the value 7"), ("ok", ""),
     ]  # fmt: skip

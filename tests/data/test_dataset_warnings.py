@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from tests.data.test_manifest import DEFAULTS, SEMANTIC, dataset
+from tests.data.test_manifest import SEMANTIC, dataset, manifest_settings
 from tests.report.test_report import make_report, make_results, script
 from unet.data.dataset_warnings import grouped, read_warnings, shown, warning_lines, write_warnings
 from unet.data.manifest import manifest_stage
@@ -27,7 +27,7 @@ def run_manifest(source: RawSource, output: Path, **settings: object) -> list[st
     paths = Paths(output)
     manifest_stage(
         source,
-        {**DEFAULTS, **SEMANTIC, "strict": False, "fingerprint": "", **settings},
+        manifest_settings(**{**SEMANTIC, **settings}),
         paths.manifest("d"),
         paths.inputs("d"),
         threads=2,
@@ -140,7 +140,7 @@ def test_the_page_and_the_console_of_the_report_show_them(
     assert page.index("13 warnings") < page.index("Scores on the test images")
     assert "<li>&lt;b&gt;odd</li>" in page
     assert "<li>w11</li>" in page
-    settings = '{"datasets": {"d": {"task": "semantic", "models": ["m"]}}}'
+    settings = '{"version": 1, "datasets": {"d": {"task": "semantic", "models": ["m"]}}}'
     args = ["--all", "--output", str(tmp_path), "--settings", settings]
     assert script().main(args) == 0
     out = capsys.readouterr().out

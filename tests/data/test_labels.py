@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from tests.data.test_dataset_warnings import run_manifest
+from unet.config.data_settings import ManifestSettings, PrepareSettings
 from unet.config.load import load
 from unet.config.sections import PrepareSection
-from unet.config.stage_settings import manifest, prepare
 from unet.data.blocks import Grid
 from unet.data.connected_pieces import Pieces
 from unet.data.dataset_warnings import read_facts
@@ -242,12 +242,12 @@ def test_binary_masks_are_prepared_as_numbered_objects(tmp_path: Path, memory: i
     (record,) = read_manifest(Paths(tmp_path / "out").manifest("d"))
     expected, count = ndimage.label(mask == 255, np.ones((3, 3)))
     assert record.objects == count == 15
-    section = PrepareSection(tile=32, shard=1).model_dump(mode="json")
+    section = PrepareSection(tile=32, shard=1)
     prepare_dataset(
         [record],
         source.root,
         tmp_path / "s.zarr",
-        {"version": 1, "prepare": section, "axes": None, "channels": None, **settings},
+        PrepareSettings.made(prepare=section, axes=None, channels=None, **settings),
         threads=1,
         memory_bytes=memory,
     )
@@ -271,10 +271,11 @@ def test_label_kind_in_the_config() -> None:
     models = {"m": {"preset": "unet-bn"}}
     config = load({"datasets": {"d": data}, "models": models})
     binary = load({"datasets": {"d": {**data, "label_kind": "binary"}}, "models": models})
-    for of in (manifest, prepare):
+    for kind in (ManifestSettings, PrepareSettings):
         # At its default the key is as if it were not there: nobody's work is done twice.
-        assert "label_kind" not in of(config, "d")
-        assert of(binary, "d") == {**of(config, "d"), "label_kind": "binary"}
+        plain = kind.of(config, "d").to_json()
+        assert "label_kind" not in plain
+        assert kind.of(binary, "d").to_json() == {**plain, "label_kind": "binary"}
     semantic = {**data, "task": "semantic", "classes": {"a": 0, "b": 1}, "label_kind": "binary"}
     with pytest.raises(UserError, match=r"datasets\.d\.label_kind: binary numbers the pieces"):
         load({"datasets": {"d": semantic}, "models": models})

@@ -14,6 +14,7 @@ import tifffile
 import zarr
 
 import unet.data.inspection
+from unet.config.data_settings import ManifestSettings
 from unet.data.manifest import RawSource, build_manifest, fingerprint, list_files, manifest_stage
 from unet.data.raw_changes import stamp
 from unet.data.records import ImageRecord, read_manifest
@@ -23,7 +24,12 @@ from unet.files import file_sha256, read_json
 RNG = np.random.default_rng(0)
 SEMANTIC = {"task": "semantic", "classes": {"background": 0, "cell": 255}}
 INSTANCES = {"task": "instances", "classes": None}
-DEFAULTS = dict.fromkeys(("ignore", "axes", "pixel_size_um", "channels", "group"))
+NONE = ("classes", "ignore", "axes", "pixel_size_um", "channels", "group", "column")
+
+
+def manifest_settings(**values: Any) -> ManifestSettings:
+    fixed = {"layout": "folders", "strict": False, "labelled": True, "fingerprint": ""}
+    return ManifestSettings.made(**{**dict.fromkeys(NONE), **fixed, **values})
 
 
 def write(path: Path, data: np.ndarray, **options: Any) -> Path:
@@ -52,7 +58,8 @@ def dataset(root: Path, count: int = 3, value: int = 255) -> RawSource:
 def build(
     source: RawSource, strict: bool = False, task: dict = SEMANTIC, **settings: Any
 ) -> dict[str, ImageRecord]:
-    records = build_manifest(source, {**DEFAULTS, **task, **settings}, strict, threads=2)
+    wanted = manifest_settings(**task, **settings, strict=strict)
+    records = build_manifest(source, wanted, threads=2)
     assert [r.id for r in records] == sorted(r.id for r in records)
     assert len({r.id for r in records}) == len(records)
     return {r.id: r for r in records}
@@ -375,7 +382,7 @@ def test_statistics_are_taken_block_by_block(
 
 
 def stage(source: RawSource, folder: Path, value: str) -> tuple[Path, Path]:
-    settings = {**DEFAULTS, **SEMANTIC, "strict": False, "fingerprint": value}
+    settings = manifest_settings(**SEMANTIC, fingerprint=value)
     manifest, inputs, warnings = (folder / n for n in ("manifest.csv", "inputs.json", "w.json"))
     manifest_stage(source, settings, manifest, inputs, threads=2, warnings=warnings)
     return manifest, inputs

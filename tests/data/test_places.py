@@ -14,6 +14,7 @@ import tifffile
 import zarr
 
 from tests.data.test_layouts import found, touch
+from tests.data.test_manifest import manifest_settings
 from tests.workflow.test_bad_inputs import good
 from tests.workflow.test_bad_inputs import manifest as manifest_stage
 from unet.cli.predict_request import image_files
@@ -23,7 +24,8 @@ from unet.data.raw_changes import listing, stamp
 from unet.data.raw_files import RawSource
 from unet.errors import UserError
 
-SETTINGS: dict[str, Any] = {"task": "instances", "group": None}
+SETTINGS = manifest_settings(task="instances")
+STRICT = manifest_settings(task="instances", strict=True)
 
 
 def told(source: RawSource) -> list[str]:
@@ -91,7 +93,7 @@ def test_a_label_with_the_content_of_the_image(tmp_path: Path) -> None:
             (tmp_path / kind).mkdir(exist_ok=True)
             labels = (image > 4).astype(np.uint8) if kind == "l" and number else image
             tifffile.imwrite(tmp_path / kind / f"a{number}.tif", labels)
-    first, second = build_manifest(RawSource(tmp_path, "i", "l"), SETTINGS, strict=False, threads=1)
+    first, second = build_manifest(RawSource(tmp_path, "i", "l"), SETTINGS, threads=1)
     assert first.reason == "the label is a copy of the image; a file cannot be both"
     assert second.status == "ok"
 
@@ -185,14 +187,14 @@ def plate(path: Path, version: str = "0.4") -> Path:
 def test_a_plate(tmp_path: Path, version: str, layout: str) -> None:
     plate(tmp_path / "p.zarr", version)
     source = RawSource(tmp_path, "p.zarr", layout=layout)
-    records = build_manifest(source, SETTINGS, strict=True, threads=1)
+    records = build_manifest(source, STRICT, threads=1)
     assert [(r.id, r.group, r.image) for r in records] == [
         ("A1-f0", "A1", "p.zarr/A/1/0"), ("A1-f1", "A1", "p.zarr/A/1/1"),
         ("B2-f0", "B2", "p.zarr/B/2/0"), ("B2-f1", "B2", "p.zarr/B/2/1"),
     ]  # fmt: skip
     assert {(r.label.removeprefix(r.image), r.objects) for r in records} == {("/labels/nuclei", 1)}
     assert records[0].pixel_size_um == (0.5, 0.5)
-    by_row = build_manifest(source, {**SETTINGS, "group": "row"}, strict=True, threads=1)
+    by_row = build_manifest(source, STRICT.model_copy(update={"group": "row"}), threads=1)
     assert [r.group for r in by_row] == ["A", "A", "B", "B"]
 
 
@@ -223,7 +225,7 @@ def test_damaged_plates(tmp_path: Path) -> None:
     path = plate(tmp_path / "p.zarr")
     (path / "A/1/.zattrs").write_text("{")
     source = RawSource(tmp_path, "p.zarr", labelled=False)
-    records = build_manifest(source, SETTINGS, strict=False, threads=1)
+    records = build_manifest(source, SETTINGS, threads=1)
     assert [(r.id, r.status) for r in records if r.group == "A1"] == [("A1", "quarantined")]
     attributes(path, {"plate": {"wells": [{"path": "../../etc"}]}}, "0.4")
     with pytest.raises(UserError, match=r"p.zarr: refused, its metadata name a place outside"):
@@ -246,7 +248,7 @@ def test_a_collection(tmp_path: Path, listed: bool) -> None:
     if listed:
         attributes(path / "OME", {"series": ["1", "0"]}, "0.4")
     source = RawSource(tmp_path, "c.zarr", labelled=False)
-    records = build_manifest(source, SETTINGS, strict=True, threads=1)
+    records = build_manifest(source, STRICT, threads=1)
     assert [(r.id, r.image) for r in records] == [("c-s0", "c.zarr/0"), ("c-s1", "c.zarr/1")]
     attributes(path / "OME", {"series": ["1"]}, "0.4")
     assert found(RawSource(tmp_path, "c.zarr")) == {"c": ("c.zarr/1", None)}

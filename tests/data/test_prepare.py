@@ -16,6 +16,8 @@ import pytest
 import tifffile
 
 from scripts.prepare import main
+from unet.config.data_settings import PrepareSettings
+from unet.config.sections import PrepareSection
 from unet.data import prepare_image
 from unet.data.blocks import Budget
 from unet.data.label_maps import instance_maps, semantic_classes
@@ -35,20 +37,20 @@ def settings(
     classes: dict[str, int] | None = None,
     ignore: int | None = None,
     **prepare: Any,
-) -> dict[str, Any]:
+) -> PrepareSettings:
     if task == "semantic" and classes is None:
         classes = {"background": 0, "cell": 255}
     normalize = {"method": "minmax", "low": 1.0, "high": 99.8, "scope": "image"}
     normalize |= prepare.pop("normalize", {})
-    return {
-        "version": 1,
-        "prepare": {"normalize": normalize, "tile": 32, "shard": 2, **prepare},
-        "task": task,
-        "classes": classes,
-        "ignore": ignore,
-        "axes": None,
-        "channels": None,
-    }
+    return PrepareSettings(
+        version=1,
+        prepare=PrepareSection(**{"normalize": normalize, "tile": 32, "shard": 2, **prepare}),
+        task=task,
+        classes=None if classes is None else tuple(classes.items()),
+        ignore=ignore,
+        axes=None,
+        channels=None,
+    )
 
 
 class Folder:
@@ -437,7 +439,7 @@ def test_command_line(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
     write_manifest(paths.manifest("d"), [record])
     paths.inputs("d").write_text(json.dumps({"root": str(folder.root)}))
     arguments = ["--output", str(output), "--dataset", "d", "--memory-gb", "0.5"]
-    assert main([*arguments, "--settings", json.dumps(settings())]) == 0
+    assert main([*arguments, "--settings", json.dumps(settings().to_json())]) == 0
     done = read_json(paths.prepared_done("d"))
     assert (done["version"], done["task"], done["channels"]) == (1, "semantic", 1)
     assert done["class_names"] == ["background", "cell"]

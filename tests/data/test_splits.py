@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unet.config.data_settings import SplitsSettings
 from unet.config.sections import SplitSection
-from unet.data.kept_splits import Kept, read_kept, settings_digest, splits_stage, write_kept
+from unet.data.kept_splits import Kept, read_kept, splits_stage, write_kept
 from unet.data.records import ImageRecord, SplitRecord, ids_of, read_splits
 from unet.data.splits import make_splits
 from unet.errors import UserError
@@ -260,10 +261,15 @@ def stage(
     now: str | None = None,
     **split: object,
 ) -> list[SplitRecord]:
-    settings = {"version": 1, "split": SplitSection(**split).model_dump(mode="json"), "seed": seed}
+    settings = SplitsSettings(version=1, split=SplitSection(**split), seed=seed)
     files = (folder / name for name in ("splits.csv", ".kept.csv", "warnings.splits.json"))
     splits_stage(records, settings, *files, now=now)
     return read_splits(folder / "splits.csv")
+
+
+def kept_under(split: SplitSection, seed: int, version: int) -> str:
+    """The key of the parts that are kept."""
+    return digest(SplitsSettings(version=version, split=split, seed=seed).to_json())
 
 
 def test_stage_keeps_parts(tmp_path: Path) -> None:
@@ -322,7 +328,7 @@ def test_parts_of_an_older_version_stay(tmp_path: Path) -> None:
     """Its file has no dates, and its key knows of no redraw."""
     how = {"folds": 3, "test": None, "column": None, "group": None, "val": 0.2}
     key = digest({"split": how, "seed": 0, "version": 1})
-    assert settings_digest(SplitSection(folds=3), 0, 1) == key
+    assert kept_under(SplitSection(folds=3), 0, 1) == key
     rows = make_splits(images(9), SplitSection(folds=3), 0)
     lines = [f"{r.image},{r.fold},{r.part}" for r in rows]
     (tmp_path / ".kept.csv").write_text("\n".join([f"# {key}", "image,fold,part", *lines, ""]))
@@ -392,9 +398,9 @@ def test_all_copies_in_different_parts_are_named(tmp_path: Path) -> None:
 
 def test_which_folds_run_changes_nothing() -> None:
     one, two = SplitSection(folds=3), SplitSection(folds=3, run=(1,))
-    assert settings_digest(one, 0, 1) == settings_digest(two, 0, 1)
-    assert settings_digest(one, 0, 1) != settings_digest(one, 0, 2)
-    assert settings_digest(one, 0, 1) != settings_digest(one, 1, 1)
+    assert kept_under(one, 0, 1) == kept_under(two, 0, 1)
+    assert kept_under(one, 0, 1) != kept_under(one, 0, 2)
+    assert kept_under(one, 0, 1) != kept_under(one, 1, 1)
 
 
 @pytest.mark.parametrize("text", ["", "# other\nimage,fold,part\n", "# key\nimage,fold\na,1\n"])

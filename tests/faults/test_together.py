@@ -18,6 +18,7 @@ import pytest
 from tests.faults.stages import FOLD, SEED, STAGES, Lab, different, tables
 from tests.faults.tallies import Tally
 from tests.faults.test_kill import RUN, Whole
+from unet.config.stage_settings import PredictSettings
 from unet.files import lock_of
 
 pytestmark = pytest.mark.faults
@@ -240,20 +241,21 @@ def test_workers_are_lost(lab: Lab, tmp_path: Path, tally: Tally) -> None:
     from unet.prediction.tiles.cluster import on_cluster
     from unet.prediction.tiles.ensemble import Member
     from unet.prediction.tiles.predict import predict_fold
+    from unet.prediction.tiles.prediction_job import PredictionData, PredictionResources
     from unet.prediction.tiles.tile_store import Tiles
 
     dice = random.Random(f"{SEED} workers")
     paths = Paths(lab.unbroken)
     rows = read_splits(paths.splits("d"))
     parts = {name: part for part in ("test", "val") for name in ids_of(rows, 0, part)}
-    section = PredictSection(tile=48, precision="float32").model_dump(mode="json")
+    section = PredictSection(tile=48, precision="float32")
+    settings = PredictSettings.made(predict=section, device="cpu")
     model, prepared = paths.model("d", "m", 0), paths.prepared("d")
 
     def predicted(folder: Path, run: Any = None) -> dict[str, bytes]:
-        predict_fold(
-            [Member.load(model)], prepared, read_json(paths.prepared_done("d")), parts,
-            {"version": 1, "predict": section, "device": "cpu"}, folder, 1, 1e9, threads=1, run=run,
-        )  # fmt: skip
+        sentinel = read_json(paths.prepared_done("d"))
+        data = PredictionData([Member.load(model)], prepared, sentinel, parts, folder)
+        predict_fold(data, settings, PredictionResources(1, 1e9, threads=1), run=run)
         tiles = Tiles(folder)
         assert tiles.ids() == sorted(parts)
         return {

@@ -20,13 +20,15 @@ from typing import Any
 import dask
 import pytest
 
-from tests.prediction.test_predict import PARTS, content, model
+from tests.prediction.test_predict import PARTS, content, data_of, model
 from unet.config.sections import ClusterSection, PredictSection
+from unet.config.stage_settings import PredictSettings
 from unet.errors import UserError
 from unet.models.model_file import save_model
 from unet.prediction.tiles.cluster import client_of, on_cluster
 from unet.prediction.tiles.ensemble import Member
 from unet.prediction.tiles.predict import predict_fold
+from unet.prediction.tiles.prediction_job import PredictionResources
 from unet.prediction.tiles.tile_store import Tiles
 from unet.prediction.tiles.tls import on_disk, warn_if_open
 
@@ -41,14 +43,15 @@ SHAPES = ((48, 56), (48, 56), (61, 33), (150, 170))
 
 def predicted(store: Any, where: Path, run: Any = None, threads: int = 1) -> dict[str, bytes]:
     """Content of the tile store at the end."""
-    paths, sentinel = store
     section = PredictSection(tile=40, dtype="float32", precision="float32")
-    settings = {"version": 1, "predict": section.model_dump(mode="json"), "device": "cpu"}
-    folder = paths.tiles("d", "m", 0)
+    data = data_of(store, [Member.load(where)], PARTS)
+    folder = data.tiles
     predict_fold(
-        [Member.load(where)], paths.prepared("d"), sentinel, PARTS, settings, folder, 2, 1e9,
-        threads=threads, run=run,
-    )  # fmt: skip
+        data,
+        PredictSettings.made(predict=section, device="cpu"),
+        PredictionResources(2, 1e9, threads=threads),
+        run=run,
+    )
     assert Tiles(folder).ids() == sorted(PARTS)
     return content(folder)
 

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from scripts.predict import main as predict
 from scripts.train import main as train
 from unet.cli.stage import parser
-from unet.config import stage_settings
+from unet.config.data_settings import SplitsSettings
 from unet.config.load import load
 from unet.config.presets import architecture_of
 from unet.config.sections import PredictSection, SplitSection
+from unet.config.stage_settings import StitchSettings, TrainSettings
 from unet.data.records import ImageRecord, SplitRecord, ids_of
 from unet.data.splits import make_splits
 from unet.errors import UserError
@@ -123,9 +124,9 @@ def test_which_folds_are_trained_and_tested(
 def test_other_stages_are_told_nothing_of_the_ensemble(tmp_path: Path) -> None:
     some = run_of(tmp_path, folds=3, test=0.2, run=[0]).config
     every = run_of(tmp_path, folds=3, test=0.2).config
-    assert stage_settings.splits(some, "d") == stage_settings.splits(every, "d")
-    for stage in (stage_settings.train, stage_settings.stitch):
-        assert stage(some, "d", "m") == stage(every, "d", "m")
+    assert SplitsSettings.of(some, "d") == SplitsSettings.of(every, "d")
+    for kind in (TrainSettings, StitchSettings):
+        assert kind.of(some, "d", "m") == kind.of(every, "d", "m")
 
 
 def test_generated_images_must_be_enough(tmp_path: Path) -> None:

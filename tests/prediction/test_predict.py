@@ -14,6 +14,7 @@ import torch
 from unet.config.geometry import footprint
 from unet.config.presets import Architecture, architecture_of
 from unet.config.sections import PredictSection
+from unet.config.stage_settings import PredictSettings
 from unet.data.store import Prepared, add_image, layout_of, new_image
 from unet.data.tiling import plan, read_window
 from unet.errors import UserError
@@ -25,7 +26,13 @@ from unet.paths import Paths
 from unet.prediction.tiles.batches import Batch
 from unet.prediction.tiles.ensemble import Member
 from unet.prediction.tiles.finished_tiles import Partial
-from unet.prediction.tiles.predict import Share, gather, image_key, predict_fold
+from unet.prediction.tiles.predict import gather, predict_fold
+from unet.prediction.tiles.prediction_job import (
+    PredictionData,
+    PredictionResources,
+    Share,
+    image_key,
+)
 from unet.prediction.tiles.tile_store import Tiles
 from unet.prediction.tiles.windows import (
     BYTES_PER_PIXEL_AND_WIDTH,
@@ -50,23 +57,25 @@ def model(preset: str = "unet-bn", seed: int = 0, channels: int = 1, **layers: A
     )  # fmt: skip
 
 
+def data_of(store: Any, members: list[Member], parts: Any, alone: Any = None) -> PredictionData:
+    paths, sentinel = store
+    tiles = paths.tiles("d", "m", 0)
+    return PredictionData(members, paths.prepared("d"), sentinel, parts, tiles, alone or {})
+
+
 def predicted(
     store: tuple[Paths, dict[str, Any]], *models: ModelFile, key: str = "key", **options: Any
 ) -> Tiles:
-    paths, sentinel = store
+    paths, _ = store
     section = {"tile": 40, "dtype": "float32", "precision": "float32", **options}
     batch = section.pop("batch", "auto")
     parts, alone = section.pop("parts", PARTS), section.pop("alone", None)
-    settings = {
-        "version": 1,
-        "predict": PredictSection(**section).model_dump(mode="json"),
-        "device": "cpu",
-    }
     members = [Member(Path(f"{i}.pt"), m, f"{key} {i}") for i, m in enumerate(models)]
     entries = predict_fold(
-        members, paths.prepared("d"), sentinel, parts, settings, paths.tiles("d", "m", 0),
-        batch, 1e9, threads=1, alone=alone,
-    )  # fmt: skip
+        data_of(store, members, parts, alone or {}),
+        PredictSettings.made(predict=PredictSection(**section), device="cpu"),
+        PredictionResources(batch, 1e9, threads=1),
+    )
     tiles = Tiles(paths.tiles("d", "m", 0))
     assert sorted(entries) == tiles.ids() == sorted(parts)
     for name, entry in entries.items():
@@ -379,7 +388,7 @@ def test_what_is_left_of_a_resumed_run(  # type: ignore[no-untyped-def]
     # Some tiles of an image are done, and others are not.
     partly = {image for image, _ in sum(seen, ())}
     assert any(not (store[0].tiles("d", "m", 0) / image).exists() for image in partly)
-    monkeypatch.setattr("unet.prediction.tiles.predict.LOG_SECONDS", -1.0)
+    monkeypatch.setattr("unet.prediction.tiles.predict_loop.LOG_SECONDS", -1.0)
     with caplog.at_level(logging.INFO):
         predicted(store, model(), batch=1)
     told = [record.args for record in caplog.records if record.msg.startswith("%.1f of %.1f Mpx")]
@@ -477,13 +486,13 @@ def test_a_missing_share_is_told(make_store) -> None:  # type: ignore[no-untyped
 
 
 def shared(store: Any, network: ModelFile, share: Share, key: str = "key") -> dict[str, Any]:
-    paths, sentinel = store
     section = PredictSection(tile=40, dtype="float32", precision="float32")
-    settings = {"version": 1, "predict": section.model_dump(mode="json"), "device": "cpu"}
     return predict_fold(
-        [Member(Path("0.pt"), network, f"{key} 0")], paths.prepared("d"), sentinel, PARTS, settings,
-        paths.tiles("d", "m", 0), 2, 1e9, threads=1, share=share,
-    )  # fmt: skip
+        data_of(store, [Member(Path("0.pt"), network, f"{key} 0")], PARTS),
+        PredictSettings.made(predict=section, device="cpu"),
+        PredictionResources(2, 1e9, threads=1),
+        share,
+    )
 
 
 def test_too_little_disk_is_an_error_at_the_start(make_store, monkeypatch: Any) -> None:  # type: ignore[no-untyped-def]

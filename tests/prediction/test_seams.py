@@ -18,6 +18,7 @@ from scipy import ndimage
 from tests.architectures import settle
 from unet.config.presets import architecture_of
 from unet.config.sections import StitchSection
+from unet.config.stage_settings import StitchSettings
 from unet.data.blending import blended_plan
 from unet.data.blocks import Grid, within
 from unet.data.tiling import WindowPlan, read_window
@@ -26,7 +27,6 @@ from unet.models.inference import Predictor
 from unet.prediction.stitch.seams import LEAST_JUMP, Seam, SeamScore
 from unet.prediction.stitch.segmentation import Segmentation
 from unet.prediction.stitch.stitch import Outputs, stitch_dataset
-from unet.prediction.stitch.stitch_image import StitchSettings
 from unet.prediction.tiles.tile_store import Tiles, create_tiles
 
 Slices = tuple[slice, ...]
@@ -216,7 +216,9 @@ def stitched(folder: Path, p: np.ndarray, layout: WindowPlan, **attrs: Any) -> d
         folder / "segmentation.zarr", folder / "segmentation.json", folder / "masks",
         folder / "objects.csv",
     )  # fmt: skip
-    settings_ = StitchSettings(1, StitchSection(), "semantic", tuple(head), None, tuple(head))
+    settings_ = StitchSettings.made(
+        stitch=StitchSection(), task="semantic", class_names=head, class_values=None, head=head
+    )
     prepared: Any = FakePrepared(np.zeros((1, *layout.shape), np.float32))
     entries = stitch_dataset(Tiles(folder / "tiles"), prepared, outputs, settings_, threads=2)
     done = json.loads(outputs.done.read_text(encoding="utf-8"))

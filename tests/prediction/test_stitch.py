@@ -15,6 +15,7 @@ from scipy import ndimage
 from scripts.stitch import main
 from unet.config.geometry import Footprint
 from unet.config.sections import StitchSection
+from unet.config.stage_settings import StitchSettings
 from unet.data.tiling import plan
 from unet.errors import UserError
 from unet.evaluation.metrics.contingency import contingency
@@ -24,7 +25,7 @@ from unet.paths import Paths
 from unet.prediction.objects import threshold as tuning
 from unet.prediction.stitch.segmentation import Segmentation
 from unet.prediction.stitch.stitch import Outputs, stitch_dataset
-from unet.prediction.stitch.stitch_image import StitchSettings, class_map
+from unet.prediction.stitch.stitch_image import class_map, mask_values
 from unet.prediction.tiles.tile_store import create_tiles
 
 HEADS = {2: ("background", "cell"), 3: ("background", "inside", "border")}
@@ -114,7 +115,10 @@ def outputs_in(folder):
 
 def settings_of(task="instances", head=HEADS[2], values=None, **section):
     names = ("background", "foreground") if task == "instances" else head
-    return StitchSettings(1, StitchSection(**section), task, tuple(names), values, tuple(head))
+    return StitchSettings(
+        version=1, stitch=StitchSection(**section), task=task, class_names=names,
+        class_values=values, head=head,
+    )  # fmt: skip
 
 
 def table_of(path):
@@ -310,11 +314,11 @@ def test_settings_from_the_slice():
         "class_values": [0, 255],
         "head": ["background", "cell"],
     }
-    found = StitchSettings.of(json.loads(json.dumps(slice_)))
-    assert found.section == StitchSection(method="grow")
-    assert (found.version, found.mask_values.dtype) == (3, np.uint8)
+    found = StitchSettings.from_json(json.loads(json.dumps(slice_)))
+    assert found.stitch == StitchSection(method="grow")
+    assert (found.version, mask_values(found).dtype) == (3, np.uint8)
     with pytest.raises(UserError, match="32 bits"):
-        _ = StitchSettings.of({**slice_, "class_values": [0, 2**40]}).mask_values
+        mask_values(StitchSettings.from_json({**slice_, "class_values": [0, 2**40]}))
 
 
 def test_a_missing_segmentation_is_a_user_error(tmp_path):

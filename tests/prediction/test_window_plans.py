@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from tests.prediction.test_predict import content, counted, model, whole
+from tests.prediction.test_predict import content, counted, data_of, model, whole
 from unet.config.sections import PredictSection
+from unet.config.stage_settings import PredictSettings
 from unet.errors import UserError
 from unet.files import remove
 from unet.prediction.tiles import predict as predict_module
 from unet.prediction.tiles.ensemble import Member
 from unet.prediction.tiles.finished_tiles import Partial, partial_name
-from unet.prediction.tiles.predict import Share, gather, predict_fold
+from unet.prediction.tiles.predict import gather, predict_fold
+from unet.prediction.tiles.prediction_job import PredictionResources, Share
 from unet.prediction.tiles.tile_store import Tiles
 from unet.prediction.tiles.window_plans import Room
 from unet.prediction.tiles.worker import Work
@@ -32,13 +34,13 @@ LITTLE, SOME, MORE, MUCH = 0.4, 0.8, 2.0, 1000.0
 def predicted(
     store: Any, megabytes: float, share: Share | None = None, **options: Any
 ) -> dict[str, Any]:
-    paths, sentinel = store
     section = PredictSection(dtype="float32", precision="float32", **options)
-    settings = {"version": 1, "predict": section.model_dump(mode="json"), "device": "cpu"}
     return predict_fold(
-        [Member(Path("0.pt"), model(), "key")], paths.prepared("d"), sentinel, PARTS, settings,
-        paths.tiles("d", "m", 0), "auto", megabytes * 1e6, threads=1, share=share,
-    )  # fmt: skip
+        data_of(store, [Member(Path("0.pt"), model(), "key")], PARTS),
+        PredictSettings.made(predict=section, device="cpu"),
+        PredictionResources(memory_bytes=megabytes * 1e6, threads=1),
+        share,
+    )
 
 
 def images(store: Any) -> dict[str, np.ndarray]:
@@ -222,9 +224,9 @@ def test_an_image_more_does_not_change_the_precision_of_the_others(
     make_store: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Which precision is trusted is asked on the first image, and that may be a new one."""
-    paths, sentinel = make_store(SHAPES)
-    section = PredictSection(precision="bfloat16")
-    settings = {"version": 1, "predict": section.model_dump(mode="json"), "device": "cpu"}
+    store = make_store(SHAPES)
+    paths, _ = store
+    settings = PredictSettings.made(predict=PredictSection(precision="bfloat16"), device="cpu")
     asked: list[bool] = []
 
     def run(names: str, good: bool) -> dict[str, str]:
@@ -234,9 +236,10 @@ def test_an_image_more_does_not_change_the_precision_of_the_others(
 
         monkeypatch.setattr(predict_module, "trusted", trusted)
         predict_fold(
-            [Member(Path("0.pt"), model(), "key")], paths.prepared("d"), sentinel,
-            dict.fromkeys(names, "test"), settings, paths.tiles("d", "m", 0), threads=1,
-        )  # fmt: skip
+            data_of(store, [Member(Path("0.pt"), model(), "key")], dict.fromkeys(names, "test")),
+            settings,
+            PredictionResources(threads=1),
+        )
         tiles = Tiles(paths.tiles("d", "m", 0))
         return {name: tiles.attrs(name)["precision"] for name in tiles.ids()}
 

@@ -197,8 +197,8 @@ def test_a_budget_that_is_no_number(tmp_path: Path, text: str) -> None:
 
 def test_the_peers_objects_grow_as_ours() -> None:
     found = scoring.stitch_settings(load(CONFIG), "cells", "m", ("background", "inside", "border"))
-    assert found.section.method == "grow"
-    assert found.section.grow_px == 7
+    assert found.stitch.method == "grow"
+    assert found.stitch.grow_px == 7
     assert found.head == ("background", "inside", "border")
 
 

@@ -16,11 +16,13 @@ import zarr
 
 from tests.report.test_report_tables import BENCHMARK
 from unet.config.sections import ReportSection
+from unet.config.stage_settings import DatasetTask, ReportSettings
 from unet.data.records import ImageRecord, SplitRecord, write_manifest, write_splits
 from unet.evaluation.metrics.rows import METRIC_COLUMNS
 from unet.files import write_json
 from unet.paths import Paths
-from unet.report import collect, pages, score_tables
+from unet.report import collect, pages, score_tables, shown_overlays
+from unet.report.shown_overlays import overlays_of
 
 
 def make_results(
@@ -68,9 +70,11 @@ def make_results(
 
 
 def make_report(paths: Paths, dataset: str, models: Sequence[str], task: str) -> str:
-    pages.report_dataset(
-        paths, dataset, ReportSection(bootstrap=100), task, models, [0], ["ground", "cell"], seed=0
-    )
+    settings = ReportSettings.made(
+        report=ReportSection(bootstrap=100), task=task, models=models, folds=(0,),
+        class_names=("ground", "cell"), seed=0,
+    )  # fmt: skip
+    pages.report_dataset(paths, dataset, settings)
     return paths.dataset_report_html(dataset).read_text(encoding="utf-8")
 
 
@@ -156,7 +160,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     assert_self_contained(page)
     assert "&lt;script&gt;x&amp;y&lt;" in page
     assert "<i>" not in page
-    pages.report_all(paths, {name: pages.DatasetTask("semantic", ("<i>",))})
+    pages.report_all(paths, {name: DatasetTask(task="semantic", models=("<i>",))})
     overall = paths.report_html.read_text(encoding="utf-8")
     assert_self_contained(overall)
     assert "<i>" not in overall
@@ -197,7 +201,7 @@ def test_pages_name_a_winner_only_where_the_test_does(
                 row = ["foreground-mean", "iou", f"{value:.8f}", ""]
                 writer.writerow(["d", model, 0, f"im{k}", "", *row])
     page = make_report(paths, "d", ["a", "b"], "semantic")
-    pages.report_all(paths, {"d": pages.DatasetTask("semantic", ("a", "b"))})
+    pages.report_all(paths, {"d": DatasetTask(task="semantic", models=("a", "b"))})
     overall = paths.report_html.read_text(encoding="utf-8")
     assert said in page
     assert ("a is best" in page) == marked
@@ -218,7 +222,7 @@ def test_nothing_measured_and_stores_missing_still_make_a_report(
     page = make_report(paths, "d", ["m"], "semantic")
     assert "No test image of this dataset has been scored" in page
     assert "No training history" in page
-    pages.report_all(paths, {"d": pages.DatasetTask("semantic", ("m",))})
+    pages.report_all(paths, {"d": DatasetTask(task="semantic", models=("m",))})
     assert "report.html" in paths.report_html.read_text(encoding="utf-8")
 
     header = ",".join(METRIC_COLUMNS)
@@ -237,7 +241,7 @@ def test_overall_report_has_a_row_per_dataset_and_model(tmp_path: Path) -> None:
     benchmark.parent.mkdir(parents=True)
     benchmark.write_text(BENCHMARK + "65\t-\t300\t-\t-\t-\t-\t-\t-\t70\n")
     rows = pages.report_all(
-        paths, {n: pages.DatasetTask(t, ("m1", "m2")) for n, t in tasks.items()}
+        paths, {n: DatasetTask(task=t, models=("m1", "m2")) for n, t in tasks.items()}
     )
     assert len(rows) == 2 * 2 * 3
     assert score_tables.read_report(paths.report_csv)[0] == pytest.approx(rows[0], nan_ok=True)
@@ -264,8 +268,8 @@ def test_large_image_is_read_strided_and_has_a_detail(
     assert part is not None
     assert part.image.shape == (1, 10, 10)
     assert part.truth.sum() == 81
-    monkeypatch.setattr(pages, "DETAIL", 12)
-    found = pages._overlays_of(paths, "d", "semantic", "m", pick, side=20)
+    monkeypatch.setattr(shown_overlays, "DETAIL", 12)
+    found = overlays_of(paths, "d", "semantic", "m", pick, side=20)
     assert ["whole image" in found[0].note, "detail" in found[1].note] == [True, True]
 
 

@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 from scripts.train import main as train_script
 from tests.planner import jobs_in
 from tests.training.test_measure import boxes, store_of
-from unet.config import stage_settings
 from unet.config.anisotropy import anisotropic_layers
 from unet.config.geometry import footprint
 from unet.config.load import load, load_file
 from unet.config.presets import Architecture, architecture_of
 from unet.config.run import Config
 from unet.config.sections import TrainSection
+from unet.config.stage_settings import TrainSettings
 from unet.errors import UserError
 from unet.files import canonical, remove
 from unet.models.model_file import load_model
@@ -44,6 +44,7 @@ from unet.training.auto.choose import (
 from unet.training.auto.measure import Fingerprint, Objects
 from unet.training.auto.memory import Numerics
 from unet.training.train import train_fold
+from unet.training.training_job import TrainingData, TrainingOutputs, TrainingResources
 
 ROOT = Path(__file__).resolve().parents[2]
 GPU = Numerics("cuda", "bfloat16")
@@ -291,7 +292,7 @@ RAW: dict[str, Any] = {
 
 def test_the_slice_says_what_was_given(tmp_path: Path) -> None:
     def sliced(raw: dict[str, Any]) -> dict[str, Any]:
-        return stage_settings.train(load({**RAW, **raw}), "d", "m")
+        return TrainSettings.of(load({**RAW, **raw}), "d", "m").to_json()
 
     assert (sliced({})["given"], sliced({})["memory_gb"]) == ([], 4.0)
     assert sliced({"memory_gb": 2})["memory_gb"] == 2
@@ -301,15 +302,15 @@ def test_the_slice_says_what_was_given(tmp_path: Path) -> None:
     assert sliced({"models": own})["given"] == ["batch", "patch"]
     data = {"d": {**RAW["datasets"]["d"], "train": "ronneberger2015"}}
     assert sliced({"datasets": data})["given"] == ["batch"]
-    assert stage_settings.train(load(RAW), "d", "bn")["given"] is None
+    assert TrainSettings.of(load(RAW), "d", "bn").given is None
     # The config that a run writes means the same.
     for raw in (RAW, {**RAW, "train": {"batch": 8}}):
         config = load({**raw, "output": str(tmp_path)})
         Run(config).write_config()
         written = load_file(tmp_path / "config.yaml")
         for model in ("m", "bn"):
-            assert canonical(stage_settings.train(written, "d", model)) == canonical(
-                stage_settings.train(config, "d", model)
+            assert canonical(TrainSettings.of(written, "d", model).to_json()) == canonical(
+                TrainSettings.of(config, "d", model).to_json()
             )
 
 
@@ -374,9 +375,12 @@ def test_volumes_are_trained(tmp_path: Path) -> None:
     raw = {**RAW, "models": {"m": {"preset": "auto"}}, "train": {**QUICK, "augment": flat}}
     model = tmp_path / "m" / "model.pt"
     train_fold(
-        store.path, sentinel, ["a", "b"], ["c"], stage_settings.train(load(raw), "d", "m"), 0,
-        tmp_path / "checkpoints", model, tmp_path / "history.csv", threads=1,
-    )  # fmt: skip
+        TrainingData(store.path, sentinel, ["a", "b"], ["c"]),
+        TrainSettings.of(load(raw), "d", "m"),
+        0,
+        TrainingOutputs(tmp_path / "checkpoints", model, tmp_path / "history.csv"),
+        TrainingResources(threads=1),
+    )
     found = load_model(model).architecture
     assert isinstance(found, Architecture)
     assert (found.dims, found.pools) == (3, ((1, 2, 2), (2, 2, 2)))

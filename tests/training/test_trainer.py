@@ -21,13 +21,16 @@ from tests.trainings import (
     CPU,
     ROOT,
     TIMES,
+    data_of,
     history,
+    outputs_of,
     same_weights,
     settings_of,
     train,
     trainer,
 )
 from unet.config.presets import architecture_of
+from unet.config.stage_settings import TrainSettings
 from unet.data.store import Prepared
 from unet.errors import UserError
 from unet.models.build import build
@@ -39,6 +42,7 @@ from unet.training.progress import Stopped
 from unet.training.sampling import TargetSettings, TrainingImage, open_images
 from unet.training.train import HISTORY_COLUMNS, train_fold, training_key, write_history
 from unet.training.trainer import Trainer
+from unet.training.training_job import TrainingResources
 from unet.training.validation import validate
 
 # What a training writes.
@@ -95,10 +99,8 @@ def timeless(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 def test_no_validation_images_keep_the_last_weights(make_store) -> None:  # type: ignore[no-untyped-def]
     paths, sentinel = make_store()
-    train_fold(
-        paths.prepared("d"), sentinel, ["a"], [], settings_of(), 0, paths.checkpoints("d", "m", 0),
-        paths.model("d", "m", 0), paths.history("d", "m", 0), threads=1,
-    )  # fmt: skip
+    data = data_of(paths, sentinel, "a", "")
+    train_fold(data, settings_of(), 0, outputs_of(paths), TrainingResources(threads=1))
     model = load_model(paths.model("d", "m", 0))
     assert model.step == 12
     assert [row["val_score"] for row in history(paths)] == ["", "", ""]
@@ -107,10 +109,7 @@ def test_no_validation_images_keep_the_last_weights(make_store) -> None:  # type
 def test_no_training_images(make_store) -> None:  # type: ignore[no-untyped-def]
     paths, sentinel = make_store()
     with pytest.raises(UserError, match="no image is left to train on"):
-        train_fold(
-            paths.prepared("d"), sentinel, [], ["c"], settings_of(), 0,
-            paths.checkpoints("d", "m", 0), paths.model("d", "m", 0), paths.history("d", "m", 0),
-        )  # fmt: skip
+        train_fold(data_of(paths, sentinel, "", "c"), settings_of(), 0, outputs_of(paths))
 
 
 def test_history_rows(tmp_path: Path) -> None:
@@ -122,16 +121,22 @@ def test_history_rows(tmp_path: Path) -> None:
 
 def test_the_key_of_a_training() -> None:
     images = {name: {"key": f"key {name}"} for name in "abcd"}
-    key = training_key({"lr": 1}, images, ["a", "b"], ["c"])
+
+    def key_of(lr: float, images: dict[str, Any], train: str, val: str) -> str:
+        return training_key(
+            settings_of(lr=lr), data_of(Paths(Path()), {"images": images}, train, val)
+        )
+
+    key = key_of(1, images, "ab", "c")
     more = {**images, "e": {"key": "new"}}
     # An image more in the test part: the finished training is found again.
-    assert training_key({"lr": 1}, more, ["a", "b"], ["c"]) == key
+    assert key_of(1, more, "ab", "c") == key
     for changed in (
-        training_key({"lr": 2}, images, ["a", "b"], ["c"]),
-        training_key({"lr": 1}, images, ["a", "b", "d"], ["c"]),
-        training_key({"lr": 1}, images, ["a", "b"], ["d"]),
-        training_key({"lr": 1}, images, ["a", "b", "c"], []),
-        training_key({"lr": 1}, {**images, "a": {"key": "other"}}, ["a", "b"], ["c"]),
+        key_of(2, images, "ab", "c"),
+        key_of(1, images, "abd", "c"),
+        key_of(1, images, "ab", "d"),
+        key_of(1, images, "abc", ""),
+        key_of(1, {**images, "a": {"key": "other"}}, "ab", "c"),
     ):
         assert changed != key
 
@@ -291,15 +296,15 @@ def test_the_validation_score_is_that_of_prediction(make_store) -> None:  # type
 # Killed for real.
 
 
-def command(paths: Paths, settings: dict[str, Any]) -> list[str]:
+def command(paths: Paths, settings: TrainSettings) -> list[str]:
     return [
         sys.executable, str(ROOT / "scripts" / "train.py"), "--output", str(paths.output),
         "--dataset", "d", "--model", "m", "--fold", "0", "--threads", "1",
-        "--checkpoint-seconds", "0.000001", "--settings", json.dumps(settings),
+        "--checkpoint-seconds", "0.000001", "--settings", json.dumps(settings.to_json()),
     ]  # fmt: skip
 
 
-def stopped_by(number: signal.Signals, paths: Paths, settings: dict[str, Any], wait: float) -> int:
+def stopped_by(number: signal.Signals, paths: Paths, settings: TrainSettings, wait: float) -> int:
     """Starts a training and sends it the signal once it has written a checkpoint of its own.
 
     Returns:
@@ -344,11 +349,8 @@ def test_killed_and_told_to_end_and_yet_the_same_weights(make_store, tmp_path: P
     assert paths.curves("d", "m", 0).stat().st_size > 1000
 
     whole = Paths(tmp_path / "whole")
-    train_fold(
-        paths.prepared("d"), sentinel, ["a", "b"], ["c"], settings, 0,
-        whole.checkpoints("d", "m", 0), whole.model("d", "m", 0), whole.history("d", "m", 0),
-        threads=1,
-    )  # fmt: skip
+    outputs = outputs_of(whole)
+    train_fold(data_of(paths, sentinel), settings, 0, outputs, TrainingResources(threads=1))
     unbroken = load_model(whole.model("d", "m", 0))
     assert same_weights(broken, unbroken)
     assert (broken.score, broken.step) == (unbroken.score, unbroken.step)

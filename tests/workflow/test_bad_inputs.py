@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SETTINGS: dict[str, Any] = {
     "version": 1, "layout": "folders", "task": "semantic",
     "classes": {"background": 0, "cell": 255}, "ignore": None, "axes": None,
-    "pixel_size_um": None, "channels": None, "group": None, "strict": False, "labelled": True,
-    "fingerprint": "f",
+    "pixel_size_um": None, "channels": None, "group": None, "column": None, "strict": False,
+    "labelled": True, "fingerprint": "f",
 }  # fmt: skip
 
 

@@ -24,13 +24,14 @@ from unet.cli.predict_request import (
     top_folder,
     trained,
 )
+from unet.config.data_settings import ManifestSettings, PrepareAppliedSettings
 from unet.config.sections import PrepareSection
 from unet.config.stage_keys import told
+from unet.config.stage_settings import PredictSettings, StitchSettings
 from unet.errors import UserError
 from unet.files import digest, locked, read_json, remove, replacing, write_json
 from unet.paths import Paths
 from unet.tables import csv_writer
-from unet.versions import STAGES
 
 if TYPE_CHECKING:
     from unet.data.prepare_image import Target
@@ -85,25 +86,30 @@ class Output:
 
 @dataclass(frozen=True)
 class PredictTask:
-    """What the stages are told.
-
-    Attributes:
-        manifest, prepare, predict, stitch: their slices, as :mod:`unet.config.stage_settings` makes
-        them. target: what the networks want of the images.
-    """
+    """The networks, the settings of each stage, and what the networks want of the images."""
 
     members: Sequence[Member]
-    manifest: dict[str, Any]
-    prepare: dict[str, Any]
-    predict: dict[str, Any]
-    stitch: dict[str, Any]
+    manifest: ManifestSettings
+    prepare: PrepareAppliedSettings
+    predict: PredictSettings
+    stitch: StitchSettings
     target: Target
 
     @property
     def key(self) -> str:
         """Stands for all that determines the results."""
-        slices = [self.manifest, self.prepare, self.predict, self.stitch]
-        return digest([*slices, [member.key for member in self.members]])
+        settings = [
+            self.manifest.to_json(),
+            self.prepare.to_json(),
+            whole(self.predict),
+            self.stitch.to_json(),
+        ]
+        return digest([*settings, [member.key for member in self.members]])
+
+
+def whole(settings: PredictSettings) -> dict[str, Any]:
+    """The settings with all keys of their section, as they are in the key of earlier results."""
+    return {**settings.to_json(), "predict": told(settings.stage, settings.predict)}
 
 
 def work(args: argparse.Namespace, paths: Paths) -> None:
@@ -141,21 +147,21 @@ def _task(members: Sequence[Member], source: RawSource, args: argparse.Namespace
 
     model, known = members[0].model, trained(members[0].path)
     normalize, target = target_of({member.path: member.model for member in members})
-    read = {"axes": args.axes, "channels": args.channels}
-    common = {"task": model.task, "ignore": None, **read}
+    common = {
+        "task": model.task, "ignore": None, "axes": args.axes, "channels": args.channels,
+    }  # fmt: skip
     # The sheet is written anew by each run; what it lists is what counts.
     files = [path for path in list_files(source) if path != source.sheet]
     return PredictTask(
         members,
-        {
-            "version": STAGES["manifest"], **common, "layout": source.layout, "classes": None,
-            "pixel_size_um": args.pixel_size, "group": None, "column": None, "strict": False,
-            "labelled": False, "fingerprint": fingerprint(files, source.root, None),
-        },
-        {
-            "version": STAGES["prepare_applied"], **common, "classes": _classes(model),
-            "prepare": {**told("prepare_applied", PrepareSection()), "normalize": normalize},
-        },
+        ManifestSettings.made(
+            **common, layout=source.layout, classes=None, pixel_size_um=args.pixel_size,
+            group=None, column=None, strict=False, labelled=False,
+            fingerprint=fingerprint(files, source.root, None),
+        ),
+        PrepareAppliedSettings.made(
+            **common, classes=_classes(model), prepare=PrepareSection(normalize=normalize)
+        ),
         predict_settings(args, known),
         stitch_settings(model, args, known),
         target,
@@ -171,10 +177,11 @@ def _run(
     from unet.data.records import read_manifest, write_manifest
     from unet.data.scale_check import reachable
     from unet.prediction.tiles.predict import predict_fold
+    from unet.prediction.tiles.prediction_job import PredictionData, PredictionResources
 
     inputs, store, tiles = (out.work / n for n in ("inputs.json", "prepared.zarr", "tiles.zarr"))
     # Named by what it was made of: every image is looked at once.
-    manifest = out.work / f"manifest-{digest(task.manifest)[:12]}.csv"
+    manifest = out.work / f"manifest-{digest(task.manifest.to_json())[:12]}.csv"
     if not manifest.is_file():
         warnings = out.work / "warnings.manifest.json"
         manifest_stage(source, task.manifest, manifest, inputs, args.threads, warnings)
@@ -191,9 +198,9 @@ def _run(
     prepared = read_json(sentinel)
     parts: dict[str, Any] = dict.fromkeys(prepared["images"], "test")
     predict_fold(
-        *(task.members, store, prepared, parts, task.predict, tiles),
-        memory_bytes=memory,
-        threads=args.threads,
+        PredictionData(task.members, store, prepared, parts, tiles),
+        task.predict,
+        PredictionResources(memory_bytes=memory, threads=args.threads),
     )
     threshold = _stitched(task, tiles, store, out, args.threads)
     left_out = sum(record.status != "ok" for record in records)
@@ -208,17 +215,16 @@ def _stitched(task: PredictTask, tiles: Path, store: Path, out: Output, threads:
     from unet.data.store import OwnGrid
     from unet.prediction.stitch.source_scale import ResampledTiles
     from unet.prediction.stitch.stitch import Outputs, stitch_dataset
-    from unet.prediction.stitch.stitch_image import StitchSettings
 
     prepared, done = OwnGrid(store), out.work / "segmentation.json"
     stitch_dataset(
         ResampledTiles(tiles, prepared),
         prepared,
         Outputs(segmentation=out.segmentation, done=done, masks=out.masks, objects=out.objects),
-        StitchSettings.of(task.stitch),
+        task.stitch,
         threads=threads,
         made_by={
-            **provenance.made_by("stitch", task.stitch, {}),
+            **provenance.made_by("stitch", task.stitch.to_json(), {}),
             "models": {_short(m.path): provenance.content_id(m.path) for m in task.members},
         },
     )

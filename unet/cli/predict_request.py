@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 from unet.config.heads import HEADS
 from unet.config.method_table import METHOD_HEADS
 from unet.config.sections import PredictSection, StitchSection
-from unet.config.stage_keys import told
+from unet.config.stage_settings import PredictSettings, StitchSettings
 from unet.errors import UserError
 from unet.paths import Paths
-from unet.versions import STAGES
 
 if TYPE_CHECKING:
     from unet.config.run import Config
@@ -286,8 +285,8 @@ def _trained_by(config: Config, paths: Paths, dataset: str, name: str) -> Traine
     return Trained(tta, section)
 
 
-def stitch_settings(model: ModelFile, args: argparse.Namespace, known: Trained) -> dict[str, Any]:
-    """The slice of the stitch stage: by the command line, else as where the model was trained, else
+def stitch_settings(model: ModelFile, args: argparse.Namespace, known: Trained) -> StitchSettings:
+    """Settings of the stitch stage: by the command line, else as where the model was trained, else
     by its head.
 
     Raises:
@@ -311,22 +310,21 @@ def stitch_settings(model: ModelFile, args: argparse.Namespace, known: Trained) 
     for name in ("threshold", "min_size", "grow_px", *OUTLINES):
         if getattr(args, name) is not None:
             values[name] = getattr(args, name)
-    return {
-        "version": STAGES["stitch"],
-        "stitch": told("stitch", StitchSection.model_validate(values)),
-        "task": model.task,
-        "class_names": list(model.class_names),
-        "class_values": None if model.class_values is None else list(model.class_values),
-        "head": list(model.head),
-    }
+    return StitchSettings.made(
+        stitch=StitchSection.model_validate(values),
+        task=model.task,
+        class_names=model.class_names,
+        class_values=model.class_values,
+        head=model.head,
+    )
 
 
-def predict_settings(args: argparse.Namespace, known: Trained) -> dict[str, Any]:
-    """The slice of the predict stage."""
+def predict_settings(args: argparse.Namespace, known: Trained) -> PredictSettings:
+    """Settings of the predict stage."""
     values: dict[str, Any] = {"tta": known.tta if args.tta is None else args.tta}
     if args.tile is not None:
         values["tile"] = args.tile
     if args.float32:
         values |= {"precision": "float32", "dtype": "float32"}
-    section = told("predict", PredictSection.model_validate(values))
-    return {"version": STAGES["predict"], "predict": section, "device": args.device}
+    section = PredictSection.model_validate(values)
+    return PredictSettings.made(predict=section, device=args.device)

@@ -13,12 +13,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from unet.errors import UserError, is_out_of_memory, meant, one_line
 from unet.paths import Paths, fold_number, folder_name
 
+if TYPE_CHECKING:
+    from unet.config.tracked import Settings
+
 log = logging.getLogger("unet")
+
+S = TypeVar("S", bound="Settings")
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 143
@@ -80,10 +85,8 @@ def parser(
     return p
 
 
-def settings_of(
-    args: argparse.Namespace, from_config: Callable[[Any], dict[str, Any]]
-) -> dict[str, Any]:
-    """The stage's settings: given as JSON, or taken from the config file by ``from_config``.
+def settings_of(args: argparse.Namespace, kind: type[S]) -> S:
+    """The stage's settings, of this kind: given as JSON, or taken from the config file.
 
     Raises:
         UserError: the JSON or the config file is not valid, or has no such dataset or model.
@@ -95,21 +98,21 @@ def settings_of(
             raise UserError(f"--settings: not valid JSON ({error})") from None
         if not isinstance(value, dict):
             raise UserError("--settings: must be a JSON object")
-        return value
+        return kind.from_json(value)
     from unet.config.load import load_file
 
     config = load_file(args.config)
-    for kind in ("dataset", "model"):
-        name = getattr(args, kind, None)
+    names = {key: getattr(args, key, None) for key in ("dataset", "model")}
+    for key, name in names.items():
         if name is None:  # a stage of the run as a whole has neither
             continue
-        known = list(getattr(config, kind + "s"))
-        if kind == "model" and config.origins_for(args.dataset):
+        known = list(getattr(config, key + "s"))
+        if key == "model" and config.origins_for(args.dataset):
             known = list(config.models_for(args.dataset))
         if name not in known:
             listed = f"{', '.join(sorted(known))}{meant(name, known)}"
-            raise UserError(f"--{kind}: no {kind} {name!r}; there are: {listed}")
-    return from_config(config)
+            raise UserError(f"--{key}: no {key} {name!r}; there are: {listed}")
+    return kind.of(config, **{key: name for key, name in names.items() if name is not None})
 
 
 def printable() -> None:

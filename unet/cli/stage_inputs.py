@@ -8,7 +8,6 @@ version made it, is taken as it is.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from argparse import Namespace
@@ -18,40 +17,26 @@ from pathlib import Path
 from typing import Any
 
 from unet import provenance
-from unet.config import stage_settings
 from unet.config.load import load_file
 from unet.config.run import Config
+from unet.config.stage_settings import SETTINGS
+from unet.config.tracked import Settings
 from unet.errors import UserError
 
 log = logging.getLogger(__name__)
 
-# The slice of a config by the stage that an output tells, its dataset and its model.
-_SLICES: dict[str, Callable[[Config, str, str], dict[str, Any]]] = {
-    "synthesize": lambda c, d, m: stage_settings.synthesize(c, d),
-    "manifest": lambda c, d, m: stage_settings.manifest(c, d),
-    "splits": lambda c, d, m: stage_settings.splits(c, d),
-    "prepare": lambda c, d, m: stage_settings.prepare(c, d),
-    "prepare_applied": stage_settings.prepare_applied,
-    "train": stage_settings.train,
-    "predict": stage_settings.predict,
-    "stitch": stage_settings.stitch,
-    "evaluate": lambda c, d, m: stage_settings.evaluate(c, d),
-    "report": lambda c, d, m: stage_settings.report(c, d),
-}
 # Settings that no config has: what stands for the raw files.
 _NOT_CONFIGURED = {"fingerprint"}
 
 
-def checked(
-    args: Namespace, settings: Mapping[str, Any], inputs: Iterable[Path]
-) -> provenance.MadeBy:
-    """Looks at what a stage is about to read, before it changes its settings.
+def checked(args: Namespace, settings: Settings, inputs: Iterable[Path]) -> provenance.MadeBy:
+    """Looks at what a stage is about to read.
 
     Args:
         args: of its command line. Without ``config`` the workflow calls; then an input that was
             made from other files than there are is a warning: planning knows of it, as after
             ``snakemake --touch``.
-        settings: its own slice.
+        settings: its own.
         inputs: all files that it reads and that tell what made them, as the workflow's rule has
             them.
 
@@ -71,7 +56,7 @@ def checked(
     if changed and os.environ.get("RANK", "0") == "0":
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         log.warning("warning: %s%s; used as it is, delete it to make it again", changed[0], more)
-    return provenance.of_job(args.output, args.stage, settings, paths)
+    return provenance.of_job(args.output, args.stage, settings.to_json(), paths)
 
 
 def _changed(
@@ -111,7 +96,7 @@ def _changed(
 
 def _check_settings(path: Path, record: Mapping[str, Any], config: Config, args: Namespace) -> None:
     stage = record["stage"]
-    if stage not in _SLICES:
+    if stage not in SETTINGS:
         return
     dataset, *rest = path.relative_to(args.output).parts
     model = rest[0] if len(rest) > 1 else ""
@@ -121,7 +106,7 @@ def _check_settings(path: Path, record: Mapping[str, Any], config: Config, args:
         raise UserError(f"{path}: {args.config} has no model {model!r}")
     if stage == "synthesize" and config.datasets[dataset].synthetic is None:
         return  # generated files that a config names as any others
-    wanted = json.loads(json.dumps(_SLICES[stage](config, dataset, model)))
+    wanted = SETTINGS[stage].of(config, dataset, model).to_json()
     found = _difference(_configured(record["settings"]), _configured(wanted))
     if found is not None:
         key, was, now = found

@@ -32,15 +32,12 @@ def table() -> dict[str, Any]:
     return read
 
 
-def told(
-    stage: str, section: Any, *, only: Collection[str] = (), without: Collection[str] = ()
-) -> dict[str, Any]:
+def told(stage: str, section: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
     """A section as a stage is told it.
 
     Args:
         section: a section of the config, or a dataclass of plain values such as an architecture.
-        only: of these keys alone; all if there are none.
-        without: these keys.
+        without: keys that are left out.
 
     Returns:
         plain values by their key; those of a section as in JSON.
@@ -50,7 +47,7 @@ def told(
     plain = _plain(section)
     found = {}
     for name, default in defaults(type(section)):
-        if name in without or (only and name not in only):
+        if name in without:
             continue
         value = getattr(section, name)
         if name in always or value != default:

@@ -1,211 +1,259 @@
-"""Each stage's own slice of the config: what Snakemake tracks, and all that the stage is told.
+"""The settings of each stage: one frozen, typed model per stage, made from the config.
 
-A slice is plain JSON, holds no path of the machine and no time stamp, and has the stage's version
-in it. An edit of the config reruns exactly the jobs whose slice it changes, and what follows. Keys
-that have no effect given the other settings are at their default (:mod:`unet.config.inactive`), and
-a key that is new and at its default is left out (:mod:`unet.config.stage_keys`).
+An edit of the config reruns exactly the jobs whose settings it changes, and what follows. Keys that
+have no effect given the other settings are at their default (:mod:`unet.config.inactive`). How
+they are written and read: :mod:`unet.config.tracked`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import PlainSerializer, PlainValidator
 
 from unet.config import inactive
+from unet.config.data_settings import (
+    ManifestSettings,
+    PrepareAppliedSettings,
+    PrepareSettings,
+    SplitsSettings,
+    SynthesizeSettings,
+    Task,
+    networks_of,
+)
+from unet.config.presets import AnyArchitecture, architecture_from
 from unet.config.run import Config
+from unet.config.sections import (
+    EvaluateSection,
+    PredictSection,
+    ReportSection,
+    StitchSection,
+    TrainSection,
+)
 from unet.config.stage_keys import told
+from unet.config.tracked import Settings, Tracked
 from unet.paths import ENSEMBLE, fold_name, origin_of
-from unet.versions import STAGES
 
-Slice = dict[str, Any]
-# The keys of a dataset that are a stage's settings as they are.
-DATA_KEYS = {
-    "manifest": (
-        "layout",
-        "task",
-        "classes",
-        "label_kind",
-        "ignore",
-        "axes",
-        "pixel_size_um",
-        "channels",
-    ),
-    "prepare": ("task", "label_kind", "ignore", "axes", "channels"),
-}
+Device = Literal["auto", "cpu", "cuda"]
 
 
-def synthesize(config: Config, dataset: str) -> Slice:
-    section = config.datasets[dataset].synthetic
-    if section is None:
-        raise ValueError(f"{dataset} is not a generated dataset")
-    return {
-        "version": STAGES["synthesize"],
-        **told("synthesize", section),
-        "seed": config.seed,
-    }
+def _architecture(value: Any) -> Any:
+    try:
+        return architecture_from(value) if isinstance(value, Mapping) else value
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no such network ({error})") from None
 
 
-def manifest(config: Config, dataset: str, fingerprint: str = "") -> Slice:
-    data = config.datasets[dataset]
-    applied: Slice = {}
-    if config.origins_for(dataset):
-        # Labels are welcome there, not needed.
-        applied = {"labelled": data.labelled, "required": False}
-    return {
-        "version": STAGES["manifest"],
-        **told("manifest", data, only=DATA_KEYS["manifest"]),
-        "group": data.split.group,
-        "column": data.split.column,
-        "strict": config.strict,
-        "labelled": True,
-        "fingerprint": fingerprint,
-        **applied,
-    }
+class TrainSettings(Settings):
+    """Settings of a training.
+
+    Attributes:
+        architecture: None: the training chooses (preset auto), within ``memory_gb`` of memory, but
+            leaves the keys of ``train`` in ``given`` as they are; else these two are None.
+        anisotropic: whether kernels and poolings follow from the pixel size.
+        head, border_width: kind of the head.
+        head_names: names of the network's outputs.
+    """
+
+    stage = "train"
+    architecture: Annotated[
+        AnyArchitecture | None,
+        PlainValidator(_architecture),
+        PlainSerializer(lambda layers: layers and layers.to_json()),
+    ]
+    memory_gb: float | None
+    given: tuple[str, ...] | None
+    anisotropic: bool
+    head: str
+    border_width: int
+    head_names: tuple[str, ...]
+    train: TrainSection
+    device: Device
+    seed: int
+
+    @property
+    def untracked(self) -> frozenset[str]:
+        # When to save and how much to hold in memory changes no weight; what a recipe stands for
+        # is spelled out in the other keys.
+        return frozenset({"checkpoint_seconds", "cache_gb", "gpus", "recipe"})
+
+    @classmethod
+    def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
+        section, arch = config.models[model], config.architecture_for(model)
+        given = sorted(config.train_given(dataset, model) & {"patch", "batch"})
+        return cls.filled(
+            config,
+            dataset,
+            architecture=None if arch is None else inactive.of_architecture(arch),
+            memory_gb=config.memory_gb if arch is None else None,
+            given=given if arch is None else None,
+            anisotropic=section.anisotropic and section.kernels is None and section.pools is None,
+            head=section.head,
+            border_width=inactive.border_width(section),
+            head_names=config.head_for(dataset, model),
+            train=inactive.of_train(config.train_for(dataset, model), section.head),
+        )
 
 
-def splits(config: Config, dataset: str) -> Slice:
-    split = inactive.of_split(config.datasets[dataset].split)
-    # Which folds are run does not change who is in them.
-    how = told("splits", split, without={"run"})
-    return {"version": STAGES["splits"], "split": how, "seed": config.seed}
+class PredictSettings(Settings):
+    """Settings of a prediction.
+
+    Attributes:
+        members: the folds whose networks predict together; () where there is no ensemble.
+    """
+
+    stage = "predict"
+    predict: PredictSection
+    device: Device
+    members: tuple[int, ...] = ()
+
+    # Keys of speed and memory, or of where it is done.
+    how: ClassVar = frozenset({"batch", "gpus", "shards", "cluster"})
+
+    @property
+    def untracked(self) -> frozenset[str]:
+        return self.how | ({"overlap"} if self.predict.blend == "none" else frozenset())
+
+    @classmethod
+    def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
+        members, section = networks_of(config, dataset, model), config.predict_for(dataset, model)
+        return cls.filled(config, dataset, predict=section, members=members)
+
+    def keyed(self) -> dict[str, Any]:
+        """What determines the tiles of an image."""
+        # Each image's own key says which networks predict it.
+        plain = self.model_copy(update={"members": ()}).to_json()
+        return {**plain, "predict": told(self.stage, self.predict, without=self.how)}
 
 
-def prepare(config: Config, dataset: str) -> Slice:
-    return _prepare(config, dataset, "prepare")
+class StitchSettings(Settings):
+    """Settings of the stitched segmentations.
+
+    Attributes:
+        class_names: in the order of the class index.
+        class_values: the value that stands for each class in the user's labels and so in the
+            masks; None = the class index. Only for task semantic.
+        head: names of the probabilities' classes.
+        thresholds_of: names of the folds whose threshold is taken, for a model of another dataset:
+            here there are no validation images to choose one by.
+    """
+
+    stage = "stitch"
+    stitch: StitchSection
+    task: Task
+    class_names: tuple[str, ...]
+    class_values: tuple[int, ...] | None
+    head: tuple[str, ...]
+    thresholds_of: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
+        data, section = config.datasets[dataset], config.stitch_for(dataset, model)
+        origin, chosen = origin_of(model), tuple[str, ...]()
+        if origin is not None and section.threshold == "auto":
+            chosen = tuple(fold_name(fold) for fold in config.tested_for(origin.dataset))
+        return cls.filled(
+            config,
+            dataset,
+            stitch=inactive.of_stitch(section, data.task),
+            class_values=None if data.classes is None else tuple(data.classes.values()),
+            head=config.head_for(dataset, model),
+            thresholds_of=chosen,
+        )
 
 
-def _prepare(config: Config, dataset: str, stage: str, without: Collection[str] = ()) -> Slice:
-    data = config.datasets[dataset]
-    return {
-        "version": STAGES[stage],
-        "prepare": told(stage, config.prepare_for(dataset), without=without),
-        **told(stage, data, only=DATA_KEYS["prepare"]),
-        # As pairs: the order of the classes is their index, and canonical JSON sorts mappings.
-        "classes": None if data.classes is None else [list(p) for p in data.classes.items()],
-    }
+class EvaluateSettings(Settings):
+    """Settings of the scores.
+
+    Attributes:
+        applied: whether images without labels are predicted, but not scored.
+    """
+
+    stage = "evaluate"
+    evaluate: EvaluateSection
+    task: Task
+    class_names: tuple[str, ...]
+    applied: bool = False
+
+    @classmethod
+    def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
+        section = inactive.of_evaluate(config.evaluate_for(dataset))
+        applied = bool(config.origins_for(dataset))
+        return cls.filled(config, dataset, evaluate=section, applied=applied)
 
 
-def prepare_applied(config: Config, dataset: str, model: str) -> Slice:
-    """Of images that are prepared for a model of another dataset: its files, which are inputs of
-    the stage, tell the normalisation and the pixel size."""
-    settings = _prepare(config, dataset, "prepare_applied", without={"normalize"})
-    return {**settings, "networks": _networks(config, dataset, model)}
+class Applied(Tracked):
+    """The models of other datasets that predict a dataset.
+
+    Attributes:
+        labelled: whether labels are looked for.
+        networks: name of the model -> the folds whose networks predict together.
+    """
+
+    labelled: bool
+    networks: dict[str, tuple[int, ...]]
 
 
-def _networks(config: Config, dataset: str, model: str) -> list[int]:
-    """The folds whose networks make an ensemble; none where there is no ensemble."""
-    origin = origin_of(model)
-    if origin is not None:
-        return list(config.folds_for(origin.dataset))
-    split = config.datasets[dataset].split
-    return list(split.to_run) if split.ensemble else []
+class ReportSettings(Settings):
+    """Settings of a dataset's report.
+
+    Attributes:
+        folds: those that were trained.
+        tested: names of the folds that were tested, where these are others (the ensemble).
+        applied: None for a dataset that trains its models.
+    """
+
+    stage = "report"
+    report: ReportSection
+    task: Task
+    class_names: tuple[str, ...]
+    models: tuple[str, ...]
+    folds: tuple[int, ...]
+    tested: tuple[str, ...] = ()
+    applied: Applied | None = None
+    seed: int
+
+    @classmethod
+    def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
+        models, tested, applied = config.models_for(dataset), config.tested_for(dataset), None
+        if config.origins_for(dataset):
+            networks = {name: networks_of(config, dataset, name) for name in models}
+            applied = Applied(labelled=config.datasets[dataset].labelled, networks=networks)
+        others = tuple(fold_name(k) for k in tested) if ENSEMBLE in tested else ()
+        own = {"folds": config.folds_for(dataset), "tested": others, "applied": applied}
+        return cls.filled(config, dataset, models=models, **own)
 
 
-def train(config: Config, dataset: str, model: str) -> Slice:
-    section = config.models[model]
-    trained = inactive.of_train(config.train_for(dataset, model), section.head)
-    # When to save and how much to hold in memory changes no weight; what a recipe stands for is
-    # spelled out in the other keys.
-    without = {"checkpoint_seconds", "cache_gb", "gpus", "recipe"}
-    arch = config.architecture_for(model)
-    return {
-        "version": STAGES["train"],
-        # None: the training chooses (preset auto), within this memory.
-        "architecture": None if arch is None else inactive.of_architecture(arch).to_json(),
-        "memory_gb": config.memory_gb if arch is None else None,
-        # What it must leave as it is.
-        "given": sorted(config.train_given(dataset, model) & {"patch", "batch"})
-        if arch is None
-        else None,
-        "anisotropic": section.anisotropic and section.kernels is None and section.pools is None,
-        "head": section.head,
-        "border_width": inactive.border_width(section),
-        "head_names": list(config.head_for(dataset, model)),
-        "train": told("train", trained, without=without),
-        "device": config.device,
-        "seed": config.seed,
-    }
+class DatasetTask(Tracked):
+    """What the report over all datasets needs to know of one."""
+
+    task: Task
+    models: tuple[str, ...]
+    labelled: bool = True
 
 
-def predict(config: Config, dataset: str, model: str) -> Slice:
-    section = config.predict_for(dataset, model)
-    # Matters of speed and memory, or of where it is done.
-    without = {"batch", "gpus", "shards", "cluster"}
-    if section.blend == "none":
-        without.add("overlap")
-    members = _networks(config, dataset, model)
-    return {
-        "version": STAGES["predict"],
-        "predict": told("predict", section, without=without),
-        "device": config.device,
-        **({"members": members} if members else {}),
-    }
+class ReportAllSettings(Settings):
+    """Settings of the report over all datasets."""
+
+    stage = "report"
+    datasets: dict[str, DatasetTask]
+
+    @classmethod
+    def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
+        datasets = {
+            name: DatasetTask(task=d.task, models=config.models_for(name), labelled=d.labelled)
+            for name, d in config.datasets.items()
+        }
+        return cls.made(datasets=datasets)
 
 
-def stitch(config: Config, dataset: str, model: str) -> Slice:
-    data = config.datasets[dataset]
-    section = config.stitch_for(dataset, model)
-    origin, chosen = origin_of(model), {}
-    if origin is not None and section.threshold == "auto":
-        # There are no validation images here: the thresholds that were chosen on those of training.
-        tested = config.tested_for(origin.dataset)
-        chosen = {"thresholds_of": [fold_name(fold) for fold in tested]}
-    return {
-        "version": STAGES["stitch"],
-        "stitch": told("stitch", inactive.of_stitch(section, data.task)),
-        **chosen,
-        "task": data.task,
-        "class_names": list(data.class_names),
-        "class_values": None if data.classes is None else list(data.classes.values()),
-        "head": list(config.head_for(dataset, model)),
-    }
-
-
-def evaluate(config: Config, dataset: str) -> Slice:
-    data = config.datasets[dataset]
-    return {
-        "version": STAGES["evaluate"],
-        "evaluate": told("evaluate", inactive.of_evaluate(config.evaluate_for(dataset))),
-        "task": data.task,
-        "class_names": list(data.class_names),
-        # Images without labels are predicted, but not scored.
-        **({"applied": True} if config.origins_for(dataset) else {}),
-    }
-
-
-def report(config: Config, dataset: str) -> Slice:
-    data, tested = config.datasets[dataset], config.tested_for(dataset)
-    return {
-        "version": STAGES["report"],
-        "report": told("report", config.report),
-        "task": data.task,
-        "class_names": list(data.class_names),
-        "models": list(config.models_for(dataset)),
-        "folds": list(config.folds_for(dataset)),
-        # Where the folds themselves are not.
-        **({"tested": [fold_name(k) for k in tested]} if ENSEMBLE in tested else {}),
-        **({"applied": _applied(config, dataset)} if config.origins_for(dataset) else {}),
-        "seed": config.seed,
-    }
-
-
-def _applied(config: Config, dataset: str) -> Slice:
-    """What the report says of models that were trained elsewhere, and whether they are scored."""
-    return {
-        "labelled": config.datasets[dataset].labelled,
-        "networks": {m: _networks(config, dataset, m) for m in config.models_for(dataset)},
-    }
-
-
-def report_all(config: Config) -> Slice:
-    return {
-        "version": STAGES["report"],
-        "datasets": {
-            name: {
-                "task": data.task,
-                "models": list(config.models_for(name)),
-                **({} if data.labelled else {"labelled": False}),
-            }
-            for name, data in sorted(config.datasets.items())
-        },
-    }
+# By the stage that an output names.
+SETTINGS: dict[str, type[Settings]] = {
+    kind.stage: kind
+    for kind in (
+        SynthesizeSettings, ManifestSettings, SplitsSettings, PrepareSettings,
+        PrepareAppliedSettings, TrainSettings, PredictSettings, StitchSettings, EvaluateSettings,
+        ReportSettings,
+    )
+}  # fmt: skip

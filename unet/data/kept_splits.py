@@ -8,10 +8,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from unet.config.sections import SplitSection
-from unet.config.stage_keys import told
+from unet.config.data_settings import SplitsSettings
 from unet.data.dataset_warnings import write_warnings
 from unet.data.records import PARTS, SPLIT_COLUMNS, ImageRecord, Part, SplitRecord, write_splits
 from unet.data.split_checks import check_learnable, degenerate
@@ -20,12 +18,6 @@ from unet.files import digest
 from unet.tables import csv_rows, write_table
 
 log = logging.getLogger(__name__)
-
-
-def settings_digest(split: SplitSection, seed: int, version: int) -> str:
-    """What kept parts are only good for: another way to split starts from nothing."""
-    how = told("splits", split, without={"run"})
-    return digest({"split": how, "seed": seed, "version": version})
 
 
 @dataclass(frozen=True)
@@ -75,7 +67,7 @@ def write_kept(path: Path, key: str, rows: Sequence[SplitRecord], kept: Kept, no
 
 def splits_stage(
     records: Sequence[ImageRecord],
-    settings: Mapping[str, Any],
+    settings: SplitsSettings,
     splits: Path,
     memory: Path,
     warnings: Path,
@@ -84,14 +76,14 @@ def splits_stage(
     """Writes ``splits.csv``, keeping the parts that ``memory`` holds, and the stage's warnings.
 
     Args:
-        settings: version, split, seed.
         now: date and time, for tests.
     """
     now = time.strftime("%Y-%m-%d %H:%M:%S") if now is None else now
-    split, seed = SplitSection.model_validate(settings["split"]), int(settings["seed"])
-    key = settings_digest(split, seed, int(settings["version"]))
+    split = settings.split
+    # Parts are kept for these settings only: another way to split starts from nothing.
+    key = digest(settings.to_json())
     kept = read_kept(memory, key)
-    rows = make_splits(records, split, seed, kept.rows)
+    rows = make_splits(records, split, settings.seed, kept.rows)
     usable = [record for record in records if record.status == "ok"]
     lines = check_learnable(rows, usable, split.number)
     lines += degenerate(rows, groups_of(usable), split)

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unet.config.sections import PrepareSection
+from unet.config.data_settings import PrepareSettings
+from unet.config.stage_keys import told
 from unet.data.blocks import Budget, Progress, gigabytes, mapped
 from unet.data.dataset_warnings import write_warnings
 from unet.data.prepare_image import (
@@ -42,7 +43,7 @@ def prepare_stage(
     inputs: Path,
     store: Path,
     sentinel: Path,
-    settings: dict[str, Any],
+    settings: PrepareSettings,
     threads: int,
     memory_bytes: int,
     root: Path | None = None,
@@ -65,17 +66,16 @@ def prepare_stage(
         write_warnings(warnings, scale_warnings(records, reachable(records, target), target))
     with locked(lock_of(store), "preparing these images"):
         images = prepare_dataset(records, root, store, settings, threads, memory_bytes, target)
+        classes = settings.classes
         write_sentinel(
             sentinel,
-            settings["version"],
+            settings.version,
             images,
             made_by,
-            task=settings["task"],
-            class_names=list(dict(settings.get("classes") or BINARY)),
-            class_values=None
-            if settings.get("classes") is None
-            else list(dict(settings["classes"]).values()),
-            normalize=settings["prepare"]["normalize"],
+            task=settings.task,
+            class_names=list(dict(classes or BINARY)),
+            class_values=None if classes is None else [value for _, value in classes],
+            normalize=told(settings.stage, settings.prepare.normalize),
             channels=next(iter(images.values()))["shape"][0],
         )
 
@@ -84,7 +84,7 @@ def prepare_dataset(
     records: Sequence[ImageRecord],
     root: Path,
     store_path: Path,
-    settings: dict[str, Any],
+    settings: PrepareSettings,
     threads: int,
     memory_bytes: int,
     target: Target | None = None,
@@ -95,8 +95,6 @@ def prepare_dataset(
         records: the manifest's rows; those that are not ``ok`` are left out.
         root: folder that the records' paths are relative to.
         store_path: the store, made if it is not there; must not be in use by another run.
-        settings: version, prepare, task, classes, ignore, axes, channels, label_kind (see
-            :mod:`unet.config.stage_settings`).
         threads: images worked on at once (for few images: threads per image).
         memory_bytes: upper bound for the pixels that are in memory at any time.
         target: the network that the images are for, if it was trained on others: they are brought
@@ -178,45 +176,44 @@ def _check_fit(record: ImageRecord, target: Target) -> None:
 def _stage(
     root: Path,
     store: Path,
-    settings: dict[str, Any],
+    settings: PrepareSettings,
     threads: int,
     memory_bytes: int,
     images: int,
     target: Target | None,
 ) -> Stage:
     workers = max(1, min(threads, images))
-    channels = settings.get("channels")
     return Stage(
         root=root,
         store=store,
-        section=PrepareSection.model_validate(settings["prepare"]),
-        task=settings["task"],
-        classes=dict(settings.get("classes") or {}),
-        ignore=settings.get("ignore"),
-        axes=settings.get("axes"),
-        channels=None if channels is None else tuple(channels),
+        section=settings.prepare,
+        task=settings.task,
+        classes=dict(settings.classes or {}),
+        ignore=settings.ignore,
+        axes=settings.axes,
+        channels=settings.channels,
         budget=Budget(memory_bytes),
         workers=workers,
         threads=max(1, threads // workers),
         target=target,
-        binary=settings.get("label_kind") == "binary",
+        binary=settings.label_kind == "binary",
     )
 
 
 def _keys(
-    wanted: dict[str, ImageRecord], settings: dict[str, Any], target: Target | None
+    wanted: dict[str, ImageRecord], settings: PrepareSettings, target: Target | None
 ) -> dict[str, str]:
     """Hash of all that determines an image's arrays, per image."""
     # The order of the classes gives their index, and a mapping's order is lost in a hash.
     common: dict[str, Any] = {
-        "settings": {name: v for name, v in settings.items() if name not in ("classes", "ignore")},
-        "labels": [list(dict(settings.get("classes") or {}).values()), settings.get("ignore")],
+        "settings": {k: v for k, v in settings.to_json().items() if k not in ("classes", "ignore")},
+        "labels": [[value for _, value in settings.classes or ()], settings.ignore],
     }
     grids: dict[str, list[Any]] = {name: [] for name in wanted}
     if target is not None:
         common["statistics"] = target.statistics
         grids = {name: [resampled(r, target.resampling(r))] for name, r in wanted.items()}
-    elif PrepareSection.model_validate(settings["prepare"]).normalize.scope == "dataset":
+    elif settings.prepare.normalize.scope == "dataset":
         # What the statistics follow from, so that the key is known before a pixel is read.
         common["dataset"] = sorted([r.sha256, r.page or 0, *_inversion(r)] for r in wanted.values())
     base = digest(common)

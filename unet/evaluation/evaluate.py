@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 
-from unet.config.sections import EvaluateSection
+from unet.config.stage_settings import EvaluateSettings
 from unet.data.store import Prepared
 from unet.errors import UserError
 from unet.evaluation.blockwise import ScoredPair
@@ -27,13 +27,9 @@ def evaluate_model(
     folds: Mapping[int, Path],
     prepared_path: Path,
     groups: Mapping[str, str],
-    settings: EvaluateSection,
-    task: str,
-    class_names: Iterable[str],
+    settings: EvaluateSettings,
     threads: int = 1,
     block: int | None = None,
-    *,
-    optional: bool = False,
     thresholds: Mapping[tuple[str, str], float] | None = None,
 ) -> list[MetricRow]:
     """Scores the test images of each fold against their labels.
@@ -43,10 +39,8 @@ def evaluate_model(
             to choose thresholds and nothing else.
         prepared_path: the store of the labels.
         groups: image id -> group; images that are missing have none.
-        class_names: in the order of the class index.
+        settings: with ``applied``, test images without labels are skipped.
         block: side of the blocks in pixels, None = the store's shards; changes no value.
-        optional: test images without labels are passed over, as where a model is applied to images
-            of which only some have any.
         thresholds: see :class:`unet.evaluation.fold.Fold`.
 
     Returns:
@@ -55,17 +49,16 @@ def evaluate_model(
     Raises:
         UserError: a store is missing, a test image has no labels, shapes or classes differ.
     """
-    prepared, names = Prepared(prepared_path), tuple(class_names)
-    opened = []
+    prepared, opened = Prepared(prepared_path), []
     for number, path in sorted(folds.items()):
         segmentation = Segmentation(path)
         ids = segmentation.ids()
-        if optional:
+        if settings.applied:
             ids = _labelled(prepared, ids)
         parts = {image: segmentation.attrs(image)["part"] for image in ids}
         fold = Fold(
-            number, prepared, segmentation, parts, settings, task, names, max(1, threads), block,
-            thresholds or {},
+            number, prepared, segmentation, parts, settings.evaluate, settings.task,
+            settings.class_names, max(1, threads), block, thresholds or {},
         )  # fmt: skip
         # All folds before any work: a mistake shows in seconds, not after the hours of others.
         _check(fold, path)

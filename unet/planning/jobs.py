@@ -14,9 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unet.config import stage_settings
+from unet.config.data_settings import ManifestSettings
 from unet.config.run import Config
 from unet.config.sections import CHOOSING
+from unet.config.stage_settings import SETTINGS, ReportAllSettings
 from unet.errors import UserError
 from unet.files import canonical, locked, read_json
 from unet.paths import ENSEMBLE, Paths, fold_name, fold_number, origin_of
@@ -231,17 +232,16 @@ class Run:
         # Made once for all folds.
         asked = (stage, dataset, model)
         if asked not in self._settings:
-            arguments = (dataset,) if model is None else (dataset, model)
-            if stage == "manifest":
-                arguments = (dataset, self.fingerprint(dataset))
-            self._settings[asked] = canonical(
-                getattr(stage_settings, stage)(self.config, *arguments)
-            )
+            made = SETTINGS[stage].of(self.config, dataset, model or "")
+            if isinstance(made, ManifestSettings):
+                found = self.fingerprint(dataset)
+                made = made.model_copy(update={"fingerprint": found})
+            self._settings[asked] = canonical(made.to_json())
         return self._settings[asked]
 
     def settings_all(self) -> str:
-        """The slice of the report over all datasets."""
-        return canonical(stage_settings.report_all(self.config))
+        """Those of the report over all datasets."""
+        return canonical(ReportAllSettings.of(self.config).to_json())
 
     def begin(self) -> None:
         """Takes the output folder for this process, and notes the config in it.

@@ -4,38 +4,17 @@ labels to score it by."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from unet.config.stage_settings import Applied
 from unet.errors import UserError
 from unet.evaluation.metrics.rows import NAN
 from unet.files import read_json
 from unet.paths import ENSEMBLE, Paths, origin_of
 from unet.report.collect import Pick, rank_name
 from unet.tables import read_table
-
-
-@dataclass(frozen=True)
-class Applied:
-    """The models of other datasets that predict a dataset.
-
-    Attributes:
-        labelled: whether labels were looked for.
-        networks: name of the model -> the folds whose networks predict together.
-    """
-
-    labelled: bool
-    networks: Mapping[str, tuple[int, ...]]
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any] | None) -> Applied | None:
-        """From the report's slice; None for a dataset that trains its models."""
-        if settings is None:
-            return None
-        networks = {name: tuple(folds) for name, folds in settings["networks"].items()}
-        return cls(bool(settings["labelled"]), networks)
 
 
 @dataclass(frozen=True)

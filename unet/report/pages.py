@@ -4,148 +4,131 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unet.config.sections import ReportSection
+from unet.config.stage_settings import Applied, DatasetTask, ReportSettings
 from unet.data.dataset_warnings import read_warnings
 from unet.data.records import read_manifest, read_splits
-from unet.errors import UserError
 from unet.evaluation.metrics.rows import MetricRow
 from unet.files import replacing
-from unet.paths import ENSEMBLE, Paths, fold_name
+from unet.paths import ENSEMBLE, Paths, fold_name, fold_number
 from unet.report import collect, console, costs, figures, overlays, score_tables
-from unet.report.applied import Applied, Predicted, applied_picks, predicted
-from unet.report.cuts import Cut
+from unet.report.applied import Predicted, applied_picks, predicted
 from unet.report.numbers import number
 from unet.report.paired import Statistics
 from unet.report.pooling import BINS_OF, pool, reliability_bins
 from unet.report.score_tables import MeanScore, ReportRow
+from unet.report.shown_overlays import COLOURS, shown_overlays
 
 log = logging.getLogger(__name__)
 
 # Ids listed per part of a split, and quarantined files: the CSV files have them all.
 LISTED_WARNINGS = 200
-# Beyond this many overlays the panels are made smaller, so that the file stays a few MB.
-MANY_OVERLAYS = 12
-DETAIL = 512
 
 
-@dataclass(frozen=True)
-class Overlay:
-    """A picked image with its panels; ``note`` says at which scale they are."""
-
-    pick: collect.Pick
-    note: str
-    panels: list[overlays.Panel]
-
-
-@dataclass(frozen=True)
-class DatasetTask:
-    """What the overall report needs to know of a dataset."""
-
-    task: str
-    models: tuple[str, ...]
-    labelled: bool = True
-
-
-def report_dataset(
-    paths: Paths,
-    dataset: str,
-    section: ReportSection,
-    task: str,
-    models: Sequence[str],
-    folds: Sequence[int],
-    class_names: Sequence[str],
-    seed: int,
-    tested: Sequence[int] = (),
-    applied: Applied | None = None,
-) -> list[ReportRow]:
+def report_dataset(paths: Paths, dataset: str, settings: ReportSettings) -> list[ReportRow]:
     """Writes ``report.csv`` and ``report.html`` of a dataset and returns the table's rows.
-
-    Args:
-        folds: that were trained; they were tested, too, unless ``tested`` names another (the
-            ensemble).
-        applied: where the models are those of other datasets, what is known of them.
 
     Raises:
         UserError: the metrics, splits or manifest are missing or not readable.
     """
+    models, applied, section = settings.models, settings.applied, settings.report
     scored = models if applied is None or applied.labelled else ()
     metrics = [
         row for model in scored for row in score_tables.read_metrics(paths.metrics(dataset, model))
     ]
-    statistics = Statistics(section.confidence, section.bootstrap, seed)
+    statistics = Statistics(section.confidence, section.bootstrap, settings.seed)
     rows = score_tables.summarise(metrics, statistics)
     score_tables.write_report(paths.dataset_report_csv(dataset), rows)
-    columns = score_tables.columns_for(rows, task)
+    columns = score_tables.columns_for(rows, settings.task)
     chosen = {
         model: collect.picks(metrics, model, columns[0], section.overlays)
         if columns
-        else applied_picks(paths, dataset, model, task, section.overlays)
+        else applied_picks(paths, dataset, model, settings.task, section.overlays)
         for model in (models if columns or applied else ())
     }
-    splits = {}
-    if applied is None:
-        splits = collect.split_counts(read_splits(paths.splits(dataset)), folds)
-    records = read_manifest(paths.manifest(dataset))
-    objects = collect.objects_fact(records) if task == "instances" else None
-    cost = costs.stage_costs(paths, dataset, models, [*folds, *tested])
-    grouped = len({row.group for row in metrics if row.group}) > 1
-    headline = score_tables.comparison(rows, [(s.class_, s.metric) for s in columns], models)
-    verdict = ""
-    if columns:
-        main = {model: cells[0] for model, cells in headline.items()}
-        verdict = console.verdict(main, columns[0].label, section.confidence, grouped)
-    page = (
-        _environment()
-        .get_template("dataset.html.j2")
-        .render(
-            dataset=dataset,
-            warnings=read_warnings(paths.dataset(dataset), models),
-            task=task,
-            models=models,
-            confidence=section.confidence,
-            grouped=grouped,
-            verdict=verdict,
-            facts=[
-                *collect.facts(records),
-                *([objects] if objects else []),
-                *collect.noted_facts(paths, dataset),
-            ],
-            classes=[(name, overlays.class_colour(k)) for k, name in enumerate(class_names)],
-            columns=columns,
-            headline=headline,
-            differences=score_tables.differences(metrics, columns[0], models, statistics)
-            if columns
-            else [],
-            skipped=collect.skipped(paths, dataset, models, tested or folds),
-            everything=_everything(rows, models),
-            reliability=_reliability(metrics, rows, models),
-            strip=_strip(metrics, rows, columns, models),
-            **_trainings(paths, dataset, models, folds, () if applied else tested),
-            ensemble=ENSEMBLE in tested,
-            applied=[] if applied is None else predicted(paths, dataset, task, applied),
-            overlays=_overlays(paths, dataset, task, models, chosen, section.overlays),
-            colours={
-                "missed": overlays.MISSED,
-                "false": overlays.FALSE,
-                "swapped": overlays.SWAPPED,
-                "matched": overlays.MATCHED,
-                "ignored": overlays.IGNORED,
-            },
-            splits=splits,
-            quarantined=[record for record in records if record.status == "quarantined"],
-            listed=LISTED_WARNINGS,
-            cost=cost,
-            total=costs.total_cost(cost),
-            versions=collect.versions(),
-            config=collect.config_text(paths),
-        )
+    page = _page(
+        "dataset.html.j2",
+        dataset=dataset,
+        task=settings.task,
+        models=models,
+        confidence=section.confidence,
+        **_scores(metrics, rows, columns, models, statistics),
+        **_images(paths, dataset, settings),
+        **_runs(paths, dataset, settings),
+        overlays=shown_overlays(paths, dataset, settings.task, models, chosen, section.overlays),
+        colours=COLOURS,
+        config=collect.config_text(paths),
     )
     _write(paths.dataset_report_html(dataset), page)
     return rows
+
+
+def _scores(
+    metrics: Sequence[MetricRow],
+    rows: Sequence[ReportRow],
+    columns: Sequence[MeanScore],
+    models: Sequence[str],
+    statistics: Statistics,
+) -> dict[str, Any]:
+    """The page's values about scores; ``columns``: the main ones, none of a dataset without."""
+    grouped = len({row.group for row in metrics if row.group}) > 1
+    headline = score_tables.comparison(rows, [(s.class_, s.metric) for s in columns], models)
+    verdict, differences = "", []
+    if columns:
+        main = {model: cells[0] for model, cells in headline.items()}
+        verdict = console.verdict(main, columns[0].label, statistics.confidence, grouped)
+        differences = score_tables.differences(metrics, columns[0], models, statistics)
+    return {
+        "grouped": grouped,
+        "verdict": verdict,
+        "columns": columns,
+        "headline": headline,
+        "differences": differences,
+        "everything": _everything(rows, models),
+        "reliability": _reliability(metrics, rows, models),
+        "strip": _strip(metrics, rows, columns, models),
+    }
+
+
+def _images(paths: Paths, dataset: str, settings: ReportSettings) -> dict[str, Any]:
+    """The page's values about the dataset's images."""
+    splits = {}
+    if settings.applied is None:
+        splits = collect.split_counts(read_splits(paths.splits(dataset)), settings.folds)
+    records = read_manifest(paths.manifest(dataset))
+    objects = collect.objects_fact(records) if settings.task == "instances" else None
+    names = enumerate(settings.class_names)
+    return {
+        "warnings": read_warnings(paths.dataset(dataset), settings.models),
+        "facts": [
+            *collect.facts(records),
+            *([objects] if objects else []),
+            *collect.noted_facts(paths, dataset),
+        ],
+        "classes": [(name, overlays.class_colour(k)) for k, name in names],
+        "splits": splits,
+        "quarantined": [record for record in records if record.status == "quarantined"],
+        "listed": LISTED_WARNINGS,
+    }
+
+
+def _runs(paths: Paths, dataset: str, settings: ReportSettings) -> dict[str, Any]:
+    """The page's values about trainings and predictions, and what they took."""
+    models, folds, applied = settings.models, settings.folds, settings.applied
+    # The folds that were trained were tested, too, unless others are named.
+    tested = tuple(map(fold_number, settings.tested))
+    cost = costs.stage_costs(paths, dataset, models, [*folds, *tested])
+    return {
+        **_trainings(paths, dataset, models, folds, () if applied else tested),
+        "skipped": collect.skipped(paths, dataset, models, tested or folds),
+        "ensemble": ENSEMBLE in tested,
+        "applied": predicted(paths, dataset, settings.task, applied) if applied else [],
+        "cost": cost,
+        "total": costs.total_cost(cost),
+        "versions": collect.versions(),
+    }
 
 
 def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[ReportRow]:
@@ -166,7 +149,7 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
         if spent:
             cost.append((name, costs.total_cost(spent)))
         if not entry.labelled:
-            without = Applied(False, dict.fromkeys(entry.models, ()))
+            without = Applied(labelled=False, networks=dict.fromkeys(entry.models, ()))
             unscored += [(name, row) for row in predicted(paths, name, entry.task, without)]
             continue
         columns = score_tables.columns_for(own, entry.task)
@@ -184,17 +167,14 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
             }
         )
     score_tables.write_report(paths.report_csv, rows)
-    page = (
-        _environment()
-        .get_template("overall.html.j2")
-        .render(
-            sections={task: (_union(task, found), found) for task, found in sections.items()},
-            unscored=unscored,
-            cost=cost,
-            total=costs.total_cost([spent for _, spent in cost]),
-            versions=collect.versions(),
-            config=collect.config_text(paths),
-        )
+    page = _page(
+        "overall.html.j2",
+        sections={task: (_union(task, found), found) for task, found in sections.items()},
+        unscored=unscored,
+        cost=cost,
+        total=costs.total_cost([spent for _, spent in cost]),
+        versions=collect.versions(),
+        config=collect.config_text(paths),
     )
     _write(paths.report_html, page)
     return rows
@@ -271,68 +251,7 @@ def _trainings(
     return {"curves": curves, "trainings": rows}
 
 
-def _overlays(
-    paths: Paths,
-    dataset: str,
-    task: str,
-    models: Sequence[str],
-    chosen: Mapping[str, Sequence[collect.Pick]],
-    number: int,
-) -> dict[str, list[Overlay]]:
-    """Model -> its chosen images; models without any are left out."""
-    side = 640 if number * len(models) <= MANY_OVERLAYS else 400
-    shown: dict[str, list[Overlay]] = {}
-    for model in models:
-        found = []
-        for pick in chosen.get(model, ()):
-            found += _overlays_of(paths, dataset, task, model, pick, side)
-        if found:
-            shown[model] = found
-    return shown
-
-
-def _overlays_of(
-    paths: Paths, dataset: str, task: str, model: str, pick: collect.Pick, side: int
-) -> list[Overlay]:
-    """An image as it is shown: of a volume some planes, each as an image is."""
-    found = []
-    for cut in collect.cuts(paths, dataset, model, pick):
-        found += _overlays_of_plane(paths, dataset, task, model, pick, side, cut)
-    return found
-
-
-def _overlays_of_plane(
-    paths: Paths,
-    dataset: str,
-    task: str,
-    model: str,
-    pick: collect.Pick,
-    side: int,
-    cut: Cut | None,
-) -> list[Overlay]:
-    """The whole plane and, where it is too large to see anything in, its worst part as well."""
-    whole = collect.view(paths, dataset, model, task, pick, cut=cut)
-    if whole is None:
-        return []
-    name = "" if cut is None else cut.note
-    height, width = (size * whole.stride for size in whole.truth.shape)
-    if max(height, width) <= 2 * side or (cut is not None and cut.axis > 0):
-        return [Overlay(pick, name, overlays.panels(whole, task, side))]
-    step = whole.stride
-    y, x = overlays.worst_window(overlays.errors(whole, task), DETAIL // step)
-    window = (y * step, x * step, DETAIL)
-    detail = collect.view(paths, dataset, model, task, pick, window, cut)
-    name = f"{name}, " if name else ""
-    found = [Overlay(pick, f"{name}whole image, reduced", overlays.panels(whole, task, side))]
-    if detail is not None:
-        what = "errors" if whole.labelled else "in it"
-        corner = f"{DETAIL} px from y = {window[0]}, x = {window[1]}"
-        note = f"{name}detail with the most {what}, {corner}"
-        found.append(Overlay(pick, note, overlays.panels(detail, task, side)))
-    return found
-
-
-def _environment() -> Any:
+def _page(template: str, **values: Any) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -355,24 +274,4 @@ def _environment() -> Any:
         fold=fold_name,
         rgb=lambda colour: "rgb({}, {}, {})".format(*colour),
     )
-    return environment
-
-
-def dataset_tasks(value: Mapping[str, Mapping[str, Any]]) -> dict[str, DatasetTask]:
-    """The ``datasets`` entry of the settings of the overall report.
-
-    Raises:
-        UserError: an entry lacks its task or its models.
-    """
-    try:
-        return {
-            name: DatasetTask(
-                entry["task"], tuple(entry["models"]), bool(entry.get("labelled", True))
-            )
-            for name, entry in value.items()
-        }
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"--settings: datasets: entry without {error}; write "
-            '{"<dataset>": {"task": "semantic", "models": ["<model>"]}}'
-        ) from None
+    return str(environment.get_template(template).render(**values))

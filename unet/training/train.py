@@ -16,9 +16,9 @@ from unet.config.anisotropy import fitted
 from unet.config.geometry import Footprints, footprint, sizes_for
 from unet.config.heads import HEADS, classes_among
 from unet.config.loss_table import LOSS_TABLE
-from unet.config.presets import AnyArchitecture, Architecture, architecture_from
+from unet.config.presets import AnyArchitecture, Architecture
 from unet.config.sections import TrainSection
-from unet.data.store import Prepared
+from unet.config.stage_settings import TrainSettings
 from unet.errors import UserError
 from unet.files import digest
 from unet.models.build import build
@@ -36,6 +36,7 @@ from unet.training.ranks import Ranks
 from unet.training.sampling import PatchSampler, TargetSettings, TrainingImage, open_images
 from unet.training.targets import balanced_class_weights
 from unet.training.trainer import Trainer
+from unet.training.training_job import TrainingData, TrainingOutputs, TrainingResources
 from unet.training.validation import validate
 from unet.versions import library_versions
 
@@ -50,16 +51,15 @@ HISTORY_COLUMNS = (
 VALIDATION_TILE = 1024
 
 
-def training_key(
-    settings: Mapping[str, Any], images: Mapping[str, Any], train: Sequence[str], val: Sequence[str]
-) -> str:
+def training_key(settings: TrainSettings, data: TrainingData) -> str:
     """Hash of all that determines the weights: settings, and content of the images used.
 
     An image that is added to the test part changes nothing here, so that the finished training is
     found again.
     """
-    used = {name: images[name]["key"] for name in (*train, *val)}
-    return digest({"settings": dict(settings), "train": used, "val": sorted(val)})
+    images = data.prepared["images"]
+    used = {name: images[name]["key"] for name in (*data.train, *data.val)}
+    return digest({"settings": settings.to_json(), "train": used, "val": sorted(data.val)})
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,8 @@ class Design:
 
 
 def design(
-    settings: Mapping[str, Any],
-    section: TrainSection,
-    store: Prepared,
-    prepared: Mapping[str, Any],
-    train: Sequence[str],
+    settings: TrainSettings,
+    data: TrainingData,
     device: torch.device,
     ranks: Ranks,
     kept_plan: Path,
@@ -100,21 +97,17 @@ def design(
     Raises:
         UserError: the images have another number of spatial axes than the network.
     """
-    first = prepared["images"][train[0]]
-    dims = len(first["shape"]) - 1
-    if settings["architecture"] is None:
-        plan = planned(
-            settings, section, store, prepared, train, device, ranks, kept_plan, plan_path
-        )
+    arch, first = settings.architecture, data.first
+    if arch is None:
+        plan = planned(settings, data, device, ranks, kept_plan, plan_path)
         return Design(plan.architecture, plan.patch, plan.batch)
-    arch = architecture_from(settings["architecture"])
+    dims, spacing = len(first["shape"]) - 1, first["pixel_size_um"]
     if arch.dims != dims:
         raise UserError(
             f"models: the network has {arch.dims} spatial axes, the images {dims} "
             f"({first['axes']}); write dims: {dims} under the model"
         )
-    spacing = first["pixel_size_um"]
-    if settings["anisotropic"] and isinstance(arch, Architecture):
+    if settings.anisotropic and isinstance(arch, Architecture):
         adapted = fitted(arch, spacing)
         if adapted != arch:
             log.info(
@@ -122,76 +115,82 @@ def design(
             )
         arch = adapted
     footprints = footprint(arch)
-    wanted = sizes_for(section.patch, footprints)
+    wanted = sizes_for(settings.train.patch, footprints)
     patch = tuple(fp.fit_below(n) for n, fp in zip(wanted, footprints, strict=True))
     if patch != wanted:
         log.info("train.patch: %s instead of %s, to fit the network", list(patch), list(wanted))
-    return Design(arch, patch, section.batch)
+    return Design(arch, patch, settings.train.batch)
 
 
 def train_fold(
-    prepared_path: Path,
-    prepared: Mapping[str, Any],
-    train: Sequence[str],
-    val: Sequence[str],
-    settings: Mapping[str, Any],
-    seed_offset: int,
-    checkpoints: Path,
-    model_path: Path,
-    history_path: Path,
-    checkpoint_seconds: float = 30.0,
-    cache_gb: float = 4.0,
-    threads: int = 2,
-    ranks: Ranks | None = None,
+    data: TrainingData,
+    settings: TrainSettings,
+    fold: int,
+    outputs: TrainingOutputs,
+    resources: TrainingResources | None = None,
 ) -> None:
     """Trains one model on one fold and writes ``model.pt`` and ``history.csv``.
 
     A training that is finished, and kept, is not done again, nor from its checkpoints.
 
     Args:
-        prepared_path: the prepared store; ``prepared`` is its sentinel.
-        train, val: ids of the images to learn from and to choose the best weights by.
-        settings: the slice made by :func:`unet.config.stage_settings.train`.
-        seed_offset: the fold, so that folds differ in more than their images.
-        checkpoints: folder for the checkpoints.
-        checkpoint_seconds, cache_gb, threads, ranks: change no weight (threads and the number of
-            processes: to rounding).
+        fold: goes into the seed, so that folds differ in more than their images.
 
     Raises:
         UserError: no images to train on, labels missing, a loss that is no longer a number.
         Stopped: told to end; the next call goes on from there.
     """
-    if not train:
+    if not data.train:
         raise UserError("split: no image is left to train on; lower split.test or split.val")
-    ranks = ranks or Ranks()
-    key = training_key(settings, prepared["images"], train, val)
-    plan_path = model_path.with_name("plan.yaml")
-    outputs = [model_path, history_path]
-    if settings["architecture"] is None:  # preset auto
-        outputs.append(plan_path)
-    finished = Finished(outputs, key)
+    resources = resources or TrainingResources()
+    ranks, key = resources.ranks, training_key(settings, data)
+    files = [outputs.model, outputs.history]
+    if settings.architecture is None:  # preset auto
+        files.append(outputs.plan)
+    finished = Finished(files, key)
     if finished.is_kept():
         if ranks.first:
             finished.restore()
-            log.info("this training is finished: took %s from %s", model_path, finished.folder)
+            log.info("this training is finished: took %s from %s", outputs.model, finished.folder)
         return
-    torch.set_num_threads(max(1, threads // ranks.size))
-    section = TrainSection.model_validate(
-        {**settings["train"], "checkpoint_seconds": checkpoint_seconds}
-    )
-    device = choose_device(settings["device"], ranks.local)
-    store = Prepared(prepared_path)
-    head = tuple(settings["head_names"])
-    keeper = Checkpoints(checkpoints, key)
-    chosen = design(
-        settings, section, store, prepared, train, device, ranks,
-        keeper.folder / "plan.json", plan_path,
+    torch.set_num_threads(max(1, resources.threads // ranks.size))
+    device = choose_device(settings.device, ranks.local)
+    keeper = Checkpoints(outputs.checkpoints, key)
+    chosen = design(settings, data, device, ranks, keeper.folder / "plan.json", outputs.plan)
+    trainer = _trainer(settings, data, fold, chosen, device, keeper, resources)
+    with keeper.locked() if ranks.first else nullcontext():
+        trainer.run()
+    if not ranks.first:
+        return
+    save_model(outputs.model, _model_file(settings, data, chosen, trainer))
+    write_history(outputs.history, trainer.progress.history)
+    finished.keep()
+    log.info(
+        "best validation score %.4f at step %d; wrote %s",
+        trainer.progress.best_score, trainer.progress.best_step, outputs.model,
     )  # fmt: skip
-    section = section.model_copy(update={"batch": chosen.batch, "patch": chosen.patch})
-    targets = _targets(section, settings, prepared, train)
-    images = open_images(store, train, targets, cache_gb * 1e9)
-    seed = settings["seed"] + 1000 * seed_offset
-    network = build(int(prepared["channels"]), len(head), chosen.arch, seed)
+
+
+def _trainer(
+    settings: TrainSettings,
+    data: TrainingData,
+    fold: int,
+    chosen: Design,
+    device: torch.device,
+    keeper: Checkpoints,
+    resources: TrainingResources,
+) -> Trainer:
+    """Everything that the training loop needs, built."""
+    sizes = {"batch": chosen.batch, "patch": chosen.patch}
+    section = settings.train.model_copy(
+        update={**sizes, "checkpoint_seconds": resources.checkpoint_seconds}
+    )
+    store, cache = data.open(), resources.cache_gb * 1e9
+    targets = _targets(settings, data)
+    images = open_images(store, data.train, targets, cache)
+    seed = settings.seed + 1000 * fold
+    head, channels = settings.head_names, int(data.prepared["channels"])
+    network = build(channels, len(head), chosen.arch, seed)
     sampler = PatchSampler(
         images, chosen.patch, [fp.margin for fp in chosen.footprint], chosen.batch,
         section.foreground, seed,
@@ -199,86 +198,74 @@ def train_fold(
     precision = choose_precision(section.precision, device)
     log.info(
         "training on %d images, validating on %d; %s, %s, %.1f M parameters",
-        len(train), len(val), device, precision,
+        len(data.train), len(data.val), device, precision,
         sum(p.numel() for p in network.parameters()) / 1e6,
     )  # fmt: skip
-    if not val:
+    if not data.val:
         log.warning("no validation images: the last weights are kept")
-    held_out = open_images(store, val, targets, cache_gb * 1e9)
+    held_out = open_images(store, data.val, targets, cache)
 
     def score(candidate: Network) -> tuple[float, float]:
         if not held_out:
             return math.nan, math.nan
         predictor = Predictor([candidate], device, section.precision, head=head, exact=False)
-        return validate(predictor, held_out, VALIDATION_TILE, ranks)
+        return validate(predictor, held_out, VALIDATION_TILE, resources.ranks)
 
     spacing = None if targets.spacing is None else tuple(targets.spacing)
-    trainer = Trainer(
-        network, _loss(section, settings["head"], images, targets), sampler,
+    return Trainer(
+        network, _loss(section, settings.head, images, targets), sampler,
         Augment(section.augment, spacing), score, section, seed,
-        device, precision, keeper, ranks,
+        device, precision, keeper, resources.ranks,
     )  # fmt: skip
-    with keeper.locked() if ranks.first else nullcontext():
-        trainer.run()
-    if not ranks.first:
-        return
-    first = prepared["images"][train[0]]
+
+
+def _model_file(
+    settings: TrainSettings, data: TrainingData, chosen: Design, trainer: Trainer
+) -> ModelFile:
+    prepared, size = data.prepared, data.first["pixel_size_um"]
     values = prepared.get("class_values")
-    save_model(
-        model_path,
-        ModelFile(
-            architecture=chosen.arch,
-            in_channels=network.in_channels,
-            head=head,
-            class_names=tuple(prepared["class_names"]),
-            class_values=None if values is None else tuple(values),
-            task=str(prepared["task"]),
-            normalize=_normalization(prepared, train),
-            pixel_size_um=None if first["pixel_size_um"] is None else tuple(first["pixel_size_um"]),
-            settings=dict(settings),
-            versions=library_versions(),
-            score=trainer.progress.best_score,
-            step=trainer.progress.best_step,
-            weights={k: v.contiguous() for k, v in trainer.best.items()},
-        ),
+    return ModelFile(
+        architecture=chosen.arch,
+        in_channels=int(prepared["channels"]),
+        head=settings.head_names,
+        class_names=tuple(prepared["class_names"]),
+        class_values=None if values is None else tuple(values),
+        task=str(prepared["task"]),
+        normalize=_normalization(data),
+        pixel_size_um=None if size is None else tuple(size),
+        settings=settings.to_json(),
+        versions=library_versions(),
+        score=trainer.progress.best_score,
+        step=trainer.progress.best_step,
+        weights={k: v.contiguous() for k, v in trainer.best.items()},
     )
-    write_history(history_path, trainer.progress.history)
-    finished.keep()
-    log.info(
-        "best validation score %.4f at step %d; wrote %s",
-        trainer.progress.best_score, trainer.progress.best_step, model_path,
-    )  # fmt: skip
 
 
-def _normalization(prepared: Mapping[str, Any], train: Sequence[str]) -> dict[str, Any]:
+def _normalization(data: TrainingData) -> dict[str, Any]:
     """What new images must be given to be seen as these were: the method, and its values where they
     are the same for all images."""
-    section = dict(prepared.get("normalize", {}))
+    section = dict(data.prepared.get("normalize", {}))
     if section.get("scope") == "dataset":
-        section["statistics"] = prepared["images"][train[0]]["statistics"]
+        section["statistics"] = data.first["statistics"]
     return section
 
 
-def _targets(
-    section: TrainSection,
-    settings: Mapping[str, Any],
-    prepared: Mapping[str, Any],
-    train: Sequence[str],
-) -> TargetSettings:
+def _targets(settings: TrainSettings, data: TrainingData) -> TargetSettings:
     """What is learned from the labels: the head's target, and the maps that head and loss need."""
-    kind = settings["head"]
-    size = prepared["images"][train[0]]["pixel_size_um"]
+    section, size = settings.train, data.first["pixel_size_um"]
+    maps = (*LOSS_TABLE[section.loss].maps, *HEADS[settings.head].maps)
+    names = data.prepared["class_names"]
     return TargetSettings(
-        head=kind,
-        border_width=settings["border_width"],
-        maps=tuple(dict.fromkeys((*LOSS_TABLE[section.loss].maps, *HEADS[kind].maps))),
+        head=settings.head,
+        border_width=settings.border_width,
+        maps=tuple(dict.fromkeys(maps)),
         distance_px=section.distance_px,
-        num_classes=classes_among(tuple(settings["head_names"])),
+        num_classes=classes_among(settings.head_names),
         # In units of the finest axis, so that lengths given in pixels keep their meaning.
         spacing=None if size is None else tuple(step / min(size) for step in size),
         w0=section.w0,
         sigma=section.sigma,
-        cells=None if section.cells is None else prepared["class_names"].index(section.cells),
+        cells=None if section.cells is None else names.index(section.cells),
     )
 
 

@@ -11,12 +11,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unet.config.stage_settings import StitchSettings
 from unet.data.blocks import grid_of, ordered
 from unet.errors import UserError
 from unet.export import object_table, ome_zarr_writer
 from unet.files import remove, replacing, write_sentinel
 from unet.prediction.objects.threshold import choose_threshold
-from unet.prediction.stitch.stitch_image import Stitched, StitchJob, StitchSettings, stitch_image
+from unet.prediction.stitch.stitch_image import Stitched, StitchJob, mask_values, stitch_image
 from unet.provenance import write_sidecar
 from unet.tables import table_writer
 
@@ -71,15 +72,9 @@ def stitch_dataset(
     Raises:
         UserError: the tiles are not of this head or of these images.
     """
-    for path in (outputs.done, outputs.segmentation, outputs.geojson, outputs.rois):
-        remove(path)
-    for path in (outputs.masks, outputs.objects, outputs.geojson, outputs.rois):
-        # Left by a run that was killed.
-        for stale in path.parent.glob(f".{path.name}.*.tmp"):
-            remove(stale)
-    version = settings.section.ome_zarr
+    _remove_old(outputs)
+    version, ids = settings.stitch.ome_zarr, tiles.ids()
     ome_zarr_writer.create_collection(outputs.segmentation, version)
-    ids = tiles.ids()
     for image in ids:
         _check(tiles, prepared, image, settings)
     threshold = _threshold(tiles, prepared, outputs, settings, threads, block)
@@ -92,18 +87,9 @@ def stitch_dataset(
         columns = object_table.columns(dims, channels)
         append = stack.enter_context(table_writer(outputs.objects, columns))
         job = StitchJob(
-            tiles=tiles,
-            prepared=prepared,
-            store=outputs.segmentation,
-            masks=masks,
-            geojson=geojson,
-            rois=rois,
-            settings=settings,
-            threshold=threshold,
-            block=block,
-            threads=threads,
-            made_by=made_by,
-        )
+            tiles, prepared, outputs.segmentation, masks, geojson, rois,
+            settings=settings, threshold=threshold, block=block, threads=threads, made_by=made_by,
+        )  # fmt: skip
         for done in _stitch_all(job, ids):
             append(_rows(done, settings))
             done.table.close()
@@ -112,16 +98,20 @@ def stitch_dataset(
     if made_by is not None:
         write_sidecar(outputs.objects, made_by)
     write_sentinel(
-        outputs.done,
-        settings.version,
-        entries,
-        made_by,
-        threshold=threshold,
-        head=list(settings.head),
-        class_names=list(settings.class_names),
-    )
+        outputs.done, settings.version, entries, made_by,
+        threshold=threshold, head=list(settings.head), class_names=list(settings.class_names),
+    )  # fmt: skip
     log.info("stitched %d images at threshold %.2f", len(ids), threshold)
     return entries
+
+
+def _remove_old(outputs: Outputs) -> None:
+    for path in (outputs.done, outputs.segmentation, outputs.geojson, outputs.rois):
+        remove(path)
+    for path in (outputs.masks, outputs.objects, outputs.geojson, outputs.rois):
+        # Left by a run that was killed.
+        for stale in path.parent.glob(f".{path.name}.*.tmp"):
+            remove(stale)
 
 
 def _folder(stack: ExitStack, path: Path) -> Path:
@@ -136,7 +126,7 @@ def _outlines(
     stack: ExitStack, outputs: Outputs, settings: StitchSettings, dims: int
 ) -> tuple[Path | None, Path | None]:
     """Folders for the outlines as GeoJSON and as ROIs, None where they are not wanted."""
-    section = settings.section
+    section = settings.stitch
     if (section.geojson or section.rois) and (dims == 3 or settings.task != "instances"):
         what = "volumes" if dims == 3 else "task semantic"
         log.info("stitch.geojson, stitch.rois: outlines are of objects in 2D; none for %s", what)
@@ -170,14 +160,14 @@ def _threshold(
     threads: int,
     block: int,
 ) -> float:
-    given = settings.section.threshold
+    given = settings.stitch.threshold
     if given != "auto":
         return given
     return choose_threshold(
         tiles,
         prepared,
         outputs.segmentation,
-        settings.section,
+        settings.stitch,
         settings.task,
         settings.head,
         threads,
@@ -206,7 +196,7 @@ def _rows(done: Stitched, settings: StitchSettings) -> Iterable[list[str]]:
         # One by one: as a list, Python's numbers take five times as much as the array.
         names = ((int(label), int(label), kind) for label in done.table.labels)
     else:
-        values = settings.mask_values.tolist()
+        values = mask_values(settings).tolist()
         names = (
             (i + 1, value, name)
             for i, (value, name) in enumerate(zip(values, settings.class_names, strict=True))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unet.config.sections import StitchSection
+from unet.config.stage_settings import StitchSettings
 from unet.data.blocks import Grid, grid_of, ordered, within
 from unet.data.tiling import Slices
 from unet.errors import UserError
@@ -31,48 +31,17 @@ if TYPE_CHECKING:
     from unet.prediction.tiles.tile_store import Tiles
 
 
-@dataclass(frozen=True)
-class StitchSettings:
-    """What the stage is told.
+def mask_values(settings: StitchSettings) -> NDArray[Any]:
+    """What each class index is in a semantic mask, in the mask's dtype.
 
-    Attributes:
-        version: the stage's version constant.
-        section: the config's stitch section.
-        task: "semantic" or "instances".
-        class_names: in the order of the class index.
-        class_values: the value that stands for each class in the user's labels and so in the
-            masks; None = the class index. Only for task semantic.
-        head: names of the probabilities' classes.
+    Raises:
+        UserError: no dtype can hold the values.
     """
-
-    version: int
-    section: StitchSection
-    task: str
-    class_names: tuple[str, ...]
-    class_values: tuple[int, ...] | None
-    head: tuple[str, ...]
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> StitchSettings:
-        """From the stage's slice of the config."""
-        values = settings["class_values"]
-        return cls(
-            version=int(settings["version"]),
-            section=StitchSection.model_validate(settings["stitch"]),
-            task=str(settings["task"]),
-            class_names=tuple(settings["class_names"]),
-            class_values=None if values is None else tuple(int(v) for v in values),
-            head=tuple(settings["head"]),
-        )
-
-    @property
-    def mask_values(self) -> NDArray[Any]:
-        """What each class index is in a semantic mask, in the mask's dtype."""
-        values = self.class_values or tuple(range(len(self.class_names)))
-        try:
-            return np.array(values, tiff_writer.smallest_dtype(min(values), max(values)))
-        except ValueError as error:
-            raise UserError(f"config: classes: {error}; no TIFF mask can hold them") from None
+    values = settings.class_values or tuple(range(len(settings.class_names)))
+    try:
+        return np.array(values, tiff_writer.smallest_dtype(min(values), max(values)))
+    except ValueError as error:
+        raise UserError(f"config: classes: {error}; no TIFF mask can hold them") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +82,7 @@ def stitch_image(job: StitchJob, image: str) -> Stitched:
     settings, attrs = job.settings, job.tiles.attrs(image)
     grid = grid_of(attrs["shape"], job.block)
     pixel_size = attrs["pixel_size_um"]
-    pyramid = ome_zarr_writer.pyramid_of(grid.shape, settings.section.pyramid, pixel_size)
+    pyramid = ome_zarr_writer.pyramid_of(grid.shape, settings.stitch.pyramid, pixel_size)
     about = {
         "head": list(settings.head),
         "part": attrs["part"],
@@ -133,7 +102,7 @@ def stitch_image(job: StitchJob, image: str) -> Stitched:
         # Before the rename: the arrays lie under the temporary name.
         table = _write_objects(job, image, ids, pixel_size)
         count = len(table.labels)
-        if settings.section.tiff:
+        if settings.stitch.tiff:
             _write_tiff(job, image, ids, count, pixel_size)
     entry = {
         "shape": list(grid.shape),
@@ -153,7 +122,7 @@ def _create(
     about: dict[str, Any],
 ) -> tuple[list[ome_zarr_writer.ZarrArray], dict[str, list[ome_zarr_writer.ZarrArray]]]:
     """The empty levels of the image and of its labels."""
-    section, head = settings.section, settings.head
+    section, head = settings.stitch, settings.head
     kinds: dict[str, Any] = {"classes": np.uint8, "instances": np.uint32}
     if settings.task != "instances":
         del kinds["instances"]
@@ -204,7 +173,7 @@ def _write_labels(
             return np.asarray(level[where]).astype(np.float32)
 
         found = segment(
-            read, grid, temporary, settings.head, settings.section, job.threshold, job.threads
+            read, grid, temporary, settings.head, settings.stitch, job.threshold, job.threads
         )
 
     def one(region: Slices) -> bytes:
@@ -232,7 +201,7 @@ def _write_pyramids(
     levels: list[ome_zarr_writer.ZarrArray],
     labels: Mapping[str, list[ome_zarr_writer.ZarrArray]],
 ) -> None:
-    by = job.settings.section.label_pyramid
+    by = job.settings.stitch.label_pyramid
     pyramids: list[tuple[list[ome_zarr_writer.ZarrArray], Reduction]] = [
         (levels, "mean"),
         *((found, by) for found in labels.values()),
@@ -284,7 +253,8 @@ def _write_tiff(
         # At least 16 bits: the type does not change with the number of objects of common images.
         values, dtype, top = None, tiff_writer.smallest_dtype(0, max(count, 2**16 - 1)), count
     else:
-        values, dtype = settings.mask_values, settings.mask_values.dtype
+        values = mask_values(settings)
+        dtype = values.dtype
         top = int(values.max())
 
     def read(region: Slices) -> NDArray[Any]:

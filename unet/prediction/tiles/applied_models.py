@@ -10,7 +10,6 @@ from typing import Any
 
 from unet.config.geometry import footprint
 from unet.config.sections import NormalizeSection
-from unet.config.stage_keys import told
 from unet.data.prepare_image import Target
 from unet.data.resample import SAME_PIXEL_SIZE
 from unet.errors import UserError
@@ -19,7 +18,7 @@ from unet.models.model_file import ModelFile
 log = logging.getLogger(__name__)
 
 
-def target_of(networks: Mapping[Path, ModelFile]) -> tuple[dict[str, Any], Target]:
+def target_of(networks: Mapping[Path, ModelFile]) -> tuple[NormalizeSection, Target]:
     """How images are prepared for an ensemble, by what its model files tell.
 
     Args:
@@ -80,7 +79,7 @@ def _same_size(one: Sequence[float] | None, other: Sequence[float] | None) -> bo
     return all(abs(a / b - 1) <= SAME_PIXEL_SIZE for a, b in zip(one, other, strict=True))
 
 
-def _normalization(path: Path, model: ModelFile) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def _normalization(path: Path, model: ModelFile) -> tuple[NormalizeSection, dict[str, Any] | None]:
     """The section, and the values that go with it where they are those of a whole dataset."""
     values = dict(model.normalize)
     statistics = values.pop("statistics", None)
@@ -93,4 +92,4 @@ def _normalization(path: Path, model: ModelFile) -> tuple[dict[str, Any], dict[s
         )
     if section.scope == "image":
         statistics = None
-    return told("prepare_applied", section), statistics
+    return section, statistics

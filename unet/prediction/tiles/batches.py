@@ -54,6 +54,20 @@ class Planned:
         """Bytes of its tiles before they are compressed, of which there will be fewer."""
         return int(np.prod(self.plan.core)) * len(self.plan.tiles) * classes * itemsize
 
+    def entry(self, skipped: int = 0) -> dict[str, Any]:
+        """What the sentinel says of it.
+
+        Args:
+            skipped: number of tiles that were found to be empty.
+        """
+        return {
+            "key": self.key,
+            "shape": list(self.plan.shape),
+            "part": self.part,
+            "tiles": len(self.plan.tiles),
+            "skipped": skipped,
+        }
+
 
 def batches(images: Iterable[Planned]) -> Iterator[Batch]:
     """All tiles of all images, in order, as batches."""

@@ -238,7 +238,7 @@ def _clock(hours: float) -> str:
 
 @dataclass(frozen=True, eq=False)
 class OnCluster:
-    """Does batches on a cluster's workers; see :data:`unet.prediction.tiles.predict.Run`.
+    """Does batches on a cluster's workers; see :data:`unet.prediction.tiles.predict_loop.Run`.
 
     Attributes:
         client: of the cluster.

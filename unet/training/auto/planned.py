@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from unet.config.sections import TrainSection
-from unet.data.store import Prepared
+from unet.config.stage_settings import TrainSettings
 from unet.models.devices import choose_precision
 from unet.training.auto.choose import choose_plan, fingerprint_of, keep_plan, kept_plan, write_plan
 from unet.training.auto.memory import Numerics
 from unet.training.auto.plan_file import TrainingPlan
 from unet.training.ranks import Ranks
+from unet.training.training_job import TrainingData
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +26,8 @@ def device_memory(device: torch.device, memory_gb: float) -> float:
 
 
 def planned(
-    settings: Mapping[str, Any],
-    section: TrainSection,
-    store: Prepared,
-    prepared: Mapping[str, Any],
-    train: Sequence[str],
+    settings: TrainSettings,
+    data: TrainingData,
     device: torch.device,
     ranks: Ranks,
     kept: Path,
@@ -41,7 +36,6 @@ def planned(
     """The plan for a training, the same in all of its processes.
 
     Args:
-        settings: the slice made by :func:`unet.config.stage_settings.train`.
         kept: where the plan of the first attempt is, or will be; belongs to the checkpoints.
         shown: where the plan is written for the user.
 
@@ -52,16 +46,16 @@ def planned(
     if ranks.first:
         plan = kept_plan(kept)
         if plan is None:
-            precision = choose_precision(section.precision, device)
+            precision = choose_precision(settings.train.precision, device)
             plan = choose_plan(
-                fingerprint_of(store, prepared, train),
-                section,
-                device_memory(device, float(settings["memory_gb"])),
+                fingerprint_of(data.open(), data.prepared, data.train),
+                settings.train,
+                device_memory(device, settings.memory_gb or 0.0),
                 numerics=Numerics("cuda" if device.type == "cuda" else "cpu", precision),
                 processes=ranks.size,
-                outputs=len(settings["head_names"]),
-                anisotropic=bool(settings["anisotropic"]),
-                given=settings["given"],
+                outputs=len(settings.head_names),
+                anisotropic=settings.anisotropic,
+                given=settings.given or (),
             )
             keep_plan(kept, plan)
         for reason in plan.reasons:

@@ -1,0 +1,166 @@
+"""Settings of the stages that make a dataset's images ready; see
+:mod:`unet.config.stage_settings`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from unet.config import inactive
+from unet.config.run import Config
+from unet.config.sections import (
+    DatasetSection,
+    NormalizeSection,
+    PrepareSection,
+    SplitSection,
+    SyntheticSection,
+)
+from unet.config.tracked import Settings
+from unet.paths import origin_of
+
+Task = Literal["semantic", "instances"]
+
+
+class SynthesizeSettings(Settings):
+    """Settings of a generated dataset; the keys of its section are written beside the others."""
+
+    stage = "synthesize"
+    synthetic: SyntheticSection
+    seed: int
+
+    @classmethod
+    def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
+        if config.datasets[dataset].synthetic is None:
+            raise ValueError(f"{dataset} is not a generated dataset")
+        return cls.filled(config, dataset)
+
+    def to_json(self) -> dict[str, Any]:
+        found = super().to_json()
+        return {**found.pop("synthetic"), **found}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        own = {name: values[name] for name in ("version", "seed") if name in values}
+        section = {name: value for name, value in values.items() if name not in own}
+        return super().from_json({**own, "synthetic": section})
+
+
+class DataSettings(Settings):
+    """Keys of a dataset that are settings of a stage as they are."""
+
+    task: Task
+    label_kind: Literal["instances", "binary"] = "instances"
+    ignore: int | None
+    axes: str | None
+    channels: tuple[int | str, ...] | None
+
+
+class ManifestSettings(DataSettings):
+    """Settings of the manifest.
+
+    Attributes:
+        group, column: of the dataset's split.
+        strict: stop at the first bad image.
+        labelled, required: whether labels are looked for, and needed.
+        fingerprint: stands for the content of the raw files; "" where a sentinel does.
+    """
+
+    stage = "manifest"
+    layout: str
+    classes: dict[str, int] | None
+    pixel_size_um: float | tuple[float, ...] | None
+    group: str | None
+    column: str | None
+    strict: bool
+    labelled: bool
+    required: bool = True
+    fingerprint: str
+
+    @classmethod
+    def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
+        data = config.datasets[dataset]
+        # Where models of other datasets predict, labels are welcome but not needed.
+        required = not config.origins_for(dataset)
+        own = {"labelled": data.labelled or required, "required": required, "fingerprint": ""}
+        split = data.split
+        return cls.filled(config, dataset, group=split.group, column=split.column, **own)
+
+
+class SplitsSettings(Settings):
+    """Settings of the splits."""
+
+    stage = "splits"
+    split: SplitSection
+    seed: int
+
+    @property
+    def untracked(self) -> frozenset[str]:
+        # Which folds are run does not change who is in them.
+        return frozenset({"run"})
+
+    @classmethod
+    def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
+        split = inactive.of_split(config.datasets[dataset].split)
+        return cls.filled(config, dataset, split=split)
+
+
+class PrepareSettings(DataSettings):
+    """Settings of the prepared images.
+
+    Attributes:
+        classes: name and label value. As pairs: the order of the classes is their index, and
+            canonical JSON sorts mappings.
+    """
+
+    stage = "prepare"
+    prepare: PrepareSection
+    classes: tuple[tuple[str, int], ...] | None
+
+    @classmethod
+    def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
+        named = config.datasets[dataset].classes
+        classes = None if named is None else tuple(named.items())
+        return cls.filled(config, dataset, prepare=config.prepare_for(dataset), classes=classes)
+
+
+class PrepareAppliedSettings(PrepareSettings):
+    """Settings of images that are prepared for a model of another dataset: its files, which are
+    inputs of the stage, bring the normalisation and the pixel size.
+
+    Attributes:
+        networks: the folds whose networks predict; None once the normalisation is theirs.
+    """
+
+    stage = "prepare_applied"
+    networks: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
+        settings = super().of(config, dataset).normalized_by(NormalizeSection())
+        return settings.model_copy(update={"networks": networks_of(config, dataset, model)})
+
+    @property
+    def untracked(self) -> frozenset[str]:
+        return frozenset() if self.networks is None else frozenset({"normalize"})
+
+    def normalized_by(self, normalize: NormalizeSection) -> Self:
+        """With the normalisation of the networks."""
+        prepare = self.prepare.model_copy(update={"normalize": normalize})
+        return self.model_copy(update={"prepare": prepare, "networks": None})
+
+
+# The keys of a dataset that are a stage's settings as they are.
+DATA_KEYS = {
+    # The section prepare is the run's, with the dataset's keys laid over it.
+    kind.stage: sorted(kind.model_fields.keys() & DatasetSection.model_fields.keys() - {"prepare"})
+    for kind in (ManifestSettings, PrepareSettings)
+}
+
+
+def networks_of(config: Config, dataset: str, model: str) -> tuple[int, ...]:
+    """The folds whose networks make an ensemble; none where there is no ensemble."""
+    origin = origin_of(model)
+    if origin is not None:
+        return config.folds_for(origin.dataset)
+    split = config.datasets[dataset].split
+    return split.to_run if split.ensemble else ()

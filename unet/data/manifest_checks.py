@@ -1,0 +1,99 @@
+"""What the images of a manifest are, held against each other: numbers of axes and channels, pixel
+sizes, copies; and the lines about what is left out."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from unet.data.raw_files import RawSource
+from unet.data.records import ImageRecord
+from unet.errors import UserError, one_line
+
+log = logging.getLogger(__name__)
+
+LISTED_IMAGES = 10
+
+
+def alike(records: list[ImageRecord], strict: bool) -> list[ImageRecord]:
+    """Quarantines images that have not as many spatial axes, or not as many channels, as most (of
+    equal numbers, the first)."""
+    axes = "(mixed planes and volumes); make them datasets of their own"
+    records = _as_most(records, strict, lambda r: len(r.shape) - 1, "spatial axes", axes)
+    channels = "(mixed channels); choose the same ones with the key channels"
+    return _as_most(records, strict, lambda r: r.shape[0], "channels", channels)
+
+
+def _as_most(
+    records: list[ImageRecord],
+    strict: bool,
+    number_of: Callable[[ImageRecord], int],
+    what: str,
+    advice: str,
+) -> list[ImageRecord]:
+    counts = Counter(number_of(r) for r in records if r.status == "ok")
+    if len(counts) < 2:
+        return records
+    usual, number = counts.most_common(1)[0]
+    result = []
+    for record in records:
+        if record.status == "ok" and number_of(record) != usual:
+            reason = f"{number_of(record)} {what}, but {number} images have {usual} {advice}"
+            if strict:
+                raise UserError(f"{record.image}: {reason} (strict: true)")
+            record = replace(record, status="quarantined", reason=reason)
+        result.append(record)
+    return result
+
+
+def sizes_compared(records: list[ImageRecord]) -> list[ImageRecord]:
+    """Warns of images whose pixel size is far from that of the others."""
+    from unet.io.pixel_size import unlike_others
+
+    usable = [record for record in records if record.status == "ok"]
+    warned = zip(usable, unlike_others([r.pixel_size_um for r in usable]), strict=True)
+    added = {record.id: (*record.warnings, text) for record, text in warned if text}
+    return [replace(r, warnings=added.get(r.id, r.warnings)) for r in records]
+
+
+def doubles_noted(records: list[ImageRecord], source: RawSource) -> list[ImageRecord]:
+    """Notes in ``reason`` which image is a copy of an earlier one (both stay usable)."""
+    same: dict[tuple[str, int | None], list[str]] = {}
+    result = []
+    for record in records:
+        if record.status == "ok":
+            names = same.setdefault((record.sha256, record.page), [])
+            if names:
+                record = replace(record, reason=f"same content as {names[0]}")
+            names.append(record.id)
+        result.append(record)
+    copies = [names for names in same.values() if len(names) > 1]
+    for names in copies[:LISTED_IMAGES]:
+        more = f" and {len(names) - LISTED_IMAGES} more" if len(names) > LISTED_IMAGES else ""
+        source.warn(f"same image under several names: {', '.join(names[:LISTED_IMAGES])}{more}")
+    if len(copies) > LISTED_IMAGES:
+        rest = len(copies) - LISTED_IMAGES
+        source.warn(f"{rest} more images have copies: see manifest.csv, column reason")
+    return result
+
+
+def summarise(records: Sequence[ImageRecord], source: RawSource) -> None:
+    bad = [r for r in records if r.status != "ok"]
+    if bad:
+        first = f"{bad[0].image}: {bad[0].reason}"
+        source.warn(f"{len(bad)} of {len(records)} images are left out; the first: {first}")
+    reasons: dict[str, list[str]] = {}
+    for record in bad:
+        page = "" if record.page is None else f" (page {record.page})"
+        reasons.setdefault(record.reason, []).append(record.image + page)
+    for reason, names in list(reasons.items())[:LISTED_IMAGES]:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        log.warning("left out: %s", one_line(f"{names[0]}{more}: {reason}"))
+    if len(reasons) > LISTED_IMAGES:
+        log.warning("left out for %d other reasons: see manifest.csv", len(reasons) - LISTED_IMAGES)
+    if len(bad) == len(records):
+        first = f"; the first: {bad[0].image}: {bad[0].reason}" if bad else ""
+        raise UserError(f"{source.images}: none of {len(records)} images is usable{first}")
+    log.info("manifest: %d images, %d left out", len(records) - len(bad), len(bad))

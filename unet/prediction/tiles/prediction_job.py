@@ -1,0 +1,88 @@
+"""What a prediction reads, where it writes, and what it may use of the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from unet.errors import UserError
+from unet.files import digest
+from unet.prediction.tiles.ensemble import Ensemble, Member
+
+
+@dataclass(frozen=True)
+class PredictionData:
+    """The networks and the held-out images of one fold.
+
+    Attributes:
+        members: the networks, whose probabilities are averaged.
+        store: the prepared store.
+        prepared: its sentinel.
+        parts: image id -> why it is predicted (``val`` images serve to choose thresholds).
+        tiles: ``tiles.zarr``, where the tiles are written.
+        alone: image id -> index of the one network that predicts it; all predict the others.
+    """
+
+    members: Sequence[Member]
+    store: Path
+    prepared: Mapping[str, Any]
+    parts: Mapping[str, Literal["test", "val"]]
+    tiles: Path
+    alone: Mapping[str, int] = field(default_factory=dict)
+
+    def info(self, image: str) -> Mapping[str, Any]:
+        """The sentinel's entry of an image."""
+        entry: Mapping[str, Any] = self.prepared["images"][image]
+        return entry
+
+    def key(self, image: str, ensemble: Ensemble, keyed: Mapping[str, Any]) -> str:
+        """Stands for an image's tiles; ``keyed``: see :func:`image_key`."""
+        return image_key(ensemble.key(image), self.info(image)["key"], keyed)
+
+    def check_channels(self) -> None:
+        """Holds the images against the networks.
+
+        Raises:
+            UserError: their channels differ in number.
+        """
+        channels, wanted = int(self.prepared["channels"]), self.members[0].model.in_channels
+        if wanted != channels:
+            raise UserError(
+                f"{self.store}: the images have {channels} channel(s), the model wants "
+                f"{wanted}; choose as many by the dataset's key channels"
+            )
+
+
+@dataclass(frozen=True)
+class PredictionResources:
+    """What changes no tile (to rounding).
+
+    Attributes:
+        batch: tiles at once.
+        memory_bytes: memory to use on a CPU.
+        gpus: GPUs of this machine to use at once.
+    """
+
+    batch: int | Literal["auto"] = "auto"
+    memory_bytes: float = 4e9
+    threads: int = 2
+    gpus: int = 1
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of the batches that this job does: every ``count``-th from ``index`` on."""
+
+    index: int
+    count: int
+
+
+def image_key(model_key: str, prepared_key: str, keyed: Mapping[str, Any]) -> str:
+    """Hash of all that determines an image's tiles.
+
+    Args:
+        keyed: by :meth:`unet.config.stage_settings.PredictSettings.keyed`.
+    """
+    return digest({"model": model_key, "image": prepared_key, "settings": dict(keyed)})

@@ -1,0 +1,91 @@
+"""The images that a report shows: which part of each, at which scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from unet.paths import Paths
+from unet.report import collect, overlays
+from unet.report.cuts import Cut
+
+# Beyond this many overlays the panels are made smaller, so that the file stays a few MB.
+MANY_OVERLAYS = 12
+DETAIL = 512
+COLOURS = {
+    "missed": overlays.MISSED,
+    "false": overlays.FALSE,
+    "swapped": overlays.SWAPPED,
+    "matched": overlays.MATCHED,
+    "ignored": overlays.IGNORED,
+}
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A picked image with its panels; ``note`` says at which scale they are."""
+
+    pick: collect.Pick
+    note: str
+    panels: list[overlays.Panel]
+
+
+def shown_overlays(
+    paths: Paths,
+    dataset: str,
+    task: str,
+    models: Sequence[str],
+    chosen: Mapping[str, Sequence[collect.Pick]],
+    number: int,
+) -> dict[str, list[Overlay]]:
+    """Model -> its chosen images; models without any are left out."""
+    side = 640 if number * len(models) <= MANY_OVERLAYS else 400
+    shown: dict[str, list[Overlay]] = {}
+    for model in models:
+        found = []
+        for pick in chosen.get(model, ()):
+            found += overlays_of(paths, dataset, task, model, pick, side)
+        if found:
+            shown[model] = found
+    return shown
+
+
+def overlays_of(
+    paths: Paths, dataset: str, task: str, model: str, pick: collect.Pick, side: int
+) -> list[Overlay]:
+    """An image as it is shown: of a volume some planes, each as an image is."""
+    found = []
+    for cut in collect.cuts(paths, dataset, model, pick):
+        found += _overlays_of_plane(paths, dataset, task, model, pick, side, cut)
+    return found
+
+
+def _overlays_of_plane(
+    paths: Paths,
+    dataset: str,
+    task: str,
+    model: str,
+    pick: collect.Pick,
+    side: int,
+    cut: Cut | None,
+) -> list[Overlay]:
+    """The whole plane and, where it is too large to see anything in, its worst part as well."""
+    whole = collect.view(paths, dataset, model, task, pick, cut=cut)
+    if whole is None:
+        return []
+    name = "" if cut is None else cut.note
+    height, width = (size * whole.stride for size in whole.truth.shape)
+    if max(height, width) <= 2 * side or (cut is not None and cut.axis > 0):
+        return [Overlay(pick, name, overlays.panels(whole, task, side))]
+    step = whole.stride
+    y, x = overlays.worst_window(overlays.errors(whole, task), DETAIL // step)
+    window = (y * step, x * step, DETAIL)
+    detail = collect.view(paths, dataset, model, task, pick, window, cut)
+    name = f"{name}, " if name else ""
+    found = [Overlay(pick, f"{name}whole image, reduced", overlays.panels(whole, task, side))]
+    if detail is not None:
+        what = "errors" if whole.labelled else "in it"
+        corner = f"{DETAIL} px from y = {window[0]}, x = {window[1]}"
+        note = f"{name}detail with the most {what}, {corner}"
+        found.append(Overlay(pick, note, overlays.panels(detail, task, side)))
+    return found

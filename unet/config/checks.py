@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from unet.config.choices import METHOD_TABLE
 from unet.config.geometry import Footprints, footprint, sizes_for
 from unet.config.heads import HEADS
 from unet.config.loss_table import LOSS_TABLE, check_options
-from unet.config.method_table import METHOD_HEADS
 from unet.config.presets import AnyArchitecture, Architecture
 from unet.config.recipes import expanded
 from unet.config.run import Config, merge, overlaid
@@ -344,7 +344,7 @@ def _use_mistakes(config: Config, dataset: str, model: str, where: str) -> list[
             f"{', '.join(classes)}"
         )
     stitch = config.stitch_for(dataset, model)
-    needed = METHOD_HEADS[stitch.method]
+    needed = METHOD_TABLE[stitch.method].head
     if needed is not None and config.model_section(model).head != needed:
         lines.append(
             f"config: stitch.method: {stitch.method} needs a model with head: {needed} {where}; "

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from pydantic_core import CoreSchema, core_schema
+from pydantic import GetCoreSchemaHandler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,11 @@ class Entry:
     text: str
     """What it is, in one line that fits a cell of a table."""
 
+    @property
+    def line(self) -> str:
+        """What it is and needs, in one line."""
+        return self.text
+
 
 @dataclass(frozen=True, eq=False)
 class OneOf:
@@ -32,9 +37,9 @@ class OneOf:
 
     table: Mapping[str, Entry]
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
         # As a Literal of the names: the same message, and an enum in the JSON schema.
-        return core_schema.literal_schema(list(self.table))
+        return handler.generate_schema(Literal[tuple(self.table)])
 
 
 # Files and datasets
@@ -104,6 +109,10 @@ class Engine(Entry):
     precisions: tuple[str, ...] = ("float32",)
     """What it can compute in."""
 
+    @property
+    def line(self) -> str:
+        return f"{self.text}; computes in {', '.join(self.precisions)}"
+
 
 # `unet.models.engines.ENGINES`
 ENGINE_TABLE = {
@@ -127,16 +136,16 @@ class Method(Entry):
     """The head whose channels it reads (a key of `unet.config.heads.HEADS`); None: any head that
     has a channel "background"."""
 
+    @property
+    def line(self) -> str:
+        return self.text if self.head is None else f"{self.text}; needs head: {self.head}"
+
 
 # `unet.prediction.objects.methods.METHODS`
 METHOD_TABLE = {
-    "components": Method(text="connected pieces of the foreground; for every head"),
-    "grow": Method(
-        text="pieces of the inside grow back over the border; for head border", head="border"
-    ),
-    "watershed": Method(
-        text="each hill of the predicted distance is an object; for head distance", head="distance"
-    ),
+    "components": Method(text="connected pieces of the foreground"),
+    "grow": Method(text="pieces of the inside grow back over the border", head="border"),
+    "watershed": Method(text="each hill of the predicted distance is an object", head="distance"),
 }
 
 # Evaluation

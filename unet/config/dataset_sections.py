@@ -125,12 +125,12 @@ class DatasetSection(Section):
     """Where the images are, relative to `data_root` or absolute."""
     labels: Annotated[
         str | None,
-        Shown("folder, glob or file; GT or ST; name of a label", "none", _BY_CONTENT),
+        Shown("folder, glob or file; GT or ST; name of a label", reruns=_BY_CONTENT),
     ] = None
     """Where the labels are. The layouts folders and stack need it; the others find the labels
     themselves. Layout ctc takes GT or ST, ome-zarr and plate the label's name. A file that is a
     label is never read as an image."""
-    synthetic: Annotated[SyntheticSection | None, Shown(default="none", reruns="synthesize")] = None
+    synthetic: Annotated[SyntheticSection | None, Shown(reruns="synthesize")] = None
     """Generate images instead of reading files."""
     layout: Annotated[str, OneOf(LAYOUT_TABLE)] = "folders"
     """How images and labels lie on disk."""
@@ -145,7 +145,7 @@ class DatasetSection(Section):
     ] = None
     """What the values in the label files mean. Their order is that of the class index; the first
     one counts as background in means over the foreground."""
-    ignore: Annotated[int | None, Shown(default="none")] = None
+    ignore: int | None = None
     """Label value of pixels that count in no loss and no score."""
     label_kind: Literal["instances", "binary"] = "instances"
     """For task instances. binary: labels are masks of one value (such as 0 and 255), and each
@@ -177,7 +177,7 @@ class DatasetSection(Section):
     """The models to run on this dataset."""
     predict_with: Annotated[
         Annotated[tuple[str, ...], Field(min_length=1)] | None,
-        Shown("list of `<dataset>/<model>`", "none", "manifest of that dataset"),
+        Shown("list of `<dataset>/<model>`", reruns="manifest of that dataset"),
     ] = None
     """Train nothing: the networks that this run trains for that dataset and model predict all
     images together. Labels are optional. Task and classes are the model's unless they are given:

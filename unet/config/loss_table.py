@@ -40,6 +40,12 @@ class Option:
         kind = "a whole number " if self.whole else ""
         return f"{kind}{'above' if self.above else 'from'} {self.low:g} to {self.high:g}"
 
+    def words(self) -> str:
+        """Default and range, for tables."""
+        return (
+            f"{self.default:g} ({'index of a class; -1: the last' if self.index else self.range()})"
+        )
+
     def accepts(self, value: float) -> bool:
         enough = value > self.low if self.above else value >= self.low
         return enough and value <= self.high and (not self.whole or value == int(value))
@@ -56,6 +62,13 @@ class LossInfo(Entry):
     """Its numbers, by the name of the argument."""
     axes: tuple[int, ...] = (2, 3)
     """Numbers of spatial axes that it works with."""
+
+    @property
+    def line(self) -> str:
+        verb = {"needed": "needs", "optional": "takes", "refused": ""}[self.class_weights]
+        weights = [f"{verb} class weights"] if verb else []
+        numbers = [f"{name} {option.words()}" for name, option in self.options.items()]
+        return "; ".join([self.text, *weights, *numbers])
 
 
 _SHARE = Option(0.1, 0, 1, above=True)

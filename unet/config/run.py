@@ -45,7 +45,7 @@ class Config(Section):
     folder is another run: nothing is shared."""
     data_root: Annotated[
         str,
-        Shown("folder", "empty: the working directory", "- (files are compared by content)"),
+        Shown("folder", "empty (the working directory)", "- (files are compared by content)"),
     ] = ""
     """Folder that relative paths of datasets start from. `~` and `$VARIABLES` are expanded."""
     seed: Annotated[

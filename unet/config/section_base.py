@@ -42,7 +42,7 @@ class Changes:
     section: str
 
     def __get_pydantic_json_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
-        return {"$ref": f"#/properties/{self.section}"}
+        return {"x-changes": self.section}  # a reference within unet.config.schema
 
 
 def sections_of(annotation: Any) -> list[type[Section]]:

@@ -88,14 +88,13 @@ class TrainSection(Section):
     loss: Annotated[str, OneOf(LOSS_TABLE)] = "ce-dice"
     """The loss: docs/training.md."""
     loss_options: Annotated[dict[str, float], Shown("mapping")] = {}
-    """Numbers of the loss, such as `{gamma: 2}` for focal: docs/training.md lists them."""
+    """Numbers of the loss, such as `{gamma: 2}` for focal."""
     class_weights: Annotated[
         tuple[NotNegative, ...] | Literal["auto"] | None,
         Shown("a number per class, auto, or null"),
     ] = None
-    """A weight for each class. auto: inverse to the classes' pixels in the training images.
-    weighted-ce needs it; border-ce, ce-dice, focal, boundary and ce-cldice take it; the others
-    refuse it."""
+    """A weight for each class, for the losses that need or take them; the others refuse them. auto:
+    inverse to the classes' pixels in the training images."""
     w0: NotNegative = 10.0
     """For border-ce: height of the border weight."""
     sigma: Size = 5.0

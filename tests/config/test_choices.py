@@ -34,33 +34,36 @@ from unet.training.schedule import OPTIMIZERS, SCHEDULES
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
-# What a table names -> the table, and the code behind the names.
-CODE: dict[str, tuple[Mapping[str, Entry], str, Collection[str]]] = {
-    "loss": (LOSS_TABLE, "unet.training.losses.LOSSES", LOSSES),
-    "schedule": (choices.SCHEDULE_TABLE, "unet.training.schedule.SCHEDULES", SCHEDULES),
-    "optimizer": (choices.OPTIMIZER_TABLE, "unet.training.schedule.OPTIMIZERS", OPTIMIZERS),
-    "family of metrics": (choices.FAMILY_TABLE, "unet.evaluation.families.FAMILIES", FAMILIES),
-    "layout": (choices.LAYOUT_TABLE, "unet.data.layouts.LAYOUTS", LAYOUTS),
-    "file format": (choices.FORMAT_TABLE, "unet.io.formats.READERS", READERS),
-    "kind of generated image": (choices.SYNTHETIC_TABLE, "unet.data.synthetic.KINDS", KINDS),
-    "normalisation": (
-        choices.NORMALIZATION_TABLE, "unet.data.normalize.METHODS", NORMALIZATIONS,
+CHOICES = "unet/config/choices.py"
+# What a table names -> the table, its file, the code behind the names, its file.
+CODE: dict[str, tuple[Mapping[str, Entry], str, Collection[str], str]] = {
+    "loss": (LOSS_TABLE, "unet/config/loss_table.py", LOSSES, "unet/training/losses/__init__.py"),
+    "schedule": (choices.SCHEDULE_TABLE, CHOICES, SCHEDULES, "unet/training/schedule.py"),
+    "optimizer": (choices.OPTIMIZER_TABLE, CHOICES, OPTIMIZERS, "unet/training/schedule.py"),
+    "family of metrics": (
+        choices.FAMILY_TABLE, CHOICES, FAMILIES, "unet/evaluation/families.py",
     ),
-    "engine": (choices.ENGINE_TABLE, "unet.models.engines.ENGINES", ENGINES),
-    "method": (choices.METHOD_TABLE, "unet.prediction.objects.methods.METHODS", METHODS),
+    "layout": (choices.LAYOUT_TABLE, CHOICES, LAYOUTS, "unet/data/layouts.py"),
+    "file format": (choices.FORMAT_TABLE, CHOICES, READERS, "unet/io/formats.py"),
+    "kind of generated image": (
+        choices.SYNTHETIC_TABLE, CHOICES, KINDS, "unet/data/synthetic/__init__.py",
+    ),
+    "normalisation": (
+        choices.NORMALIZATION_TABLE, CHOICES, NORMALIZATIONS, "unet/data/normalize.py",
+    ),
+    "engine": (choices.ENGINE_TABLE, CHOICES, ENGINES, "unet/models/engines.py"),
+    "method": (choices.METHOD_TABLE, CHOICES, METHODS, "unet/prediction/objects/methods.py"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", CODE)
 def test_a_table_and_the_code_have_the_same_names(kind: str) -> None:
-    table, registry, code = CODE[kind]
+    table, config, code, registry = CODE[kind]
     missing = [name for name in table if name not in code]
-    assert not missing, (
-        f"{registry}: add the {kind} {', '.join(missing)}, or drop it in unet.config"
-    )
+    assert not missing, f"{registry}: the {kind} {', '.join(missing)} of {config} is missing"
     unknown = [name for name in code if name not in table]
-    assert not unknown, f"unet.config: its table of names lacks the {kind} {', '.join(unknown)}"
-    assert list(table) == list(code), f"{registry}: not in the order of the config's table"
+    assert not unknown, f"{config}: the {kind} {', '.join(unknown)} of {registry} is missing"
+    assert list(table) == list(code), f"{registry}: not in the order of {config}"
 
 
 def test_what_heads_and_presets_need_is_there() -> None:
@@ -91,7 +94,7 @@ KEYS = dict(keys_with_a_table())
 
 def test_each_table_is_that_of_a_key() -> None:
     found = {id(table) for table in KEYS.values()}
-    tables = {kind: table for kind, (table, _, _) in CODE.items() if kind != "file format"}
+    tables = {kind: table for kind, (table, *_) in CODE.items() if kind != "file format"}
     tables |= {"head": HEADS, "preset": PRESET_TABLE, "recipe": RECIPE_TABLE}
     lost = [kind for kind, table in tables.items() if id(table) not in found]
     assert not lost, f"no key of the config takes its values from the table of {lost}"

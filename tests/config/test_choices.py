@@ -20,6 +20,7 @@ from unet.config.recipes import RECIPE_TABLE
 from unet.config.run import Config, merge
 from unet.config.schema import table_of
 from unet.config.section_base import Section, sections_of
+from unet.config.sections import TrainSection
 from unet.data.layouts import LAYOUTS
 from unet.data.normalize import METHODS as NORMALIZATIONS
 from unet.data.synthetic import KINDS
@@ -108,6 +109,18 @@ def test_each_name_says_in_a_line_what_it_is(key: str) -> None:
         assert "\n" not in entry.line
         assert "|" not in entry.line
         assert not entry.line.endswith("."), f"{key}: {name}: no full stop at the end"
+
+
+def test_keys_that_need_a_name_exist() -> None:
+    """A key that only some names read is a key of the section that chooses the name, or of train."""
+    for key, table in KEYS.items():
+        section: Any = Config
+        for part in key.split(".")[:-1]:
+            (section,) = sections_of(section.model_fields[part].annotation)
+        known = {*section.model_fields, *TrainSection.model_fields}
+        for name, entry in table.items():
+            unknown = set(entry.keys) - known
+            assert not unknown, f"{key}: {name} lists keys that do not exist: {sorted(unknown)}"
 
 
 def test_a_message_lists_the_names_of_the_table() -> None:

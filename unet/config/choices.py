@@ -24,6 +24,8 @@ class Entry:
 
     text: str
     """What it is, in one line that fits a cell of a table."""
+    keys: tuple[str, ...] = ()
+    """Keys of the config that have an effect only with names that list them."""
 
     @property
     def line(self) -> str:
@@ -86,15 +88,22 @@ NORMALIZATION_TABLE = {
 
 OPTIMIZER_TABLE = {
     "adamw": Entry(text="AdamW (Loshchilov, Hutter 2019)"),
-    "sgd": Entry(text="gradient descent with classical momentum, as in the U-Net paper"),
-    "nesterov": Entry(text="gradient descent with Nesterov momentum, as in nnU-Net"),
+    "sgd": Entry(
+        text="gradient descent with classical momentum, as in the U-Net paper", keys=("momentum",)
+    ),
+    "nesterov": Entry(
+        text="gradient descent with Nesterov momentum, as in nnU-Net", keys=("momentum",)
+    ),
 }
 
 SCHEDULE_TABLE = {
     "constant": Entry(text="it stays"),
     "poly": Entry(text="it falls to 0 as (1 - t)^0.9, t from 0 to 1"),
     "cosine": Entry(text="it falls to 0 as half a cosine"),
-    "plateau": Entry(text="it falls when the validation loss no longer does"),
+    "plateau": Entry(
+        text="it falls when the validation loss no longer does",
+        keys=("plateau_patience", "plateau_factor"),
+    ),
 }
 
 # Prediction
@@ -144,8 +153,14 @@ class Method(Entry):
 # `unet.prediction.objects.methods.METHODS`
 METHOD_TABLE = {
     "components": Method(text="connected pieces of the foreground"),
-    "grow": Method(text="pieces of the inside grow back over the border", head="border"),
-    "watershed": Method(text="each hill of the predicted distance is an object", head="distance"),
+    "grow": Method(
+        text="pieces of the inside grow back over the border", head="border", keys=("grow_px",)
+    ),
+    "watershed": Method(
+        text="each hill of the predicted distance is an object",
+        head="distance",
+        keys=("watershed_h",),
+    ),
 }
 
 # Evaluation
@@ -165,13 +180,17 @@ FAMILY_TABLE = {
     "instance": Family(text="is each object found, and how well? (task instances)"),
     "objects": Family(text="which objects are split, merged, missed, added? (task instances)"),
     "rand": Family(text="do pixels of one object stay together? (task instances)"),
-    "boundary": Family(text="how far are outlines off?"),
+    "boundary": Family(text="how far are outlines off?", keys=("boundary_tolerance",)),
     "calibration": Family(text="do probabilities match how often they are right?"),
     "topology": Family(
-        text="are the right cells separated (V_rand, V_info)? For membranes", chooses=True
+        text="are the right cells separated (V_rand, V_info)? For membranes",
+        keys=("topology_class", "boundary"),
+        chooses=True,
     ),
     "isbi2012": Family(
-        text="the errors of the first ISBI 2012 leader board. For membranes", chooses=True
+        text="the errors of the first ISBI 2012 leader board. For membranes",
+        keys=("topology_class",),
+        chooses=True,
     ),
 }
 

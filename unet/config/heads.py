@@ -46,12 +46,14 @@ HEADS: dict[str, Head] = {
     "border": Head(
         text="background, inside and inner border of each object; keeps touching objects apart "
         "(task instances)",
+        keys=("border_width",),
         channels=("background", "inside", "border"),
         needs_instances=True,
     ),
     "distance": Head(
         text="foreground, and the distance to the object's edge, cut off at `train.distance_px`; "
         "keeps touching objects apart (task instances)",
+        keys=("distance_px", "distance_weight"),
         channels=("background", "foreground", "distance"),
         softmax=2,
         maps=("distance",),

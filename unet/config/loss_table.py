@@ -84,6 +84,7 @@ LOSS_TABLE: dict[str, LossInfo] = {
     # Its class weights are part of the map (wc in the paper's equation 2).
     "border-ce": LossInfo(
         text="cross-entropy with the U-Net paper's weight map; for touching objects",
+        keys=("w0", "sigma", "cells"),
         maps=(BORDER_WEIGHT,),
         class_weights="optional",
     ),
@@ -102,6 +103,7 @@ LOSS_TABLE: dict[str, LossInfo] = {
     ),
     "boundary": LossInfo(
         text="ce-dice + the distance of the predicted outline to the true one",
+        keys=("distance_px",),
         maps=(SIGNED_DISTANCE,),
         class_weights="optional",
         options={"alpha": Option(0.01, 0, 100)},

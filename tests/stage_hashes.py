@@ -22,8 +22,8 @@ EXCLUDED = {"unet"} | {
     f"unet.{name}"
     for name in (
         "errors", "paths", "versions", "cli.main", "cli.stage", "planning.jobs",
-        "planning.resources", "config.checks", "config.inactive", "config.load", "config.recipes",
-        "config.run", "config.sections", "config.stage_settings",
+        "planning.resources", "config.checks", "config.choices", "config.inactive", "config.load",
+        "config.recipes", "config.run", "config.sections", "config.stage_settings",
     )
 }  # fmt: skip
 # Script -> modules that only draw what it has computed, which is no reason to compute it again.

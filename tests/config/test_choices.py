@@ -12,6 +12,7 @@ import pytest
 
 from unet.config import choices
 from unet.config.choices import Entry
+from unet.config.engine_table import ENGINE_TABLE
 from unet.config.heads import HEADS
 from unet.config.load import load
 from unet.config.loss_table import LOSS_TABLE
@@ -52,7 +53,7 @@ CODE: dict[str, tuple[Mapping[str, Entry], str, Collection[str], str]] = {
     "normalisation": (
         choices.NORMALIZATION_TABLE, CHOICES, NORMALIZATIONS, "unet/data/normalize.py",
     ),
-    "engine": (choices.ENGINE_TABLE, CHOICES, ENGINES, "unet/models/engines.py"),
+    "engine": (ENGINE_TABLE, "unet/config/engine_table.py", ENGINES, "unet/models/engines.py"),
     "method": (choices.METHOD_TABLE, CHOICES, METHODS, "unet/prediction/objects/methods.py"),
 }  # fmt: skip
 
@@ -112,7 +113,7 @@ def test_each_name_says_in_a_line_what_it_is(key: str) -> None:
 
 
 def test_keys_that_need_a_name_exist() -> None:
-    """A key that only some names read is a key of the section that chooses the name, or of train."""
+    """Keys that only some names read: those of the section that chooses the name, or of train."""
     for key, table in KEYS.items():
         section: Any = Config
         for part in key.split(".")[:-1]:

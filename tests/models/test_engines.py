@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from unet.config.choices import ENGINE_TABLE
+from unet.config.engine_table import ENGINE_TABLE
 from unet.config.presets import architecture_of
 from unet.errors import UserError
 from unet.models import engines

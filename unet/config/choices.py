@@ -5,7 +5,8 @@ behind a name lies elsewhere, in a registry under the same name; ``tests/config/
 names what either side lacks. The allowed values of a key, its messages, its lists in
 ``config/README.md`` and the JSON schema all come from its table.
 
-Larger tables have files of their own: :mod:`unet.config.loss_table`, :mod:`unet.config.heads`,
+Tables that say more, on which results depend, have files of their own:
+:mod:`unet.config.loss_table`, :mod:`unet.config.engine_table`, :mod:`unet.config.heads`,
 :mod:`unet.config.presets`, :mod:`unet.config.recipes`.
 """
 
@@ -107,34 +108,6 @@ SCHEDULE_TABLE = {
 }
 
 # Prediction
-
-
-@dataclass(frozen=True, kw_only=True)
-class Engine(Entry):
-    """What computes a network's scores."""
-
-    packages: tuple[str, ...] = ()
-    """What must be installed for it."""
-    precisions: tuple[str, ...] = ("float32",)
-    """What it can compute in."""
-
-    @property
-    def line(self) -> str:
-        return f"{self.text}; computes in {', '.join(self.precisions)}"
-
-
-# `unet.models.engines.ENGINES`
-ENGINE_TABLE = {
-    "torch": Engine(text="PyTorch, on all devices", precisions=("float32", "tf32", "bfloat16")),
-    "openvino": Engine(
-        text="OpenVINO, on CPUs: the fastest there",
-        packages=("openvino",),
-        precisions=("float32", "bfloat16"),
-    ),
-    "onnxruntime": Engine(
-        text="ONNX Runtime, on CPUs", packages=("onnx", "onnxscript", "onnxruntime")
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from unet.config.choices import ENGINE_TABLE, OneOf
+from unet.config.choices import OneOf
+from unet.config.engine_table import ENGINE_TABLE
 from unet.config.section_base import Count, Gpus, Positive, Section, Shown, Size
 from unet.config.training_sections import Precision
 

@@ -1,9 +1,9 @@
 """What computes a network's scores: PyTorch, or OpenVINO or ONNX Runtime where they are installed.
 
 An engine turns a network into a function of windows; a new one is a function here, a line in
-`ENGINES`, and one in `unet.config.choices.ENGINE_TABLE` that says what it needs. All but ``torch``
-are for CPUs only: they translate the network once per shape of the windows, which takes a second or
-two, and are faster from some megapixels on.
+`ENGINES`, and one in `unet.config.engine_table` that says what it needs. All but ``torch`` are for
+CPUs only: they translate the network once per shape of the windows, which takes a second or two,
+and are faster from some megapixels on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unet.config.choices import ENGINE_TABLE
+from unet.config.engine_table import ENGINE_TABLE
 from unet.errors import UserError
 from unet.models.exact import any_threads
 from unet.models.network import Network

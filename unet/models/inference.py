@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unet.config.choices import ENGINE_TABLE
+from unet.config.engine_table import ENGINE_TABLE
 from unet.config.geometry import Footprints
 from unet.config.heads import classes_among
 from unet.config.sections import Precision

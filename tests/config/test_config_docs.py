@@ -18,7 +18,11 @@ from unet.config.schema import text_of
 from unet.config.section_base import Section, sections_of
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = [ROOT / "config" / "config.yaml", *sorted((ROOT / "config" / "examples").glob("*.yaml"))]
+FILES = [
+    ROOT / "config" / "config.yaml",
+    ROOT / ".test" / "config" / "config.yaml",
+    *sorted((ROOT / "config" / "examples").glob("*.yaml")),
+]
 SCHEMA = yaml.safe_load(config_docs.SCHEMA.read_text(encoding="utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA)
 
@@ -76,7 +80,7 @@ def test_each_key_has_a_description_and_a_type(key: str) -> None:
     assert found.keys() & {"type", "anyOf", "enum", "$ref"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_configs_of_the_project_fit_the_schema(path: Path) -> None:
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert [error.message for error in VALIDATOR.iter_errors(raw)] == []

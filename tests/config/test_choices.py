@@ -23,7 +23,7 @@ from unet.config.schema import table_of
 from unet.config.section_base import Section, sections_of
 from unet.config.sections import TrainSection
 from unet.data.layouts import LAYOUTS
-from unet.data.normalize import METHODS as NORMALIZATIONS
+from unet.data.normalize import NORMALIZE_METHODS
 from unet.data.synthetic import KINDS
 from unet.errors import UserError
 from unet.evaluation.families import FAMILIES
@@ -51,7 +51,7 @@ CODE: dict[str, tuple[Mapping[str, Entry], str, Collection[str], str]] = {
         choices.SYNTHETIC_TABLE, CHOICES, KINDS, "unet/data/synthetic/__init__.py",
     ),
     "normalisation": (
-        choices.NORMALIZATION_TABLE, CHOICES, NORMALIZATIONS, "unet/data/normalize.py",
+        choices.NORMALIZATION_TABLE, CHOICES, NORMALIZE_METHODS, "unet/data/normalize.py",
     ),
     "engine": (ENGINE_TABLE, "unet/config/engine_table.py", ENGINES, "unet/models/engines.py"),
     "method": (choices.METHOD_TABLE, CHOICES, METHODS, "unet/prediction/objects/methods.py"),

@@ -36,9 +36,7 @@ OUTLINES = ("geojson", "rois")
 RESULTS = ("masks", "segmentation.zarr", "work", *OUTLINES)
 NOTES = ("predict.json", "work/images.csv")
 # The method for each head unless --method says otherwise: the first one that takes it.
-METHOD_OF_HEAD = {
-    method.head or "classes": name for name, method in reversed(METHOD_TABLE.items())
-}
+METHOD_OF_HEAD = {method.head or "classes": name for name, method in reversed(METHOD_TABLE.items())}
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

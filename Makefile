@@ -7,7 +7,7 @@ CORES  ?= all
 TEST_JOBS ?= auto
 
 .PHONY: help setup demo small-run test test-processors lint actions build container clean \
-  stage-hashes faults slurm-test resume
+  stage-hashes config-docs faults slurm-test resume
 
 help:
 	@echo "make demo    set up, run the default config on generated data, show the scores"
@@ -21,6 +21,7 @@ help:
 	@echo "make actions  only yamllint, zizmor and the schemas of .github and CITATION.cff"
 	@echo "make small-run  the config in .test/config, in about a minute, and snakemake --report"
 	@echo "make build   the wheel, into dist, and a look into it; make container builds the image"
+	@echo "make config-docs  write the tables of config/README.md and the JSON schema of the config"
 	@echo "make clean   remove the results of the demo and of the small run, and what was built"
 
 # What pip says goes into a file; of an error one line is shown.
@@ -99,6 +100,10 @@ actions: setup
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+
+# The tables of config/README.md and workflow/schemas, from the keys' docstrings.
+config-docs: setup
+	$(BIN)/python -m docs.config_docs
 
 stage-hashes: setup
 	$(BIN)/python -m tests.key_table

@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unet.cli.stage import run
+from unet.config.choices import NORMALIZATION_TABLE
 from unet.paths import Paths
 
 log = logging.getLogger("unet")
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     p.add_argument(
         "--normalize",
-        choices=("none", "percentile", "zscore", "minmax"),
+        choices=sorted(NORMALIZATION_TABLE),
         default="none",
         help="how images are normalised for this network, as in prepare.normalize (default none)",
     )

@@ -22,9 +22,11 @@ EXCLUDED = {"unet"} | {
     f"unet.{name}"
     for name in (
         "errors", "paths", "versions", "cli.main", "cli.stage", "planning.jobs",
-        "planning.resources", "config.checks", "config.inactive", "config.load", "config.recipes",
-        "config.run", "config.sections", "config.stage_settings", "config.data_settings",
-        "config.tracked",
+        "planning.resources", "config.checks", "config.choices", "config.data_settings",
+        "config.dataset_sections", "config.inactive", "config.load", "config.messages",
+        "config.model_section", "config.prediction_sections", "config.recipes", "config.run",
+        "config.section_base", "config.sections", "config.stage_sections",
+        "config.stage_settings", "config.tracked", "config.training_sections",
     )
 }  # fmt: skip
 # Script -> modules that only draw what it has computed, which is no reason to compute it again.

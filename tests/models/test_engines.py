@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from unet.config.engine_table import ENGINE_TABLE
 from unet.config.presets import architecture_of
 from unet.errors import UserError
 from unet.models import engines
@@ -21,11 +22,11 @@ OTHERS = [
     pytest.param(
         name,
         marks=pytest.mark.skipif(
-            any(importlib.util.find_spec(package) is None for package in engines.NEEDS[name]),
-            reason=f"{', '.join(engines.NEEDS[name])} not installed (extra engines)",
+            any(importlib.util.find_spec(package) is None for package in engine.packages),
+            reason=f"{', '.join(engine.packages)} not installed (extra engines)",
         ),
     )
-    for name in engines.ENGINES
+    for name, engine in ENGINE_TABLE.items()
     if name != "torch"
 ]
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -90,7 +91,10 @@ def test_what_an_engine_cannot_do_is_told(engine: Any) -> None:
 
 
 @pytest.mark.skipif(
-    any(importlib.util.find_spec(package) is None for package in engines.NEEDS["onnxruntime"]),
+    any(
+        importlib.util.find_spec(package) is None
+        for package in ENGINE_TABLE["onnxruntime"].packages
+    ),
     reason="onnx, onnxscript, onnxruntime not installed (extra engines)",
 )
 def test_precisions_of_onnxruntime() -> None:

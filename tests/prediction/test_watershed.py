@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,8 +14,8 @@ from scipy import ndimage
 from skimage.morphology import h_maxima
 from skimage.segmentation import watershed as flooded
 
+from unet.config.choices import METHOD_TABLE
 from unet.config.heads import HEADS
-from unet.config.method_table import METHOD_HEADS
 from unet.config.sections import StitchSection
 from unet.data.blocks import Grid
 from unet.errors import UserError
@@ -332,10 +331,10 @@ def test_segment_fills_holes_drops_small_objects_and_keeps_discs_apart(tmp_path)
 
 
 def test_methods_their_needs_and_the_config_are_in_step():
-    names = get_args(StitchSection.model_fields["method"].annotation)
-    assert set(names) == set(METHODS) == set(METHOD_HEADS)
-    assert {head for head in METHOD_HEADS.values() if head} <= set(HEADS)
-    assert HEADS[METHOD_HEADS["watershed"]].channels == HEAD
+    needed = {method.head for method in METHOD_TABLE.values()}
+    assert set(METHODS) == set(METHOD_TABLE)
+    assert needed - {None} <= set(HEADS)
+    assert HEADS[METHOD_TABLE["watershed"].head].channels == HEAD
 
 
 def test_a_head_without_the_channel_is_told_in_one_line():

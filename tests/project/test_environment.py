@@ -129,7 +129,7 @@ def imported(folder: str) -> set[str]:
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
                 found.add(node.module.split(".")[0])
-    own = {"unet", "tests", "conftest", "scripts", "benchmarks", "architectures"}
+    own = {"unet", "tests", "conftest", "scripts", "benchmarks", "docs", "architectures"}
     return found - set(sys.stdlib_module_names) - own
 
 

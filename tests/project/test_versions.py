@@ -51,6 +51,8 @@ def test_what_is_behind_a_stage(stage: str, there: set[str], absent: set[str]) -
     ("module", "stages"),
     [
         ("unet.config.sections", set()),
+        ("unet.config.choices", set()),
+        ("unet.config.engine_table", {"train", "predict"}),
         ("unet.config.recipes", set()),
         # A new family of metrics: its own file, its entry here, its options in the sections.
         ("unet.evaluation.families", {"evaluate"}),

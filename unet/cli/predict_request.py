@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unet.config.choices import METHOD_TABLE
 from unet.config.heads import HEADS
-from unet.config.method_table import METHOD_HEADS
 from unet.config.sections import PredictSection, StitchSection
 from unet.config.stage_settings import PredictSettings, StitchSettings
 from unet.errors import UserError
@@ -34,8 +34,8 @@ OUTLINES = ("geojson", "rois")
 # folder there tells that it does.
 RESULTS = ("masks", "segmentation.zarr", "work", *OUTLINES)
 NOTES = ("predict.json", "work/images.csv")
-# What each kind of head is made objects of by, unless --method says otherwise.
-METHOD_OF_HEAD = {"classes": "components", "border": "grow", "distance": "watershed"}
+# The method for each head unless --method says otherwise: the first one that takes it.
+METHOD_OF_HEAD = {method.head or "classes": name for name, method in reversed(METHOD_TABLE.items())}
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
@@ -52,7 +52,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     p.add_argument("--threshold", type=_share, help="probability from which on it is foreground")
     p.add_argument("--min-size", type=_count, help="drop smaller objects (pixels of the images)")
-    p.add_argument("--method", choices=sorted(METHOD_HEADS), help="how objects are made")
+    p.add_argument("--method", choices=sorted(METHOD_TABLE), help="how objects are made")
     p.add_argument("--grow-px", type=_count, help="method grow: how far, in pixels of the images")
     p.add_argument(
         "--geojson", action=argparse.BooleanOptionalAction,
@@ -294,10 +294,10 @@ def stitch_settings(model: ModelFile, args: argparse.Namespace, known: Trained) 
     """
     kind = kind_of(model.head)
     method = args.method or known.stitch.get("method") or METHOD_OF_HEAD[kind]
-    if METHOD_HEADS[method] not in (None, kind):
+    if METHOD_TABLE[method].head not in (None, kind):
         raise UserError(
-            f"--method: {method} needs a model with head: {METHOD_HEADS[method]}, this one has "
-            f"head: {kind}; write --method {METHOD_OF_HEAD[kind]}, or leave it out"
+            f"--method: {method} needs a model with head: {METHOD_TABLE[method].head}, this one "
+            f"has head: {kind}; write --method {METHOD_OF_HEAD[kind]}, or leave it out"
         )
     asked = {"--method": args.method, "--min-size": args.min_size is not None}
     asked |= {"--geojson": args.geojson, "--rois": args.rois}

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from unet.config.choices import Entry
+
 # Class index of pixels that take no part in training and scores.
 IGNORE = 255
 
 
-@dataclass(frozen=True)
-class Head:
+@dataclass(frozen=True, kw_only=True)
+class Head(Entry):
     """A kind of output.
 
     Attributes:
@@ -39,12 +41,20 @@ class Head:
 
 
 HEADS: dict[str, Head] = {
-    "classes": Head(),
-    # Background, inside and inner border of each object (Caicedo et al. 2019).
-    "border": Head(("background", "inside", "border"), needs_instances=True),
-    # Foreground, and the truncated distance to the edge of the object.
+    "classes": Head(text="the dataset's classes"),
+    # Caicedo et al. 2019.
+    "border": Head(
+        text="background, inside and inner border of each object; keeps touching objects apart "
+        "(task instances)",
+        keys=("border_width",),
+        channels=("background", "inside", "border"),
+        needs_instances=True,
+    ),
     "distance": Head(
-        ("background", "foreground", "distance"),
+        text="foreground, and the distance to the object's edge, cut off at `train.distance_px`; "
+        "keeps touching objects apart (task instances)",
+        keys=("distance_px", "distance_weight"),
+        channels=("background", "foreground", "distance"),
         softmax=2,
         maps=("distance",),
         needs_instances=True,

@@ -1,21 +1,28 @@
 """Keys of the config that have no effect given others: the width of a border in a network without
 one. In a stage's settings they stand at their default, so that to edit them reruns nothing.
 
-A key belongs here only if the stage's results are the same whatever its value: the seed's random
-numbers included (``train.augment.elastic_grid`` draws them even where nothing is deformed).
+The tables of names say which keys each name reads (``Entry.keys``). A key belongs there only if the
+stage's results are the same whatever its value: the seed's random numbers included
+(``train.augment.elastic_grid`` draws them even where nothing is deformed).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+from unet.config.choices import (
+    FAMILY_TABLE,
+    METHOD_TABLE,
+    OPTIMIZER_TABLE,
+    SCHEDULE_TABLE,
+    Entry,
+)
 from unet.config.heads import HEADS
-from unet.config.loss_table import BORDER_WEIGHT, DISTANCE, LOSS_TABLE, SIGNED_DISTANCE
+from unet.config.loss_table import LOSS_TABLE
 from unet.config.presets import AnyArchitecture, Architecture
 from unet.config.sections import (
-    CHOOSING,
     EvaluateSection,
     ModelSection,
     Section,
@@ -33,27 +40,28 @@ def at_default(section: S, keys: Iterable[str]) -> S:
     return section.model_copy(update=defaults)
 
 
+def _unread(section: Section, *chosen: tuple[Mapping[str, Entry], Collection[str]]) -> list[str]:
+    """Keys of the section that only names of these tables read that are not chosen."""
+    known = {key for table, _ in chosen for entry in table.values() for key in entry.keys}
+    read = {key for table, names in chosen for name in names for key in table[name].keys}
+    return [key for key in type(section).model_fields if key in known - read]
+
+
 def of_train(section: TrainSection, head: str) -> TrainSection:
-    """What says nothing beside this loss, optimizer, schedule and head."""
-    maps = {*LOSS_TABLE[section.loss].maps, *HEADS[head].maps}
-    moot: list[str] = []
-    if BORDER_WEIGHT not in maps:
-        moot += ["w0", "sigma", "cells"]
-    if not maps & {DISTANCE, SIGNED_DISTANCE}:
-        moot.append("distance_px")
-    if DISTANCE not in HEADS[head].maps:
-        moot.append("distance_weight")
-    if section.optimizer == "adamw":
-        moot.append("momentum")
-    if section.schedule != "plateau":
-        moot += ["plateau_patience", "plateau_factor"]
-    return at_default(section, moot)
+    """Without what this loss, optimizer, schedule and head do not read."""
+    unread = _unread(
+        section,
+        (LOSS_TABLE, [section.loss]),
+        (OPTIMIZER_TABLE, [section.optimizer]),
+        (SCHEDULE_TABLE, [section.schedule]),
+        (HEADS, [head]),
+    )
+    return at_default(section, unread)
 
 
 def border_width(section: ModelSection) -> int:
     """Of a head without borders, the default."""
-    moot = [] if section.head == "border" else ["border_width"]
-    return at_default(section, moot).border_width
+    return at_default(section, _unread(section, (HEADS, [section.head]))).border_width
 
 
 def of_architecture(arch: AnyArchitecture) -> AnyArchitecture:
@@ -69,24 +77,13 @@ def of_split(section: SplitSection) -> SplitSection:
 
 
 def of_stitch(section: StitchSection, task: str) -> StitchSection:
-    """What says nothing beside this method, or where no objects are made."""
-    moot: list[str] = []
-    if task != "instances":
-        moot += ["method", "connectivity", "min_size", "fill_holes", "geojson", "rois"]
-    if task != "instances" or section.method != "grow":
-        moot.append("grow_px")
-    if task != "instances" or section.method != "watershed":
-        moot.append("watershed_h")
-    return at_default(section, moot)
+    """Without what this method does not read; where no objects are made, without all about them."""
+    if task == "instances":
+        return at_default(section, _unread(section, (METHOD_TABLE, [section.method])))
+    of_objects = ("method", "connectivity", "min_size", "fill_holes", "geojson", "rois")
+    return at_default(section, [*of_objects, *_unread(section, (METHOD_TABLE, []))])
 
 
 def of_evaluate(section: EvaluateSection) -> EvaluateSection:
-    """Settings of families that are not computed."""
-    families, moot = set(section.metrics), []
-    if not CHOOSING & families:
-        moot.append("topology_class")
-    if "topology" not in families:
-        moot.append("boundary")
-    if "boundary" not in families:
-        moot.append("boundary_tolerance")
-    return at_default(section, moot)
+    """Without settings of families that are not computed."""
+    return at_default(section, _unread(section, (FAMILY_TABLE, section.metrics)))

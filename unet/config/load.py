@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from unet.config import predict_with
-from unet.config.checks import lines_of, mistakes, too_large
+from unet.config.checks import mistakes
+from unet.config.messages import lines_of, too_large
 from unet.config.run import Config
 from unet.config.yaml_file import read_yaml
 from unet.errors import UserError

@@ -1,6 +1,5 @@
-"""What each loss needs, readable without torch: for checks of the config and for the data path.
-
-``tests/training/test_losses.py`` keeps it in step with the classes in `unet.training.losses`.
+"""The losses: what each is and needs, readable without torch, for the config's checks and for the
+data path. The classes are in `unet.training.losses`.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from unet.config.choices import Entry
 from unet.errors import UserError
 
 BORDER_WEIGHT = "border-weight"
@@ -40,14 +40,20 @@ class Option:
         kind = "a whole number " if self.whole else ""
         return f"{kind}{'above' if self.above else 'from'} {self.low:g} to {self.high:g}"
 
+    def words(self) -> str:
+        """Default and range, for tables."""
+        return (
+            f"{self.default:g} ({'index of a class; -1: the last' if self.index else self.range()})"
+        )
+
     def accepts(self, value: float) -> bool:
         enough = value > self.low if self.above else value >= self.low
         return enough and value <= self.high and (not self.whole or value == int(value))
 
 
-@dataclass(frozen=True)
-class LossInfo:
-    """What the data path and the user must give to a loss."""
+@dataclass(frozen=True, kw_only=True)
+class LossInfo(Entry):
+    """A loss: what the data path and the user must give to it."""
 
     maps: tuple[str, ...] = ()
     """Names of the maps that it needs beside the target."""
@@ -56,6 +62,13 @@ class LossInfo:
     """Its numbers, by the name of the argument."""
     axes: tuple[int, ...] = (2, 3)
     """Numbers of spatial axes that it works with."""
+
+    @property
+    def line(self) -> str:
+        verb = {"needed": "needs", "optional": "takes", "refused": ""}[self.class_weights]
+        weights = [f"{verb} class weights"] if verb else []
+        numbers = [f"{name} {option.words()}" for name, option in self.options.items()]
+        return "; ".join([self.text, *weights, *numbers])
 
 
 _SHARE = Option(0.1, 0, 1, above=True)
@@ -66,26 +79,38 @@ _CLDICE = {
 }
 
 LOSS_TABLE: dict[str, LossInfo] = {
-    "ce": LossInfo(),
-    "weighted-ce": LossInfo(class_weights="needed"),
+    "ce": LossInfo(text="cross-entropy; for calibrated probabilities"),
+    "weighted-ce": LossInfo(text="cross-entropy with class weights", class_weights="needed"),
     # Its class weights are part of the map (wc in the paper's equation 2).
-    "border-ce": LossInfo(maps=(BORDER_WEIGHT,), class_weights="optional"),
-    "dice": LossInfo(),
-    "ce-dice": LossInfo(class_weights="optional"),
-    "focal": LossInfo(class_weights="optional", options={"gamma": Option(2, 0, 10)}),
-    "topk": LossInfo(options={"share": _SHARE}),
-    "topk-dice": LossInfo(options={"share": _SHARE}),
+    "border-ce": LossInfo(
+        text="cross-entropy with the U-Net paper's weight map; for touching objects",
+        keys=("w0", "sigma", "cells"),
+        maps=(BORDER_WEIGHT,),
+        class_weights="optional",
+    ),
+    "dice": LossInfo(text="soft Dice; for rare foreground"),
+    "ce-dice": LossInfo(text="ce + dice", class_weights="optional"),
+    "focal": LossInfo(
+        text="cross-entropy in which easy pixels weigh less",
+        class_weights="optional",
+        options={"gamma": Option(2, 0, 10)},
+    ),
+    "topk": LossInfo(text="cross-entropy of the hardest pixels", options={"share": _SHARE}),
+    "topk-dice": LossInfo(text="topk + dice", options={"share": _SHARE}),
     "tversky": LossInfo(
-        options={"alpha": Option(0.3, 0, 1), "gamma": Option(1, 0, 10, above=True)}
+        text="as dice; trades missed against added pixels",
+        options={"alpha": Option(0.3, 0, 1), "gamma": Option(1, 0, 10, above=True)},
     ),
     "boundary": LossInfo(
-        maps=(SIGNED_DISTANCE,), class_weights="optional", options={"alpha": Option(0.01, 0, 100)}
+        text="ce-dice + the distance of the predicted outline to the true one",
+        keys=("distance_px",),
+        maps=(SIGNED_DISTANCE,),
+        class_weights="optional",
+        options={"alpha": Option(0.01, 0, 100)},
     ),
-    "cldice": LossInfo(options=_CLDICE),
-    "ce-cldice": LossInfo(class_weights="optional", options=_CLDICE),
+    "cldice": LossInfo(text="dice + Dice of the skeletons; for thin structures", options=_CLDICE),
+    "ce-cldice": LossInfo(text="ce + cldice", class_weights="optional", options=_CLDICE),
 }
-
-LOSS_NAMES: tuple[str, ...] = tuple(LOSS_TABLE)
 
 
 def class_weight_losses() -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """The presets: each a named set of values of a network class. Torch-free.
 
-Adding a preset is one entry in ``PRESETS``; the networks are built by
+Adding a preset is one entry in ``PRESET_TABLE``; the networks are built by
 :func:`unet.models.build.build`.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from unet.config.choices import Entry
 from unet.config.stage_keys import told
 
 Padding = Literal["valid", "same"]
@@ -213,25 +214,49 @@ ARCHITECTURES: dict[str, type[Architecture] | type[WindowArchitecture]] = {
     "window": WindowArchitecture,
 }
 
-PRESETS: dict[str, AnyArchitecture] = {
-    # Ronneberger, Fischer, Brox 2015 (arXiv:1505.04597), figure 1 and section 3.
-    "unet2015": Architecture(padding="valid", norm="none", dropout=0.5),
-    # The padded, batch-normalised formulation that most people copy from Keras code.
-    "unet-bn": Architecture(padding="same", norm="batch"),
-    # Residual blocks and what nnU-Net (Isensee et al. 2021) has made common.
-    "unet-res": Architecture(
-        padding="same",
-        norm="instance",
-        norm_eps=1e-5,
-        order="norm-act",
-        activation="leaky_relu",
-        residual=True,
-        deep_supervision=True,
-        width=32,
-        max_width=512,
+
+@dataclass(frozen=True, kw_only=True)
+class Preset(Entry):
+    """A named set of values of a network class."""
+
+    architecture: AnyArchitecture | None
+    """None: the training chooses it."""
+
+
+PRESET_TABLE = {
+    # Figure 1 and section 3.
+    "unet2015": Preset(
+        text="Ronneberger, Fischer, Brox 2015 (arXiv:1505.04597): unpadded convolutions",
+        architecture=Architecture(padding="valid", norm="none", dropout=0.5),
     ),
-    # Ciresan, Giusti, Gambardella, Schmidhuber 2012 (NIPS), network N4.
-    "ciresan2012": WindowArchitecture(),
+    "unet-bn": Preset(
+        text="padded and batch-normalised, as in widespread Keras code",
+        architecture=Architecture(padding="same", norm="batch"),
+    ),
+    "unet-res": Preset(
+        text="residual blocks, instance norm and deep supervision, as in nnU-Net (Isensee et al. "
+        "2021)",
+        architecture=Architecture(
+            padding="same",
+            norm="instance",
+            norm_eps=1e-5,
+            order="norm-act",
+            activation="leaky_relu",
+            residual=True,
+            deep_supervision=True,
+            width=32,
+            max_width=512,
+        ),
+    ),
+    # Network N4.
+    "ciresan2012": Preset(
+        text="a sliding-window classifier (Ciresan, Giusti, Gambardella, Schmidhuber 2012, NIPS)",
+        architecture=WindowArchitecture(),
+    ),
+    "auto": Preset(text="the training chooses a U-Net for the images", architecture=None),
+}
+PRESETS: dict[str, AnyArchitecture] = {
+    name: preset.architecture for name, preset in PRESET_TABLE.items() if preset.architecture
 }
 
 

@@ -2,113 +2,134 @@
 
 ``train: ronneberger2015``, or ``train: {recipe: ronneberger2015, epochs: 20}``, wherever a train
 section may stand: globally, under a dataset, under a model. Keys that stand beside ``recipe`` win
-over it. Adding a recipe is one entry in ``RECIPES``.
+over it. Adding a recipe is one entry in ``RECIPE_TABLE``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-RECIPES: dict[str, dict[str, Any]] = {
+from unet.config.choices import Entry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Entry):
+    """Values for keys of the ``train`` section."""
+
+    values: Mapping[str, Any]
+
+
+RECIPE_TABLE = {
     # Ronneberger, Fischer, Brox 2015 (arXiv:1505.04597), section 3: border-weighted cross-entropy
     # (w0 = 10, sigma = 5 px), SGD with momentum 0.99 and one large tile as batch, elastic
     # deformation by 3x3 vectors of 10 px standard deviation, shifts and rotations, grey value
     # variations. He initialisation and dropout belong to the network. The paper names no learning
     # rate; 1e-4 is what is stable with this momentum and a loss that is a mean over pixels.
-    "ronneberger2015": {
-        "loss": "border-ce",
-        "class_weights": "auto",
-        "w0": 10.0,
-        "sigma": 5.0,
-        "optimizer": "sgd",
-        "momentum": 0.99,
-        "lr": 1e-4,
-        "weight_decay": 0.0,
-        "schedule": "constant",
-        "warmup_steps": 0,
-        "batch": 1,
-        "clip_norm": None,
-        "ema": 0.0,
-        "foreground": 0.0,
-        "augment": {
-            "flip": True,
-            "rotate90": True,
-            "rotate_deg": 180.0,
-            "scale": 0.0,
-            "elastic_px": 10.0,
-            "elastic_grid": 3,
-            "geometric_probability": 1.0,
-            "gamma": 0.3,
-            "contrast": 0.25,
-            "brightness": 0.2,
-            "noise": 0.0,
-            "blur_px": 0.0,
-            "intensity_probability": 0.5,
+    "ronneberger2015": Recipe(
+        text="the U-Net paper: border-weighted loss, SGD, elastic deformation; for preset unet2015",
+        values={
+            "loss": "border-ce",
+            "class_weights": "auto",
+            "w0": 10.0,
+            "sigma": 5.0,
+            "optimizer": "sgd",
+            "momentum": 0.99,
+            "lr": 1e-4,
+            "weight_decay": 0.0,
+            "schedule": "constant",
+            "warmup_steps": 0,
+            "batch": 1,
+            "clip_norm": None,
+            "ema": 0.0,
+            "foreground": 0.0,
+            "augment": {
+                "flip": True,
+                "rotate90": True,
+                "rotate_deg": 180.0,
+                "scale": 0.0,
+                "elastic_px": 10.0,
+                "elastic_grid": 3,
+                "geometric_probability": 1.0,
+                "gamma": 0.3,
+                "contrast": 0.25,
+                "brightness": 0.2,
+                "noise": 0.0,
+                "blur_px": 0.0,
+                "intensity_probability": 0.5,
+            },
         },
-    },
+    ),
     # Ciresan et al. 2012 (NIPS): windows around single pixels, gradient descent, mirrored and
     # turned by right angles. Both classes weigh the same, as in their balanced sample; what this
     # does to the probabilities they mended by a calibration, here stitch.threshold: auto does.
     # docs/sliding_window.md says what of this is known from where.
-    "ciresan2012": {
-        "loss": "weighted-ce",
-        "class_weights": "auto",
-        "optimizer": "sgd",
-        "momentum": 0.9,
-        "lr": 0.01,
-        "weight_decay": 0.0,
-        "schedule": "poly",
-        "warmup_steps": 0,
-        # One window of network N4: another window needs another patch, a larger patch trains
-        # densely.
-        "patch": 95,
-        "batch": 64,
-        "clip_norm": None,
-        "ema": 0.0,
-        "foreground": 0.0,
-        # What deforms or filters is off: the network is to see windows of the image itself.
-        "augment": {
-            "flip": True,
-            "rotate90": True,
-            "rotate_deg": 0.0,
-            "scale": 0.0,
-            "elastic_px": 0.0,
-            "gamma": 0.0,
-            "contrast": 0.0,
-            "brightness": 0.0,
-            "noise": 0.0,
-            "blur_px": 0.0,
+    "ciresan2012": Recipe(
+        text="windows around single pixels, SGD; for preset ciresan2012",
+        values={
+            "loss": "weighted-ce",
+            "class_weights": "auto",
+            "optimizer": "sgd",
+            "momentum": 0.9,
+            "lr": 0.01,
+            "weight_decay": 0.0,
+            "schedule": "poly",
+            "warmup_steps": 0,
+            # One window of network N4: another window needs another patch, a larger patch trains
+            # densely.
+            "patch": 95,
+            "batch": 64,
+            "clip_norm": None,
+            "ema": 0.0,
+            "foreground": 0.0,
+            # What deforms or filters is off: the network is to see windows of the image itself.
+            "augment": {
+                "flip": True,
+                "rotate90": True,
+                "rotate_deg": 0.0,
+                "scale": 0.0,
+                "elastic_px": 0.0,
+                "gamma": 0.0,
+                "contrast": 0.0,
+                "brightness": 0.0,
+                "noise": 0.0,
+                "blur_px": 0.0,
+            },
         },
-    },
+    ),
     # Isensee et al. 2021 (nnU-Net): cross-entropy + Dice, SGD with Nesterov momentum 0.99,
     # polynomial decay, moderate augmentation.
-    "nnunet": {
-        "loss": "ce-dice",
-        "optimizer": "nesterov",
-        "momentum": 0.99,
-        "lr": 0.01,
-        "weight_decay": 3e-5,
-        "schedule": "poly",
-        "warmup_steps": 0,
-        "clip_norm": 12.0,
-        "foreground": 0.33,
-        "augment": {
-            "flip": True,
-            "rotate90": False,
-            "rotate_deg": 180.0,
-            "scale": 0.3,
-            "elastic_px": 0.0,
-            "geometric_probability": 0.2,
-            "gamma": 0.5,
-            "contrast": 0.25,
-            "brightness": 0.0,
-            "noise": 0.1,
-            "blur_px": 1.0,
-            "intensity_probability": 0.15,
+    "nnunet": Recipe(
+        text="nnU-Net (Isensee et al. 2021): ce-dice, SGD with Nesterov momentum, polynomial decay",
+        values={
+            "loss": "ce-dice",
+            "optimizer": "nesterov",
+            "momentum": 0.99,
+            "lr": 0.01,
+            "weight_decay": 3e-5,
+            "schedule": "poly",
+            "warmup_steps": 0,
+            "clip_norm": 12.0,
+            "foreground": 0.33,
+            "augment": {
+                "flip": True,
+                "rotate90": False,
+                "rotate_deg": 180.0,
+                "scale": 0.3,
+                "elastic_px": 0.0,
+                "geometric_probability": 0.2,
+                "gamma": 0.5,
+                "contrast": 0.25,
+                "brightness": 0.0,
+                "noise": 0.1,
+                "blur_px": 1.0,
+                "intensity_probability": 0.15,
+            },
         },
-    },
+    ),
 }
+RECIPES = {name: recipe.values for name, recipe in RECIPE_TABLE.items()}
 
 
 def expanded(section: Any) -> Any:

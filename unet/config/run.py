@@ -16,6 +16,7 @@ from pydantic import Field, field_validator
 from unet.config.heads import HEADS
 from unet.config.presets import AnyArchitecture, architecture_of
 from unet.config.recipes import expanded
+from unet.config.section_base import Shown, Size
 from unet.config.sections import (
     DatasetSection,
     EvaluateSection,
@@ -35,20 +36,49 @@ RESERVED_NAMES = frozenset({"logs", "benchmarks", "checkpoints", "raw"})
 
 
 class Config(Section):
-    output: Annotated[str, Field(min_length=1)] = "results"
-    data_root: str = ""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    strict: bool = False
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    memory_gb: Annotated[float, Field(gt=0)] = 4.0
+    """A run: which datasets, which models, and what each stage does with them."""
+
+    output: Annotated[
+        Annotated[str, Field(min_length=1)], Shown("folder", reruns="all, in the new folder")
+    ] = "results"
+    """Folder in which everything is written. It has no braces and does not begin with `-`. Another
+    folder is another run: nothing is shared."""
+    data_root: Annotated[
+        str,
+        Shown("folder", "empty (the working directory)", "- (files are compared by content)"),
+    ] = ""
+    """Folder that relative paths of datasets start from. `~` and `$VARIABLES` are expanded."""
+    seed: Annotated[
+        Annotated[int, Field(ge=0, lt=2**31)],
+        Shown(reruns="splits (generated data: synthesize)"),
+    ] = 0
+    """Seed of generated images, splits, weights, patches, augmentation and the random sign flips of
+    tests. Change it to see how much depends on chance."""
+    strict: Annotated[bool, Shown(reruns="manifest")] = False
+    """true: the first unusable file stops the run. false: such a file is left out and listed with
+    its reason."""
+    device: Annotated[Literal["auto", "cpu", "cuda"], Shown(reruns="train")] = "auto"
+    """Where networks run. auto uses a GPU if there is one. Leave it at auto when machines
+    differ."""
+    memory_gb: Annotated[Size, Shown(reruns="- (models of preset auto: train)")] = 4.0
+    """Memory for pixels that a job may use, in GB (10^9 bytes). Lower it on a small machine. On a
+    CPU, preset auto chooses what fits in it."""
     datasets: dict[str, DatasetSection]
+    """The datasets, by name. A name is a folder."""
     prepare: PrepareSection = PrepareSection()
+    """How images are stored for training and prediction."""
     models: dict[str, ModelSection]
+    """The models, by name. A name is a folder."""
     train: TrainSection = TrainSection()
+    """How models are trained."""
     predict: PredictSection = PredictSection()
+    """How trained models are applied."""
     stitch: StitchSection = StitchSection()
+    """How tiles become whole images and objects."""
     evaluate: EvaluateSection = EvaluateSection()
+    """How results are compared with the labels."""
     report: ReportSection = ReportSection()
+    """How the results of all models are shown."""
 
     @field_validator("output")
     @classmethod

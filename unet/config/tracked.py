@@ -18,8 +18,8 @@ from pydantic import (
     model_serializer,
 )
 
-from unet.config.checks import lines_of
 from unet.config.inactive import at_default
+from unet.config.messages import lines_of
 from unet.config.run import Config
 from unet.config.sections import Section
 from unet.config.stage_keys import defaults, told

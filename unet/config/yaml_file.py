@@ -69,7 +69,7 @@ def safe_yaml(text: str) -> Any:
     Raises:
         Exception: what the parser raises; lists in lists in lists a RecursionError, merged keys
             (``<<``) that merge merged keys a ValueError (other aliases are shared, and take no
-            memory before someone writes them out: see :func:`unet.config.checks.too_large`).
+            memory before someone writes them out: see :func:`unet.config.messages.too_large`).
     """
     import yaml
 

@@ -1,7 +1,7 @@
 """Where a dataset's images and labels lie: one function per layout. Light: it decodes nothing.
 
-``LAYOUTS`` maps the config's ``layout`` to a function that lists the pairs of image and label; a
-new layout is one function and one line.
+``LAYOUTS`` maps the config's ``layout`` to a function that lists the pairs of image and label. A
+new layout is one function, one line there, and one in `unet.config.choices.LAYOUT_TABLE`.
 """
 
 from __future__ import annotations

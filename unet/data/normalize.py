@@ -2,7 +2,8 @@
 
 The statistics never come from a tile: two tiles of one image get the same shift and scale, and so
 does the image when the network sees it again at prediction. ``NORMALIZE_METHODS`` maps the name of
-a method to the function that turns a channel's statistics into shift and scale.
+a method (`unet.config.choices.NORMALIZATION_TABLE`) to the function that turns a channel's
+statistics into shift and scale.
 """
 
 from __future__ import annotations

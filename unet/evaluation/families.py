@@ -1,8 +1,8 @@
 """The families of metrics that ``evaluate.metrics`` names.
 
 A new one is a function that, given a fold, returns what scores an image of it, a line in `FAMILIES`
-and its name in `unet.config.run`. What several families need of an image (the table of ids) is made
-once per image, by `Case`.
+and one in `unet.config.choices.FAMILY_TABLE` that says what it asks. What several families need of
+an image (the table of ids) is made once per image, by `Case`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The readers, by the suffix of the files that they read.
 
-``READERS`` maps a suffix to its reader; a new format is one function and one line. Heavy packages
-are imported inside functions, so that listing files stays fast.
+``READERS`` maps a suffix to its reader. A new format is one function, one line there, and one in
+`unet.config.choices.FORMAT_TABLE`. Heavy packages are imported inside functions, so that listing
+files stays fast.
 """
 
 from __future__ import annotations

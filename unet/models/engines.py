@@ -1,8 +1,9 @@
 """What computes a network's scores: PyTorch, or OpenVINO or ONNX Runtime where they are installed.
 
-An engine turns a network into a function of windows. The others but ``torch`` are for processors
-alone: they translate the network once per shape of the windows, which takes a second or two, and
-are faster from some megapixels on.
+An engine turns a network into a function of windows; a new one is a function here, a line in
+`ENGINES`, and one in `unet.config.engine_table` that says what it needs. All but ``torch`` are for
+CPUs only: they translate the network once per shape of the windows, which takes a second or two,
+and are faster from some megapixels on.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from unet.config.engine_table import ENGINE_TABLE
 from unet.errors import UserError
 from unet.models.exact import any_threads
 from unet.models.network import Network
@@ -27,7 +29,6 @@ from unet.models.network import Network
 Forward = Callable[[Tensor], Tensor]
 # One shape of windows [1, C, *S] -> what computes one window of it.
 Translate = Callable[[Tensor], Callable[[np.ndarray], np.ndarray]]
-Name = Literal["torch", "openvino", "onnxruntime"]
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
@@ -173,17 +174,6 @@ def quiet() -> Iterator[None]:
 
 Make = Callable[[Network, torch.device, str, int], Forward]
 ENGINES: dict[str, Make] = {"torch": _torch, "openvino": _openvino, "onnxruntime": _onnxruntime}
-# What each engine but torch needs installed, and the precisions that it computes in.
-NEEDS: dict[str, tuple[str, ...]] = {
-    "torch": (),
-    "openvino": ("openvino",),
-    "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
-}
-PRECISIONS: dict[str, tuple[str, ...]] = {
-    "torch": ("float32", "tf32", "bfloat16"),
-    "openvino": ("float32", "bfloat16"),
-    "onnxruntime": ("float32",),
-}
 
 
 def check_engine(name: str, device: torch.device) -> None:
@@ -194,7 +184,7 @@ def check_engine(name: str, device: torch.device) -> None:
     """
     from importlib.util import find_spec
 
-    missing = [package for package in NEEDS[name] if find_spec(package) is None]
+    missing = [package for package in ENGINE_TABLE[name].packages if find_spec(package) is None]
     if missing:
         raise UserError(
             f"predict.engine: {name} needs {', '.join(missing)}, which is not installed; run "

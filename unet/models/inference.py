@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unet.config.engine_table import ENGINE_TABLE
 from unet.config.geometry import Footprints
 from unet.config.heads import classes_among
 from unet.config.sections import Precision
@@ -85,7 +86,7 @@ class Predictor:
         precision: Precision = "auto",
         tta: bool = False,
         head: Sequence[str] | None = None,
-        engine: engines.Name = "torch",
+        engine: str = "torch",
         threads: int = 1,
         exact: bool = True,
     ) -> None:
@@ -95,9 +96,9 @@ class Predictor:
         self.device, self.tta, self.engine, self.threads = device, tta, engine, threads
         self._exact = exact and engine == "torch"
         self.precision = choose_precision(precision, device)
-        if precision == "auto" and self.precision not in engines.PRECISIONS[engine]:
+        if precision == "auto" and self.precision not in ENGINE_TABLE[engine].precisions:
             self.precision = "float32"
-        if self.precision not in engines.PRECISIONS[engine]:
+        if self.precision not in ENGINE_TABLE[engine].precisions:
             raise UserError(
                 f"predict.precision: {engine} does not compute in {precision}; write float32"
             )

@@ -1,5 +1,7 @@
-"""Optimizers and learning-rate schedules by name; a new one is a function and a line here. And the
-running average of the weights."""
+"""Optimizers and learning-rate schedules by name; the running average of the weights.
+
+A new one is a function and a line here, and a line in `unet.config.choices` that says what it is.
+"""
 
 from __future__ import annotations
 

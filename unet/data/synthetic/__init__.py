@@ -4,7 +4,8 @@ In: a kind, a seed, a number and a size in pixels.
 Out: pairs of image and label [(Z,) Y, X], also as OME-TIFF files.
 
 Labels come from the geometry, images from the labels through a model of optics and camera, so no
-label depends on noise. Start with `nuclei.py`. A new kind is one function and one line in `KINDS`.
+label depends on noise. Start with `nuclei.py`. A new kind is one function, one line in `KINDS`, and
+one in `unet.config.choices.SYNTHETIC_TABLE`.
 """
 
 from __future__ import annotations

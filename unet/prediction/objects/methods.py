@@ -1,15 +1,15 @@
 """How probabilities become objects, by the name that the config gives (``stitch.method``).
 
-A new method is one function of the signature `Segment`, one line in `METHODS`, and one in
-`unet.config.method_table` that says which head it needs.
+A new method is a file with one function of the signature `Segment`, a line in `METHODS`, and one in
+`unet.config.choices.METHOD_TABLE` that says what it is and which head it needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from unet.config.choices import METHOD_TABLE
 from unet.config.heads import HEADS
-from unet.config.method_table import METHOD_HEADS
 from unet.config.sections import StitchSection
 from unet.data.blocks import Grid
 from unet.errors import UserError
@@ -44,7 +44,7 @@ def segment(
     Raises:
         UserError: the head lacks a channel that the method needs.
     """
-    needed = METHOD_HEADS[section.method]
+    needed = METHOD_TABLE[section.method].head
     channels = HEADS[needed].channels if needed else None
     missing = [name for name in channels or ("background",) if name not in head]
     if missing:

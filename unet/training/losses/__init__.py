@@ -15,7 +15,7 @@ if it names none). It returns a scalar. Common to all:
 - None is negative, and the perfect prediction has loss 0.
 
 A new loss is one class, one line in `LOSSES`, and one in `unet.config.loss_table` that says what
-it needs.
+it is and needs.
 """
 
 from __future__ import annotations

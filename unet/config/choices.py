@@ -1,0 +1,171 @@
+"""The names that keys of the config take: one table for each kind of thing, free of torch.
+
+A table says what the config must know of each name: one line of text and what it needs. The code
+behind a name lies elsewhere, in a registry under the same name; ``tests/config/test_choices.py``
+names what either side lacks. The allowed values of a key, its messages, its lists in
+``config/README.md`` and the JSON schema all come from its table.
+
+Tables that say more, on which results depend, have files of their own:
+:mod:`unet.config.loss_table`, :mod:`unet.config.engine_table`, :mod:`unet.config.heads`,
+:mod:`unet.config.presets`, :mod:`unet.config.recipes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import GetCoreSchemaHandler
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What the config knows of a name."""
+
+    text: str
+    """What it is, in one line that fits a cell of a table."""
+    keys: tuple[str, ...] = ()
+    """Keys of the config that have an effect only with names that list them."""
+
+    @property
+    def line(self) -> str:
+        """What it is and needs, in one line."""
+        return self.text
+
+
+@dataclass(frozen=True, eq=False)
+class OneOf:
+    """Says in a key's ``Annotated[str, OneOf(TABLE)]`` that its values are the names of a table."""
+
+    table: Mapping[str, Entry]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        # As a Literal of the names: the same message, and an enum in the JSON schema.
+        return handler.generate_schema(Literal[tuple(self.table)])
+
+
+# Files and datasets
+
+# Suffix of the file -> its reader is in `unet.io.formats.READERS`.
+FORMAT_TABLE = {
+    ".tif": Entry(text="TIFF and OME-TIFF"),
+    ".tiff": Entry(text="TIFF and OME-TIFF"),
+    ".png": Entry(text="PNG"),
+    ".zarr": Entry(text="OME-Zarr, a folder"),
+}
+
+# `unet.data.layouts.LAYOUTS`
+LAYOUT_TABLE = {
+    "folders": Entry(text="images and labels in two folders, matched by name; or a sheet"),
+    "stack": Entry(text="as folders, but each page of a file is an image of its own"),
+    "dsb2018": Entry(text="Data Science Bowl 2018: a folder per image, a mask file per object"),
+    "ctc": Entry(text="Cell Tracking Challenge: 01/t000.tif, 01_GT/SEG/man_seg000.tif"),
+    "nnunet": Entry(text="nnU-Net: imagesTr/case_0000.tif, labelsTr/case.tif"),
+    "ome-zarr": Entry(text="OME-Zarr images with their labels inside"),
+    "plate": Entry(text="OME-Zarr plates: each field is an image, the fields of a well a group"),
+}
+
+# `unet.data.synthetic.KINDS`
+SYNTHETIC_TABLE = {
+    "membranes": Entry(text="membranes between cells; class labels (255 cell, 0 membrane)"),
+    "nuclei": Entry(text="crowded fluorescent nuclei; instance labels"),
+    "nuclei3d": Entry(
+        text="volumes of nuclei; instance labels. A third as many sections as pixels per side, "
+        "three times as far apart"
+    ),
+    "phase": Entry(text="cells in phase contrast; instance labels"),
+}
+
+# `unet.data.normalize.METHODS`
+NORMALIZATION_TABLE = {
+    "percentile": Entry(text="the percentile `low` becomes 0, the percentile `high` 1"),
+    "zscore": Entry(text="mean 0, standard deviation 1"),
+    "minmax": Entry(text="the smallest value becomes 0, the largest 1"),
+    "none": Entry(text="as stored"),
+}
+
+# Training: `unet.training.schedule.OPTIMIZERS` and `SCHEDULES`
+
+OPTIMIZER_TABLE = {
+    "adamw": Entry(text="AdamW (Loshchilov, Hutter 2019)"),
+    "sgd": Entry(
+        text="gradient descent with classical momentum, as in the U-Net paper", keys=("momentum",)
+    ),
+    "nesterov": Entry(
+        text="gradient descent with Nesterov momentum, as in nnU-Net", keys=("momentum",)
+    ),
+}
+
+SCHEDULE_TABLE = {
+    "constant": Entry(text="it stays"),
+    "poly": Entry(text="it falls to 0 as (1 - t)^0.9, t from 0 to 1"),
+    "cosine": Entry(text="it falls to 0 as half a cosine"),
+    "plateau": Entry(
+        text="it falls when the validation loss no longer does",
+        keys=("plateau_patience", "plateau_factor"),
+    ),
+}
+
+# Prediction
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(Entry):
+    """How probabilities become objects."""
+
+    head: str | None = None
+    """The head whose channels it reads (a key of `unet.config.heads.HEADS`); None: any head that
+    has a channel "background"."""
+
+    @property
+    def line(self) -> str:
+        return self.text if self.head is None else f"{self.text}; needs head: {self.head}"
+
+
+# `unet.prediction.objects.methods.METHODS`
+METHOD_TABLE = {
+    "components": Method(text="connected pieces of the foreground"),
+    "grow": Method(
+        text="pieces of the inside grow back over the border", head="border", keys=("grow_px",)
+    ),
+    "watershed": Method(
+        text="each hill of the predicted distance is an object",
+        head="distance",
+        keys=("watershed_h",),
+    ),
+}
+
+# Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family(Entry):
+    """A family of metrics."""
+
+    chooses: bool = False
+    """Whether validation images choose its threshold."""
+
+
+# `unet.evaluation.families.FAMILIES`
+FAMILY_TABLE = {
+    "pixel": Family(text="is each pixel of the right class?"),
+    "instance": Family(text="is each object found, and how well? (task instances)"),
+    "objects": Family(text="which objects are split, merged, missed, added? (task instances)"),
+    "rand": Family(text="do pixels of one object stay together? (task instances)"),
+    "boundary": Family(text="how far are outlines off?", keys=("boundary_tolerance",)),
+    "calibration": Family(text="do probabilities match how often they are right?"),
+    "topology": Family(
+        text="are the right cells separated (V_rand, V_info)? For membranes",
+        keys=("topology_class", "boundary"),
+        chooses=True,
+    ),
+    "isbi2012": Family(
+        text="the errors of the first ISBI 2012 leader board. For membranes",
+        keys=("topology_class",),
+        chooses=True,
+    ),
+}
+
+CHOOSING = frozenset(name for name, family in FAMILY_TABLE.items() if family.chooses)
+"""Families whose threshold validation images choose."""

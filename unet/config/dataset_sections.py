@@ -1,0 +1,268 @@
+"""A dataset of the config: where its images lie, what its labels mean, how it is split."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from unet.config.choices import LAYOUT_TABLE, SYNTHETIC_TABLE, OneOf
+from unet.config.section_base import Changes, Count, Section, Share, Shown, Size
+from unet.files import is_sheet
+from unet.paths import ENSEMBLE
+
+_BY_CONTENT = "- (files are compared by content)"
+
+
+class SyntheticSection(Section):
+    reruns: ClassVar[str] = "synthesize"
+
+    kind: Annotated[str, OneOf(SYNTHETIC_TABLE)]
+    """What the images show."""
+    images: Annotated[int, Field(ge=3, le=10_000)] = 12
+    """Number of images."""
+    size: Annotated[int, Field(ge=64, le=8192)] = 256
+    """Side of an image, in pixels."""
+    pixel_size_um: Size = 0.5
+    """Pixel size that the files declare, in micrometres. It does not change the images."""
+
+
+class SplitSection(Section):
+    reruns: ClassVar[str] = "splits"
+
+    folds: Annotated[int, Field(ge=2, le=100)] | None = None
+    """Cross-validation with this many folds: each image is tested once. It compares models most
+    reliably, and trains each of them this many times. With `test` the folds form an ensemble: all
+    of them test the same images, each validates on one part of the others, and the networks'
+    probabilities are averaged ([data.md](../docs/data.md#splits))."""
+    test: Annotated[Share | None, Shown(default="0.25 without folds and column")] = None
+    """Share of the images that are tested. With `folds`, all folds test these images."""
+    column: Annotated[str | None, Shown("part or split", reruns="manifest")] = None
+    """Column of the sheet that says train, val or test for each image."""
+    group: Annotated[
+        str | None,
+        Shown(
+            "column of the sheet, or a regular expression with one group",
+            "the layout's own groups, or the sheet's column group",
+            "manifest",
+        ),
+    ] = None
+    """Images of one group (slide, animal, film) always stay in the same part. An expression is
+    searched in the image's id, such as `(plate\\d+)`."""
+    val: Share = 0.2
+    """Share of the images not tested that is used for validation: it chooses weights and
+    thresholds. With `column` it is used only if the sheet names no val image. It has no effect if
+    both `folds` and `test` are given."""
+    run: Annotated[
+        tuple[Count, ...] | None,
+        Shown("list of folds, from 0", "all", "train of the folds that are new"),
+    ] = None
+    """The folds to train: `[0]` for a first look at one of several. In an ensemble: the networks
+    that belong to it."""
+    redraw: Count = 0
+    """Another number draws all parts again from today's images. Otherwise an image keeps the part
+    that it had in earlier runs. Models whose images change are trained again."""
+
+    @field_validator("group")
+    @classmethod
+    def _group_readable(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"{value!r} is not a regular expression ({error})") from None
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> SplitSection:
+        given = [k for k in ("folds", "test", "column") if getattr(self, k) is not None]
+        if len(given) > 1 and given != ["folds", "test"]:
+            raise ValueError(
+                f"give one of folds, test, column, or folds and test (got {', '.join(given)})"
+            )
+        if self.run is not None:
+            bad = [k for k in self.run if k >= self.number]
+            if bad or not self.run:
+                raise ValueError(
+                    f"run: got {list(self.run)}; allowed are folds 0 to {self.number - 1}"
+                )
+            if len(set(self.run)) != len(self.run):
+                raise ValueError(f"run: got {list(self.run)}; name each fold once")
+        return self
+
+    @property
+    def number(self) -> int:
+        """How many folds the split has (1 for a single held-out set)."""
+        return self.folds or 1
+
+    @property
+    def ensemble(self) -> bool:
+        """Whether the folds share their test images, which all their networks predict together."""
+        return self.folds is not None and self.test is not None
+
+    @property
+    def to_run(self) -> tuple[int, ...]:
+        """The folds that are trained."""
+        return tuple(range(self.number)) if self.run is None else tuple(sorted(self.run))
+
+    @property
+    def tested(self) -> tuple[int, ...]:
+        """The folds that are predicted and evaluated."""
+        return (ENSEMBLE,) if self.ensemble else self.to_run
+
+
+class DatasetSection(Section):
+    reruns: ClassVar[str] = "manifest"
+
+    images: Annotated[
+        str | None,
+        Shown(
+            "folder, glob, file, plate (.zarr) or sheet (.csv, .tsv)",
+            "needed, unless synthetic is given",
+            _BY_CONTENT,
+        ),
+    ] = None
+    """Where the images are, relative to `data_root` or absolute."""
+    labels: Annotated[
+        str | None,
+        Shown("folder, glob or file; GT or ST; name of a label", reruns=_BY_CONTENT),
+    ] = None
+    """Where the labels are. The layouts folders and stack need it; the others find the labels
+    themselves. Layout ctc takes GT or ST, ome-zarr and plate the label's name. A file that is a
+    label is never read as an image."""
+    synthetic: Annotated[SyntheticSection | None, Shown(reruns="synthesize")] = None
+    """Generate images instead of reading files."""
+    layout: Annotated[str, OneOf(LAYOUT_TABLE)] = "folders"
+    """How images and labels lie on disk."""
+    task: Literal["semantic", "instances"] = "semantic"
+    """semantic: a class for each pixel. instances: labels number the objects, 0 is background."""
+    classes: Annotated[
+        dict[str, int] | None,
+        Shown(
+            "name: label value, 2 to 200 of them",
+            "needed for semantic, refused for instances",
+        ),
+    ] = None
+    """What the values in the label files mean. Their order is that of the class index; the first
+    one counts as background in means over the foreground."""
+    ignore: int | None = None
+    """Label value of pixels that count in no loss and no score."""
+    label_kind: Literal["instances", "binary"] = "instances"
+    """For task instances. binary: labels are masks of one value (such as 0 and 255), and each
+    connected piece is an object; pieces that touch at a corner are one. Objects that touch cannot
+    be told apart then."""
+    axes: Annotated[
+        str | None, Shown("letters of S C Z Y X, each once, with Y and X", "from the file")
+    ] = None
+    """Meaning of the file's axes in their order, such as CYX (C channel, Z depth, S separate
+    images). For files that do not declare their axes."""
+    pixel_size_um: Annotated[
+        Size | tuple[Size, ...] | None,
+        Shown("number above 0, or one per spatial axis ((Z,) Y, X)", "from the file"),
+    ] = None
+    """Pixel size in micrometres. It replaces what the file says."""
+    channels: Annotated[
+        Annotated[tuple[int | str, ...], Field(min_length=1)] | None,
+        Shown("list of numbers from 0, or of names", "all (an opaque alpha channel is left out)"),
+    ] = None
+    """The channels to use, in this order."""
+    split: Annotated[SplitSection, Shown(default="test 0.25", reruns="splits")] = SplitSection(
+        test=0.25
+    )
+    """Which images train, validate and test."""
+    models: Annotated[
+        Annotated[tuple[str, ...], Field(min_length=1)] | None,
+        Shown("list of model names", "all models", "train of those that are new"),
+    ] = None
+    """The models to run on this dataset."""
+    predict_with: Annotated[
+        Annotated[tuple[str, ...], Field(min_length=1)] | None,
+        Shown("list of `<dataset>/<model>`", reruns="manifest of that dataset"),
+    ] = None
+    """Train nothing: the networks that this run trains for that dataset and model predict all
+    images together. Labels are optional. Task and classes are the model's unless they are given:
+    docs/apply.md."""
+    prepare: Annotated[dict[str, Any], Changes("prepare"), Shown("mapping", reruns="prepare")] = {}
+    """Changes to `prepare` for this dataset."""
+    train: Annotated[
+        str | dict[str, Any], Changes("train"), Shown("mapping, or a recipe", reruns="train")
+    ] = {}
+    """Changes to `train` for this dataset."""
+    predict: Annotated[dict[str, Any], Changes("predict"), Shown("mapping", reruns="predict")] = {}
+    """Changes to `predict` for this dataset."""
+    stitch: Annotated[dict[str, Any], Changes("stitch"), Shown("mapping", reruns="stitch")] = {}
+    """Changes to `stitch` for this dataset."""
+    evaluate: Annotated[
+        dict[str, Any], Changes("evaluate"), Shown("mapping", reruns="evaluate")
+    ] = {}
+    """Changes to `evaluate` for this dataset."""
+
+    @field_validator("axes")
+    @classmethod
+    def _axes_known(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        letters = value.upper()
+        if sorted(set(letters)) != sorted(letters) or set(letters) - set("SCZYX"):
+            raise ValueError(
+                f"got {value!r}; write each of Y, X and, where there, C (channel), Z (depth) or S "
+                "(separate images) once, in the order of the file, such as CYX"
+            )
+        if not {"Y", "X"} <= set(letters):
+            raise ValueError(f"got {value!r}; Y and X must be among the axes, such as YX")
+        return letters
+
+    @field_validator("predict_with")
+    @classmethod
+    def _origins_named(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for text in value or ():
+            if not all(text.partition("/")) or text.count("/") > 1 or "@" in text:
+                raise ValueError(f"got {text!r}; write <dataset>/<model>")
+        if value is not None and len(set(value)) != len(value):
+            raise ValueError(f"got {list(value)}; name each model once")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DatasetSection:
+        if (self.images is None) == (self.synthetic is None):
+            raise ValueError("give either images (a path or glob) or synthetic (generated images)")
+        if self.synthetic is not None and self.labels is not None:
+            raise ValueError("labels: generated images bring their own labels; drop this key")
+        # Where other datasets' models predict, theirs are taken (unet.config.predict_with).
+        taken = self.predict_with is not None and self.classes is None
+        if self.task == "semantic" and not self.classes and not taken:
+            raise ValueError(
+                "classes: needed for task semantic; name each class and its label value, such as "
+                "{background: 0, cell: 255}"
+            )
+        if self.task == "instances" and self.classes is not None:
+            raise ValueError(
+                "classes: task instances reads instance ids (0 = background); drop this key or "
+                "write task: semantic"
+            )
+        if self.classes is not None:
+            if len(self.classes) < 2:
+                raise ValueError(f"classes: got {len(self.classes)}; at least two are needed")
+            if len(self.classes) > 200:
+                raise ValueError(f"classes: got {len(self.classes)}; at most 200 are possible")
+            if len(set(self.classes.values())) != len(self.classes):
+                raise ValueError("classes: two classes have the same label value")
+            if self.ignore in self.classes.values():
+                raise ValueError(f"ignore: value {self.ignore} is also the value of a class")
+        return self
+
+    @property
+    def labelled(self) -> bool:
+        """Whether labels are looked for: where they are given, or the layout brings them."""
+        by_name = self.layout in ("folders", "stack")
+        return self.labels is not None or self.synthetic is not None or self.sheet or not by_name
+
+    @property
+    def sheet(self) -> bool:
+        """Whether ``images`` names a sheet, which has a column for the labels."""
+        return self.images is not None and is_sheet(self.images)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names in the order of the class index (the order in which the config gives them)."""
+        return tuple(self.classes) if self.classes else ("background", "foreground")

@@ -1,0 +1,150 @@
+"""What Pydantic finds wrong with a config, in one line per mistake: the key, what is allowed, what
+was found.
+
+Where sections must fit together, :mod:`unet.config.checks` finds the mistakes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from unet.config.run import Config
+from unet.config.section_base import sections_of
+from unet.errors import meant, one_line
+
+# Sections that a dataset or a model may override.
+OVERRIDES = ("prepare", "train", "predict", "stitch", "evaluate")
+
+# pydantic's words where they speak of Python rather than of the file.
+_WORDS = {
+    "model_type": "must hold keys of its own",
+    "dict_type": "must hold keys of its own",
+    "tuple_type": "must be a list, such as [a, b]",
+    "extra_forbidden": "unknown key",
+    "missing": "this key is needed",
+    "too_short": "must name at least one",
+    "string_too_short": "must not be empty",
+}
+
+# A config of 100 datasets has some thousand values, four levels deep.
+_MOST_VALUES, _MOST_LEVELS = 100_000, 50
+# Letters of a value in a message; the longest of its own texts lists the choices of a key.
+_LONGEST = 400
+
+
+def too_large(raw: Any) -> str:
+    """What is wrong with the shape of a raw config, before anything walks through it; "" if
+    nothing is.
+
+    An alias of YAML costs a few letters and may stand for a structure of any size (ten of ten of
+    ten ..., or one that holds itself), which would be written out by the first copy of it.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(value: Any, level: int) -> int:
+        if not isinstance(value, Mapping | list | tuple | set):
+            return 1
+        if level > _MOST_LEVELS:
+            raise ValueError(f"nested deeper than {_MOST_LEVELS} levels")
+        if id(value) not in sizes:
+            parts = [*value, *value.values()] if isinstance(value, Mapping) else list(value)
+            sizes[id(value)] = 1 + sum(size(part, level + 1) for part in parts)
+        if sizes[id(value)] > _MOST_VALUES:
+            raise ValueError(f"more than {_MOST_VALUES} values (aliases written out)")
+        return sizes[id(value)]
+
+    try:
+        size(raw, 0)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _located(loc: tuple[int | str, ...], raw: Any) -> tuple[tuple[str, ...], Any]:
+    """The key that a mistake belongs to and its value, without the names that pydantic gives to
+    the alternatives of a key (a number or ``auto``)."""
+    key: list[str] = []
+    for depth, part in enumerate(loc):
+        last = depth == len(loc) - 1
+        if isinstance(raw, Mapping) and (part in raw or (last and raw is not None)):
+            if part not in raw and str(part).startswith(("[", "tuple", "literal", "constrained")):
+                break
+            key.append(str(part))
+            raw = raw.get(part)
+        elif isinstance(raw, list | tuple) and isinstance(part, int) and part < len(raw):
+            key.append(str(part))
+            raw = raw[part]
+        else:
+            break
+    return tuple(key), raw
+
+
+def lines_of(error: ValidationError, raw: Any, prefix: tuple[str, ...] = ()) -> list[str]:
+    """One line per mistake: the key, what is wrong, the value that was found.
+
+    Args:
+        raw: the mapping that was validated.
+        prefix: key of that mapping in the config.
+    """
+    found: dict[str, tuple[list[str], str]] = {}
+    nears: dict[str, str] = {}
+    items = error.errors(include_url=False)
+    for item in items:
+        if item["type"] == "too_short" and len(items) > 1 and item["input"]:
+            continue  # what is in the list is wrong, not that there is too little
+        where, value = _located(item["loc"], raw)
+        if item["loc"][-1] == "[key]":
+            # YAML reads 2024 as a number, and yes, no, on, off as true or false.
+            name = where[-1] if where else "name"
+            messages = [f"a name must be text; write it in quotes, such as '{name}'"]
+            found[".".join([*prefix, *where])] = (messages, "")
+            continue
+        message = _WORDS.get(item["type"], item["msg"]).removeprefix("Value error, ")
+        message = message.replace("Input should ", "must ").split(", unable to ")[0]
+        if item["type"] == "extra_forbidden":
+            message += _known_key((*prefix, *where))
+        elif item["type"] == "literal_error" and isinstance(value, str):
+            near = meant(value, re.findall("'([^']+)'", item["ctx"]["expected"]))
+            nears[".".join([*prefix, *where])] = near
+        plain = item["type"] in ("extra_forbidden", "missing", "value_error")
+        key = ".".join([*prefix, *where]) or "config"
+        messages, _ = found.setdefault(key, ([], "" if plain else f" (got {_shown(value)})"))
+        # A second message for the same key is of another alternative.
+        message = message.removeprefix("must be ") if messages else message
+        messages.append(one_line(message, _LONGEST))
+    return [
+        f"config: {one_line(key, _LONGEST)}: {' or '.join(texts)}{got}{nears.get(key, '')}"
+        for key, (texts, got) in found.items()
+    ]
+
+
+def _known_key(path: tuple[str, ...]) -> str:
+    """What may have been meant by a key that there is not: one of its section, or the same key of
+    another one."""
+    *above, key = path
+    section: Any = Config
+    for part in above:
+        if part in OVERRIDES:
+            section = Config  # of a dataset or a model: as at the top
+        field = section.model_fields.get(part)
+        if field is None:
+            # A dataset's or a model's name.
+            continue
+        section = next(iter(sections_of(field.annotation)), section)
+    if near := meant(key, section.model_fields):
+        return near
+    for name, field in Config.model_fields.items():
+        for inner in sections_of(field.annotation):
+            if key in inner.model_fields:
+                named = ".<name>" if name in ("datasets", "models") else ""
+                return f"; did you mean {name}{named}.{key}?"
+    return "; see config/README.md for the keys that there are"
+
+
+def _shown(value: Any) -> str:
+    """A value as a message has room for it."""
+    return one_line(repr(value), _LONGEST)

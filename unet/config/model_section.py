@@ -1,0 +1,121 @@
+"""A model of the config: its network, and what it changes of other sections."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from unet.config.choices import OneOf
+from unet.config.heads import HEADS
+from unet.config.presets import (
+    PRESET_TABLE,
+    Activation,
+    Norm,
+    Order,
+    Padding,
+    PerLevel,
+    Up,
+    architecture_of,
+)
+from unet.config.section_base import BelowOne, Changes, Positive, Section, Shown
+
+Levels = Annotated[PerLevel, Field(min_length=1)]
+
+
+class ModelSection(Section):
+    reruns: ClassVar[str] = "train"
+
+    preset: Annotated[str, OneOf(PRESET_TABLE)]
+    """The layers: docs/models.md. auto chooses them from the images and writes its plan beside the
+    model: docs/auto.md."""
+    dims: Literal[2, 3] | None = None
+    """Spatial axes: 3 for volumes (Z Y X)."""
+    width: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Channels of the first level, doubled at each level below. Time and parameters grow with its
+    square. Write 16 to 32 for small data or without a GPU."""
+    max_width: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Most channels that a level may have; null: no limit."""
+    depth: Annotated[int, Field(ge=1, le=8)] | None = None
+    """Number of poolings. Each doubles the context that a pixel sees, and the grid that sizes must
+    fit."""
+    dropout: BelowOne | None = None
+    """Probability of dropout at the end of the contracting path (its last two levels)."""
+    convs: Annotated[int, Field(ge=1, le=4)] | None = None
+    """Convolutions per level and path."""
+    padding: Padding | None = None
+    """valid: unpadded convolutions as in the paper; the output is smaller than the input."""
+    norm: Norm | None = None
+    """Normalisation. batch needs about 4 patches per step or more; instance and group work with
+    any batch."""
+    groups: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Number of groups of norm group."""
+    order: Order | None = None
+    """Whether the activation comes before the normalisation or after it."""
+    activation: Activation | None = None
+    """Activation after every convolution."""
+    residual: bool | None = None
+    """Add a shortcut around the convolutions of each level."""
+    up: Up | None = None
+    """How the expanding path goes up: transposed convolution, or 1x1 convolution and nearest
+    neighbour."""
+    deep_supervision: bool | None = None
+    """Train the coarser levels too. Prediction does not change."""
+    kernels: Annotated[
+        Levels | None, Shown("for each level and the bridge, a number per axis", "3 everywhere")
+    ] = None
+    """Sizes of the convolutions, odd: `[[1, 3, 3], [3, 3, 3], ...]`."""
+    pools: Annotated[
+        Levels | None, Shown("for each pooling, a number per axis", "2 everywhere")
+    ] = None
+    """Factors of the poolings, 1 or 2: `[[1, 2, 2], ...]`."""
+    anisotropic: bool = True
+    """For volumes: kernels and poolings leave out an axis while it is at least twice as coarse as
+    the finest one (by the pixel size). Has no effect where `kernels` or `pools` are given."""
+    window: Annotated[
+        Annotated[int, Field(ge=9, le=511)] | None,
+        Shown("odd integer, 9 to 511"),
+    ] = None
+    """Side of the window that is classified, in pixels. Every pooling must divide its input."""
+    stages: Annotated[
+        Annotated[PerLevel, Field(min_length=1, max_length=6)] | None,
+        Shown("for each stage, maps and size of the kernel"),
+    ] = None
+    """Convolutions, each followed by a pooling."""
+    hidden: Annotated[
+        Annotated[tuple[Positive, ...], Field(max_length=4)] | None,
+        Shown("a number per layer"),
+    ] = None
+    """Neurons of the fully connected layers before the last."""
+    head: Annotated[str, OneOf(HEADS)] = "classes"
+    """What the network learns."""
+    border_width: Annotated[int, Field(ge=1, le=32)] = 2
+    """Thickness of the inner border in pixels, for head border. About the width of the gap that
+    must be seen."""
+    train: Annotated[str | dict[str, Any], Changes("train"), Shown("mapping, or a recipe")] = {}
+    """Changes to `train` for this model."""
+    predict: Annotated[dict[str, Any], Changes("predict"), Shown("mapping", reruns="predict")] = {}
+    """Changes to `predict` for this model."""
+    stitch: Annotated[dict[str, Any], Changes("stitch"), Shown("mapping", reruns="stitch")] = {}
+    """Changes to `stitch` for this model."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> ModelSection:
+        if self.preset != "auto":
+            architecture_of(self.preset, **self.layers)
+        elif self.layers:
+            raise ValueError(
+                f"{', '.join(self.layers)}: preset auto chooses this; copy the plan that it wrote "
+                "beside a model and edit that"
+            )
+        return self
+
+    @property
+    def layers(self) -> dict[str, Any]:
+        """The values of the network that are given, by the name they have there."""
+        names = (
+            "dims", "width", "max_width", "depth", "convs", "padding", "norm", "groups", "order",
+            "activation", "residual", "up", "deep_supervision", "dropout", "kernels", "pools",
+            "window", "stages", "hidden",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}

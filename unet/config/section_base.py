@@ -1,0 +1,90 @@
+"""What the sections of the config share: their base class and the types of their values.
+
+A section's class holds its keys: each with its type, range and default, and below it a docstring
+that says what the key does. ``make config-docs`` makes the tables of ``config/README.md`` and the
+JSON schema from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Size = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Gpus = Annotated[int, Field(ge=1, le=64)]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a key's row in ``config/README.md`` shows where it cannot be derived from the key."""
+
+    values: str = ""
+    """The allowed values, in words."""
+    default: str = ""
+    """The default, in words."""
+    reruns: str = ""
+    """The first stage that runs again after a change; ``-``: none."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Says of a key of a dataset or model that it holds changes to a section of the config."""
+
+    section: str
+
+    def __get_pydantic_json_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
+        return {"x-changes": self.section}  # a reference within unet.config.schema
+
+
+def sections_of(annotation: Any) -> list[type[Section]]:
+    """The sections that a key may hold, also in a mapping of them."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in sections_of(part)]
+
+
+def _named_type(annotation: Any) -> Any:
+    """The type of the values of a key that holds names; None of another key."""
+    for kind in (annotation, *get_args(annotation)):
+        if get_origin(kind) is dict:
+            return get_args(kind)[1]
+    return None
+
+
+def _takes_null(annotation: Any) -> bool:
+    return annotation is Any or type(None) in get_args(annotation)
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are refused, values cannot change after the load."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+    reruns: ClassVar[str] = ""
+    """The first stage that runs again when a key changes, if the key does not say another one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unset(cls, value: Any) -> Any:
+        """``null`` unsets a key, and a dataset, model or class that has the name; but not where it
+        is one of the key's values (``clip_norm: null``)."""
+        if not isinstance(value, Mapping):
+            return value
+        kept = dict(value)
+        for key, field in cls.model_fields.items():
+            inner, given = _named_type(field.annotation), kept.get(key)
+            if key in kept and given is None and not _takes_null(field.annotation):
+                del kept[key]
+            elif isinstance(given, Mapping) and inner is not None and not _takes_null(inner):
+                kept[key] = {name: part for name, part in given.items() if part is not None}
+        return kept

@@ -1,0 +1,154 @@
+"""Further sections of the config, one per stage: prepare, stitch, evaluate, report."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from unet.config.choices import FAMILY_TABLE, METHOD_TABLE, NORMALIZATION_TABLE, OneOf
+from unet.config.section_base import Count, Section, Share, Shown
+
+
+class NormalizeSection(Section):
+    reruns: ClassVar[str] = "prepare"
+
+    method: Annotated[str, OneOf(NORMALIZATION_TABLE)] = "percentile"
+    """How intensities are scaled."""
+    low: Annotated[Annotated[float, Field(ge=0, le=100)], Shown("number, 0 to 100, below high")] = (
+        1.0
+    )
+    """Lower percentile."""
+    high: Annotated[float, Field(ge=0, le=100)] = 99.8
+    """Upper percentile. Lower it where bright specks set the scale."""
+    scope: Literal["image", "dataset"] = "image"
+    """Whose statistics are used. Write dataset where absolute intensities mean something; a new
+    image then changes all of them."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> NormalizeSection:
+        if self.low >= self.high:
+            raise ValueError(f"low must be below high (got low {self.low}, high {self.high})")
+        return self
+
+
+class PrepareSection(Section):
+    reruns: ClassVar[str] = "prepare"
+
+    normalize: NormalizeSection = NormalizeSection()
+    """How intensities are scaled."""
+    tile: Annotated[int, Field(ge=32, le=8192)] = 512
+    """Side of a chunk of the store, in pixels, cut to the image. About the size of a training patch
+    reads fastest. A chunk of a volume has 8 sections, and a side that gives as many voxels."""
+    shard: Annotated[int, Field(ge=1, le=64)] = 4
+    """Chunks along a side of a file. More: fewer and larger files, more memory while writing."""
+
+
+class StitchSection(Section):
+    reruns: ClassVar[str] = "stitch"
+
+    threshold: Share | Literal["auto"] = 0.5
+    """Minimum probability of a pixel that is foreground (components, watershed), inside (grow), or
+    of the second of two classes. auto: chosen on the validation images. Has no effect for three and
+    more classes, where the largest probability wins."""
+    method: Annotated[str, OneOf(METHOD_TABLE)] = "components"
+    """How objects are made (task instances)."""
+    grow_px: Annotated[int, Field(ge=0, le=512)] = 8
+    """For grow: the farthest that a seed grows, in pixels. A little more than the border width."""
+    watershed_h: Share = 0.1
+    """For watershed: how far the predicted distance (0 to 1) must fall between two peaks for them
+    to be two objects. Raise it where objects are cut, lower it where neighbours are joined."""
+    connectivity: Literal["face", "full"] = "face"
+    """face: pixels of an object touch by their sides. full: by corners as well."""
+    min_size: Count = 16
+    """Objects smaller than this, in pixels, are dropped (task instances)."""
+    fill_holes: Count = 64
+    """Holes of up to this many pixels are filled (task instances)."""
+    tiff: bool = True
+    """Also write the labels as TIFF masks."""
+    ome_zarr: Annotated[
+        Literal["0.5", "0.4"],
+        Shown("0.5, 0.4"),
+        Field(json_schema_extra={"type": ["string", "number"], "enum": ["0.5", "0.4", 0.5, 0.4]}),
+    ] = "0.5"
+    """Version of the OME-Zarr written. 0.4 (Zarr v2, a file per chunk) is for programs that do not
+    read 0.5 yet."""
+    pyramid: Annotated[int, Field(ge=1, le=10)] = 3
+    """Most levels of the OME-Zarr pyramids. None is smaller than 64 pixels."""
+    label_pyramid: Literal["nearest", "mode"] = "nearest"
+    """Coarser levels of the labels. nearest: every second pixel. mode: the most frequent of four (a
+    little slower, smoother)."""
+    geojson: bool = False
+    """Also write the outlines of objects as GeoJSON, for QuPath and GIS programs (task instances,
+    2D)."""
+    rois: bool = False
+    """Also write the outlines of objects as ImageJ ROIs (task instances, 2D)."""
+
+    @field_validator("ome_zarr", mode="before")
+    @classmethod
+    def _version_as_text(cls, value: Any) -> Any:
+        # In YAML 0.4 without quotes is a number.
+        return str(value) if isinstance(value, float) else value
+
+
+class EvaluateSection(Section):
+    reruns: ClassVar[str] = "evaluate"
+
+    metrics: Annotated[tuple[Annotated[str, OneOf(FAMILY_TABLE)], ...], Field(min_length=1)] = (
+        "pixel",
+        "instance",
+        "objects",
+        "rand",
+        "boundary",
+        "calibration",
+    )
+    """Families of metrics: docs/metrics.md."""
+    topology_class: Annotated[str | None, Shown("name of a class", "the last one")] = None
+    """The class whose regions are the cells (topology, isbi2012)."""
+    boundary: Literal["thinned", "as-is"] = "thinned"
+    """For topology. thinned: predicted membranes are thinned first, as in the ISBI 2012
+    challenge."""
+    boundary_tolerance: Annotated[str, Shown("a distance in px or um, such as 0.5 um")] = "2 px"
+    """For boundary: how far an outline may be off and still be right. um needs the pixel size of
+    every image."""
+
+    @field_validator("boundary_tolerance")
+    @classmethod
+    def _distance_known(cls, value: str) -> str:
+        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(px|um)\s*", value)
+        if match is None or not float(match[1]) > 0:
+            raise ValueError(f"got {value!r}; write a distance above 0, such as 2 px or 0.5 um")
+        return f"{float(match[1]):g} {match[2]}"
+
+
+# Random sign flips of a test between models: up to so many.
+MOST_FLIPS = 100_000
+
+
+class ReportSection(Section):
+    reruns: ClassVar[str] = "report"
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Level of the intervals. 1 - `confidence` is the level of the tests between models.
+    `report.bootstrap` must be at least 1 / (1 - `confidence`) - 1, since no difference could be
+    clear with fewer."""
+    bootstrap: Annotated[int, Field(ge=100, le=MOST_FLIPS)] = 2000
+    """Random sign flips of a test between models. With up to 12 images or groups all flips are
+    tried instead."""
+    overlays: Annotated[int, Field(ge=0, le=20)] = 3
+    """Images shown per model, from the best to the worst; 3: best, median, worst."""
+
+    @model_validator(mode="after")
+    def _can_be_clear(self) -> ReportSection:
+        # The smallest p of so many random flips is 1 / (bootstrap + 1).
+        least = math.ceil(1 / (1 - self.confidence) - 1e-6) - 1
+        if self.bootstrap < least:
+            lower = f"a confidence of at most {1 - 1 / MOST_FLIPS:g}"
+            advice = f"bootstrap: {least}" if least <= MOST_FLIPS else lower
+            raise ValueError(
+                f"got bootstrap {self.bootstrap} beside confidence {self.confidence:g}: no "
+                f"difference could be clear; write {advice}"
+            )
+        return self

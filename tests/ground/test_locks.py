@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import errno
 import fcntl
+import itertools
 import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -96,6 +99,7 @@ def test_a_lock_file_that_is_removed_between_opening_and_locking(
 
 HOLDS = """
 import sys
+import threading
 import time
 from pathlib import Path
 from unet.errors import UserError
@@ -162,6 +166,29 @@ def test_a_number_that_was_cut_is_not_continued(tmp_path: Path) -> None:
     again.mark([(5, False)])
     again.mark([(6, False)])
     assert (done / "0").read_text() == "5\n6\n"
+
+
+def test_threads_that_mark_at_once_lose_no_tile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a kill the first mark repairs the file; another thread's line must survive that."""
+    partial = Partial(tmp_path, "a", "key", "0")
+    done = partial.path / ".done"
+    done.mkdir(parents=True)
+    (done / "0").write_text("3\n")
+    read, both, order = Path.read_bytes, threading.Barrier(2), itertools.count()
+
+    def slow(path: Path) -> bytes:
+        found = read(path)
+        with suppress(threading.BrokenBarrierError):
+            both.wait(timeout=0.5)  # until both threads have read, if nothing holds one of them up
+        time.sleep(0.3 * next(order))
+        return found
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        patch.setattr(Path, "read_bytes", slow)
+        list(pool.map(lambda tile: partial.mark([(tile, False)]), (1, 2)))
+    assert set(partial.done()) == {1, 2, 3}
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ class Partial:
         self.key, self.writer = key, writer
         self._array: Any = None
         self._repaired = False
+        self._marking = threading.Lock()
 
     def create(self, plan: WindowPlan, classes: int, dtype: str, attrs: Mapping[str, Any]) -> None:
         """Makes the empty array unless it is there, by whichever process comes first."""
@@ -107,11 +109,13 @@ class Partial:
         """Notes that these tiles (index, whether skipped) are wholly written."""
         lines = "".join(f"{i} {_SKIPPED}\n" if skipped else f"{i}\n" for i, skipped in tiles)
         file = self.path / _DONE / self.writer
-        if not self._repaired:
-            _cut_unfinished(file)
-            self._repaired = True
-        with file.open("a", encoding="ascii") as handle:
-            handle.write(lines)
+        # One thread at a time: the repair would cut off what another one has just written.
+        with self._marking:
+            if not self._repaired:
+                _cut_unfinished(file)
+                self._repaired = True
+            with file.open("a", encoding="ascii") as handle:
+                handle.write(lines)
 
     def finish(self, part: str) -> None:
         """Gives the array the image's name; what is there under it is replaced.

@@ -18,7 +18,7 @@ import tifffile
 import yaml
 
 from tests.config.test_config import KEYS, README
-from tests.planner import Plan, Request, plans
+from tests.planner import REASONS, Plan, Request, plans
 from tests.rerun_rows import BESIDE, EVERYTHING, ROWS, Row, base_of, config_of, follows
 from tests.workflow.test_workflow import CONFIG, STAGES, Workplace, jobs_of, since, turned, without
 from unet.config.load import load
@@ -400,7 +400,9 @@ def first_stages(plan: Plan) -> list[str]:
 def outcome(plan: Plan) -> list[str]:
     stages = first_stages(plan)
     whys = [plan.first[job] for job in plan.first if job.split()[0] in stages]
-    why = ", ".join(dict.fromkeys(text for texts in whys for text in texts.split(", ")))
+    # In one order: that of the jobs may be another at each start.
+    order = list(REASONS.values())
+    why = ", ".join(sorted({text for texts in whys for text in texts.split(", ")}, key=order.index))
     return [", ".join(stages) or "-", str(len(plan.jobs) or "-"), why or "-"]
 
 

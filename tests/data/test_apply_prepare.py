@@ -91,7 +91,7 @@ def test_what_networks_want_of_images() -> None:
 def test_networks_of_other_pixel_sizes_are_told(caplog: pytest.LogCaptureFixture) -> None:
     _, target = target_of({Path("a"): model(), Path("b"): model(pixel_size_um=(0.6, 0.6))})
     assert target.pixel_size_um == (0.5, 0.5)
-    assert "the first holds" in caplog.text
+    assert "the first is used" in caplog.text
 
 
 # Preparing

@@ -172,7 +172,7 @@ def test_the_device_has_too_little_memory(lab: Lab, tmp_path: Path, tally: Tally
     assert done.code == 0, done.said
     log = (output / "logs" / "predict.log").read_text()
     for batch in (2, 1):
-        assert f"out of memory on the device: going on with batches of {batch} tiles" in log
+        assert f"out of memory on the device: continuing with batches of {batch} tiles" in log
     assert "batches of 0" not in log
     lab.finish("stitch", output)
     tally(

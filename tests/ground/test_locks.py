@@ -25,7 +25,7 @@ from unet import files
 from unet.cli import stage
 from unet.errors import UserError
 from unet.files import lock_of, locked, read_json, replacing
-from unet.prediction.tiles.finished_tiles import Partial
+from unet.prediction.tiles.finished_tiles import UnfinishedTiles
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -154,15 +154,15 @@ def test_damaged_json_is_named(tmp_path: Path) -> None:
 
 def test_a_number_that_was_cut_is_not_continued(tmp_path: Path) -> None:
     """A killed process, or a full disk, can leave a part of a line."""
-    partial = Partial(tmp_path, "a", "key", "0")
+    partial = UnfinishedTiles(tmp_path, "a", "key", "0")
     done = partial.path / ".done"
     done.mkdir(parents=True)
     (done / "0").write_text("3\n1")
     assert partial.done() == {3: False}
-    Partial(tmp_path, "a", "key", "0").mark([(2, False), (4, True)])
+    UnfinishedTiles(tmp_path, "a", "key", "0").mark([(2, False), (4, True)])
     assert partial.done() == {3: False, 2: False, 4: True}
     (done / "0").write_text("1")
-    again = Partial(tmp_path, "a", "key", "0")
+    again = UnfinishedTiles(tmp_path, "a", "key", "0")
     again.mark([(5, False)])
     again.mark([(6, False)])
     assert (done / "0").read_text() == "5\n6\n"

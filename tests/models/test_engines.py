@@ -121,10 +121,10 @@ def test_coarse_arithmetic_is_found_out(preset: str, shape: tuple[int, int]) -> 
     image = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
     predictor = Coarse([network(preset)], CPU, "float32", tta=True)
     assert engine_accuracy.engine_differences(predictor, image) == (0.0, 0.0)
-    assert engine_accuracy.trusted(predictor, image)
+    assert engine_accuracy.agrees_with_float32(predictor, image)
     predictor.error = 0.02  # of two channels: a mean of 0.01
     assert engine_accuracy.engine_differences(predictor, image)[1] == pytest.approx(0.01, abs=1e-6)
-    assert not engine_accuracy.trusted(predictor, image)
+    assert not engine_accuracy.agrees_with_float32(predictor, image)
     other: Any = network(preset)
     torch.nn.init.constant_(other.heads[0].bias[1:], 1000.0)  # class 1 everywhere, by far
     predictor = Coarse([other], CPU, "float32", tta=True)

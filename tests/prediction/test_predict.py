@@ -25,7 +25,7 @@ from unet.models.network import Network
 from unet.paths import Paths
 from unet.prediction.tiles.batches import Batch
 from unet.prediction.tiles.ensemble import Member
-from unet.prediction.tiles.finished_tiles import Partial
+from unet.prediction.tiles.finished_tiles import UnfinishedTiles
 from unet.prediction.tiles.predict import gather, predict_fold
 from unet.prediction.tiles.prediction_job import (
     PredictionData,
@@ -40,7 +40,7 @@ from unet.prediction.tiles.windows import (
     auto_tile,
     choose_batch,
 )
-from unet.prediction.tiles.worker import Batching, Work, forward
+from unet.prediction.tiles.worker import Batching, TileWorker, forward
 
 CPU = torch.device("cpu")
 PARTS: dict[str, Any] = {"c": "val", "d": "test"}
@@ -234,7 +234,7 @@ def test_stale_and_unfinished_images_are_removed(make_store) -> None:  # type: i
 
 def test_channels_must_fit(make_store) -> None:  # type: ignore[no-untyped-def]
     store = make_store(SHAPES, channels=2)
-    with pytest.raises(UserError, match=r"2 channel\(s\), the model wants 1"):
+    with pytest.raises(UserError, match=r"2 channel\(s\), the model needs 1"):
         predicted(store, model())
     predicted(store, model(channels=2))
 
@@ -328,13 +328,13 @@ def content(folder: Path) -> dict[str, bytes]:
 def counted(monkeypatch: Any) -> list[Batch]:
     """The batches that are computed from now on."""
     seen: list[Batch] = []
-    compute = Work.compute
+    compute = TileWorker.compute
 
-    def counting(self: Work, batch: Batch) -> int:
+    def counting(self: TileWorker, batch: Batch) -> Batch:
         seen.append(batch)
         return compute(self, batch)
 
-    monkeypatch.setattr(Work, "compute", counting)
+    monkeypatch.setattr(TileWorker, "compute", counting)
     return seen
 
 
@@ -345,9 +345,9 @@ def test_a_killed_run_goes_on(make_store, monkeypatch: Any, after: int, tmp_path
         make_store(SHAPES, output=tmp_path / "killed"),
     )
     predicted(unbroken, model(), batch=2)
-    compute, seen = Work.compute, []  # type: ignore[var-annotated]
+    compute, seen = TileWorker.compute, []  # type: ignore[var-annotated]
 
-    def dying(self: Work, batch: Batch) -> int:
+    def dying(self: TileWorker, batch: Batch) -> Batch:
         if len(seen) == after:
             raise KeyboardInterrupt
         seen.append(batch)
@@ -355,8 +355,8 @@ def test_a_killed_run_goes_on(make_store, monkeypatch: Any, after: int, tmp_path
 
     folder = store[0].tiles("d", "m", 0)
     with monkeypatch.context() as patch:
-        patch.setattr(Work, "compute", dying)
-        patch.setattr(Work, "feeders", 1)
+        patch.setattr(TileWorker, "compute", dying)
+        patch.setattr(TileWorker, "feeders", 1)
         with pytest.raises(KeyboardInterrupt):
             predicted(store, model(), batch=2)
     finished = {image for image in PARTS if (folder / image).exists()}
@@ -372,17 +372,17 @@ def test_what_is_left_of_a_resumed_run(  # type: ignore[no-untyped-def]
     make_store, monkeypatch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Tiles that an earlier run did are no part of it."""
-    store, compute, seen = make_store(SHAPES), Work.compute, list[Batch]()
+    store, compute, seen = make_store(SHAPES), TileWorker.compute, list[Batch]()
 
-    def dying(self: Work, batch: Batch) -> int:
+    def dying(self: TileWorker, batch: Batch) -> Batch:
         if len(seen) == 3:
             raise KeyboardInterrupt
         seen.append(batch)
         return compute(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Work, "compute", dying)
-        patch.setattr(Work, "feeders", 1)
+        patch.setattr(TileWorker, "compute", dying)
+        patch.setattr(TileWorker, "feeders", 1)
         with pytest.raises(KeyboardInterrupt):
             predicted(store, model(), batch=1)
     # Some tiles of an image are done, and others are not.
@@ -400,12 +400,12 @@ def test_what_is_left_of_a_resumed_run(  # type: ignore[no-untyped-def]
 def test_a_run_that_died_right_before_the_end(make_store, monkeypatch: Any) -> None:  # type: ignore[no-untyped-def]
     store = make_store(SHAPES)
 
-    def dying(self: Partial, part: str) -> None:
+    def dying(self: UnfinishedTiles, part: str) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Partial, "finish", dying)
-        patch.setattr(Work, "feeders", 1)
+        patch.setattr(UnfinishedTiles, "finish", dying)
+        patch.setattr(TileWorker, "feeders", 1)
         with pytest.raises(KeyboardInterrupt):
             predicted(store, model(), batch=100, parts={"a": "test"})
     assert not (store[0].tiles("d", "m", 0) / "a").exists()
@@ -415,7 +415,7 @@ def test_a_run_that_died_right_before_the_end(make_store, monkeypatch: Any) -> N
 
 
 def test_half_a_line_is_no_tile(tmp_path: Path) -> None:
-    partial = Partial(tmp_path, "a", "key", "0")
+    partial = UnfinishedTiles(tmp_path, "a", "key", "0")
     partial.create(
         plan((8, 8), 8, footprint(architecture_of("unet-bn", depth=1))),
         2,
@@ -425,7 +425,7 @@ def test_half_a_line_is_no_tile(tmp_path: Path) -> None:
     partial.mark([(3, False), (12, True)])
     with (partial.path / ".done" / "0").open("a") as handle:
         handle.write("1")  # of 17, say
-    Partial(tmp_path, "a", "key", "1").mark([(4, False)])
+    UnfinishedTiles(tmp_path, "a", "key", "1").mark([(4, False)])
     assert partial.done() == {3: False, 12: True, 4: False}
 
 
@@ -433,7 +433,7 @@ def test_another_model_begins_anew(make_store, monkeypatch: Any) -> None:  # typ
     store = make_store(SHAPES)
     folder = store[0].tiles("d", "m", 0)
     with monkeypatch.context() as patch:
-        patch.setattr(Partial, "finish", lambda self, part: None)
+        patch.setattr(UnfinishedTiles, "finish", lambda self, part: None)
         with pytest.raises(AssertionError):
             predicted(store, model(), parts={"d": "test"})
     assert len(list(folder.glob(".*.partial"))) == 1
@@ -481,7 +481,7 @@ def test_a_missing_share_is_told(make_store) -> None:  # type: ignore[no-untyped
         gather(folder, [entries, entries])
     assert "\n" not in str(error.value)
     other = shared(store, model(seed=1), Share(1, 2), key="other")
-    with pytest.raises(UserError, match=r"differ in what they computed with"):
+    with pytest.raises(UserError, match=r"used different settings"):
         gather(folder, [entries, other])
 
 

@@ -23,7 +23,7 @@ from unet.prediction.objects.components import LabelArray
 from unet.prediction.objects.methods import METHODS, segment
 from unet.prediction.objects.temporary_arrays import Scratch, scratch
 from unet.prediction.objects.watershed import watershed
-from unet.prediction.objects.watershed_merge import Saddles, ends, merge_basins
+from unet.prediction.objects.watershed_merge import Saddles, end_of_path, merge_basins
 from unet.prediction.objects.watershed_order import heights, highest_neighbour, positions, ranks_of
 
 HEAD = ("background", "foreground", "distance")
@@ -380,8 +380,10 @@ def test_shallow_chain_joins_at_once():
     peaks = np.array([5, 4, 3, 2], np.float32)
     assert len(set(merge_basins(peaks, saddles, 0.6).tolist())) == 1
     assert merge_basins(peaks, saddles, 0.5).tolist() == [0, 1, 2, 3]
-    assert merge_basins(peaks[:0], saddles.between(np.zeros(4, np.int64)), 1.0).tolist() == []
+    assert (
+        merge_basins(peaks[:0], saddles.highest_between(np.zeros(4, np.int64)), 1.0).tolist() == []
+    )
 
 
 def test_ends_of_a_chain():
-    assert ends(np.array([0, 0, 1, 2, 4, 4])).tolist() == [0, 0, 0, 0, 4, 4]
+    assert end_of_path(np.array([0, 0, 1, 2, 4, 4])).tolist() == [0, 0, 0, 0, 4, 4]

@@ -18,12 +18,12 @@ from unet.errors import UserError
 from unet.files import remove
 from unet.prediction.tiles import predict as predict_module
 from unet.prediction.tiles.ensemble import Member
-from unet.prediction.tiles.finished_tiles import Partial, partial_name
+from unet.prediction.tiles.finished_tiles import UnfinishedTiles, unfinished_name
 from unet.prediction.tiles.predict import gather, predict_fold
 from unet.prediction.tiles.prediction_job import PredictionResources, Share
 from unet.prediction.tiles.tile_store import Tiles
-from unet.prediction.tiles.window_plans import Room
-from unet.prediction.tiles.worker import Work
+from unet.prediction.tiles.window_plans import MemoryBudget
+from unet.prediction.tiles.worker import TileWorker
 
 SHAPES = ((150, 170), (61, 33), (150, 170))
 PARTS: dict[str, Any] = {"a": "test", "b": "val", "c": "test"}
@@ -58,17 +58,17 @@ def killed(
     store: Any, megabytes: float, after: int, monkeypatch: pytest.MonkeyPatch, **options: Any
 ) -> None:
     """A run that dies after so many batches."""
-    compute, seen = Work.compute, []  # type: ignore[var-annotated]
+    compute, seen = TileWorker.compute, []  # type: ignore[var-annotated]
 
-    def dying(self: Work, batch: Any) -> int:
+    def dying(self: TileWorker, batch: Any) -> Any:
         if len(seen) == after:
             raise KeyboardInterrupt
         seen.append(batch)
         return compute(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Work, "compute", dying)
-        patch.setattr(Work, "feeders", 1)
+        patch.setattr(TileWorker, "compute", dying)
+        patch.setattr(TileWorker, "feeders", 1)
         with pytest.raises(KeyboardInterrupt):
             predicted(store, megabytes, **options)
 
@@ -109,8 +109,8 @@ def test_what_was_begun_does_not_fit_any_more(
     (begun / ".done" / "0").write_text("0\n")  # as if a tile had been done
     with caplog.at_level(logging.WARNING):
         predicted(broken, LITTLE)
-    assert "image a: begun with windows of" in caplog.text
-    assert "no memory now; begins again with" in caplog.text
+    assert "image a: started with windows of" in caplog.text
+    assert "no longer fit in memory; starts again with" in caplog.text
     assert numbers(broken) == numbers(unbroken)
     for name, expected in images(unbroken).items():
         np.testing.assert_array_equal(images(broken)[name], expected)
@@ -136,7 +136,7 @@ def test_shards_with_different_memory(
     gather(folder, entries)
     assert content(folder) == content(one[0].tiles("d", "m", 0))
     if memory[0] == MUCH:
-        assert "planned by the job that came first, may be more than the memory here" in caplog.text
+        assert "planned by the first job, may not fit in memory here" in caplog.text
 
 
 def test_a_shard_that_goes_on_with_other_memory(
@@ -157,7 +157,9 @@ def test_memory_of_a_device_that_changes_from_call_to_call(
     """On a GPU windows follow from what is free at that moment."""
     free = iter([8e5, 2e6, 4e5, 3e6, 5e5, 1e6, 7e5])
     monkeypatch.setattr(
-        Room, "here", classmethod(lambda cls, device, memory, batch: cls("cuda", next(free), batch))
+        MemoryBudget,
+        "here",
+        classmethod(lambda cls, device, memory, batch: cls("cuda", next(free), batch)),
     )
     one, broken = stores
     predicted(one, 0)
@@ -175,8 +177,10 @@ def test_memory_of_a_device_that_changes_from_call_to_call(
 
 def test_the_memory_of_a_gpu_is_its_free_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (123, 456))
-    assert Room.here(torch.device("cuda"), 1e9, "auto") == Room("cuda", 123.0, "auto")
-    assert Room.here(torch.device("cpu"), 1e9, 4) == Room("cpu", 1e9, 4)
+    assert MemoryBudget.here(torch.device("cuda"), 1e9, "auto") == MemoryBudget(
+        "cuda", 123.0, "auto"
+    )
+    assert MemoryBudget.here(torch.device("cpu"), 1e9, 4) == MemoryBudget("cpu", 1e9, 4)
 
 
 def test_tiles_of_the_version_before_go_on(stores: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,9 +219,11 @@ def test_other_windows_are_not_mixed(stores: Any, monkeypatch: pytest.MonkeyPatc
     import json
 
     key = json.loads((begun / "zarr.json").read_text())["attributes"]["key"]
-    assert begun.name == partial_name("a", key)
-    with pytest.raises(UserError, match=r"begun with tiles of \[.*\] px, this process takes \[8"):
-        Partial(folder, "a", key, "1").create(None, 2, "float32", {"tile": [8, 8]})  # type: ignore[arg-type]
+    assert begun.name == unfinished_name("a", key)
+    with pytest.raises(
+        UserError, match=r"started with tiles of \[.*\] px, but this process uses \[8"
+    ):
+        UnfinishedTiles(folder, "a", key, "1").create(None, 2, "float32", {"tile": [8, 8]})  # type: ignore[arg-type]
 
 
 def test_an_image_more_does_not_change_the_precision_of_the_others(
@@ -230,11 +236,11 @@ def test_an_image_more_does_not_change_the_precision_of_the_others(
     asked: list[bool] = []
 
     def run(names: str, good: bool) -> dict[str, str]:
-        def trusted(*_: Any) -> bool:
+        def agrees(*_: Any) -> bool:
             asked.append(good)
             return good
 
-        monkeypatch.setattr(predict_module, "trusted", trusted)
+        monkeypatch.setattr(predict_module, "agrees_with_float32", agrees)
         predict_fold(
             data_of(store, [Member(Path("0.pt"), model(), "key")], dict.fromkeys(names, "test")),
             settings,

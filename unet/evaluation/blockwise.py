@@ -1,7 +1,7 @@
-"""One segmented image against its labels, read from the stores block by block.
+"""Compares one segmented image with its labels, read from the stores block by block.
 
-Tables of blocks add up, so an image is counted without ever being held whole, and the result does
-not depend on the blocks. The exception: `cell_slices` gives whole 2D slices.
+The tables of blocks add up, so the whole image is never in memory, and the result does not depend
+on the blocks. The exception is `cell_slices`, which yields whole 2D slices.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class ScoredPair:
     pixel_size_um: tuple[float, ...] | None = None
 
     def regions(self, block: int | None = None) -> list[Slices]:
-        """Blocks that cover the image once: ``block`` pixels a side, or the shards (else chunks)
-        of the predicted classes."""
+        """Blocks that cover the image once: with sides of ``block`` pixels, or the shards (else
+        chunks) of the predicted classes."""
         if block is not None:
             step = (block,) * self.pred.ndim
         else:
@@ -69,13 +69,13 @@ def open_pair(prepared: Prepared, segmentation: Segmentation, image: str, task: 
     """Opens one image's arrays.
 
     Raises:
-        UserError: the image has no labels, not those of this task, or they differ in shape.
+        UserError: the image has no labels, or none for this task, or their shape differs.
     """
     where = f"{prepared.path / image}"
     truth, pred = prepared.classes(image), segmentation.classes(image)
     if truth is None:
         raise UserError(
-            f"{where}: has no labels, but image {image} is to be evaluated; give it a label file "
+            f"{where}: has no labels, so image {image} cannot be evaluated; give it a label file "
             "and run the manifest and prepare stages"
         )
     truth_ids = pred_ids = None
@@ -84,8 +84,8 @@ def open_pair(prepared: Prepared, segmentation: Segmentation, image: str, task: 
         for ids, stage in ((truth_ids, "prepare"), (pred_ids, "stitch")):
             if ids is None:
                 raise UserError(
-                    f"image {image}: the {stage} stage made no instances of it, which task "
-                    f"instances needs; run the {stage} stage again"
+                    f"image {image}: the {stage} stage made no instances, but task instances "
+                    f"needs them; run the {stage} stage again"
                 )
     if truth.shape != pred.shape:
         raise UserError(
@@ -109,7 +109,7 @@ def open_pair(prepared: Prepared, segmentation: Segmentation, image: str, task: 
 def confusion_of(
     pair: ScoredPair, num_classes: int, threads: int = 1, block: int | None = None
 ) -> NDArray[np.int64]:
-    """Confusion matrix of the image's classes, int64 [K, K]; ignored pixels left out."""
+    """Confusion matrix of the image's classes, int64 [K, K], without ignored pixels."""
 
     def one(region: Slices) -> NDArray[np.int64]:
         return confusion(_read(pair.truth, region), _read(pair.pred, region), num_classes)
@@ -119,10 +119,10 @@ def confusion_of(
 
 
 def contingency_of(pair: ScoredPair, threads: int = 1, block: int | None = None) -> Contingency:
-    """Table of the image's true and predicted ids; ignored pixels left out, so an object that
-    lies in such pixels alone does not count.
+    """Table of the image's true and predicted ids, without ignored pixels. An object that consists
+    only of ignored pixels does not count.
 
-    Raises ValueError for an image of task semantic.
+    Raises ValueError for task semantic.
     """
     truth_ids, pred_ids = pair.truth_ids, pair.pred_ids
     if truth_ids is None or pred_ids is None:
@@ -138,10 +138,10 @@ def contingency_of(pair: ScoredPair, threads: int = 1, block: int | None = None)
 def reliability_of(
     pair: ScoredPair, class_names: Sequence[str], threads: int = 1, block: int | None = None
 ) -> Reliability:
-    """Sums of the classes' probabilities beside the truth; ignored pixels left out.
+    """Sums that compare the classes' probabilities with the truth, without ignored pixels.
 
     Raises:
-        UserError: a class's probability cannot be told from the head's.
+        UserError: a class's probability does not follow from the head's channels.
     """
     channels = [_channel(pair, name, class_names, "calibration") for name in class_names]
 
@@ -162,16 +162,16 @@ def outlines_of(
     block: int | None = None,
     beside: Path | None = None,
 ) -> Iterator[tuple[dict[int, Surfaces], Surfaces | None]]:
-    """Outlines of the regions of each class but the first (by class index), and of the objects,
-    where every change of id is an outline (None for task semantic).
+    """Outlines of each class except the first (by class index), and outlines of the objects, where
+    every change of id is an outline (None for task semantic).
 
-    An image of several blocks has its points in files ``beside`` (None: the system's folder for
-    temporary files) as long as the context lasts.
+    The points of an image of several blocks are in files below ``beside`` (None: the system's
+    folder for temporary files) as long as the context lasts.
     """
     shape = pair.pred.shape
     unit = (block,) * len(shape) if block is not None else pair.pred.shards or pair.pred.chunks
     grid = Grid(tuple(shape), tuple(min(u, n) for u, n in zip(unit, shape, strict=True)))
-    # Kinds of points: the true outlines of each class, the predicted ones; those of the objects.
+    # Kinds of points: true outlines of each class, then predicted ones, then those of the objects.
     n = num_classes - 1
     has_objects = pair.truth_ids is not None and pair.pred_ids is not None
 
@@ -191,7 +191,7 @@ def outlines_of(
 
 
 def _outlines_in(pair: ScoredPair, num_classes: int, region: Slices) -> list[Points]:
-    """The points of all kinds that lie in a region."""
+    """The points of all kinds in a region."""
     wide = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in region)
     inner = tuple(
         slice(s.start - w.start, s.stop - w.start) for s, w in zip(region, wide, strict=True)
@@ -210,14 +210,14 @@ def _outlines_in(pair: ScoredPair, num_classes: int, region: Slices) -> list[Poi
 
 
 def cell_slices(pair: ScoredPair, name: str, class_names: Sequence[str]) -> Iterator[Slice]:
-    """Per Z (once for a 2D image) where class ``name`` truly is and its probability, float32. A
-    whole slice is in memory at a time.
+    """For each Z (once for a 2D image): the true pixels of class ``name`` and its probability,
+    float32. One whole slice is in memory at a time.
 
-    Where the head lacks the second of two classes (as that with the border classes lacks
-    "foreground"), it is all but the head's background.
+    If the head lacks the second of two classes (heads with border classes lack "foreground"), its
+    probability is 1 - p[background].
 
     Raises:
-        UserError: the class cannot be told from the head's classes.
+        UserError: the class does not follow from the head's channels.
     """
     channel, inverted = _channel(pair, name, class_names, "evaluate.topology_class")
     depths: list[tuple[int, ...]] = [(z,) for z in range(pair.truth.shape[0])]
@@ -230,7 +230,7 @@ def cell_slices(pair: ScoredPair, name: str, class_names: Sequence[str]) -> Iter
 def _channel(
     pair: ScoredPair, name: str, class_names: Sequence[str], what: str
 ) -> tuple[int, bool]:
-    """Channel of the probability of a class, and whether it is 1 minus that."""
+    """Channel with the probability of a class, and whether to take 1 minus that channel."""
     if name in pair.head:
         return pair.head.index(name), False
     if len(class_names) == 2 and name == class_names[1] and "background" in pair.head:
@@ -255,5 +255,5 @@ def _each(
 
 
 def _read(array: ZarrArray, where: tuple[int | slice, ...]) -> NDArray[Any]:
-    # () would be a whole array too, but of zarr it asks for a scalar.
+    # With (), zarr would return a scalar instead of the whole array.
     return np.asarray(array[where] if where else array[:])

@@ -1,4 +1,4 @@
-"""The evaluate stage: every metric of every test image, one row each."""
+"""The evaluate stage: computes every metric of every test image, one row each."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def evaluate_model(
     """Scores the test images of each fold against their labels.
 
     Args:
-        folds: number of a fold -> its segmentation store. Images whose part there is "val" serve
-            to choose thresholds and nothing else.
-        prepared_path: the store of the labels.
-        groups: image id -> group; images that are missing have none.
+        folds: number of a fold -> its segmentation store. Images whose part is "val" are used only
+            to choose thresholds.
+        prepared_path: the store with the labels.
+        groups: image id -> group; images that are missing here have none.
         settings: with ``applied``, test images without labels are skipped.
-        block: side of the blocks in pixels, None = the store's shards; changes no value.
+        block: side of the blocks in pixels, None = the store's shards; does not change any value.
         thresholds: see :class:`unet.evaluation.fold.Fold`.
 
     Returns:
-        Rows ordered by fold, image and family; within these as the family's metrics come.
+        Rows ordered by fold, image and family, then in the order of the family's metrics.
 
     Raises:
         UserError: a store is missing, a test image has no labels, shapes or classes differ.
@@ -60,7 +60,7 @@ def evaluate_model(
             number, prepared, segmentation, parts, settings.evaluate, settings.task,
             settings.class_names, max(1, threads), block, thresholds or {},
         )  # fmt: skip
-        # All folds before any work: a mistake shows in seconds, not after the hours of others.
+        # Check all folds first: an error in the last one shows in seconds, not after hours.
         _check(fold, path)
         opened.append(fold)
     return [
@@ -91,18 +91,18 @@ def _scores(fold: Fold) -> list[list[Score]]:
 
 def _check(fold: Fold, path: Path) -> None:
     if not fold.ids("test"):
-        log.warning("%s: holds no test image; %s adds nothing", path, fold.name)
+        log.warning("%s: no test images; %s adds nothing", path, fold.name)
     for image in fold.parts:
         pair = fold.open(image)
         if fold.task == "semantic" and pair.head != fold.class_names:
             raise UserError(
-                f"{path / image}: predicted for the classes {', '.join(pair.head)}, but now they "
-                f"are {', '.join(fold.class_names)}; run the train stage and those after it again"
+                f"{path / image}: predicted for the classes {', '.join(pair.head)}, but they are "
+                f"now {', '.join(fold.class_names)}; run the train stage and later ones again"
             )
 
 
 def chosen_thresholds(rows: Iterable[MetricRow]) -> dict[tuple[str, str], float]:
-    """The thresholds that validation images chose, (class, metric) -> mean over the folds.
+    """The thresholds that were chosen on validation images: (class, metric) -> mean over the folds.
 
     Args:
         rows: ``metrics.csv`` of the dataset that the model was trained on.
@@ -115,6 +115,6 @@ def chosen_thresholds(rows: Iterable[MetricRow]) -> dict[tuple[str, str], float]
 
 
 def write_metrics(path: Path, rows: Iterable[MetricRow]) -> None:
-    """Writes ``metrics.csv``, whole or not at all; values that are not defined are empty cells."""
+    """Writes ``metrics.csv`` atomically; undefined values are empty cells."""
     named = ([*row[:2], fold_name(row.fold), *row[3:]] for row in rows)
     write_table(path, METRIC_COLUMNS, named)

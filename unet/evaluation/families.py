@@ -1,8 +1,8 @@
-"""The families of metrics that ``evaluate.metrics`` names.
+"""The families of metrics that can be named in ``evaluate.metrics``.
 
-A new one is a function that, given a fold, returns what scores an image of it, a line in `FAMILIES`
-and one in `unet.config.choices.FAMILY_TABLE` that says what it asks. What several families need of
-an image (the table of ids) is made once per image, by `Case`.
+To add one, write a function that takes a fold and returns a function that scores one image, a line
+in `FAMILIES`, and one in `unet.config.choices.FAMILY_TABLE` that describes it. The table of ids,
+which several families need, is computed once per image, in `Case`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from unet.evaluation.metrics.rows import SEAM_SCORE, Score
 
 
 def pixel(fold: Fold) -> Scorer:
-    """Metrics of the class maps, per class, from a confusion matrix summed over blocks."""
+    """Metrics of the class map, per class, from a confusion matrix summed over blocks."""
 
     def score(case: Case) -> list[Score]:
         number = len(fold.class_names)
@@ -35,7 +35,7 @@ def pixel(fold: Fold) -> Scorer:
 
 
 def _of_table(metrics: Callable[[Contingency], list[Score]]) -> Callable[[Fold], Scorer | None]:
-    """A family of metrics of objects, from the table of ids; none for task semantic."""
+    """A family of object metrics, from the table of ids; None for task semantic."""
 
     def family(fold: Fold) -> Scorer | None:
         return (lambda case: metrics(case.table)) if fold.task == "instances" else None
@@ -44,14 +44,14 @@ def _of_table(metrics: Callable[[Contingency], list[Score]]) -> Callable[[Fold],
 
 
 def boundary(fold: Fold) -> Scorer:
-    """Distances between outlines, per class but the first, and of the objects."""
+    """Distances between outlines: per class except the first, and of the objects."""
     tolerance = Tolerance.parse(fold.settings.boundary_tolerance)
     if tolerance.unit == "um":
         for image in fold.ids("test"):
             if not fold.open(image).pixel_size_um:
                 raise UserError(
                     f"evaluate.boundary_tolerance: {fold.settings.boundary_tolerance}, but the "
-                    f"pixel size of image {image} is not known; write a distance in px, or "
+                    f"pixel size of image {image} is unknown; write a distance in px, or "
                     "datasets.<name>.pixel_size_um"
                 )
     names = fold.class_names
@@ -73,7 +73,7 @@ def boundary(fold: Fold) -> Scorer:
 
 
 def calibration(fold: Fold) -> Scorer:
-    """How far the probabilities can be believed."""
+    """How reliable the probabilities are."""
 
     def score(case: Case) -> list[Score]:
         sums = reliability_of(case.pair, fold.class_names, fold.threads_within(), fold.block)
@@ -83,8 +83,8 @@ def calibration(fold: Fold) -> Scorer:
 
 
 def seams(fold: Fold) -> Scorer:
-    """The seam score of images of several tiles: none of the config's families, since it is of the
-    prediction, whatever the labels."""
+    """The seam score of images with several tiles. Not a family in the config, because it does not
+    depend on the labels."""
 
     def score(case: Case) -> list[Score]:
         found = fold.segmentation.seam_score(case.pair.image)
@@ -93,7 +93,8 @@ def seams(fold: Fold) -> Scorer:
     return score
 
 
-# A family of metrics: given a fold, what scores an image of it, or None if it has nothing to say.
+# A family of metrics: takes a fold and returns a function that scores one image, or None if the
+# family does not apply.
 FAMILIES: dict[str, Callable[[Fold], Scorer | None]] = {
     "pixel": pixel,
     "instance": _of_table(instance_metrics),

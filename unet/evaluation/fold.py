@@ -1,4 +1,4 @@
-"""A fold of a model beside its labels, and an image of it: what families of metrics are given."""
+"""A model's fold with its labels, and one image of it: the input of the families of metrics."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """One fold's segmentation beside the labels, and how it is to be scored.
+    """One fold's segmentation with its labels, and how to score it.
 
     Attributes:
         parts: image id -> "test" or "val", sorted by id.
         class_names: in the order of the class index.
         threads: for all images together.
         block: side of the blocks in pixels, None = the store's shards.
-        thresholds: (class, name of the metric that tells it) -> threshold that was chosen where the
-            model was trained; for images of another dataset, which validate nothing.
+        thresholds: (class, name of the metric that contains it) -> threshold chosen on the model's
+            training dataset; for images of another dataset, which has no validation images.
     """
 
     number: int
@@ -45,17 +45,17 @@ class Fold:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return f"fold {fold_name(self.number)}"
 
     def ids(self, part: str) -> list[str]:
-        return [image for image, of in self.parts.items() if of == part]
+        return [image for image, image_part in self.parts.items() if image_part == part]
 
     def open(self, image: str) -> ScoredPair:
         return open_pair(self.prepared, self.segmentation, image, self.task)
 
     def each(self, function: Callable[[ScoredPair], R], part: str) -> list[R]:
-        """``function`` of each image of a part, in the order of ids, by threads."""
+        """Applies ``function`` to each image of a part, in threads; results in the order of ids."""
         ids = self.ids(part)
         progress = Progress(f"{self.name}, {part} images", len(ids), self._bytes(ids))
 
@@ -77,7 +77,7 @@ class Fold:
 
 @dataclass(eq=False)
 class Case:
-    """An image to score, with what more than one family reads."""
+    """An image to score, with the data that several families share."""
 
     pair: ScoredPair
     fold: Fold

@@ -1,5 +1,5 @@
-"""The families for cells between membranes: a class's probability at thresholds that the fold's
-validation images choose. 2D; the slices of a volume are scored one by one."""
+"""The families for cells between membranes. They threshold a class's probability at values chosen
+on the fold's validation images. 2D; the slices of a volume are scored one by one."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from unet.prediction.objects.threshold import CANDIDATES, DEFAULT_THRESHOLD, bes
 
 log = logging.getLogger(__name__)
 
-# Those of the challenge, but for 0 and 1, at which all is cell or none.
+# Those of the challenge without 0 and 1, where everything or nothing is cell.
 ISBI_THRESHOLDS = tuple(k / 10 for k in range(1, 10))
 
 K = TypeVar("K")
 
 
-# What a threshold is chosen by -> the metric that tells it.
+# Score by which a threshold is chosen -> the metric that contains the threshold.
 THRESHOLD_OF = {
     "V_rand": "topology_threshold",
     **{f"isbi_{name}_error": f"isbi_{name}_threshold" for name in ("rand", "pixel", "warping")},
@@ -35,11 +35,10 @@ THRESHOLD_OF = {
 
 
 def topology(fold: Fold) -> Scorer:
-    """V_rand and V_info of the cells of ``topology_class``, and the threshold that made them.
+    """V_rand and V_info of the cells of ``topology_class``, and the threshold used.
 
-    The threshold is the one with the best mean V_rand over the fold's validation images. A whole
-    2D slice of each image in work (one per thread) is in memory; a volume's scores are the means
-    over its slices.
+    The threshold is the one with the best mean V_rand over the fold's validation images. Each
+    thread has one whole 2D slice in memory. A volume's scores are the means over its slices.
     """
     name = _class_of(fold)
     thin = fold.settings.boundary == "thinned"
@@ -68,7 +67,7 @@ def topology(fold: Fold) -> Scorer:
     return score
 
 
-# Error of the challenge -> what makes it of a slice and a threshold.
+# Error of the challenge -> function that computes it from a slice and a threshold.
 ISBI: dict[str, Callable[[Slice, float], Ratio]] = {
     "isbi_rand_error": rand_error,
     "isbi_pixel_error": pixel_error,
@@ -77,17 +76,17 @@ ISBI: dict[str, Callable[[Slice, float], Ratio]] = {
 
 
 def isbi2012(fold: Fold) -> Scorer:
-    """Rand, pixel and warping error of the first leader board, of the cells of
-    ``topology_class``; each at the threshold with the smallest pooled error of the fold's
-    validation images. The slices of a volume are pooled, as the challenge pools its stack's."""
+    """Rand, pixel and warping error of the first leader board, for the cells of
+    ``topology_class``. Each uses the threshold with the smallest pooled error on the fold's
+    validation images. The slices of a volume are pooled, as in the challenge."""
     name = _class_of(fold)
 
     def curves(pair: ScoredPair) -> dict[tuple[str, float], Ratio]:
         sums: dict[tuple[str, float], Ratio] = {}
         for s in cell_slices(pair, name, fold.class_names):
-            for metric, of in ISBI.items():
+            for metric, error in ISBI.items():
                 for t in ISBI_THRESHOLDS:
-                    sums[metric, t] = sums.get((metric, t), Ratio(0, 0)) + of(s, t)
+                    sums[metric, t] = sums.get((metric, t), Ratio(0, 0)) + error(s, t)
         return sums
 
     found = fold.each(curves, "val")
@@ -100,9 +99,9 @@ def isbi2012(fold: Fold) -> Scorer:
     def score(case: Case) -> list[Score]:
         slices = list(cell_slices(case.pair, name, fold.class_names))
         rows = []
-        for metric, of in ISBI.items():
+        for metric, error in ISBI.items():
             threshold = thresholds[metric]
-            rows.append(ratio(name, metric, *_total(of(s, threshold) for s in slices)))
+            rows.append(ratio(name, metric, *_total(error(s, threshold) for s in slices)))
             rows.append(Score(name, THRESHOLD_OF[metric], threshold))
         threshold = thresholds["isbi_warping_error"]
         everything = _total(warping_errors(s, threshold)[1] for s in slices)
@@ -121,22 +120,19 @@ def _class_of(fold: Fold) -> str:
 
 
 def _chosen(fold: Fold, name: str, metric: str, scores: Mapping[float, float]) -> float:
-    """The threshold with the highest score on the validation images (for a model that is applied to
-    others: those of its training), 0.5 where none has one."""
-    taken = fold.thresholds.get((name, THRESHOLD_OF.get(metric, metric)))
-    if taken is not None:
-        log.info("%s: threshold %.3f, chosen where the model was trained", fold.name, taken)
-        return taken
+    """The threshold with the highest score on the validation images (on those of its training
+    dataset if a model is applied to another one); 0.5 if no image has a score."""
+    given = fold.thresholds.get((name, THRESHOLD_OF[metric]))
+    if given is not None:
+        log.info("%s: threshold %.3f, chosen on the model's training dataset", fold.name, given)
+        return given
     defined = {t: value for t, value in scores.items() if not math.isnan(value)}
     if not defined:
         log.warning(
             "%s: no validation image with class %s to choose the threshold of %s on; 0.5 is "
-            "used (give the split a validation part, such as split.val: 0.2; where a model of "
-            "another dataset is applied: let evaluate choose the same there)",
-            fold.name,
-            name,
-            metric,
-        )
+            "used (give the split a validation part, such as split.val: 0.2; for a model of "
+            "another dataset: evaluate the same metrics there)", fold.name, name, metric,
+        )  # fmt: skip
         return DEFAULT_THRESHOLD
     chosen = best(defined)
     log.info("%s: threshold %.2f (%s %.4f)", fold.name, chosen, metric, abs(defined[chosen]))
@@ -148,7 +144,7 @@ def _total(ratios: Iterable[Ratio]) -> Ratio:
 
 
 def _mean_scores(tables: Iterable[Mapping[K, float]]) -> dict[K, float]:
-    """Mean of each key's values that are defined, over tables of the same keys."""
+    """Mean of each key's defined values, over tables with the same keys."""
     values: dict[K, list[float]] = {}
     for table in tables:
         for key, value in table.items():

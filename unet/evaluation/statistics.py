@@ -1,7 +1,7 @@
 """Confidence intervals of means over images, and a test of differences between models.
 
-Both are made for few images: `benchmarks/coverage.py` measures how often the intervals hold the
-true mean, and how often equal models are told apart, from 3 images on.
+Both are designed for few images: `benchmarks/coverage.py` measures how often the intervals contain
+the true mean, and how often equal models seem to differ, from 3 images on.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# Up to so many units all sign flips are tried (2048, half of 2^12: the other half mirrors them).
+# Up to this many units all sign flips are tried (2048, half of 2^12: the other half mirrors them).
 EXACT = 12
-# Numbers drawn at once (32 MiB of float64): a million images need not fit n times.
+# Numbers drawn at once (32 MiB of float64), so that memory stays bounded for a million images.
 _DRAWS = 2**22
-# Modified z-score from which on a value is an outlier (Iglewicz & Hoaglin 1993).
+# A value with a larger modified z-score is an outlier (Iglewicz & Hoaglin 1993).
 _OUTLIER = 3.5
-# With so many outliers their share is known well enough for the interval to hold.
+# With this many outliers, their share is known well enough for the interval to be right.
 _MANY_OUTLIERS = 10
 
 
 class Interval(NamedTuple):
-    """A mean, the ends of its confidence interval, and what is behind it.
+    """A mean, the ends of its confidence interval, and the data behind it.
 
-    ``n`` values in ``units`` independent units (groups, or images where there are no groups);
+    ``n`` values in ``units`` independent units (groups, or images if there are no groups);
     ``far``: how many units are far from the rest, see `far_apart`.
     """
 
@@ -46,17 +46,17 @@ def mean_interval(
 ) -> Interval:
     """Mean of ``values`` with its t interval, on a scale that keeps it within ``bounds``.
 
-    values: one per image, [N]; NaN means "not defined" and is dropped. groups: [N], what each
-    image belongs to (slide, animal, video): images of one group are not independent, so the groups
-    are the units that count. bounds: of the metric; see `_ends`.
+    values: one per image, [N]; NaN means "not defined" and is dropped. groups: [N], the slide,
+    animal or video of each image. Images of one group are not independent, so the groups are the
+    units. bounds: of the metric; see `_ends`.
 
-    The standard error is that of a weighted mean of the units' means, taken as equally variable:
+    The standard error is that of a weighted mean of the units' means, assuming equal variances:
     sd(means) sqrt(sum of w^2), w the share of the images. For units of equal size that is the usual
     sd / sqrt(n). It has n - 1 degrees of freedom for n units.
 
-    Of a single unit, and where all units are equal, the ends are NaN: nothing says how much
-    another image may differ. Of no value everything is. Raises ValueError for lengths or numbers
-    that make no sense.
+    For a single unit, or if all units are equal, the ends are NaN, because the data do not tell how
+    much another image may differ. Without values everything is NaN. Raises ValueError for
+    confidence levels or lengths that make no sense.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
@@ -83,11 +83,11 @@ def mean_interval(
 
 
 def _ends(mean: float, margin: float, low: float, high: float) -> tuple[float, float]:
-    """Ends of the interval mean +- margin, made on the logit scale between two finite bounds, on
-    the log scale above one (delta method).
+    """Ends of the interval mean +- margin, computed on the logit scale between two finite bounds,
+    on the log scale above a single one (delta method).
 
-    Scores of images are skewed away from the bound that they are near to: the interval then
-    reaches further on that side. A plain t interval covers too little there, and leaves the bounds.
+    Scores near a bound are skewed away from it, so the interval reaches further on that side. A
+    plain t interval covers too little there, and crosses the bound.
     """
     if not low < mean < high or math.isinf(low):
         return mean - margin, mean + margin
@@ -102,12 +102,12 @@ def _ends(mean: float, margin: float, low: float, high: float) -> tuple[float, f
 
 
 def far_apart(values: NDArray[np.float64]) -> int:
-    """How many of the values [N] are so far from the rest that the mean hangs on them; 0 from ten
-    on, when their share is known.
+    """How many of the values [N] are so far from the rest that the mean depends on them; 0 if there
+    are ten or more, because their share is known then.
 
-    Far: an outlier by its modified z-score (0.6745 |x - median| / median |x - median| > 3.5,
-    Iglewicz & Hoaglin 1993), and further from the median than half of it. The first part alone
-    would find some in every fifth set of ordinary scores.
+    A value is far if it is an outlier by its modified z-score (0.6745 |x - median| /
+    median |x - median| > 3.5, Iglewicz & Hoaglin 1993), and further from the median than half the
+    median. The first condition alone finds some in every fifth set of ordinary scores.
     """
     centre = np.median(values)
     distance = np.abs(values - centre)
@@ -117,29 +117,29 @@ def far_apart(values: NDArray[np.float64]) -> int:
 
 
 def enough(units: int, confidence: float) -> bool:
-    """Whether a test of so many units can find anything: with fewer even a difference of the same
-    sign in all of them is no evidence (two of all 2^units flips; 0.06 for five units)."""
+    """Whether a test with this many units can find anything. With fewer units even a difference of
+    the same sign in all of them is not significant (two of all 2^units flips; 0.06 for five)."""
     return 2.0 ** (1 - units) <= 1 - confidence + 1e-12
 
 
 def flip_test(differences: NDArray[np.float64], draws: int, seed: int) -> NDArray[np.float64]:
     """p-values [P] of "the mean difference is 0", corrected for their number (max-T).
 
-    differences: [N, P], of N independent units in P comparisons; 0 where a comparison lacks a unit.
+    differences: [N, P], N independent units in P comparisons; 0 where a comparison lacks a unit.
 
-    Sign-flip test: if two models are equal, each unit's difference could as well have had the other
-    sign. The signs of a unit are flipped in all comparisons together, and p is the share of the
-    flips in which the largest statistic of *all* comparisons is at least that of the one (Westfall
-    & Young 1993; |sum of d| / sqrt(sum of d^2), which orders as t does). So the chance to find
-    any difference among equal models is at most the level, however many models there are. Up to
-    12 units all flips are tried, else ``draws`` random ones from ``seed``.
+    Sign-flip test: if two models are equal, each unit's difference could just as well have the
+    other sign. A unit's sign is flipped in all comparisons together. p is the share of flips in
+    which the largest statistic of *all* comparisons is at least that of this one (Westfall & Young
+    1993; |sum of d| / sqrt(sum of d^2), which gives the same order as t). So the chance to find any
+    difference among equal models is at most the level, however many models there are. Up to 12
+    units all flips are tried, else ``draws`` random ones from ``seed``.
     """
     if differences.ndim != 2 or draws < 1:
         raise ValueError(f"need [unit, comparison], got {differences.shape}, {draws} draws")
     n, comparisons = differences.shape
     norms = np.sqrt(np.square(differences).sum(axis=0))
     scaled = differences / np.where(norms > 0, norms, 1)
-    # What is equal but for rounding counts as reached.
+    # Statistics that are equal except for rounding count as reached.
     observed = np.abs(scaled.sum(axis=0)) * (1 - 1e-9) - 1e-12
     if not comparisons or not n:
         return np.ones(comparisons)
@@ -156,12 +156,12 @@ def flip_test(differences: NDArray[np.float64], draws: int, seed: int) -> NDArra
             bits = np.unpackbits(raw, axis=1, count=n)
         largest = np.abs((1.0 - 2.0 * bits) @ scaled).max(axis=1)
         reached += (largest[:, None] >= observed).sum(axis=0)
-    # Random flips leave out the data as they are, which must count for p to hold its level.
+    # Random flips leave out the original data, which must count so that p keeps its level.
     extra = 0 if n <= EXACT else 1
     return np.asarray((reached + extra) / (total + extra), np.float64)
 
 
 def group_index(groups: Sequence[Hashable]) -> NDArray[np.intp]:
-    """Number the groups 0, 1, .. in order of appearance: [N]."""
+    """Numbers the groups 0, 1, .. in order of appearance: [N]."""
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(group, len(numbers)) for group in groups], np.intp)

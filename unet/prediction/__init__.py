@@ -4,5 +4,5 @@ In: a model and the prepared store of a dataset.
 Out: the predicted cores of all tiles, then probabilities, labels, masks and a table of objects.
 
 Start with `tiles/predict.py` (the predict stage), then `stitch/stitch.py` (the stitch stage), which
-makes objects by `objects/methods.py`.
+uses `objects/methods.py` to make objects.
 """

@@ -4,5 +4,5 @@ In: class maps and instance ids [(Z,) Y, X], or the contingency table of two id 
 Out: numbers, also as sums that can be added over the blocks of an image.
 
 Start with `pixel.py` (from a confusion matrix) and `instance.py` (from a contingency table).
-`rows.py` is the form in which they are written.
+`rows.py` defines the rows in which they are written.
 """

@@ -1,7 +1,7 @@
-"""How far predicted outlines lie from true ones: boundary F1, HD95, average surface distance.
+"""Distances between predicted and true outlines: boundary F1, HD95, average surface distance.
 
 An outline is the set of pixels of a region that share a face with a pixel outside it. The border
-of the image is none (objects go on beyond it), nor is that of pixels to be ignored.
+of the image is not an outline (objects continue beyond it), and neither is that of ignored pixels.
 """
 
 from __future__ import annotations
@@ -20,34 +20,35 @@ Points = NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far an outline may be off and still be right; ``unit`` is "px" or "um"."""
+    """Largest distance at which an outline is still correct; ``unit`` is "px" or "um"."""
 
     value: float
     unit: str
 
     @classmethod
     def parse(cls, text: str) -> Tolerance:
-        """Of text as the config has it, such as ``2 px`` or ``0.5 um``."""
+        """From a text in the config, such as ``2 px`` or ``0.5 um``."""
         value, unit = text.split()
         return cls(float(value), unit)
 
 
 class Distances(NamedTuple):
-    """Distances, each different one once: float64 [U] ascending, and int64 [U] how often."""
+    """A set of distances: distinct values float64 [U], ascending, and how often each occurs, int64
+    [U]."""
 
     values: NDArray[np.float64]
     counts: NDArray[np.int64]
 
     @classmethod
     def of(cls, distances: NDArray[np.float64]) -> Distances:
-        """Of any array of distances, to ten decimals: equal ones that differ by the rounding of
-        their coordinates are one, so that there are few, however large the image is."""
+        """From an array of distances. They are rounded to ten decimals, so that equal ones with
+        different rounding errors become one, and the set stays small even for large images."""
         values, counts = np.unique(np.round(distances, 10), return_counts=True)
         return cls(values.astype(np.float64), counts.astype(np.int64))
 
     @classmethod
     def merged(cls, parts: Sequence[Distances]) -> Distances:
-        """All of them together."""
+        """The union of several sets."""
         if not parts:
             return cls(np.empty(0), np.empty(0, np.int64))
         found, at = np.unique(np.concatenate([p.values for p in parts]), return_inverse=True)
@@ -61,15 +62,15 @@ class Distances(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Their sum."""
+        """Sum of the distances."""
         return float(self.values @ self.counts)
 
     def within(self, limit: float) -> int:
-        """How many are at most ``limit``."""
+        """Number of distances that are at most ``limit``."""
         return int(self.counts[: int(np.searchsorted(self.values, limit, "right"))].sum())
 
     def percentile(self, share: float) -> float:
-        """As `np.percentile` with linear interpolation; NaN of none."""
+        """Like `np.percentile` with linear interpolation; NaN if there are no distances."""
         if not self.number:
             return NAN
         place = share / 100 * (self.number - 1)
@@ -81,7 +82,7 @@ class Distances(NamedTuple):
         return low + (high - low) * float(place - np.floor(place))
 
     def scaled(self, factor: float) -> Distances:
-        """Each one times ``factor``, above 0."""
+        """Each distance multiplied by ``factor``, above 0."""
         return Distances(self.values * factor, self.counts)
 
 
@@ -93,8 +94,8 @@ class Surfaces(Protocol):
         """Points of the true and of the predicted outlines."""
 
     def distances(self, spacing: Sequence[float] | None) -> tuple[Distances, Distances]:
-        """Of each predicted point to the nearest true one, and the other way; both empty where
-        either outline is."""
+        """Distances from each predicted point to the nearest true one, and the other way round;
+        both are empty if one of the outlines is."""
 
 
 class Outlines(NamedTuple):
@@ -119,12 +120,12 @@ class Outlines(NamedTuple):
 
 
 def nearest(points: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distance of each point [N, axes] to the nearest of the others [M, axes]; inf of none."""
+    """Distance of each point [N, axes] to the nearest of the others [M, axes]; inf without any."""
     from scipy.spatial import cKDTree
 
     if not len(others):
         return np.full(len(points), np.inf)
-    # Unbalanced trees are far faster to build on points that lie on a grid.
+    # Unbalanced trees are much faster to build for points on a grid.
     found: NDArray[np.float64] = cKDTree(others, balanced_tree=False).query(points)[0]
     return found
 
@@ -133,7 +134,7 @@ def outline(labels: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> NDA
     """Which pixels of a label array share a face with a pixel of another label: bool.
 
     labels: [(Z,) Y, X], class indices or ids; a pixel of label k is on the outline of k. valid:
-    bool of the same shape; pixels where it is False are on no outline and make none.
+    bool of the same shape; pixels where it is False are not on an outline and do not cause one.
     """
     found = np.zeros(labels.shape, bool)
     for axis in range(labels.ndim):
@@ -155,14 +156,14 @@ def boundary_metrics(
 ) -> list[Score]:
     """Scores of one class.
 
-    ``boundary_precision``, ``boundary_recall``: the share of the predicted (true) outline with a
-    point of the other within the tolerance; ``boundary_f1``: their harmonic mean (Csurka et al.
-    2013, doi 10.5244/C.27.32). ``hd95_um``: the larger of the 95th percentiles of the distances
-    from each outline to the other (Huttenlocher et al. 1993 with a percentile); ``asd_um``: the
-    mean of all these distances of both (average symmetric surface distance).
+    ``boundary_precision``, ``boundary_recall``: the share of the predicted (true) outline that has
+    a point of the other outline within the tolerance; ``boundary_f1``: their harmonic mean (Csurka
+    et al. 2013, doi 10.5244/C.27.32). ``hd95_um``: the larger of the 95th percentiles of the
+    distances from each outline to the other (Huttenlocher et al. 1993 with a percentile);
+    ``asd_um``: the mean of the distances in both directions (average symmetric surface distance).
 
-    spacing: pixel size in micrometres per axis; None = unknown: distances are in pixels, each
-    axis alike, and the names end in ``_px``.
+    spacing: pixel size in micrometres per axis. None = unknown: distances are in pixels, the same
+    for all axes, and the names end in ``_px``.
 
     Both outlines empty: all NaN. One empty: F1 0, precision (recall) 0 or NaN, distances NaN.
     Raises ValueError for a tolerance in micrometres without a spacing.
@@ -176,7 +177,7 @@ def boundary_metrics(
             near = to_truth.scaled(1 / spacing[0]), to_pred.scaled(1 / spacing[0])
         else:
             near = outlines.distances(None)
-    # A distance that is the tolerance but for rounding is within it.
+    # A distance that equals the tolerance except for rounding is within it.
     limit = tolerance.value * (1 + 1e-9)
     hits = [float(found.within(limit)) for found in near]
     n_true, n_pred = outlines.sizes

@@ -1,4 +1,4 @@
-"""Are probabilities what they claim? ECE, Brier score and the table of a reliability plot.
+"""How well probabilities are calibrated: ECE, Brier score and the table of a reliability plot.
 
 Everything is computed from sums over pixels that add up over blocks and images.
 """
@@ -24,7 +24,7 @@ class Reliability:
     """Sums over pixels, per statement (see `statements`) and bin of its confidence.
 
     ``pixels`` int64 [S, BINS]; ``confidence`` float64 [S, BINS], sum of the confidences; ``right``
-    int64 [S, BINS], pixels of which the statement is true; ``squares`` float64 [S], the summed
+    int64 [S, BINS], pixels for which the statement is true; ``squares`` float64 [S], sum of the
     squared errors of the Brier score.
     """
 
@@ -43,8 +43,8 @@ class Reliability:
 
 
 def statements(names: Sequence[str]) -> tuple[str, ...]:
-    """What is tested: "the pixel is of this class", for each class after the first; and with more
-    than two classes "it is of the class with the highest probability" (named "all")."""
+    """The statements to test: "the pixel belongs to this class", for each class after the first;
+    with more than two classes also "it belongs to the most probable class" (named "all")."""
     return (*names[1:], *([ALL] if len(names) > 2 else []))
 
 
@@ -52,7 +52,7 @@ def reliability(truth: NDArray[Any], probabilities: NDArray[Any]) -> Reliability
     """Sums of one block.
 
     truth: class index [(Z,) Y, X], 255 = ignore. probabilities: float [K, (Z,) Y, X] of the K
-    classes. Bin b of n holds confidences from b / n (included) to (b + 1) / n; 1 is in the last.
+    classes. Bin b of n has confidences from b / n (included) to (b + 1) / n; 1 is in the last bin.
     """
     if truth.shape != probabilities.shape[1:]:
         raise ValueError(f"truth has shape {truth.shape}, probabilities {probabilities.shape}")
@@ -71,17 +71,17 @@ def calibration_metrics(sums: Reliability, names: Sequence[str]) -> list[Score]:
     """Scores of each statement, class = its name.
 
     ``brier`` (Brier 1950, doi 10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2): mean squared error
-    of the class's probability, 0..1; of "all" the sum over the classes, 0..2. ``ece``: expected
+    of the class's probability, 0..1; for "all" the sum over the classes, 0..2. ``ece``: expected
     calibration error, the mean over pixels of |share that is right - mean confidence| of their
     bin (Naeini et al. 2015; Guo et al. 2017, arXiv:1706.04599, eq. 3). ``reliability_01`` ..: the
-    share of the pixels in each bin that are right; ``confidence_01`` ..: their mean confidence.
+    share of pixels in each bin that are right; ``confidence_01`` ..: their mean confidence.
     """
     rows: list[Score] = []
     for k, name in enumerate(statements(names)):
         pixels, confidence, right = sums.pixels[k], sums.confidence[k], sums.right[k]
         rows.append(ratio(name, "brier", float(sums.squares[k]), float(pixels.sum())))
         gap = float(np.abs(right - confidence).sum())
-        # Gaps of images do not add up (they may cancel): pooled from the bins instead.
+        # The gaps of images do not add up (they may cancel), so ECE is pooled from the bins.
         rows.append(Score(name, "ece", ratio(name, "ece", gap, float(pixels.sum())).value))
         for b in range(len(pixels)):
             n = float(pixels[b])

@@ -1,8 +1,8 @@
-"""Sparse contingency tables: how many pixels carry each pair (true id, predicted id).
+"""Sparse contingency tables: the number of pixels of each pair (true id, predicted id).
 
-Every metric on objects or segments is computed from such a table. It is never dense (20 000 by
-20 000 objects would need 3.2 GB) and tables of blocks add up, so an image is evaluated block by
-block without ever being held whole.
+Every metric of objects or segments is computed from such a table. It is sparse because 20 000 by
+20 000 objects would need 3.2 GB. Tables of blocks add up, so an image is evaluated block by block
+and is never completely in memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Contingency:
-    """The pairs of ids that occur together, sorted by (truth id, predicted id), each once.
+    """The distinct pairs of ids that occur together, sorted by (truth id, predicted id).
 
     ``truth_ids`` and ``pred_ids`` are uint64 [P], ``counts`` int64 [P], all positive (pixels).
     Id 0 is the background, or "no segment".
@@ -47,7 +47,7 @@ class Contingency:
 def contingency(
     truth: NDArray[Any], pred: NDArray[Any], valid: NDArray[np.bool_] | None = None
 ) -> Contingency:
-    """Count the pairs of ids of two label arrays of the same shape.
+    """Counts the pairs of ids in two label arrays of the same shape.
 
     truth, pred: non-negative integers (any integer dtype, or bool) of any equal shape, e.g.
     [(Z,) Y, X]. valid: bool of that shape; only pixels where it is True are counted.
@@ -65,19 +65,19 @@ def contingency(
         t, p = t[keep], p[keep]
     if not t.size:
         return summed([])
-    # Runs of equal pairs first: objects are wide, so there are far fewer runs than pixels to sort.
+    # Find runs first: objects are wide, so there are far fewer runs than pixels to sort.
     starts = np.flatnonzero((t[1:] != t[:-1]) | (p[1:] != p[:-1])) + 1
     starts = np.concatenate([np.zeros(1, starts.dtype), starts])
     lengths = np.diff(starts, append=t.size).astype(np.int64)
     run_t, run_p = t[starts], p[starts]
     for name, ids in (("truth", run_t), ("prediction", run_p)):
         if ids.min() < 0:
-            raise ValueError(f"{name} holds the negative id {ids.min()}")
+            raise ValueError(f"{name} contains the negative id {ids.min()}")
     return _sum_pairs(run_t.astype(np.uint64), run_p.astype(np.uint64), lengths)
 
 
 def summed(tables: Iterable[Contingency]) -> Contingency:
-    """Sum the tables of blocks that do not overlap; of no table: the empty table."""
+    """Adds up the tables of blocks that do not overlap; without tables the result is empty."""
     parts = list(tables)
     return _sum_pairs(
         np.concatenate([np.empty(0, np.uint64), *(table.truth_ids for table in parts)]),
@@ -87,7 +87,7 @@ def summed(tables: Iterable[Contingency]) -> Contingency:
 
 
 def marginal(ids: Ids, counts: Counts) -> tuple[Ids, Counts]:
-    """The different ids, sorted, and the sum of the counts of each."""
+    """The distinct ids, sorted, and the sum of the counts of each."""
     unique, inverse = np.unique(ids, return_inverse=True)
     sizes = np.zeros(len(unique), np.int64)
     np.add.at(sizes, inverse, counts)
@@ -96,13 +96,13 @@ def marginal(ids: Ids, counts: Counts) -> tuple[Ids, Counts]:
 
 def _flat_ids(labels: NDArray[Any], name: str) -> NDArray[Any]:
     if labels.dtype.kind not in "biu":
-        raise ValueError(f"{name} must hold integer ids, found {labels.dtype}")
+        raise ValueError(f"{name} must contain integer ids, found {labels.dtype}")
     flat = labels.reshape(-1)
     return flat.view(np.uint8) if flat.dtype == np.bool_ else flat
 
 
 def _sum_pairs(truth: Ids, pred: Ids, counts: Counts) -> Contingency:
-    """Sort pairs by (truth, pred) and add up the counts of equal ones."""
+    """Sorts pairs by (truth, pred) and adds up the counts of equal ones."""
     if not counts.size:
         return Contingency(truth, pred, counts)
     order = _pair_order(truth, pred)
@@ -114,6 +114,6 @@ def _sum_pairs(truth: Ids, pred: Ids, counts: Counts) -> Contingency:
 
 def _pair_order(truth: Ids, pred: Ids) -> NDArray[np.intp]:
     if max(int(truth.max()), int(pred.max())) < 2**32:
-        # One sort of a joint key, about half the time of the two that lexsort makes.
+        # Sorting one joint key takes about half the time of lexsort, which sorts twice.
         return np.argsort((truth << np.uint64(32)) | pred)
     return np.lexsort((pred, truth))

@@ -1,8 +1,8 @@
 """Metrics of objects, computed from a contingency table of ids (0 = background).
 
-One rule for empty masks: a ratio 0/0 is NaN and is left out of means. With neither true nor
-predicted objects every metric but the two counts is NaN; with predicted objects alone, or true
-objects alone, AP, F1, PQ and RQ are 0 (see docs/metrics.md for the others).
+One rule for empty masks: a ratio 0/0 is NaN and is left out of means. Without true and predicted
+objects every metric except the two counts is NaN. If only one of them has objects, AP, F1, PQ and
+RQ are 0 (see docs/metrics.md for the others).
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ IOU_THRESHOLDS = (0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95)
 
 @dataclass(frozen=True, eq=False)
 class Overlaps:
-    """Overlapping pairs of a true and a predicted object, both not background.
+    """Overlapping pairs of a true and a predicted object, without the background.
 
-    ``truth``, ``pred``: intp [P], indices into ``truth_ids`` [T] and ``pred_ids`` [S], of which
-    ``truth_sizes`` and ``pred_sizes`` are the pixels; ``pixels``: int64 [P], of the overlap.
+    ``truth``, ``pred``: intp [P], indices into ``truth_ids`` [T] and ``pred_ids`` [S];
+    ``truth_sizes`` and ``pred_sizes``: their sizes in pixels; ``pixels``: int64 [P], size of the
+    overlap.
     """
 
     truth_ids: Ids
@@ -78,8 +79,8 @@ class Matches:
 def overlaps(table: Contingency) -> Overlaps:
     """Every overlapping pair of objects.
 
-    Areas are those within the table: an object that reaches into pixels left out of it (not
-    valid) counts with its remaining part.
+    Sizes are those in the table: an object that reaches into pixels that were left out (not valid)
+    counts with its remaining part.
     """
     truth_ids, truth_sizes = _objects(*table.truth_sizes())
     pred_ids, pred_sizes = _objects(*table.pred_sizes())
@@ -90,18 +91,18 @@ def overlaps(table: Contingency) -> Overlaps:
 
 
 def match(table: Contingency, iou_threshold: float) -> Matches:
-    """Match true to predicted objects one to one, at IoU >= ``iou_threshold`` (0 < it <= 1).
+    """Matches true and predicted objects one to one, at IoU >= ``iou_threshold`` (0 < it <= 1).
 
-    Most matches first, as in StarDist and Cellpose, then the largest sum of their IoU. Above 0.5
-    an object has at most one candidate, so there is nothing to choose; at or below, groups of
-    objects that compete are solved by the Hungarian method (Kuhn 1955), group by group.
+    Among all matchings it takes those with the most pairs, as StarDist and Cellpose do, and of
+    these the one with the largest sum of IoUs. Above 0.5 an object has at most one candidate. At or
+    below 0.5 the Hungarian method (Kuhn 1955) solves each group of competing objects.
     """
     return _match(overlaps(table), iou_threshold)
 
 
 def instance_metrics(table: Contingency) -> list[Score]:
     """Scores of the objects: ap_<threshold>.., ap_mean, f1/precision/recall_0.50, pq, sq, rq,
-    seg, det and the counts behind it, n_true, n_pred.
+    seg, det and its counts, n_true, n_pred.
 
     ap: TP/(TP+FP+FN), the "average precision" of the Data Science Bowl 2018, StarDist
     (arXiv:1806.03535) and Cellpose; pq, sq, rq: panoptic quality at IoU 0.5, its segmentation
@@ -139,9 +140,9 @@ def instance_metrics(table: Contingency) -> list[Score]:
 class Detection:
     """Errors of detection as the Cell Tracking Challenge counts them.
 
-    A true object is found when a predicted one covers MORE than half of it. ``missed``: true
-    objects that are not found (FN); ``false``: predicted objects that find none (FP); ``merged``:
-    true objects beyond the first that one predicted object finds (NS, the splits it needs).
+    A true object is found if a predicted one covers MORE than half of it. ``missed``: true objects
+    that are not found (FN); ``false``: predicted objects that find none (FP); ``merged``: further
+    true objects that a predicted object finds after the first one (NS, the splits it needs).
     """
 
     missed: int
@@ -149,10 +150,10 @@ class Detection:
     merged: int
 
     def score(self, n_true: int) -> float:
-        """DET: 1 - min(AOGM-D, AOGM-D0) / AOGM-D0, NaN without true objects.
+        """DET: 1 - min(AOGM-D, AOGM-D0) / AOGM-D0; NaN without true objects.
 
         AOGM-D = 5 NS + 10 FN + FP; AOGM-D0 is that of an empty prediction, 10 ``n_true``
-        (Matula et al. 2015, doi 10.1371/journal.pone.0144959, its weights).
+        (weights of Matula et al. 2015, doi 10.1371/journal.pone.0144959).
         """
         if not n_true:
             return NAN
@@ -161,7 +162,7 @@ class Detection:
 
 
 def detection(pairs: Overlaps) -> Detection:
-    """The errors of detection of one image."""
+    """The detection errors of one image."""
     finders = pairs.pred[pairs.coverage > 0.5]
     different = len(np.unique(finders))
     return Detection(
@@ -172,11 +173,11 @@ def detection(pairs: Overlaps) -> Detection:
 
 
 def _seg_sum(pairs: Overlaps) -> float:
-    """Sum over the true objects that makes SEG of the Cell Tracking Challenge (Maska et al. 2014,
-    doi 10.1093/bioinformatics/btu080), which is its mean.
+    """Sum over the true objects for SEG of the Cell Tracking Challenge (Maska et al. 2014, doi
+    10.1093/bioinformatics/btu080), which is the mean.
 
-    A true object is matched by the predicted object that covers MORE than half of it (at most
-    one can) and scores their IoU, else 0. One predicted object may serve several true ones; false
+    A true object is matched by the predicted object that covers MORE than half of it (there is at
+    most one) and scores their IoU, else 0. One predicted object may match several true ones; false
     positives cost nothing.
     """
     return float(pairs.iou[pairs.coverage > 0.5].sum())
@@ -201,7 +202,7 @@ def _match(pairs: Overlaps, threshold: float) -> Matches:
 
 
 def _one_to_one(pairs: Overlaps, candidates: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Those of the candidate pairs that make the best one-to-one matching."""
+    """The candidate pairs that form the best one-to-one matching."""
     truth, pred = pairs.truth[candidates], pairs.pred[candidates]
     n_true, n_pred = len(pairs.truth_ids), len(pairs.pred_ids)
     contested = (np.bincount(truth, minlength=n_true)[truth] > 1) | (
@@ -212,8 +213,8 @@ def _one_to_one(pairs: Overlaps, candidates: NDArray[np.intp]) -> NDArray[np.int
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    # Objects joined by a candidate form small groups: the assignment stays small however many
-    # objects an image holds.
+    # Objects that share candidates form small groups, so each assignment stays small however many
+    # objects the image has.
     size = n_true + n_pred
     graph = coo_array((np.ones(len(truth)), (truth, n_true + pred)), shape=(size, size))
     _, group = connected_components(graph, directed=False)
@@ -236,7 +237,7 @@ def _assign(pairs: Overlaps, members: NDArray[np.intp]) -> NDArray[np.intp]:
     pair_at = np.full(shape, -1, np.intp)
     pair_at[rows, columns] = members
     gain = np.zeros(shape)
-    # All IoUs of a matching sum to less than half a match, so the number of matches comes first.
+    # All IoUs together weigh less than half a match, so the number of matches comes first.
     gain[rows, columns] = 1 + pairs.iou[members] / (2 * min(shape) + 1)
     found: NDArray[np.intp] = pair_at[linear_sum_assignment(gain, maximize=True)]
     return found[found >= 0]

@@ -1,16 +1,16 @@
-"""What happened to each object: found, split, merged, missed, added.
+"""Classifies the errors of objects: split, merged, missed, added.
 
 The classes of Hoover et al. 1996 (doi 10.1109/34.506791, section 3) with a tolerance just above
 one half, so that "belongs to" is never ambiguous. With o the pixels of an overlap, t and s the
 sizes of a true and a predicted object:
 
-- a true object and a predicted one fit when o > t/2 and o > s/2;
-- a true object is *split* when two or more predicted objects lie in it (o > s/2 each) and together
+- a true object and a predicted one match if o > t/2 and o > s/2;
+- a true object is *split* if two or more predicted objects lie in it (o > s/2 each) and together
   cover more than half of it;
-- true objects are *merged* when two or more lie in one predicted object (o > t/2 each) and together
-  make more than half of it;
-- a true object that neither fits, is split nor merged is *missed*; a predicted object that neither
-  fits, splits nor merges is *added*.
+- true objects are *merged* if two or more lie in one predicted object (o > t/2 each) and together
+  cover more than half of it;
+- a true object that has no match and is neither split nor merged is *missed*; a predicted object
+  that has no match and neither splits nor merges is *added*.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from unet.evaluation.metrics.rows import Score, count, ratio
 
 @dataclass(frozen=True)
 class Fates:
-    """Number of true objects that are ``split``, ``merged``, ``missed``, of predicted ones that
-    are ``added``, and of all. An object may be found and split at once, or split and merged."""
+    """Number of true objects that are ``split``, ``merged`` or ``missed``, of predicted objects
+    that are ``added``, and of all objects. An object can be matched and split, or split and
+    merged."""
 
     split: int
     merged: int
@@ -39,7 +40,7 @@ class Fates:
 
 
 def fates(table: Contingency) -> Fates:
-    """Counts from a table of ids (0 = background); sizes are those within the table."""
+    """Counts the errors from a table of ids (0 = background); sizes are those in the table."""
     pairs = overlaps(table)
     true, pred, overlap = pairs.truth, pairs.pred, pairs.pixels
     in_true = 2 * overlap > pairs.pred_sizes[pred]  # the predicted object lies in the true one
@@ -82,9 +83,9 @@ def object_metrics(table: Contingency) -> list[Score]:
 def _joined(
     whole: NDArray[np.intp], overlap: NDArray[np.int64], size: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Which objects hold two or more others that make more than half of them: bool [objects].
+    """Which objects contain two or more others that cover more than half of them: bool [objects].
 
-    ``whole``: index of the holding object of each pair; ``overlap``: pixels of the pair.
+    ``container``: index of the containing object of each pair; ``overlap``: pixels of the pair.
     """
     number = np.bincount(whole, minlength=len(size))
     covered = np.bincount(whole, overlap, minlength=len(size))

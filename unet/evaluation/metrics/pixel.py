@@ -1,8 +1,9 @@
 """Metrics of class maps, computed from a confusion matrix that can be summed over blocks.
 
-One rule for empty masks: a ratio 0/0 is NaN and is left out of means; nothing else is special.
-So a class absent from both maps has NaN throughout; absent from the truth only: precision, IoU
-and Dice 0, recall NaN; absent from the prediction only: recall, IoU and Dice 0, precision NaN.
+One rule for empty masks: a ratio 0/0 is NaN and is left out of means; there are no other special
+cases. If a class is absent from both maps, everything is NaN; only from the truth: precision, IoU
+and Dice are 0, recall is NaN; only from the prediction: recall, IoU and Dice are 0, precision is
+NaN.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def confusion(
     """Pixels of each pair of classes: int64 [K, K], rows the truth, columns the prediction.
 
     truth, pred: integer class maps of equal shape [(Z,) Y, X]; pixels whose truth is ``ignore``
-    are left out, whatever is predicted there. Matrices of blocks may be added.
+    are left out, whatever is predicted there. Matrices of blocks add up.
     Raises ValueError for different shapes or a class outside 0..K-1.
     """
     if truth.shape != pred.shape:
@@ -37,10 +38,10 @@ def confusion(
         t, p = t[keep], p[keep]
     for name, classes in (("truth", t), ("prediction", p)):
         if classes.dtype.kind not in "biu":
-            raise ValueError(f"{name} must hold integer classes, found {classes.dtype}")
+            raise ValueError(f"{name} must contain integer classes, found {classes.dtype}")
         if classes.size and (classes.max() >= num_classes or classes.min() < 0):
             raise ValueError(
-                f"{name} holds classes {classes.min()}..{classes.max()}, "
+                f"{name} contains classes {classes.min()}..{classes.max()}, "
                 f"expected 0..{num_classes - 1}"
             )
     joint = t.astype(np.intp) * num_classes + p
@@ -89,7 +90,7 @@ def foreground_means(
 
 
 def mean_of_defined(values: NDArray[np.float64] | Sequence[float]) -> float:
-    """Mean of the values that are not NaN; NaN if there is none (without numpy's warning)."""
+    """Mean of the values that are not NaN; NaN if there are none (without numpy's warning)."""
     array = np.asarray(values, np.float64)
     array = array[~np.isnan(array)]
     return float(array.mean()) if array.size else float("nan")

@@ -1,9 +1,9 @@
 """Adapted Rand error and variation of information of objects, as in scikit-image.
 
-Both ask for every true foreground pixel (truth != 0) in which predicted segment it lies; predicted
-background counts as ONE segment, so a missed object is as if merged with the other missed ones.
-Objects predicted where there are none cost nothing. (The scores of `topology.v_rand` and `v_info`
-take each predicted background pixel for a segment of its own instead.)
+Both use the true foreground pixels (truth != 0) and the predicted segment of each. Predicted
+background counts as ONE segment, so missed objects count as merged with each other. Objects
+predicted where there are none cost nothing. (`topology.v_rand` and `v_info` instead count each
+predicted background pixel as a segment of its own.)
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from unet.evaluation.metrics.rows import NAN, Score, error, ratio
 
 
 class Segments(NamedTuple):
-    """Pixels [..] of overlaps, true and predicted segments within the true foreground, float64."""
+    """Sizes in pixels, float64 [..], of overlaps, true and predicted segments within the true
+    foreground."""
 
     pairs: NDArray[np.float64]
     truth: NDArray[np.float64]
@@ -59,7 +60,7 @@ def rand_metrics(table: Contingency) -> list[Score]:
 
 
 def variation_of_information(parts: Segments) -> tuple[float, float]:
-    """(H(S|T), H(T|S)) in bits: how far true segments are split, and merged."""
+    """(H(S|T), H(T|S)) in bits: how much true segments are split, and merged."""
     total = float(parts.truth.sum())
     if not total:
         return NAN, NAN

@@ -1,4 +1,4 @@
-"""The rows of ``metrics.csv``, which evaluate writes and the report reads."""
+"""The rows of ``metrics.csv``, written by evaluate and read by the report."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ NAN = float("nan")
 METRIC_COLUMNS = (
     "dataset", "model", "fold", "image", "group", "class", "metric", "value", "weight",
 )  # fmt: skip
-# Of the whole image (class ""), 1 = no seam: unet/prediction/stitch/seams.py.
+# For the whole image (class ""), 1 = no seam: unet/prediction/stitch/seams.py.
 SEAM_SCORE = "seam_score"
 
 
 class MetricRow(NamedTuple):
     """One row of ``metrics.csv``: a metric of one class in one test image.
 
-    ``weight`` is the denominator of a ratio (pixels, objects, pairs), so that the mean of the
-    values weighted by it is the ratio of the sums: the metric of all images pooled. NaN where
-    pooling is another thing than that (unet/report/pooling.py) or means nothing.
+    ``weight`` is the denominator of a ratio (pixels, objects, pairs). The mean of the values with
+    these weights is the ratio of the sums: the metric of all images pooled. NaN if the metric is
+    pooled in another way (unet/report/pooling.py) or cannot be pooled.
     """
 
     dataset: str
@@ -32,7 +32,7 @@ class MetricRow(NamedTuple):
 
 
 class Score(NamedTuple):
-    """What a family of metrics says of one image: the last four columns of `MetricRow`."""
+    """One score of an image by a family of metrics: the last four columns of `MetricRow`."""
 
     class_: str
     metric: str

@@ -1,8 +1,9 @@
-"""Distances between the outlines of images of any size: block by block, in bounded memory.
+"""Distances between outlines in images of any size, block by block, in bounded memory.
 
-The points of the outlines lie in files, one per block of the image. A block's points look for the
-nearest point of the other outline in their own block, then in the ring of blocks around it as far
-as it can still matter, then in the next ring: the same distances as with all points at once.
+The points of the outlines are in files, one per block of the image. For a block's points, the
+nearest point of the other outline is searched in their own block, then in the ring of blocks around
+it, and in further rings as long as a nearer point is possible. So the distances are the same as
+with all points at once.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class PointFiles:
     counts: NDArray[np.int64]
 
     def read(self, index: Index, kind: int) -> Points:
-        """int32 [N, axes]."""
+        """The points of a kind in a block, int32 [N, axes]."""
         number = self.grid.number(index)
         if not self.counts[number, kind]:
             return np.empty((0, len(self.grid.shape)), np.int32)
@@ -54,7 +55,7 @@ def point_files(grid: Grid, find: Find, threads: int, beside: Path) -> Iterator[
     """Finds the points of all blocks and keeps them in files as long as the context lasts.
 
     Args:
-        beside: folder in which a hidden one is made for the files, and removed.
+        beside: folder for the temporary hidden folder with the files.
     """
     with TemporaryDirectory(prefix=".outlines-", suffix=".tmp", dir=beside) as name:
         folder = Path(name)
@@ -72,7 +73,7 @@ def point_files(grid: Grid, find: Find, threads: int, beside: Path) -> Iterator[
 
 @dataclass(frozen=True, eq=False)
 class BlockOutlines:
-    """The true and the predicted outlines of one class, as :class:`boundary.Surfaces` wants them.
+    """The true and the predicted outlines of one class, in the form of :class:`boundary.Surfaces`.
 
     Attributes:
         truth, pred: the kinds of points in the files.
@@ -90,7 +91,7 @@ class BlockOutlines:
         return int(total[self.truth]), int(total[self.pred])
 
     def distances(self, spacing: Sequence[float] | None) -> tuple[Distances, Distances]:
-        """Of each predicted point to the nearest true one, and the other way."""
+        """Distances from each predicted point to the nearest true one, and the other way round."""
         if not all(self.sizes):
             return Distances.merged([]), Distances.merged([])
         scale = np.asarray(spacing or (1.0,) * len(self.files.grid.shape), np.float64)
@@ -109,7 +110,7 @@ class BlockOutlines:
 def _block(
     files: PointFiles, index: Index, kind: int, other: int, scale: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Distances of one block's points of a kind to the nearest of the other kind in the image."""
+    """Distances from one block's points of a kind to the nearest of the other kind in the image."""
     points = files.read(index, kind) * scale
     best = np.full(len(points), np.inf)
     if not len(points):
@@ -123,7 +124,7 @@ def _block(
             if not files.counts[grid.number(near), other]:
                 continue
             others = files.read(near, other) * scale
-            # Of the next block only what is not farther than what was found already.
+            # Only points of this block that can be nearer than the nearest one found so far.
             low = (points[open_] - best[open_, None]).min(axis=0)
             high = (points[open_] + best[open_, None]).max(axis=0)
             some = ((others >= low) & (others <= high)).all(axis=1)
@@ -132,7 +133,7 @@ def _block(
 
 
 def _ring(grid: Grid, index: Index, radius: int) -> Iterator[Index]:
-    """Blocks that are so many blocks away along the axis on which they are farthest."""
+    """Blocks that are exactly ``radius`` blocks away, along the axis on which they are farthest."""
     steps = range(-radius, radius + 1)
     for step in product(steps, repeat=len(index)):
         if max(map(abs, step)) == radius:
@@ -148,14 +149,14 @@ def _reach(
     radius: int,
     scale: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """How far around each point all blocks were looked at when those up to ``radius`` were: no
-    point beyond is nearer. Minus infinity before the first."""
+    """The distance around each point that is completely searched when all blocks up to ``radius``
+    were: unseen points are farther away. Minus infinity before the first block."""
     if radius < 0:
         return np.full(len(points), -np.inf)
     reach = np.full(len(points), np.inf)
     for axis, (i, block, size) in enumerate(zip(index, grid.block, grid.shape, strict=True)):
         low, high = (i - radius) * block, (i + radius + 1) * block
-        if low > 0:  # the last pixel that was not looked at is low - 1
+        if low > 0:  # the nearest pixel that was not searched is low - 1
             reach = np.minimum(reach, points[:, axis] - (low - 1) * scale[axis])
         if high < size:
             reach = np.minimum(reach, high * scale[axis] - points[:, axis])

@@ -2,7 +2,7 @@
 
 V_rand and V_info, foreground-restricted, after border thinning: the final metrics of the ISBI
 2012 challenge (Arganda-Carreras et al. 2015, doi 10.3389/fnana.2015.00142, here "AC15"). Unlike
-pixel metrics they hardly see a membrane's width, but punish the gap that merges two cells.
+pixel metrics, they hardly depend on a membrane's width, but penalise a gap that merges two cells.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from unet.evaluation.metrics.pixel import mean_of_defined
 
 
 class SplitMerge(NamedTuple):
-    """A score with its two halves, all in 0..1, 1 is best, NaN if the truth has no foreground.
+    """A score and its two parts, all in 0..1, 1 is best; NaN if the truth has no foreground.
 
-    ``split`` falls when true segments are split, ``merge`` when they are merged; ``score`` is
-    their weighted harmonic mean.
+    ``split`` falls if true segments are split, ``merge`` if they are merged; ``score`` is their
+    weighted harmonic mean.
     """
 
     score: float
@@ -47,7 +47,7 @@ def v_rand(table: Contingency, alpha: float = 0.5) -> SplitMerge:
 
     With p_ij, t_k, s_k the pixels of overlaps, true and predicted segments: split = sum p^2 /
     sum t^2, merge = sum p^2 / sum s^2, score = sum p^2 / (alpha sum s^2 + (1 - alpha) sum t^2).
-    Pixels whose truth is 0 are left out; each other pixel predicted 0 is a segment of its own.
+    Pixels whose truth is 0 are left out; each other pixel predicted as 0 is a segment of its own.
     """
     _check_alpha(alpha)
     parts = partition(table)
@@ -66,8 +66,8 @@ def v_info(table: Contingency, alpha: float = 0.5) -> SplitMerge:
 
     With I the mutual information of the segmentations S (predicted) and T (true) and H their
     entropies: split = I/H(S), merge = I/H(T), score = I / (alpha H(T) + (1 - alpha) H(S)).
-    Zeros as in `v_rand`. Of a single segment H = 0: there split (merge) is 1, for there is
-    nothing to have been split (merged); the score is 0 unless both H are 0, when it is 1.
+    Zeros as in `v_rand`. A single segment has H = 0: then split (merge) is 1, because nothing can
+    be split (merged), and the score is 0, or 1 if both H are 0.
     """
     _check_alpha(alpha)
     parts = partition(table)
@@ -93,10 +93,10 @@ def boundary_map_scores(
     """``v_rand``, ``v_info`` and their ``_split``, ``_merge`` of a predicted boundary map.
 
     truth_cells, pred_cells: bool [.., Y, X], True inside a cell, False on a membrane. Every
-    [Y, X] slice is scored alone and the scores are averaged, as the challenge does; slices
-    without any true cell are left out (all NaN if none is left). Pixels to be ignored are
-    False in ``truth_cells``. True cells are labelled as they are, predicted ones after
-    `thinned_labels`; without ``thin`` they too are labelled as they are (4-connected), so that
+    [Y, X] slice is scored on its own and the scores are averaged, as the challenge does. Slices
+    without true cells are left out (all NaN if no slice is left). Ignored pixels are False in
+    ``truth_cells``. True cells are labelled as 4-connected components, predicted ones by
+    `thinned_labels`; without ``thin`` predicted cells are 4-connected components, too, so that
     each predicted membrane pixel inside a true cell is a segment of its own.
     """
     if truth_cells.shape != pred_cells.shape or truth_cells.ndim < 2:
@@ -115,9 +115,9 @@ def score_thresholds(
 ) -> dict[float, dict[str, float]]:
     """`boundary_map_scores` of ``prob_cell > threshold`` for each threshold.
 
-    truth_cells: bool [.., Y, X]; prob_cell: float of that shape, the probability of the inside
-    of a cell. The challenge reports the maximum over thresholds 0, 0.1, .. 1, for V_rand and
-    V_info each (an optimistic number when taken on the images that are scored).
+    truth_cells: bool [.., Y, X]; prob_cell: float of that shape, the probability of being inside a
+    cell. The challenge reports the maximum over thresholds 0, 0.1, .. 1, for V_rand and V_info
+    each (which is optimistic if it is taken on the scored images).
     """
     if truth_cells.shape != prob_cell.shape or truth_cells.ndim < 2:
         raise ValueError(f"need equal [.., Y, X], got {truth_cells.shape}, {prob_cell.shape}")
@@ -126,15 +126,15 @@ def score_thresholds(
 
 
 def thinned_labels(cells: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Label the 4-connected cells of a bool [Y, X] map after thinning its membranes to one pixel.
+    """Labels the 4-connected cells of a bool [Y, X] map after thinning its membranes to one pixel.
 
-    int32 [Y, X], 0 on the thinned membrane. The cells grow into the membranes, in all directions
-    alike, until they meet (watershed on a flat relief, as in the challenge's own script).
-    Membranes that separate nothing vanish, cells are never merged; a map without any cell is
-    one segment.
+    int32 [Y, X], 0 on the thinned membrane. The cells grow into the membranes, equally in all
+    directions, until they meet (watershed on a flat image, as in the challenge's own script).
+    Membranes that separate nothing vanish, and cells are never merged. A map without cells is one
+    segment.
 
-    A skeleton of the membranes would not do: it draws back from the image border, where cells
-    would then be joined (V_rand of the challenge's own labels against themselves: 0.61 to 0.73).
+    A skeleton of the membranes would not work: it ends before the image border, so that cells
+    there would be joined (V_rand of the challenge's own labels against themselves: 0.61 to 0.73).
     """
     from scipy.ndimage import label
     from skimage import segmentation
@@ -192,7 +192,7 @@ def partition(table: Contingency) -> Partition:
 
 
 def _entropy(sizes: NDArray[np.float64], singles: float, total: float) -> float:
-    """Entropy in bits of segments of these sizes and ``singles`` segments of one pixel."""
+    """Entropy in bits of segments with these sizes and ``singles`` segments of one pixel."""
     p = sizes / total
     return abs(float(-(p * np.log2(p)).sum())) + singles / total * float(np.log2(total))
 

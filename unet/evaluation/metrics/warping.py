@@ -1,9 +1,9 @@
-"""Warping error: where would the truth have to change its topology to become the prediction?
+"""Warping error: counts the changes of topology that turn the truth into the prediction.
 
 Jain et al. 2010 (doi 10.1109/CVPR.2010.5539950): the true map is warped towards the prediction by
-flipping simple points, pixels whose flip neither joins, splits, makes nor removes a component.
-What still differs then is a topological error. Cells are 4-connected, membranes 8-connected; the
-outside of the image is membrane. 2D.
+flipping simple points: pixels whose flip does not join, split, create or remove a component. Pixels
+that still differ afterwards are topological errors. Cells are 4-connected, membranes 8-connected;
+the outside of the image is membrane. 2D.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# The eight neighbours (y, x) around a pixel in circular order; those at even places share a side.
+# The eight neighbours (y, x) of a pixel in circular order; those at odd positions share a side.
 RING = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
 
 
@@ -30,7 +30,7 @@ class Warping(NamedTuple):
 @cache
 def crossing_numbers() -> tuple[int, ...]:
     """For each of the 256 rings (bit k: neighbour RING[k] is a cell) the number of 4-connected
-    pieces of cell in the ring that touch the centre; 0 where all or none do.
+    pieces of cell in the ring that touch the centre; 0 if all neighbours or none are cells.
 
     Sum over the side neighbours k of x_k - x_k x_(k+1) x_(k+2) (the crossing number
     of Yokoi, Toriwaki and Fukumura 1975). A point is simple exactly where it is 1.
@@ -48,25 +48,25 @@ def warp(
     threshold: float,
     valid: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.bool_]:
-    """The truth [Y, X] after all the simple flips towards ``probability > threshold``.
+    """The truth [Y, X] after all simple flips towards ``probability > threshold``.
 
-    probability: float [Y, X], of the inside of a cell. valid: bool [Y, X], pixels that may flip.
-    The order of flips matters to the result; it is that of the challenge's own code: sweeps over
-    the pixels that differ, those with the surest prediction (farthest from the threshold) first,
-    column by column among equals, until a sweep flips none.
+    probability: float [Y, X], of being inside a cell. valid: bool [Y, X], pixels that may flip.
+    The order of flips affects the result; it is that of the challenge's own code: sweeps over the
+    pixels that differ, the most certain predictions (farthest from the threshold) first, ties
+    column by column, until a sweep flips none.
     """
     width = truth.shape[1] + 2
     cells = np.pad(truth, 1)
     differ = truth != (probability > threshold)
     if valid is not None:
         differ &= valid
-    # Transposed, so that points come column by column and the stable sort keeps them so.
+    # Transposed, so that points come column by column; the stable sort keeps that order in ties.
     x, y = np.nonzero(differ.T)
     sureness = np.abs(probability[y, x].astype(np.float64) - threshold)
     order = np.argsort(-sureness, kind="stable")
     points: list[int] = ((y + 1) * width + x + 1)[order].tolist()
-    # Plain Python on a bytearray: each flip changes what its neighbours may do, so there is
-    # nothing to vectorise, and indexing numpy arrays one by one is ten times slower.
+    # Plain Python on a bytearray: each flip affects its neighbours, so this cannot be vectorised,
+    # and indexing single elements of NumPy arrays is ten times slower.
     s = bytearray(cells.tobytes())
     simple = bytes(number == 1 for number in crossing_numbers())
     up, down = -width, width
@@ -95,13 +95,12 @@ def warping(
     threshold: float,
     valid: NDArray[np.bool_] | None = None,
 ) -> Warping:
-    """Counts what still differs after `warp`, by kind.
+    """Counts the pixels that still differ after `warp`, by kind.
 
-    As in the challenge's code (Trainable Weka Segmentation), with the objects among the eight
-    neighbours of a pixel: a membrane pixel of the warped truth that is predicted cell is a merger
-    where there are two or more; a cell pixel that is predicted membrane is a split where there
-    are two or more, or where taking the pixel out of its object cuts that. The others make or
-    remove holes and objects.
+    The rules are those of the challenge's code (Trainable Weka Segmentation). A membrane pixel of
+    the warped truth that is predicted as cell is a merger if its eight neighbours belong to two or
+    more objects. A cell pixel that is predicted as membrane is a split in that case, or if removing
+    it cuts its object. The other pixels create or remove holes and objects.
     """
     if truth.shape != probability.shape or truth.ndim != 2:
         raise ValueError(f"need equal [Y, X], got {truth.shape} and {probability.shape}")
@@ -128,15 +127,15 @@ def _kinds(
     code = ((around > 0) << np.arange(8)).sum(axis=1)
     pieces = np.array(crossing_numbers())[code]
     several = _different(around) >= 2
-    # Taking out a pixel joins the pieces of ground around it. Where two of them were one already,
-    # there is a closed way around a part of the object, which is thereby cut off.
+    # Removing a pixel joins the pieces of ground around it. If two of them were one component
+    # already, a closed path of ground now surrounds a part of the object, which is cut off.
     cuts = pieces > _different(outside)
     inside = warped[y, x]
     return ~inside & several, inside & (several | cuts)
 
 
 def _different(ids: NDArray[Any]) -> NDArray[np.int64]:
-    """Number of different ids that are not 0 in each row of [N, 8]."""
+    """Number of distinct ids other than 0 in each row of [N, 8]."""
     ordered = np.sort(ids, axis=1)
     new = np.diff(ordered, axis=1, prepend=0) != 0
     number: NDArray[np.int64] = new.sum(axis=1, dtype=np.int64)

@@ -1,9 +1,9 @@
-"""Objects from masks, block by block: the same ids as for the whole image, in bounded memory.
+"""Objects from masks, block by block, in bounded memory, with the same ids as on the whole image.
 
-Each block is labelled on its own into a temporary array; labels that touch across block borders
+Each block is labelled on its own into a temporary array. Labels that touch across block borders
 are then joined, and a lookup turns a block's local labels into the final ids whenever a region is
-read. Ids are uint32 1..n in raster order of each object's first pixel, so they depend neither on
-the blocks nor on the number of threads.
+read. Ids are uint32 1..n in raster order of each object's first pixel, so they do not depend on
+the blocks or the number of threads.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ ReadMask = Callable[[Slices], Mask]
 
 @dataclass(frozen=True, eq=False)
 class LabelArray:
-    """Labelled blocks and the lookup from their local labels to the final values.
+    """Labelled blocks, and the lookup from their local labels to the final values.
 
     Attributes:
         count: number of objects; their ids are 1 .. count.
         grid: the blocks.
         local: uint32 [(Z,) Y, X], labels within each block, 0 = none.
         offsets: int64 [blocks], added to a block's labels (0 stays 0) before the lookup.
-        lookup: [fragments + 1], final value of each fragment; of entry 0: 0.
+        lookup: [fragments + 1], final value of each fragment; entry 0 is 0.
     """
 
     count: int
@@ -50,7 +50,7 @@ class LabelArray:
             block = self.grid.region(index)
             local = np.asarray(self.local[_common(region, block)])
             offset = int(self.offsets[self.grid.number(index)])
-            # The block's own part of the lookup, with a 0 in front for "none".
+            # This block's part of the lookup, with a 0 in front for "none".
             part = self.lookup[offset : offset + int(local.max()) + 1].copy()
             part[:1] = 0
             out[within(block, region)] = part[local]
@@ -59,8 +59,8 @@ class LabelArray:
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """What is known of one block's labels 1..n: pixels, raster position of the first pixel in the
-    image, whether they touch the image's border (each [n])."""
+    """Labels 1..n of one block: size in pixels, raster position in the image of the first pixel,
+    and whether they touch the image's border (each [n])."""
 
     index: Index
     sizes: Ids
@@ -72,8 +72,8 @@ class _Found:
 class _Fragments:
     """All labels of all blocks, numbered from 1 in block order; entry 0 stands for "none".
 
-    ``root``: the smallest fragment of the same object. Sizes, first pixels and contact with the
-    image's border are those of the whole object, at its root (undefined elsewhere).
+    ``root``: the smallest fragment of the same object. ``sizes``, ``first`` and ``at_border``
+    describe the whole object, at the index of its root (undefined elsewhere).
     """
 
     offsets: Ids
@@ -96,12 +96,12 @@ def components(
     """Connected components of a mask.
 
     Args:
-        read: gives the mask of a region; called for whole blocks, from several threads.
-        connectivity: pixels of an object touch by faces alone, or also by edges and corners; the
-            background then connects the other way.
-        min_size: components of fewer pixels are dropped (after the holes are filled).
-        fill_holes: background components of at most so many pixels that do not touch the image's
-            border are filled.
+        read: returns the mask of a region; called for whole blocks, from several threads.
+        connectivity: "face": pixels that share a face are connected; "full": also those that share
+            an edge or a corner. The background uses the other one.
+        min_size: components with fewer pixels are dropped (after holes are filled).
+        fill_holes: background components with at most this many pixels are filled if they do not
+            touch the image's border.
 
     Raises:
         ValueError: more than 2**32 - 1 components.
@@ -125,7 +125,7 @@ def filled(
     largest: int,
     threads: int,
 ) -> ReadMask:
-    """The mask with its holes filled."""
+    """The mask with holes of at most ``largest`` pixels filled."""
     local = scratch.array()
     dual: Connectivity = "full" if connectivity == "face" else "face"
     found = _label(lambda r: ~read(r), grid, local, dual, threads, "finding holes in blocks")
@@ -142,8 +142,8 @@ def _label(
     threads: int,
     what: str,
 ) -> _Fragments:
-    """Labels each block into ``local`` and joins what touches across blocks."""
-    # Not cc3d, though a little faster: its 8-connected labels of bool arrays are wrong (4.1.1).
+    """Labels each block into ``local`` and joins labels that touch across blocks."""
+    # cc3d is a little faster, but its 8-connected labels of bool arrays are wrong (4.1.1).
     from scipy import ndimage
 
     dims = len(grid.shape)
@@ -170,13 +170,13 @@ def _label(
 def _joined(blocks: list[_Found], root: Ids) -> _Fragments:
     counts = [len(found.sizes) for found in blocks]
     offsets = np.cumsum([0, *counts[:-1]]).astype(np.int64)
-    of = root[1:]
+    owner = root[1:]
     sizes = np.zeros(len(root), np.int64)
-    np.add.at(sizes, of, np.concatenate([found.sizes for found in blocks]))
+    np.add.at(sizes, owner, np.concatenate([found.sizes for found in blocks]))
     first = np.full(len(root), np.iinfo(np.int64).max, np.int64)
-    np.minimum.at(first, of, np.concatenate([found.first for found in blocks]))
+    np.minimum.at(first, owner, np.concatenate([found.first for found in blocks]))
     at_border = np.zeros(len(root), np.bool_)
-    np.logical_or.at(at_border, of, np.concatenate([found.at_border for found in blocks]))
+    np.logical_or.at(at_border, owner, np.concatenate([found.at_border for found in blocks]))
     at_border[0] = True
     return _Fragments(offsets, root, sizes, first, at_border)
 
@@ -190,7 +190,7 @@ def numbered(kept: Mask, first: Ids) -> tuple[NDArray[np.uint32], int]:
     """Ids 1..n for the kept entries in the order of their first pixels, 0 for the others."""
     entries = np.flatnonzero(kept)
     if len(entries) >= 2**32:
-        raise ValueError(f"{len(entries)} objects in one image; ids of 32 bits do not suffice")
+        raise ValueError(f"{len(entries)} objects in one image; 32-bit ids are not enough")
     ids = np.zeros(len(kept), np.uint32)
     ids[entries[np.argsort(first[entries])]] = np.arange(1, len(entries) + 1, dtype=np.uint32)
     return ids, len(entries)
@@ -199,7 +199,7 @@ def numbered(kept: Mask, first: Ids) -> tuple[NDArray[np.uint32], int]:
 def runs_of_labels(
     labels: NDArray[np.uint32], region: Slices, shape: tuple[int, ...]
 ) -> tuple[Ids, Ids, Ids]:
-    """Labels of a block that occur (sorted, without 0), their pixels, and the raster position in
+    """The labels in a block (sorted, without 0), their sizes in pixels, and the raster position in
     the image of their first pixel (int64 each)."""
     flat = labels.reshape(-1)
     starts = run_starts(flat)
@@ -210,12 +210,12 @@ def runs_of_labels(
     first = np.ravel_multi_index(
         tuple(p + s.start for p, s in zip(position, region, strict=True)), shape
     )
-    some = ids > 0
-    return ids[some].astype(np.int64), sizes[some], first[some].astype(np.int64)
+    labelled = ids > 0
+    return ids[labelled].astype(np.int64), sizes[labelled], first[labelled].astype(np.int64)
 
 
 def _at_border(labels: NDArray[np.uint32], count: int, region: Slices, grid: Grid) -> Mask:
-    """Which labels 1..count lie at the image's border."""
+    """Which labels 1..count touch the image's border."""
     out = np.zeros(count + 1, np.bool_)
     for axis, (s, size) in enumerate(zip(region, grid.shape, strict=True)):
         if s.start == 0:

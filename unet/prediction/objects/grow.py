@@ -1,4 +1,4 @@
-"""Seeds that grow to meet each other, for models that learn the border between objects."""
+"""Grows seeds until they meet, for models that learn the border between objects."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def segment_grow(
     threshold: float,
     threads: int,
 ) -> LabelArray:
-    """The components of p[inside] > threshold, with their holes filled, grow to where
+    """Grows the components of p[inside] > threshold, with holes filled, into the pixels where
     1 - p[background] > 0.5."""
     inside = probabilities.channel("inside")
     seeds = components(
@@ -62,16 +62,16 @@ def grow(
     min_size: int = 0,
     threads: int = 1,
 ) -> LabelArray:
-    """Grows each seed into the mask, to the pixels that are nearer to it than to other seeds.
+    """Grows each seed into the mask, to the pixels that are nearer to it than to any other seed.
 
-    The same as ``skimage.segmentation.expand_labels`` within the mask, but for pixels equally near
-    to several seeds, which go to the lowest seed id: so the result does not depend on the blocks.
-    As growth is bounded, a block with a halo of ``grow_px`` knows all it needs.
+    Like ``skimage.segmentation.expand_labels`` within the mask, except that pixels equally near to
+    several seeds go to the lowest seed id, so the result does not depend on the blocks. Growth is
+    bounded, so a block with a halo of ``grow_px`` contains all the seeds it needs.
 
     Args:
-        read: gives the mask of a region; seeds need not lie within it.
-        grow_px: the farthest that a seed grows, in pixels (Euclidean).
-        min_size: objects of fewer pixels, after growing, are dropped.
+        read: returns the mask of a region; seeds may lie outside the mask.
+        grow_px: largest distance that a seed grows, in pixels (Euclidean).
+        min_size: objects with fewer pixels after growing are dropped.
     """
     grid, local = seeds.grid, scratch.array()
 
@@ -103,12 +103,12 @@ def grow(
 
 
 def nearest_seed(seeds: NDArray[np.uint32], reach: int, inner: Slices) -> NDArray[np.uint32]:
-    """The nearest seed of each pixel of ``inner``, the lowest id among equally near ones; 0 where
-    none lies within ``reach`` pixels.
+    """The nearest seed of each pixel of ``inner``: the lowest id if several are equally near, 0 if
+    there is none within ``reach`` pixels.
 
-    Squared distance and id make one key, of which the smallest wins. The distance separates by
-    axes, so it is minimised one axis after the other (Felzenszwalb & Huttenlocher, Theory of
-    Computing 8, 2012); exact because only integers are compared.
+    Squared distance and id form one key, and the smallest key wins. The squared distance is a sum
+    over axes, so it is minimised one axis after the other (Felzenszwalb & Huttenlocher, Theory of
+    Computing 8, 2012). This is exact because only integers are compared.
     """
     key = np.where(seeds > 0, seeds.astype(np.uint64), _FAR)
     for axis in range(seeds.ndim):
@@ -118,7 +118,7 @@ def nearest_seed(seeds: NDArray[np.uint32], reach: int, inner: Slices) -> NDArra
             farther = key + (np.uint64(k * k) << _SHIFT)
             np.minimum(best[k:], farther[:-k], out=best[k:])
             np.minimum(best[:-k], farther[k:], out=best[:-k])
-        # Later axes need no more than the inner part of this one.
+        # Later axes need only the inner part of this one.
         key = np.moveaxis(best[inner[axis]], 0, axis)
     close = (key >> _SHIFT) <= np.uint64(reach * reach)
     return np.where(close, key & np.uint64(0xFFFFFFFF), 0).astype(np.uint32)

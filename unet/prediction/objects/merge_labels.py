@@ -1,4 +1,4 @@
-"""Which labels of neighbouring blocks are one: contacts across block borders, and union-find."""
+"""Merges labels of neighbouring blocks: contacts across block borders, and union-find."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Ids = NDArray[np.int64]
 
 
 def roots(number: int, pairs: Ids) -> Ids:
-    """The smallest member of each one's set, when the members of each pair are of one set.
+    """The smallest member of each member's set, where each pair says that two are in one set.
 
-    All pairs are hooked at once, larger root to smaller, and paths halved until nothing moves
-    (Shiloach & Vishkin, J. Algorithms 3, 1982).
+    All pairs are hooked at once, the larger root to the smaller one, and paths are halved until
+    nothing changes (Shiloach & Vishkin, J. Algorithms 3, 1982).
 
     Args:
-        number: members are 0 .. number - 1.
+        number: the members are 0 .. number - 1.
         pairs: int64 [P, 2].
 
     Returns:
@@ -40,9 +40,9 @@ def roots(number: int, pairs: Ids) -> Ids:
 
 
 class Seams:
-    """Finds the contacts of blocks that are handed over in raster order.
+    """Finds contacts between blocks, which must be added in raster order.
 
-    Only the far faces that a later block can still touch are kept: about one row (2D) or one
+    It keeps only the far faces that a later block can still touch: about one row (2D) or one
     layer (3D) of blocks.
     """
 
@@ -50,7 +50,8 @@ class Seams:
         self._grid = grid
         self._full = connectivity == "full"
         dims = len(grid.shape)
-        # Earlier neighbours lie at `index - step`; their first differing axis is always behind.
+        # Earlier neighbours are at `index - step`; along the first axis that differs they come
+        # before this block.
         self._steps = [
             step
             for step in product((-1, 0, 1), repeat=dims)
@@ -62,12 +63,12 @@ class Seams:
         """Contacts of a block with the blocks before it.
 
         Args:
-            index: of the block.
+            index: index of the block.
             labels: the block's local labels [(Z,) Y, X], 0 = none.
-            offset: what is added to a local label to make it unique in the image.
+            offset: added to a local label to make it unique in the image.
 
         Returns:
-            int64 [P, 2]: pairs of labels (offsets added) that touch, each once.
+            int64 [P, 2]: each pair of labels that touch once, with their offsets added.
         """
         found = [np.empty((0, 2), np.int64)]
         for step in self._steps:
@@ -88,7 +89,7 @@ class Seams:
             for axis, count in enumerate(self._grid.counts)
             if index[axis] + 1 < count
         }
-        # The last block that touches a block is the one a step further along every axis.
+        # The last block that touches a block is one step further along every axis.
         for old in list(self._far):
             beyond = tuple(min(i + 1, n - 1) for i, n in zip(old, self._grid.counts, strict=True))
             if beyond > index:
@@ -97,8 +98,8 @@ class Seams:
 
 
 def _ends(step: Index, axis: int) -> Slices:
-    """Far end (1), near end (-1) or all (0) of a block along each axis but ``axis``, which the
-    face has lost."""
+    """Far end (1), near end (-1) or all (0) of a block along each axis except ``axis``, which the
+    face does not have."""
     ends = {1: slice(-1, None), -1: slice(0, 1), 0: slice(None)}
     return tuple(ends[s] for i, s in enumerate(step) if i != axis)
 
@@ -110,7 +111,7 @@ def _face(labels: NDArray[Any], axis: int, end: int, offset: int) -> Ids:
 
 
 def _touching(there: Ids, here: Ids, full: bool) -> Iterator[Ids]:
-    """Pairs of labels at the same position of two slabs, or (full) also one position aside."""
+    """Pairs of labels at the same position of two faces; with ``full`` also one position apart."""
     for shift in product((-1, 0, 1) if full else (0,), repeat=there.ndim):
         a, b = there[_shifted(shift, there.shape)], here[_shifted(shift, here.shape, -1)]
         both = (a > 0) & (b > 0)

@@ -1,7 +1,8 @@
-"""How probabilities become objects, by the name that the config gives (``stitch.method``).
+"""The methods that turn probabilities into objects, by their name in the config
+(``stitch.method``).
 
-A new method is a file with one function of the signature `Segment`, a line in `METHODS`, and one in
-`unet.config.choices.METHOD_TABLE` that says what it is and which head it needs.
+To add a method, write a file with one function of the signature `Segment`, a line in `METHODS`,
+and one in `unet.config.choices.METHOD_TABLE` that describes it and names the head it needs.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ def segment(
 ) -> LabelArray:
     """Objects of one image from the channels that a network predicted, by ``section.method``.
 
-    Whatever the method, objects below ``min_size`` pixels are dropped at the end, and the result
-    depends neither on the blocks nor on the threads.
+    Every method drops objects below ``min_size`` pixels at the end, and its result does not depend
+    on the blocks or the threads.
 
     Args:
-        read: gives a region [(Z,) Y, X] of a channel; called from several threads.
-        head: names of the channels; "background" and those that the method needs.
+        read: returns a region [(Z,) Y, X] of a channel; called from several threads.
+        head: names of the channels: "background" and those that the method needs.
 
     Raises:
         UserError: the head lacks a channel that the method needs.
@@ -65,7 +66,7 @@ def segment_components(
     threshold: float,
     threads: int,
 ) -> LabelArray:
-    """Components of 1 - p[background] > threshold, with their holes filled."""
+    """Connected components of 1 - p[background] > threshold, with holes filled."""
     return components(
         probabilities.foreground(threshold),
         grid,

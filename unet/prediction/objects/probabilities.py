@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from unet.data.tiling import Slices
 from unet.prediction.objects.components import Mask, ReadMask
 
-# Reads a region [(Z,) Y, X] of a channel, by its index and by nothing but the region.
+# Reads a region [(Z,) Y, X] of a channel, given its index. The result depends on nothing else.
 ReadClass = Callable[[int, Slices], NDArray[np.float32]]
 ReadMap = Callable[[Slices], NDArray[np.float32]]
 
@@ -21,20 +21,20 @@ class Probabilities:
     """The channels of one image.
 
     Attributes:
-        read_class: gives a region of a channel; called from several threads.
-        head: the channels' names, "background" among them.
+        read_class: returns a region of a channel; called from several threads.
+        head: names of the channels, including "background".
     """
 
     read_class: ReadClass
     head: tuple[str, ...]
 
     def channel(self, name: str) -> ReadMap:
-        """Reads the channel of this name."""
+        """A function that reads the channel with this name."""
         index = self.head.index(name)
         return lambda region: self.read_class(index, region)
 
     def foreground(self, above: float) -> ReadMask:
-        """Reads the mask 1 - p[background] > above."""
+        """A function that reads the mask 1 - p[background] > above."""
         background = self.channel("background")
 
         def read(region: Slices) -> Mask:

@@ -1,4 +1,4 @@
-"""Temporary arrays for the labels of one image: in memory for one block, else on disk."""
+"""Temporary arrays for the labels of one image: in memory if it is one block, else on disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unet.files import remove
 
 
 class Store(Protocol):
-    """What blocks are written to and read from: a NumPy or a zarr array."""
+    """A NumPy or zarr array that blocks are written to and read from."""
 
     def __getitem__(self, region: Slices, /) -> Any: ...
     def __setitem__(self, region: Slices, value: Any, /) -> None: ...
@@ -32,8 +32,8 @@ class Scratch:
         self._made = 0
 
     def array(self, dtype: DTypeLike = np.uint32) -> Store:
-        """An array of the image's spatial shape, zero everywhere; one chunk is one block, so
-        that threads may write different blocks at once."""
+        """An array of zeros with the image's spatial shape. One chunk is one block, so threads can
+        write different blocks at the same time."""
         if len(self._grid) == 1:
             return np.zeros(self._grid.shape, dtype)
         import zarr
@@ -53,7 +53,7 @@ class Scratch:
 
 @contextmanager
 def scratch(folder: Path, grid: Grid) -> Iterator[Scratch]:
-    """Temporary arrays in a hidden folder below ``folder``, removed at the end in any case."""
+    """Temporary arrays in a hidden folder below ``folder``, which is always removed at the end."""
     if len(grid) == 1:
         yield Scratch(folder, grid)
         return

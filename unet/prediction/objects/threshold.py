@@ -1,4 +1,4 @@
-"""The threshold that does best on a fold's validation images (never on its test images)."""
+"""Chooses the threshold that scores best on a fold's validation images (never on test images)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Probabilities that thresholds are chosen from.
+# Thresholds to choose from.
 CANDIDATES = tuple(k / 20 for k in range(2, 19))
 DEFAULT_THRESHOLD = 0.5
 MATCH_IOU = 0.5
@@ -44,21 +44,25 @@ def choose_threshold(
     threads: int = 1,
     block: int = 1024,
 ) -> float:
-    """The candidate (0.1 to 0.9 in steps of 0.05) with the best mean over validation images.
+    """The candidate (0.1 to 0.9 in steps of 0.05) with the best mean score over validation images.
 
-    Two classes, task semantic: mean IoU of the foreground. Task instances: mean AP at IoU 0.5,
-    TP / (TP + FP + FN) of the objects. An image without foreground in truth and prediction has
-    neither and is left out. Among equals the nearest to 0.5 wins, then the lower.
+    The score is the foreground IoU for task semantic with two classes, and AP at IoU 0.5,
+    TP / (TP + FP + FN) of the objects, for task instances. Images with no foreground in truth and
+    prediction have no score and are left out. In a tie the candidate nearest to 0.5 wins, then the
+    lower one.
 
     Args:
         folder: where temporary arrays may be written.
-        head: names of the probabilities' classes.
+        head: names of the probability channels.
 
     Returns:
-        The threshold; 0.5, with a warning, if nothing can be chosen on.
+        The threshold; 0.5, with a warning, if there is no image to choose it on.
     """
     if task == "semantic" and len(head) != 2:
-        log.warning("stitch.threshold: auto has no effect with %d classes (the largest)", len(head))
+        log.warning(
+            "stitch.threshold: auto has no effect with %d classes: each pixel gets the class with "
+            "the largest probability", len(head),
+        )  # fmt: skip
         return DEFAULT_THRESHOLD
     known = set(prepared.ids())
     ids = [
@@ -80,8 +84,8 @@ def choose_threshold(
             scores[candidate] += [score] if score == score else []
     if not any(scores.values()):
         log.warning(
-            "stitch.threshold: auto found no validation image with objects to choose on; 0.5 is "
-            "used (give the split a validation part, such as split.val: 0.2)"
+            "stitch.threshold: auto found no validation image with objects, so 0.5 is used (give "
+            "the split a validation part, such as split.val: 0.2)"
         )
         return DEFAULT_THRESHOLD
     chosen = best({c: float(np.mean(s)) if s else 0.0 for c, s in scores.items()})
@@ -90,7 +94,7 @@ def choose_threshold(
 
 
 def carried_threshold(sentinels: Sequence[Path]) -> float:
-    """The threshold that stitching chose where the model was trained: the mean over its folds.
+    """The threshold that stitching chose for the model's training dataset: the mean over its folds.
 
     Args:
         sentinels: ``segmentation.json`` of each fold, or of the ensemble.
@@ -99,14 +103,14 @@ def carried_threshold(sentinels: Sequence[Path]) -> float:
     threshold = round(fmean(found), 6)
     if min(found) < max(found):
         values = ", ".join(f"{value:.2f}" for value in found)
-        log.info("threshold: %.3f, the mean of those of the folds (%s)", threshold, values)
+        log.info("threshold: %.3f, the mean over the folds (%s)", threshold, values)
     else:
-        log.info("threshold: %.2f, chosen where the model was trained", threshold)
+        log.info("threshold: %.2f, chosen on the model's training dataset", threshold)
     return threshold
 
 
 def best(scores: Mapping[float, float]) -> float:
-    """The candidate with the highest score; among equals the nearest to 0.5, then the lower."""
+    """The candidate with the highest score; in a tie the one nearest to 0.5, then the lower one."""
     return min(
         scores, key=lambda c: (-round(scores[c], 9), round(abs(c - DEFAULT_THRESHOLD), 9), c)
     )
@@ -115,14 +119,14 @@ def best(scores: Mapping[float, float]) -> float:
 def iou_curve(
     tiles: Tiles, prepared: Prepared, image: str, grid: Grid, threads: int = 1
 ) -> dict[float, float]:
-    """IoU of class 1 at every candidate, NaN where neither truth nor prediction has any."""
+    """IoU of class 1 at every candidate; NaN if neither truth nor prediction contains it."""
     classes: Any = prepared.classes(image)
     levels = np.asarray(CANDIDATES, np.float32)
 
     def one(region: Slices) -> NDArray[np.int64]:
         truth = np.asarray(classes[region])
         p = tiles.read(image, region)[1]
-        # How many candidates p exceeds; summed from the end: pixels above each candidate.
+        # How many candidates p exceeds; summed from the end, the counts are pixels above each one.
         above = np.searchsorted(levels, p[truth != IGNORE], side="left")
         size = len(levels) + 1
         joint = above + size * (truth[truth != IGNORE] == 1)
@@ -139,12 +143,12 @@ def iou_curve(
 
 
 def average_precision(pairs: NDArray[np.uint64], counts: NDArray[np.int64]) -> float:
-    """TP / (TP + FP + FN) of objects matched at IoU >= 0.5; NaN without any object.
+    """TP / (TP + FP + FN) of objects matched at IoU >= 0.5; NaN if there are no objects.
 
     Args:
-        pairs: uint64 [P], id of the truth times 2**32 plus id of the prediction, each pair once;
-            id 0 is the background.
-        counts: int64 [P], pixels that carry the pair.
+        pairs: uint64 [P], true id times 2**32 plus predicted id, each pair once; id 0 is the
+            background.
+        counts: int64 [P], number of pixels with this pair.
     """
     truth, pred = pairs >> np.uint64(32), pairs & np.uint64(0xFFFFFFFF)
     truth_ids, truth_at = np.unique(truth, return_inverse=True)
@@ -153,7 +157,7 @@ def average_precision(pairs: NDArray[np.uint64], counts: NDArray[np.int64]) -> f
     pred_sizes = np.bincount(pred_at, weights=counts)
     union = truth_sizes[truth_at] + pred_sizes[pred_at] - counts
     matched = (truth > 0) & (pred > 0) & (counts >= MATCH_IOU * union)
-    # At exactly 0.5 two halves of one object compete for it (and nothing else): one of them wins.
+    # At an IoU of exactly 0.5 the two halves of an object both match it: count one of them.
     _, first = np.unique(truth[matched], return_index=True)
     hits = len(np.unique(pred[matched][first]))
     objects = int((truth_ids > 0).sum() + (pred_ids > 0).sum())
@@ -161,10 +165,10 @@ def average_precision(pairs: NDArray[np.uint64], counts: NDArray[np.int64]) -> f
 
 
 def count_pairs(joint: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """The different joint ids of a flat array, sorted, and the pixels of each."""
+    """The distinct joint ids in a flat array, sorted, and the number of pixels of each."""
     if not joint.size:
         return joint, np.empty(0, np.int64)
-    # Runs first: objects are wide, so there are far fewer runs than pixels to sort.
+    # Find runs first: objects are wide, so there are far fewer runs than pixels to sort.
     starts = run_starts(joint)
     return add_pairs(joint[starts], np.diff(starts, append=joint.size))
 
@@ -172,7 +176,7 @@ def count_pairs(joint: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[
 def add_pairs(
     keys: NDArray[np.uint64], counts: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Each key once, sorted, with the sum of its counts."""
+    """The distinct keys, sorted, and the sum of the counts of each."""
     unique, at = np.unique(keys, return_inverse=True)
     total = np.zeros(len(unique), np.int64)
     np.add.at(total, at, counts)
@@ -213,7 +217,7 @@ def _pairs_of_region(
 
 
 def _reader(tiles: Tiles, image: str, grid: Grid) -> ReadClass:
-    """Reads the probabilities; once for all candidates where the image is one block."""
+    """Reads the probabilities; only once for all candidates if the image is one block."""
     if len(grid) > 1:
         return lambda channel, region: tiles.read(image, region)[channel]
     (index,) = grid

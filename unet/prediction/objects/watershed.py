@@ -1,13 +1,14 @@
-"""Objects as the basins of a landscape, block by block: the same as for the whole image.
+"""Objects as watershed basins, block by block, with the same result as on the whole image.
 
-The landscape is the distance to the object's edge that a model predicts. Within the mask each pixel
-points to the highest of its neighbours; the trees of pointers, one for each local maximum, are the
-basins, of which shallow ones are then joined (`unet.prediction.objects.watershed_merge`). Among
-equal values the earlier pixel in raster order counts as higher, so every plateau has one answer.
+The heights are the distances to the object's edge that a model predicts. Within the mask each pixel
+points to its highest neighbour. The trees of pointers, one per local maximum, are the basins.
+Shallow basins are then joined to a neighbour (`unet.prediction.objects.watershed_merge`). Among
+equal heights the earlier pixel in raster order counts as higher, so the result on a plateau is
+well defined.
 
-A pointer needs no more than one pixel around a block. Each block yields fragments of basins
-(`unet.prediction.objects.watershed_basins`); one that leads into the next block is joined to what
-it leads to.
+The pointers of a block need a halo of one pixel. Each block yields fragments of basins
+(`unet.prediction.objects.watershed_basins`). A fragment that points into another block is joined
+to the fragment it points to.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from unet.prediction.objects.components import LabelArray, ReadMask, filled, num
 from unet.prediction.objects.merge_labels import Connectivity, Ids
 from unet.prediction.objects.probabilities import Probabilities, ReadMap
 from unet.prediction.objects.temporary_arrays import Scratch
-from unet.prediction.objects.watershed_basins import Block, climbed, met
-from unet.prediction.objects.watershed_merge import Saddles, ends, merge_basins
+from unet.prediction.objects.watershed_basins import Block, border_contacts, fragments_of
+from unet.prediction.objects.watershed_merge import Saddles, end_of_path, merge_basins
 from unet.prediction.objects.watershed_order import Ranks, ranks_of
 
 
@@ -52,7 +53,7 @@ def segment_watershed(
 
 def watershed(
     read_mask: ReadMask,
-    read_landscape: ReadMap,
+    read_heights: ReadMap,
     grid: Grid,
     scratch: Scratch,
     *,
@@ -61,23 +62,23 @@ def watershed(
     min_size: int = 0,
     threads: int = 1,
 ) -> LabelArray:
-    """Splits a mask along the valleys of a landscape.
+    """Splits a mask along the valleys of a height map.
 
     Args:
-        read_mask: gives the mask of a region; called from several threads.
-        read_landscape: gives the landscape of a region, 0 and above (less, and what is no number,
-            counts as 0).
-        h: above 0; two basins are one when the lower of their peaks rises less than this above
+        read_mask: returns the mask of a region; called from several threads.
+        read_heights: returns the heights of a region, at least 0 (negative values and NaN count
+            as 0).
+        h: above 0; two basins are joined if the lower of their peaks rises less than this above
             the highest saddle between them.
-        min_size: objects of fewer pixels are dropped.
+        min_size: objects with fewer pixels are dropped.
     """
     local = scratch.array()
 
     def ranks(region: Slices) -> Ranks:
-        return ranks_of(read_mask(region), read_landscape(region))
+        return ranks_of(read_mask(region), read_heights(region))
 
     def climb(index: Index) -> Block:
-        block, labels = climbed(ranks, grid, index, connectivity, h)
+        block, labels = fragments_of(ranks, grid, index, connectivity, h)
         local[grid.region(index)] = labels
         return block
 
@@ -87,27 +88,27 @@ def watershed(
     fragments = LabelArray(0, grid, local, offsets[:-1], ids)
 
     def meet(block: Block) -> tuple[Ids, Saddles]:
-        return met(ranks, fragments, block, connectivity)
+        return border_contacts(ranks, fragments, block, connectivity)
 
     target = np.arange(len(ids), dtype=np.int64)
-    saddles = [b.saddles.after(int(n)) for b, n in zip(blocks, offsets[:-1], strict=True)]
+    saddles = [b.saddles.shifted(int(n)) for b, n in zip(blocks, offsets[:-1], strict=True)]
     meeting = ordered(meet, blocks, threads, what="borders of blocks", total=len(grid))
     for stop, (onto, found) in zip(offsets[1:].tolist(), meeting, strict=True):
         target[stop + 1 - len(onto) : stop + 1] = onto
         saddles.append(found)
-    basin = ends(target)
+    basin = end_of_path(target)
     peaks = np.concatenate([np.zeros(1, np.float32), *(block.peaks for block in blocks)])
     np.maximum.at(peaks, basin, peaks)
-    root = merge_basins(peaks, Saddles.joined(saddles).between(basin), h)[basin]
+    root = merge_basins(peaks, Saddles.joined(saddles).highest_between(basin), h)[basin]
     return _objects(blocks, root, fragments, min_size)
 
 
 def _objects(blocks: list[Block], root: Ids, fragments: LabelArray, min_size: int) -> LabelArray:
-    """Numbers the sets of fragments; ``root``: the one that stands for each one's set."""
+    """Numbers the sets of fragments; ``root``: for each fragment the root of its set."""
     sizes = np.zeros(len(root), np.int64)
     first = np.full(len(root), np.iinfo(np.int64).max, np.int64)
     np.add.at(sizes, root[1:], np.concatenate([block.sizes for block in blocks]))
     np.minimum.at(first, root[1:], np.concatenate([block.first for block in blocks]))
-    # Only those that stand for a set have a size; 0 stands for "none".
+    # Only roots have a size; entry 0 stands for "none".
     ids, count = numbered(sizes >= max(1, min_size), first)
     return LabelArray(count, fragments.grid, fragments.local, fragments.offsets, ids[root])

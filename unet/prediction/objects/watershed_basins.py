@@ -1,6 +1,7 @@
 """One block's part of a watershed: its basins, and where they touch those of other blocks.
 
-A *fragment* is what a block holds of one basin, or of several that are one for certain.
+A *fragment* is the part of a basin that lies in a block, or of several basins that are certain to
+be joined.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from unet.data.blocks import Grid, Index, within
 from unet.data.tiling import Slices
 from unet.prediction.objects.components import LabelArray, Mask, runs_of_labels
 from unet.prediction.objects.merge_labels import Connectivity, Ids
-from unet.prediction.objects.watershed_merge import Saddles, ends, merge_basins
+from unet.prediction.objects.watershed_merge import Saddles, end_of_path, merge_basins
 from unet.prediction.objects.watershed_order import (
     Ranks,
     heights,
@@ -32,16 +33,16 @@ ReadRanks = Callable[[Slices], Ranks]
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """What is known of one block's fragments 1 .. n.
+    """The fragments 1 .. n of one block.
 
     Attributes:
-        index: of the block.
-        peaks: float32 [n], the height of the highest peak in each; 0 where there is none.
-        exits: int64 [E], of the last E fragments, which go on in another block: the raster
-            position in the image of the pixel that they lead to.
-        sizes: int64 [n], pixels.
+        index: index of the block.
+        peaks: float32 [n], height of the highest peak in each; 0 if it has none.
+        exits: int64 [E]; the last E fragments continue in another block: the raster position in
+            the image of the pixel that they lead to.
+        sizes: int64 [n], in pixels.
         first: int64 [n], raster position in the image of the first pixel.
-        saddles: contacts of the fragments within the block.
+        saddles: contacts between fragments within the block.
     """
 
     index: Index
@@ -52,13 +53,13 @@ class Block:
     saddles: Saddles
 
 
-def climbed(
+def fragments_of(
     read: ReadRanks, grid: Grid, index: Index, connectivity: Connectivity, h: float
 ) -> tuple[Block, NDArray[np.uint32]]:
     """The fragments of a block, and their labels 1 .. n (uint32 [(Z,) Y, X], 0 = none).
 
-    Basins that do not reach the next blocks are joined here where they are shallow, so that what
-    is left for the image as a whole is about one fragment for each object, and those at borders.
+    Shallow basins that do not touch other blocks are joined here already. So about one fragment
+    per object is left to process for the whole image, plus those at block borders.
     """
     core = grid.region(index)
     halo = _with_halo(core, grid)
@@ -70,25 +71,25 @@ def climbed(
     pairs = (pairs_of_pixels(_everything(inside.shape), step, inside.shape) for step in steps)
     saddles = _contacts(labels, inside, pairs, halo, grid)
     tops = np.concatenate([np.zeros(1, np.float32), peaks, np.zeros(len(exits), np.float32)])
-    root = merge_basins(tops, saddles, h, _known(labels, len(tops), core, grid))
+    root = merge_basins(tops, saddles, h, _interior(labels, len(tops), core, grid))
     np.maximum.at(tops, root, tops)
-    # Roots in their order: those that leave the block, which join nothing here, stay the last.
+    # Keep the order of the roots: fragments that leave the block join nothing here and stay last.
     kept = root == np.arange(len(root))
     label = (np.cumsum(kept) - 1)[root]
     labels = label.astype(np.uint32)[labels]
     _, sizes, first = runs_of_labels(labels, core, grid.shape)
     exits = _moved(exits, halo, _everything(grid.shape))
-    return Block(index, tops[kept][1:], exits, sizes, first, saddles.between(label)), labels
+    return Block(index, tops[kept][1:], exits, sizes, first, saddles.highest_between(label)), labels
 
 
-def met(
+def border_contacts(
     read: ReadRanks, fragments: LabelArray, block: Block, connectivity: Connectivity
 ) -> tuple[Ids, Saddles]:
-    """The fragments that a block's exits lead to, and the contacts of its pixels with those of
-    other blocks that follow them in raster order.
+    """The fragments that a block's exits lead to, and the contacts of its pixels with later pixels
+    (in raster order) in other blocks.
 
     Args:
-        fragments: gives each fragment's number in the image.
+        fragments: the number of each fragment in the image.
     """
     grid = fragments.grid
     core = grid.region(block.index)
@@ -108,31 +109,32 @@ def met(
 def _trees(
     ranks: Ranks, inner: Slices, connectivity: Connectivity
 ) -> tuple[NDArray[np.uint32], NDArray[np.float32], Ids]:
-    """Labels of the trees of pointers in a block, heights of the peaks of the first of them, and
-    raster positions in the region of the pixels that the others lead to, outside the block."""
+    """Labels of the trees of pointers in a block; the heights of the peaks of those that end in
+    the block (they come first); and for the others the pixels outside the block that they lead to,
+    as raster positions in the region."""
     inside = ranks[inner]
     pixels = np.flatnonzero(inside)
     top = highest_neighbour(ranks, connectivity)[inner].reshape(-1)[pixels]
-    # Each pixel's number among those of the block's mask; -1 outside the block.
+    # Number of each pixel within the block's mask; -1 outside the block.
     number = np.full(ranks.shape, -1, np.int64)
     number[inner][inside > 0] = np.arange(len(pixels))
     goal = positions(top, ranks.size)
     target = number.reshape(-1)[goal]
     leaving = np.flatnonzero(target < 0)
     peaks = np.flatnonzero(target == np.arange(len(pixels)))
-    # One fragment for all that leave the block to the same pixel.
+    # All pointers that leave the block to the same pixel form one fragment.
     exits, to = np.unique(goal[leaving], return_inverse=True)
     label = np.zeros(len(pixels), np.uint32)
     label[peaks] = np.arange(1, len(peaks) + 1)
     label[leaving] = len(peaks) + 1 + to
     target[leaving] = leaving
     labels = np.zeros(inside.shape, np.uint32)
-    labels.reshape(-1)[pixels] = label[ends(target)]
+    labels.reshape(-1)[pixels] = label[end_of_path(target)]
     return labels, heights(top[peaks]), exits
 
 
-def _known(labels: NDArray[np.uint32], count: int, core: Slices, grid: Grid) -> Mask:
-    """Of which labels 0 .. count - 1 of a block all contacts lie within it."""
+def _interior(labels: NDArray[np.uint32], count: int, core: Slices, grid: Grid) -> Mask:
+    """Which labels 0 .. count - 1 have all their contacts within the block."""
     out = np.ones(count, np.bool_)
     for axis, (s, size) in enumerate(zip(core, grid.shape, strict=True)):
         if s.start > 0:
@@ -149,10 +151,10 @@ def _contacts(
     region: Slices,
     grid: Grid,
 ) -> Saddles:
-    """The highest contact of each two fragments that touch, of the given pairs of pixels.
+    """The highest contact between each two touching fragments, among the given pairs of pixels.
 
     Args:
-        region: in which the ranks were given their places.
+        region: the region whose pixel positions the ranks contain.
     """
     size = math.prod(s.stop - s.start for s in region)
     parts = []
@@ -173,11 +175,11 @@ def _contacts(
 
 
 def _highest(pairs: Ids, pixels: Ranks) -> tuple[Ids, Ranks]:
-    """Of the contacts of the same two fragments the highest.
+    """The highest contact between each two fragments.
 
     Args:
-        pairs: int64 [2, P], the fragments, the smaller first.
-        pixels: uint64 [2, P], the low and the high pixel.
+        pairs: int64 [2, P], the two fragments, the smaller number first.
+        pixels: uint64 [2, P], the lower and the higher pixel.
     """
     order = np.lexsort((pixels[1], pixels[0], pairs[1], pairs[0]))
     pairs = pairs[:, order]
@@ -187,7 +189,7 @@ def _highest(pairs: Ids, pixels: Ranks) -> tuple[Ids, Ranks]:
 
 
 def _moved(position: Ids, region: Slices, other: Slices) -> Ids:
-    """Raster positions in ``other`` of pixels in both regions, from those in ``region``."""
+    """Converts raster positions in ``region`` to raster positions in ``other``."""
     place = np.unravel_index(position, [s.stop - s.start for s in region])
     moved = tuple(p + (s.start - o.start) for p, s, o in zip(place, region, other, strict=True))
     found: Ids = np.ravel_multi_index(moved, [o.stop - o.start for o in other]).astype(np.int64)
@@ -199,7 +201,7 @@ def _everything(shape: Index) -> Slices:
 
 
 def _with_halo(core: Slices, grid: Grid) -> Slices:
-    """A block and the pixels around it, as far as the image goes."""
+    """A block and one pixel around it, within the image."""
     return tuple(
         slice(max(0, s.start - 1), min(n, s.stop + 1))
         for s, n in zip(core, grid.shape, strict=True)
@@ -207,7 +209,7 @@ def _with_halo(core: Slices, grid: Grid) -> Slices:
 
 
 def _face(inner: Slices, axis: int, move: int) -> Slices:
-    """The pixels of a block from which a step of ``move`` along an axis leads out of it."""
+    """The pixels of a block from which a step of ``move`` along ``axis`` leaves it."""
     s = inner[axis]
     end = slice(s.stop - 1, s.stop) if move > 0 else slice(s.start, s.start + 1)
     return (*inner[:axis], end, *inner[axis + 1 :])

@@ -1,17 +1,18 @@
-"""How much probabilities jump across the borders of tiles, against elsewhere: the seam score.
+"""The seam score: how much probabilities jump across tile borders, compared with elsewhere.
 
-A *line* x of an axis is the border between its pixels x - 1 and x: of a volume a plane. Its jump is
-|p[x] - p[x - 1]|, summed over the line's pixels and all channels. Each line on which a tile begins
-or ends is held against the mean of the nearest lines on both sides that are no such border, and
-whose number is the same modulo the network's grid: poolings and up-convolutions give a U-Net's
-output a period of its own, without any tiles. Near lines see the same objects, and not the frame of
-the image, where padded networks jump. The score is the ratio of both sums over all borders.
+A *line* x of an axis is the border between the pixels x - 1 and x (in a volume it is a plane). Its
+jump is |p[x] - p[x - 1]|, summed over the line's pixels and all channels. Each line on which a tile
+starts or ends is compared with the mean of the nearest lines on both sides that are not tile
+borders and have the same position modulo the network's grid, because poolings and up-convolutions
+give a U-Net's output a period of its own even without tiles. Lines nearby cross the same objects,
+and avoid the frame of the image, where padded networks jump. The score is the ratio of the two sums
+over all borders.
 
-1 is no seam. Above 1 the tiles do not fit together. Below 1 there is a seam, too: the padding of
-windows that lack their halo can make both sides of a border alike.
+1 means no seam. Above 1 the tiles do not fit together. Below 1 there is a seam, too: the padding of
+windows without a halo can make both sides of a border alike.
 
-Only two numbers per line are kept (its sum, and whether it is a border), so memory grows with the
-image's side alone.
+Only two numbers per line are kept (its sum, and whether it is a border), so memory grows only with
+the side of the image.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from unet.data.tiling import Slices
 
 Lines = NDArray[np.int64]
 Sums = NDArray[np.float64]
-# Per axis the lines of a region that count, and the jump of each.
+# Per axis: the lines of a region that are used, and the jump of each.
 Jumps = list[tuple[Lines, Sums]]
-# Mean jump that is added above and below: far less than the steps of float16, in which
-# probabilities are stored, and no division by 0 in an image of one probability.
+# Mean jump added to numerator and denominator, so that an image with constant probabilities does
+# not divide by 0. It is far smaller than the steps of float16, in which probabilities are stored.
 LEAST_JUMP = 1e-6
-# Lines on each side that a border is held against.
+# Number of lines on each side that a border is compared with.
 BESIDE = 4
 
 
@@ -44,15 +45,15 @@ class Seam(TypedDict):
 
 
 class SeamScore:
-    """Gathers the jumps of one image region by region.
+    """Collects the jumps of one image, region by region.
 
-    A pair of pixels belongs to the region of its second pixel. So that its first pixel is there
-    too, regions are read with one pixel more at the near end (:meth:`around`) of each axis on
-    which a line begins there that counts. Regions that cover the image once count every pair once.
+    A pair of pixels belongs to the region of its second pixel. To include the first pixel, a
+    region is read with one more pixel at the near end (:meth:`around`) of each axis on which it
+    starts with a used line. Regions that cover the image once count every pair once.
 
     Args:
         shape: the image's spatial shape ((Z,) Y, X).
-        cores: where the tiles' cores lie; they may overlap.
+        cores: positions of the tiles' cores; they may overlap.
         grid: the network's grid in pixels, per axis.
     """
 
@@ -71,21 +72,21 @@ class SeamScore:
 
     @classmethod
     def of(cls, attrs: dict[str, Any]) -> SeamScore:
-        """Tiles of these attributes (:meth:`unet.prediction.tiles.tile_store.Tiles.attrs`)."""
+        """From the attributes of tiles (:meth:`unet.prediction.tiles.tile_store.Tiles.attrs`)."""
         shape = attrs["shape"]
         cores = [tuple(slice(a, b) for a, b in core) for core in attrs.get("cores", ())]
         return cls(shape, cores, attrs.get("grid", [1] * len(shape)))
 
     def around(self, region: Slices) -> Slices:
-        """What to read for a region of the image: as much, and the pixel before its first line
-        along the axes on which that line counts."""
+        """What to read for a region of the image: the region, plus the pixel before its first line
+        along the axes on which that line is used."""
         return tuple(
             slice(s.start - int(len(lines) > 0 and s.start in lines), s.stop)
             for s, lines in zip(region, self._lines, strict=True)
         )
 
     def jumps(self, region: Slices, read: NDArray[np.float32]) -> Jumps:
-        """Per axis the region's lines that count and their sums. Changes nothing: any thread may
+        """Per axis: the region's used lines and their sums. Changes no state, so any thread may
         call it.
 
         Args:
@@ -96,7 +97,7 @@ class SeamScore:
         inner = [slice(b, None) for b in before]
         for axis, (s, lines) in enumerate(zip(region, self._lines, strict=True)):
             mine = lines[(lines >= s.start) & (lines < s.stop)]
-            # The axis in front; of the others only what is the region's own.
+            # Move this axis to the front; cut the others to the region itself.
             own = [*inner[:axis], slice(None), *inner[axis + 1 :]]
             pixels = np.moveaxis(read[(slice(None), *own)], axis + 1, 0)
             sums = np.zeros(len(mine))
@@ -107,13 +108,13 @@ class SeamScore:
         return found
 
     def add(self, jumps: Jumps) -> None:
-        """Takes in the jumps of a region (in the regions' order, so that sums are the same)."""
+        """Adds the jumps of a region (in the order of regions, so that sums are reproducible)."""
         for total, (lines, sums) in zip(self._sums, jumps, strict=True):
             total[lines] += sums
 
     def result(self, channels: int) -> Seam | None:
-        """The score of an image of so many channels; None where no border has a line to be held
-        against, as in an image of one tile."""
+        """The score of an image with this many channels; None if no border has a line to compare
+        with, as in an image of one tile."""
         at_borders = expected = pixels = 0.0
         count = 0
         for axis, (period, sums) in enumerate(zip(self._period, self._sums, strict=True)):

@@ -1,4 +1,4 @@
-"""The read side of ``segmentation.zarr``, of Zarr v3 (OME-Zarr 0.5) and v2 (0.4) alike."""
+"""Reads ``segmentation.zarr``, both Zarr v3 (OME-Zarr 0.5) and v2 (0.4)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Segmentation:
 
     def __init__(self, path: Path) -> None:
         if not _is_group(path):
-            raise UserError(f"{path}: no segmentation there; run the stitch stage")
+            raise UserError(f"{path}: segmentation is missing; run the stitch stage")
         self.path = path
 
     def ids(self) -> list[str]:
         """Ids of the images, sorted."""
-        # Names with a dot in front are images being written; the list of images has no level.
+        # A leading dot marks an image that is being written; the list of images has no level 0.
         return sorted(
             child.name
             for child in self.path.iterdir()
@@ -36,10 +36,10 @@ class Segmentation:
 
     def attrs(self, image: str) -> dict[str, Any]:
         """``head`` (names of the probability channels), ``part`` ("test" or "val"), ``axes``
-        ("CYX" or "CZYX"), ``pixel_size_um`` (per spatial axis, or None)."""
+        ("CYX" or "CZYX") and ``pixel_size_um`` (per spatial axis, or None)."""
         found = self._group(image).attrs["unet"]
         if not isinstance(found, dict):
-            raise ValueError(f"image {image}: its 'unet' attributes are no mapping")
+            raise ValueError(f"image {image}: its 'unet' attributes are not a mapping")
         return dict(found)
 
     def probabilities(self, image: str) -> zarr.Array[Any]:
@@ -47,7 +47,7 @@ class Segmentation:
         return self._array(image, "0")
 
     def classes(self, image: str) -> zarr.Array[Any]:
-        """uint8 [(Z,) Y, X], class index; of instances: 0 background, 1 foreground."""
+        """uint8 [(Z,) Y, X], class index; for task instances 0 = background, 1 = foreground."""
         return self._array(image, "labels/classes/0")
 
     def instances(self, image: str) -> zarr.Array[Any] | None:
@@ -57,14 +57,13 @@ class Segmentation:
         return self._array(image, "labels/instances/0")
 
     def seam_score(self, image: str) -> float | None:
-        """How much the probabilities jump across the borders of tiles, against elsewhere
-        (`unet.prediction.stitch.seams`); None for an image of one tile."""
+        """The seam score (`unet.prediction.stitch.seams`); None for an image of one tile."""
         seam = self._entries.get(image, {}).get("seam")
         return None if seam is None else float(seam["score"])
 
     @cached_property
     def _entries(self) -> dict[str, Any]:
-        """What the stage's sentinel says of each image; nothing where there is none."""
+        """The entry of each image in the stage's sentinel; empty if there is no sentinel."""
         done = self.path.with_suffix(".json")
         found: dict[str, Any] = read_json(done)["images"] if done.is_file() else {}
         return found
@@ -75,7 +74,7 @@ class Segmentation:
     def _array(self, image: str, name: str) -> zarr.Array[Any]:
         return checked(
             zarr.open_array(str(self.path / image / name), mode="r"),
-            f"remove {self.path.with_suffix('.json')} and run again, which stitches anew",
+            f"remove {self.path.with_suffix('.json')} and run again to stitch the images again",
         )
 
 

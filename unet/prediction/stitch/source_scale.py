@@ -1,4 +1,4 @@
-"""Tiles that were predicted at a model's pixel size, read on the images' own pixels."""
+"""Reads tiles that were predicted at a model's pixel size on the images' own pixels."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from unet.prediction.tiles.tile_store import Tiles
 
 
 class ResampledTiles(Tiles):
-    """Like the tiles themselves, but each image has the shape and the pixel size of its file; its
-    probabilities are brought there by linear interpolation.
+    """Like `Tiles`, but each image has the shape and the pixel size of its file. The probabilities
+    are resampled by linear interpolation.
 
     Args:
         path: the tile store.
-        prepared: the same images on their own grid; says which of them were resampled.
+        prepared: the same images on their own grid; also tells which ones were resampled.
     """
 
     def __init__(self, path: Path, prepared: OwnGrid) -> None:
@@ -28,7 +28,7 @@ class ResampledTiles(Tiles):
         self._grids: dict[str, Resampling | None] = {}
 
     def attrs(self, image: str) -> dict[str, Any]:
-        """As :meth:`Tiles.attrs`, of the image's own grid (on which no tile has a border)."""
+        """Like :meth:`Tiles.attrs`, for the image's own grid (on which tiles have no borders)."""
         found, grid = super().attrs(image), self._grid(image)
         if grid is None:
             return found
@@ -36,7 +36,7 @@ class ResampledTiles(Tiles):
         return {**found, "shape": list(grid.shape), "pixel_size_um": size, "cores": []}
 
     def cores(self, image: str) -> list[Slices]:
-        """Where each tile's core lies in the image, to the next pixel."""
+        """Position of each tile's core in the image, rounded to whole pixels."""
         cores, grid = super().cores(image), self._grid(image)
         if grid is None:
             return cores
@@ -49,14 +49,14 @@ class ResampledTiles(Tiles):
         ]
 
     def read(self, image: str, region: Slices) -> np.ndarray:
-        """As :meth:`Tiles.read`; the value of a pixel does not depend on the region."""
+        """Like :meth:`Tiles.read`; the value of a pixel does not depend on the region."""
         read, grid = super().read, self._grid(image)
         if grid is None:
             return read(image, region)
         return grid.read(lambda window: read(image, window), region)
 
     def _grid(self, image: str) -> Resampling | None:
-        """From the tiles' grid to the image's own; None if they are the same."""
+        """Resampling from the tiles' grid to the image's own; None if they are the same."""
         if image not in self._grids:
             there = self._prepared.attrs(image).get("resampled")
             grid = None

@@ -1,4 +1,4 @@
-"""The stitch stage: tiles of probabilities become segmentations, masks and a table of objects."""
+"""The stitch stage: turns tiles of probabilities into segmentations, masks and an object table."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ STITCH_BLOCK = 1024
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the stage writes: store, its sentinel, folder of TIFF masks, table of objects; and
-    beside these the folders of outlines, which are there only where they are wanted."""
+    """Where the stage writes: the store, its sentinel, the folder of TIFF masks and the table of
+    objects. The folders for outlines, next to these, exist only if outlines are requested."""
 
     segmentation: Path
     done: Path
@@ -61,16 +61,16 @@ def stitch_dataset(
     """Stitches all predicted images, validation and test, of one fold.
 
     Args:
-        block: side of the blocks that images are worked through in (memory grows with it; the
-            result does not depend on it).
-        made_by: what makes the results (:func:`unet.provenance.made_by`), noted in each of them.
+        block: side of the blocks in which images are processed (memory grows with it; the result
+            does not depend on it).
+        made_by: provenance (:func:`unet.provenance.made_by`) to store in each result.
 
     Returns:
-        Image id -> what the sentinel says of it: shape, part, objects (classes present, for task
-        semantic) and a hash of the arrays' content.
+        Image id -> its entry in the sentinel: shape, part, number of objects (for task semantic of
+        classes present) and a hash of the arrays' content.
 
     Raises:
-        UserError: the tiles are not of this head or of these images.
+        UserError: the tiles belong to another head or other images.
     """
     _remove_old(outputs)
     version, ids = settings.stitch.ome_zarr, tiles.ids()
@@ -109,13 +109,13 @@ def _remove_old(outputs: Outputs) -> None:
     for path in (outputs.done, outputs.segmentation, outputs.geojson, outputs.rois):
         remove(path)
     for path in (outputs.masks, outputs.objects, outputs.geojson, outputs.rois):
-        # Left by a run that was killed.
+        # Left behind by a run that was killed.
         for stale in path.parent.glob(f".{path.name}.*.tmp"):
             remove(stale)
 
 
 def _folder(stack: ExitStack, path: Path) -> Path:
-    """A new folder that takes the name ``path`` at the end."""
+    """A new temporary folder that is renamed to ``path`` at the end."""
     folder = stack.enter_context(replacing(path))
     folder.unlink()
     folder.mkdir()
@@ -125,11 +125,11 @@ def _folder(stack: ExitStack, path: Path) -> Path:
 def _outlines(
     stack: ExitStack, outputs: Outputs, settings: StitchSettings, dims: int
 ) -> tuple[Path | None, Path | None]:
-    """Folders for the outlines as GeoJSON and as ROIs, None where they are not wanted."""
+    """Folders for the outlines as GeoJSON and as ROIs; None if not requested."""
     section = settings.stitch
     if (section.geojson or section.rois) and (dims == 3 or settings.task != "instances"):
         what = "volumes" if dims == 3 else "task semantic"
-        log.info("stitch.geojson, stitch.rois: outlines are of objects in 2D; none for %s", what)
+        log.info("stitch.geojson, stitch.rois: only 2D objects have outlines; none for %s", what)
         return None, None
     return (
         _folder(stack, outputs.geojson) if section.geojson else None,
@@ -142,7 +142,7 @@ def _check(tiles: Tiles, prepared: Prepared, image: str, settings: StitchSetting
     if tuple(attrs["head"]) != settings.head:
         raise UserError(
             f"tiles of image {image}: predicted for the classes {', '.join(attrs['head'])}, but "
-            f"now they are {', '.join(settings.head)}; run the predict stage again"
+            f"they are now {', '.join(settings.head)}; run the predict stage again"
         )
     shape = prepared.image(image).shape[1:]
     if tuple(attrs["shape"]) != shape:
@@ -176,7 +176,7 @@ def _threshold(
 
 
 def _stitch_all(job: StitchJob, ids: list[str]) -> Iterator[Stitched]:
-    """All images in order: small ones side by side, large ones each with all threads."""
+    """All images in order: small ones in parallel, large ones one by one with all threads."""
 
     def small(image: str) -> bool:
         return len(grid_of(job.tiles.attrs(image)["shape"], job.block)) == 1
@@ -193,7 +193,7 @@ def _rows(done: Stitched, settings: StitchSettings) -> Iterable[list[str]]:
     names: Iterable[tuple[int, int, str]]
     if settings.task == "instances":
         kind = settings.class_names[1]
-        # One by one: as a list, Python's numbers take five times as much as the array.
+        # A generator: a list of Python numbers takes five times the memory of the array.
         names = ((int(label), int(label), kind) for label in done.table.labels)
     else:
         values = mask_values(settings).tolist()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def mask_values(settings: StitchSettings) -> NDArray[Any]:
-    """What each class index is in a semantic mask, in the mask's dtype.
+    """The value of each class index in a semantic mask, in the mask's dtype.
 
     Raises:
         UserError: no dtype can hold the values.
@@ -41,15 +41,15 @@ def mask_values(settings: StitchSettings) -> NDArray[Any]:
     try:
         return np.array(values, tiff_writer.smallest_dtype(min(values), max(values)))
     except ValueError as error:
-        raise UserError(f"config: classes: {error}; no TIFF mask can hold them") from None
+        raise UserError(f"config: classes: {error}; no TIFF mask can store them") from None
 
 
 @dataclass(frozen=True, eq=False)
 class StitchJob:
-    """What the images of one run have in common.
+    """What all images of one run share.
 
-    ``geojson`` and ``rois``: folders for outlines of objects, None = not wanted.
-    ``made_by``: what makes the results (:func:`unet.provenance.made_by`), None = unknown.
+    ``geojson`` and ``rois``: folders for outlines of objects, None = not requested.
+    ``made_by``: provenance of the results (:func:`unet.provenance.made_by`), None = unknown.
     """
 
     tiles: Tiles
@@ -67,7 +67,7 @@ class StitchJob:
 
 @dataclass(frozen=True, eq=False)
 class Stitched:
-    """One finished image: what the sentinel says of it, and its objects."""
+    """One finished image: its entry in the sentinel, and its table of objects."""
 
     image: str
     entry: dict[str, Any]
@@ -77,7 +77,8 @@ class Stitched:
 def stitch_image(job: StitchJob, image: str) -> Stitched:
     """Writes the OME-Zarr image, its labels, the TIFF mask and the outlines of one image.
 
-    The group takes its name when all is in it; a mask of a failed run goes with its folder.
+    The group gets its name once it is complete. The mask of a failed run is removed with its
+    folder.
     """
     settings, attrs = job.settings, job.tiles.attrs(image)
     grid = grid_of(attrs["shape"], job.block)
@@ -99,7 +100,7 @@ def stitch_image(job: StitchJob, image: str) -> Stitched:
         with scratch(job.store, grid) as temporary:
             _write_labels(job, image, grid, temporary, levels[0], labels, sha)
         _write_pyramids(job, image, levels, labels)
-        # Before the rename: the arrays lie under the temporary name.
+        # Before the rename, because the open arrays use the temporary name.
         table = _write_objects(job, image, ids, pixel_size)
         count = len(table.labels)
         if settings.stitch.tiff:
@@ -121,7 +122,7 @@ def _create(
     dtype: str,
     about: dict[str, Any],
 ) -> tuple[list[ome_zarr_writer.ZarrArray], dict[str, list[ome_zarr_writer.ZarrArray]]]:
-    """The empty levels of the image and of its labels."""
+    """Creates the empty levels of the image and of its labels."""
     section, head = settings.stitch, settings.head
     kinds: dict[str, Any] = {"classes": np.uint8, "instances": np.uint32}
     if settings.task != "instances":
@@ -136,8 +137,8 @@ def _create(
 def _write_probabilities(
     job: StitchJob, image: str, level: ome_zarr_writer.ZarrArray, seams: SeamScore
 ) -> bytes:
-    """Writes level 0 of the image, shard by shard; returns the digests of its shards and hands
-    the jumps of the probabilities to ``seams``."""
+    """Writes level 0 of the image, shard by shard; returns the digests of its shards and adds the
+    jumps of the probabilities to ``seams``."""
 
     def one(region: Slices) -> tuple[bytes, Jumps]:
         around = seams.around(region)
@@ -209,7 +210,7 @@ def _write_pyramids(
     for arrays, way in pyramids:
         for source, target in pairwise(arrays):
             reduce = partial(ome_zarr_writer.reduce_region, source, target, by=way)
-            # Probabilities have one axis more, that of the classes.
+            # Probabilities have one more axis: the classes.
             shape = target.shape[1:] if way == "mean" else target.shape
             regions = ome_zarr_writer.write_regions(shape, levels[0].shape[0])
             what = f"{image}: pyramid"
@@ -220,15 +221,15 @@ def _write_pyramids(
 def _write_objects(
     job: StitchJob, image: str, labels: ome_zarr_writer.ZarrArray, pixel_size_um: list[float] | None
 ) -> Table:
-    """Measures the objects and writes their outlines, where wanted.
+    """Measures the objects and writes their outlines, if requested.
 
-    Task semantic: the table's labels are the class indices plus one.
+    For task semantic, the table's labels are the class indices plus one.
     """
     settings, intensity = job.settings, job.prepared.image(image)
     regions = ome_zarr_writer.write_regions(labels.shape, len(settings.head))
     first = 0 if settings.task == "instances" else 1
     what = f"{image}: objects"
-    # In the store, so that it goes with all else when the stage was killed and starts anew.
+    # Inside the store, so that it is removed with it if the stage was killed and starts again.
     name = hashlib.sha256(image.encode()).hexdigest()[:32]
     path = job.store / f".{name}.sums.tmp"
     found = measure(labels, intensity, regions, job.threads, path, what=what, first=first)
@@ -250,7 +251,7 @@ def _write_tiff(
 ) -> None:
     settings = job.settings
     if settings.task == "instances":
-        # At least 16 bits: the type does not change with the number of objects of common images.
+        # At least 16 bits, so that typical images all get the same type.
         values, dtype, top = None, tiff_writer.smallest_dtype(0, max(count, 2**16 - 1)), count
     else:
         values = mask_values(settings)
@@ -268,8 +269,8 @@ def _write_tiff(
 
 
 def class_map(probabilities: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
-    """Class index [(Z,) Y, X] of probabilities [C, (Z,) Y, X]: the largest (the first of equals);
-    of two classes the second where it exceeds ``threshold``."""
+    """Class index [(Z,) Y, X] of probabilities [C, (Z,) Y, X]: the class with the largest one (the
+    first in a tie); with two classes the second where its probability exceeds ``threshold``."""
     if len(probabilities) == 2:
         return np.asarray(probabilities[1] > threshold, np.uint8)
     return np.asarray(probabilities.argmax(axis=0), np.uint8)

@@ -1,7 +1,7 @@
-"""What is known of the objects of one stitched image: their measures, and their outlines as files.
+"""Measures the objects of one stitched image, and writes their outlines.
 
-All is read from the finished labels, block by block, with a pixel of what is around each block; so
-objects are measured and traced whole, wherever blocks, shards and tiles end.
+Everything is read from the finished labels, block by block with a halo of one pixel. So objects are
+measured and traced as a whole, wherever blocks, shards and tiles end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from unet.export.object_sums import Sums, read_around, sums
 from unet.export.object_table import Table
 from unet.export.rois import roi_writer
 
-# Of objects that all are of one class.
+# All objects belong to one class, so they have one colour.
 COLOUR = (0xE6, 0x9F, 0x00)
 
 
@@ -38,14 +38,14 @@ def measure(
     what: str,
     first: int = 0,
 ) -> Collected:
-    """Sums of all labels of an image.
+    """Measures all labels of an image, as sums.
 
     Args:
         labels: ids [(Z,) Y, X].
         intensity: the image [C, (Z,) Y, X].
         regions: parts that cover the image once, in raster order.
-        path: where they go when they are many.
-        first: added to every label (1 for classes, whose 0 counts as well).
+        path: file for the sums if there are many.
+        first: added to every label (1 for classes, because class 0 counts, too).
     """
 
     def read(region: Slices) -> NDArray[Any]:
@@ -68,13 +68,13 @@ def write_outlines(
     folders: tuple[Path | None, Path | None],
     threads: int,
 ) -> None:
-    """Writes the outlines of an image's objects, each as soon as all of it has been read.
+    """Writes the outlines of an image's objects, each as soon as all of its pixels were read.
 
     Args:
         labels: ids [Y, X].
-        table: of these objects.
+        table: the table of these objects.
         kind: name of their class.
-        folders: where the GeoJSON and the ROIs go, None = not wanted.
+        folders: for the GeoJSON and for the ROIs, None = not requested.
     """
     blocks = outlines.vertex_blocks(labels.shape, outlines.OUTLINE_BLOCK)
 

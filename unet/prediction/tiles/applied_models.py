@@ -1,4 +1,4 @@
-"""What networks that are applied to other images than those of their dataset want of these."""
+"""How to prepare images for networks that were trained on another dataset."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ log = logging.getLogger(__name__)
 
 
 def target_of(networks: Mapping[Path, ModelFile]) -> tuple[NormalizeSection, Target]:
-    """How images are prepared for an ensemble, by what its model files tell.
+    """How to prepare images for an ensemble, according to its model files.
 
     Args:
-        networks: path of each model file -> what is in it; at least one.
+        networks: path of each model file -> its content; at least one.
 
     Returns:
-        The section ``prepare.normalize`` and what else the networks want. Where their pixel sizes
-        differ (networks of folds whose first training images do), that of the first holds.
+        The section ``prepare.normalize``, and the other properties that the images need. If the
+        pixel sizes differ (because the first training image of each fold does), the first model
+        file's size is used.
 
     Raises:
-        UserError: the networks want different things, or a file does not tell enough.
+        UserError: the networks need different images, or a file lacks information.
     """
     (path, first), *others = networks.items()
     for other_path, other in others:
@@ -37,11 +38,11 @@ def target_of(networks: Mapping[Path, ModelFile]) -> tuple[NormalizeSection, Tar
             if of_one != of_other:
                 raise UserError(
                     f"{path} and {other_path}: their {what} differ ({_short(of_one)}, "
-                    f"{_short(of_other)}), so that they cannot predict together; apply each alone"
+                    f"{_short(of_other)}), so they cannot predict together; apply each one alone"
                 )
         if not _same_size(first.pixel_size_um, other.pixel_size_um):
             log.warning(
-                "%s and %s: trained on pixels of %s and %s um; the first holds",
+                "%s and %s: trained on pixels of %s and %s um; the first is used",
                 *(path, other_path, first.pixel_size_um, other.pixel_size_um),
             )
     section, statistics = _normalization(path, first)
@@ -80,15 +81,15 @@ def _same_size(one: Sequence[float] | None, other: Sequence[float] | None) -> bo
 
 
 def _normalization(path: Path, model: ModelFile) -> tuple[NormalizeSection, dict[str, Any] | None]:
-    """The section, and the values that go with it where they are those of a whole dataset."""
+    """The section, and its values if they belong to a whole dataset."""
     values = dict(model.normalize)
     statistics = values.pop("statistics", None)
     section = NormalizeSection.model_validate(values)
     if section.scope == "dataset" and section.method != "none" and statistics is None:
         raise UserError(
             f"{path}: its images were normalised by statistics of their whole dataset, which this "
-            "file of an earlier version does not hold; remove it and run its training again (it "
-            "goes on from its checkpoint, which takes seconds)"
+            "file of an earlier version does not contain; remove it and run its training again (it "
+            "continues from its checkpoint, which takes seconds)"
         )
     if section.scope == "image":
         statistics = None

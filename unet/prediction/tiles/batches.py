@@ -1,9 +1,9 @@
-"""Which tiles go through the network together: planned once, the same for every run that goes on.
+"""Which tiles go through the network together: planned once, the same for every resumed run.
 
-A batch holds windows of one shape, of one image or of several small ones. The batches follow from
-the images alone and not from what is done already: a processor may round differently when it
-computes another number of windows at once, and a run that was killed and goes on is to end with the
-very bytes of one that was not.
+A batch contains windows of one shape, from one image or from several small ones. The batches depend
+only on the images and not on what is already done: a processor may round differently when it
+computes another number of windows at once, and a run that was killed and resumed must give exactly
+the same bytes as one that was not.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Batch = tuple[tuple[str, int], ...]
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """An image that is to be predicted.
+    """An image to predict.
 
     Attributes:
         image: id.
         part: why it is predicted, test or val.
-        key: hash of all that determines its tiles.
+        key: hash of everything that determines its tiles.
         plan: its windows.
-        batch: the most of its windows that go through the network together.
-        attrs: what is noted beside its tiles.
+        batch: largest number of its windows that go through the network together.
+        attrs: attributes to store with its tiles.
     """
 
     image: str
@@ -42,7 +42,7 @@ class Planned:
 
     @property
     def pixels(self) -> int:
-        """Of the image."""
+        """Pixels of the image."""
         return int(np.prod(self.plan.shape))
 
     @property
@@ -51,14 +51,14 @@ class Planned:
         return int(np.prod(self.plan.window)) * len(self.plan.tiles)
 
     def stored_bytes(self, classes: int, itemsize: int) -> int:
-        """Bytes of its tiles before they are compressed, of which there will be fewer."""
+        """Bytes of its tiles before compression, an upper limit."""
         return int(np.prod(self.plan.core)) * len(self.plan.tiles) * classes * itemsize
 
     def entry(self, skipped: int = 0) -> dict[str, Any]:
-        """What the sentinel says of it.
+        """Its entry in the sentinel.
 
         Args:
-            skipped: number of tiles that were found to be empty.
+            skipped: number of tiles that were skipped as empty.
         """
         return {
             "key": self.key,
@@ -76,7 +76,7 @@ def batches(images: Iterable[Planned]) -> Iterator[Batch]:
     network: Any = None
     most = 1
     for image in images:
-        # An ensemble's validation images are predicted by one network each.
+        # In an ensemble, each validation image is predicted by one network.
         alike = image.plan.window == window and image.attrs.get("network") == network
         if waiting and not alike:
             yield tuple(waiting)
@@ -92,7 +92,7 @@ def batches(images: Iterable[Planned]) -> Iterator[Batch]:
 
 
 def shard_of(items: Iterable[Batch], index: int, count: int) -> Iterator[Batch]:
-    """Every ``count``-th batch from ``index`` on: equal work for all, in each image."""
+    """Every ``count``-th batch from ``index`` on, so that each image is shared out evenly."""
     for number, batch in enumerate(items):
         if number % count == index:
             yield batch

@@ -1,9 +1,9 @@
-"""Predicting on the workers of a ``dask.distributed`` cluster: one that runs, one of processes on
-this machine, or one whose workers are jobs of a queue (dask-jobqueue).
+"""Predicts on the workers of a ``dask.distributed`` cluster: an existing one, local processes, or
+jobs of a queue (dask-jobqueue).
 
-A worker opens the models and the images itself, so what travels is names and numbers of tiles; all
-need the same file system. A worker that is lost takes nothing with it but the batches that it had
-in hand: the scheduler gives these to another, which writes the same tiles.
+A worker opens the models and images itself, so only names and tile numbers are sent; all workers
+need the same file system. If a worker is lost, only its current batches are: the scheduler gives
+these to another worker, which writes the same tiles.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from unet.models.devices import choose_device
 from unet.prediction.tiles.batches import Batch
 from unet.prediction.tiles.ensemble import Member
 from unet.prediction.tiles.tls import NO_PAGES, on_disk, own_keys, warn_if_open
-from unet.prediction.tiles.worker import FEEDERS, Work
+from unet.prediction.tiles.worker import FEEDERS, TileWorker
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ PACKAGE = Path(__file__).resolve().parents[3]
 
 @dataclass(frozen=True)
 class Spec:
-    """All that a worker needs to know; plain values, the same for all batches of a job."""
+    """Everything that a worker needs to know: plain values, the same for all batches of a job."""
 
     models: tuple[str, ...]
     alone: tuple[tuple[str, int], ...]
@@ -53,25 +53,25 @@ class Spec:
 
 @dataclass(frozen=True)
 class ClusterTask:
-    """A batch, and of each of its images the key, which says where the tiles go."""
+    """A batch, and the key of each of its images, which determines where the tiles go."""
 
     batch: Batch
     images: tuple[tuple[str, str], ...]
 
 
-# Of this worker; a new job replaces it.
+# The state of this worker process; a new job replaces it.
 _state: dict[str, Any] = {}
 _state_lock = threading.Lock()
 
 
-def _work_of(spec: Spec) -> Work:
-    """The networks of this worker, loaded once."""
+def _worker_of(spec: Spec) -> TileWorker:
+    """This worker's networks, loaded once per job."""
     key = digest(str(spec))
     with _state_lock:
         if _state.get("key") != key:
-            if "work" in _state:
-                _state.pop("work").close()
-            _state["work"] = Work(
+            if "worker" in _state:
+                _state.pop("worker").close()
+            _state["worker"] = TileWorker(
                 [Member.load(Path(path)) for path in spec.models],
                 dict(spec.alone),
                 PredictSection.model_validate_json(spec.section),
@@ -83,18 +83,18 @@ def _work_of(spec: Spec) -> Work:
                 f"{os.uname().nodename}-{os.getpid()}",
             )
             _state["key"] = key
-        work: Work = _state["work"]
-        return work
+        worker: TileWorker = _state["worker"]
+        return worker
 
 
 def predict_batch(spec: Spec, task: ClusterTask) -> None:
-    """What a worker does."""
-    work = _work_of(spec)
+    """Predicts a batch; runs on a worker."""
+    worker = _worker_of(spec)
     with _state_lock:
         for image, key in task.images:
-            if not (work.knows(image) and work.key_of(image) == key):
-                work.reopen(image, key)
-    work.compute(task.batch)
+            if not (worker.knows(image) and worker.key_of(image) == key):
+                worker.reopen(image, key)
+    worker.compute(task.batch)
 
 
 @contextmanager
@@ -106,23 +106,23 @@ def on_cluster(
     prepared: Path,
     device: str,
     folder: Path,
-) -> Iterator[OnCluster]:
-    """What does batches on the cluster that the section describes; see :func:`client_of`.
+) -> Iterator[ClusterRun]:
+    """Runs batches on the cluster that the section describes; see :func:`client_of`.
 
     Args:
         models, alone: see :class:`unet.prediction.tiles.ensemble.Ensemble`.
-        prepared: the store.
+        prepared: the prepared store.
         device: as in the config; each worker has one.
-        folder: for the workers' files, the queue's logs and the keys; of this job alone.
+        folder: for the workers' files, the queue's logs and the keys; used only by this job.
     """
     with client_of(section, folder) as client:
         ahead = 2 * FEEDERS * section.workers
-        yield OnCluster(client, models, alone, prepared, device, section.threads, ahead)
+        yield ClusterRun(client, models, alone, prepared, device, section.threads, ahead)
 
 
 @contextmanager
 def client_of(section: ClusterSection, folder: Path) -> Iterator[Any]:
-    """A client of the cluster that the section describes; what it started it also ends.
+    """A client of the cluster that the section describes. It stops everything that it started.
 
     Raises:
         UserError: a package is missing, or no scheduler answers at the address.
@@ -135,7 +135,7 @@ def client_of(section: ClusterSection, folder: Path) -> Iterator[Any]:
             "predict.cluster: needs the package distributed; run "
             "pip install 'unet-pipeline[cluster]', or drop this key"
         ) from None
-    # What it has to say beside that fills the job's log.
+    # Its info messages would fill the job's log.
     logging.getLogger("distributed").setLevel(logging.WARNING)
     if section.address is not None:
         warn_if_open(section.address)
@@ -143,7 +143,7 @@ def client_of(section: ClusterSection, folder: Path) -> Iterator[Any]:
             client = distributed.Client(section.address, timeout="30s", set_as_default=False)
         except (OSError, TimeoutError, ValueError, TypeError) as error:
             what = f"no scheduler answers at {section.address}"
-            if isinstance(error, TypeError):  # it has no certificate to show
+            if isinstance(error, TypeError):  # this client has no certificate
                 what = (
                     f"{section.address} needs certificates; name them in dask's config, "
                     "distributed.comm.tls"
@@ -204,11 +204,11 @@ def _slurm(section: ClusterSection, folder: Path, keys: Any) -> Any:
         local_directory=str(folder),
         log_directory=str(folder),
         interface=section.interface,
-        # The paths of its files stand in the job script, the keys do not.
+        # The job script contains the paths of the key files, but not the keys.
         security=keys,
         protocol="tls://",
         job_name=_own_job() or "unet-predict",
-        # Any port for what it serves beside the workers: several may run on a machine.
+        # Any free port for the dashboard: several schedulers may run on one machine.
         scheduler_options={"dashboard": False, "dashboard_address": ":0"},
     )
     cluster.scale(jobs=section.workers)
@@ -216,8 +216,8 @@ def _slurm(section: ClusterSection, folder: Path, keys: Any) -> Any:
 
 
 def _own_job() -> str:
-    """The name of the queue's job that this is; "" if it is none. Its workers take it over, so that
-    who cancels a run's jobs by their name cancels these too."""
+    """The name of the queue job that runs this process, "" if there is none. Workers get the same
+    name, so that cancelling a run's jobs by name cancels them, too."""
     own = os.environ.get("SLURM_JOB_ID", "")
     if not own:
         return ""
@@ -231,20 +231,20 @@ def _own_job() -> str:
 
 
 def _clock(hours: float) -> str:
-    """As queues want it: HH:MM:SS."""
+    """HH:MM:SS, as queues need it."""
     seconds = round(hours * 3600)
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
 @dataclass(frozen=True, eq=False)
-class OnCluster:
-    """Does batches on a cluster's workers; see :data:`unet.prediction.tiles.predict_loop.Run`.
+class ClusterRun:
+    """Runs batches on a cluster's workers; see :data:`unet.prediction.tiles.predict_loop.Run`.
 
     Attributes:
-        client: of the cluster.
+        client: the cluster's client.
         models, alone, prepared, device: see :func:`on_cluster`.
-        threads: of each worker.
-        ahead: batches that are handed out at once, so that no worker waits.
+        threads: threads per worker.
+        ahead: number of batches submitted in advance, so that no worker waits.
     """
 
     client: Any
@@ -255,27 +255,27 @@ class OnCluster:
     threads: int
     ahead: int
 
-    def _spec(self, work: Work) -> Spec:
+    def _spec(self, worker: TileWorker) -> Spec:
         return Spec(
             models=tuple(str(path.resolve()) for path in self.models),
             alone=tuple(sorted(self.alone.items())),
-            section=work.section.model_dump_json(),
+            section=worker.section.model_dump_json(),
             device=self.device,
             prepared=str(self.prepared.resolve()),
-            normalize=json.dumps(work.normalize),
-            tiles=str(work.tiles_path.resolve()),
+            normalize=json.dumps(worker.normalize),
+            tiles=str(worker.tiles_path.resolve()),
             threads=self.threads,
         )
 
-    def __call__(self, work: Work, todo: Iterable[Batch]) -> Iterator[Batch]:
+    def __call__(self, worker: TileWorker, todo: Iterable[Batch]) -> Iterator[Batch]:
         from distributed import KilledWorker, as_completed
 
-        spec = self._spec(work)
+        spec = self._spec(worker)
         self.client.register_plugin(_import_path(str(PACKAGE)))
         batches = iter(todo)
 
         def submit(batch: Batch) -> Any:
-            images = tuple((name, work.key_of(name)) for name in dict(batch))
+            images = tuple((name, worker.key_of(name)) for name in dict(batch))
             return self.client.submit(predict_batch, spec, ClusterTask(batch, images), pure=False)
 
         waiting = {submit(batch): batch for batch in islice(batches, self.ahead)}
@@ -287,7 +287,7 @@ class OnCluster:
                     future.result()
                 except KilledWorker as error:
                     raise UserError(
-                        "predict.cluster: several workers died over the same tiles; give them "
+                        "predict.cluster: several workers died with the same tiles; give them "
                         f"more memory, or write a smaller predict.tile ({error})"
                     ) from None
                 yield batch
@@ -300,11 +300,11 @@ class OnCluster:
 
 
 def _import_path(folder: str) -> Any:
-    """Lets workers import this package, which need not be installed there."""
+    """Lets workers import this package even if it is not installed there."""
     from distributed import WorkerPlugin
 
-    # Inside of the function, so that it travels as code and not as the name of a module that the
-    # worker does not find yet.
+    # Defined inside the function, so that it is sent as code and not as the name of a module that
+    # the worker cannot find yet.
     class ImportPath(WorkerPlugin):  # type: ignore[misc]
         name = "unet-import-path"
 

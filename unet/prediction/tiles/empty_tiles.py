@@ -1,4 +1,4 @@
-"""Tiles of which a declared intensity says that they hold nothing (``predict.skip``)."""
+"""Recognises empty tiles by an intensity limit (``predict.skip``)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from unet.errors import UserError
 
 @dataclass(frozen=True)
 class Skipper:
-    """Tells empty windows, and what is predicted there.
+    """Recognises empty windows, and gives their prediction.
 
     Attributes:
-        channel: that is looked at.
-        limit: its intensity beyond which a pixel is empty, normalised as the prepared image is.
-        darker: whether empty is what lies below the limit, not above it.
-        share: of a window's pixels that must be empty.
-        background: index of the class that empty tiles are.
+        channel: the channel to check.
+        limit: intensity beyond which a pixel is empty, normalised like the prepared image.
+        darker: whether pixels below the limit are empty; if not, those above it.
+        share: share of a window's pixels that must be empty.
+        background: index of the class to predict in empty tiles.
     """
 
     channel: int
@@ -34,15 +34,15 @@ class Skipper:
     background: int
 
     def empty(self, window: NDArray[np.float32]) -> bool:
-        """Whether a normalised window [C, (Z,) Y, X], its halo and mirrored parts included, holds
-        nothing. What was no number in the file counts as normalised 0."""
+        """Whether a normalised window [C, (Z,) Y, X] is empty, including its halo and mirrored
+        parts. Pixels that were NaN in the file count as a normalised 0."""
         pixels = window[self.channel]
         beyond = pixels < self.limit if self.darker else pixels > self.limit
         return bool(np.count_nonzero(beyond) >= self.share * pixels.size)
 
     def fill(self, head: Sequence[str]) -> NDArray[np.float32]:
-        """What is stored for each pixel of an empty tile, float32 [K]: 1 for the background, 0 for
-        all other channels of the head."""
+        """The values to store for each pixel of an empty tile, float32 [K]: 1 for the background,
+        0 for all other channels of the head."""
         values = np.zeros(len(head), np.float32)
         values[self.background] = 1
         return values
@@ -54,17 +54,17 @@ def skipper(
     statistics: Mapping[str, Any],
     normalization: Mapping[str, Any],
 ) -> Skipper | None:
-    """The rule for one image; None where nothing is skipped.
+    """The rule for one image; None if nothing is skipped.
 
     Args:
         section: the config's ``predict.skip``.
         head: names of the network's channels.
-        statistics: of the prepared image (:func:`unet.data.normalize.describe`): the intensity of
-            the file is normalised by them as its pixels were.
+        statistics: statistics of the prepared image (:func:`unet.data.normalize.describe`), to
+            normalise the limit in the same way as the pixels.
         normalization: the store's section ``normalize``.
 
     Raises:
-        UserError: the image has no such channel, the head no such class, or it is not known how
+        UserError: the image has no such channel, the head has no such class, or it is unknown how
             the image was normalised.
     """
     if section is None:
@@ -78,7 +78,7 @@ def skipper(
     if method not in normalize.NORMALIZE_METHODS or not {"shift", "scale"} <= set(statistics):
         raise UserError(
             f"predict.skip: intensities of the image files cannot be compared with images that "
-            f"were normalised by {method!r}; leave predict.skip out, or prepare the images anew"
+            f"were normalised by {method!r}; remove predict.skip, or prepare the images again"
         )
     channels = len(statistics["shift"])
     if section.channel >= channels:
@@ -96,14 +96,14 @@ def skipper(
 
 
 def _normalized(section: SkipSection, channels: int, statistics: Mapping[str, Any]) -> float:
-    """The limit as a pixel of that value is in the prepared image. The scale is above 0, so what
-    was darker is still."""
+    """The limit, normalised like a pixel with this value. The scale is above 0, so darker pixels
+    stay darker."""
     darker = section.darker_than is not None
     value = section.darker_than if section.darker_than is not None else section.brighter_than
     pixel = np.full((channels, 1), value, np.float64)
     pixels = [pixel]
-    # Images of narrow integers are normalised in float32, others in float64: whichever it was, a
-    # pixel at the limit shall not be beyond it.
+    # Images of narrow integers are normalised in float32, others in float64. In either case a pixel
+    # exactly at the limit must not be beyond it.
     whole = np.trunc(pixel[0, 0])
     if whole == pixel[0, 0] and (narrow := np.min_scalar_type(int(whole))).itemsize <= 2:
         pixels.append(pixel.astype(narrow))

@@ -1,4 +1,4 @@
-"""Whether a fast engine or a coarse precision gives what float32 gives, on a piece of an image."""
+"""Checks a fast engine or a coarse precision against float32, on a piece of an image."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from unet.models.inference import Predictor
 
 log = logging.getLogger(__name__)
 
-# Largest share of pixels that may fall to another class, and mean difference of probabilities.
-# Trained networks in bfloat16 reach about a fiftieth of either.
+# Largest share of pixels that may change class, and largest mean difference of probabilities.
+# Trained networks in bfloat16 reach about a fiftieth of either limit.
 MOST_CHANGED = 0.005
 MOST_MEAN = 0.005
 # Side of the piece, in pixels, by the number of spatial axes.
@@ -21,10 +21,10 @@ PIECE_SIDE = {2: 256, 3: 32}
 
 
 def engine_differences(predictor: Predictor, image: Any) -> tuple[float, float]:
-    """(share of pixels of another class, mean difference of probabilities) against float32.
+    """(share of pixels that change class, mean difference of probabilities) compared with float32.
 
     Args:
-        image: [C, (Z,) Y, X]; of it the middle is taken.
+        image: [C, (Z,) Y, X]; a piece in its middle is used.
     """
     shape = image.shape[1:]
     windows = []
@@ -33,21 +33,21 @@ def engine_differences(predictor: Predictor, image: Any) -> tuple[float, float]:
         start = max(0, (size - side) // 2) // fp.grid * fp.grid - fp.margin
         windows.append((start, start + side))
     piece = read_window(image, windows)[None]
-    # Each view of the image would tell the same.
+    # One view of the image is enough: test-time augmentation would give the same answer.
     plain = predictor.plain()
     found, exact = plain(piece), plain.reference()(piece)
     flips = float((found.argmax(axis=1) != exact.argmax(axis=1)).mean())
     return flips, float(np.abs(found - exact).mean())
 
 
-def trusted(predictor: Predictor, image: Any) -> bool:
-    """Whether the predictor agrees with float32; says so in the log."""
+def agrees_with_float32(predictor: Predictor, image: Any) -> bool:
+    """Whether the predictor agrees with float32; logs the differences."""
     flips, mean = engine_differences(predictor, image)
     good = flips <= MOST_CHANGED and mean <= MOST_MEAN
     log.log(
         logging.INFO if good else logging.WARNING,
         "%s in %s against float32: %.3g %% of pixels change their class, mean difference %.2g%s",
         predictor.engine, predictor.precision, 100 * flips, mean,
-        "" if good else "; that is too much, so float32 by PyTorch is used",
+        "" if good else "; that is too much, so PyTorch in float32 is used",
     )  # fmt: skip
     return good

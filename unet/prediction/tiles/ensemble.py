@@ -1,8 +1,8 @@
-"""The networks that predict a fold: one, or those of several folds, and which image each one sees.
+"""The networks that predict a fold (one, or those of several folds), and the images of each one.
 
-Test images are predicted by the mean of all networks' probabilities. A validation image trained all
-of them but one, so that one alone predicts it: what is chosen on validation images (thresholds) is
-chosen on images that the network had not learned from.
+Test images get the mean of all networks' probabilities. A validation image of one fold is a
+training image of the others, so only its own fold's network predicts it. That way thresholds are
+chosen on images that the network was not trained on.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from unet.models.inference import Predictor
 from unet.models.model_file import ModelFile, load_model
 from unet.models.network import Network
 
-Held = Literal["test", "val"]
+HeldOutPart = Literal["test", "val"]
 
 
 @dataclass(frozen=True)
 class Member:
-    """A trained network with its file and the hash of that."""
+    """A trained network, its file, and the hash of the file."""
 
     path: Path
     model: ModelFile
@@ -37,7 +37,7 @@ class Member:
 
     @classmethod
     def load(cls, path: Path) -> Member:
-        """Reads a ``model.pt``; see :func:`unet.models.model_file.load_model` for its errors."""
+        """Reads a ``model.pt``; see :func:`unet.models.model_file.load_model` for errors."""
         return cls(path, load_model(path), file_sha256(path))
 
     @cached_property
@@ -47,19 +47,20 @@ class Member:
 
 def held_out(
     rows: Iterable[SplitRecord], folds: Sequence[int]
-) -> tuple[dict[str, Held], dict[str, int]]:
+) -> tuple[dict[str, HeldOutPart], dict[str, int]]:
     """The images that the networks of these folds predict.
 
     Returns:
-        image id -> why it is predicted, and validation image id -> index in ``folds`` of the one
+        Image id -> why it is predicted; and validation image id -> index in ``folds`` of the only
         network that predicts it.
 
     Raises:
-        ValueError: an image is tested in one of the folds, but not in another, or validates two.
+        ValueError: an image is a test image in only some of the folds, or a validation image in
+            two.
     """
     rows = list(rows)
     tested = ids_of(rows, folds[0], "test")
-    parts: dict[str, Held] = dict.fromkeys(tested, "test")
+    parts: dict[str, HeldOutPart] = dict.fromkeys(tested, "test")
     alone: dict[str, int] = {}
     for index, fold in enumerate(folds):
         if ids_of(rows, fold, "test") != tested:
@@ -72,18 +73,19 @@ def held_out(
 
 
 class Ensemble:
-    """Applies to each image the networks that are to predict it.
+    """Chooses the networks that predict each image.
 
     Args:
         members: the networks, in order.
-        alone: image id -> index of the one network that predicts it; all predict the others.
+        alone: image id -> index of the only network that predicts it; all of them predict the
+            other images.
         device: where they run.
         section: engine, precision and test-time augmentation.
-        threads: of engines that have their own.
+        threads: for engines that have their own thread pool.
 
     Raises:
-        UserError: the networks differ in their channels, in or out, or in their footprint; the
-            engine is not there.
+        UserError: the networks differ in their input or output channels or in their footprint, or
+            the engine is not installed.
     """
 
     def __init__(
@@ -100,24 +102,24 @@ class Ensemble:
         head = members[0].model.head
         networks = [member.model.network() for member in members]
 
-        def of(chosen: list[Network]) -> Predictor:
+        def predictor_of(chosen: list[Network]) -> Predictor:
             return Predictor(
                 chosen, device, section.precision, section.tta, head, section.engine, threads
             )
 
-        # They share the networks: each is on the device once.
-        self._all = of(networks)
-        self._single = [self._all] if len(networks) == 1 else [of([n]) for n in networks]
+        # The predictors share the networks, so each is on the device only once.
+        self._all = predictor_of(networks)
+        self._single = [self._all] if len(networks) == 1 else [predictor_of([n]) for n in networks]
         self.device, self.footprint = device, self._all.footprint
         self.precision, self.engine = self._all.precision, self._all.engine
 
     @property
     def width(self) -> int:
-        """Channels of the first level, of the widest."""
+        """Channels of the first level of the widest network."""
         return max(member.model.architecture.width for member in self.members)
 
     def predictor(self, image: str) -> Predictor:
-        """What predicts this image."""
+        """The predictor for this image."""
         return self._single[self.alone[image]] if image in self.alone else self._all
 
     def key(self, image: str) -> str:
@@ -136,11 +138,11 @@ def _check_alike(one: Member, other: Member) -> None:
     ):
         if of_one != of_other:
             raise UserError(
-                f"{both}: their {what} differ ({of_one}, {of_other}), so that they cannot be "
-                "averaged; train the folds again"
+                f"{both}: their {what} differ ({of_one}, {of_other}), so they cannot be averaged; "
+                "train the folds again"
             )
     if one.footprint != other.footprint:
         raise UserError(
-            f"{both}: their layers need different windows, so that they cannot be averaged; where "
-            "preset auto chose them, copy plan.yaml of one fold into models and train again"
+            f"{both}: their layers need different windows, so they cannot be averaged; if preset "
+            "auto chose them, copy plan.yaml of one fold into models and train again"
         )

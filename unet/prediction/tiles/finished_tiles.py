@@ -1,10 +1,10 @@
-"""An image's tiles while they are being predicted: what is done is known and done once.
+"""Tracks an image's tiles while they are predicted, so that none is computed twice.
 
 ``tiles.zarr/.<hash of image and key>.partial`` is the array of
-:mod:`unet.prediction.tiles.tile_store` under a hidden name, with a folder ``.done`` in it: a file
-per writer, a line per tile that is wholly written. A killed run, or the other half of a job that is
-split, leaves it as it is; whoever comes next goes on where the lines end. With the last tile it
-takes the image's name.
+:mod:`unet.prediction.tiles.tile_store` under a hidden name. Its folder ``.done`` has one file per
+writer, with a line for each tile that is completely written. A run that was killed, or one of
+several jobs that share the fold, leaves it behind, and the next process continues where the lines
+end. After the last tile the array is renamed to the image's name.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ _DONE = ".done"
 _SKIPPED = "skipped"
 
 
-def partial_name(image: str, key: str) -> str:
-    """The hidden folder's name: of another model, image or setting it is another."""
+def unfinished_name(image: str, key: str) -> str:
+    """The hidden folder's name, which differs for each model, image and setting."""
     return f".{digest([image, key])[:32]}.partial"
 
 
-class Partial:
-    """The tiles of one image, done and to do.
+class UnfinishedTiles:
+    """The tiles of one image while they are being predicted.
 
     Args:
         folder: ``tiles.zarr``.
-        image, key: id, and hash of all that determines the tiles.
-        writer: this process, among those that may write at the same time.
+        image, key: id, and hash of everything that determines the tiles.
+        writer: name of this process, unique among those that write at the same time.
     """
 
     def __init__(self, folder: Path, image: str, key: str, writer: str) -> None:
         self.target = folder / image
-        self.path = folder / partial_name(image, key)
+        self.path = folder / unfinished_name(image, key)
         self.key, self.writer = key, writer
         self._array: Any = None
         self._repaired = False
         self._marking = threading.Lock()
 
     def create(self, plan: WindowPlan, classes: int, dtype: str, attrs: Mapping[str, Any]) -> None:
-        """Makes the empty array unless it is there, by whichever process comes first."""
+        """Creates the empty array, unless another process has done so."""
         if (self.path / "zarr.json").is_file():
             self._check(attrs)
             return
@@ -63,7 +63,7 @@ class Partial:
             (made / "tiles" / _DONE).mkdir()
             (made / "tiles").rename(self.path)
         except OSError:
-            # A folder that has something in it is not replaced: another process was faster.
+            # A folder that is not empty is not replaced: another process was faster.
             if not (self.path / "zarr.json").is_file():
                 raise
             self._check(attrs)
@@ -71,27 +71,27 @@ class Partial:
             remove(made)
 
     def _check(self, attrs: Mapping[str, Any]) -> None:
-        """The windows follow from the tile: by others, a tile's number would be another place.
+        """Checks the tile size: with another size, a tile's number would mean another position.
 
         Raises:
-            UserError: it was begun with others.
+            UserError: the image was started with another size.
         """
-        begun = list(self.attrs()["tile"])
-        if begun != list(attrs["tile"]):
+        earlier = list(self.attrs()["tile"])
+        if earlier != list(attrs["tile"]):
             raise UserError(
-                f"{self.path}: begun with tiles of {begun} px, this process takes "
+                f"{self.path}: started with tiles of {earlier} px, but this process uses "
                 f"{list(attrs['tile'])}; remove it and run again"
             )
 
     def attrs(self) -> dict[str, Any]:
-        """What was noted beside the tiles when they were begun."""
+        """The attributes that were stored when the image was started."""
         return _attributes(self.path)
 
     def done(self) -> dict[int, bool]:
-        """Tiles that are there: index -> whether it was skipped as empty."""
+        """The finished tiles: index -> whether it was skipped as empty."""
         found = {}
         for file in sorted((self.path / _DONE).glob("*")):
-            # A line without its end was being written when the process died.
+            # The process died while it wrote the last line, if that has no line end.
             for line in file.read_text(encoding="ascii", errors="replace").split("\n")[:-1]:
                 index, _, how = line.partition(" ")
                 if index.isdecimal():
@@ -106,7 +106,7 @@ class Partial:
         self._array[(index, slice(None), *corner)] = core.astype(self._array.dtype)
 
     def mark(self, tiles: Sequence[tuple[int, bool]]) -> None:
-        """Notes that these tiles (index, whether skipped) are wholly written."""
+        """Records that these tiles (index, whether skipped) are completely written."""
         lines = "".join(f"{i} {_SKIPPED}\n" if skipped else f"{i}\n" for i, skipped in tiles)
         file = self.path / _DONE / self.writer
         # One thread at a time: the repair would cut off what another one has just written.
@@ -118,10 +118,10 @@ class Partial:
                 handle.write(lines)
 
     def finish(self, part: str) -> None:
-        """Gives the array the image's name; what is there under it is replaced.
+        """Renames the array to the image's name, and replaces older tiles of that name.
 
         Args:
-            part: why the image is predicted, which may have changed since it was begun.
+            part: why the image is predicted, which may have changed since it was started.
         """
         skipped = sorted(index for index, empty in self.done().items() if empty)
         zarr.open_array(self.path, mode="r+").attrs.update({"skipped": skipped, "part": part})
@@ -131,31 +131,31 @@ class Partial:
 
 
 def _cut_unfinished(file: Path) -> None:
-    """Cuts off a last line without its end, left by a process that was killed or had no space: what
-    is written next would make another number of it."""
+    """Cuts off a last line without a line end, left by a process that was killed or ran out of disk
+    space. Otherwise the next number would be appended to it."""
     if not file.exists():
         return
-    whole = file.read_bytes().rfind(b"\n") + 1
-    if whole != file.stat().st_size:
-        os.truncate(file, whole)
+    complete = file.read_bytes().rfind(b"\n") + 1
+    if complete != file.stat().st_size:
+        os.truncate(file, complete)
 
 
-def finished(folder: Path, image: str, key: str, part: str) -> dict[str, Any] | None:
-    """The attributes of an image's tiles if all are there and of this key, else None."""
+def finished_attrs(folder: Path, image: str, key: str, part: str) -> dict[str, Any] | None:
+    """The attributes of an image's tiles if all are finished and have this key, else None."""
     try:
         attrs = _attributes(folder / image)
     except (OSError, ValueError, KeyError):
         return None
     if attrs.get("key") != key or attrs.get("part") != part:
         return None
-    remove(folder / image / _DONE)  # of a process that died right before
+    remove(folder / image / _DONE)  # left by a process that died just before it removed this
     return attrs
 
 
-def unfinished_tiles(folder: Path, image: str, key: str) -> dict[str, Any] | None:
-    """What is noted beside the tiles of an image that was begun, None if it was not."""
+def unfinished_attrs(folder: Path, image: str, key: str) -> dict[str, Any] | None:
+    """The attributes of an image whose tiles were started, else None."""
     try:
-        return _attributes(folder / partial_name(image, key))
+        return _attributes(folder / unfinished_name(image, key))
     except (OSError, ValueError, KeyError):
         return None
 
@@ -165,12 +165,12 @@ def _attributes(path: Path) -> dict[str, Any]:
 
 
 def remove_stale(folder: Path, wanted: Mapping[str, str]) -> None:
-    """Removes what is neither an image that is asked for nor the unfinished tiles of one.
+    """Removes everything except the requested images and their unfinished tiles.
 
     Args:
-        wanted: image id -> its key.
+        wanted: requested image id -> its key.
     """
-    keep = {partial_name(image, key) for image, key in wanted.items()} | set(wanted)
+    keep = {unfinished_name(image, key) for image, key in wanted.items()} | set(wanted)
     for path in sorted(folder.iterdir()):
         if path.name not in keep and (path.is_dir() or path.name.startswith(".")):
             remove(path)

@@ -1,4 +1,4 @@
-"""Goes through the batches of a fold: what is done, what is left, and how fast it goes."""
+"""Runs the batches of a fold, and keeps track of what is done, what is left and how fast it is."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ import numpy as np
 
 from unet.data.blocks import LOG_SECONDS, ordered
 from unet.prediction.tiles.batches import Batch, Planned
-from unet.prediction.tiles.finished_tiles import Partial, finished
-from unet.prediction.tiles.worker import Work
+from unet.prediction.tiles.finished_tiles import UnfinishedTiles, finished_attrs
+from unet.prediction.tiles.worker import TileWorker
 
 log = logging.getLogger(__name__)
 
-# Does all of these batches, and tells of each when it is done.
-Run = Callable[[Work, Iterable[Batch]], Iterator[Batch]]
+# Runs all batches, and yields each one when it is done.
+Run = Callable[[TileWorker, Iterable[Batch]], Iterator[Batch]]
 
 
 class Todo:
-    """What is done and what is to do, image by image."""
+    """What is done and what is left, image by image."""
 
-    def __init__(self, work: Work, planned: Sequence[Planned], folder: Path) -> None:
-        self.work, self.folder = work, folder
+    def __init__(self, worker: TileWorker, planned: Sequence[Planned], folder: Path) -> None:
+        self.worker, self.folder = worker, folder
         self.planned = {image.image: image for image in planned}
         self._skipped: dict[str, int] = {}
         self.done: dict[str, set[int]] = {}
         for image in planned:
-            attrs = finished(folder, image.image, image.key, image.part)
+            attrs = finished_attrs(folder, image.image, image.key, image.part)
             if attrs is not None:
                 self._skipped[image.image] = len(attrs.get("skipped", ()))
         self._before = frozenset(self._skipped)
-        self._partials: dict[str, Partial] = {}
+        self._unfinished: dict[str, UnfinishedTiles] = {}
 
     def is_finished(self, image: str) -> bool:
         return image in self._skipped
 
     def remaining(self) -> Iterator[Planned]:
-        """Images of which something may be left to do."""
+        """Images that may have tiles left."""
         return (image for image in self.planned.values() if not self.is_finished(image.image))
 
     def window_of(self, image: str) -> float:
-        """Pixels of a window of an image; 0 of one that was finished before."""
+        """Pixels of a window of an image; 0 if the image was finished before this run."""
         return 0.0 if image in self._before else float(np.prod(self.planned[image].plan.window))
 
     def begin(self, image: str) -> None:
-        """Opens an image when its first batch comes."""
-        if image not in self._partials:
-            self._partials[image] = self.work.add(self.planned[image])
-            self.done[image] = set(self._partials[image].done())
+        """Opens an image at its first batch."""
+        if image not in self._unfinished:
+            self._unfinished[image] = self.worker.add(self.planned[image])
+            self.done[image] = set(self._unfinished[image].done())
 
-    def left_of(self, batch: Batch) -> Batch:
-        """The tiles of a batch that are not done."""
+    def remaining_tiles(self, batch: Batch) -> Batch:
+        """The tiles of a batch that are not done yet."""
         left = []
         for image, tile in batch:
             if self.is_finished(image):
@@ -64,32 +64,38 @@ class Todo:
                 left.append((image, tile))
         return tuple(left)
 
-    def note(self, batch: Batch, *, finish: bool) -> None:
-        """After a batch: images of which it was the last get their names."""
+    def record(self, batch: Batch, *, finish: bool) -> None:
+        """Records a finished batch; images that are now complete get their names."""
         for image, tile in batch:
             self.done[image].add(tile)
         for image in dict(batch):
             if finish:
-                self.finish_if_whole(image)
+                self.finish_if_complete(image)
 
-    def finish_if_whole(self, image: str) -> None:
+    def finish_if_complete(self, image: str) -> None:
         if len(self.done[image]) == len(self.planned[image].plan.tiles):
-            partial = self._partials.pop(image)
-            self._skipped[image] = sum(partial.done().values())
-            self.work.forget(image)
-            partial.finish(self.planned[image].part)
+            unfinished = self._unfinished.pop(image)
+            self._skipped[image] = sum(unfinished.done().values())
+            self.worker.forget(image)
+            unfinished.finish(self.planned[image].part)
 
     def entries(self) -> dict[str, Any]:
         return {name: image.entry(self._skipped[name]) for name, image in self.planned.items()}
 
 
-def do_all(
-    work: Work, todo: Todo, groups: Iterable[Batch], run: Run, *, finish: bool, shares: int = 1
+def run_batches(
+    worker: TileWorker,
+    todo: Todo,
+    groups: Iterable[Batch],
+    run: Run,
+    *,
+    finish: bool,
+    shares: int = 1,
 ) -> None:
-    """Does all batches that are not done, with a line in the log every some seconds.
+    """Runs all batches that are not done, and logs its progress every few seconds.
 
     Args:
-        groups: all of them, or one of ``shares`` equal parts.
+        groups: all batches, or one of ``shares`` equal parts.
     """
     total = float(sum(image.computed for image in todo.remaining())) / shares
     started = shown = time.monotonic()
@@ -98,14 +104,14 @@ def do_all(
     def left() -> Iterator[Batch]:
         nonlocal total
         for group in groups:
-            remains = todo.left_of(group)
-            # Of an image that was begun by an earlier run: no part of what is left to this one.
+            remains = todo.remaining_tiles(group)
+            # Tiles that an earlier run finished are not part of what is left for this one.
             total -= sum(todo.window_of(tile[0]) for tile in set(group) - set(remains))
             if remains:
                 yield remains
 
-    for group in run(work, left()):
-        todo.note(group, finish=finish)
+    for group in run(worker, left()):
+        todo.record(group, finish=finish)
         for image, _ in group:
             computed += todo.window_of(image)
         if time.monotonic() - shown > LOG_SECONDS:
@@ -116,20 +122,15 @@ def do_all(
                 computed / 1e6, total / 1e6, rate / 1e6, max(0.0, (total - computed) / rate),
             )  # fmt: skip
     if finish:
-        # All tiles were there, but the process died before the image got its name.
+        # Images whose process died after the last tile, but before the image got its name.
         for left_over in list(todo.remaining()):
             todo.begin(left_over.image)
-            todo.finish_if_whole(left_over.image)
+            todo.finish_if_complete(left_over.image)
     seconds = max(time.monotonic() - started, 1e-9)
     log.info("computed %.1f Mpx at %.2f Mpx/s", computed / 1e6, computed / 1e6 / seconds)
 
 
-def run_here(work: Work, todo: Iterable[Batch]) -> Iterator[Batch]:
-    """Batches by the threads of this process: while a device computes one, others are read and
-    written, and no more are in memory than there are threads."""
-
-    def one(batch: Batch) -> Batch:
-        work.compute(batch)
-        return batch
-
-    return ordered(one, todo, work.feeders)
+def run_here(worker: TileWorker, todo: Iterable[Batch]) -> Iterator[Batch]:
+    """Runs batches in the threads of this process: while a device computes one, others are read
+    and written. At most one batch per thread is in memory."""
+    return ordered(worker.compute, todo, worker.feeders)

@@ -1,4 +1,4 @@
-"""What a prediction reads, where it writes, and what it may use of the machine."""
+"""What a prediction reads, where it writes, and which resources it may use."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ class PredictionData:
         members: the networks, whose probabilities are averaged.
         store: the prepared store.
         prepared: its sentinel.
-        parts: image id -> why it is predicted (``val`` images serve to choose thresholds).
+        parts: image id -> why it is predicted (``val`` images are used to choose thresholds).
         tiles: ``tiles.zarr``, where the tiles are written.
-        alone: image id -> index of the one network that predicts it; all predict the others.
+        alone: image id -> index of the only network that predicts it; all of them predict the
+            other images.
     """
 
     members: Sequence[Member]
@@ -38,31 +39,31 @@ class PredictionData:
         return entry
 
     def key(self, image: str, ensemble: Ensemble, keyed: Mapping[str, Any]) -> str:
-        """Stands for an image's tiles; ``keyed``: see :func:`image_key`."""
+        """The key of an image's tiles; ``keyed``: see :func:`image_key`."""
         return image_key(ensemble.key(image), self.info(image)["key"], keyed)
 
     def check_channels(self) -> None:
-        """Holds the images against the networks.
+        """Compares the channels of the images and the networks.
 
         Raises:
-            UserError: their channels differ in number.
+            UserError: the numbers differ.
         """
         channels, wanted = int(self.prepared["channels"]), self.members[0].model.in_channels
         if wanted != channels:
             raise UserError(
-                f"{self.store}: the images have {channels} channel(s), the model wants "
-                f"{wanted}; choose as many by the dataset's key channels"
+                f"{self.store}: the images have {channels} channel(s), the model needs "
+                f"{wanted}; choose that many with the dataset's key channels"
             )
 
 
 @dataclass(frozen=True)
 class PredictionResources:
-    """What changes no tile (to rounding).
+    """Resources to use; they do not change the tiles (except for rounding).
 
     Attributes:
-        batch: tiles at once.
+        batch: tiles per batch.
         memory_bytes: memory to use on a CPU.
-        gpus: GPUs of this machine to use at once.
+        gpus: number of GPUs of this machine to use at once.
     """
 
     batch: int | Literal["auto"] = "auto"
@@ -73,16 +74,16 @@ class PredictionResources:
 
 @dataclass(frozen=True)
 class Share:
-    """The part of the batches that this job does: every ``count``-th from ``index`` on."""
+    """The part of the batches for this job: every ``count``-th one from ``index`` on."""
 
     index: int
     count: int
 
 
 def image_key(model_key: str, prepared_key: str, keyed: Mapping[str, Any]) -> str:
-    """Hash of all that determines an image's tiles.
+    """Hash of everything that determines an image's tiles.
 
     Args:
-        keyed: by :meth:`unet.config.stage_settings.PredictSettings.keyed`.
+        keyed: see :meth:`unet.config.stage_settings.PredictSettings.keyed`.
     """
     return digest({"model": model_key, "image": prepared_key, "settings": dict(keyed)})

@@ -1,8 +1,8 @@
-"""The predicted cores of an image's tiles, as the predict stage writes them and stitch reads them.
+"""The predicted cores of an image's tiles, written by the predict stage and read by stitch.
 
-``tiles.zarr/<image id>``: [tile, class, (Z,) Y, X], one chunk per tile, each tile's core in the
-corner of its chunk (cores at the image's end are smaller; what is beyond them is 0 and unused).
-With the attribute ``blend: gaussian`` the "cores" are whole outputs of windows, which overlap.
+``tiles.zarr/<image id>``: [tile, class, (Z,) Y, X], one chunk per tile, with the tile's core in the
+corner of its chunk (cores at the image's end are smaller; the rest of the chunk is 0 and unused).
+With the attribute ``blend: gaussian`` the "cores" are the full outputs of windows, which overlap.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from unet.io.checksums import CHECKSUM, COMPLETE, checked
 def create_tiles(
     folder: Path, plan: WindowPlan, classes: int, dtype: str, attrs: dict[str, Any]
 ) -> zarr.Array[Any]:
-    """An empty array for the cores of this plan; the grid travels in its attributes."""
+    """Creates an empty array for the cores of this plan; its attributes contain the grid."""
     cores = [[(s.start, s.stop) for s in tile.core] for tile in plan.tiles]
     return zarr.create_array(
         folder,
@@ -45,10 +45,10 @@ def create_tiles(
 
 
 class Tiles:
-    """Read side of a tile store.
+    """Reads a tile store.
 
     Raises:
-        UserError: there is no such store, or (from the methods) no such image in it.
+        UserError: the store is missing, or (from the methods) has no such image.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,10 +56,10 @@ class Tiles:
         self._open: dict[str, zarr.Array[Any]] = {}
         self._cores: dict[str, np.ndarray] = {}
         if not path.is_dir():
-            raise UserError(f"{path}: there is no tile store here; run the predict stage")
+            raise UserError(f"{path}: tile store is missing; run the predict stage")
 
     def ids(self) -> list[str]:
-        """Sorted ids of the images that are there."""
+        """Sorted ids of the finished images."""
         names = (p.parent.name for p in self.path.glob("*/zarr.json"))
         return sorted(name for name in names if not name.startswith("."))
 
@@ -69,15 +69,15 @@ class Tiles:
         return {**array.attrs, "dtype": str(array.dtype)}
 
     def cores(self, image: str) -> list[Slices]:
-        """Where each tile's core lies in the image (blended ones overlap)."""
+        """Position of each tile's core in the image (with blending they overlap)."""
         cores: Any = self._array(image).attrs["cores"]
         return [tuple(slice(a, b) for a, b in core) for core in cores]
 
     def read(self, image: str, region: Slices) -> np.ndarray:
-        """Probabilities of a region, put together from the cores.
+        """Probabilities of a region, assembled from the cores.
 
-        Blended tiles are averaged by their weights, in the tiles' order: like everything here, a
-        pixel's value does not depend on the region that is asked for.
+        Blended tiles are averaged by their weights, in the order of the tiles, so a pixel's value
+        does not depend on the requested region.
 
         Args:
             region: one slice with start and stop per spatial axis, within the image.
@@ -85,7 +85,7 @@ class Tiles:
         Returns:
             [class, *region] float32.
         """
-        array: Any = self._array(image)  # zarr's types know no tuple of unknown length
+        array: Any = self._array(image)  # zarr's types do not allow tuples of unknown length
         blended = array.attrs.get("blend", "none") != "none"
         size = [s.stop - s.start for s in region]
         out = np.zeros((array.shape[1], *size), np.float64 if blended else np.float32)
@@ -109,9 +109,9 @@ class Tiles:
         return out.astype(np.float32, copy=False)
 
     def _touching(self, image: str, region: Slices) -> Iterator[tuple[int, Slices]]:
-        """The tiles that share pixels with a region: their numbers and cores, in order."""
+        """The numbers and cores of the tiles that share pixels with a region, in order."""
         if image not in self._cores:
-            # [tile, axis, 2]; searched at once, for large images have very many.
+            # [tile, axis, 2]; one vectorised search, because large images have very many tiles.
             self._cores[image] = np.array(self._array(image).attrs["cores"], np.int64)
         cores = self._cores[image]
         starts, stops = np.array([(s.start, s.stop) for s in region]).T
@@ -127,12 +127,12 @@ class Tiles:
             found = zarr.open_array(path, mode="r")
             self._open[image] = checked(
                 found,
-                f"remove {path} and {self.path.with_suffix('.json')} and run again, which predicts "
-                "this image anew",
+                f"remove {path} and {self.path.with_suffix('.json')} and run again to predict "
+                "this image again",
             )
         return self._open[image]
 
 
 def _moved(part: slice, start: int) -> slice:
-    """The same part, counted from ``start``."""
+    """The same slice, counted from ``start``."""
     return slice(part.start - start, part.stop - start)

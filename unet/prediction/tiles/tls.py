@@ -1,7 +1,7 @@
-"""Who may talk to a cluster: a dask scheduler runs what it is sent, and knows of no passwords.
+"""Protects clusters with TLS: a dask scheduler runs all code that it is sent, without passwords.
 
-The clusters that we start have keys of their own, made for each run: scheduler, workers and job
-show one another the same certificate, and what they say is encrypted (TLS).
+Each cluster that we start gets its own new keys: scheduler, workers and job identify themselves
+with the same certificate, and their connections are encrypted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from unet.files import remove
 
 log = logging.getLogger(__name__)
 
-# The pages that a scheduler or worker serves are for all who reach them: none are wanted.
+# No web pages: those of a scheduler or worker are open to everyone who can reach them.
 NO_PAGES: dict[str, Any] = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
@@ -29,7 +29,7 @@ NO_PAGES: dict[str, Any] = {
 
 
 def own_keys() -> Any:
-    """A ``distributed.Security`` with a new key and certificate, in memory alone.
+    """A ``distributed.Security`` with a new key and certificate, only in memory.
 
     Raises:
         UserError: cryptography is not installed.
@@ -47,8 +47,8 @@ def own_keys() -> Any:
 
 @contextmanager
 def on_disk(security: Any, folder: Path) -> Iterator[Any]:
-    """The same with what workers need in files that only this user can read, for jobs of a queue;
-    they are removed at the end. Those of a run that was killed open nothing any more."""
+    """A copy for jobs of a queue, with keys and certificate in files that only this user can read.
+    The files are removed at the end. Those of a run that was killed give no access any more."""
     remove(folder)
     folder.mkdir(mode=0o700, parents=True)
     stored = copy(security)
@@ -64,13 +64,13 @@ def on_disk(security: Any, folder: Path) -> Iterator[Any]:
 
 
 def warn_if_open(address: str) -> None:
-    """Warns of a scheduler that others can use: neither on this machine alone nor by TLS."""
+    """Warns if others can use the scheduler: it has no TLS and is not only on this machine."""
     parts = urlsplit(address if "://" in address else f"tcp://{address}")
     if parts.scheme in ("tls", "wss", "inproc") or _is_loopback(parts.hostname or ""):
         return
     log.warning(
-        "predict.cluster.address: %s is neither encrypted nor authenticated, so whoever reaches it "
-        "can run programs as its workers' user; start the scheduler with TLS and write tls://",
+        "predict.cluster.address: %s is neither encrypted nor authenticated, so anyone who reaches "
+        "it can run programs as its workers' user; start the scheduler with TLS and write tls://",
         address,
     )
 

@@ -1,10 +1,10 @@
-"""What the windows and batches of a fold follow from, and how all who predict it use the same ones.
+"""Chooses the windows and batches of a fold, so that all processes use the same ones.
 
-``tile: auto`` and ``batch: auto`` follow from the memory, which changes: with ``memory_gb``, with
-the node, on a GPU with what else runs there. An image keeps the windows that it was begun with:
-they are noted beside its tiles (:mod:`unet.prediction.tiles.finished_tiles`). Jobs that share a
-fold need one plan before any of them has begun: the first one's memory, kept in ``tiles.zarr``
-until the fold is whole.
+``tile: auto`` and ``batch: auto`` depend on the free memory, which can change: with ``memory_gb``,
+with the node, or with other programs on a GPU. An image keeps the windows that it was started with:
+they are stored with its tiles (:mod:`unet.prediction.tiles.finished_tiles`). Jobs that share a fold
+need one plan before any of them starts: they use the memory of the first job, which is kept in
+``tiles.zarr`` until the fold is finished.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from unet.config.geometry import Footprints
 from unet.config.sections import PredictSection
 from unet.data.tiling import WindowPlan
 from unet.files import digest, read_json, remove, write_json
-from unet.prediction.tiles.finished_tiles import finished, partial_name, unfinished_tiles
+from unet.prediction.tiles.finished_tiles import finished_attrs, unfinished_attrs, unfinished_name
 from unet.prediction.tiles.windows import choose_batch, layout, memory_needed, tile_for
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Room:
+class MemoryBudget:
     """Memory to plan for.
 
     Attributes:
-        device: its kind, "cpu" or "cuda".
-        memory_bytes: free ones of a GPU, those allowed of a CPU.
+        device: kind of device, "cpu" or "cuda".
+        memory_bytes: free memory of a GPU, or allowed memory of a CPU.
         batch: as in the config.
     """
 
@@ -43,21 +43,23 @@ class Room:
     batch: int | Literal["auto"]
 
     @classmethod
-    def here(cls, device: torch.device, memory_bytes: float, batch: int | Literal["auto"]) -> Room:
-        """Of this process, now."""
+    def here(
+        cls, device: torch.device, memory_bytes: float, batch: int | Literal["auto"]
+    ) -> MemoryBudget:
+        """The memory of this process, now."""
         if device.type == "cuda":
             memory_bytes = float(torch.cuda.mem_get_info(device)[0])
         return cls(device.type, memory_bytes, batch)
 
-    def holds(self, windows: WindowPlan, width: int, batch: int = 1) -> bool:
-        """Whether such a batch can be computed at all."""
+    def fits(self, windows: WindowPlan, width: int, batch: int = 1) -> bool:
+        """Whether such a batch fits in the memory at all."""
         return memory_needed(windows.window, width, batch) <= self.memory_bytes
 
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """The windows of an image, the largest one per axis that was allowed, and how many go through
-    the network together."""
+    """The windows of an image, the largest allowed window per axis, and how many windows go
+    through the network together."""
 
     tile: list[int]
     windows: WindowPlan
@@ -72,72 +74,72 @@ class Planner:
         folder: ``tiles.zarr``.
         width: channels of the networks' first level.
         here: the memory of this process.
-        shared: the memory that all jobs plan for, where several share the fold.
+        shared: the memory that all jobs plan for, if several share the fold.
     """
 
     folder: Path
     section: PredictSection
     footprints: Footprints
     width: int
-    here: Room
-    shared: Room | None = None
+    here: MemoryBudget
+    shared: MemoryBudget | None = None
 
     def layout(self, image: str, key: str, part: str, shape: Sequence[int]) -> ImagePlan:
-        """The layout of an image of this spatial shape: the one of its tiles, if there are any.
+        """The layout of an image of this spatial shape; if it has tiles already, their layout.
 
-        One that was begun with windows that cannot be computed here begins again, unless others
-        predict it too.
+        An image that was started with windows that do not fit in memory here starts again, unless
+        other jobs predict it, too.
         """
-        done = finished(self.folder, image, key, part)
+        done = finished_attrs(self.folder, image, key, part)
         if done is not None:
             return self._layout(shape, done)
-        begun = unfinished_tiles(self.folder, image, key)
+        begun = unfinished_attrs(self.folder, image, key)
         if self.shared is not None:
             made = self._layout(shape, begun)
-            if not self.here.holds(made.windows, self.width):
+            if not self.here.fits(made.windows, self.width):
                 log.warning(
-                    "image %s: windows of %s px, planned by the job that came first, may be more "
-                    "than the memory here; to begin again with less, remove %s and the tiles.shard "
-                    "files beside it", image, made.tile, self.folder,
+                    "image %s: windows of %s px, planned by the first job, may not fit in memory "
+                    "here; to start again with smaller ones, remove %s and the tiles.shard files "
+                    "next to it", image, made.tile, self.folder,
                 )  # fmt: skip
             return made
         made, kept = self._layout(shape), self._layout(shape, begun)
         if begun is None:
-            # Nothing there, or nothing that can be read.
-            remove(self.folder / partial_name(image, key))
+            # Missing or unreadable.
+            remove(self.folder / unfinished_name(image, key))
         if kept.tile == made.tile:
             return kept
-        if self.here.holds(kept.windows, self.width):
-            log.info("image %s goes on with windows of %s px, as it was begun", image, kept.tile)
+        if self.here.fits(kept.windows, self.width):
+            log.info("image %s: continues with windows of %s px, as started", image, kept.tile)
             return kept
         log.warning(
-            "image %s: begun with windows of %s px, for which there is no memory now; begins again "
+            "image %s: started with windows of %s px, which no longer fit in memory; starts again "
             "with %s px", image, kept.tile, made.tile,
         )  # fmt: skip
-        remove(self.folder / partial_name(image, key))
+        remove(self.folder / unfinished_name(image, key))
         return made
 
     def _layout(self, shape: Sequence[int], begun: Mapping[str, Any] | None = None) -> ImagePlan:
-        """As it was ``begun`` (what is noted beside the tiles), or as the memory allows."""
-        room, batch = self.shared or self.here, None
+        """As ``begun`` (the attributes stored with the tiles), or as the memory allows."""
+        budget, batch = self.shared or self.here, None
         if begun is None:
-            tile = tile_for(self.section, shape, self.footprints, self.width, room.memory_bytes)
+            tile = tile_for(self.section, shape, self.footprints, self.width, budget.memory_bytes)
         else:
             tile, batch = list(begun["tile"]), begun.get("batch")
         windows = layout(self.section, tile, shape, self.footprints)
-        if room.batch != "auto" or batch is None or not room.holds(windows, self.width, batch):
+        if budget.batch != "auto" or batch is None or not budget.fits(windows, self.width, batch):
             batch = choose_batch(
-                room.batch, windows.window, self.width, room.device, room.memory_bytes
+                budget.batch, windows.window, self.width, budget.device, budget.memory_bytes
             )
         return ImagePlan(tile, windows, batch)
 
 
-def shared_room(folder: Path, keys: Mapping[str, str], here: Room) -> Room:
-    """The memory that all jobs plan for which share a fold: that of the one that comes first.
+def shared_budget(folder: Path, keys: Mapping[str, str], here: MemoryBudget) -> MemoryBudget:
+    """The memory that all jobs that share a fold plan for: that of the first one.
 
     Args:
         folder: ``tiles.zarr``.
-        keys: image id -> its key; another model or setting is another plan.
+        keys: image id -> its key; each model and setting has its own plan.
     """
     target = folder / f".plan-{digest(dict(keys))[:32]}"
     file = target / "room.json"
@@ -147,9 +149,9 @@ def shared_room(folder: Path, keys: Mapping[str, str], here: Room) -> Room:
             write_json(made / file.name, asdict(here))
             made.rename(target)
         except OSError:
-            # A folder that has something in it is not replaced: another job was faster.
+            # A folder that is not empty is not replaced: another job was faster.
             if not file.is_file():
                 raise
         finally:
             remove(made)
-    return Room(**read_json(file))
+    return MemoryBudget(**read_json(file))

@@ -1,6 +1,6 @@
-"""What a process that predicts has: networks on its devices, images, and what it does to a batch.
+"""Predicts batches in one process, which has networks on its devices and open images.
 
-The same for the job that runs alone, for one of several jobs, and for a worker of a cluster.
+Used by a job that runs alone, by each of several jobs, and by the workers of a cluster.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from unet.models.inference import Predictor
 from unet.prediction.tiles.batches import Batch, Planned
 from unet.prediction.tiles.empty_tiles import Skipper, skipper
 from unet.prediction.tiles.ensemble import Ensemble, Member
-from unet.prediction.tiles.finished_tiles import Partial
+from unet.prediction.tiles.finished_tiles import UnfinishedTiles
 from unet.prediction.tiles.windows import layout
 
 log = logging.getLogger(__name__)
 
-# Threads per device that read and write around the one that computes.
+# Threads per device that read and write, next to the one that computes.
 FEEDERS = 3
 
 
 @dataclass
 class Batching:
-    """How many tiles go through the network at once; halved when the device runs out."""
+    """How many tiles go through the network at once; halved when memory runs out."""
 
     size: int
 
@@ -53,11 +53,11 @@ class Batching:
                 "predict.tile: the device has no memory for a single tile; write a smaller tile"
             ) from error
         self.size //= 2
-        log.warning("out of memory on the device: going on with batches of %d tiles", self.size)
+        log.warning("out of memory on the device: continuing with batches of %d tiles", self.size)
 
 
 def forward(predictor: Predictor, windows: np.ndarray, batching: Batching) -> np.ndarray:
-    """Probabilities of the windows, in as many goes as the device's memory needs."""
+    """Probabilities of the windows, in as many steps as the device's memory requires."""
     out: np.ndarray | None = None
     start = 0
     while start < len(windows):
@@ -82,8 +82,9 @@ def forward(predictor: Predictor, windows: np.ndarray, batching: Batching) -> np
 
 
 def own_memory(shape: Sequence[int]) -> np.ndarray:
-    """A float32 array in memory that is taken from the system and goes back to it. What waits to be
-    computed or written lives longer than the layers' tensors, and would leave holes among them."""
+    """A float32 array in memory of its own, which is returned to the system when it is freed.
+    Arrays that wait to be computed or written live longer than the layers' tensors, and would
+    fragment the heap."""
     size = int(np.prod(shape))
     return np.frombuffer(mmap.mmap(-1, 4 * max(1, size)), np.float32, size).reshape(shape)
 
@@ -104,22 +105,22 @@ class _Open:
 
     pixels: Any
     plan: WindowPlan
-    partial: Partial
+    tiles: UnfinishedTiles
     skipper: Skipper | None
 
 
-class Work:
+class TileWorker:
     """Predicts batches; may be called from several threads.
 
     Args:
         members, alone: see :class:`unet.prediction.tiles.ensemble.Ensemble`.
-        section: the config's predict section; its engine and precision are taken as they are.
-        devices: where the networks run, each batch on whichever is free.
-        prepared_path, normalize: the store, and how it was normalised.
+        section: the config's predict section; its engine and precision are used as they are.
+        devices: where the networks run; each batch goes to the next free one.
+        prepared_path, normalize: the prepared store, and how it was normalised.
         tiles_path: ``tiles.zarr``.
-        threads: to compute with, for all devices together.
-        writer: name of this process among those that write at the same time.
-        ready: the networks on the first device, where they are there already.
+        threads: compute threads for all devices together.
+        writer: name of this process, unique among those that write at the same time.
+        ready: the networks on the first device, if they are loaded already.
 
     Raises:
         UserError: see :class:`Ensemble`.
@@ -161,53 +162,52 @@ class Work:
 
     @property
     def feeders(self) -> int:
-        """Threads that are to call at once."""
+        """Number of threads that should call `compute` at the same time."""
         return len(self.lanes) * FEEDERS
 
     def close(self) -> None:
-        """Ends the devices' threads."""
+        """Stops the devices' threads."""
         for lane in self.lanes:
             lane.thread.shutdown()
 
-    def add(self, image: Planned) -> Partial:
-        """Makes an image known; its unfinished tiles are gone on with, or begun."""
-        partial = Partial(self.tiles_path, image.image, image.key, self.writer)
-        partial.create(image.plan, len(self.head), self.section.dtype, image.attrs)
-        self._open(image.image, image.plan, partial)
-        return partial
+    def add(self, image: Planned) -> UnfinishedTiles:
+        """Opens an image; continues its unfinished tiles, or starts new ones."""
+        unfinished = UnfinishedTiles(self.tiles_path, image.image, image.key, self.writer)
+        unfinished.create(image.plan, len(self.head), self.section.dtype, image.attrs)
+        self._open(image.image, image.plan, unfinished)
+        return unfinished
 
     def reopen(self, image: str, key: str) -> None:
-        """Makes an image known of which another process began the tiles."""
-        partial = Partial(self.tiles_path, image, key, self.writer)
-        attrs = partial.attrs()
+        """Opens an image whose tiles another process started."""
+        unfinished = UnfinishedTiles(self.tiles_path, image, key, self.writer)
+        attrs = unfinished.attrs()
         footprints = self.lanes[0].ensemble.footprint
-        self._open(image, layout(self.section, attrs["tile"], attrs["shape"], footprints), partial)
+        self._open(
+            image, layout(self.section, attrs["tile"], attrs["shape"], footprints), unfinished
+        )
 
-    def _open(self, image: str, plan: WindowPlan, partial: Partial) -> None:
+    def _open(self, image: str, plan: WindowPlan, unfinished: UnfinishedTiles) -> None:
         statistics = self._store.attrs(image).get("statistics", {})
         rule = skipper(self.section.skip, self.head, statistics, self.normalize)
         with self._lock:
-            self._images[image] = _Open(self._store.image(image), plan, partial, rule)
+            self._images[image] = _Open(self._store.image(image), plan, unfinished, rule)
 
     def forget(self, image: str) -> None:
-        """An image of which nothing is left to do."""
+        """Closes a finished image."""
         with self._lock:
             self._images.pop(image, None)
 
     def knows(self, image: str) -> bool:
-        """Whether it was added or reopened, and not forgotten."""
+        """Whether the image is open."""
         return image in self._images
 
     def key_of(self, image: str) -> str:
-        """The key of an image that is known."""
-        return self._images[image].partial.key
+        """The key of an open image."""
+        return self._images[image].tiles.key
 
-    def compute(self, batch: Batch) -> int:
-        """Predicts the tiles of a batch, writes their cores, and notes that they are done.
-
-        Returns:
-            How many of them were skipped as empty.
-        """
+    def compute(self, batch: Batch) -> Batch:
+        """Predicts the tiles of a batch, writes their cores, marks them as done, and returns the
+        batch."""
         tiles: list[tuple[str, Tile]] = []
         windows: np.ndarray | None = None
         done: dict[str, list[tuple[int, bool]]] = {}
@@ -217,7 +217,9 @@ class Work:
             window = read_window(item.pixels, tile.window)
             done.setdefault(name, [])
             if item.skipper is not None and item.skipper.empty(window):
-                self._fill(item, tile)
+                core = [s.stop - s.start for s in tile.core]
+                values = item.skipper.fill(self.head).reshape(-1, *(1 for _ in core))
+                item.tiles.write(index, np.broadcast_to(values, (len(values), *core)))
                 done[name].append((index, True))
             else:
                 if windows is None:
@@ -228,19 +230,11 @@ class Work:
             found = self._probabilities(tiles, windows[: len(tiles)])
             del windows
             for (name, tile), p in zip(tiles, found, strict=True):
-                self._images[name].partial.write(tile.index, p[(slice(None), *tile.inner)])
+                self._images[name].tiles.write(tile.index, p[(slice(None), *tile.inner)])
                 done[name].append((tile.index, False))
         for name, marks in done.items():
-            self._images[name].partial.mark(sorted(marks))
-        return sum(skipped for marks in done.values() for _, skipped in marks)
-
-    def _fill(self, item: _Open, tile: Tile) -> None:
-        if item.skipper is None:
-            raise ValueError("there is no rule for what is empty")
-        values = item.skipper.fill(self.head).astype(np.float32)
-        core = [s.stop - s.start for s in tile.core]
-        values = values.reshape(-1, *(1 for _ in core))
-        item.partial.write(tile.index, np.broadcast_to(values, (len(values), *core)))
+            self._images[name].tiles.mark(sorted(marks))
+        return batch
 
     def _probabilities(self, tiles: Sequence[tuple[str, Tile]], windows: np.ndarray) -> np.ndarray:
         with self._lane() as lane:
@@ -249,8 +243,8 @@ class Work:
             found = task.result()
         if not np.isfinite(found.sum(dtype=np.float64)):
             raise UserError(
-                f"image {tiles[0][0]}: the network gives NaN, which is no result; write "
-                "predict.precision: float32, or train it again with a smaller train.lr"
+                f"image {tiles[0][0]}: the network gives NaN; write predict.precision: float32, "
+                "or train it again with a smaller train.lr"
             )
         return found
 

@@ -69,7 +69,7 @@ def test_fold_without_test_images(stores: Stores, caplog: pytest.LogCaptureFixtu
     add_cells(stores, "v", 0, 1, part="val")
     with caplog.at_level(logging.WARNING):
         assert stores.evaluate("pixel", "topology") == []
-    assert "holds no test image" in caplog.text
+    assert "no test images" in caplog.text
 
 
 # --- file and command line

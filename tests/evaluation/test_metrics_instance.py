@@ -117,8 +117,8 @@ def test_empty_arrays_and_no_tables():
     ("truth", "pred", "valid", "message"),
     [
         (np.zeros(3, int), np.zeros(4, int), None, "shape"),
-        (np.zeros(3), np.zeros(3, int), None, "truth must hold integer ids, found float64"),
-        (np.zeros(3, int), np.array([0, -1, 0]), None, "prediction holds the negative id -1"),
+        (np.zeros(3), np.zeros(3, int), None, "truth must contain integer ids, found float64"),
+        (np.zeros(3, int), np.array([0, -1, 0]), None, "prediction contains the negative id -1"),
         (np.zeros(3, int), np.zeros(3, int), np.ones(3, int), "must be bool"),
         (np.zeros(3, int), np.zeros(3, int), np.ones(4, bool), "must be bool"),
     ],

@@ -12,14 +12,14 @@ from hypothesis.extra import numpy as hnp
 from skimage.metrics import adapted_rand_error, variation_of_information
 
 from unet.evaluation.metrics.contingency import contingency, summed
-from unet.evaluation.metrics.object_errors import Fates, fates, object_metrics
+from unet.evaluation.metrics.object_errors import ObjectErrors, object_errors, object_metrics
 from unet.evaluation.metrics.rand import rand_metrics
 
 LABELS = hnp.arrays(np.int64, (6, 7), elements=st.integers(0, 4))
 
 
-def fates_of(truth, pred):
-    return fates(contingency(np.asarray(truth), np.asarray(pred)))
+def errors_of(truth, pred):
+    return object_errors(contingency(np.asarray(truth), np.asarray(pred)))
 
 
 def values(rows):
@@ -30,40 +30,42 @@ def values(rows):
 
 
 def test_found():
-    assert fates_of([1, 1, 1, 0], [0, 5, 5, 0]) == Fates(0, 0, 0, 0, 1, 1)
+    assert errors_of([1, 1, 1, 0], [0, 5, 5, 0]) == ObjectErrors(0, 0, 0, 0, 1, 1)
 
 
 def test_missed_and_added():
     # Half of the true object is covered, not more; and a predicted one far away.
-    assert fates_of([1, 1, 0, 0, 0], [5, 0, 0, 6, 6]) == Fates(0, 0, 1, 2, 1, 2)
+    assert errors_of([1, 1, 0, 0, 0], [5, 0, 0, 6, 6]) == ObjectErrors(0, 0, 1, 2, 1, 2)
 
 
 def test_split():
     # The two parts are neither missing nor added.
-    assert fates_of([1, 1, 1, 1, 0], [5, 5, 6, 6, 0]) == Fates(1, 0, 0, 0, 1, 2)
+    assert errors_of([1, 1, 1, 1, 0], [5, 5, 6, 6, 0]) == ObjectErrors(1, 0, 0, 0, 1, 2)
 
 
 def test_fragments_that_cover_too_little_are_no_split():
-    assert fates_of([1, 1, 1, 1], [5, 0, 6, 0]) == Fates(0, 0, 1, 2, 1, 2)
+    assert errors_of([1, 1, 1, 1], [5, 0, 6, 0]) == ObjectErrors(0, 0, 1, 2, 1, 2)
 
 
 def test_a_found_object_with_a_fragment_beside_is_split_too():
-    assert fates_of([1, 1, 1, 1], [5, 5, 5, 6]) == Fates(1, 0, 0, 0, 1, 2)
+    assert errors_of([1, 1, 1, 1], [5, 5, 5, 6]) == ObjectErrors(1, 0, 0, 0, 1, 2)
 
 
 def test_merged():
     # Two true objects in one predicted; both count.
-    assert fates_of([1, 1, 0, 2, 2], [5, 5, 5, 5, 5]) == Fates(0, 2, 0, 0, 2, 1)
+    assert errors_of([1, 1, 0, 2, 2], [5, 5, 5, 5, 5]) == ObjectErrors(0, 2, 0, 0, 2, 1)
 
 
 def test_objects_swallowed_by_something_much_larger_are_missed():
     # They make less than half of it: it is no merger but an addition.
-    assert fates_of([1, 0, 0, 0, 2], [5, 5, 5, 5, 5]) == Fates(0, 0, 2, 1, 2, 1)
+    assert errors_of([1, 0, 0, 0, 2], [5, 5, 5, 5, 5]) == ObjectErrors(0, 0, 2, 1, 2, 1)
 
 
 def test_cut_elsewhere():
     # 6 and 8 lie in a true object but make no more than half of it; 7 lies in none.
-    assert fates_of([1, 1, 1, 1, 2, 2, 2, 2], [6, 6, 7, 7, 7, 7, 8, 8]) == Fates(0, 0, 2, 3, 2, 3)
+    assert errors_of([1, 1, 1, 1, 2, 2, 2, 2], [6, 6, 7, 7, 7, 7, 8, 8]) == ObjectErrors(
+        0, 0, 2, 3, 2, 3
+    )
 
 
 def test_rates_and_their_weights():
@@ -90,7 +92,7 @@ def test_no_objects():
 @settings(deadline=None)
 @given(LABELS, LABELS)
 def test_fates_mirror(truth, pred):
-    there, back = fates_of(truth, pred), fates_of(pred, truth)
+    there, back = errors_of(truth, pred), errors_of(pred, truth)
     assert (there.missed, there.added) == (back.added, back.missed)
     assert (there.split > 0) == (back.merged > 0)
     assert there.missed + there.split <= there.n_true
@@ -100,8 +102,8 @@ def test_fates_mirror(truth, pred):
 @settings(deadline=None)
 @given(LABELS)
 def test_perfect_objects(labels):
-    found = fates_of(labels, labels)
-    assert found == Fates(0, 0, 0, 0, found.n_true, found.n_true)
+    found = errors_of(labels, labels)
+    assert found == ObjectErrors(0, 0, 0, 0, found.n_true, found.n_true)
 
 
 # --- adapted Rand error, variation of information

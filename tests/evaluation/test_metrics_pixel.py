@@ -88,9 +88,9 @@ def test_ignore_can_be_another_value_or_none():
     ("truth", "pred", "message"),
     [
         (np.zeros((2, 2), np.uint8), np.zeros(4, np.uint8), "shape"),
-        (np.array([3], np.uint8), np.array([0], np.uint8), "truth holds classes 3..3"),
-        (np.array([0], np.uint8), np.array([255], np.uint8), "prediction holds classes"),
-        (np.array([0]), np.array([-1]), "prediction holds classes"),
+        (np.array([3], np.uint8), np.array([0], np.uint8), "truth contains classes 3..3"),
+        (np.array([0], np.uint8), np.array([255], np.uint8), "prediction contains classes"),
+        (np.array([0]), np.array([-1]), "prediction contains classes"),
         (np.array([0.0]), np.array([0]), "integer"),
     ],
 )

@@ -97,8 +97,8 @@ def test_a_checkpoint_is_damaged(
     tally(
         "a checkpoint is damaged",
         "the newest, or all, cut short or with a flipped bit",
-        "told in the log; goes on from the one before, or from the start; the final tables are "
-        "those of the unbroken run, to the byte",
+        "logged; training continues from the checkpoint before, or from the start; final tables "
+        "identical to those of an undisturbed run",
         4,
     )
 
@@ -123,8 +123,8 @@ def test_a_model_is_damaged(lab: Lab, tmp_path: Path, tally: Tally) -> None:
     tally(
         "a model file is damaged",
         "`model.pt` cut short or with a flipped bit",
-        "one line that names the file; trained again (from its last checkpoint), the final tables "
-        "are those of the unbroken run, to the byte",
+        "one line that names the file; trained again (from the last checkpoint); final tables "
+        "identical to those of an undisturbed run",
         5,
     )
 
@@ -176,8 +176,8 @@ def test_a_chunk_is_damaged(lab: Lab, tmp_path: Path, tally: Tally, store: str) 
     tally(
         "a chunk of a store is damaged",
         f"a random chunk of `{store}` cut short, with a flipped bit, or with 512 bytes of zeros",
-        "found by its checksum: one line that names the file and what to remove; made again, the "
-        "final tables are those of the unbroken run, to the byte",
+        "found by its checksum: one line that names the file and what to remove; recomputed; "
+        "final tables identical to those of an undisturbed run",
         len(DAMAGES),
     )
 

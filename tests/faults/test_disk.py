@@ -83,7 +83,7 @@ def test_the_disk_is_full(lab: Lab, disk: Disk, tally: Tally, stage: str) -> Non
     tally(
         "the disk is full",
         f"`{stage}` on a small tmpfs with room for nothing or a part of what it writes",
-        "one line; no output that is not whole; goes on after space is made, to the same bytes",
+        "one line; no incomplete output; continues once there is space again; identical results",
         failed,
     )
 
@@ -100,8 +100,8 @@ def test_the_output_may_not_be_written(lab: Lab, disk: Disk, tally: Tally, stage
     assert lab.is_sound(stage, output)
     tally(
         "the output is read-only",
-        "each stage on a disk that is mounted for reading only",
-        "one line; once it may be written, the stage runs",
+        "each stage on a disk that is mounted read-only",
+        "one line; the stage runs once the disk is writable",
     )
 
 
@@ -115,6 +115,6 @@ def test_the_output_is_another_users(lab: Lab, tally: Tally, stage: str) -> None
     shutil.rmtree(output)
     tally(
         "the output is another user's",
-        "each stage by a user without rights in the output folder",
+        "each stage run by a user without permissions in the output folder",
         "one line",
     )

@@ -33,7 +33,7 @@ WHAT = {
     "png": "6 kinds of PNG",
     "zarr": "OME-Zarr 0.4 and 0.5: metadata and chunks",
     "config": "a config: its text and its values",
-    "model": "`model.pt`: its bytes, and what is in it under right checksums",
+    "model": "`model.pt`: its bytes, and its content with correct checksums",
 }
 # Of a slow machine that does other things too; a mutant takes some hundredths of a second.
 SECONDS_EACH, SECONDS = 1.0, 120
@@ -87,8 +87,7 @@ def test_mutants(tmp_path: Path, tally: Tally, kind: str) -> None:
     tally(
         "a file is fuzzed",
         f"random changes of {WHAT[kind]}",
-        "read, or refused by one line; no hang, no crash, no stack trace, no more than 1.5 GB of "
-        "memory",
+        "read, or refused in one line; no hang, no crash, no stack trace, at most 1.5 GB of memory",
         sum(outcomes.values()),
     )
 
@@ -130,7 +129,7 @@ def test_mutants_through_the_stages(tmp_path: Path, tally: Tally) -> None:
     tally(
         "a file is fuzzed",
         "mutated TIFF and PNG files among good ones, through the stages manifest and prepare",
-        "what can be decoded to the last pixel is prepared, the rest is set aside with a reason",
+        "files that decode to the last pixel are prepared, the others are set aside with a reason",
         number,
     )
 
@@ -185,7 +184,7 @@ def test_a_million_squared(tmp_path: Path, tally: Tally) -> None:
     tally(
         "a header claims 10^6 x 10^6 pixels",
         "TIFF of six compressions in strips and tiles, four kinds of PNG, OME-Zarr",
-        "refused by one line from the header, nothing is allocated",
+        "refused in one line because of the header; nothing is allocated",
         count,
     )
 

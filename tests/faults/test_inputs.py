@@ -122,13 +122,13 @@ def test_odd_pixels(tmp_path: Path, tally: Tally) -> None:
     tally(
         "an image has odd pixels",
         "NaN, infinity, a single value, 65535 everywhere, one pixel, complex numbers",
-        "set aside with the reason, the others go on",
+        "set aside with a reason; the other images are processed",
         len(REFUSED),
     )
     tally(
         "an image has odd pixels",
         "nearly saturated, one bright pixel, 10^32, contrast of 10^-5, negative, bilevel, one row",
-        "prepared: finite, with its contrast",
+        "prepared; finite values, contrast kept",
         len(TAKEN),
     )
 
@@ -173,7 +173,7 @@ def test_odd_sizes_to_the_end(tmp_path: Path, tally: Tally) -> None:
     tally(
         "an image is tiny",
         "1 x 2 to 7 x 300 pixels, a saturated one among them, through the whole workflow",
-        "trained on, predicted, measured and reported like all others",
+        "trained on, predicted, measured and reported like all other images",
         len(shapes) * 2,
     )
 
@@ -203,7 +203,7 @@ def test_labels_and_images_swapped(tmp_path: Path, tally: Tally, task: str, dept
     tally(
         "labels and images are swapped",
         "`images` names the labels and `labels` the images: both tasks, 8 and 16 bits",
-        "one line that asks whether they are; nothing is written",
+        "one line that asks whether they are swapped; nothing is written",
     )
 
 
@@ -272,7 +272,7 @@ def test_ten_thousand_images(tmp_path: Path, tally: Tally) -> None:
     tally(
         "10,000 tiny images",
         "PNG files of 12 x 10 pixels through the stages manifest and prepare",
-        "as ever; less than 1 GB of memory, some lines of log",
+        "as usual; less than 1 GB of memory, a short log",
     )
 
 
@@ -344,15 +344,15 @@ def test_odd_names_to_the_end(tally: Tally) -> None:
         assert {row["image"] for row in csv.DictReader(handle)} >= tested
     tally(
         "an image has an odd name",
-        "spaces, unicode, leading dashes, quotes, braces, shell and HTML, 243 letters, through the "
-        "whole workflow",
-        "each has an id of its own and goes through to the reports",
+        "spaces, unicode, leading dashes, quotes, braces, shell and HTML, 243 letters, through "
+        "the whole workflow",
+        "each has its own id and appears in the reports",
         len(NAMES) - 1,
     )
     tally(
         "an image is a symbolic link",
         "to a file elsewhere; to nowhere; to itself",
-        "read as the file; the others are set aside (no such file)",
+        "the first is read as the file; the others are set aside (no such file)",
         3,
     )
 
@@ -365,7 +365,7 @@ def test_inputs_are_only_read(tally: Tally) -> None:
     tally(
         "the inputs are read-only",
         "folders 0555, files 0444, through the whole workflow",
-        "as ever; nothing in them is changed, added or touched",
+        "as usual; nothing in them is changed, added or touched",
     )
 
 

@@ -58,7 +58,7 @@ def test_a_stage_is_killed(lab: Lab, tmp_path: Path, tally: Tally, stage: str) -
     tally(
         "a stage is killed",
         f"SIGKILL of `{stage}` before a random change of a file, or at a random time",
-        "run again, it goes on; the final tables are those of the unbroken run, to the byte",
+        "run again, it continues; final tables identical to those of an undisturbed run",
         sum(killed),
     )
 
@@ -133,7 +133,7 @@ def test_the_whole_run_is_killed(lab: Lab, tmp_path: Path, tally: Tally) -> None
     tally(
         "the whole run is killed",
         "SIGKILL of Snakemake at a random time, with its jobs or alone",
-        "`--unlock` and run again: it goes on; the final tables are those of the unbroken run, to "
-        "the byte",
+        "`--unlock` and run again: it continues; final tables identical to those of an "
+        "undisturbed run",
         killed,
     )

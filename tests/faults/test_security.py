@@ -215,7 +215,7 @@ def test_a_payload_through_the_command(tmp_path: Path, tally: Tally) -> None:
     tally(
         "a model file holds code",
         "pickle payloads: bare, in torch's old and new format, nested, in place of another's",
-        "refused by one line that names the file; nothing is run",
+        "refused in one line that names the file; nothing is executed",
         len(models),
     )
 
@@ -267,7 +267,7 @@ def test_an_archive_that_unpacks_to_gigabytes(tmp_path: Path, tally: Tally) -> N
     tally(
         "an archive is a bomb",
         "`model.pt` and `.keras` whose members unpack to many times the file",
-        "refused by one line before anything is unpacked (archives are never unpacked to the disk)",
+        "refused in one line before anything is unpacked (archives are never unpacked to disk)",
         2,
     )
 
@@ -419,7 +419,7 @@ def test_configs_through_snakemake(tmp_path: Path, tally: Tally) -> None:
     tally(
         "a config tries to run code or to leave the folder",
         "Python tags, an alias of itself and `../../x` as a dataset, through Snakemake",
-        "refused; nothing is run or written",
+        "refused; nothing is executed or written",
         tried + 1,
     )
 
@@ -457,9 +457,9 @@ def test_nothing_reaches_a_shell(tally: Tally) -> None:
         assert not list(place.glob("executed*")), place
     tally(
         "a name is a command",
-        "a whole run by Snakemake: working folder, data folder, output and images are called "
+        "a whole run by Snakemake: working folder, data folder, output and images are named "
         "`$(touch x)`, with `;`, backticks, quotes and braces",
-        "the run ends as any other; nothing is run",
+        "the run finishes as usual; no command is executed",
     )
 
 
@@ -487,8 +487,8 @@ def test_reports_escape_what_they_show(tally: Tally) -> None:
     assert "<u onload=alert(4)>nan.tif" in seen.text
     tally(
         "a name is a script",
-        "classes and images that are called `<script>alert(1)</script>` and the like",
-        "the reports show them as text; no page has a script, an event or a link to elsewhere",
+        "classes and images named `<script>alert(1)</script>` and the like",
+        "the reports show them as text; no page has a script, an event handler or an external link",
         len(pages),
     )
 
@@ -523,8 +523,8 @@ def test_a_stranger_at_a_cluster(tmp_path: Path, tally: Tally) -> None:
         assert client.submit(sum, [1, 2]).result(timeout=30) == 3
     tally(
         "a stranger talks to a cluster",
-        "plain, by TLS without a certificate and with one of its own, to the scheduler and to each "
-        "worker",
-        "refused; the cluster works on",
+        "without TLS, with TLS but no certificate, and with its own certificate, to the scheduler "
+        "and to each worker",
+        "refused; the cluster keeps working",
         refused,
     )

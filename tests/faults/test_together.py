@@ -40,8 +40,8 @@ def test_a_stage_runs_twice_at_once(lab: Lab, tmp_path: Path, tally: Tally, stag
     tally(
         "a stage runs twice at once",
         "two processes of the same stage started together",
-        "one does it, the other says so in one line or does the same; the final tables are those "
-        "of a single run, to the byte",
+        "one does the work, the other one stops with one line or does the same; final tables "
+        "identical to those of a single run",
     )
 
 
@@ -71,7 +71,7 @@ def test_a_job_outlived_its_run(lab: Lab, tmp_path: Path, tally: Tally, stage: s
     tally(
         "a job outlived its run",
         "a stage is started while the lock of its store is held",
-        "one line; runs once the other has ended",
+        "one line; runs once the other job has ended",
     )
 
 
@@ -104,7 +104,7 @@ def test_two_runs_in_one_folder(lab: Lab, tmp_path: Path, tally: Tally) -> None:
         "two runs at once",
         "Snakemake started a second time in the same folder, and from another one with the same "
         "output",
-        "the second says so and ends; the first is not disturbed",
+        "the second one says so and stops; the first one is not disturbed",
         2,
     )
 
@@ -178,8 +178,8 @@ def test_the_device_has_too_little_memory(lab: Lab, tmp_path: Path, tally: Tally
     tally(
         "the device runs out of memory in prediction",
         "the network's call fails for more than one window at once",
-        "the batch is halved until it fits, told in the log; the final tables are those of the "
-        "unbroken run, to the byte",
+        "the batch is halved until it fits, and this is logged; final tables identical to those "
+        "of an undisturbed run",
     )
 
 
@@ -193,8 +193,8 @@ def test_the_device_has_too_little_memory_to_train(lab: Lab, tmp_path: Path, tal
     tally(
         "the device runs out of memory in training",
         "a step fails in the second epoch, as long as activations are kept for the gradient",
-        "they are computed twice instead, told in the log; the weights and the final tables are "
-        "those of the unbroken run, to the byte",
+        "they are computed twice instead, and this is logged; weights and final tables identical "
+        "to those of an undisturbed run",
     )
 
 
@@ -213,8 +213,8 @@ def test_the_device_has_no_memory(lab: Lab, tmp_path: Path, tally: Tally) -> Non
     lab.finish("predict", output)
     tally(
         "the device has no memory for a step",
-        "`train`, and `predict` with a single window, fail for want of memory",
-        "one line; in training it says which key to lower, and to what",
+        "`train`, and `predict` with a single window, run out of memory",
+        "one line; in training it says which key to lower, and to which value",
         2,
     )
 
@@ -285,6 +285,6 @@ def test_workers_are_lost(lab: Lab, tmp_path: Path, tally: Tally) -> None:
     tally(
         "a worker of a cluster is lost",
         "SIGKILL of workers, one after the other, while they predict",
-        "their tiles are given to others; the same values as by one process, to the bit",
+        "other workers get their tiles; values identical to those of a single process",
         3,
     )

@@ -208,7 +208,7 @@ def test_pages_name_a_winner_only_where_the_test_does(
     for text in (page, overall):
         assert ('class="number best"' in text) == marked
         assert (f"n = {images}: few" in text) == (images < 10)
-        assert ("below 10 images" in text) == (images < 10)
+        assert ("fewer than 10 images" in text) == (images < 10)
 
 
 def test_nothing_measured_and_stores_missing_still_make_a_report(
@@ -220,14 +220,14 @@ def test_nothing_measured_and_stores_missing_still_make_a_report(
     paths.fold("d", "m", 0).mkdir(parents=True)
     paths.metrics("d", "m").write_text(",".join(METRIC_COLUMNS) + "\n")
     page = make_report(paths, "d", ["m"], "semantic")
-    assert "No test image of this dataset has been scored" in page
+    assert "No test image of this dataset was scored" in page
     assert "No training history" in page
     pages.report_all(paths, {"d": DatasetTask(task="semantic", models=("m",))})
     assert "report.html" in paths.report_html.read_text(encoding="utf-8")
 
     header = ",".join(METRIC_COLUMNS)
     paths.metrics("d", "m").write_text(f"{header}\nd,m,0,im,,foreground-mean,iou,0.5,\n")
-    assert "None to show" in make_report(paths, "d", ["m"], "semantic")
+    assert "No images to show" in make_report(paths, "d", ["m"], "semantic")
     assert "no overlay of im by m" in caplog.text
 
 

@@ -40,7 +40,7 @@ def topology(fold: Fold) -> Scorer:
     The threshold is the one with the best mean V_rand over the fold's validation images. Each
     thread has one whole 2D slice in memory. A volume's scores are the means over its slices.
     """
-    name = _class_of(fold)
+    name = _topology_class(fold)
     thin = fold.settings.boundary == "thinned"
 
     def curve(pair: ScoredPair) -> dict[float, float]:
@@ -79,7 +79,7 @@ def isbi2012(fold: Fold) -> Scorer:
     """Rand, pixel and warping error of the first leader board, for the cells of
     ``topology_class``. Each uses the threshold with the smallest pooled error on the fold's
     validation images. The slices of a volume are pooled, as in the challenge."""
-    name = _class_of(fold)
+    name = _topology_class(fold)
 
     def curves(pair: ScoredPair) -> dict[tuple[str, float], Ratio]:
         sums: dict[tuple[str, float], Ratio] = {}
@@ -110,7 +110,7 @@ def isbi2012(fold: Fold) -> Scorer:
     return score
 
 
-def _class_of(fold: Fold) -> str:
+def _topology_class(fold: Fold) -> str:
     name = fold.settings.topology_class or fold.class_names[-1]
     if name not in fold.class_names:
         raise UserError(

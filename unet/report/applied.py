@@ -1,5 +1,4 @@
-"""What a report says of models that were trained elsewhere: what they predicted, with or without
-labels to score it by."""
+"""The report's part on models of another dataset: what they predicted, with or without labels."""
 
 from __future__ import annotations
 
@@ -13,19 +12,19 @@ from unet.errors import UserError
 from unet.evaluation.metrics.rows import NAN
 from unet.files import read_json
 from unet.paths import ENSEMBLE, Paths, origin_of
-from unet.report.collect import Pick, rank_name
+from unet.report.collect import Pick, evenly_spaced, rank_name
 from unet.tables import read_table
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a model predicted of a dataset.
+    """What a model predicted on a dataset.
 
     Attributes:
-        source: dataset that it was trained on.
+        source: dataset that the model was trained on.
         objects, per_image: number of objects and their median per image (task instances).
-        resampled: number of images that were brought to the model's pixel size.
-        shares: of the pixels, by class (task semantic).
+        resampled: number of images that were resampled to the model's pixel size.
+        shares: share of the pixels of each class (task semantic).
     """
 
     model: str
@@ -71,14 +70,14 @@ def predicted(paths: Paths, dataset: str, task: str, applied: Applied) -> list[P
 def _sentinel(paths: Paths, dataset: str, model: str) -> tuple[dict[str, Any], float]:
     path = paths.segmentation_done(dataset, model, ENSEMBLE)
     if not path.is_file():
-        raise UserError(f"{path}: there is no segmentation here; run the stitch stage")
+        raise UserError(f"{path}: segmentation is missing; run the stitch stage")
     found = read_json(path)
     threshold = found.get("threshold")
     return found["images"], NAN if threshold is None else float(threshold)
 
 
 def _shares(paths: Paths, dataset: str, model: str) -> tuple[tuple[str, float], ...]:
-    """Of all pixels, the part of each class, from the table of objects."""
+    """The share of each class in all pixels, from the table of objects."""
     sizes: Counter[str] = Counter()
     table = read_table(paths.objects(dataset, model, ENSEMBLE), "stitch", ["class"])
     measured = table["area_px" if "area_px" in table else "volume_px"].replace("", "0").astype(int)
@@ -89,18 +88,15 @@ def _shares(paths: Paths, dataset: str, model: str) -> tuple[tuple[str, float], 
 
 
 def applied_picks(paths: Paths, dataset: str, model: str, task: str, number: int) -> list[Pick]:
-    """``number`` images of a model, from those with the most objects to those with the fewest; of
-    task semantic evenly from all, in the order of their ids."""
+    """``number`` images of a model, from the one with the most objects to the one with the fewest;
+    for task semantic evenly spaced in the order of ids."""
     images, _ = _sentinel(paths, dataset, model)
     order = sorted(images)
     if task == "instances":
         order.sort(key=lambda image: -int(images[image]["objects"]))
     last = len(order) - 1
-    if last < 0 or number < 1:
-        return []
-    steps = [k / (number - 1) for k in range(number)] if number > 1 else [0.5]
     found = []
-    for rank in sorted({round(step * last) for step in steps}):
+    for rank in evenly_spaced(len(order), number):
         image = order[rank]
         if task == "instances":
             name = rank_name(rank, last, "most objects", "fewest objects")

@@ -1,4 +1,4 @@
-"""Reads what the stages left behind, as plain values that the report's pages show."""
+"""Reads the results of the stages as plain values for the report's pages."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from unet.versions import library_versions
 
 log = logging.getLogger(__name__)
 
-# No side of an array read for an overlay is longer.
+# Longest side of an array that is read for an overlay.
 LIMIT = 1500
 
 
 @dataclass(frozen=True)
 class Training:
-    """One trained network: how long it learned, its best validation score, its threshold.
+    """One trained network: how long it was trained, its best validation score, its threshold.
 
-    Of an ensemble the threshold alone is known.
+    For an ensemble only the threshold is known.
     """
 
     model: str
@@ -56,7 +56,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Pick:
-    """A test image that is shown, and why."""
+    """A test image to show, and why."""
 
     rank: str
     image: str
@@ -75,12 +75,12 @@ def versions() -> dict[str, str]:
 
 
 def config_text(paths: Paths) -> str:
-    """The run's merged config as it was written, "" if there is none."""
+    """The text of the run's merged config, "" if there is none."""
     return paths.config.read_text(encoding="utf-8") if paths.config.exists() else ""
 
 
 def folds_there(paths: Paths, dataset: str, model: str) -> list[int]:
-    """The folds of which the output folder has results."""
+    """The folds with results in the output folder."""
     found = paths.fold(dataset, model, 0).parent.glob("fold-*")
     names = (path.name.removeprefix("fold-") for path in found)
     return sorted(fold_number(name) for name in names if re.fullmatch(FOLD_PATTERN, name))
@@ -100,7 +100,7 @@ def split_counts(
 
 
 def facts(records: Sequence[ImageRecord]) -> list[tuple[str, str]]:
-    """What kind of images a dataset has: (name, value) pairs for people."""
+    """Facts about a dataset's images: (name, value) pairs for people."""
     good = [record for record in records if record.status == "ok"]
     rows = [("Images", f"{len(good)} ({len(records) - len(good)} quarantined)")]
     if not good:
@@ -123,7 +123,8 @@ def facts(records: Sequence[ImageRecord]) -> list[tuple[str, str]]:
 
 
 def noted_facts(paths: Paths, dataset: str) -> list[tuple[str, str]]:
-    """What the stages noted: pixels by class, and what of the split comes from earlier runs."""
+    """Facts that the stages recorded: pixels by class, and the parts of the split kept from earlier
+    runs."""
     noted, rows = read_facts(paths.dataset(dataset)), []
     if noted.get("classes"):
         rows.append(("Pixels by class", table_line(noted["classes"])))
@@ -133,7 +134,7 @@ def noted_facts(paths: Paths, dataset: str) -> list[tuple[str, str]]:
 
 
 def objects_fact(records: Sequence[ImageRecord]) -> tuple[str, str] | None:
-    """How many labelled objects an instance dataset has, None where it is not known."""
+    """How many labelled objects an instance dataset has; None if unknown."""
     counts = [r.objects for r in records if r.status == "ok" and r.objects is not None]
     if not counts:
         return None
@@ -177,7 +178,7 @@ def training(
 def skipped(
     paths: Paths, dataset: str, models: Sequence[str], folds: Sequence[int]
 ) -> list[tuple[str, int, int]]:
-    """(model, tiles that were skipped as empty, all tiles) of those that skipped any."""
+    """(model, tiles that were skipped as empty, all tiles) for each model that skipped tiles."""
     found = []
     for model in models:
         sentinels = (paths.tiles_done(dataset, model, fold) for fold in folds)
@@ -195,27 +196,30 @@ def _mean(rows: Sequence[HistoryRow], key: str) -> float:
 
 
 def picks(metrics: Iterable[MetricRow], model: str, score: MeanScore, number: int) -> list[Pick]:
-    """``number`` test images of a model, from the best to the worst by the score.
+    """``number`` test images of a model, from the best to the worst score.
 
-    Three are the best, the median and the worst; one is the median. Images whose score is not
-    defined are left out; equal scores are ordered by id.
+    Three are the best, the median and the worst one; a single one is the median. Images with an
+    undefined score are left out; ties are ordered by id.
     """
     wanted = (model, score.class_, score.metric)
     rows = [r for r in metrics if (r.model, r.class_, r.metric) == wanted and r.value == r.value]
     rows.sort(key=lambda row: (-better(score.metric) * row.value, row.image, row.fold))
-    if not rows or number < 1:
-        return []
-    last = len(rows) - 1
-    steps = [k / (number - 1) for k in range(number)] if number > 1 else [0.5]
-    ranks = sorted({round(step * last) for step in steps})
     return [
-        Pick(rank_name(rank, last), rows[rank].image, rows[rank].fold, rows[rank].value)
-        for rank in ranks
+        Pick(rank_name(rank, len(rows) - 1), rows[rank].image, rows[rank].fold, rows[rank].value)
+        for rank in evenly_spaced(len(rows), number)
     ]
 
 
+def evenly_spaced(count: int, number: int) -> list[int]:
+    """At most ``number`` ranks among 0 .. count - 1, with both ends; a single one is the median."""
+    if not count or number < 1:
+        return []
+    steps = [k / (number - 1) for k in range(number)] if number > 1 else [0.5]
+    return sorted({round(step * (count - 1)) for step in steps})
+
+
 def rank_name(rank: int, last: int, first_name: str = "best", last_name: str = "worst") -> str:
-    """What the image of a rank is called among those of ranks 0 to ``last``."""
+    """The name of a rank among the ranks 0 to ``last``."""
     if last == 0:
         return "only image"
     named = {round(last / 2): "median", 0: first_name, last: last_name}
@@ -226,9 +230,8 @@ Window = tuple[int, int, int]
 
 
 def cuts(paths: Paths, dataset: str, model: str, pick: Pick) -> list[Cut | None]:
-    """The planes of an image that are shown; none if the store lacks it (:func:`view` warns).
-
-    Without labels what was predicted chooses them."""
+    """The planes of an image to show; [None] for a 2D image, or if a store lacks it (:func:`view`
+    warns then). Without labels they are chosen by the prediction."""
     from unet.data.store import OwnGrid
     from unet.prediction.stitch.segmentation import Segmentation
 
@@ -252,11 +255,11 @@ def view(
     window: Window | None = None,
     cut: Cut | None = None,
 ) -> OverlayView | None:
-    """What an overlay shows of an image; None (and a warning) if a store lacks it.
+    """The data for an overlay of an image; None (and a warning) if a store lacks it.
 
-    The whole image (of a volume the plane ``cut``), every n-th pixel so that no side is longer than
-    ``LIMIT``; or the ``window`` (y, x, size) pixel by pixel. Where a model is applied to an image
-    without labels, the prediction alone.
+    The whole image (for a volume the plane ``cut``), every n-th pixel so that no side is longer
+    than ``LIMIT``; or the ``window`` (y, x, size) with all its pixels. If a model is applied to an
+    image without labels, only the prediction.
     """
     from unet.data.store import OwnGrid
     from unet.prediction.stitch.segmentation import Segmentation

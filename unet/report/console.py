@@ -1,4 +1,4 @@
-"""Numbers as people read them, and the run's main scores as tables for the console."""
+"""Formats numbers for people, and prints the run's main scores as tables on the console."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from unet.report.score_tables import Cell, ReportRow, better, columns_for, compa
 
 if TYPE_CHECKING:
     from rich.table import Table
-# Below so many images or groups the report says that they are few.
+# With fewer images or groups than this, the report says that they are few.
 FEW_UNITS = 10
 
 
 def interval(cell: Cell) -> str:
-    """``[low, high]``, or nothing where there is no interval (a single image or group)."""
+    """``[low, high]``, or "" if there is no interval (a single image or group)."""
     if math.isnan(cell.low) or math.isnan(cell.high):
         return ""
     return f"[{number(cell.low)}, {number(cell.high)}]"
 
 
 def caution(cell: Cell) -> str:
-    """What to know before the interval is believed: ``n = 4: few``, ``3 groups: few``,
-    ``far apart``; "" if there is nothing."""
+    """A caution about the interval: ``n = 4: few``, ``3 groups: few``, ``far apart``; "" if there
+    is none."""
     found = []
     if 0 < cell.units < FEW_UNITS:
         what = f"{cell.units} group{'s' if cell.units > 1 else ''}"
@@ -37,10 +37,10 @@ def caution(cell: Cell) -> str:
 
 
 def verdict(cells: Mapping[str, Cell], label: str, confidence: float, grouped: bool) -> str:
-    """Which model is best by a score, as one sentence; "" where nothing is compared.
+    """Which model is best by a score, in one sentence; "" if there is nothing to compare.
 
     Args:
-        cells: model -> its cell of that score.
+        cells: model -> its cell for that score.
         label: name of the score.
     """
     compared = {model: cell for model, cell in cells.items() if cell.clear}
@@ -68,50 +68,50 @@ def verdict(cells: Mapping[str, Cell], label: str, confidence: float, grouped: b
 
 
 def arrow(metric: str) -> str:
-    """Which direction of the metric is better."""
+    """An arrow for the direction in which the metric is better."""
     return {1: "↑", -1: "↓", 0: ""}[better(metric)]
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: ``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 07 min``."""
+    """Formats seconds: ``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 07 min``."""
     if math.isnan(seconds):
         return NO_VALUE
     if seconds < 9.95:
         return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60:02d} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def memory(mebibytes: float) -> str:
-    """MiB for people."""
+    """Formats MiB: ``512 MiB``, ``1.5 GiB``."""
     if math.isnan(mebibytes):
         return NO_VALUE
     return f"{mebibytes / 1024:.1f} GiB" if mebibytes >= 1024 else f"{mebibytes:.0f} MiB"
 
 
 def percent(share: float) -> str:
-    """A share of 1 as a whole percentage."""
+    """Formats a share (0..1) as a percentage without decimals."""
     return NO_VALUE if math.isnan(share) else f"{100 * share:.0f} %"
 
 
-def whole(value: float) -> str:
-    """A number without decimals, such as that of an epoch."""
+def integer(value: float) -> str:
+    """Formats a number without decimals, such as an epoch."""
     return NO_VALUE if math.isnan(value) else f"{value:.0f}"
 
 
 def summary_tables(rows: Sequence[ReportRow], tasks: Mapping[str, str]) -> list[Table]:
     """The main scores for the console: a table per task, a row per dataset and model.
 
-    Only the first score has its interval, so that a table fits a terminal. A value is bold where
+    Only the first score has its interval, so that the table fits in a terminal. A value is bold if
     its model is clearly ahead of every other one.
 
     Args:
-        rows: of all datasets.
+        rows: the rows of all datasets.
         tasks: dataset -> task ("semantic" or "instances").
     """
     return [
@@ -134,7 +134,7 @@ def _summary_table(rows: Sequence[ReportRow], task: str, datasets: Sequence[str]
     for name in datasets:
         own = [row for row in rows if row.dataset == name]
         models = list(dict.fromkeys(row.model for row in own))
-        # The topology class may differ between datasets, hence the columns of each its own.
+        # The topology class may differ between datasets, so each one has its own columns.
         keys = {score.metric: (score.class_, score.metric) for score in columns_for(own, task)}
         cells = comparison(own, [keys.get(s.metric, ("", s.metric)) for s in scores], models)
         for model in models:
@@ -146,11 +146,11 @@ def _summary_table(rows: Sequence[ReportRow], task: str, datasets: Sequence[str]
                 for index, cell in enumerate(cells[model])
             ]
             count = max((cell.n for cell in cells[model]), default=0)
-            # Beside the number of images what is to know of the first score: "n = 4: few".
+            # The caution about the first score goes next to the number of images: "4: few".
             warned = caution(cells[model][0]) if cells[model] else ""
             alike = warned.removeprefix(f"n = {count}: ")
             images = f"{count}{': ' if alike != warned else ', '}{alike}" if warned else f"{count}"
-            # As Text: a name in square brackets would otherwise be read as markup.
+            # As Text, because a name in square brackets would be read as markup.
             table.add_row(Text(name), Text(model), *shown, images)
         table.add_section()
     return table

@@ -1,4 +1,4 @@
-"""What the stages cost, from the records that Snakemake's ``benchmark:`` leaves."""
+"""The cost of the stages, from the files of Snakemake's ``benchmark:``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from unet.evaluation.metrics.rows import NAN
 from unet.paths import Paths, fold_name
 from unet.tables import read_table
 
-# Stage -> what a job of it is for, beside the dataset. The report itself is left out: it cannot
-# know its own cost, and would never be the same twice.
+# Stage -> wildcards of its jobs besides the dataset. The report itself is left out: it cannot know
+# its own cost, and would never be the same twice.
 STAGE_WILDCARDS: dict[str, tuple[str, ...]] = {
     "synthesize": (),
     "download": (),
@@ -29,7 +29,7 @@ STAGE_WILDCARDS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Cost:
-    """What the jobs of a stage took: seconds (wall, CPU) summed, peak memory (MiB) the largest."""
+    """Cost of a stage's jobs: sum of the seconds (wall, CPU), and the largest peak memory (MiB)."""
 
     stage: str
     model: str
@@ -42,7 +42,7 @@ class Cost:
 def stage_costs(
     paths: Paths, dataset: str, models: Sequence[str], folds: Sequence[int]
 ) -> list[Cost]:
-    """A row per stage, and per model where a stage has one; without a record there is none."""
+    """A row per stage, and per model if the stage's jobs have one; none without a record."""
     rows = []
     for stage, wildcards in STAGE_WILDCARDS.items():
         for model in models if "model" in wildcards else [""]:
@@ -60,7 +60,7 @@ def stage_costs(
 
 
 def total_cost(rows: Iterable[Cost]) -> Cost:
-    """All rows in one: jobs, wall and CPU seconds summed, the largest peak memory."""
+    """All rows in one: sums of jobs, wall and CPU seconds, and the largest peak memory."""
     rows = list(rows)
     return Cost(
         "total",
@@ -73,9 +73,10 @@ def total_cost(rows: Iterable[Cost]) -> Cost:
 
 
 def read_benchmark(path: Path) -> tuple[float, float, float] | None:
-    """Seconds, CPU seconds and peak MiB of a job from Snakemake's TSV; None if there is none.
+    """Seconds, CPU seconds and peak MiB of a job from Snakemake's TSV file; None if it is missing.
 
-    Snakemake writes "-" or "NA" for what it could not measure (a job of some milliseconds): NaN.
+    NaN for values that Snakemake could not measure (in jobs of a few milliseconds), for which it
+    writes "-" or "NA".
     """
     if not path.exists():
         return None

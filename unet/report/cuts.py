@@ -1,4 +1,4 @@
-"""Which planes of a volume are shown: the section with the most foreground, and a cut across it."""
+"""Chooses the planes of a volume to show: the section with the most foreground, and a side view."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Cut:
     """A plane of a volume [Z, Y, X].
 
     Attributes:
-        axis: that it is cut at, 0 (a section) or 1 (rows are Z, columns are X).
-        index: along that axis.
-        note: says which plane it is.
-        aspect: height of its pixels over their width.
+        axis: the axis it is perpendicular to, 0 (a section) or 1 (rows are Z, columns are X).
+        index: position along that axis.
+        note: describes the plane.
+        aspect: height of its pixels divided by their width.
     """
 
     axis: int
@@ -30,11 +30,11 @@ class Cut:
     aspect: float = 1.0
 
     def of(self, array: Any, lead: tuple[slice, ...], where: tuple[slice, slice]) -> NDArray[Any]:
-        """The plane of a stored array [.., Z, Y, X], of square pixels: [.., rows, columns].
+        """The plane of a stored array [.., Z, Y, X], with square pixels: [.., rows, columns].
 
         Args:
-            lead: what to take of the axes before Z.
-            where: rows and columns to take, before the pixels are made square.
+            lead: slices of the axes before Z.
+            where: slices of rows and columns, before the pixels are made square.
         """
         rows, columns = where
         inner = (self.index, rows, columns) if self.axis == 0 else (rows, self.index, columns)
@@ -47,8 +47,8 @@ class Cut:
 
 
 def cuts_of(classes: Any, pixel_size_um: Sequence[float] | None) -> list[Cut | None]:
-    """What to show of an image: all of a plane (None); of a volume the section and the cut at one
-    Y that have the most foreground (among equals the one nearest to the middle).
+    """The planes of an image to show: [None] for a 2D image; for a volume the section (one Z) and
+    the cut (one Y) with the most foreground, in a tie the ones nearest to the middle.
 
     Args:
         classes: stored class indices uint8 [(Z,) Y, X], read block by block.

@@ -1,4 +1,4 @@
-"""The report's plots (matplotlib, Agg backend, no global state) and their encoding for HTML."""
+"""The report's plots (Matplotlib, Agg backend, no global state) and their encoding for HTML."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Mid-tones that can be read on a light and on a dark page alike, since a plot is made once.
+# Mid-tones that are readable on light and dark pages, because each plot is drawn only once.
 LINES = ("#3b82c4", "#dd8424", "#2f9e6e", "#b562c4", "#d1495b", "#8c8c3a", "#5aa9b8", "#9a7b65")
 INK = "#7d848d"
 HistoryRow = Mapping[str, float]
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Rows of ``history.csv`` as numbers, NaN where nothing was measured; [] without the file."""
+    """Rows of ``history.csv`` as numbers, NaN for missing values; [] without the file."""
     if not path.exists():
         return []
     found = read_table(path, "train")
@@ -42,7 +42,7 @@ def curves(history_rows: Sequence[HistoryRow]) -> Figure:
 
 
 def fold_curves(histories: Mapping[str, Sequence[HistoryRow]]) -> Figure:
-    """The same for several trainings, name -> rows: a colour each, the best epoch dotted."""
+    """The same for several trainings, name -> rows: one colour each, a dot at the best epoch."""
     figure = _figure(9.0, 2.9)
     axes = figure.subplots(1, 2)
     for index, rows in enumerate(histories.values()):
@@ -73,7 +73,7 @@ def fold_curves(histories: Mapping[str, Sequence[HistoryRow]]) -> Figure:
 
 
 def best_epoch(rows: Sequence[HistoryRow]) -> HistoryRow | None:
-    """The first row with the highest validation score, None if none was measured."""
+    """The first row with the highest validation score; None if there is no score."""
     scored = [row for row in rows if not math.isnan(row.get("val_score", math.nan))]
     return max(scored, key=lambda row: row["val_score"]) if scored else None
 
@@ -90,18 +90,18 @@ def _line(axis: Axes, rows: Sequence[HistoryRow], key: str, colour: str, style: 
 def strip_plot(
     values: Mapping[str, Sequence[float]], means: Mapping[str, Cell], label: str
 ) -> Figure:
-    """Score of every test image, a row of dots per model, with the mean and its interval.
+    """The score of every test image, a row of dots per model, with the mean and its interval.
 
     Args:
         values: model -> a score per image; NaN is left out.
-        means: model -> the cell of the table.
-        label: of the axis.
+        means: model -> its cell in the table.
+        label: label of the axis.
     """
     figure = _figure(9.0, 0.9 + 0.62 * max(1, len(values)))
     axis = figure.subplots()
     for index, (model, scores) in enumerate(values.items()):
         shown = np.array([score for score in scores if not math.isnan(score)], float)
-        # Golden-ratio steps spread the dots evenly, and the same in every run.
+        # Golden-ratio steps spread the dots evenly, and in the same way in every run.
         spread = ((np.arange(len(shown)) * 0.6180339887) % 1 - 0.5) * 0.5
         colour = LINES[index % len(LINES)]
         size = 16 if len(shown) <= 300 else 5
@@ -122,9 +122,8 @@ def strip_plot(
 
 
 def reliability_plot(bins: Mapping[str, Sequence[Bin]]) -> Figure:
-    """Reliability of each class's probability: in every bin the share of pixels that are of the
-    class against the mean probability (on the diagonal where it is what it claims), and beside it
-    how many pixels there are."""
+    """Reliability of each class's probability. Left: per bin, the share of pixels of the class
+    against the mean probability (on the diagonal if calibrated). Right: the number of pixels."""
     figure = _figure(7.2, 3.3)
     left, right = figure.subplots(1, 2)
     left.plot([0, 1], [0, 1], "--", color=INK, linewidth=1.0)
@@ -168,18 +167,18 @@ def _plain(axis: Axes, title: str) -> None:
 def _legend(axis: Axes, columns: int = 1) -> None:
     legend = axis.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=columns)
     for text in legend.get_texts():
-        text.set_parse_math(False)  # a class may be called $x$
+        text.set_parse_math(False)  # a class can be named $x$
 
 
 def save_curves(history_csv: Path, png: Path) -> None:
-    """Draws the training's curves into a PNG file (white ground), atomically."""
+    """Writes the training's curves as a PNG file with a white background, atomically."""
     data = _png(curves(read_history(history_csv)), transparent=False)
     with replacing(png) as temporary:
         temporary.write_bytes(data)
 
 
 def figure_uri(figure: Figure) -> str:
-    """The figure as a data URI: PNG on a transparent ground, few colours to stay small."""
+    """The figure as a data URI: a small PNG with a transparent background and few colours."""
     from PIL import Image
 
     with Image.open(io.BytesIO(_png(figure, transparent=True))) as image:
@@ -189,7 +188,7 @@ def figure_uri(figure: Figure) -> str:
 
 def _png(figure: Figure, transparent: bool) -> bytes:
     buffer = io.BytesIO()
-    # Without the name of the library's version: the same rows give the same bytes.
+    # Without the library's version, so that the same rows give the same bytes.
     figure.savefig(buffer, format="png", transparent=transparent, metadata={"Software": None})
     return buffer.getvalue()
 
@@ -197,8 +196,8 @@ def _png(figure: Figure, transparent: bool) -> bytes:
 def image_uri(image: object, kind: str, **options: object) -> str:
     """A PIL image as a data URI; kind "PNG" or "JPEG"."""
     buffer = io.BytesIO()
-    # Not for JPEG: Pillow then needs the whole file in one buffer of a byte per pixel, which noisy
-    # images of full colour resolution exceed.
+    # Not for JPEG: Pillow then needs the whole file in one buffer with a byte per pixel, and noisy
+    # images with full colour resolution exceed it.
     image.save(buffer, format=kind, optimize=kind == "PNG", **options)  # type: ignore[attr-defined]
     text = base64.b64encode(buffer.getvalue()).decode("ascii")
     return f"data:image/{kind.lower()};base64,{text}"

@@ -1,4 +1,4 @@
-"""A score as people read it. What prints alike counts as equal in the report."""
+"""Formats a score for people. Scores that look the same count as equal in the report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ NO_VALUE = "–"
 
 
 def number(value: float) -> str:
-    """A score for people: three decimals, three digits below 0.1, fewer for large numbers."""
+    """Formats a score: three decimals, three digits below 0.1, fewer decimals for large numbers."""
     if math.isnan(value):
         return NO_VALUE
     size = abs(value)

@@ -1,6 +1,6 @@
 """Panels that show one test image: the image, its truth, the prediction, and the errors.
 
-Colours are told apart by the colour-blind as well: blue = missed, orange = false.
+The colours also work for colour-blind readers: blue = missed, orange = false.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SWAPPED: Rgb = (226, 90, 214)
 MATCHED: Rgb = (88, 214, 141)
 IGNORED: Rgb = (120, 120, 120)
 GROUND: Rgb = (24, 26, 30)
-# For the classes after the first: white as in any mask, then Okabe and Ito's colours.
+# For the classes after the first: white as usual in masks, then Okabe and Ito's colours.
 CLASS_COLOURS: tuple[Rgb, ...] = (
     (232, 233, 236),
     (86, 180, 233),
@@ -39,7 +39,7 @@ CLASS_COLOURS: tuple[Rgb, ...] = (
 )
 _OBJECT_COLOURS: tuple[Rgb, ...] = tuple(
     (round(255 * r), round(255 * g), round(255 * b))
-    # Golden-ratio steps of the hue: ids that follow each other, mostly neighbours, look different.
+    # Golden-ratio steps of the hue, so that consecutive ids, which are often neighbours, differ.
     for r, g, b in (
         colorsys.hsv_to_rgb(k * 0.6180339887 % 1, (0.75, 0.55)[k % 2], (0.95, 0.8)[k // 2 % 2])
         for k in range(48)
@@ -51,14 +51,14 @@ _GREY = 254
 
 @dataclass(frozen=True, eq=False)
 class OverlayView:
-    """What is shown of one image, all on the same pixels.
+    """The data of one image to show, all arrays on the same pixels.
 
     Attributes:
         image: float [C, Y, X].
         truth, pred: class indices (task semantic) or instance ids [Y, X].
         ignored: bool [Y, X], pixels that no metric counts.
-        stride: every how many-th pixel of the stored image this is.
-        labelled: whether ``truth`` is one; if not, it is the prediction once more.
+        stride: distance between these pixels in the stored image.
+        labelled: whether the image has labels; if not, ``truth`` is a copy of the prediction.
     """
 
     image: NDArray[Any]
@@ -76,9 +76,9 @@ class Panel:
 
 
 def panels(view: OverlayView, task: str, side: int) -> list[Panel]:
-    """Four panels, their longer side about ``side`` pixels: image, truth, prediction, error.
+    """Four panels, about ``side`` pixels on the longer side: image, truth, prediction, error.
 
-    Without labels: image, prediction and, of instances, the objects' outlines on the image.
+    Without labels: image, prediction and, for task instances, the objects' outlines on the image.
     """
     grey = _shown(view.image)
     small = _resized_image(grey, view.truth.shape, side, enlarge=False)
@@ -98,8 +98,8 @@ def panels(view: OverlayView, task: str, side: int) -> list[Panel]:
 
 
 def errors(view: OverlayView, task: str) -> NDArray[np.bool_]:
-    """Where the prediction is wrong, bool [Y, X] (of instances: inside or outside an object);
-    without labels where it is not the first class."""
+    """Where the prediction is wrong, bool [Y, X]; for task instances only inside or outside of
+    objects is compared. Without labels: where the prediction is not the first class."""
     if not view.labelled:
         return np.asarray(view.pred > 0)
     objects = task == "instances"
@@ -108,7 +108,7 @@ def errors(view: OverlayView, task: str) -> NDArray[np.bool_]:
 
 
 def worst_window(wrong: NDArray[np.bool_], size: int) -> tuple[int, int]:
-    """Corner (y, x) of the window of ``size`` pixels a side with the most wrong pixels."""
+    """Corner (y, x) of the window with sides of ``size`` pixels that has the most wrong pixels."""
     height, width = wrong.shape
     size_y, size_x = min(size, height), min(size, width)
     total = np.zeros((height + 1, width + 1), np.int64)
@@ -135,7 +135,7 @@ def _semantic_panels(view: OverlayView, side: int) -> tuple[list[str], NDArray[n
 
 
 def class_colour(index: int) -> Rgb:
-    """Colour of a class index in the panels; the first class is the dark ground."""
+    """Colour of a class index in the panels; the first class is the dark background."""
     return GROUND if index == 0 else CLASS_COLOURS[(index - 1) % len(CLASS_COLOURS)]
 
 
@@ -143,7 +143,7 @@ def _instance_panels(view: OverlayView, side: int) -> tuple[list[str], NDArray[n
     truth_ids, truth = _dense(np.where(view.ignored, 0, view.truth))
     pred_ids, pred = _dense(np.where(view.ignored, 0, view.pred))
     pairs = match(contingency(truth, pred, ~view.ignored), 0.5)
-    # Numbers 1.. by position in the sorted ids; 0 stays the background.
+    # Colour numbers 1.. by position in the sorted ids; 0 stays the background.
     colour_truth = np.arange(len(truth_ids) + 1)
     colour_pred = np.arange(len(pred_ids) + 1) + len(truth_ids)
     colour_pred[0] = 0
@@ -174,30 +174,26 @@ def _instance_panels(view: OverlayView, side: int) -> tuple[list[str], NDArray[n
 
 
 def _dense(labels: Labels) -> tuple[Labels, Labels]:
-    """The ids other than 0, sorted, and the labels renumbered to positions in them from 1."""
+    """The ids other than 0, sorted, and the labels renumbered to their positions, from 1."""
     ids, inverse = np.unique(labels, return_inverse=True)
     start = 1 if not (len(ids) and ids[0] == 0) else 0
     return ids[ids != 0], inverse.reshape(labels.shape) + start
 
 
 def _contour(labels: Labels) -> NDArray[np.bool_]:
-    """Pixels of objects beside another label or the ground, about two pixels wide."""
+    """Pixels of objects next to another label or the background, about two pixels wide."""
     edge = np.zeros(labels.shape, bool)
     for axis in (0, 1):
         for step in (1, 2):
-            if labels.shape[axis] <= step:
-                continue
-            first = [slice(None)] * 2
-            last = [slice(None)] * 2
-            first[axis], last[axis] = slice(None, -step), slice(step, None)
-            differs = labels[tuple(first)] != labels[tuple(last)]
-            edge[tuple(first)] |= differs
-            edge[tuple(last)] |= differs
+            moved, marked = np.moveaxis(labels, axis, 0), np.moveaxis(edge, axis, 0)
+            differs = moved[:-step] != moved[step:]
+            marked[:-step] |= differs
+            marked[step:] |= differs
     return edge & (labels > 0)
 
 
 def _shown(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """uint8 [Y, X, 3]: grey for one channel, green and magenta for two, RGB from three on."""
+    """uint8 [Y, X, 3]: grey for one channel, green and magenta for two, RGB for three or more."""
     channels = [_stretched(channel) for channel in image[:3]]
     if len(channels) == 1:
         channels = channels * 3
@@ -217,7 +213,7 @@ def _stretched(channel: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _dimmed(view: OverlayView, side: int) -> NDArray[np.uint8]:
-    """The image in darkened grey, on which errors stand out: uint8 [Y, X, 3]."""
+    """The image in dark grey, on which errors stand out: uint8 [Y, X, 3]."""
     grey = _shown(view.image).mean(axis=-1, dtype=np.float32) * 0.55
     rgb = np.repeat(grey[..., None], 3, axis=-1).astype(np.uint8)
     return _resized_image(rgb, view.truth.shape, side, enlarge=True)
@@ -231,7 +227,7 @@ def _tint(
 
 
 def _panel_shape(shape: tuple[int, ...], side: int) -> tuple[int, int]:
-    """Shape [Y, X] of a panel: small images are enlarged by a whole factor, large ones shrunk."""
+    """Shape [Y, X] of a panel: small images are enlarged by an integer, large ones are reduced."""
     longest = max(shape)
     factor = float(side // longest) if longest <= side else side / longest
     return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))

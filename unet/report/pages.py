@@ -1,4 +1,4 @@
-"""The report's pages: self-contained HTML without scripts, links or fonts from outside."""
+"""The report's pages: self-contained HTML without scripts, external links or fonts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from unet.report.shown_overlays import COLOURS, shown_overlays
 
 log = logging.getLogger(__name__)
 
-# Ids listed per part of a split, and quarantined files: the CSV files have them all.
+# Number of warnings, ids per part of a split, and quarantined files to list; the files have all.
 LISTED_WARNINGS = 200
 
 
@@ -31,7 +31,7 @@ def report_dataset(paths: Paths, dataset: str, settings: ReportSettings) -> list
     """Writes ``report.csv`` and ``report.html`` of a dataset and returns the table's rows.
 
     Raises:
-        UserError: the metrics, splits or manifest are missing or not readable.
+        UserError: the metrics, splits or manifest are missing or unreadable.
     """
     models, applied, section = settings.models, settings.applied, settings.report
     scored = models if applied is None or applied.labelled else ()
@@ -72,7 +72,7 @@ def _scores(
     models: Sequence[str],
     statistics: Statistics,
 ) -> dict[str, Any]:
-    """The page's values about scores; ``columns``: the main ones, none of a dataset without."""
+    """The page's values about scores; ``columns``: the main scores, empty if there are none."""
     grouped = len({row.group for row in metrics if row.group}) > 1
     headline = score_tables.comparison(rows, [(s.class_, s.metric) for s in columns], models)
     verdict, differences = "", []
@@ -115,9 +115,9 @@ def _images(paths: Paths, dataset: str, settings: ReportSettings) -> dict[str, A
 
 
 def _runs(paths: Paths, dataset: str, settings: ReportSettings) -> dict[str, Any]:
-    """The page's values about trainings and predictions, and what they took."""
+    """The page's values about trainings and predictions, and their cost."""
     models, folds, applied = settings.models, settings.folds, settings.applied
-    # The folds that were trained were tested, too, unless others are named.
+    # The trained folds were also tested, unless others are named.
     tested = tuple(map(fold_number, settings.tested))
     cost = costs.stage_costs(paths, dataset, models, [*folds, *tested])
     return {
@@ -132,10 +132,10 @@ def _runs(paths: Paths, dataset: str, settings: ReportSettings) -> dict[str, Any
 
 
 def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[ReportRow]:
-    """Writes ``report.csv`` and ``report.html`` over all datasets and returns the rows.
+    """Writes ``report.csv`` and ``report.html`` for all datasets and returns the rows.
 
     Raises:
-        UserError: the report of a dataset is missing or not readable.
+        UserError: the report of a dataset is missing or unreadable.
     """
     rows: list[ReportRow] = []
     sections: dict[str, list[dict[str, Any]]] = {}
@@ -181,7 +181,7 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
 
 
 def _union(task: str, found: Sequence[Mapping[str, Any]]) -> list[MeanScore]:
-    """The columns of all datasets of one task, each label once, in the order of the task's."""
+    """The columns of all datasets of one task, each label once, in the task's order."""
     columns = {score.label: score for entry in found for score in entry["columns"]}
     return [columns[s.label] for s in score_tables.HEADLINE[task] if s.label in columns]
 
@@ -195,7 +195,7 @@ def _write(path: Path, page: str) -> None:
 def _everything(
     rows: Sequence[ReportRow], models: Sequence[str]
 ) -> list[tuple[str, str, list[score_tables.Cell]]]:
-    """(class, metric, a cell per model) of each metric but the bins of reliability plots."""
+    """(class, metric, a cell per model) of each metric except the bins of reliability plots."""
     keys = dict.fromkeys((row.class_, row.metric) for row in rows)
     shown = [key for key in keys if not key[1].startswith(BINS_OF)]
     cells = score_tables.comparison(rows, shown, models)
@@ -205,7 +205,7 @@ def _everything(
 def _reliability(
     metrics: Sequence[MetricRow], rows: Sequence[ReportRow], models: Sequence[str]
 ) -> dict[str, tuple[str, list[ReportRow]]]:
-    """Model -> its reliability plot and its rows of calibration errors; those without are left
+    """Model -> its reliability plot and its rows of calibration errors; models without are left
     out."""
     found = {}
     for model in models:
@@ -238,7 +238,7 @@ def _strip(
 def _trainings(
     paths: Paths, dataset: str, models: Sequence[str], folds: Sequence[int], tested: Sequence[int]
 ) -> dict[str, Any]:
-    """``curves``: model -> data URI; ``trainings``: a row per model and fold, and ensemble."""
+    """``curves``: model -> data URI; ``trainings``: a row per model and fold or ensemble."""
     curves: dict[str, str] = {}
     rows: list[collect.Training] = []
     for model in models:
@@ -270,7 +270,7 @@ def _page(template: str, **values: Any) -> str:
         duration=console.duration,
         memory=console.memory,
         percent=console.percent,
-        whole=console.whole,
+        integer=console.integer,
         fold=fold_name,
         rgb=lambda colour: "rgb({}, {}, {})".format(*colour),
     )

@@ -1,4 +1,4 @@
-"""Comparison of models on the images that they share."""
+"""Compares models on the images that they share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNBOUNDED = (-math.inf, math.inf)
 
 @dataclass(frozen=True)
 class Statistics:
-    """How intervals and tests are made: confidence level; random sign flips and their seed."""
+    """Settings of intervals and tests: confidence level, random sign flips, and their seed."""
 
     confidence: float = 0.95
     draws: int = 2000
@@ -31,8 +31,8 @@ class Statistics:
     ) -> Interval:
         """Mean over the rows (one per image) with its interval.
 
-        The groups are the units where the rows name at least two; an image without a group then
-        stands for itself. bounds: of the metric.
+        If the rows name at least two groups, the groups are the units, and an image without a group
+        is a unit of its own. bounds: of the metric.
         """
         # Sorted, so that sums do not depend on the order in which images were evaluated.
         rows = sorted(rows, key=lambda row: (row.image, row.fold))
@@ -40,18 +40,18 @@ class Statistics:
 
 
 def units(rows: Sequence[MetricRow]) -> list[tuple[str, str]]:
-    """What each row belongs to: its group, or the image itself."""
+    """The unit of each row: its group, or the image itself."""
     grouped = len({row.group for row in rows if row.group}) >= 2
     return [("group", r.group) if grouped and r.group else ("image", r.image) for r in rows]
 
 
 class Versus(NamedTuple):
-    """A model beside the best one of a metric.
+    """A model compared with the best one by a metric.
 
     ``difference``: mean of (best - this) over the shared images, with the interval of this one
     comparison; ``p``: of the test that they are equal, corrected for all pairs of models;
     ``clear``: "best", or whether the difference is more than chance: "yes" (p is at most 1 -
-    confidence), "no", "few" (too few images or groups to tell); "" where nothing is compared.
+    confidence), "no", "few" (too few images or groups to tell); "" if nothing is compared.
     """
 
     best: str = ""
@@ -69,16 +69,16 @@ def versus_best(
     statistics: Statistics,
     bounds: tuple[float, float] = UNBOUNDED,
 ) -> dict[str, Versus]:
-    """Each model beside the one with the best mean.
+    """Compares each model with the one that has the best mean.
 
-    Two models see the same images, so what is hard for one is hard for the other: the differences
-    of single images vary far less than the images do. Images that only one of the two has, or
-    where either is not defined, are left out. The test is corrected for all pairs of models, not
-    only those with the best one, since which one is best is chosen by the same images.
+    The models see the same images, and images that are hard for one are hard for the other. So the
+    differences per image vary far less than the scores. Images that only one of the two has, or
+    with an undefined score, are left out. The test is corrected for all pairs of models, not only
+    those with the best one, because the best one is chosen on the same images.
 
     Args:
         rows_of: model -> its rows of one class and metric.
-        sign: 1 if higher is better, -1 if lower, 0: nothing is compared.
+        sign: 1 if higher is better, -1 if lower is better, 0: do not compare.
         bounds: of the metric.
     """
     values = {m: {(r.image, r.fold): r for r in rows} for m, rows in rows_of.items()}
@@ -117,8 +117,8 @@ def _tested(
 ) -> dict[frozenset[str], float]:
     """The corrected p of each pair of models.
 
-    table: model -> scores [N], NaN where there is none. The images' differences of a group are
-    summed to one unit, so that the mean over images is tested.
+    table: model -> scores [N], NaN if missing. The differences of a group's images are summed to
+    one unit, so that the mean over images is tested.
     """
     index = group_index(groups)
     pairs = list(combinations(table, 2))

@@ -1,9 +1,9 @@
-"""A metric of all test images pooled, beside its mean over images.
+"""Pools a metric over all test images, in addition to its mean over images.
 
-The mean counts every image alike, the pooled value every pixel or object. A ratio pools as the
-ratio of the sums, which is the mean weighted by the denominators (`MetricRow.weight`). What is no
-such ratio is made of the pooled values of others, in `DERIVED`; counts pool by their sum; the rest
-(percentiles, scores of single slices) has no pooled value.
+The mean gives every image the same weight, the pooled value every pixel or object. A ratio is
+pooled as the ratio of the sums, which is the mean weighted by the denominators
+(`MetricRow.weight`). Metrics in `DERIVED` are computed from the pooled values of others. Counts are
+added up. The rest (percentiles, scores of single slices) has no pooled value.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Table = Mapping[tuple[str, str], Pooled]
 
 
 def pool(metrics: Iterable[MetricRow]) -> dict[tuple[str, str], Pooled]:
-    """Pooled values of one model in one dataset, by class and metric; NaN where there is none."""
+    """Pooled values of one model in one dataset, by class and metric; NaN if there is none."""
     above: dict[tuple[str, str], float] = {}
     below: dict[tuple[str, str], float] = {}
     for row in metrics:
@@ -51,10 +51,10 @@ def pool(metrics: Iterable[MetricRow]) -> dict[tuple[str, str], Pooled]:
             above[key] += row.value * row.weight
             below[key] += row.weight
     table = {key: _pooled(key[1], total, below[key]) for key, total in above.items()}
-    for (class_, metric), of in [(key, DERIVED.get(key[1])) for key in table]:
-        if of is not None:
-            table[class_, metric] = Pooled(of(table, class_), NAN)
-    # Means over classes last, for they may be of derived values.
+    for class_, metric in table:
+        if metric in DERIVED:
+            table[class_, metric] = Pooled(DERIVED[metric](table, class_), NAN)
+    # Means over classes last, because they may use derived values.
     for class_, metric in table:
         if class_ == FOREGROUND_MEAN:
             table[class_, metric] = Pooled(_foreground_mean(table, metric), NAN)
@@ -73,7 +73,7 @@ def _value(table: Table, class_: str, metric: str) -> float:
 
 
 def _foreground_mean(table: Table, metric: str) -> float:
-    """Mean over the classes after the first: of a confusion matrix the first that is named."""
+    """Mean over the classes after the first one, which is the first class with a precision."""
     ground = next((c for c, m in table if m == "precision"), None)
     others = (ground, ALL, FOREGROUND_MEAN, INSTANCES)
     classes = dict.fromkeys(c for c, m in table if m == metric and c not in others)
@@ -100,13 +100,13 @@ def _boundary_f1(table: Table, class_: str) -> float:
 
 
 def _ece(table: Table, class_: str) -> float:
-    """Of the pooled bins: images that err in opposite directions may be right together."""
+    """ECE of the pooled bins: errors of images in opposite directions may cancel out."""
     bins = reliability_bins(table, class_)
     total = sum(b.pixels for b in bins)
     return sum(b.pixels * abs(b.right - b.confidence) for b in bins) / total if total else NAN
 
 
-# Metric -> how it is made of the pooled values of a class.
+# Metric -> function that computes it from the pooled values of a class.
 DERIVED: dict[str, Callable[[Table, str], float]] = {
     "ap_mean": _ap_mean,
     "det": _det,
@@ -124,10 +124,10 @@ class Bin(NamedTuple):
 
 
 def reliability_bins(table: Table, class_: str) -> list[Bin]:
-    """The bins of a class that hold any pixel, by rising confidence; [] if none was measured."""
+    """The bins of a class that contain pixels, by rising confidence; [] if none was measured."""
     bins = []
-    for (of, metric), pooled in table.items():
-        if of == class_ and metric.startswith(BINS_OF[0]) and pooled.weight > 0:
+    for (row_class, metric), pooled in table.items():
+        if row_class == class_ and metric.startswith(BINS_OF[0]) and pooled.weight > 0:
             number = metric.removeprefix(BINS_OF[0])
             confidence = _value(table, class_, BINS_OF[1] + number)
             bins.append(Bin(confidence, pooled.value, pooled.weight))

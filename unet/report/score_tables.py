@@ -1,4 +1,4 @@
-"""From the tidy metrics to the report's tables: means with their intervals, best first seen."""
+"""Turns the tidy metrics into the report's tables: means with intervals, the best model marked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unet.tables import read_table, write_table
 
 @dataclass(frozen=True)
 class MeanScore:
-    """One of the main metrics. ``class_`` "*" stands for whichever class has the metric."""
+    """One of the main metrics. ``class_`` "*" means any class that has the metric."""
 
     metric: str
     class_: str
@@ -33,18 +33,20 @@ _V_RAND = MeanScore(
     "V_rand",
     "Rand score of the cells after thinning their boundaries: falls when cells are merged or split",
 )
-_V_INFO = MeanScore("v_info", "*", "V_info", "the same question as V_rand, asked by information")
+_V_INFO = MeanScore(
+    "v_info", "*", "V_info", "like V_rand, but based on the information that both cell maps share"
+)
 _ERROR = MeanScore("pixel_error", "*", "Pixel error", "share of pixels with the wrong class")
 _SEAM = MeanScore(
     SEAM_SCORE,
     "",
     "Seam score (1 = none)",
-    "jump of the probabilities across the borders of tiles, divided by their jump elsewhere; of "
-    "images of several tiles",
+    "jump of the probabilities across tile borders, divided by their jump elsewhere; for images "
+    "with several tiles",
 )
 
-# The main metrics of each task, in the order of the columns. The first that was measured is the
-# one that ranks models and images.
+# The main metrics of each task, in the order of the columns. The first one that was measured ranks
+# models and images.
 HEADLINE: dict[str, tuple[MeanScore, ...]] = {
     "semantic": (
         MeanScore(
@@ -58,8 +60,8 @@ HEADLINE: dict[str, tuple[MeanScore, ...]] = {
             "boundary_f1",
             "foreground-mean",
             "Boundary F1",
-            "share of the outlines, predicted and true, that lie within "
-            "evaluate.boundary_tolerance of one another (harmonic mean of the two)",
+            "share of the predicted and true outlines that lie within "
+            "evaluate.boundary_tolerance of each other (harmonic mean of the two)",
         ),
         _V_RAND,
         _V_INFO,
@@ -71,8 +73,8 @@ HEADLINE: dict[str, tuple[MeanScore, ...]] = {
             "ap_0.50",
             "instances",
             "AP@0.5",
-            "true positives / (true positives + false positives + misses), an object being found "
-            "when its IoU is at least 0.5",
+            "true positives / (true positives + false positives + misses); an object is found if "
+            "its IoU is at least 0.5",
         ),
         MeanScore(
             "f1_0.50", "instances", "F1@0.5", "harmonic mean of precision and recall of objects"
@@ -80,16 +82,16 @@ HEADLINE: dict[str, tuple[MeanScore, ...]] = {
         MeanScore(
             "pq", "instances", "PQ", "panoptic quality: F1 times the mean IoU of found objects"
         ),
-        MeanScore("seg", "instances", "SEG", "mean IoU over all true objects, a miss counting 0"),
+        MeanScore("seg", "instances", "SEG", "mean IoU of all true objects; a miss counts as 0"),
         MeanScore(
-            "iou", "foreground", "IoU", "overlap of all foreground pixels, whatever their object"
+            "iou", "foreground", "IoU", "overlap of all foreground pixels, regardless of objects"
         ),
         _V_RAND,
         _V_INFO,
         _SEAM,
     ),
 }
-# Everything that is not named here is better when higher.
+# All metrics that are not named here are better when higher.
 NEITHER = re.compile(r"n_true|n_pred|.*_threshold|reliability_\d+|confidence_\d+|seam_score")
 LOWER_IS_BETTER = re.compile(
     r".*_error|voi|voi_split|voi_merge|(hd95|asd)_(um|px)|ece|brier"
@@ -97,19 +99,19 @@ LOWER_IS_BETTER = re.compile(
 )
 
 
-# Metrics that are no shares of 1: counts, distances, bits. None is below 0.
+# Metrics that are not in 0..1: counts, distances, bits. None is below 0.
 OPEN_ENDED = re.compile(
     r"n_.*|det_(missed|false|merged)|(hd95|asd)_(um|px)|voi|voi_split|voi_merge|brier|seam_score"
 )
 
 
 def bounds(metric: str) -> tuple[float, float]:
-    """The smallest and largest value that the metric can have."""
+    """The smallest and the largest possible value of the metric."""
     return (0.0, math.inf) if OPEN_ENDED.fullmatch(metric) else (0.0, 1.0)
 
 
 def better(metric: str) -> int:
-    """1 if a higher value of the metric is better, -1 if a lower one, 0 if neither."""
+    """1 if higher values of the metric are better, -1 if lower ones are, 0 if neither."""
     if NEITHER.fullmatch(metric):
         return 0
     return -1 if LOWER_IS_BETTER.fullmatch(metric) else 1
@@ -118,11 +120,11 @@ def better(metric: str) -> int:
 class ReportRow(NamedTuple):
     """One row of ``report.csv``.
 
-    ``mean`` over the test images with its interval, ``n`` images; ``pooled``: the metric of all
-    images' pixels or objects together (unet/report/pooling.py); ``best`` .. ``p``: this model
-    beside the best one, image by image (unet/report/paired.py, `Versus`); ``units``: independent
-    ones behind the mean, groups or else images; ``far``: how many of these lie far from the rest
-    (`far_apart`).
+    ``mean`` over ``n`` test images with its interval; ``pooled``: the metric of the pixels or
+    objects of all images together (unet/report/pooling.py); ``best`` .. ``p``: this model compared
+    with the best one, image by image (unet/report/paired.py, `Versus`); ``units``: number of
+    independent units behind the mean, groups or else images; ``far``: how many of these are far
+    from the rest (`far_apart`).
     """
 
     dataset: str
@@ -150,14 +152,14 @@ _NUMBERS = tuple(name for name in REPORT_COLUMNS if name not in _TEXTS)
 
 
 def read_metrics(path: Path) -> list[MetricRow]:
-    """Reads ``metrics.csv``; an empty value is NaN. Raises UserError if it is not such a file."""
+    """Reads ``metrics.csv``; empty cells are NaN. Raises UserError if it is not such a file."""
     found = read_table(path, "evaluate", METRIC_COLUMNS, numbers=("value", "weight"))
     found["fold"] = found["fold"].map(fold_number)
     return [MetricRow(*row) for row in found[list(METRIC_COLUMNS)].itertuples(index=False)]
 
 
 def read_report(path: Path) -> list[ReportRow]:
-    """Reads what :func:`write_report` wrote."""
+    """Reads ``report.csv``."""
     found = read_table(path, "report", REPORT_COLUMNS, numbers=_NUMBERS)
     for name in ("n", "units", "far"):
         found[name] = found[name].astype(int)
@@ -165,7 +167,7 @@ def read_report(path: Path) -> list[ReportRow]:
 
 
 def write_report(path: Path, rows: Iterable[ReportRow]) -> None:
-    """Writes ``report.csv``; values that are not defined are empty cells."""
+    """Writes ``report.csv``; undefined values are empty cells."""
     write_table(path, REPORT_COLUMNS, rows, digits=6)
 
 
@@ -199,7 +201,7 @@ def summarise(metrics: Iterable[MetricRow], statistics: Statistics) -> list[Repo
                 clear=beside.clear,
                 p=beside.p,
                 units=interval.units,
-                # How far images differ in what is neither good nor bad (objects) is no warning.
+                # No warning for metrics that are neither good nor bad, such as object counts.
                 far=interval.far if better(metric) else 0,
             )
         )
@@ -208,10 +210,10 @@ def summarise(metrics: Iterable[MetricRow], statistics: Statistics) -> list[Repo
 
 @dataclass(frozen=True)
 class Cell:
-    """A mean with its interval as shown; the rest as in `ReportRow`.
+    """A mean with its interval, to show; the rest as in `ReportRow`.
 
     ``best``: clearly ahead of every other model; ``tied``: the difference to the best model may be
-    chance, or does not show in the digits printed.
+    chance, or is too small for the shown digits.
     """
 
     mean: float = NAN
@@ -227,7 +229,7 @@ class Cell:
 
 
 def columns_for(rows: Sequence[ReportRow], task: str) -> list[MeanScore]:
-    """The task's main metrics that were measured, their classes filled in."""
+    """The task's main metrics that were measured, with their classes filled in."""
     found: list[MeanScore] = []
     for score in HEADLINE[task]:
         classes = [
@@ -243,15 +245,15 @@ def columns_for(rows: Sequence[ReportRow], task: str) -> list[MeanScore]:
 def comparison(
     rows: Iterable[ReportRow], keys: Sequence[tuple[str, str]], models: Sequence[str]
 ) -> dict[str, list[Cell]]:
-    """Per model the cells of ``keys`` (class, metric); a best one is marked where there is one.
+    """Per model the cells of ``keys`` (class, metric); the best model is marked, if there is one.
 
-    Nothing is marked where one model alone was measured, where neither direction is better, or
-    where the best model is not ahead of each other one by more than chance.
+    Nothing is marked if only one model was measured, if neither direction is better, or if the best
+    model is not ahead of every other one by more than chance.
     """
     found = {(row.model, row.class_, row.metric): row for row in rows}
     table: dict[str, list[Cell]] = {model: [] for model in models}
     same = [field.name for field in fields(Cell) if field.name in ReportRow._fields]
-    same.remove("best")  # there the best model's name
+    same.remove("best")  # in `ReportRow` it is the name of the best model
     for key in keys:
         measured = {m: found[m, *key] for m in models if (m, *key) in found}
         tied = _tied(measured)
@@ -267,7 +269,7 @@ def comparison(
 
 
 def _tied(rows: Mapping[str, ReportRow]) -> dict[str, bool]:
-    """Model -> whether it may be as good as the best one of a metric."""
+    """Model -> whether it may be as good as the best one by a metric."""
     best = [number(row.mean) for row in rows.values() if row.clear == BEST]
     return {
         model: row.clear in (NO, FEW) or (row.clear == YES and number(row.mean) in best)
@@ -278,7 +280,7 @@ def _tied(rows: Mapping[str, ReportRow]) -> dict[str, bool]:
 def differences(
     metrics: Sequence[MetricRow], score: MeanScore, models: Sequence[str], statistics: Statistics
 ) -> list[tuple[str, str, Versus]]:
-    """(best model, other model, how they compare) of one score, see `versus_best`."""
+    """(best model, other model, their comparison) for one score, see `versus_best`."""
     rows_of: dict[str, list[MetricRow]] = {model: [] for model in models}
     for row in metrics:
         if row.model in rows_of and (row.class_, row.metric) == (score.class_, score.metric):

@@ -1,4 +1,4 @@
-"""The images that a report shows: which part of each, at which scale."""
+"""Chooses the parts of images that a report shows, and their scale."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unet.paths import Paths
 from unet.report import collect, overlays
 from unet.report.cuts import Cut
 
-# Beyond this many overlays the panels are made smaller, so that the file stays a few MB.
+# With more overlays than this the panels are smaller, so that the file is only a few MB.
 MANY_OVERLAYS = 12
 DETAIL = 512
 COLOURS = {
@@ -23,7 +23,7 @@ COLOURS = {
 
 @dataclass(frozen=True)
 class Overlay:
-    """A picked image with its panels; ``note`` says at which scale they are."""
+    """A picked image with its panels; ``note`` describes the part and its scale."""
 
     pick: collect.Pick
     note: str
@@ -53,7 +53,7 @@ def shown_overlays(
 def overlays_of(
     paths: Paths, dataset: str, task: str, model: str, pick: collect.Pick, side: int
 ) -> list[Overlay]:
-    """An image as it is shown: of a volume some planes, each as an image is."""
+    """The overlays of an image; for a volume those of some planes."""
     found = []
     for cut in collect.cuts(paths, dataset, model, pick):
         found += _overlays_of_plane(paths, dataset, task, model, pick, side, cut)
@@ -69,7 +69,7 @@ def _overlays_of_plane(
     side: int,
     cut: Cut | None,
 ) -> list[Overlay]:
-    """The whole plane and, where it is too large to see anything in, its worst part as well."""
+    """The whole plane and, if it is too large to show details, its worst part, too."""
     whole = collect.view(paths, dataset, model, task, pick, cut=cut)
     if whole is None:
         return []
@@ -84,7 +84,7 @@ def _overlays_of_plane(
     name = f"{name}, " if name else ""
     found = [Overlay(pick, f"{name}whole image, reduced", overlays.panels(whole, task, side))]
     if detail is not None:
-        what = "errors" if whole.labelled else "in it"
+        what = "errors" if whole.labelled else "foreground"
         corner = f"{DETAIL} px from y = {window[0]}, x = {window[1]}"
         note = f"{name}detail with the most {what}, {corner}"
         found.append(Overlay(pick, note, overlays.panels(detail, task, side)))

@@ -26,7 +26,7 @@ from unet.evaluation.metrics.rows import Score, count, ratio
 
 
 @dataclass(frozen=True)
-class Fates:
+class ObjectErrors:
     """Number of true objects that are ``split``, ``merged`` or ``missed``, of predicted objects
     that are ``added``, and of all objects. An object can be matched and split, or split and
     merged."""
@@ -39,27 +39,27 @@ class Fates:
     n_pred: int
 
 
-def fates(table: Contingency) -> Fates:
+def object_errors(table: Contingency) -> ObjectErrors:
     """Counts the errors from a table of ids (0 = background); sizes are those in the table."""
     pairs = overlaps(table)
     true, pred, overlap = pairs.truth, pairs.pred, pairs.pixels
     in_true = 2 * overlap > pairs.pred_sizes[pred]  # the predicted object lies in the true one
     in_pred = 2 * overlap > pairs.truth_sizes[true]
-    split = _joined(true[in_true], overlap[in_true], pairs.truth_sizes)
-    merging = _joined(pred[in_pred], overlap[in_pred], pairs.pred_sizes)
-    fit = in_true & in_pred
-    known_true, known_pred = split.copy(), merging.copy()
-    known_true[true[fit]] = True
-    known_pred[pred[fit]] = True
+    split = _combined(true[in_true], overlap[in_true], pairs.truth_sizes)
+    merging = _combined(pred[in_pred], overlap[in_pred], pairs.pred_sizes)
+    matched = in_true & in_pred
+    explained_true, explained_pred = split.copy(), merging.copy()
+    explained_true[true[matched]] = True
+    explained_pred[pred[matched]] = True
     merged = np.zeros(len(split), bool)
     merged[true[in_pred & merging[pred]]] = True
-    known_true |= merged
-    known_pred[pred[in_true & split[true]]] = True
-    return Fates(
+    explained_true |= merged
+    explained_pred[pred[in_true & split[true]]] = True
+    return ObjectErrors(
         split=int(split.sum()),
         merged=int(merged.sum()),
-        missed=int((~known_true).sum()),
-        added=int((~known_pred).sum()),
+        missed=int((~explained_true).sum()),
+        added=int((~explained_pred).sum()),
         n_true=len(split),
         n_pred=len(merging),
     )
@@ -68,7 +68,7 @@ def fates(table: Contingency) -> Fates:
 def object_metrics(table: Contingency) -> list[Score]:
     """Scores ``n_split``, ``n_merged``, ``n_missed``, ``n_added`` and their rates: the first
     three per true object, ``added_rate`` per predicted object."""
-    f = fates(table)
+    f = object_errors(table)
     numbers = {
         "split": (f.split, f.n_true),
         "merged": (f.merged, f.n_true),
@@ -80,13 +80,13 @@ def object_metrics(table: Contingency) -> list[Score]:
     return [*counts, *rates]
 
 
-def _joined(
-    whole: NDArray[np.intp], overlap: NDArray[np.int64], size: NDArray[np.int64]
+def _combined(
+    container: NDArray[np.intp], overlap: NDArray[np.int64], size: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     """Which objects contain two or more others that cover more than half of them: bool [objects].
 
     ``container``: index of the containing object of each pair; ``overlap``: pixels of the pair.
     """
-    number = np.bincount(whole, minlength=len(size))
-    covered = np.bincount(whole, overlap, minlength=len(size))
+    number = np.bincount(container, minlength=len(size))
+    covered = np.bincount(container, overlap, minlength=len(size))
     return (number >= 2) & (2 * covered > size)

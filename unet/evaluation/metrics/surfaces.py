@@ -127,8 +127,8 @@ def _block(
             # Only points of this block that can be nearer than the nearest one found so far.
             low = (points[open_] - best[open_, None]).min(axis=0)
             high = (points[open_] + best[open_, None]).max(axis=0)
-            some = ((others >= low) & (others <= high)).all(axis=1)
-            best[open_] = np.minimum(best[open_], nearest(points[open_], others[some]))
+            inside = ((others >= low) & (others <= high)).all(axis=1)
+            best[open_] = np.minimum(best[open_], nearest(points[open_], others[inside]))
     return best
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# The eight neighbours (y, x) of a pixel in circular order; those at odd positions share a side.
+# The eight neighbours (y, x) of a pixel in circular order; those at even positions share a side.
 RING = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
 
 
@@ -30,7 +30,7 @@ class Warping(NamedTuple):
 @cache
 def crossing_numbers() -> tuple[int, ...]:
     """For each of the 256 rings (bit k: neighbour RING[k] is a cell) the number of 4-connected
-    pieces of cell in the ring that touch the centre; 0 if all neighbours or none are cells.
+    pieces of cell in the ring that touch the centre; 0 if all eight neighbours are cells.
 
     Sum over the side neighbours k of x_k - x_k x_(k+1) x_(k+2) (the crossing number
     of Yokoi, Toriwaki and Fukumura 1975). A point is simple exactly where it is 1.

@@ -1,4 +1,4 @@
-"""The evaluate stage, from stores made by the writers of the stages before it."""
+"""The evaluate stage, on stores written by the code of the earlier stages."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_blocks_and_threads_change_no_row(stores: Stores, shape: tuple[int, ...]
 
 
 def test_threshold_is_chosen_on_validation_images(stores: Stores) -> None:
-    # The validation image is right at 0.35 and 0.4 alone, the test image from 0.6 to 0.85.
+    # The validation image is right only at 0.35 and 0.4, the test image from 0.6 to 0.85.
     add_cells(stores, "v", 0.32, 0.42, part="val")
     add_cells(stores, "a", 0.58, 0.88)
     rows = stores.evaluate("topology")
@@ -221,7 +221,7 @@ def test_boundaries_as_they_are(stores: Stores) -> None:
 
 
 def test_foreground_of_a_head_with_border_is_all_but_background(stores: Stores) -> None:
-    # 1 - background is 0.9 in the cells though neither class alone is above one half.
+    # 1 - background is 0.9 in the cells, although neither class is above one half.
     p = probability(0.1, 0.9)
     stores.truth("a", cells(), cells())
     stores.prediction("a", cells(), cells(), np.stack([p[0], p[1] / 2, p[1] / 2]), head=BORDER)
@@ -273,7 +273,7 @@ def test_each_isbi_error_has_its_own_threshold_from_validation(stores: Stores) -
 
 
 def test_isbi_errors_of_a_volume_are_pooled_over_its_slices(stores: Stores) -> None:
-    # One slice is right; in the other the membrane is missing, but for one pixel.
+    # One slice is right; in the other one the membrane is missing except for one pixel.
     p = np.stack([probability(0, 1), probability(1, 1)], axis=1)
     p[:, 1, 2, 5] = 1, 0
     stores.truth("a", np.stack([cells(), cells()]))

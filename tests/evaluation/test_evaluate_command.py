@@ -1,4 +1,4 @@
-"""The evaluate stage's file and command line, and mistakes that it tells."""
+"""The evaluate stage's file and command line, and the mistakes that it reports."""
 
 from __future__ import annotations
 

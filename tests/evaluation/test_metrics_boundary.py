@@ -47,7 +47,7 @@ def disc(centre, radius, shape=(48, 52)):
 def test_outline_by_hand():
     labels = np.array([[1, 1, 1, 0, 0], [1, 1, 2, 0, 0], [1, 1, 2, 0, 0]])
     expected = np.array([[0, 0, 1, 1, 0], [0, 1, 1, 1, 0], [0, 1, 1, 1, 0]], bool)
-    # The border of the image makes none.
+    # The border of the image is not an outline.
     np.testing.assert_array_equal(outline(labels), expected)
 
 
@@ -185,7 +185,7 @@ def test_the_edge_of_the_image_is_an_outline_for_monai_alone():
     truth, pred = np.zeros((20, 20), bool), np.zeros((20, 20), bool)
     truth[:10], pred[:8] = True, True
     got = values(outlines(truth, pred), PX, None)
-    # A straight front across the image, two pixels off.
+    # A straight edge across the image, shifted by two pixels.
     assert (got["hd95_px"], got["asd_px"]) == (2, 2)
     batch = [torch.as_tensor(m)[None, None] for m in (pred, truth)]
     options = {"include_background": True}
@@ -199,7 +199,7 @@ def test_the_edge_of_the_image_is_an_outline_for_monai_alone():
 
 
 def in_files(folder, found, shape, block):
-    """The outlines' points by blocks of the image."""
+    """The points of the outlines, by blocks of the image."""
     grid = Grid(shape, block)
 
     def find(index):

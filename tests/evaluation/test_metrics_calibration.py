@@ -24,7 +24,7 @@ def rows_of(truth, probabilities, names=TWO):
 
 
 def random_image(classes, shape=(40, 50), seed=0):
-    """Truth, and probabilities that are too sure of themselves."""
+    """Truth, and overconfident probabilities."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 1.5, (classes, *shape))
     noise = rng.gumbel(size=logits.shape)

@@ -51,7 +51,7 @@ def iou_matrix(truth, pred):
 
 
 def best_matching(iou, threshold):
-    """(number of matches, sum of IoU) of the best of all one-to-one matchings, by trying all."""
+    """(number of matches, sum of IoU) of the best one-to-one matching, by brute force."""
     if iou.shape[0] > iou.shape[1]:
         iou = iou.T
     best = (0, 0.0)
@@ -398,6 +398,6 @@ def test_a_value_is_a_ratio_whose_denominator_is_its_weight(truth, pred):
     for row in instance_metrics(contingency(truth, pred)):
         if row.weight == row.weight:
             assert math.isnan(row.value) == (row.weight == 0)
-            # Twice, for half an error weighs in PQ.
+            # Twice, because PQ counts each error as a half.
             above = 0 if row.weight == 0 else 2 * row.value * row.weight
             assert row.metric in ("pq", "sq", "seg") or above == pytest.approx(round(above))

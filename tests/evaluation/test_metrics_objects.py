@@ -57,12 +57,12 @@ def test_merged():
 
 
 def test_objects_swallowed_by_something_much_larger_are_missed():
-    # They make less than half of it: it is no merger but an addition.
+    # They cover less than half of it: it is not a merger but an added object.
     assert errors_of([1, 0, 0, 0, 2], [5, 5, 5, 5, 5]) == ObjectErrors(0, 0, 2, 1, 2, 1)
 
 
 def test_cut_elsewhere():
-    # 6 and 8 lie in a true object but make no more than half of it; 7 lies in none.
+    # 6 and 8 lie in a true object but cover at most half of it; 7 lies in none.
     assert errors_of([1, 1, 1, 1, 2, 2, 2, 2], [6, 6, 7, 7, 7, 7, 8, 8]) == ObjectErrors(
         0, 0, 2, 3, 2, 3
     )
@@ -132,7 +132,7 @@ def test_rand_without_true_objects():
 
 
 def test_rand_of_nothing_predicted():
-    # One segment holds both cells.
+    # One segment contains both cells.
     got = values(rand_metrics(contingency(np.array([1, 1, 2, 2]), np.zeros(4, int))))
     assert got["adapted_rand_error"] == pytest.approx(1 - 2 * 4 / (4 + 12))
     assert (got["voi_split"], got["voi_merge"]) == (0, 1)

@@ -34,7 +34,7 @@ def two_cells():
 
 
 def singletons(pred):
-    """The zeros of a prediction, each with an id of its own."""
+    """A prediction in which each zero gets its own id."""
     out = pred.astype(np.int64)
     out[pred == 0] = pred.max() + 1 + np.arange(np.count_nonzero(pred == 0))
     return out
@@ -86,8 +86,8 @@ def test_everything_predicted_as_membrane():
 @settings(deadline=None)
 @given(LABELS.filter(np.any), LABELS)
 def test_v_rand_agrees_with_scikit_image(truth, pred):
-    # scikit-image counts pairs of different pixels, the challenge pairs with themselves too;
-    # and it takes 0 for a segment, so each zero gets its own id first.
+    # scikit-image counts pairs of different pixels, the challenge also pairs each pixel with
+    # itself. And scikit-image takes 0 as one segment, so each zero gets its own id first.
     pred = singletons(pred)
     inside = truth > 0
     n = np.count_nonzero(inside)
@@ -207,7 +207,7 @@ def test_a_map_of_one_kind_is_one_segment(value):
 
 
 def test_wide_membranes_at_the_image_border_still_separate():
-    # What a skeleton of the membrane gets wrong: it ends short of the border.
+    # A skeleton of the membrane is wrong here: it ends before the border.
     cells = np.ones((20, 31), bool)
     cells[:, 12:19] = False
     labels = thinned_labels(cells)

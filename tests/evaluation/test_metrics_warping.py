@@ -73,7 +73,7 @@ def test_an_object_more_or_less_is_neither():
     cell = np.zeros((7, 7), bool)
     cell[2:5, 2:5] = True
     nothing = np.zeros((7, 7))
-    # It shrinks to a pixel, which cannot vanish; and the other way round none can begin.
+    # It shrinks to one pixel, which cannot vanish; and in reverse, no object can appear.
     assert warping(cell, nothing, 0.5) == Warping(1, 0, 0)
     assert warping(nothing > 0, cell * 1.0, 0.5) == Warping(9, 0, 0)
 
@@ -87,7 +87,7 @@ def test_a_hole_less_is_no_split_though_the_pixel_is_a_bridge():
 
 
 def test_the_surest_pixels_flip_first():
-    # Either of the two membrane pixels may flip, not both; the surer one does.
+    # One of the two membrane pixels may flip, but not both; the more certain one does.
     truth = np.array([[1, 0, 0, 1]], bool)
     for p in ([1, 0.9, 0.6, 1], [1, 0.6, 0.9, 1]):
         expected = np.array([[1, p[1] > p[2], p[2] > p[1], 1]], bool)
@@ -119,7 +119,7 @@ def test_simple_points_against_labelling():
 
 
 def slow_warping(truth, probability, threshold):
-    """The definition, pixel by pixel, with the whole image labelled for every question."""
+    """The definition, pixel by pixel; the whole image is labelled at every step."""
     pred = probability > threshold
     warped = truth.copy()
     while True:

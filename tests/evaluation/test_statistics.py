@@ -32,7 +32,7 @@ def test_no_value():
     [
         ([0.25, math.nan], None, 0.25, 1, 1),
         ([0.25, 0.75], ["a", "a"], 0.5, 2, 1),
-        # Equal values say nothing of how far another may be.
+        # Equal values do not tell how much another one may differ.
         ([0.7, 0.7, 0.7], None, 0.7, 3, 3),
         ([1, 1, 1, 1], None, 1, 4, 4),
     ],
@@ -131,7 +131,7 @@ def test_interval_of_the_error_mirrors_that_of_the_score(values):
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("n", [3, 4, 8])
 def test_intervals_of_few_skewed_scores_cover(n, grouped):
-    # 95 % but for 3.5 standard errors of the simulation; a percentile bootstrap covers 74 to 88 %.
+    # 95 % within 3.5 standard errors of the simulation; a percentile bootstrap covers 74 to 88 %.
     rng = np.random.default_rng(n)
     z = rng.normal(size=(1500, n, 1)) + (rng.normal(size=(1500, n, 3)) if grouped else 0)
     scores = stats.beta(12, 2).ppf(stats.norm.cdf(z / (2**0.5 if grouped else 1)))
@@ -144,13 +144,13 @@ def test_few_failed_images_are_far_apart():
     assert far_apart(np.array([0.9, 0.88, 0.91, 0.05])) == 1
     assert far_apart(np.array([0.9, 0.88, 0.91, 0.9, 0.05, 0.1])) == 2
     assert far_apart(np.array([1.0, 1.0, 1.0, 0.2])) == 1
-    # Spread, but none by itself; and an outlier that is no failure.
+    # Widely spread scores without an outlier; and an outlier that is not a failure.
     assert far_apart(np.array([0.1, 0.3, 0.5, 0.7, 0.9])) == 0
     assert far_apart(np.array([0.90, 0.91, 0.90, 0.91, 0.80])) == 0
-    # Of an error the large ones.
+    # For an error, the large values are far.
     assert far_apart(np.array([1.0, 1.2, 0.9, 1.1, 8.0])) == 1
     assert far_apart(np.array([0.5])) == 0
-    # So many that their share is known.
+    # So many outliers that their share is known.
     assert far_apart(np.array([0.9, 0.91, 0.89] * 20 + [0.05] * 9)) == 9
     assert far_apart(np.array([0.9, 0.91, 0.89] * 20 + [0.05] * 10)) == 0
 

@@ -1,5 +1,5 @@
-"""Faults made on purpose. ``tally`` counts them; the table is printed at the session's end and,
-with UNET_WRITE_RELIABILITY=1, written into docs/reliability.md."""
+"""Injects faults. ``tally`` counts them; the table is printed at the end of the session and, with
+UNET_WRITE_RELIABILITY=1, written to docs/reliability.md."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ TALLY = Tally()
 
 @pytest.fixture(scope="session")
 def tally() -> Tally:
-    """``tally(fault, how, outcome, times=1)``, the last line of a test that broke something."""
+    """``tally(fault, how, outcome, times=1)``: the last line of a test that injected a fault."""
     return TALLY
 
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """A small run that was not broken, and the means to break others like it."""
-    # Not below pytest's folder, which other users may not enter.
+    """A small undisturbed run, and the tools to disturb others like it."""
+    # Not below pytest's folder, which other users cannot enter.
     folder = Path(tempfile.mkdtemp(prefix="unet-faults-"))
     folder.chmod(0o755)
     yield Lab(folder)
     shutil.rmtree(folder)
 
 
-# With several processes (pytest-xdist) each has a tally, which travels to the first as plain lists.
+# With several processes (pytest-xdist) each has its own tally and sends it to the main process as
+# plain lists.
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -56,7 +57,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for line in (*HEAD, *rows):
         terminalreporter.write_line(line)
     total = sum(TALLY.counts.values())
-    terminalreporter.write_line(f"{total} faults made in all; UNET_FAULT_SEED={SEED}")
+    terminalreporter.write_line(f"{total} faults in total; UNET_FAULT_SEED={SEED}")
     if os.environ.get("UNET_WRITE_RELIABILITY"):
         text = rewritten(PAGE.read_text(encoding="utf-8"), rows)
         PAGE.write_text(text, encoding="utf-8")

@@ -1,8 +1,8 @@
-"""Mutated files through the readers, in a process that may use so much memory and no more.
+"""Reads mutated files, in a process with a memory limit.
 
-Run as a program: ``python tests/faults/fuzzing.py KIND SEED COUNT FOLDER``. It says what it is at
-before each file, so that who started it knows which one it hung at, or died of; the last line is a
-summary as JSON. Nothing is random but by the seed.
+Run as a program: ``python tests/faults/fuzzing.py KIND SEED COUNT FOLDER``. It prints the number of
+each file before reading it, so that the caller knows where it hung or crashed. The last line is a
+summary as JSON. All randomness comes from the seed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 
 from unet.errors import UserError
 
-# Beyond what the loaded libraries have taken already.
+# Memory limit, in addition to what the loaded libraries use.
 MEMORY = 3 << 29
 INTERESTING = (0, 1, 2, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1)
 
@@ -36,12 +36,12 @@ Try = Callable[[Path], None]
 
 
 def mutated(data: bytes, dice: Dice) -> bytes:
-    """A copy with one to eight changes: bits, bytes, numbers that break things, cuts, repeats."""
+    """A copy with one to eight changes: bits, bytes, risky numbers, cuts, repeats."""
     found = bytearray(data)
     for _ in range(dice.choice((1, 1, 1, 2, 3, 8))):
         if not found:
             break
-        # Headers are where it hurts.
+        # Changes in headers are the most effective.
         end = len(found) if dice.random() < 0.5 else min(len(found), 400)
         at = dice.randrange(end)
         kind = dice.randrange(7)
@@ -64,11 +64,11 @@ def mutated(data: bytes, dice: Dice) -> bytes:
     return bytes(found)
 
 
-# Images: both as an image and as a label, decoded to the last pixel.
+# Images: read as an image and as a label, and decoded to the last pixel.
 
 
 def look_at(path: Path) -> None:
-    """What the manifest stage does with a file that it is given, and no more than that."""
+    """Reads a file like the manifest stage does, and nothing more."""
     from unet.data.inspection import Wanted, blocks_of, inspect
     from unet.io.images import open_label, page_count
 
@@ -80,7 +80,7 @@ def look_at(path: Path) -> None:
     for ask in asked[:1] if path.is_dir() else asked:
         with suppress(UserError):
             ask()
-    # The one that counts: of a file that was not broken it must be possible.
+    # The decisive call: it must work for a file that is not broken.
     inspect(path, None, None, Wanted("semantic"))
 
 
@@ -145,7 +145,7 @@ def pngs() -> list[bytes]:
 
 
 def with_sums(data: bytes) -> bytes:
-    """A PNG whose chunks have the right checksums again, so that decoders look further."""
+    """A PNG with corrected chunk checksums, so that decoders read on."""
     import zlib
 
     out, at = bytearray(data[:8]), 8
@@ -176,7 +176,7 @@ class Images:
         return self.path
 
 
-# Values that nobody expects, for what is written in JSON, YAML or pickles.
+# Unexpected values for JSON, YAML and pickles.
 JUNK: list[Any] = [
     None, True, False, 0, -1, 1, 2, 3.5, -0.0, 1e308, float("inf"), float("nan"), 2**31, 2**63,
     10**30, -(10**30), "", "x", "/", "..", "../../x", "/etc/passwd", "\x00", "\n", "a" * 5000, "é",
@@ -228,7 +228,7 @@ def keys_of(value: Any) -> Any:
 
 class Zarrs:
     """Mutants of OME-Zarr images of both versions: their metadata, as text and as a structure, and
-    now and then a chunk."""
+    sometimes a chunk."""
 
     def __init__(self, folder: Path) -> None:
         import zarr
@@ -303,7 +303,7 @@ CONFIG: dict[str, Any] = {
     "evaluate": {"metrics": ["pixel"]},
     "report": {"bootstrap": 100, "confidence": 0.95},
 }  # fmt: skip
-# YAML that no mutation of JSON makes.
+# YAML that mutations of JSON do not produce.
 SNIPPETS = (
     "? [a]\n: 1", "x: !unknown 1",
     "x: !!python/object/apply:os.system ['touch x']", "x: !!python/name:os.system",
@@ -344,7 +344,7 @@ class Configs:
 
 
 def plan(path: Path) -> None:
-    """What the workflow makes of a config before any job: all slices."""
+    """Computes all settings from a config, like the workflow does before any job."""
     from unet.config.load import load_file
     from unet.planning.jobs import Run
 
@@ -366,7 +366,7 @@ def plan(path: Path) -> None:
 
 
 class Models:
-    """Mutants of a model file: of its bytes, and of what its archive holds, with right sums."""
+    """Mutants of a model file: of its bytes, and of its content with correct checksums."""
 
     def __init__(self, folder: Path) -> None:
         import torch

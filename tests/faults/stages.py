@@ -1,7 +1,7 @@
-"""Stages run as their command lines are, each in a process of its own that can be killed.
+"""Runs the command lines of the stages, each in its own process that can be killed.
 
-The processes are forked from one that has the libraries loaded, so that a run takes a second and
-hundreds of faults take minutes; what is killed is nevertheless a real process with a real SIGKILL.
+The processes are forked from one that has loaded the libraries, so that a run takes a second and
+hundreds of faults take minutes. Each one is nevertheless a real process, killed by SIGKILL.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-# Of all random moments, places and bits; printed with the table.
+# Seed of all random times, positions and bits; printed with the table.
 SEED = int(os.environ.get("UNET_FAULT_SEED", "5"))
 
 STAGES = (
     "manifest", "splits", "prepare", "train", "predict", "stitch", "evaluate", "report", "all",
 )  # fmt: skip
 FOLD = "d/m/fold-0"
-# What each stage declares to Snakemake, and what else it writes.
+# The outputs that each stage declares to Snakemake, and its other outputs.
 DECLARED = {
     "manifest": ["d/manifest.csv", "d/inputs.json"],
     "splits": ["d/splits.csv"],
@@ -50,9 +50,9 @@ BESIDE = {
     "predict": [f"{FOLD}/tiles.zarr"],
     "stitch": [f"{FOLD}/segmentation.zarr", f"{FOLD}/masks"],
 }
-# One thread where torch computes: on a machine with other work several wait for one another.
+# One thread where torch computes: on a busy machine several threads wait for each other.
 THREADS = {"train": 1, "predict": 1}
-# The final tables, and what they are made of.
+# The final tables, and their inputs.
 TABLES = (
     "d/manifest.csv", "d/splits.csv", f"{FOLD}/objects.csv", f"{FOLD}/segmentation.json",
     "d/m/metrics.csv", "d/report.csv", "report.csv",
@@ -89,12 +89,12 @@ _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.tru
 
 @dataclass(frozen=True)
 class Order:
-    """What a process is told.
+    """Instructions for a process.
 
     Attributes:
-        operation: dies right before its so-manieth change of a file in ``output``, from 1.
-        user: runs as this one.
-        patch: is called first, in the process; a function of a module.
+        operation: die just before this change of a file in ``output``, counted from 1.
+        user: run as this user.
+        patch: a module's function to call first in the process.
     """
 
     script: Path
@@ -109,8 +109,8 @@ class Order:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: exit code (negative: by a signal), what it said on the console, how long
-    it took, and how often it changed a file."""
+    """How a process ended: exit code (negative: killed by a signal), console output, duration, and
+    number of changes of files."""
 
     code: int
     said: str
@@ -127,7 +127,7 @@ class Ended:
 
 
 def _do(order: Order) -> None:
-    """What a process does; its exit code is the stage's."""
+    """Runs the stage in the process and exits with its code."""
     handle = os.open(order.said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
@@ -164,14 +164,14 @@ def _do(order: Order) -> None:
 
 @dataclass
 class Running:
-    """A process that has been started."""
+    """A started process."""
 
     process: Any
     order: Order
     started: float = field(default_factory=time.monotonic)
 
     def end(self, after: float | None = None) -> Ended:
-        """Waits for its end; kills it after so many seconds, if they are given."""
+        """Waits for its end, or kills it ``after`` seconds, if given."""
         self.process.join(120 if after is None else after)
         if self.process.is_alive():
             self.process.kill()
@@ -186,10 +186,10 @@ class Running:
 
 
 class Lab:
-    """Raw images, a config, and the results of an unbroken run, which broken ones must equal.
+    """Raw images, a config, and the results of an undisturbed run, which disturbed runs must equal.
 
     Args:
-        folder: to work in.
+        folder: working folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -202,7 +202,7 @@ class Lab:
         self.write_config("results")
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD)
-        # The server looks for what it loads where Python does, not where pytest does.
+        # The server imports modules from Python's path, not from pytest's.
         known = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([known] if known else [])])
         self._number = 0
@@ -223,7 +223,7 @@ class Lab:
         self.config.write_text(text, encoding="utf-8")
 
     def start(self, stage: str, output: Path, more: Sequence[str] = (), **how: Any) -> Running:
-        """Starts a stage as Snakemake would."""
+        """Starts a stage like Snakemake does."""
         self._number += 1
         words = ["--output", str(output), "--config", str(self.config)]
         words += ["--threads", str(THREADS.get(stage, 2))]
@@ -247,11 +247,11 @@ class Lab:
         self, stage: str, output: Path, more: Sequence[str] = (), after: float | None = None,
         **how: Any,
     ) -> Ended:  # fmt: skip
-        """Runs a stage to its end, or kills it after so many seconds."""
+        """Runs a stage to its end, or kills it ``after`` seconds, if given."""
         return self.start(stage, output, more, **how).end(after)
 
     def before(self, stage: str, output: Path) -> Path:
-        """A copy of the unbroken run as it was before a stage began."""
+        """A copy of the undisturbed run in its state before a stage started."""
         shutil.rmtree(output, ignore_errors=True)
         shutil.copytree(self.unbroken, output, ignore=shutil.ignore_patterns("logs"))
         for later in STAGES[STAGES.index(stage) :]:
@@ -264,31 +264,31 @@ class Lab:
         return output
 
     def finish(self, stage: str, output: Path) -> None:
-        """Runs this and all later stages; the results must be those of the unbroken run."""
+        """Runs this and all later stages; the results must equal those of the undisturbed run."""
         for later in STAGES[STAGES.index(stage) :]:
             done = self.run(later, output)
             assert done.code == 0, done.said
         assert different(tables(output), self.tables) == []
 
     def is_sound(self, stage: str, output: Path) -> bool:
-        """Whether no declared output of a stage that failed is there with another content."""
+        """Whether every existing declared output of a failed stage has the right content."""
         for name in DECLARED[stage]:
             path = output / name
             if not path.exists() or path.suffix in (".html", ".png"):
-                continue  # with times in them
+                continue  # they contain times
             if _content(path) != _content(self.unbroken / name):
                 return False
         return True
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files, in pages as a tmpfs counts them."""
+    """Bytes of all files, rounded up to pages like a tmpfs does."""
     files = [p for p in folder.rglob("*") if p.is_file()] if folder.exists() else []
     return sum(-(-p.stat().st_size // 4096) * 4096 for p in files)
 
 
 def _content(path: Path) -> bytes:
-    """A file's content without what is measured in seconds."""
+    """A file's content without timing columns."""
     if path.name == "inputs.json" or path.name != "history.csv":
         return path.read_bytes()
     with path.open(newline="", encoding="utf-8") as handle:
@@ -309,6 +309,6 @@ def tables(output: Path) -> dict[str, bytes]:
 
 
 def different(found: dict[str, bytes], wanted: dict[str, bytes]) -> list[str]:
-    """The names of what is not the same."""
+    """The names of files that differ."""
     names = found.keys() | wanted.keys()
     return sorted(name for name in names if found.get(name) != wanted.get(name))

@@ -1,4 +1,4 @@
-"""A run of the workflow on a user's folder in which every name is one that breaks something."""
+"""A run of the workflow on a folder in which every name could break something."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile")]
 
-# What each would do if a shell, a template or a format string saw it. No glob's letters.
+# The name says what happens if a shell, template or format string sees it. No glob characters.
 FOLDER = "-$(touch executed1); touch executed2 & 'a\" `touch executed3` {dataset} {params.x} %s é"
 SCRIPT = "<script>alert(1)</script>"
 MATHS = "$x^{$ [/red] {y} %s & <b>"
@@ -138,8 +138,8 @@ _KEPT: list[Any] = []
 
 @functools.cache
 def strange_run() -> Strange:
-    """The run, made once for all tests that look at it."""
-    # Not pytest's folder: it goes with this process, read-only inputs and all.
+    """The run, which all tests that check it share."""
+    # Not in pytest's folder: it is removed with this process, including the read-only inputs.
     place = tempfile.TemporaryDirectory(prefix="unet strange $(touch executed8) ")
     _KEPT.append(place)
     folder = Path(place.name)

@@ -1,4 +1,4 @@
-"""The table of faults: what was broken, how, what happened, how often."""
+"""The table of faults: what was broken, how, with what result, and how often."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Row = tuple[str, str, str]
 
 @dataclass
 class Tally:
-    """Counts faults: called by a test once what it broke has ended as it should.
+    """Counts faults. A test calls it at its end, after the fault had the expected result.
 
-    The three texts must say the same in every run (no times, no paths, no random numbers), for
-    they stand in the documentation as they are. The first is a literal, which a test looks for.
+    The three texts must be the same in every run (no times, paths or random numbers), because they
+    are copied to the documentation. The first must be a literal, because a test searches for it.
     """
 
     counts: dict[Row, int] = field(default_factory=dict)
@@ -31,11 +31,11 @@ class Tally:
         self.counts[row] = self.counts.get(row, 0) + times
 
     def plain(self) -> list[list[Any]]:
-        """What has been counted, for :meth:`add` of another process."""
+        """The counts as plain lists, for :meth:`add` in another process."""
         return [[*row, times] for row, times in self.counts.items()]
 
     def add(self, counted: Iterable[Sequence[Any]]) -> None:
-        """Adds what another process has counted."""
+        """Adds the counts of another process."""
         for fault, how, outcome, times in counted:
             self(fault, how, outcome, times)
 
@@ -49,7 +49,7 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def fault_of(line: str) -> str:
-    """The first cell of a row, as ``tally`` was told it."""
+    """The first cell of a row, as it was passed to ``tally``."""
     return line.replace("\\|", "\0").split("|")[1].strip().replace("\0", "|")
 
 
@@ -57,7 +57,7 @@ def rows_of(text: str) -> list[str]:
     """The rows between the markers of a page.
 
     Raises:
-        ValueError: the page has not one pair of markers.
+        ValueError: the page does not have exactly one pair of markers.
     """
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise ValueError(f"the page must have one {BEGIN} and one {END}")
@@ -66,8 +66,8 @@ def rows_of(text: str) -> list[str]:
 
 
 def rewritten(text: str, rows: list[str]) -> str:
-    """The page with these rows; those of faults that are not among them stay, as a run of some
-    tests, or one without root, makes only some of the faults."""
+    """The page with these rows. Rows of other faults stay, because a run of some tests, or one
+    without root, makes only some of the faults."""
     made = {fault_of(row) for row in rows}
     kept = [row for row in rows_of(text) if fault_of(row) not in made]
     before, after = text.split(BEGIN)[0], text.split(END)[1]

@@ -1,4 +1,4 @@
-"""Damaged files of the pipeline's own: found by their checksums and named, or passed over."""
+"""Damaged files of the pipeline are found by their checksums and named, or skipped."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def flip(path: Path, dice: random.Random) -> None:
 
 
 def zero(path: Path, dice: random.Random) -> None:
-    """A block that the disk has lost."""
+    """Simulates a block that the disk has lost."""
     data = bytearray(path.read_bytes())
     start = dice.randrange(len(data))
     data[start : start + 512] = bytes(len(data[start : start + 512]))
@@ -37,7 +37,7 @@ def zero(path: Path, dice: random.Random) -> None:
 
 
 def flip_tensor(path: Path, dice: random.Random) -> None:
-    """One bit of what the file holds, not of the archive's own bytes."""
+    """Flips one bit in the content of the file, not in the archive's structure."""
     with zipfile.ZipFile(path) as archive:
         members = [m for m in archive.infolist() if "/data/" in m.filename and m.file_size > 64]
     member = dice.choice(members)
@@ -129,7 +129,7 @@ def test_a_model_is_damaged(lab: Lab, tmp_path: Path, tally: Tally) -> None:
     )
 
 
-# Store, the stage that reads it, and the arrays in which it reads every chunk.
+# Store -> folder, the stage that reads it, and the arrays of which it reads every chunk.
 STORES = {
     "prepared.zarr": ("d", "train", ("image", "instances")),
     "tiles.zarr": (FOLD, "stitch", ("",)),
@@ -161,7 +161,7 @@ def test_a_chunk_is_damaged(lab: Lab, tmp_path: Path, tally: Tally, store: str) 
         assert done.errors[0].startswith(f"error: {chosen}: damaged"), (chosen, done.said)
         assert "Traceback" not in done.said
         assert lab.is_sound(stage, output)
-        # What the message says to do.
+        # Follow the advice in the message.
         advice = re.search(r"; remove (.+?)(?: and (.+?))? and run again", done.errors[0])
         assert advice, done.said
         for name in filter(None, advice.groups()):

@@ -1,4 +1,4 @@
-"""Disks that are full or may not be written: one line, nothing half-done, and on afterwards."""
+"""Full and read-only disks: one error line, no incomplete output, and the next run continues."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tests.faults.tallies import Tally
 
 pytestmark = pytest.mark.faults
 
-# How much of what a stage writes there is room for.
+# Free space, as a share of what a stage writes.
 SHARES = (0.0, 0.4, 0.8)
 NOBODY = 65534
 
 
 class Disk:
-    """A small disk of its own."""
+    """A small separate disk."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._filler = folder / "filler"
 
     def fill(self, room: int) -> None:
-        """Leaves so many bytes free."""
+        """Leaves ``room`` bytes free."""
         self.empty()
         free = os.statvfs(self.folder).f_bavail * os.statvfs(self.folder).f_frsize
         with self._filler.open("wb") as handle:
@@ -39,7 +39,7 @@ class Disk:
         self._filler.unlink(missing_ok=True)
 
     def writable(self, yes: bool) -> None:
-        """Mounts it for reading only, or for both again."""
+        """Mounts it read-write or read-only."""
         mode = "remount,rw" if yes else "remount,ro"
         subprocess.run(["mount", "-o", mode, str(self.folder)], check=True)
 
@@ -59,7 +59,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 def one_line(done: Ended, *reasons: str) -> None:
-    """It failed, and said why in one line."""
+    """Checks that the stage failed and said why in one line."""
     assert done.code == 2, done.said
     assert len(done.errors) == 1, done.said
     assert any(reason in done.errors[0] for reason in reasons), done.said
@@ -74,7 +74,7 @@ def test_the_disk_is_full(lab: Lab, disk: Disk, tally: Tally, stage: str) -> Non
         disk.fill(int(share * lab.sizes[stage]))
         done = lab.run(stage, output)
         if done.code != 0 or share == 0:
-            # Predict knows what it needs, and says so before it begins.
+            # Predict knows how much it needs, and says so before it starts.
             one_line(done, "No space left on device", "are free; make room")
             failed += 1
         assert lab.is_sound(stage, output)

@@ -35,13 +35,13 @@ WHAT = {
     "config": "a config: its text and its values",
     "model": "`model.pt`: its bytes, and its content with correct checksums",
 }
-# Of a slow machine that does other things too; a mutant takes some hundredths of a second.
+# Limits for a slow, busy machine; a mutant usually takes some hundredths of a second.
 SECONDS_EACH, SECONDS = 1.0, 120
 PROCESSES = 2
 
 
 def fuzz(kind: str, seed: int, count: int, folder: Path, processes: int = 1) -> dict[str, int]:
-    """Outcomes of so many mutants; whatever is wrong fails the test and says with which one."""
+    """The outcomes of ``count`` mutants. A failure fails the test and names the mutant."""
     parts = []
     share = -(-count // processes)
     for part in range(processes):
@@ -82,7 +82,7 @@ def test_mutants(tmp_path: Path, tally: Tally, kind: str) -> None:
     count = int(COUNTS[kind] * TIMES)
     outcomes = fuzz(kind, SEED, count, tmp_path, PROCESSES)
     assert sum(outcomes.values()) >= count
-    # Else the mutants were all alike, or nothing was read in the first place.
+    # Otherwise all mutants were alike, or nothing was read at all.
     assert min(outcomes.values()) >= count // 100, outcomes
     tally(
         "a file is fuzzed",
@@ -99,7 +99,7 @@ def test_some_mutants(tmp_path: Path) -> None:
 
 @pytest.mark.faults
 def test_mutants_through_the_stages(tmp_path: Path, tally: Tally) -> None:
-    """All in one folder, as a user may have them: what can be read is prepared, what cannot is set
+    """All in one folder, as users may have them: readable files are prepared, the others are set
     aside."""
     import random
 
@@ -204,7 +204,7 @@ def change_tags(path: Path, values: dict[str, int]) -> None:
 
 
 def zarr_image(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], **more: Any) -> Path:
-    """An OME-Zarr 0.4 of metadata alone."""
+    """An OME-Zarr 0.4 with only metadata."""
     (path / "0").mkdir(parents=True)
     axes = [{"name": name, "type": "space"} for name in "yx"]
     level = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1, 1]}]}
@@ -231,13 +231,13 @@ def zarr_image(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], **mo
 def test_zarr_claims(
     tmp_path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], says: str
 ) -> None:
-    """A chunk of no pixels made the reader go round forever."""
+    """A chunk without pixels caused an endless loop in the reader."""
     with pytest.raises(UserError, match=says):
         open_image(zarr_image(tmp_path / "a.zarr", shape, chunks))
 
 
 def test_zarr_chunks_that_are_not_there(tmp_path: Path) -> None:
-    """A sparse array is one: of zeros where nothing was written."""
+    """A sparse array is valid: parts that were not written are zero."""
     path = zarr_image(tmp_path / "a.zarr", (64, 64), (32, 32))
     (path / "0" / "0.1").write_bytes(zlib.compress(bytes([7]) * 32 * 32))
     found = open_image(path).array.compute(scheduler="synchronous")

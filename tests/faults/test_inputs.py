@@ -1,5 +1,5 @@
-"""Images, labels, names and folders as users have them: each works to the end, or is refused by one
-line that says what to write instead; never half-written."""
+"""Odd images, labels, names and folders of users: each works to the end, or is refused in one line
+that says what to write instead. Nothing is half-written."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from unet.paths import Paths
 
 
 def made(root: Path, **settings: Any) -> Outcome:
-    """The stages manifest and, if that went well, prepare."""
+    """Runs the stages manifest and, if that succeeds, prepare."""
     done = stage(
         "manifest", Paths(root / "out"), {**SETTINGS, **settings},
         "--root", str(root), "--images", "i", "--labels", "l",
@@ -135,7 +135,7 @@ def test_odd_pixels(tmp_path: Path, tally: Tally) -> None:
 
 @pytest.mark.faults
 def test_odd_sizes_to_the_end(tmp_path: Path, tally: Tally) -> None:
-    """The whole workflow on images that are smaller than a patch, a tile, or a kernel."""
+    """The whole workflow on images that are smaller than a patch, a tile or a kernel."""
     from tests.faults.strange import snakemake
 
     shapes = [(1, 2), (1, 64), (64, 1), (3, 3), (7, 300), (300, 7), (65, 63), (200, 200)]
@@ -178,7 +178,7 @@ def test_odd_sizes_to_the_end(tmp_path: Path, tally: Tally) -> None:
     )
 
 
-# Labels and images in each other's place.
+# Swapped labels and images.
 
 
 @pytest.mark.faults
@@ -209,7 +209,7 @@ def test_labels_and_images_swapped(tmp_path: Path, tally: Tally, task: str, dept
 
 @pytest.mark.parametrize(("side", "is_one"), [(1, False), (2, True), (3, True), (20, True)])
 def test_what_looks_like_an_image(tmp_path: Path, side: int, is_one: bool) -> None:
-    """Objects of a few pixels side by side, without background between them, are no image."""
+    """Tiny objects side by side, without background between them, are labels and not an image."""
     ids = np.arange(1, 3601, dtype=np.uint16).reshape(60, 60).repeat(side, 0).repeat(side, 1)
     write(tmp_path / "i.tif", pixels(ids.shape))
     write(tmp_path / "l.tif", ids)
@@ -227,7 +227,7 @@ def test_what_looks_like_an_image(tmp_path: Path, side: int, is_one: bool) -> No
 
 
 def child(name: str, paths: Paths, settings: dict[str, Any], *words: str) -> tuple[int, str, int]:
-    """Exit code of a stage, what it said, and the most memory that it had, in bytes."""
+    """Exit code of a stage, its console output, and its peak memory in bytes."""
     code = (
         "import resource, runpy, sys\n"
         "code = runpy.run_path(sys.argv[1])['main'](sys.argv[2:])\n"
@@ -262,7 +262,7 @@ def test_ten_thousand_images(tmp_path: Path, tally: Tally) -> None:
     assert code == 0, said
     assert memory < 1e9
     assert len(read_manifest(paths.manifest("d"))) == number
-    # A hundredth of the messages that there are images: a log can be read.
+    # One message per hundred images, so that the log is readable.
     assert len(said.splitlines()) < 100, said
     code, said, memory = child("prepare", paths, PREPARE, "--memory-gb", "0.5")
     assert code == 0, said
@@ -286,7 +286,7 @@ def test_one_very_large_image(tmp_path: Path, tally: Tally) -> None:
         (tmp_path / folder).mkdir()
         import imagecodecs
 
-        # Compressed once, so that the file is made in no time.
+        # Compressed only once, so that the file is written quickly.
         encoded = imagecodecs.zlib_encode(what.tobytes(), level=1)
         tifffile.imwrite(
             tmp_path / folder / "slide.tif", iter([encoded] * across**2), shape=(side, side),
@@ -316,7 +316,7 @@ def test_one_very_large_image(tmp_path: Path, tally: Tally) -> None:
     )
 
 
-# Names, links, rights: see tests/faults/strange.py for what they are.
+# Names, links and permissions: tests/faults/strange.py defines them.
 
 
 @pytest.mark.faults
@@ -370,7 +370,7 @@ def test_inputs_are_only_read(tally: Tally) -> None:
 
 
 def test_links_in_circles(tmp_path: Path) -> None:
-    """A glob with ** went round each of them 40 times, and two of them round each other."""
+    """A glob with ** followed each of them 40 times, and two of them through each other."""
     write(tmp_path / "a" / "x.tif", pixels())
     for name in ("first", "second"):
         (tmp_path / "a" / name).symlink_to(tmp_path, target_is_directory=True)
@@ -385,7 +385,7 @@ def test_links_in_circles(tmp_path: Path) -> None:
 
 
 def test_a_glob_of_folders_within_folders(tmp_path: Path) -> None:
-    """As glob itself: hidden ones are left out, ** stands for no folder, too."""
+    """Like glob itself: hidden files are left out, and ** also matches no folder."""
     from glob import glob as found_by_glob
 
     for name in ("x.tif", "a/x1.tif", "a/b/x2.tif", "a/b/c/x3.tif", ".hidden/x4.tif", "a/.x5.tif"):
@@ -405,7 +405,7 @@ def test_a_glob_of_folders_within_folders(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    """The workflow says so in one line, before any job."""
+    """The workflow reports it in one line, before any job."""
     from unet.config.load import load
     from unet.planning.jobs import Run
 

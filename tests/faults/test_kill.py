@@ -1,5 +1,5 @@
-"""Stages, and the run as a whole, killed at random moments: the final tables are those of the
-unbroken run, to the byte."""
+"""Stages and whole runs, killed at random times: the final tables must equal those of an
+undisturbed run, byte by byte."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.faults.tallies import Tally
 
 pytestmark = pytest.mark.faults
 
-# Before a change of a file (each one is as likely), and at a moment of the process's time.
+# Number of kills before a change of a file (all equally likely), and at a random time.
 BY_OPERATION, BY_TIME = 5, 2
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile")]
 RUN = (
@@ -51,7 +51,7 @@ def test_a_stage_is_killed(lab: Lab, tmp_path: Path, tally: Tally, stage: str) -
         assert done.code in (0, -signal.SIGKILL), done.said
         assert lab.is_sound(stage, output)
         killed[by_time] += done.killed
-        if not done.killed:  # it was done before; once more from the start
+        if not done.killed:  # it finished before the kill: start again
             lab.before(stage, output)
     assert killed == [BY_OPERATION, BY_TIME]
     lab.finish(stage, output)
@@ -65,8 +65,8 @@ def test_a_stage_is_killed(lab: Lab, tmp_path: Path, tally: Tally, stage: str) -
 
 @dataclass(frozen=True)
 class Whole:
-    """Snakemake, in a process group of its own, with its output in a file: what outlives it would
-    hold a pipe open."""
+    """Snakemake in its own process group, with its output in a file: jobs that outlive it would
+    keep a pipe open."""
 
     process: subprocess.Popen[bytes]
     file: Path
@@ -86,7 +86,7 @@ class Whole:
         return self.file.read_text()
 
     def wait_for(self, path: Path) -> None:
-        """Waits for a file or folder that the run is to make."""
+        """Waits for a file or folder that the run creates."""
         deadline = time.monotonic() + 1500
         while not path.exists():
             assert self.process.poll() is None, self.said
@@ -94,7 +94,7 @@ class Whole:
             time.sleep(0.05)
 
     def kill(self, *, alone: bool = False) -> None:
-        """With its jobs, or alone: then the jobs that it has started go on to their end."""
+        """Kills it with its jobs, or alone: then the jobs that it has started finish."""
         if alone:
             self.process.kill()
         else:
@@ -115,12 +115,12 @@ def test_the_whole_run_is_killed(lab: Lab, tmp_path: Path, tally: Tally) -> None
     (tmp_path / "raw").symlink_to(lab.raw)
     logs = tmp_path / "results" / "logs"
     killed = 0
-    # Some time after the first sign of a stage, from the first to the last.
+    # Some time after the first sign of a stage, in the order of the stages.
     for stage in sorted(dice.sample(STAGES[:-1], WHOLE), key=STAGES.index):
         run = Whole.start(tmp_path, lab.config, *RUN)
         run.wait_for(logs / stage)
         time.sleep(dice.uniform(0, 4))
-        # The job may have been so fast that the run was at its end.
+        # The run may have finished already.
         killed += run.process.poll() is None
         run.kill(alone=killed % 2 == 1)
         unlock = Whole.start(tmp_path, lab.config, "--unlock")

@@ -1,4 +1,4 @@
-"""What an image, a model, a config or a name from elsewhere must not be able to do."""
+"""What untrusted images, models, configs and names must not be able to do."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from unet.models.model_file import ModelFile, load_model, save_model
 
 
 class Payload:
-    """Writes a file where it is unpickled."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -89,7 +89,8 @@ def test_a_payload_in_a_model_is_refused(tmp_path: Path, how: str) -> None:
 
 
 def other_formats(folder: Path, marker: Path) -> dict[str, Path]:
-    """What other versions of torch write, with code in it, and what two readers see differently."""
+    """Formats of other versions of torch, with code in them, and files that two readers read
+    differently."""
     found = {
         name: folder / f"{name}.pt" for name in ("script", "tar", "polyglot", "pipe", "device")
     }
@@ -99,7 +100,7 @@ def other_formats(folder: Path, marker: Path) -> dict[str, Path]:
             return x + 1
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that newer versions have another format
+        warnings.simplefilter("ignore")  # newer versions have another format
         torch.jit.save(torch.jit.script(Runs()), found["script"])
     # Before version 0.1.10: a tar of pickles.
     with tarfile.open(found["tar"], "w") as archive:
@@ -108,7 +109,7 @@ def other_formats(folder: Path, marker: Path) -> dict[str, Path]:
             data = pickle.dumps(Payload(marker), protocol=2)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-    # A zip is known by its end, a pickle by its beginning.
+    # A zip is recognised by its end, a pickle by its beginning.
     save_model(folder / "fine.pt", model_of())
     found["polyglot"].write_bytes(pickle.dumps(Payload(marker)) + (folder / "fine.pt").read_bytes())
     os.mkfifo(found["pipe"])
@@ -140,7 +141,7 @@ def test_weights_that_predict_nothing(tmp_path: Path, value: float) -> None:
 
 
 def hostile(path: Path) -> dict[str, Any]:
-    """Ways to put something else at a config's place."""
+    """Ways to put something else in place of a config."""
     lists = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 30))
     merged = "".join(
         f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 10)}], k{i}: 1}}\n" for i in range(1, 30)
@@ -167,14 +168,14 @@ def hostile(path: Path) -> dict[str, Any]:
 def test_a_config_beside_a_model_does_no_harm(
     tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`unet predict` reads it for the threshold: a model from elsewhere may bring one along."""
+    """`unet predict` reads it for the threshold; a downloaded model may come with one."""
     from unet.cli.predict_request import Trained, trained
 
     file = tmp_path / "results" / "d" / "m" / "fold-0" / "model.pt"
     file.parent.mkdir(parents=True)
     path = tmp_path / "results" / "config.yaml"
     assert trained(file) == Trained()
-    assert caplog.text == ""  # a model without its run is nothing unusual
+    assert caplog.text == ""  # a model without its run is normal
     hostile(path)[how]()
     assert trained(file) == Trained()
     lines = [record.getMessage() for record in caplog.records]
@@ -236,7 +237,7 @@ def test_a_payload_through_the_command(tmp_path: Path, tally: Tally) -> None:
     ],
 )
 def test_a_model_that_lies_about_itself(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
-    """No network is made of it: with a width of millions it would fill the memory."""
+    """No network is built from it: with a width of millions it would fill the memory."""
     path = tmp_path / "model.pt"
     save_model(path, model_of(**changes))
     with pytest.raises(UserError, match=says):
@@ -245,7 +246,7 @@ def test_a_model_that_lies_about_itself(tmp_path: Path, changes: dict[str, Any],
 
 @pytest.mark.faults
 def test_an_archive_that_unpacks_to_gigabytes(tmp_path: Path, tally: Tally) -> None:
-    """A zip of zeros: neither kind of model file is compressed by those who write them."""
+    """A zip of zeros: neither kind of model file is normally compressed."""
     save_model(tmp_path / "good.pt", model_of())
     zeros = io.BytesIO(bytes(1 << 24))
     with (
@@ -259,7 +260,7 @@ def test_an_archive_that_unpacks_to_gigabytes(tmp_path: Path, tally: Tally) -> N
     with zipfile.ZipFile(tmp_path / "a.keras", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("config.json", "{}")
         archive.writestr("model.weights.h5", zeros.getvalue())
-        # Members that lead out of the folder: nothing is ever unpacked to the disk.
+        # A member outside of the folder: nothing is ever unpacked to disk.
         archive.writestr("../../escaped", "x")
     with pytest.raises(UserError, match="unpacks to 1677721"):
         read_keras(tmp_path / "a.keras")
@@ -424,7 +425,7 @@ def test_configs_through_snakemake(tmp_path: Path, tally: Tally) -> None:
     )
 
 
-# A whole run in which every name is one that breaks something.
+# A whole run in which every name could break something.
 
 
 class Seen(html.parser.HTMLParser):
@@ -495,7 +496,7 @@ def test_reports_escape_what_they_show(tally: Tally) -> None:
 
 @pytest.mark.faults
 def test_a_stranger_at_a_cluster(tmp_path: Path, tally: Tally) -> None:
-    """Who reaches a dask scheduler or worker can have it run any code."""
+    """Anyone who can connect to a dask scheduler or worker can run any code on it."""
     pytest.importorskip("distributed")
     pytest.importorskip("cryptography")
     from distributed import Client, Security

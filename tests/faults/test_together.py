@@ -1,4 +1,4 @@
-"""Two runs at once, a device without memory, workers that are lost."""
+"""Two runs at once, a device without memory, and lost workers."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_two_runs_in_one_folder(lab: Lab, tmp_path: Path, tally: Tally) -> None:
 
 
 def no_room_for_two() -> None:
-    """In a stage's process: the device has no memory for more than one window at once."""
+    """Patches a stage's process: the device has memory for only one window at once."""
     import torch
 
     from unet.models.inference import Predictor
@@ -207,7 +207,7 @@ def test_the_device_has_no_memory(lab: Lab, tmp_path: Path, tally: Tally) -> Non
     lab.before("predict", output)
     done = lab.run("predict", output, patch=no_room_at_all)
     assert (done.code, len(done.errors)) == (2, 1), done.said
-    # Where bfloat16 is tried against float32, that comes first.
+    # If bfloat16 is checked against float32, that check fails first.
     assert re.search("no memory for a single tile|out of memory", done.errors[0])
     assert lab.is_sound("predict", output)
     lab.finish("predict", output)
@@ -270,11 +270,11 @@ def test_workers_are_lost(lab: Lab, tmp_path: Path, tally: Tally) -> None:
         folder=tmp_path / "dask",
     ) as run:  # fmt: skip
 
-        def breaking(work: Any, todo: Any) -> Iterator[Any]:
+        def breaking(worker: Any, todo: Any) -> Iterator[Any]:
             run.client.wait_for_workers(2, timeout=600)
-            for number, batch in enumerate(run(work, todo)):
+            for number, batch in enumerate(run(worker, todo)):
                 if number in moments:
-                    # One that was killed before may still be known.
+                    # The scheduler may still list a worker that was killed before.
                     alive = run.client.run(os.getpid, on_error="ignore").values()
                     killed.append(dice.choice(sorted(pid for pid in alive if _alive(pid))))
                     os.kill(killed[-1], signal.SIGKILL)

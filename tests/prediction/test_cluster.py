@@ -1,5 +1,5 @@
-"""Prediction on a dask cluster of processes: the same bytes as by one process, also when a worker
-is killed; what is missing is told in one line."""
+"""Prediction on a dask cluster of processes gives the same bytes as one process, also if a worker
+is killed; missing packages and schedulers give one error line."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def network(tmp_path: Path) -> Path:
 
 
 def killing_one(pids: list[int], after: int) -> Any:
-    """Wraps what does the batches: after so many of them one worker is killed."""
+    """Wraps the function that runs batches: kills one worker after a number of them."""
 
     def wrap(run: Any) -> Any:
         def wrapped(work: Any, todo: Any) -> Iterator[Any]:
@@ -78,7 +78,7 @@ def killing_one(pids: list[int], after: int) -> Any:
 
 
 def test_two_workers_of_which_one_is_killed(make_store, network: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    # A job has all of a machine's threads, a worker has one.
+    # A job uses all threads of the machine, a worker uses one.
     expected = predicted(make_store(SHAPES, output=tmp_path / "one"), network, threads=2)
     store = make_store(SHAPES, output=tmp_path / "two")
     paths = store[0]
@@ -127,9 +127,9 @@ def test_a_scheduler_that_runs_is_used(make_store, network: Path, tmp_path: Path
             prepared=store[0].prepared("d"), device="cpu", folder=tmp_path / "unused",
         ) as run:  # fmt: skip
             assert predicted(store, network, run) == expected
-        # It was not ours to end.
+        # We did not start it, so it must still run.
         assert len(client.run(os.getpid)) == 1
-        # Without the certificates there is one line.
+        # Without certificates there is one error line.
         section = ClusterSection(address=address)
         with (
             pytest.raises(
@@ -142,14 +142,14 @@ def test_a_scheduler_that_runs_is_used(make_store, network: Path, tmp_path: Path
 
 
 def test_who_has_no_key_is_kept_out(tmp_path: Path) -> None:
-    """More of them in tests/faults."""
+    """tests/faults has more of these."""
     with client_of(ClusterSection(workers=1), tmp_path / "dask") as client:
         client.wait_for_workers(1, timeout=600)
         for address in (client.scheduler.address, *client.scheduler_info(n_workers=-1)["workers"]):
             assert address.startswith("tls://127.0.0.1:")
             with pytest.raises(OSError, match=r"certificate required|reset|EOF"):
                 say_something(address.removeprefix("tls://"))
-        # Nor do the pages that it serves say anything.
+        # Its web pages show nothing, either.
         (pages,) = client.cluster.scheduler.http_server._sockets.values()
         for path in ("info/main/workers.html", "json/counts.json", "metrics", "health"):
             with pytest.raises(urllib.error.HTTPError, match="404"):
@@ -158,7 +158,7 @@ def test_who_has_no_key_is_kept_out(tmp_path: Path) -> None:
 
 
 def say_something(place: str) -> None:
-    """TLS without a certificate of one's own, whatever the server's is."""
+    """Connects by TLS without a client certificate, and accepts any server."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     host, port = place.split(":")
@@ -238,7 +238,7 @@ def test_jobs_of_a_queue(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 def test_workers_of_a_queue_show_their_keys(
     make_store: Any, network: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The queue's commands start its jobs on this machine."""
+    """Fake queue commands start the jobs on this machine."""
     pytest.importorskip("dask_jobqueue")
     commands = tmp_path / "bin"
     commands.mkdir()

@@ -1,4 +1,4 @@
-"""Labelling in blocks must equal labelling the whole image, whatever the blocks."""
+"""Labelling in blocks of any size must give the same result as labelling the whole image."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def structure(connectivity: str, dims: int) -> NDArray:
 
 
 def in_raster_order(labels: NDArray) -> NDArray:
-    """Ids 1..n by each object's first pixel."""
+    """Renumbers ids to 1..n in the order of each object's first pixel."""
     ids, first = np.unique(labels, return_index=True)
     ids = ids[np.argsort(first)]
     lookup = np.zeros(int(labels.max()) + 1, np.uint32)
@@ -55,7 +55,7 @@ def dropped(labels: NDArray, min_size: int) -> NDArray:
 
 
 def reference(mask: NDArray, connectivity: str, min_size: int, fill_holes: int) -> NDArray:
-    """The definition, on the whole image, by scipy."""
+    """The definition, on the whole image, with SciPy."""
     dual = "full" if connectivity == "face" else "face"
     back, count = ndimage.label(~mask, structure(dual, mask.ndim))
     filled = mask.copy()
@@ -131,7 +131,7 @@ def test_components_of_shapes_that_cross_many_blocks(mask, block, connectivity):
 
 
 def comb(*shape: int) -> NDArray:
-    """Teeth every other row, joined along the last column alone."""
+    """Teeth in every other row, connected only in the last column."""
     mask = np.zeros(shape, bool)
     mask[..., ::2, :] = True
     mask[..., -1] = True
@@ -139,7 +139,7 @@ def comb(*shape: int) -> NDArray:
 
 
 def diagonal(n: int, dims: int) -> NDArray:
-    """A chain of pixels that touch by corners alone, and one against its direction."""
+    """Two chains of pixels that touch only at corners, in opposite directions."""
     at = np.indices((n,) * dims)
     along = (at == at[0]).all(axis=0)
     against = (at[1:] == n - 1 - at[0]).all(axis=0)
@@ -159,7 +159,7 @@ def helix(n: int) -> NDArray:
 
 
 def shells(n: int) -> NDArray:
-    """Balls within balls, apart from one another."""
+    """Nested balls that do not touch."""
     return np.linalg.norm(np.indices((n,) * 3) - (n - 1) / 2, axis=0).astype(int) % 3 == 0
 
 
@@ -213,7 +213,7 @@ def test_objects_over_many_blocks_are_those_of_the_whole(
 
 
 def test_what_the_shapes_are() -> None:
-    """So that each asks what it is named after."""
+    """Checks that each shape has the property in its name."""
 
     def count(name: str, connectivity: str) -> int:
         return in_blocks(SHAPES[name], (3,) * SHAPES[name].ndim, connectivity=connectivity).count
@@ -324,7 +324,7 @@ def test_temporary_arrays_are_removed_after_a_failure(tmp_path):
 
 
 def by_definition(seeds: NDArray, reach: int) -> NDArray:
-    """The nearest seed of each pixel within reach, the lowest id among equals; by trying all."""
+    """The nearest seed of each pixel within reach, the lowest id in a tie, by brute force."""
     out = np.zeros_like(seeds)
     places = np.argwhere(seeds > 0)
     for p in np.ndindex(seeds.shape):

@@ -1,4 +1,4 @@
-"""Empty tiles: the limit in the units of the file, whatever the normalisation; what they become."""
+"""Empty tiles: the limit is in the units of the file for every normalisation; what is stored."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_limit_is_an_intensity_of_the_file(
         raw = image[channel]
         empty = np.count_nonzero(raw < limit if darker else raw > limit) >= share * raw.size
         assert rule.empty(apply(image, statistics)) == empty
-        # Pixels at the limit itself are not beyond it, however they are rounded.
+        # Pixels exactly at the limit are not beyond it, despite rounding.
         pixels = np.full_like(image, limit)
         assert not rule.empty(apply(pixels, statistics))
         pixels[channel] = max(0, limit - 1) if darker else limit + 1

@@ -1,5 +1,5 @@
-"""Ensembles of folds: names of folds, which folds are trained and tested, which network predicts
-which image, networks that do not fit one another."""
+"""Ensembles of folds: their names, which folds are trained and tested, which network predicts which
+image, and networks that do not match each other."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_which_folds_are_trained_and_tested(
         assert told["members"] == list(folds)
         assert report["tested"] == ["ensemble"]
     else:
-        # As before there were ensembles: nothing is to run again.
+        # The same as before ensembles existed, so that nothing runs again.
         assert set(told) == {"version", "predict", "device"}
         assert "tested" not in report
 
@@ -135,7 +135,7 @@ def test_generated_images_must_be_enough(tmp_path: Path) -> None:
         run_of(tmp_path, folds=12, test=0.01)
 
 
-# Who predicts what
+# Which network predicts which image
 
 
 @given(st.integers(2, 5), st.integers(8, 30), st.data())
@@ -206,7 +206,7 @@ def test_networks_that_do_not_fit_one_another(other: Member, message: str) -> No
     with pytest.raises(UserError, match=rf"^1\.pt and 2\.pt: {message}") as error:
         Ensemble([member("1.pt"), other], {}, CPU, SECTION)
     assert "\n" not in str(error.value)
-    # Another width is no hindrance.
+    # Another width is allowed.
     assert Ensemble([member("1.pt"), member("3.pt", width=3)], {}, CPU, SECTION).width == 3
 
 

@@ -74,7 +74,7 @@ def start(folder: Path, images: Path, predict: dict[str, Any]) -> subprocess.Pop
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     words = ["--cores", "2", "--set-threads", "predict=1", "--directory", str(folder)]
     words += ["--configfile", str(path)]
-    # Into a file: a pipe that nobody reads would fill, and the workflow wait for it.
+    # Into a file: a pipe that nobody reads would fill up and block the workflow.
     with (folder / "log.txt").open("w") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "snakemake", *words], cwd=ROOT, text=True, stdout=log,
@@ -83,7 +83,7 @@ def start(folder: Path, images: Path, predict: dict[str, Any]) -> subprocess.Pop
 
 
 def done_by_worker(tiles: Path) -> dict[int, int]:
-    """Process -> tiles that it has finished of the image that is being predicted."""
+    """Process -> number of tiles that it has finished in the current image."""
     found = {}
     for path in tiles.glob(".*.partial/.done/*"):
         found[int(path.name.rpartition("-")[2])] = path.read_text().count("\n")

@@ -1,4 +1,4 @@
-"""The predict stage: tiles equal the whole image, whatever the batch; memory that runs out; what is
+"""The predict stage: tiles equal the whole image for any batch, memory that runs out, and what is
 kept from one run to the next."""
 
 from __future__ import annotations
@@ -134,15 +134,15 @@ def test_tiles_of_a_volume_equal_the_whole_volume(make_store, preset: str) -> No
 
 def test_auto_tile() -> None:
     fps = footprint(Architecture(padding="same", norm="none"))
-    # One window where there is room.
+    # One window if it fits.
     assert auto_tile((500, 300), fps, 64, 1e12) == (512, 304)
-    # Otherwise what a third of the memory holds, in windows that compute little twice.
+    # Otherwise windows that fit in a third of the memory and compute few pixels twice.
     for memory in (1e9, 1e10, 1e12):
         tile = auto_tile((5000, 3000), fps, 64, memory)
         room = min(memory / 3 / (64 * BYTES_PER_PIXEL_AND_WIDTH), LARGEST_WINDOW[2])
         assert 0.4 * room < np.prod(tile) <= room
         assert plan((5000, 3000), tile, fps).window == tile
-    # Never below a window that has something to keep: 96 px of halo on both sides, and 16.
+    # Never too small for a core: 96 px of halo on both sides, plus 16.
     assert auto_tile((5000, 3000), fps, 64, 1.0) == (208, 208)
 
 
@@ -173,7 +173,7 @@ def test_models_are_averaged_and_tta_is_used(make_store) -> None:  # type: ignor
     np.testing.assert_allclose(turned, expected, atol=1e-5, rtol=0)
 
 
-def test_of_an_ensemble_one_network_predicts_a_validation_image(make_store) -> None:  # type: ignore[no-untyped-def]
+def test_one_network_of_an_ensemble_predicts_a_validation_image(make_store) -> None:  # type: ignore[no-untyped-def]
     store = make_store(SHAPES)
     models = [model(seed=seed) for seed in range(3)]
     parts: dict[str, Any] = {"a": "val", "b": "val", "c": "val", "d": "test"}
@@ -198,7 +198,7 @@ def test_an_ensemble_keeps_what_its_networks_did_not_change(make_store) -> None:
     parts: dict[str, Any] = {"b": "val", "c": "val", "d": "test"}
     first = predicted(store, *models, parts=parts, alone={"b": 0, "c": 1})
     before = {name: stamps(first, name) for name in parts}
-    # A third network: what the first two predict alone is still right.
+    # With a third network, the images that the first two predict alone stay valid.
     parts["a"] = "val"
     more = predicted(store, *models, model(seed=2), parts=parts, alone={"b": 0, "c": 1, "a": 2})
     assert {name for name in "bcd" if stamps(more, name) == before[name]} == {"b", "c"}
@@ -208,7 +208,7 @@ def stamps(tiles: Tiles, name: str) -> list[int]:
     return sorted(p.stat().st_mtime_ns for p in (tiles.path / name).rglob("*") if p.is_file())
 
 
-def test_what_is_there_is_kept(make_store) -> None:  # type: ignore[no-untyped-def]
+def test_finished_tiles_are_kept(make_store) -> None:  # type: ignore[no-untyped-def]
     store = make_store(SHAPES)
     first = stamps(predicted(store, model()), "d")
     assert stamps(predicted(store, model(), batch=2), "d") == first  # a matter of speed
@@ -240,7 +240,7 @@ def test_channels_must_fit(make_store) -> None:  # type: ignore[no-untyped-def]
 
 
 class SmallDevice(Network):
-    """A network whose device has room for some windows only; gives two equal classes."""
+    """A network whose device has memory for only a few windows; predicts two equal classes."""
 
     def __init__(self, room: int, error: BaseException | None = None) -> None:
         super().__init__()
@@ -258,7 +258,7 @@ class SmallDevice(Network):
 
 
 def run_on(network: SmallDevice, batch: int) -> tuple[np.ndarray, Batching]:
-    # Exact, a small window alone would go through twice.
+    # Exact, although a small window on its own would be predicted twice.
     predictor = Predictor([network], CPU, "float32", exact=False)
     image = np.random.default_rng(0).normal(size=(1, 150, 20)).astype(np.float32)
     plan = predictor.plan(image.shape[1:], 32)
@@ -291,7 +291,7 @@ def test_batches_are_halved_when_memory_runs_out(
     assert max(network.seen) <= room
 
 
-def test_a_single_tile_that_does_not_fit_is_told() -> None:
+def test_a_single_tile_that_does_not_fit_is_reported() -> None:
     with pytest.raises(UserError, match=r"predict\.tile: .*single tile; write a smaller tile") as e:
         run_on(SmallDevice(0), 4)
     assert "\n" not in str(e.value)
@@ -326,7 +326,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def counted(monkeypatch: Any) -> list[Batch]:
-    """The batches that are computed from now on."""
+    """Records the batches that are computed from now on."""
     seen: list[Batch] = []
     compute = TileWorker.compute
 
@@ -339,7 +339,7 @@ def counted(monkeypatch: Any) -> list[Batch]:
 
 
 @pytest.mark.parametrize("after", [0, 1, 3, 4])
-def test_a_killed_run_goes_on(make_store, monkeypatch: Any, after: int, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_killed_run_continues(make_store, monkeypatch: Any, after: int, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     unbroken, store = (
         make_store(SHAPES, output=tmp_path / "unbroken"),
         make_store(SHAPES, output=tmp_path / "killed"),
@@ -371,7 +371,7 @@ def test_a_killed_run_goes_on(make_store, monkeypatch: Any, after: int, tmp_path
 def test_what_is_left_of_a_resumed_run(  # type: ignore[no-untyped-def]
     make_store, monkeypatch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Tiles that an earlier run did are no part of it."""
+    """Tiles that an earlier run finished do not count."""
     store, compute, seen = make_store(SHAPES), TileWorker.compute, list[Batch]()
 
     def dying(self: TileWorker, batch: Batch) -> Batch:
@@ -414,7 +414,7 @@ def test_a_run_that_died_right_before_the_end(make_store, monkeypatch: Any) -> N
     assert again == []
 
 
-def test_half_a_line_is_no_tile(tmp_path: Path) -> None:
+def test_an_incomplete_line_does_not_count(tmp_path: Path) -> None:
     partial = UnfinishedTiles(tmp_path, "a", "key", "0")
     partial.create(
         plan((8, 8), 8, footprint(architecture_of("unet-bn", depth=1))),
@@ -429,7 +429,7 @@ def test_half_a_line_is_no_tile(tmp_path: Path) -> None:
     assert partial.done() == {3: False, 12: True, 4: False}
 
 
-def test_another_model_begins_anew(make_store, monkeypatch: Any) -> None:  # type: ignore[no-untyped-def]
+def test_another_model_starts_again(make_store, monkeypatch: Any) -> None:  # type: ignore[no-untyped-def]
     store = make_store(SHAPES)
     folder = store[0].tiles("d", "m", 0)
     with monkeypatch.context() as patch:
@@ -473,7 +473,7 @@ def test_jobs_that_share_a_fold(make_store, count: int, monkeypatch: Any, tmp_pa
     assert gather(folder, entries) == images  # once more: nothing to do
 
 
-def test_a_missing_share_is_told(make_store) -> None:  # type: ignore[no-untyped-def]
+def test_a_missing_share_is_reported(make_store) -> None:  # type: ignore[no-untyped-def]
     store = make_store(SHAPES)
     entries = shared(store, model(), Share(0, 2))
     folder = store[0].tiles("d", "m", 0)

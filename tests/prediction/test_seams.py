@@ -1,5 +1,5 @@
-"""The seam score: by hand and against its definition, whatever the regions; about 1 for exact cores
-of a real network, far above 1 for tiles without a halo; from the store to the metrics."""
+"""The seam score: by hand and against its definition, for any regions; about 1 for exact cores of a
+real network, far above 1 for tiles without a halo; from the store to the metrics."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def score_of(
     regions = cores_of(p.shape[1:], block or p.shape[1:])
     for region in regions:
         around = seams.around(region)
-        # No more than a pixel more is read.
+        # At most one more pixel is read.
         assert within(region, around) == tuple(
             slice(r.start - a.start, r.stop - a.start) for r, a in zip(region, around, strict=True)
         )
@@ -54,7 +54,7 @@ def score_of(
 
 
 def by_definition(p: np.ndarray, cores: list[Slices], grid: tuple[int, ...]) -> Seam | None:
-    """Line by line over the whole image."""
+    """The definition, line by line over the whole image."""
     here = expected = pixels = 0.0
     count = 0
     for axis, (size, period) in enumerate(zip(p.shape[1:], grid, strict=True)):
@@ -132,7 +132,7 @@ def test_any_regions_give_the_definition(
 
 
 def network(dims: int, padding: str) -> Predictor:
-    """Random weights; scores of about 1, as a trained network has them."""
+    """Random weights, with scores of about 1 like a trained network."""
     layers: dict[str, Any] = {"width": 8 if dims == 2 else 4, "depth": 1, "up": "nearest"}
     arch = architecture_of("unet-bn", dims=dims, padding=padding, **layers)
     net = build(1, 2, arch, 0).eval()
@@ -146,7 +146,7 @@ def network(dims: int, padding: str) -> Predictor:
 
 
 def without_halo(layout: WindowPlan) -> list[tuple[tuple[int, int], ...]]:
-    """Each core alone, mirrored at its own border up to the network's grid."""
+    """Predicts each core on its own, mirrored at its border to fit the network's grid."""
     return [tuple((s.start, -(-s.stop // 4) * 4) for s in tile.core) for tile in layout.tiles]
 
 
@@ -191,7 +191,7 @@ def test_exact_tiles_have_no_seam_and_others_do(
 
 
 class FakePrepared:
-    """What stitch reads of the prepared store."""
+    """The part of the prepared store that stitch reads."""
 
     def __init__(self, image: np.ndarray) -> None:
         self._image = image
@@ -248,7 +248,7 @@ def test_stitching_notes_the_score(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert stitched(tmp_path / "one", p, apply.plan(shape, 1000))["seam"] is None
     assert Segmentation(tmp_path / "one" / "segmentation.zarr").seam_score("a") is None
 
-    # Blended windows: their borders are where they begin and end.
+    # Blended windows: the borders are where windows start and end.
     layout = blended_plan(shape, 48, apply.footprint, 0.5)
     entry = stitched(tmp_path / "blended", p, layout, blend="gaussian")
     found = Segmentation(tmp_path / "blended" / "segmentation.zarr").probabilities("a")[:]

@@ -1,4 +1,4 @@
-"""The stitch stage on tiles and prepared images held in memory."""
+"""The stitch stage on tiles and prepared images in memory."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def blobs(seed, shape=(90, 130), scale=3.0):
 
 
 def with_border(p):
-    """Three classes from two: inside where the foreground is sure."""
+    """Three classes from two: inside where the foreground is certain."""
     inside = np.clip(p[1] * 2 - 1, 0, 1)
     return np.stack([p[0], inside, 1 - p[0] - inside])
 
@@ -154,7 +154,7 @@ def test_instances_end_to_end(tmp_path):
         np.testing.assert_array_equal(classes, ids > 0)
         assert found[image]["objects"] == ids.max() > 2
         assert np.bincount(ids.ravel())[1:].min() >= 20
-        # All foreground but small pieces is kept, and nothing else but filled holes.
+        # Keeps all foreground except small pieces, and adds nothing except filled holes.
         fore = 1 - p[0].astype(np.float16).astype(np.float32) > 0.5
         pieces, _ = ndimage.label(fore)
         assert (ids[(np.bincount(pieces.ravel()) >= 20)[pieces] & fore] > 0).all()
@@ -363,7 +363,7 @@ def test_the_command_line_on_real_stores(tmp_path):
 
 
 def truth_at(p, level):
-    """What thresholding at ``level`` gives, as truth."""
+    """The truth that thresholding at ``level`` gives exactly."""
     return (p[1].astype(np.float16).astype(np.float32) > np.float32(level)).astype(np.uint8)
 
 
@@ -391,7 +391,7 @@ def test_auto_for_instances_finds_the_best_mean_ap(tmp_path):
     out = outputs_in(tmp_path)
     settings = settings_of(threshold="auto", min_size=0, fill_holes=0)
     stitch_dataset(tiles, prepared, out, settings, threads=1, block=50)
-    # 1 - p[0] and p[1] differ by rounding alone.
+    # 1 - p[0] and p[1] differ only by rounding.
     assert json.loads(out.done.read_text())["threshold"] == 0.8
     assert list(tmp_path.rglob(".*")) == []
 

@@ -1,4 +1,4 @@
-"""Watershed in blocks: the definition, scikit-image where there are no ties, any blocks alike."""
+"""Watershed in blocks equals the definition for any blocks, and scikit-image without ties."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def structure(connectivity: str, dims: int) -> NDArray:
 
 
 def in_raster_order(labels: NDArray, min_size: int = 0) -> NDArray:
-    """Ids 1..n by each object's first pixel, small ones dropped."""
+    """Drops small objects and renumbers the rest to 1..n in the order of their first pixels."""
     ids, first, sizes = np.unique(labels, return_index=True, return_counts=True)
     kept = (ids > 0) & (sizes >= min_size)
     ids = ids[kept][np.argsort(first[kept])]
@@ -86,7 +86,7 @@ def in_raster_order(labels: NDArray, min_size: int = 0) -> NDArray:
 def by_definition(
     mask: NDArray, land: NDArray, connectivity: str, h: float, min_size: int = 0
 ) -> NDArray:
-    """Pixel by pixel, contact by contact, over the whole image."""
+    """The definition, pixel by pixel and contact by contact, over the whole image."""
     rank = {p: (float(land[p]), -i) for i, p in enumerate(np.ndindex(mask.shape)) if mask[p]}
     around = np.argwhere(structure(connectivity, mask.ndim)) - 1
     near = {p: [q for q in (tuple(a) for a in around + p) if q in rank] for p in rank}
@@ -118,9 +118,9 @@ def by_definition(
 
 
 def peaks_of(mask: NDArray, land: NDArray, connectivity: str, h: float) -> NDArray:
-    """Peaks of dynamics h and more, by scikit-image; all of ``land`` must be above h."""
+    """Peaks with a dynamics of at least h, by scikit-image; all of ``land`` must be above h."""
     around = structure(connectivity, mask.ndim)
-    # A frame, as h_maxima finds no peak in an image of one value.
+    # A frame, because h_maxima finds no peak in a constant image.
     framed = np.pad(np.where(mask, land, 0), 1)
     found = h_maxima(framed, h, around)[(slice(1, -1),) * mask.ndim]
     return ndimage.label((found > 0) & mask, around)[0]
@@ -169,14 +169,14 @@ def test_any_blocks_and_threads_give_the_definition(found, data, connectivity, h
 def test_without_ties_it_is_the_flooding_of_scikit_image(shape, seed, connectivity, data):
     rng = np.random.default_rng(seed)
     size = int(np.prod(shape))
-    # Far above what is outside the mask, so that each part of the mask has a peak that counts.
+    # Far above the outside of the mask, so that each part of the mask has a peak that counts.
     land = rng.permutation(size).reshape(shape) + 10 * size
     mask = rng.random(shape) < 0.8
     block = tuple(data.draw(st.integers(1, n + 1)) for n in shape)
     every_peak = split(mask, land, block, h=1, connectivity=connectivity)
     np.testing.assert_array_equal(every_peak, by_flooding(mask, land, connectivity, 1))
-    # A pixel between a shallow basin and another may fall to either, as it is the saddle to both;
-    # but the peaks that stay are the same, each in an object of its own.
+    # A pixel between a shallow basin and another one may belong to either, because it is the saddle
+    # of both. But the remaining peaks are the same, each in its own object.
     h = data.draw(st.integers(1, size))
     ours = split(mask, land, block, h=h, connectivity=connectivity)
     peaks = peaks_of(mask, land, connectivity, h)
@@ -205,7 +205,7 @@ def test_touching_discs_are_split_where_they_touch():
     assert ours.max() == 2
     np.testing.assert_array_equal(ours > 0, mask)
     expected = by_flooding(mask, land + 1, "face", 0.1)
-    # The flooding decides otherwise among equal values, by the order in which it comes to them.
+    # Flooding decides ties differently, by the order in which it reaches the pixels.
     assert (ours != expected).sum() <= 0.005 * mask.sum()
     nearer = (
         np.where(np.indices(shape)[1] < 34.5, ours[20, 20], np.where(mask, ours[19, 47], 0)) * mask
@@ -263,7 +263,7 @@ def test_a_constant_landscape_gives_the_components(connectivity, value):
 def test_an_object_over_many_blocks_keeps_one_id():
     mask = np.zeros((50, 400), bool)
     mask[10:40, 5:395] = True
-    # Rises all the way to the right: every block but the last has no peak of its own.
+    # Rises all the way to the right: only the last block has a peak.
     land = np.broadcast_to(np.linspace(0.1, 0.9, 400), mask.shape)
     np.testing.assert_array_equal(split(mask, land, (8, 8), h=0.05), mask)
 
@@ -362,7 +362,7 @@ def test_ranks_order_pixels_by_value_then_place(found, connectivity):
     expected = ndimage.maximum_filter(
         ranks.astype(np.float64), footprint=structure(connectivity, mask.ndim), mode="nearest"
     )
-    # Ranks of these values differ by more than a float64 rounds.
+    # Ranks of these values differ by more than the rounding of float64.
     np.testing.assert_array_equal(
         highest_neighbour(ranks, connectivity).astype(np.float64), expected
     )

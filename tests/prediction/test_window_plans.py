@@ -1,5 +1,5 @@
-"""The windows of an image belong to its tiles: whoever goes on with them, or shares them, uses the
-ones that they were begun with, whatever memory there is by then."""
+"""An image keeps the windows that its tiles were started with, in resumed runs and in jobs that
+share a fold, even if the memory changes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def numbers(store: Any) -> dict[str, int]:
 def killed(
     store: Any, megabytes: float, after: int, monkeypatch: pytest.MonkeyPatch, **options: Any
 ) -> None:
-    """A run that dies after so many batches."""
+    """A run that dies after a number of batches."""
     compute, seen = TileWorker.compute, []  # type: ignore[var-annotated]
 
     def dying(self: TileWorker, batch: Any) -> Any:
@@ -75,7 +75,7 @@ def killed(
 
 @pytest.fixture
 def stores(make_store: Any, tmp_path: Path) -> list[Any]:
-    """Of the unbroken run, and of the one that is broken."""
+    """Stores for an undisturbed run and for an interrupted one."""
     return [make_store(SHAPES, output=tmp_path / name) for name in ("unbroken", "broken")]
 
 
@@ -90,7 +90,7 @@ def test_other_memory_after_a_kill(
     again = counted(monkeypatch)
     entries = predicted(broken, after, **options)
     assert entries == {**entries, "a": predicted(unbroken, before, **options)["a"]}
-    # The image that was begun keeps its windows, and none that was done is done again.
+    # The started image keeps its windows, and no finished tile is computed again.
     assert numbers(broken)["a"] == numbers(unbroken)["a"] == entries["a"]["tiles"]
     assert sum(name == "a" for batch in again for name, _ in batch) < entries["a"]["tiles"]
     if not options:  # blended, the result does depend on the windows
@@ -98,7 +98,7 @@ def test_other_memory_after_a_kill(
             np.testing.assert_array_equal(images(broken)[name], expected)
 
 
-def test_what_was_begun_does_not_fit_any_more(
+def test_started_windows_no_longer_fit(
     stores: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     unbroken, broken = stores
@@ -120,7 +120,7 @@ def test_finished_images_keep_their_windows(stores: Any) -> None:
     store = stores[0]
     first = predicted(store, SOME)
     before = content(store[0].tiles("d", "m", 0))
-    # The sentinel says what is there, not what would be planned now.
+    # The sentinel describes the existing tiles, not what would be planned now.
     assert predicted(store, MUCH) == first
     assert content(store[0].tiles("d", "m", 0)) == before
 
@@ -139,7 +139,7 @@ def test_shards_with_different_memory(
         assert "planned by the first job, may not fit in memory here" in caplog.text
 
 
-def test_a_shard_that_goes_on_with_other_memory(
+def test_a_shard_that_continues_with_other_memory(
     stores: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, shared = stores
@@ -154,7 +154,7 @@ def test_a_shard_that_goes_on_with_other_memory(
 def test_memory_of_a_device_that_changes_from_call_to_call(
     stores: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a GPU windows follow from what is free at that moment."""
+    """On a GPU the windows depend on the memory that is free at the moment."""
     free = iter([8e5, 2e6, 4e5, 3e6, 5e5, 1e6, 7e5])
     monkeypatch.setattr(
         MemoryBudget,
@@ -183,8 +183,10 @@ def test_the_memory_of_a_gpu_is_its_free_one(monkeypatch: pytest.MonkeyPatch) ->
     assert MemoryBudget.here(torch.device("cpu"), 1e9, 4) == MemoryBudget("cpu", 1e9, 4)
 
 
-def test_tiles_of_the_version_before_go_on(stores: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They tell no batch."""
+def test_tiles_of_the_previous_version_continue(
+    stores: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their attributes have no batch."""
     import json
 
     unbroken, broken = stores
@@ -211,7 +213,7 @@ def test_an_image_that_changes_its_part_half_way(
 
 
 def test_other_windows_are_not_mixed(stores: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What no process should do is told, not done."""
+    """A process with another tile size refuses to continue."""
     store = stores[0]
     killed(store, SOME, 2, monkeypatch)
     folder = store[0].tiles("d", "m", 0)
@@ -226,10 +228,10 @@ def test_other_windows_are_not_mixed(stores: Any, monkeypatch: pytest.MonkeyPatc
         UnfinishedTiles(folder, "a", key, "1").create(None, 2, "float32", {"tile": [8, 8]})  # type: ignore[arg-type]
 
 
-def test_an_image_more_does_not_change_the_precision_of_the_others(
+def test_a_new_image_does_not_change_the_precision_of_the_others(
     make_store: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Which precision is trusted is asked on the first image, and that may be a new one."""
+    """The precision is checked on the first image, and that may be a new one."""
     store = make_store(SHAPES)
     paths, _ = store
     settings = PredictSettings.made(predict=PredictSection(precision="bfloat16"), device="cpu")
@@ -254,7 +256,7 @@ def test_an_image_more_does_not_change_the_precision_of_the_others(
     assert run("abc", good=False) == dict.fromkeys("abc", "bfloat16")
     assert (paths.tiles("d", "m", 0) / "b" / "zarr.json").stat().st_mtime_ns == before
     assert asked == [True]
-    # Without tiles it is asked again; what is too coarse stays so, too.
+    # Without tiles it is checked again; a precision that is too coarse stays rejected.
     remove(paths.tiles("d", "m", 0))
     assert run("bc", good=False) == {"b": "float32", "c": "float32"}
     assert run("abc", good=True) == dict.fromkeys("abc", "float32")

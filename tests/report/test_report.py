@@ -1,4 +1,4 @@
-"""Pages of the report: self-contained, escaped, tolerant of what is missing; the command line."""
+"""Pages of the report: self-contained, escaped, tolerant of missing results; the command line."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def make_report(paths: Paths, dataset: str, models: Sequence[str], task: str) ->
 def assert_self_contained(page: str) -> None:
     assert not re.search(r"https?:|url\(|@import|<script|<link|<iframe", page)
     sources = re.findall(r'\b(?:src|href)="([^"]*)"', page)
-    # A page is sent around alone: it may lead to no other file.
+    # A page is sent around on its own, so it must not link to other files.
     for source in sources:
         assert source.startswith(("data:image/", "#")), source
 
@@ -124,7 +124,7 @@ def test_dataset_report_has_a_reliability_plot_per_model(tmp_path: Path) -> None
     assert "d,m2,cell,reliability_08,0.7,," in paths.dataset_report_csv("d").read_text()
 
 
-def test_seams_and_skipped_tiles_are_told(tmp_path: Path) -> None:
+def test_seams_and_skipped_tiles_are_reported(tmp_path: Path) -> None:
     paths = Paths(tmp_path)
     make_results(paths, "d", ["net", "other"], "instances")
     page = make_report(paths, "d", ["net", "other"], "instances")
@@ -249,7 +249,7 @@ def test_overall_report_has_a_row_per_dataset_and_model(tmp_path: Path) -> None:
     assert_self_contained(page)
     # A row of scores per model, and one of costs.
     assert page.count(">cells</th>") == page.count(">nuclei</th>") + 1 == 3
-    assert "report.html in the folder of its name" in page
+    assert "report.html in the folder with its name" in page
     assert page.count("1 min 05 s") == 2
 
 

@@ -1,4 +1,4 @@
-"""Pictures of the report: which images are shown, panels of errors, plots."""
+"""Pictures of the report: the choice of images, error panels, plots."""
 
 from __future__ import annotations
 

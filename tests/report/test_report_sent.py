@@ -1,4 +1,4 @@
-"""Reports as people send them around: packed by Snakemake, or a page alone. No link is broken."""
+"""Reports that people send around, packed by Snakemake or as one page, have no broken links."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.workflow
 
 
 class Page(HTMLParser):
-    """What a page refers to, and the places in it."""
+    """Collects the references and anchors of a page."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Page(HTMLParser):
                 self.ids.add(value or "")
 
     def broken(self) -> list[str]:
-        """References that lead nowhere without what lies elsewhere."""
+        """References that are broken if only this page is available."""
         found = []
         for reference in self.references:
             path, _, anchor = reference.partition("#")
@@ -57,7 +57,7 @@ def test_a_page_alone(finished_run: Path, tmp_path: Path) -> None:
         (tmp_path / str(number)).mkdir()
         page = Page(Path(shutil.copy(path, tmp_path / str(number) / "mailed.html")))
         assert page.broken() == []
-    # The check sees what a page has: anchors and pictures.
+    # The check finds the page's anchors and pictures.
     assert any(reference.startswith("#") for reference in page.references)
     assert any(reference.startswith("data:image") for reference in page.references)
 
@@ -70,10 +70,10 @@ def test_a_packed_report(finished_run: Path, tmp_path: Path) -> None:
         packed.extractall(tmp_path / "unpacked")
     pages = list((tmp_path / "unpacked").rglob("*.html"))
     contents = {path.read_text(encoding="utf-8"): Page(path) for path in pages}
-    # Ours are all in it, as they are.
+    # All our pages are in it, unchanged.
     for path in pages_of(finished_run):
         assert contents[path.read_text(encoding="utf-8")].broken() == []
-    # Snakemake's own, which leads to them.
+    # Snakemake's own page links to them.
     assert len(pages) > 3
     for page in contents.values():
         assert [r for r in page.broken() if not r.startswith("http")] == []

@@ -129,12 +129,12 @@ def test_only_a_model_that_is_clearly_ahead_of_every_other_is_marked() -> None:
     for clear in ("no", "few"):
         found = marks(best, ahead, row("a", "iou", 0.5, clear=clear))
         assert found == {"b": (False, False), "c": (False, False), "a": (False, True)}
-    # Not compared, or nothing to compare with.
+    # Not compared, or only one model.
     assert marks(best) == {"b": (False, False)}
     assert marks(row("a", "n_pred", 30), row("b", "n_pred", 20))["a"] == (False, False)
-    # A model without any value is no rival.
+    # A model without values is not compared.
     assert marks(best, ahead, row("a", "iou", NAN))["b"] == (True, False)
-    # One that shares no image with the best: whether it is worse nobody knows.
+    # A model that shares no image with the best one cannot be compared.
     lower = row("b", "pixel_error", 0.1, clear="best"), row("c", "pixel_error", 0.2, clear="yes")
     assert marks(*lower)["b"] == (True, False)
     assert score_tables.comparison([], [("c", "iou")], ["a"])["a"] == [Cell()]
@@ -206,7 +206,7 @@ def test_columns_are_the_main_metrics_that_were_measured() -> None:
 
 def test_differences_are_paired_by_image() -> None:
     score = score_tables.HEADLINE["semantic"][0]
-    # The images differ far more than the models: only the pairing sees that b is ahead.
+    # The images differ far more than the models: only paired differences show that b is ahead.
     hard = [0.1, 0.5, 0.9]
     metrics = [metric(str(k), v) for k, v in enumerate(hard)]
     metrics += [metric(str(k), v + 0.05, model="b") for k, v in enumerate(hard)]
@@ -214,7 +214,7 @@ def test_differences_are_paired_by_image() -> None:
     ((best, other, cell),) = score_tables.differences(metrics, score, ["a", "b", "c"], Statistics())
     assert (best, other, cell.n, cell.clear) == ("b", "a", 3, "few")
     assert cell.difference == pytest.approx(0.05)
-    # Three differences that are all the same say nothing of a fourth.
+    # Three equal differences do not tell how much a fourth may differ.
     assert math.isnan(cell.low)
     assert score_tables.differences(metrics, score, ["a"], Statistics()) == []
 
@@ -260,7 +260,7 @@ def test_one_failed_image_makes_no_clear_difference() -> None:
 
 
 def test_more_models_need_more_evidence() -> None:
-    """What is clear between two models is not among ten: ten have 45 pairs."""
+    """A difference that is clear between two models is not clear among ten, which have 45 pairs."""
     rng = np.random.default_rng(1)
     rows = {"a": [metric(str(k), v) for k, v in enumerate(rng.normal(0.03, 0.03, 8))]}
     for model in "bcdefghij":
@@ -302,7 +302,7 @@ def test_equal_models_are_rarely_told_apart(models: int) -> None:
 
 
 def test_groups_are_flipped_together() -> None:
-    # 24 images, but of three groups: nothing can be clear.
+    # 24 images, but only three groups: nothing can be clear.
     rows = {m: [metric(str(k), v + k / 100, model=m, group="xyz"[k % 3]) for k in range(24)]
             for m, v in (("a", 0.5), ("b", 0.6))}  # fmt: skip
     found = paired.versus_best(rows, 1, Statistics(), (0, 1))["a"]
@@ -462,7 +462,7 @@ def test_console_summary_has_a_table_per_task() -> None:
             terminal.print(table)
     text = capture.get()
     assert len(found) == 2
-    # The name is shown as it is, not taken for markup.
+    # The name is shown unchanged, not read as markup.
     assert re.search(r"b\[red\].*0\.900 \[0\.800, 1\.000\] │ 4: few", text)
     assert re.search(r"n .*│ a .*0\.700 │ +1: few │", text)
 

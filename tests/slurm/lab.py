@@ -1,9 +1,8 @@
-"""A SLURM of two nodes on this machine, for the tests: its daemons listen on 127.0.0.1 alone, keep
-everything in one folder, and are ended by their own process ids.
+"""A SLURM of two nodes on this machine, for the tests. Its daemons listen only on 127.0.0.1, keep
+everything in one folder, and are stopped by their process ids.
 
-It takes Debian's packages (apt-get install slurmctld slurmd slurm-client munge), root, and a
-machine without a SLURM of its own: the jobs' inner ``srun`` finds its configuration in
-/etc/slurm/slurm.conf only.
+It needs Debian's packages (apt-get install slurmctld slurmd slurm-client munge), root, and a
+machine without its own SLURM, because the ``srun`` inside jobs reads only /etc/slurm/slurm.conf.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from pathlib import Path
 
 ETC = Path("/etc/slurm")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "srun")
-# The first line of our files there, so that nobody else's is ever touched.
+# The first line of our files there, so that we never touch other files.
 MARK = "# Written by tests/slurm/lab.py; removed when the tests are over."
 NODES = ("n1", "n2")
 
@@ -35,7 +34,7 @@ SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 CredType=cred/munge
-# Without it they listen on all addresses.
+# Without this they listen on all addresses.
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
@@ -46,8 +45,8 @@ SlurmdLogFile={folder}/slurmd-%n.log
 MpiDefault=none
 SwitchType=switch/none
 TaskPlugin=task/none
-# Neither control groups nor accounting, which a container has not: processes are found by their
-# parents, their memory is looked at every second, and ended jobs stay in the queue's list.
+# No control groups and no accounting, because containers lack them: processes are found by their
+# parents, their memory is checked every second, and ended jobs stay in the queue's list.
 ProctrackType=proctrack/linuxproc
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
@@ -59,7 +58,7 @@ SchedulerParameters=sched_interval=2,bf_interval=5
 # The node with the least load first, so that small jobs use both.
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory,CR_LLN
-# The nodes have what is written here, whatever this machine has.
+# The nodes have the resources written here, not those of this machine.
 SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=3
@@ -70,12 +69,12 @@ PartitionName=cpu Nodes=n1,n2 Default=YES DefaultTime=10 MaxTime=120 State=UP
 PartitionName=gpu Nodes=n1 DefaultTime=10 MaxTime=120 State=UP
 """
 SIZE = "CPUs=8 Sockets=1 CoresPerSocket=8 ThreadsPerCore=1 RealMemory=20000"
-# Of the first node; enough that no job of a test waits for another test's.
+# GPUs of the first node; enough that no test waits for the jobs of another one.
 GPUS = 8
 
 
 def obstacle() -> str:
-    """Why no SLURM can be brought up here; "" if it can."""
+    """Why no SLURM can be started here; "" if it can."""
     if os.geteuid() != 0:
         return "needs root"
     where = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin:/sbin"
@@ -92,7 +91,7 @@ def obstacle() -> str:
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on."""
+    """Free ports of 127.0.0.1."""
     sockets = [socket.socket() for _ in range(number)]
     try:
         for one in sockets:
@@ -104,10 +103,10 @@ def free_ports(number: int) -> list[int]:
 
 
 def until(condition: Callable[[], bool], seconds: float, what: str, pause: float = 0.1) -> None:
-    """Waits for something to come true.
+    """Waits until a condition is true.
 
     Raises:
-        TimeoutError: it did not.
+        TimeoutError: it is still false after ``seconds``.
     """
     end = time.monotonic() + seconds
     while not condition():
@@ -122,7 +121,7 @@ def succeeds(*words: str) -> bool:
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """A job as the queue lists it, also when it has ended."""
+    """A job in the queue's list, which also has ended jobs."""
 
     id: str
     name: str
@@ -137,21 +136,21 @@ class SlurmJob:
 
 
 class CannotStart(Exception):
-    """The machine does not let it be."""
+    """This machine does not allow a SLURM to start."""
 
 
 @dataclass
 class Lab:
-    """The daemons; ``start`` and ``stop`` them."""
+    """The daemons, to ``start`` and ``stop``."""
 
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="unet-slurm-")))
     daemons: list[tuple[str, subprocess.Popen[bytes]]] = field(default_factory=list)
 
     def start(self) -> None:
-        """Brings it up, and proves it by a job on both nodes.
+        """Starts the daemons, and checks them with a job on both nodes.
 
         Raises:
-            CannotStart: the machine's limits are in the way (no device nodes in a container).
+            CannotStart: the machine does not allow it (no device nodes in a container).
         """
         self.folder.chmod(0o755)
         for name in ("state", *(f"spool-{node}" for node in NODES), "dev"):
@@ -213,7 +212,7 @@ class Lab:
         self.daemons.append((name, process))
 
     def stop(self) -> None:
-        """Ends all jobs, then the daemons, and removes what was written."""
+        """Ends all jobs, stops the daemons, and removes all files."""
         try:
             if any(name == "slurmctld" for name, _ in self.daemons):
                 subprocess.run(["scancel", "--full", "--user=root"], check=False, timeout=300)
@@ -245,7 +244,7 @@ class Lab:
     def jobs(self) -> list[SlurmJob]:
         """All jobs since the start."""
         names = SlurmJob.__dataclass_fields__
-        # Columns of one width: any text may be in them.
+        # Columns of fixed width, because they can contain any text.
         fields = ("JobArrayID", "Name", "State", "Comment", "NodeList", "MinMemory", "TimeLimit",
                   "tres-per-job", "StartTime", "EndTime")  # fmt: skip
         form = ",".join(f"{name}:200" for name in fields)
@@ -263,13 +262,13 @@ class Lab:
         )
 
     def active(self, *names: str) -> list[SlurmJob]:
-        """Those that wait, run or are just ending; of these names, if any are given."""
+        """Jobs that wait, run or are just ending; only those with these names, if any are given."""
         going = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED")
         return [j for j in self.jobs() if j.state in going and (not names or j.name in names)]
 
 
 def of_rule(jobs: Sequence[SlurmJob], rule: str, *wildcards: str) -> list[SlurmJob]:
-    """The jobs of a rule (and of these wildcards' values), by what the workflow says of them."""
+    """The jobs of a rule (with these values of wildcards), by the comment of the workflow."""
     wanted = [f"rule_{rule}", "_".join(("rule", rule, "wildcards", *wildcards))]
     if not wildcards:
         return [j for j in jobs if j.comment == wanted[0] or j.comment.startswith(wanted[0] + "_w")]

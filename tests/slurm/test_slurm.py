@@ -1,7 +1,7 @@
-"""The workflow on a real SLURM of two nodes with a fake GPU, through the profile that users start
-from: the whole chain with Snakemake killed in its midst, and jobs that are ended by the queue.
+"""The workflow on a real SLURM of two nodes with a fake GPU, with the profile that users start
+from: a whole run in which Snakemake is killed, and jobs that the queue ends.
 
-Runs by `make slurm-test` alone, for minutes.
+Runs only by `make slurm-test`, for some minutes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slurm
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = ROOT / "workflow" / "profiles" / "slurm"
-# What a user of this cluster would write: it has no accounting, and few cores.
+# Options of a user of this cluster, which has no accounting and few cores.
 OPTIONS = [
     "--workflow-profile", str(PROFILE), "--slurm-status-command", "squeue",
     "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "20", "--max-threads", "1",
@@ -94,7 +94,7 @@ class Site:
         (self.folder / "my.yaml").write_text(text, encoding="utf-8")
 
     def start(self, name: str, *words: str) -> subprocess.Popen[bytes]:
-        """Starts a command of this folder; its output goes to <name>.txt."""
+        """Starts a command in this folder; its output goes to <name>.txt."""
         with (self.folder / f"{name}.txt").open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, *words], cwd=self.folder, stdin=subprocess.DEVNULL, stdout=out,
@@ -111,7 +111,7 @@ class Site:
         return (self.folder / f"{name}.txt").read_text(encoding="utf-8", errors="replace")
 
     def finish(self, name: str, process: subprocess.Popen[bytes]) -> str:
-        """Waits for its end, which must be a good one; returns what it said."""
+        """Waits for the end of the process, which must succeed; returns its output."""
         code = process.wait()
         assert code == 0, self.said(name)[-6000:]
         return self.said(name)
@@ -145,7 +145,7 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(handle))
 
 
-# Jobs that the queue ends: four trainings that should come to the same weights.
+# Jobs that the queue ends: four trainings that must give the same weights.
 
 ENDED = ("plain", "late", "stopped", "hungry")
 LONGER = {"epochs": 30, "steps_per_epoch": 40}
@@ -154,7 +154,7 @@ LIMITED = merge(
     {"datasets": {"cells": {"models": list(ENDED)}}, "train": LONGER},
 )
 LIMITS = [
-    # Time as the rule has it, but a minute for the first attempt of one (a minute is the least).
+    # The rule's time, except one minute (the minimum) for the first attempt of one model.
     "train:slurm_extra='-t1' if attempt == 1 and wildcards.model == 'late' else ''",
     "train:mem_mb=300 if attempt == 1 and wildcards.model == 'hungry' else 1500",
     "train:slurm_partition='gpu'",
@@ -167,7 +167,7 @@ def checkpoint(site: Site, model: str) -> Path | None:
 
 
 def training(model: str) -> psutil.Process | None:
-    """The process that trains it."""
+    """The process that trains this model."""
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
         if any(word.endswith("scripts/train.py") for word in words[1:2]) and model in words:
@@ -183,9 +183,9 @@ class Limited:
 
 @pytest.fixture(scope="module")
 def limited(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Limited]:
-    """The trainings on their way, one of them cancelled, one of them held until its time is over.
+    """The running trainings: one was cancelled, and one is stopped until its time is over.
 
-    They go on while the other test runs."""
+    They continue while the other test runs."""
     site = Site(tmp_path_factory.mktemp("limited"))
     site.write(LIMITED)
     where = ["--snakefile", str(ROOT / "workflow" / "Snakefile"), "--configfile", "my.yaml"]
@@ -197,9 +197,9 @@ def limited(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Limi
         job = of_rule(lab.jobs(), "train", "cells", "stopped", "0")[0]
         subprocess.run(["scancel", job.id], check=True)
         until(lambda: checkpoint(site, "late") is not None, 600, site.said("limited"))
-        # So that no machine is fast enough to be ready in a minute.
+        # So that even a fast machine does not finish it within a minute.
         late = training("late")
-        assert late is not None, "ready before it could be held"
+        assert late is not None, "finished before it could be stopped"
         late.send_signal(signal.SIGSTOP)
         yield Limited(site, process)
     finally:
@@ -228,7 +228,7 @@ def test_the_whole_chain_with_snakemake_killed(lab: Lab, limited: Limited, site:
     first.send_signal(signal.SIGKILL)
     first.wait()
     (name,) = run_ids(site.folder)
-    assert len(lab.active(name)) == 2  # they do not mind
+    assert len(lab.active(name)) == 2  # the jobs still run
 
     again = site.start("again", *resume)
     said = site.finish("again", again)
@@ -237,7 +237,7 @@ def test_the_whole_chain_with_snakemake_killed(lab: Lab, limited: Limited, site:
     names = run_ids(site.folder)
     assert len(names) == 2
 
-    # Each job once, and never twice at a time.
+    # Each job ran once, and never twice at the same time.
     jobs = [job for job in lab.jobs() if job.name in names]
     expected = {("synthesize", "cells"), ("manifest", "cells"), ("prepare", "cells"),
                 ("report_dataset", "cells")}  # fmt: skip
@@ -259,7 +259,7 @@ def test_the_whole_chain_with_snakemake_killed(lab: Lab, limited: Limited, site:
     assert len(workers) == 2
     assert len(jobs) == len(expected) + 2 + len(shards) + len(workers)
 
-    # Where and with what they ran.
+    # The nodes and GPUs that the jobs used.
     assert {job.nodes for job in jobs if job.state == "COMPLETED"} | {
         job.nodes for job in workers
     } == {"n1", "n2"}
@@ -269,7 +269,7 @@ def test_the_whole_chain_with_snakemake_killed(lab: Lab, limited: Limited, site:
         elsewhere = job.comment == "rule_predict_wildcards_cells_dask_0"
         assert (job.gpus == "gres:gpu:1") == (wants_gpu and not gathers and not elsewhere), job
 
-    # What they made: the same by an array of jobs and by the workers of a cluster.
+    # The results of an array of jobs and of the workers of a cluster are the same.
     paths = Paths(site.folder / "out")
     kept = []
     for model in ("shared", "dask"):
@@ -287,7 +287,7 @@ def test_the_whole_chain_with_snakemake_killed(lab: Lab, limited: Limited, site:
     assert "Nothing to be done" in site.finish("dry", dry)
 
 
-def test_jobs_that_the_queue_ends_come_back_and_go_on(lab: Lab, limited: Limited) -> None:
+def test_jobs_that_the_queue_ends_run_again_and_continue(lab: Lab, limited: Limited) -> None:
     import torch
 
     site = limited.site
@@ -302,14 +302,14 @@ def test_jobs_that_the_queue_ends_come_back_and_go_on(lab: Lab, limited: Limited
         "stopped": ["CANCELLED", "COMPLETED"],
         "hungry": ["FAILED", "COMPLETED"],
     }
-    # More with each attempt: of time what the rule says, twice as much.
+    # More with each attempt: twice the rule's time.
     assert [job.limit for job in tries["late"]] == ["1:00", "1:00:00"]
     assert [job.limit for job in tries["plain"]] == ["30:00"]
     assert [job.memory for job in tries["hungry"]] == ["300M", "1500M"]
     for jobs in tries.values():
         assert overlapping(jobs) == []
 
-    # They went on where they were, and ended where the one that nobody disturbed did.
+    # They resumed where they were, and ended with the weights of the undisturbed one.
     paths = Paths(site.folder / "out")
     for model in ("late", "stopped"):
         assert "resumed at step" in paths.log("train", "cells", model, "0").read_text()

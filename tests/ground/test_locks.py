@@ -172,7 +172,7 @@ def test_threads_that_mark_at_once_lose_no_tile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a kill the first mark repairs the file; another thread's line must survive that."""
-    partial = Partial(tmp_path, "a", "key", "0")
+    partial = UnfinishedTiles(tmp_path, "a", "key", "0")
     done = partial.path / ".done"
     done.mkdir(parents=True)
     (done / "0").write_text("3\n")

@@ -61,7 +61,7 @@ def test_segmentations_of_another_task_or_other_classes(stores: Stores) -> None:
     stores.made = {1}
     with pytest.raises(UserError, match="the stitch stage made no instances"):
         stores.evaluate("pixel", task="instances")
-    with pytest.raises(UserError, match="now they are background, cell"):
+    with pytest.raises(UserError, match="but they are now background, cell"):
         stores.evaluate("pixel", names=("background", "cell"))
 
 

@@ -24,7 +24,7 @@ from unet.data.prepare_image import Stage, Target
 from unet.data.raw_files import RawSource
 from unet.data.records import ImageRecord, write_manifest
 from unet.data.resample import Axis, Resampling
-from unet.data.scale_check import reachable
+from unet.data.scale_check import quarantine_far_scales
 from unet.data.store import OwnGrid, Prepared
 from unet.data.tiling import plan
 from unet.errors import UserError
@@ -160,7 +160,7 @@ def test_images_come_to_the_models_pixel_size(
     records = listed(tmp_path, "labels")
     assert [record.status for record in records] == ["ok"] * 3
     entries, store = prepare(tmp_path, records)
-    assert "1 of 3 images, such as images/untold.ome.tif, tell no pixel size" in caplog.text
+    assert "1 of 3 images, such as images/untold.ome.tif, have no pixel size" in caplog.text
     assert "1 of 3 images are resampled to the model's 0.5 x 0.5 um" in caplog.text
     prepared, own = Prepared(store), OwnGrid(store)
 
@@ -192,10 +192,10 @@ def test_a_pixel_size_that_cannot_be_true_sets_one_image_aside(
         write(tmp_path / "images" / f"{name}.ome.tif", blobs((60, 61)), size)
     records = listed(tmp_path)
     assert [record.status for record in records] == ["ok"] * 4
-    found = {record.id: record for record in reachable(records, TARGET)}
+    found = {record.id: record for record in quarantine_far_scales(records, TARGET)}
     assert {n for n, r in found.items() if r.status == "ok"} == {"a", "far"}
     assert "0.0005 x 0.0005 um" in found["nm"].reason
-    assert "a factor of 1000 (1 x 1 px of 60 x 61); write the true one" in found["nm"].reason
+    assert "a factor of 1000 (1 x 1 px of 60 x 61); write the correct one" in found["nm"].reason
     entries, store = prepare(tmp_path, records)
     assert list(entries) == ["a", "far"] == sorted(Prepared(store).ids())
     write_json(tmp_path / "inputs.json", {"root": str(tmp_path)})
@@ -210,7 +210,7 @@ def test_a_pixel_size_that_cannot_be_true_sets_one_image_aside(
     assert len(lines) == 2
     assert lines[0] == (
         "images/far.ome.tif: pixel size 2 x 2 um, the model's 0.5 x 0.5 um: a factor of 4; is that "
-        "true?"
+        "correct?"
     )
     assert lines[1].startswith("images/mm.ome.tif and 1 more image: left out: pixel size 352.8")
     assert list(read_json(tmp_path / "p.json")["images"]) == ["a", "far"]

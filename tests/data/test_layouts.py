@@ -51,7 +51,7 @@ def test_labels_that_belong_to_no_image_are_told(tmp_path: Path) -> None:
     touch(tmp_path, "i/a.tif", "l/a.tif", "l/z.tif")
     said: list[str] = []
     find_pairs(RawSource(tmp_path, "i", "l", warn=said.append))
-    assert said == ["1 labels belong to no image and are left out: z.tif"]
+    assert said == ["1 labels match no image and are left out: z.tif"]
 
 
 def test_globs_match_by_what_the_wildcards_stand_for(tmp_path: Path) -> None:
@@ -69,7 +69,9 @@ def test_label_suffix_in_the_glob(tmp_path: Path) -> None:
     expected = {"a": ("i/a.tif", "l/a_mask.png"), "b": ("i/b.tif", "l/b_mask.png")}
     assert found(RawSource(tmp_path, "i", "l/*_mask.png")) == expected
     assert found(RawSource(tmp_path, "i/*.tif", "l/*_mask.png")) == expected
-    with pytest.raises(UserError, match=r"labels: none of 2 has the name of an image .*a_mask"):
+    with pytest.raises(
+        UserError, match=r"labels: none of 2 labels is named like an image .*a_mask"
+    ):
         find_pairs(RawSource(tmp_path, "i", "l"))
 
 
@@ -118,7 +120,7 @@ def test_nothing_there(tmp_path: Path, images: str, message: str) -> None:
 
 def test_two_images_with_one_name(tmp_path: Path) -> None:
     touch(tmp_path, "i/a.tif", "i/a.png")
-    with pytest.raises(UserError, match=r"a\.png and .*a\.tif have one name"):
+    with pytest.raises(UserError, match=r"a\.png and .*a\.tif have the same name"):
         find_pairs(RawSource(tmp_path, "i"))
 
 
@@ -148,7 +150,7 @@ def test_sheet(tmp_path: Path) -> None:
     assert sheet in list_files(source)
     with pytest.raises(UserError, match="drop this key"):
         find_pairs(RawSource(tmp_path, "d/sheet.csv", "d/l"))
-    with pytest.raises(UserError, match="a sheet goes with layout"):
+    with pytest.raises(UserError, match="a sheet needs layout"):
         find_pairs(RawSource(tmp_path, "d/sheet.csv", layout="ctc"))
 
 
@@ -157,7 +159,7 @@ def test_sheet(tmp_path: Path) -> None:
     [
         ("file,label\na.tif,b.tif\n", "a column 'image' is needed .*file, label"),
         ("", "a column 'image' is needed"),
-        ("image,label\n,b.tif\n", "line 2 names no image"),
+        ("image,label\n,b.tif\n", "line 2 has no image"),
     ],
 )
 def test_bad_sheets(tmp_path: Path, text: str, message: str) -> None:
@@ -193,7 +195,7 @@ def test_dsb2018(tmp_path: Path) -> None:
     }
     assert tmp_path / "d/x/masks" in list_files(source)
     touch(tmp_path, "d/x/images/x2.png")
-    with pytest.raises(UserError, match="2 images; layout dsb2018 wants one"):
+    with pytest.raises(UserError, match="2 images; layout dsb2018 needs exactly one"):
         find_pairs(source)
 
 

@@ -154,7 +154,7 @@ def test_no_label(tmp_path: Path) -> None:
 def test_other_shape(tmp_path: Path) -> None:
     source = dataset(tmp_path)
     write(tmp_path / "l" / "1.tif", label()[1:])
-    assert reason(source) == "label: has 19 x 30 pixels, its image 20 x 30"
+    assert reason(source) == "label: has 19 x 30 pixels, but its image has 20 x 30"
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -205,9 +205,9 @@ def test_values_of_no_class(tmp_path: Path) -> None:
     ("value", "dtype", "expected"),
     [
         (-3, np.int16, "label: a negative instance id (-3)"),
-        (1.5, np.float32, "label: values that are no integers"),
-        (np.nan, np.float32, "label: values that are no integers"),
-        (2**40, np.uint64, "label: instance id 1099511627776 is beyond 32 bits"),
+        (1.5, np.float32, "label: values that are not integers"),
+        (np.nan, np.float32, "label: values that are not integers"),
+        (2**40, np.uint64, "label: instance id 1099511627776 does not fit into 32 bits"),
         (2**63, np.uint64, "label: values beyond 2^62"),
     ],
 )
@@ -220,7 +220,7 @@ def test_bad_instance_labels(tmp_path: Path, value: float, dtype: Any, expected:
 def test_a_volume_among_planes_is_set_aside(tmp_path: Path) -> None:
     source = dataset(tmp_path)
     write(tmp_path / "i" / "1.tif", image(shape=(4, 20, 30)), metadata={"axes": "ZYX"})
-    assert reason(source) == "label: has 20 x 30 pixels, its image 4 x 20 x 30"
+    assert reason(source) == "label: has 20 x 30 pixels, but its image has 4 x 20 x 30"
     volume = np.repeat(label()[None], 4, axis=0)
     write(tmp_path / "l" / "1.tif", volume, metadata={"axes": "ZYX"})
     expected = "3 spatial axes, but 2 images have 2 (mixed planes and volumes)"
@@ -257,7 +257,7 @@ def test_doubled_ids(tmp_path: Path) -> None:
     records = build(RawSource(tmp_path, "s.csv"))
     bad = [r for r in records.values() if r.status != "ok"]
     assert len(records) == 3
-    assert [r.reason for r in bad] == ["its id a is also that of 2.tif; give both an id"]
+    assert [r.reason for r in bad] == ["its id a is also the id of 2.tif; give each its own id"]
 
 
 def test_copies_are_noted(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_label_is_no_image(one_folder: Path, images: str, labels: str, layout:
         f"img_{n}": (f"t/img_{n}.tif", f"t/img_{n}_masks.tif") for n in range(3)
     }
     expected = [] if "?" in images else [
-        "images: 3 files are labels, such as img_0_masks.tif, and no images"
+        "images: 3 files are labels, such as img_0_masks.tif, not images"
     ]  # fmt: skip
     assert told(source) == expected
 
@@ -65,7 +65,7 @@ def test_images_within_the_labels_are_no_labels(one_folder: Path) -> None:
     touch(one_folder, "l/img_0.tif")
     source = RawSource(one_folder, "t/img_?.tif", "*/img_?.tif")
     assert found(source)["img_0"] == ("t/img_0.tif", "l/img_0.tif")
-    assert "labels: 3 files are images, such as img_0.tif, and no labels" in told(source)
+    assert "labels: 3 files are images, such as img_0.tif, not labels" in told(source)
 
 
 def test_a_file_that_is_both_is_an_error(one_folder: Path) -> None:
@@ -79,8 +79,8 @@ def test_a_file_that_is_both_is_an_error(one_folder: Path) -> None:
 
 def test_images_named_like_labels_are_told(one_folder: Path) -> None:
     assert told(RawSource(one_folder, "t", labelled=False)) == [
-        "images: 3 of 6 images are named like the labels of others, such as img_0_masks.tif beside "
-        "img_0; if they are labels, write a glob that leaves them out"
+        "images: 3 of 6 images are named like the labels of others, such as img_0_masks.tif next "
+        "to img_0; if they are labels, write a glob that excludes them"
     ]
     touch(one_folder, "u/a_mask.tif", "u/b.tif")
     assert told(RawSource(one_folder, "u", labelled=False)) == []
@@ -129,7 +129,7 @@ def test_accents_stored_in_two_ways_are_one_name(tmp_path: Path) -> None:
     assert [p.image.name for p in find_pairs(RawSource(tmp_path, "s.csv"))] == [f"{apart}.tif"]
     touch(tmp_path, "i/é.tif")
     if len(list((tmp_path / "i").glob("*.tif"))) == 2:  # no Mac
-        with pytest.raises(UserError, match=r"have one name .accents are stored in two ways"):
+        with pytest.raises(UserError, match=r"have the same name .their accents are stored in two"):
             find_pairs(RawSource(tmp_path, "i"))
 
 
@@ -228,13 +228,13 @@ def test_damaged_plates(tmp_path: Path) -> None:
     records = build_manifest(source, SETTINGS, threads=1)
     assert [(r.id, r.status) for r in records if r.group == "A1"] == [("A1", "quarantined")]
     attributes(path, {"plate": {"wells": [{"path": "../../etc"}]}}, "0.4")
-    with pytest.raises(UserError, match=r"p.zarr: refused, its metadata name a place outside"):
+    with pytest.raises(UserError, match=r"p.zarr: refused, its metadata refer to a place outside"):
         find_pairs(RawSource(tmp_path, "p.zarr"))
     attributes(path, {"plate": {"wells": 3}}, "0.4")
-    with pytest.raises(UserError, match=r"p.zarr: its metadata of a plate .* damaged"):
+    with pytest.raises(UserError, match=r"p.zarr: the metadata of this plate .* damaged"):
         find_pairs(RawSource(tmp_path, "p.zarr"))
     image(tmp_path / "i.zarr", np.eye(20, dtype=np.uint8))
-    with pytest.raises(UserError, match="holds no OME-Zarr plate"):
+    with pytest.raises(UserError, match="contains no OME-Zarr plate"):
         find_pairs(RawSource(tmp_path, "i.zarr", layout="plate"))
 
 

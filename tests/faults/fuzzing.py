@@ -69,19 +69,19 @@ def mutated(data: bytes, dice: Dice) -> bytes:
 
 def look_at(path: Path) -> None:
     """What the manifest stage does with a file that it is given, and no more than that."""
-    from unet.data.inspection import Wanted, blocks_of, inspect
+    from unet.data.inspection import Expected, blocks_of, inspect
     from unet.io.images import open_label, page_count
 
     asked: list[Callable[[], Any]] = [
         lambda: [None for _ in blocks_of(open_label(path).array)],
-        lambda: inspect(path, path, 0, Wanted("instances")),
+        lambda: inspect(path, path, 0, Expected("instances")),
         lambda: page_count(path),
     ]
     for ask in asked[:1] if path.is_dir() else asked:
         with suppress(UserError):
             ask()
     # The one that counts: of a file that was not broken it must be possible.
-    inspect(path, None, None, Wanted("semantic"))
+    inspect(path, None, None, Expected("semantic"))
 
 
 def tiffs() -> list[bytes]:

@@ -113,7 +113,7 @@ def test_a_file_that_is_gone_is_told(tmp_path: Path, shards: tuple[int, ...] | N
     (folder / "c/1/1").unlink()
     first = {None: (3, 4), (6, 8): (6, 8)}[shards]
     found[: first[0]], found[:, : first[1]]
-    with pytest.raises(UserError, match=r"c/1/1: damaged, the chunk at .* is not there; remove it"):
+    with pytest.raises(UserError, match=r"c/1/1: damaged, the chunk at .* is missing; remove it"):
         found[first[0] : first[0] + 1, 0 : first[1] + 1]
     # Written without checksums: by an older version, which left out chunks of zeros.
     old = zarr.create_array(tmp_path / "old", shape=(4, 4), chunks=(2, 2), dtype="uint8")

@@ -42,7 +42,7 @@ def run_manifest(source: RawSource, output: Path, **settings: object) -> list[st
     return read_warnings(paths.dataset("d"))
 
 
-def test_warnings_of_an_image_come_back_as_they_were(tmp_path: Path) -> None:
+def test_warnings_of_an_image_survive_a_round_trip(tmp_path: Path) -> None:
     texts = ('a "quoted", text', "one; two | three", "größer")
     records = [ImageRecord("a", "a.tif", warnings=texts), ImageRecord("b", "b.tif")]
     write_manifest(tmp_path / "m.csv", records)
@@ -82,7 +82,7 @@ def test_a_dataset_has_the_warnings_of_all_its_stages(tmp_path: Path) -> None:
     for stage in ("later", "splits", "manifest", "prepare-m-1@e", "prepare-m@e"):
         write_warnings(paths.warnings("d", stage), [stage])
     assert read_warnings(paths.dataset("d")) == ["manifest", "splits", "later"]
-    # Of its models those that the config still names.
+    # Only for models that are still in the config.
     kept = ["manifest", "splits", "later", "prepare-m@e"]
     assert read_warnings(paths.dataset("d"), ["m@e", "n@e"]) == kept
     assert warning_lines(paths, {"d": ["m@e"]}) == [f"warning: d: {line}" for line in kept]
@@ -90,7 +90,7 @@ def test_a_dataset_has_the_warnings_of_all_its_stages(tmp_path: Path) -> None:
     assert read_warnings(paths.dataset("d")) == ["manifest", "later"]
 
 
-def test_what_a_reader_warns_of_is_in_the_manifest_and_on_the_console(
+def test_a_readers_warnings_are_in_the_manifest_and_on_the_console(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = dataset(tmp_path / "raw", 2)

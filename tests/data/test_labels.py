@@ -69,7 +69,7 @@ def records(tmp_path: Path) -> dict[str, ImageRecord]:
 # Warnings
 
 
-def test_labels_that_mean_what_the_config_says_are_not_doubted(tmp_path: Path) -> None:
+def test_labels_that_mean_what_the_config_says_give_no_warnings(tmp_path: Path) -> None:
     assert warned(tmp_path, numbered(), **INSTANCES) == []
     masks = [np.where(label > 0, 255, 0).astype(np.uint8) for label in numbered()]
     assert warned(tmp_path / "masks", masks, **CLASSES) == []
@@ -96,7 +96,7 @@ def test_numbers_that_stand_for_classes(tmp_path: Path) -> None:
     assert "task: semantic" in line
 
 
-def test_swapped_values_are_told_with_share_and_intensity(
+def test_swapped_values_are_reported_with_share_and_intensity(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     masks = [np.where(label > 0, 0, 255).astype(np.uint8) for label in numbered()]
@@ -137,8 +137,8 @@ def test_labels_of_floats_and_copies_of_the_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
-def test_an_empty_well_is_no_copy(tmp_path: Path, compression: str | None) -> None:
-    """Whether image and label are the same bytes or not."""
+def test_an_empty_well_is_not_a_copy(tmp_path: Path, compression: str | None) -> None:
+    """Whether or not image and label have the same bytes."""
     source = write(tmp_path / "raw", [np.zeros((40, 40), np.uint8), *numbered()[1:]])
     empty = tmp_path / "raw" / "i" / "0.tif"
     tifffile.imwrite(empty, np.zeros((40, 40), np.uint8), compression=compression)
@@ -164,7 +164,7 @@ def test_all_copies_are_named(tmp_path: Path) -> None:
 
 
 @given(st.data())
-def test_subsampled_is_every_nth_pixel_whatever_the_blocks(data: st.DataObject) -> None:
+def test_subsampled_is_every_nth_pixel_for_any_blocks(data: st.DataObject) -> None:
     shape = data.draw(st.lists(st.integers(1, 12), min_size=2, max_size=3).map(tuple))
     step = data.draw(st.tuples(*(st.integers(1, 7) for _ in shape)))
     array = np.arange(int(np.prod(shape))).reshape(shape)
@@ -191,7 +191,7 @@ def test_a_large_label_is_subsampled() -> None:
     assert seen.shares["foreground"] == pytest.approx(14 * 144 / 96**2, rel=1e-5)
 
 
-def test_ignored_pixels_count_nowhere() -> None:
+def test_ignored_pixels_are_not_counted() -> None:
     label = np.zeros((20, 20), np.int16)
     label[:10], label[:2, :2] = -1, 3
     seen = statistics_of(label, ignore=-1)
@@ -204,7 +204,7 @@ def test_ignored_pixels_count_nowhere() -> None:
     assert class_table({}) == []
 
 
-def test_a_tiny_share_is_not_none() -> None:
+def test_a_tiny_share_is_not_zero() -> None:
     label = np.zeros((3000, 3000), np.uint8)
     label[0, 0] = 1
     assert statistics_of(label).shares["foreground"] > 0
@@ -263,7 +263,7 @@ def test_binary_masks_are_prepared_as_numbered_objects(tmp_path: Path, memory: i
     assert (np.asarray(classes[:]) == 255).sum() == 100
 
 
-def test_numbered_labels_are_no_binary_masks(tmp_path: Path) -> None:
+def test_numbered_labels_are_not_binary_masks(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="6 different values besides 0, but label_kind: binary"):
         warned(tmp_path, numbered(), **INSTANCES, label_kind="binary")
 

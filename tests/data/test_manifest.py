@@ -1,4 +1,4 @@
-"""The manifest: what is known of each image, what is wrong with the bad ones, fingerprints."""
+"""The manifest: properties of each image, what is wrong with bad ones, fingerprints."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_other_shape(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_pixels_that_are_no_numbers(tmp_path: Path, bad: float) -> None:
+def test_pixels_that_are_not_numbers(tmp_path: Path, bad: float) -> None:
     source = dataset(tmp_path)
     data = image().astype(np.float32)
     data[3, 4] = bad
@@ -181,13 +181,13 @@ def test_mixed_channels(tmp_path: Path) -> None:
     assert reason(source).startswith("3 channels, but 1 images have 1")  # as many: the first
 
 
-def test_channel_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_channel(tmp_path: Path) -> None:
     source = dataset(tmp_path)
     with pytest.raises(UserError, match=r"none of 3 images.*there is no channel 'DAPI'"):
         build(source, channels=["DAPI"])
 
 
-def test_values_of_no_class(tmp_path: Path) -> None:
+def test_values_without_a_class(tmp_path: Path) -> None:
     source = dataset(tmp_path)
     data = label()
     data[0, :8] = range(1, 9)
@@ -217,7 +217,7 @@ def test_bad_instance_labels(tmp_path: Path, value: float, dtype: Any, expected:
     assert reason(source, task=INSTANCES).startswith(expected)
 
 
-def test_a_volume_among_planes_is_set_aside(tmp_path: Path) -> None:
+def test_a_volume_among_planes_is_quarantined(tmp_path: Path) -> None:
     source = dataset(tmp_path)
     write(tmp_path / "i" / "1.tif", image(shape=(4, 20, 30)), metadata={"axes": "ZYX"})
     assert reason(source) == "label: has 20 x 30 pixels, but its image has 4 x 20 x 30"
@@ -250,7 +250,7 @@ def test_all_bad(tmp_path: Path) -> None:
         build(source)
 
 
-def test_doubled_ids(tmp_path: Path) -> None:
+def test_duplicate_ids(tmp_path: Path) -> None:
     dataset(tmp_path)
     rows = ["image,label,id", *(f"i/{i}.tif,l/{i}.tif,{n}" for i, n in enumerate(["a", "b", "A"]))]
     (tmp_path / "s.csv").write_text("\n".join(rows))
@@ -447,7 +447,7 @@ def test_touched_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("unet.data.raw_changes.file_sha256", never)
     assert taken(source, stored, seen) == first
     monkeypatch.undo()
-    seen.write_text("{")  # damaged: made anew
+    seen.write_text("{")  # damaged: made again
     assert taken(source, stored, seen) == first
 
 

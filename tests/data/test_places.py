@@ -1,4 +1,4 @@
-"""Where files lie: labels beside images, plates, kinds that are not read, names that look alike."""
+"""Where files are: labels next to images, plates, files without a reader, names that look alike."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def one_folder(tmp_path: Path) -> Path:
     [("t/*.tif", "t/*_masks.tif"), ("t", "t/*_masks.tif"), ("**/*.tif", "**/*_masks.tif")],
 )
 @pytest.mark.parametrize("layout", ["folders", "stack"])
-def test_a_label_is_no_image(one_folder: Path, images: str, labels: str, layout: str) -> None:
+def test_a_label_is_not_an_image(one_folder: Path, images: str, labels: str, layout: str) -> None:
     source = RawSource(one_folder, images, labels, layout)
     pairs = found(source)
     assert {key.removeprefix("t-").partition("-")[0]: value for key, value in pairs.items()} == {
@@ -61,7 +61,7 @@ def test_a_label_is_no_image(one_folder: Path, images: str, labels: str, layout:
     assert told(source) == expected
 
 
-def test_images_within_the_labels_are_no_labels(one_folder: Path) -> None:
+def test_images_within_the_labels_are_not_labels(one_folder: Path) -> None:
     touch(one_folder, "l/img_0.tif")
     source = RawSource(one_folder, "t/img_?.tif", "*/img_?.tif")
     assert found(source)["img_0"] == ("t/img_0.tif", "l/img_0.tif")
@@ -77,7 +77,7 @@ def test_a_file_that_is_both_is_an_error(one_folder: Path) -> None:
         find_pairs(RawSource(one_folder, "t/img_[01].tif", "t/img_[12].tif"))
 
 
-def test_images_named_like_labels_are_told(one_folder: Path) -> None:
+def test_images_named_like_labels_are_reported(one_folder: Path) -> None:
     assert told(RawSource(one_folder, "t", labelled=False)) == [
         "images: 3 of 6 images are named like the labels of others, such as img_0_masks.tif next "
         "to img_0; if they are labels, write a glob that excludes them"
@@ -101,7 +101,7 @@ def test_a_label_with_the_content_of_the_image(tmp_path: Path) -> None:
 # Other kinds
 
 
-def test_files_of_other_kinds_are_told(tmp_path: Path) -> None:
+def test_files_of_other_kinds_are_reported(tmp_path: Path) -> None:
     touch(tmp_path, "i/a.tif", "i/b.JPG", "i/c.czi", "i/d.czi", "i/notes.txt", "i/.hidden.czi")
     touch(tmp_path, "i/sub.czi/x", "i/Thumbs.db", "i/README")
     line = "images: 3 files of other kinds (.czi, .jpg) are not read; convert to TIFF or OME-Zarr "
@@ -133,7 +133,7 @@ def test_accents_stored_in_two_ways_are_one_name(tmp_path: Path) -> None:
             find_pairs(RawSource(tmp_path, "i"))
 
 
-def test_a_name_that_is_no_text_stops_no_other(tmp_path: Path) -> None:
+def test_a_name_that_is_not_text_does_not_stop_the_others(tmp_path: Path) -> None:
     touch(tmp_path, "i/a.tif", "i/b\udcff.tif")
     source = RawSource(tmp_path, "i")
     assert list(found(source)) == ["a"]
@@ -257,7 +257,7 @@ def test_a_collection(tmp_path: Path, listed: bool) -> None:
 # Special files in a folder, through the stage
 
 
-def test_special_files_stop_no_other(tmp_path: Path) -> None:
+def test_special_files_do_not_stop_the_others(tmp_path: Path) -> None:
     good(tmp_path)
     os.mkfifo(tmp_path / "i" / "pipe.tif")
     (tmp_path / "l" / "pipe.tif").symlink_to("/dev/zero")

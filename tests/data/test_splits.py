@@ -372,7 +372,7 @@ def test_a_class_that_some_folds_do_not_train_on_is_a_warning(tmp_path: Path) ->
     assert noted(tmp_path)["warnings"] == [f"{where}: no training image has class rare"]
 
 
-def test_degenerate_splits_say_so(tmp_path: Path) -> None:
+def test_lopsided_splits_give_warnings(tmp_path: Path) -> None:
     stage(grouped([200, 1, 1, 1]), tmp_path, folds=2)
     lines = noted(tmp_path)["warnings"]
     assert any(line.startswith("group g0 has 200 of 203 images (99%)") for line in lines), lines

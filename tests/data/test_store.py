@@ -72,7 +72,7 @@ def test_walk_prefers_holding_then_whole_rows_then_single_shards() -> None:
     assert (walk(1e9).held, walk(1e9).step) == (True, (1, 100, 1000))
     # Held 1 MB + 21 bytes for each of 100 x 500 pixels.
     assert walk(2.15e6) == ReadPlan(True, (1, 100, 500), 2_050_000)
-    # Not even a single shard beside the held image; a row decoded anew takes 22 bytes per pixel.
+    # Not even a single shard besides the held image; a row decoded again takes 22 bytes per pixel.
     assert walk(1.2e6) == ReadPlan(False, (1, 100, 500), 1_100_000)
     assert (walk(3e5).held, walk(3e5).step) == (False, (1, 100, 100))
     assert walk(1).step == (1, 100, 100)

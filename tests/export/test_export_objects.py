@@ -219,7 +219,7 @@ def test_shape_in_3d_agrees_with_regionprops():
         assert diameter[i] == pytest.approx(props.equivalent_diameter_area, abs=1e-6)
 
 
-def test_perimeter_of_a_disk_is_nearly_right_whatever_its_pixels():
+def test_perimeter_of_a_disk_is_nearly_right_for_any_pixel_size():
     for pixel in [(1.0, 1.0), (0.5, 1.0), (2.0, 0.5)]:
         y, x = np.indices((200, 200)) - 100
         radius = 40.0

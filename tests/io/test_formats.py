@@ -1,4 +1,4 @@
-"""Readers: every kind of file gives the pixels that were written, in one order of axes."""
+"""Readers: every kind of file gives the pixels that were written, in a fixed order of axes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sheets as spreadsheets export them, and what is said of those that cannot be read."""
+"""Sheets as spreadsheets export them, and messages for those that cannot be read."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sheet(path: Path, data: bytes) -> list[RawPair]:
         ("s.csv", PLAIN.replace(",", " , ").encode() + b"\n , , ,\n,,,\n"),
     ],
 )
-def test_what_is_plain_is_read(tmp_path: Path, name: str, data: bytes) -> None:
+def test_plain_sheets_are_read(tmp_path: Path, name: str, data: bytes) -> None:
     (pair,) = sheet(tmp_path / name, data)
     assert (pair.image, pair.label) == (tmp_path / "ä.tif", tmp_path / "l.tif")
     assert (pair.columns["plate"], pair.columns["part"]) == ("P1", "train")
@@ -66,19 +66,21 @@ def test_what_is_plain_is_read(tmp_path: Path, name: str, data: bytes) -> None:
         ("s.csv", b"image,label\na.tif,b.tif\nb.tif,c.tif\n", "b.tif is both image and label"),
     ],
 )
-def test_what_is_not_says_what_to_save(tmp_path: Path, name: str, data: bytes, told: str) -> None:
+def test_unreadable_sheets_say_what_to_save(
+    tmp_path: Path, name: str, data: bytes, told: str
+) -> None:
     with pytest.raises(UserError, match=told) as error:
         sheet(tmp_path / name, data)
     assert "\n" not in str(error.value)
 
 
-def test_a_pipe_is_no_sheet(tmp_path: Path) -> None:
+def test_a_pipe_is_not_a_sheet(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "s.csv")
     with pytest.raises(UserError, match=r"s.csv: not a regular file"):
         find_pairs(RawSource(tmp_path, "s.csv"))
 
 
-def test_another_encoding_and_surplus_cells_are_told(tmp_path: Path) -> None:
+def test_another_encoding_and_surplus_cells_are_reported(tmp_path: Path) -> None:
     told: list[str] = []
     path = tmp_path / "s.csv"
     path.write_bytes(PLAIN.encode("cp1252") + b"comma,name.tif,,P2,test\n")

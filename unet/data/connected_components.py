@@ -90,22 +90,9 @@ class ConnectedComponents:
                 )
                 before, after = np.moveaxis(np.asarray(stored[slab]), axis, 0).astype(np.int64)
                 for shift in product((-1, 0, 1), repeat=before.ndim):
-                    one = before[
-                        tuple(
-                            slice(max(d, 0), n + min(d, 0))
-                            for d, n in _shift_and_size(shift, before)
-                        )
-                    ]
-                    two = after[
-                        tuple(
-                            slice(max(-d, 0), n - max(d, 0))
-                            for d, n in _shift_and_size(shift, after)
-                        )
-                    ]
+                    axes = list(zip(shift, before.shape, strict=True))
+                    one = before[tuple(slice(max(d, 0), n + min(d, 0)) for d, n in axes)]
+                    two = after[tuple(slice(max(-d, 0), n - max(d, 0)) for d, n in axes)]
                     both = (one > 0) & (two > 0)
                     found.append(np.unique(np.stack([one[both], two[both]], axis=1), axis=0))
         return found
-
-
-def _shift_and_size(shift: tuple[int, ...], array: Ids) -> zip[tuple[int, int]]:
-    return zip(shift, array.shape, strict=True)

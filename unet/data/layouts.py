@@ -111,9 +111,7 @@ def dsb2018(source: RawSource) -> list[RawPair]:
         if not images:
             continue
         if len(images) > 1:
-            raise UserError(
-                f"{folder / 'images'}: {len(images)} images; layout dsb2018 needs exactly one"
-            )
+            raise UserError(f"{folder / 'images'}: {len(images)} images; layout dsb2018 needs one")
         masks = folder / "masks"
         labelled = masks.is_dir() and any(is_image(p) for p in masks.iterdir())
         pairs.append(RawPair(safe_id(folder.name), images[0], masks if labelled else None))

@@ -18,12 +18,7 @@ from unet.data.dataset_warnings import grouped, write_warnings
 from unet.data.file_names import relative
 from unet.data.label_warnings import class_table, label_warnings, table_line
 from unet.data.layouts import find_pairs, list_files, parts_of
-from unet.data.manifest_checks import (
-    quarantine_mixed,
-    summarise,
-    with_duplicates_noted,
-    with_size_warnings,
-)
+from unet.data.manifest_checks import note_copies, quarantine_mixed, summarise, warn_of_sizes
 from unet.data.raw_changes import Hashes, fingerprint, stamp, write_inputs
 from unet.data.raw_files import RawPair, RawSource
 from unet.data.records import PARTS, ImageRecord, write_manifest
@@ -102,7 +97,7 @@ def build_manifest(
     bad = [record for record in records if record.status != "ok"]
     if strict and bad:
         raise UserError(f"{bad[0].image}: {bad[0].reason} (strict: true)")
-    records = with_size_warnings(quarantine_mixed(records, strict))
+    records = warn_of_sizes(quarantine_mixed(records, strict))
     summarise(records, source)
     records = sorted(records, key=lambda r: r.id)
     by_id = {record.id: label for record, label in found if label is not None}
@@ -113,7 +108,7 @@ def build_manifest(
     if classes is not None:
         classes += rows
     texts = label_warnings(labels, instances=settings.task == "instances")
-    return with_duplicates_noted([_warned(r, texts.get(r.id, ())) for r in records], source)
+    return note_copies([_warned(r, texts.get(r.id, ())) for r in records], source)
 
 
 def _all_examined(

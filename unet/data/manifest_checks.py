@@ -48,7 +48,7 @@ def _as_most(
     return result
 
 
-def with_size_warnings(records: list[ImageRecord]) -> list[ImageRecord]:
+def warn_of_sizes(records: list[ImageRecord]) -> list[ImageRecord]:
     """Adds warnings to images whose pixel size is far from that of the others."""
     from unet.io.pixel_size import unlike_others
 
@@ -58,7 +58,7 @@ def with_size_warnings(records: list[ImageRecord]) -> list[ImageRecord]:
     return [replace(r, warnings=added.get(r.id, r.warnings)) for r in records]
 
 
-def with_duplicates_noted(records: list[ImageRecord], source: RawSource) -> list[ImageRecord]:
+def note_copies(records: list[ImageRecord], source: RawSource) -> list[ImageRecord]:
     """Notes in ``reason`` which image is a copy of an earlier one (both stay usable)."""
     same: dict[tuple[str, int | None], list[str]] = {}
     result = []

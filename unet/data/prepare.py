@@ -27,7 +27,7 @@ from unet.data.prepare_image import (
     resampled_attrs,
 )
 from unet.data.records import ImageRecord, read_manifest
-from unet.data.scale_check import quarantine_far_scales, scale_factor, scale_warnings
+from unet.data.scale_check import quarantine_far, scale_factor, scale_warnings
 from unet.data.store import clean, free_bytes, update_attrs
 from unet.errors import UserError
 from unet.files import digest, lock_of, locked, read_json, write_sentinel
@@ -63,9 +63,7 @@ def prepare_stage(
     root = Path(read_json(inputs)["root"]) if root is None else root
     records = read_manifest(manifest)
     if target is not None and warnings is not None:
-        write_warnings(
-            warnings, scale_warnings(records, quarantine_far_scales(records, target), target)
-        )
+        write_warnings(warnings, scale_warnings(records, quarantine_far(records, target), target))
     with locked(lock_of(store), "preparing these images"):
         images = prepare_dataset(records, root, store, settings, threads, memory_bytes, target)
         classes = settings.classes
@@ -111,7 +109,7 @@ def prepare_dataset(
             manifest, images that do not fit the network, or too little memory for a single row of
             tiles.
     """
-    records = quarantine_far_scales(records, target)
+    records = quarantine_far(records, target)
     wanted = {record.id: record for record in records if record.status == "ok"}
     if not wanted:
         raise UserError(_unusable(records))
@@ -297,16 +295,9 @@ def _log_estimate(
     log.info(
         "prepare: %d of %d images to prepare, %d stay as they are; about %s on disk (%s free), "
         "up to %s of memory",
-        len(todo),
-        len(wanted),
-        len(wanted) - len(todo),
-        gigabytes(disk),
-        gigabytes(free),
-        gigabytes(memory_bytes),
+        *(len(todo), len(wanted), len(wanted) - len(todo)),
+        *map(gigabytes, (disk, free, memory_bytes)),
     )
     if disk > free:
-        log.warning(
-            "prepare: the disk may become full: %s needed, %s free",
-            gigabytes(disk),
-            gigabytes(free),
-        )
+        needed, found = gigabytes(disk), gigabytes(free)
+        log.warning("prepare: the disk may become full: %s needed, %s free", needed, found)

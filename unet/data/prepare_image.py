@@ -251,7 +251,7 @@ def _warn_non_finite(found: ImageStatistics, name: str) -> None:
 
 def _write_labels(stage: Stage, record: ImageRecord, group: zarr.Group) -> None:
     source, layout = stage.label_source(record)
-    components = ConnectedComponents(source.shape) if stage.binary else None
+    numbering = ConnectedComponents(source.shape) if stage.binary else None
     classes = add_labels(group, "classes", "uint8", source.shape, layout)
     if stage.task == "instances":
         instances = add_labels(group, "instances", "uint32", source.shape, layout)
@@ -261,13 +261,11 @@ def _write_labels(stage: Stage, record: ImageRecord, group: zarr.Group) -> None:
             try:
                 if stage.task == "instances":
                     classes[region], ids = instance_maps(block, stage.ignore)
-                    instances[region] = (
-                        ids if components is None else components.add(region, ids > 0)
-                    )
+                    instances[region] = ids if numbering is None else numbering.add(region, ids > 0)
                 else:
                     classes[region] = semantic_classes(block, stage.classes, stage.ignore)
             except UserError as error:
                 page = "" if record.page is None else f" (page {record.page})"
                 raise UserError(f"{record.label}{page}: {error}") from None
-        if components is not None:
-            components.settle(instances)
+        if numbering is not None:
+            numbering.settle(instances)

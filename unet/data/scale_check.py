@@ -26,9 +26,7 @@ def scale_factor(record: ImageRecord, target: Target) -> float:
     return max(max(a / b, b / a) for a, b in zip(has, wants, strict=True))
 
 
-def quarantine_far_scales(
-    records: Sequence[ImageRecord], target: Target | None
-) -> list[ImageRecord]:
+def quarantine_far(records: Sequence[ImageRecord], target: Target | None) -> list[ImageRecord]:
     """The records; those with an absurd factor are quarantined, with advice what to write."""
     if target is None:
         return list(records)
@@ -71,7 +69,7 @@ def scale_warnings(
     """Warnings about images that were quarantined, or are far from the model's pixel size.
 
     Args:
-        before, after: the records before and after :func:`quarantine_far_scales`.
+        before, after: the records before and after :func:`quarantine_far`.
     """
     lines = []
     for old, new in zip(before, after, strict=True):

@@ -146,8 +146,6 @@ def open_label(path: Path, *, axes: str | None = None, page: int | None = None) 
 def _lazy_image(
     array: DaskArray, letters: str, raw: Raw, names: tuple[str, ...], pages: int
 ) -> LazyImage:
-    import numpy as np
-
     wanted = np.dtype(np.uint8) if array.dtype == np.bool_ else array.dtype.newbyteorder("=")
     if array.dtype != wanted:
         array = array.astype(wanted)
@@ -186,8 +184,6 @@ def _picked(path: Path, channels: tuple[int | str, ...], names: tuple[str, ...])
 
 
 def _check_opaque(path: Path, alpha: DaskArray) -> None:
-    import numpy as np
-
     opaque = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1
     if not _computed((alpha == opaque).all()):
         raise UserError(

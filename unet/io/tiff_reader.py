@@ -15,13 +15,7 @@ from numpy.typing import NDArray
 from unet.errors import UserError, one_line
 from unet.io.axes import KNOWN, DaskArray, Raw, block_shape
 from unet.io.pixel_size import Declared, read_sizes
-from unet.io.raw import (
-    CHECKED_FROM,
-    OTHER_RATIO,
-    RGB_NAMES,
-    check_pixels,
-    lazily,
-)
+from unet.io.raw import CHECKED_FROM, OTHER_RATIO, RGB_NAMES, check_pixels, lazily
 
 Array = NDArray[Any]
 
@@ -126,17 +120,7 @@ def read_tiff(path: Path, page: int | None, *, label: bool = False) -> Raw:
             "a palette file: its colours are read as the channels red, green and blue; if its "
             "values are intensities, save it as grey",
         )
-    return Raw(
-        array,
-        axes,
-        sizes,
-        names,
-        alpha,
-        separate,
-        black,
-        warnings=warnings,
-        size_warnings=size_warnings,
-    )
+    return Raw(array, axes, sizes, names, alpha, separate, black, False, warnings, size_warnings)
 
 
 def _check_whole(path: Path, item: Any, pages: Any) -> None:

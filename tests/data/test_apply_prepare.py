@@ -1,5 +1,5 @@
-"""Images for a network that was trained on other images: at its pixel size, with its normalisation, and
-back in the user's pixels."""
+"""Images for a network trained on other images: resampled to its pixel size, normalised like its
+training images, and back in the user's pixels."""
 
 from __future__ import annotations
 

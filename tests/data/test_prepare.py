@@ -259,7 +259,7 @@ def test_non_finite_values_are_reported(folder: Folder, caplog: pytest.LogCaptur
 
 
 def test_scope_dataset(folder: Folder) -> None:
-    """One shift and scale for all, of different types too; reused when an image is prepared again."""
+    """One shift and scale for all images, also with different types; reused for later images."""
     records = [
         folder.add("a", np.array([[0, 100]], np.uint8), np.array([[0, 255]], np.uint8)),
         folder.add("b", np.array([[200, 400]], np.uint16)),

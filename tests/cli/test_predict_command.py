@@ -402,12 +402,12 @@ def test_an_absurd_pixel_size_is_set_aside_with_what_to_write(
     }  # fmt: skip
     assert records["huge"].reason == (
         "pixel size 352.8 x 352.8 um, the model's 0.5 x 0.5 um: a factor of 706 (45158 x 45158 px "
-        "of 64 x 64); write the true one as pixel_size_um (unet predict: --pixel-size)"
+        "of 64 x 64); write the correct one as pixel_size_um (unet predict: --pixel-size)"
     )
     assert read_json(out / "predict.json")["left_out"] == 1
     said = capsys.readouterr().err
     assert "warning: fine.ome.tif: pixel size 0.1 x 0.1 um" in said
-    assert "a factor of 5; is that true?" in said
+    assert "a factor of 5; is that correct?" in said
     assert "warning: huge.ome.tif: left out: pixel size 352.8" in said
     assert "2 of 3 images are resampled to the model's 0.5 x 0.5 um, by factors of up to 5" in said
     # None left: one line, nothing half-written.

@@ -1,5 +1,5 @@
-"""Images for a network that was trained on others: at its pixel size, with its normalisation, and
-back in the user's pixels."""
+"""Images for a network trained on other images: resampled to its pixel size, normalised like its
+training images, and back in the user's pixels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from unet.data.prepare_image import Stage, Target
 from unet.data.raw_files import RawSource
 from unet.data.records import ImageRecord, write_manifest
 from unet.data.resample import Axis, Resampling
-from unet.data.scale_check import reachable
+from unet.data.scale_check import quarantine_far
 from unet.data.store import OwnGrid, Prepared
 from unet.data.tiling import plan
 from unet.errors import UserError
@@ -68,7 +68,7 @@ def model(
 STATISTICS = {"method": "zscore", "shift": [10.0], "scale": [2.0], "low": [0.0], "high": [20.0]}
 
 
-def test_what_networks_want_of_images() -> None:
+def test_what_networks_require_of_images() -> None:
     one = model()
     section, target = target_of({Path("a"): one, Path("b"): model(seed=1)})
     assert section.model_dump() == {"method": "minmax", "low": 1.0, "high": 99.8, "scope": "image"}
@@ -88,7 +88,7 @@ def test_what_networks_want_of_images() -> None:
             target_of({Path("a"): one, Path("b"): other})
 
 
-def test_networks_of_other_pixel_sizes_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_networks_with_other_pixel_sizes_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     _, target = target_of({Path("a"): model(), Path("b"): model(pixel_size_um=(0.6, 0.6))})
     assert target.pixel_size_um == (0.5, 0.5)
     assert "the first is used" in caplog.text
@@ -160,7 +160,7 @@ def test_images_come_to_the_models_pixel_size(
     records = listed(tmp_path, "labels")
     assert [record.status for record in records] == ["ok"] * 3
     entries, store = prepare(tmp_path, records)
-    assert "1 of 3 images, such as images/untold.ome.tif, tell no pixel size" in caplog.text
+    assert "1 of 3 images, such as images/untold.ome.tif, have no pixel size" in caplog.text
     assert "1 of 3 images are resampled to the model's 0.5 x 0.5 um" in caplog.text
     prepared, own = Prepared(store), OwnGrid(store)
 
@@ -181,21 +181,21 @@ def test_images_come_to_the_models_pixel_size(
     assert entries["same"]["pixel_size_um"] == [0.503, 0.503]
     assert np.array_equal(prepared.image("same")[...], own.image("same")[...])
     assert entries["untold"]["pixel_size_um"] is None
-    # Labels are welcome, not needed.
+    # Labels are allowed but not required.
     assert [entries[name]["labelled"] for name in ("fine", "same")] == [True, False]
 
 
-def test_a_pixel_size_that_cannot_be_true_sets_one_image_aside(
+def test_a_pixel_size_that_is_impossible_quarantines_one_image(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name, size in (("a", 0.5), ("far", 2.0), ("mm", 352.8), ("nm", 0.0005)):
         write(tmp_path / "images" / f"{name}.ome.tif", blobs((60, 61)), size)
     records = listed(tmp_path)
     assert [record.status for record in records] == ["ok"] * 4
-    found = {record.id: record for record in reachable(records, TARGET)}
+    found = {record.id: record for record in quarantine_far(records, TARGET)}
     assert {n for n, r in found.items() if r.status == "ok"} == {"a", "far"}
     assert "0.0005 x 0.0005 um" in found["nm"].reason
-    assert "a factor of 1000 (1 x 1 px of 60 x 61); write the true one" in found["nm"].reason
+    assert "a factor of 1000 (1 x 1 px of 60 x 61); write the correct one" in found["nm"].reason
     entries, store = prepare(tmp_path, records)
     assert list(entries) == ["a", "far"] == sorted(Prepared(store).ids())
     write_json(tmp_path / "inputs.json", {"root": str(tmp_path)})
@@ -210,7 +210,7 @@ def test_a_pixel_size_that_cannot_be_true_sets_one_image_aside(
     assert len(lines) == 2
     assert lines[0] == (
         "images/far.ome.tif: pixel size 2 x 2 um, the model's 0.5 x 0.5 um: a factor of 4; is that "
-        "true?"
+        "correct?"
     )
     assert lines[1].startswith("images/mm.ome.tif and 1 more image: left out: pixel size 352.8")
     assert list(read_json(tmp_path / "p.json")["images"]) == ["a", "far"]
@@ -247,7 +247,7 @@ def test_an_image_of_one_value_is_predicted_but_not_learned_from(tmp_path: Path)
     ]  # fmt: skip
 
 
-def test_same_store_whatever_the_memory_and_again(tmp_path: Path) -> None:
+def test_same_store_for_any_memory_and_when_repeated(tmp_path: Path) -> None:
     write(tmp_path / "images" / "a.ome.tif", blobs((150, 170)), 0.3)
     records = listed(tmp_path)
     entries, store = prepare(tmp_path, records)
@@ -257,7 +257,7 @@ def test_same_store_whatever_the_memory_and_again(tmp_path: Path) -> None:
     files = {p: p.stat().st_mtime_ns for p in store.rglob("*") if p.is_file()}
     assert prepare(tmp_path, records)[0] == entries
     assert {p: p.stat().st_mtime_ns for p in store.rglob("*") if p.is_file()} == files
-    # Another pixel size, of the model or the image, is another array.
+    # Another pixel size, of the model or the image, gives another array.
     key = entries["a"]["key"]
     assert (
         prepare(tmp_path, records, replace(TARGET, pixel_size_um=(0.6, 0.6)))[0]["a"]["key"] != key

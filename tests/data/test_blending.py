@@ -77,13 +77,13 @@ def test_windows_by_hand() -> None:
         return [tile.window[0] for tile in layout.tiles]
 
     assert starts(100, 40, 0.5) == [(0, 40), (20, 60), (40, 80), (60, 100)]
-    # As nnU-Net: evenly, and not the last one alone shifted inwards.
+    # As in nnU-Net: spread evenly, instead of shifting only the last one inwards.
     assert starts(101, 40, 0.5) == [(0, 40), (15, 55), (30, 70), (46, 86), (61, 101)]
     assert starts(100, 40, 0.0) == [(0, 40), (30, 70), (60, 100)]
     assert starts(41, 40, 0.5) == [(0, 40), (1, 41)]
     # 10 * (1 - 0.9) is a little less than 1.
     assert len(starts(12, 10, 0.9)) == 3
-    # A smaller image lies in the middle of the window.
+    # A smaller image is centred in the window.
     assert starts(7, 10, 0.5) == [(-1, 9)]
     (tile,) = blended_plan((7, 20), 20, (VALID, FREE), 0.5).tiles
     assert tile.window == ((-6, 14), (0, 20))
@@ -115,7 +115,7 @@ def test_windows_cover_the_image_evenly(size: int, tile: int, overlap: float, ki
     assert max(steps) <= max(1, output * (1 - overlap)) + 1
 
 
-def test_what_is_no_overlap() -> None:
+def test_invalid_overlaps() -> None:
     for overlap in (-0.1, 1.0):
         with pytest.raises(ValueError, match="below 1"):
             blended_plan((9,), 4, (FREE,), overlap)
@@ -123,7 +123,7 @@ def test_what_is_no_overlap() -> None:
         blended_plan((0,), 4, (FREE,), 0.5)
 
 
-def test_tile_where_none_is_given() -> None:
+def test_default_tile() -> None:
     bn, volume = (
         footprint(Architecture(padding="same", norm="none", dims=dims, depth=3)) for dims in (2, 3)
     )
@@ -131,7 +131,7 @@ def test_tile_where_none_is_given() -> None:
     assert blended_tile((5000, 101), bn) == (256, 104)
     assert blended_tile((90, 500, 500), volume) == (96, 96, 96)
     assert blended_tile((17, 500, 500), volume) == (24, 96, 96)
-    # Halved while the memory does not hold it; what the network needs at least in any case.
+    # Halved until it fits into memory, but never below the network's minimum.
     assert blended_tile((5000, 300), bn, 20_000) == (128, 128)
     assert blended_tile((5000, 3), bn, 1) == (8, 8)
     valid = footprint(architecture_of("unet2015"))

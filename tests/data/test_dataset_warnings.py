@@ -12,7 +12,13 @@ import pytest
 
 from tests.data.test_manifest import SEMANTIC, dataset, manifest_settings
 from tests.report.test_report import make_report, make_results, script
-from unet.data.dataset_warnings import grouped, read_warnings, shown, warning_lines, write_warnings
+from unet.data.dataset_warnings import (
+    first_lines,
+    grouped,
+    read_warnings,
+    warning_lines,
+    write_warnings,
+)
 from unet.data.manifest import manifest_stage
 from unet.data.raw_files import RawSource
 from unet.data.records import ImageRecord, read_manifest, write_manifest
@@ -36,7 +42,7 @@ def run_manifest(source: RawSource, output: Path, **settings: object) -> list[st
     return read_warnings(paths.dataset("d"))
 
 
-def test_warnings_of_an_image_come_back_as_they_were(tmp_path: Path) -> None:
+def test_warnings_of_an_image_survive_a_round_trip(tmp_path: Path) -> None:
     texts = ('a "quoted", text', "one; two | three", "größer")
     records = [ImageRecord("a", "a.tif", warnings=texts), ImageRecord("b", "b.tif")]
     write_manifest(tmp_path / "m.csv", records)
@@ -66,8 +72,8 @@ def test_the_same_warning_of_many_images_is_one_line() -> None:
 
 def test_a_console_shows_some_and_says_where_the_rest_is() -> None:
     lines = [str(k) for k in range(30)]
-    assert shown(lines[:10], "file") == lines[:10]
-    assert shown(lines, "file") == [*lines[:9], "and 21 more, see file"]
+    assert first_lines(lines[:10], "file") == lines[:10]
+    assert first_lines(lines, "file") == [*lines[:9], "and 21 more, see file"]
 
 
 def test_a_dataset_has_the_warnings_of_all_its_stages(tmp_path: Path) -> None:
@@ -76,7 +82,7 @@ def test_a_dataset_has_the_warnings_of_all_its_stages(tmp_path: Path) -> None:
     for stage in ("later", "splits", "manifest", "prepare-m-1@e", "prepare-m@e"):
         write_warnings(paths.warnings("d", stage), [stage])
     assert read_warnings(paths.dataset("d")) == ["manifest", "splits", "later"]
-    # Of its models those that the config still names.
+    # Only for models that are still in the config.
     kept = ["manifest", "splits", "later", "prepare-m@e"]
     assert read_warnings(paths.dataset("d"), ["m@e", "n@e"]) == kept
     assert warning_lines(paths, {"d": ["m@e"]}) == [f"warning: d: {line}" for line in kept]
@@ -84,7 +90,7 @@ def test_a_dataset_has_the_warnings_of_all_its_stages(tmp_path: Path) -> None:
     assert read_warnings(paths.dataset("d")) == ["manifest", "later"]
 
 
-def test_what_a_reader_warns_of_is_in_the_manifest_and_on_the_console(
+def test_a_readers_warnings_are_in_the_manifest_and_on_the_console(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = dataset(tmp_path / "raw", 2)
@@ -97,7 +103,7 @@ def test_what_a_reader_warns_of_is_in_the_manifest_and_on_the_console(
 
     monkeypatch.setitem(formats.READERS, ".tif", read)
     lines = run_manifest(source, tmp_path / "out")
-    assert "1 labels belong to no image and are left out: lonely.tif" in lines
+    assert "1 labels match no image and are left out: lonely.tif" in lines
     assert {"i/0.tif and 1 more image: odd", "i/0.tif and 1 more image: label: odd"} <= set(lines)
     for record in read_manifest(Paths(tmp_path / "out").manifest("d")):
         assert {"odd", "label: odd"} <= set(record.warnings)

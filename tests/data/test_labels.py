@@ -1,4 +1,4 @@
-"""Labels whose values do not mean what the config says: told, and what can be done about it."""
+"""Labels whose values do not mean what the config says: warnings, and binary masks."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from unet.config.data_settings import ManifestSettings, PrepareSettings
 from unet.config.load import load
 from unet.config.sections import PrepareSection
 from unet.data.blocks import Grid
-from unet.data.connected_pieces import Pieces
+from unet.data.connected_components import ConnectedComponents
 from unet.data.dataset_warnings import read_facts
-from unet.data.label_doubts import class_table, doubts, table_line
-from unet.data.label_statistics import Look, Looking, Thinned
+from unet.data.label_statistics import LabelScan, LabelStatistics, Subsampled
+from unet.data.label_warnings import class_table, label_warnings, table_line
 from unet.data.manifest import RawSource
 from unet.data.prepare import prepare_dataset
 from unet.data.records import ImageRecord, read_manifest
@@ -66,14 +66,14 @@ def records(tmp_path: Path) -> dict[str, ImageRecord]:
     return {r.id: r for r in read_manifest(Paths(tmp_path / "out").manifest("d"))}
 
 
-# What is told
+# Warnings
 
 
-def test_labels_that_mean_what_the_config_says_are_not_doubted(tmp_path: Path) -> None:
+def test_labels_that_mean_what_the_config_says_give_no_warnings(tmp_path: Path) -> None:
     assert warned(tmp_path, numbered(), **INSTANCES) == []
     masks = [np.where(label > 0, 255, 0).astype(np.uint8) for label in numbered()]
     assert warned(tmp_path / "masks", masks, **CLASSES) == []
-    # One object per image is no binary mask, nor is one odd image among five.
+    # One object per image is not a binary mask, and neither is one odd image among five.
     assert warned(tmp_path / "single", numbered(1), **INSTANCES) == []
     odd = [*numbered()[:4], (cells(9)[1] > 0).astype(np.uint8)]
     assert warned(tmp_path / "odd", odd, **INSTANCES) == []
@@ -83,7 +83,7 @@ def test_a_binary_mask_of_several_cells(tmp_path: Path) -> None:
     masks = [np.where(label > 0, 255, 0).astype(np.uint8) for label in numbered(14)]
     (line,) = warned(tmp_path, masks, **INSTANCES)
     assert line == (
-        "i/0.tif and 4 more images: one number, 14 separate pieces: a binary mask? write "
+        "i/0.tif and 4 more images: one number, 14 separate regions: a binary mask? write "
         "label_kind: binary"
     )
     assert all(len(r.warnings) == 1 for r in records(tmp_path).values())
@@ -92,11 +92,11 @@ def test_a_binary_mask_of_several_cells(tmp_path: Path) -> None:
 def test_numbers_that_stand_for_classes(tmp_path: Path) -> None:
     kinds = [np.where(label > 0, label % 2 + 1, 0).astype(np.uint8) for label in numbered(8)]
     (line,) = warned(tmp_path, kinds, **INSTANCES)
-    assert "2 of 2 numbers lie in several places" in line
+    assert "2 of 2 numbers occur in several places" in line
     assert "task: semantic" in line
 
 
-def test_swapped_values_are_told_with_share_and_intensity(
+def test_swapped_values_are_reported_with_share_and_intensity(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     masks = [np.where(label > 0, 0, 255).astype(np.uint8) for label in numbered()]
@@ -115,13 +115,13 @@ def test_swapped_values_are_told_with_share_and_intensity(
 
 def test_labels_without_objects_and_of_one_class(tmp_path: Path) -> None:
     empty = [*numbered()[:4], np.zeros((96, 96), np.uint16)]
-    assert warned(tmp_path, empty, **INSTANCES) == ["i/4.tif: no object in its label"]
+    assert warned(tmp_path, empty, **INSTANCES) == ["i/4.tif: its label contains no object"]
     masks = [np.where(label > 0, 255, 0).astype(np.uint8) for label in empty]
     lines = warned(tmp_path / "masks", masks, **CLASSES)
     assert lines == ["i/4.tif: its label is background everywhere"]
     full = [*numbered()[:4], np.ones((96, 96), np.uint16)]
     lines = warned(tmp_path / "full", full, **INSTANCES)
-    assert lines == ["i/4.tif: its label is one object everywhere"]
+    assert lines == ["i/4.tif: its label is one object that covers the whole image"]
 
 
 def test_labels_of_floats_and_copies_of_the_image(tmp_path: Path) -> None:
@@ -130,24 +130,24 @@ def test_labels_of_floats_and_copies_of_the_image(tmp_path: Path) -> None:
     assert line.startswith("i/0.tif and 4 more images: label: values of type float32")
     label = cells()[1]
     source = write(tmp_path / "same" / "raw", [label])
-    # Of the same bytes it would be refused.
+    # A file with the same bytes would be refused.
     tifffile.imwrite(tmp_path / "same" / "raw" / "i" / "0.tif", label, compression="zlib")
     lines = run_manifest(source, tmp_path / "same" / "out", **INSTANCES)
-    assert lines == ["i/0.tif: the label has the very pixels of the image"]
+    assert lines == ["i/0.tif: the label is identical to the image"]
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
-def test_an_empty_well_is_no_copy(tmp_path: Path, compression: str | None) -> None:
-    """Whether image and label are the same bytes or not."""
+def test_an_empty_well_is_not_a_copy(tmp_path: Path, compression: str | None) -> None:
+    """Whether or not image and label have the same bytes."""
     source = write(tmp_path / "raw", [np.zeros((40, 40), np.uint8), *numbered()[1:]])
     empty = tmp_path / "raw" / "i" / "0.tif"
     tifffile.imwrite(empty, np.zeros((40, 40), np.uint8), compression=compression)
-    # Where a network is trained on them, such images are left out.
+    # Such images are left out only for training.
     source = replace(source, required=False)
     lines = run_manifest(source, tmp_path / "out", **INSTANCES)
     assert lines == [
         "i/0.tif: all pixels have the value 0",
-        "i/0.tif: no object in its label",
+        "i/0.tif: its label contains no object",
     ]
 
 
@@ -160,70 +160,72 @@ def test_all_copies_are_named(tmp_path: Path) -> None:
     assert lines == [f"same image under several names: {names}" for names in ("0, 3, 4", "1, 2")]
 
 
-# How it is seen
+# Statistics
 
 
 @given(st.data())
-def test_thinned_is_every_nth_pixel_whatever_the_blocks(data: st.DataObject) -> None:
+def test_subsampled_is_every_nth_pixel_for_any_blocks(data: st.DataObject) -> None:
     shape = data.draw(st.lists(st.integers(1, 12), min_size=2, max_size=3).map(tuple))
     step = data.draw(st.tuples(*(st.integers(1, 7) for _ in shape)))
     array = np.arange(int(np.prod(shape))).reshape(shape)
-    thin = Thinned(shape, data.draw(st.integers(1, 200)))
+    sampled = Subsampled(shape, data.draw(st.integers(1, 200)))
     for region in Grid(shape, step).regions():
-        thin.add([s.start for s in region], array[region])
-    every = slice(None, None, thin.step)
-    assert np.array_equal(thin.pixels, array[(every,) * len(shape)])
+        sampled.add([s.start for s in region], array[region])
+    every = slice(None, None, sampled.step)
+    assert np.array_equal(sampled.pixels, array[(every,) * len(shape)])
 
 
-def look(label: np.ndarray, **options: Any) -> Look:
-    seen = Looking(label.shape, options.pop("classes", {}), **options)
-    seen.image((0, 0, 0), np.ones((1, *label.shape), np.uint8))
+def statistics_of(label: np.ndarray, **options: Any) -> LabelStatistics:
+    scan = LabelScan(label.shape, options.pop("classes", {}), **options)
+    scan.add_image((0, 0, 0), np.ones((1, *label.shape), np.uint8))
     values, counts = np.unique(label, return_counts=True)
-    seen.label((0, 0), label, values, counts)
-    return seen.done()
+    scan.add_label((0, 0), label, values, counts)
+    return scan.statistics()
 
 
-def test_a_large_label_is_looked_at_thinned() -> None:
+def test_a_large_label_is_subsampled() -> None:
     mask = np.kron(cells(count=14)[1] > 0, np.ones((12, 12), np.uint8))
-    seen = look(mask)
+    seen = statistics_of(mask)
     assert mask.size > 4 * 2**18
-    assert (seen.pieces.numbers, seen.pieces.pieces) == (1, 14)
+    assert (seen.numbering.numbers, seen.numbering.regions) == (1, 14)
     assert seen.shares["foreground"] == pytest.approx(14 * 144 / 96**2, rel=1e-5)
 
 
-def test_ignored_pixels_count_nowhere() -> None:
+def test_ignored_pixels_are_not_counted() -> None:
     label = np.zeros((20, 20), np.int16)
     label[:10], label[:2, :2] = -1, 3
-    seen = look(label, ignore=-1)
+    seen = statistics_of(label, ignore=-1)
     assert seen.shares["foreground"] == pytest.approx(4 / 204, rel=1e-5)
-    assert (seen.pieces.numbers, seen.intensity["foreground"][1]) == (1, 4)
-    everywhere = look(np.full((4, 4), 9, np.uint8), ignore=9, classes={"a": 0, "b": 1})
-    assert doubts({"x": everywhere}, instances=False) == {"x": ["its label is ignored everywhere"]}
+    assert (seen.numbering.numbers, seen.intensity["foreground"][1]) == (1, 4)
+    everywhere = statistics_of(np.full((4, 4), 9, np.uint8), ignore=9, classes={"a": 0, "b": 1})
+    assert label_warnings({"x": everywhere}, instances=False) == {
+        "x": ["its label is ignored everywhere"]
+    }
     assert class_table({}) == []
 
 
-def test_a_tiny_share_is_not_none() -> None:
+def test_a_tiny_share_is_not_zero() -> None:
     label = np.zeros((3000, 3000), np.uint8)
     label[0, 0] = 1
-    assert look(label).shares["foreground"] > 0
+    assert statistics_of(label).shares["foreground"] > 0
 
 
 # label_kind: binary
 
 
 @given(st.data())
-def test_pieces_are_those_of_the_whole_mask_in_raster_order(data: st.DataObject) -> None:
+def test_components_are_those_of_the_whole_mask_in_raster_order(data: st.DataObject) -> None:
     shape = data.draw(st.lists(st.integers(1, 9), min_size=2, max_size=3).map(tuple))
     step = data.draw(st.tuples(*(st.integers(1, 5) for _ in shape)))
     dice = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     mask = dice.random(shape) < data.draw(st.sampled_from((0.0, 0.1, 0.3, 0.6, 1.0)))
-    pieces, stored = Pieces(shape), np.zeros(shape, np.uint32)
+    components, stored = ConnectedComponents(shape), np.zeros(shape, np.uint32)
     for region in Grid(shape, step).regions():
-        stored[region] = pieces.add(region, mask[region])
+        stored[region] = components.add(region, mask[region])
     expected, count = ndimage.label(mask, np.ones((3,) * len(shape)))
-    assert pieces.settle(stored) == count
+    assert components.settle(stored) == count
     assert np.array_equal(stored > 0, mask)
-    # The same partition, numbered by the first pixel of each piece.
+    # The same partition, numbered by the first pixel of each component.
     ids, first = np.unique(expected[mask], return_index=True)
     order = np.zeros(count + 1, np.uint32)
     order[ids[np.argsort(first)]] = np.arange(1, count + 1)
@@ -233,7 +235,7 @@ def test_pieces_are_those_of_the_whole_mask_in_raster_order(data: st.DataObject)
 @pytest.mark.parametrize("memory", [400_000, 10**9])
 def test_binary_masks_are_prepared_as_numbered_objects(tmp_path: Path, memory: int) -> None:
     label = np.kron(cells(count=14)[1], np.ones((3, 3), np.uint16))
-    label[0, 0], label[50:60, 60:70] = 7, 9  # ignored, over what is a cell or none
+    label[0, 0], label[50:60, 60:70] = 7, 9  # ignored, over cells and background
     mask = np.where(label > 0, 255, 0).astype(np.uint8)
     mask[50:60, 60:70] = 100
     source = write(tmp_path / "raw", [mask], rowsperstrip=16)
@@ -261,8 +263,8 @@ def test_binary_masks_are_prepared_as_numbered_objects(tmp_path: Path, memory: i
     assert (np.asarray(classes[:]) == 255).sum() == 100
 
 
-def test_numbered_labels_are_no_binary_masks(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="6 different values beside 0, but label_kind: binary"):
+def test_numbered_labels_are_not_binary_masks(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="6 different values besides 0, but label_kind: binary"):
         warned(tmp_path, numbered(), **INSTANCES, label_kind="binary")
 
 
@@ -272,7 +274,7 @@ def test_label_kind_in_the_config() -> None:
     config = load({"datasets": {"d": data}, "models": models})
     binary = load({"datasets": {"d": {**data, "label_kind": "binary"}}, "models": models})
     for kind in (ManifestSettings, PrepareSettings):
-        # At its default the key is as if it were not there: nobody's work is done twice.
+        # The default value leaves the settings as they were, so no stage runs again.
         plain = kind.of(config, "d").to_json()
         assert "label_kind" not in plain
         assert kind.of(binary, "d").to_json() == {**plain, "label_kind": "binary"}

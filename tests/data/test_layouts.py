@@ -1,4 +1,4 @@
-"""Layouts: which image has which label, and what the user is told when that is not clear."""
+"""Layouts: which image has which label, and the messages if that is not clear."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def test_folders_match_by_stem(tmp_path: Path) -> None:
     assert names == ["i/a.ome.tif", "i/b.tif", "i/c.png", "l/a.png", "l/b.tif"]
 
 
-def test_labels_that_belong_to_no_image_are_told(tmp_path: Path) -> None:
+def test_labels_without_an_image_are_reported(tmp_path: Path) -> None:
     touch(tmp_path, "i/a.tif", "l/a.tif", "l/z.tif")
     said: list[str] = []
     find_pairs(RawSource(tmp_path, "i", "l", warn=said.append))
-    assert said == ["1 labels belong to no image and are left out: z.tif"]
+    assert said == ["1 labels match no image and are left out: z.tif"]
 
 
-def test_globs_match_by_what_the_wildcards_stand_for(tmp_path: Path) -> None:
+def test_globs_match_by_their_wildcards(tmp_path: Path) -> None:
     touch(tmp_path, "p1/img_1.tif", "p1/img_2.tif", "p2/img_1.tif")
     touch(tmp_path, "p1/seg_1.tif", "p1/seg_2.tif", "p2/seg_1.tif")
     assert found(RawSource(tmp_path, "p*/img_*.tif", "p*/seg_*.tif")) == {
@@ -69,7 +69,9 @@ def test_label_suffix_in_the_glob(tmp_path: Path) -> None:
     expected = {"a": ("i/a.tif", "l/a_mask.png"), "b": ("i/b.tif", "l/b_mask.png")}
     assert found(RawSource(tmp_path, "i", "l/*_mask.png")) == expected
     assert found(RawSource(tmp_path, "i/*.tif", "l/*_mask.png")) == expected
-    with pytest.raises(UserError, match=r"labels: none of 2 has the name of an image .*a_mask"):
+    with pytest.raises(
+        UserError, match=r"labels: none of 2 labels is named like an image .*a_mask"
+    ):
         find_pairs(RawSource(tmp_path, "i", "l"))
 
 
@@ -110,7 +112,7 @@ def test_root_below(tmp_path: Path) -> None:
         ("empty", "images: .* matches no image"),
     ],
 )
-def test_nothing_there(tmp_path: Path, images: str, message: str) -> None:
+def test_missing_images(tmp_path: Path, images: str, message: str) -> None:
     touch(tmp_path, "i/a.tif", "empty/x.txt")
     with pytest.raises(UserError, match=message):
         list_files(RawSource(tmp_path, images))
@@ -118,11 +120,11 @@ def test_nothing_there(tmp_path: Path, images: str, message: str) -> None:
 
 def test_two_images_with_one_name(tmp_path: Path) -> None:
     touch(tmp_path, "i/a.tif", "i/a.png")
-    with pytest.raises(UserError, match=r"a\.png and .*a\.tif have one name"):
+    with pytest.raises(UserError, match=r"a\.png and .*a\.tif have the same name"):
         find_pairs(RawSource(tmp_path, "i"))
 
 
-def test_file_name_that_is_no_text(tmp_path: Path) -> None:
+def test_file_name_that_is_not_text(tmp_path: Path) -> None:
     touch(tmp_path, "i/a\udcff.tif")
     with pytest.raises(UserError, match="not UTF-8; rename it"):
         find_pairs(RawSource(tmp_path, "i"))
@@ -148,7 +150,7 @@ def test_sheet(tmp_path: Path) -> None:
     assert sheet in list_files(source)
     with pytest.raises(UserError, match="drop this key"):
         find_pairs(RawSource(tmp_path, "d/sheet.csv", "d/l"))
-    with pytest.raises(UserError, match="a sheet goes with layout"):
+    with pytest.raises(UserError, match="a sheet needs layout"):
         find_pairs(RawSource(tmp_path, "d/sheet.csv", layout="ctc"))
 
 
@@ -157,7 +159,7 @@ def test_sheet(tmp_path: Path) -> None:
     [
         ("file,label\na.tif,b.tif\n", "a column 'image' is needed .*file, label"),
         ("", "a column 'image' is needed"),
-        ("image,label\n,b.tif\n", "line 2 names no image"),
+        ("image,label\n,b.tif\n", "line 2 has no image"),
     ],
 )
 def test_bad_sheets(tmp_path: Path, text: str, message: str) -> None:
@@ -193,7 +195,7 @@ def test_dsb2018(tmp_path: Path) -> None:
     }
     assert tmp_path / "d/x/masks" in list_files(source)
     touch(tmp_path, "d/x/images/x2.png")
-    with pytest.raises(UserError, match="2 images; layout dsb2018 wants one"):
+    with pytest.raises(UserError, match="2 images; layout dsb2018 needs one"):
         find_pairs(source)
 
 
@@ -246,7 +248,7 @@ def test_ome_zarr(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["dsb2018", "ctc", "nnunet", "ome-zarr"])
-def test_layout_that_is_not_there(tmp_path: Path, layout: str) -> None:
+def test_folders_without_images_of_the_layout(tmp_path: Path, layout: str) -> None:
     touch(tmp_path, "d/sub/a.tif", "d/a.tif")
     with pytest.raises(UserError, match="images: "):
         find_pairs(RawSource(tmp_path, "d", layout=layout))

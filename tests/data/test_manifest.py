@@ -1,4 +1,4 @@
-"""The manifest: what is known of each image, what is wrong with the bad ones, fingerprints."""
+"""The manifest: properties of each image, what is wrong with bad ones, fingerprints."""
 
 from __future__ import annotations
 
@@ -154,11 +154,11 @@ def test_no_label(tmp_path: Path) -> None:
 def test_other_shape(tmp_path: Path) -> None:
     source = dataset(tmp_path)
     write(tmp_path / "l" / "1.tif", label()[1:])
-    assert reason(source) == "label: has 19 x 30 pixels, its image 20 x 30"
+    assert reason(source) == "label: has 19 x 30 pixels, but its image has 20 x 30"
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_pixels_that_are_no_numbers(tmp_path: Path, bad: float) -> None:
+def test_pixels_that_are_not_numbers(tmp_path: Path, bad: float) -> None:
     source = dataset(tmp_path)
     data = image().astype(np.float32)
     data[3, 4] = bad
@@ -181,13 +181,13 @@ def test_mixed_channels(tmp_path: Path) -> None:
     assert reason(source).startswith("3 channels, but 1 images have 1")  # as many: the first
 
 
-def test_channel_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_channel(tmp_path: Path) -> None:
     source = dataset(tmp_path)
     with pytest.raises(UserError, match=r"none of 3 images.*there is no channel 'DAPI'"):
         build(source, channels=["DAPI"])
 
 
-def test_values_of_no_class(tmp_path: Path) -> None:
+def test_values_without_a_class(tmp_path: Path) -> None:
     source = dataset(tmp_path)
     data = label()
     data[0, :8] = range(1, 9)
@@ -205,9 +205,9 @@ def test_values_of_no_class(tmp_path: Path) -> None:
     ("value", "dtype", "expected"),
     [
         (-3, np.int16, "label: a negative instance id (-3)"),
-        (1.5, np.float32, "label: values that are no integers"),
-        (np.nan, np.float32, "label: values that are no integers"),
-        (2**40, np.uint64, "label: instance id 1099511627776 is beyond 32 bits"),
+        (1.5, np.float32, "label: values that are not integers"),
+        (np.nan, np.float32, "label: values that are not integers"),
+        (2**40, np.uint64, "label: instance id 1099511627776 does not fit into 32 bits"),
         (2**63, np.uint64, "label: values beyond 2^62"),
     ],
 )
@@ -217,10 +217,10 @@ def test_bad_instance_labels(tmp_path: Path, value: float, dtype: Any, expected:
     assert reason(source, task=INSTANCES).startswith(expected)
 
 
-def test_a_volume_among_planes_is_set_aside(tmp_path: Path) -> None:
+def test_a_volume_among_planes_is_quarantined(tmp_path: Path) -> None:
     source = dataset(tmp_path)
     write(tmp_path / "i" / "1.tif", image(shape=(4, 20, 30)), metadata={"axes": "ZYX"})
-    assert reason(source) == "label: has 20 x 30 pixels, its image 4 x 20 x 30"
+    assert reason(source) == "label: has 20 x 30 pixels, but its image has 4 x 20 x 30"
     volume = np.repeat(label()[None], 4, axis=0)
     write(tmp_path / "l" / "1.tif", volume, metadata={"axes": "ZYX"})
     expected = "3 spatial axes, but 2 images have 2 (mixed planes and volumes)"
@@ -250,14 +250,14 @@ def test_all_bad(tmp_path: Path) -> None:
         build(source)
 
 
-def test_doubled_ids(tmp_path: Path) -> None:
+def test_duplicate_ids(tmp_path: Path) -> None:
     dataset(tmp_path)
     rows = ["image,label,id", *(f"i/{i}.tif,l/{i}.tif,{n}" for i, n in enumerate(["a", "b", "A"]))]
     (tmp_path / "s.csv").write_text("\n".join(rows))
     records = build(RawSource(tmp_path, "s.csv"))
     bad = [r for r in records.values() if r.status != "ok"]
     assert len(records) == 3
-    assert [r.reason for r in bad] == ["its id a is also that of 2.tif; give both an id"]
+    assert [r.reason for r in bad] == ["its id a is also the id of 2.tif; give each its own id"]
 
 
 def test_copies_are_noted(tmp_path: Path) -> None:
@@ -447,7 +447,7 @@ def test_touched_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("unet.data.raw_changes.file_sha256", never)
     assert taken(source, stored, seen) == first
     monkeypatch.undo()
-    seen.write_text("{")  # damaged: made anew
+    seen.write_text("{")  # damaged: made again
     assert taken(source, stored, seen) == first
 
 

@@ -45,7 +45,7 @@ def images(dtype: str, **elements: Any) -> st.SearchStrategy[Array]:
 @pytest.mark.parametrize("dtype", DTYPES)
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())
-def test_agrees_with_numpy_on_the_whole_image_however_it_is_cut(dtype: str, data: Any) -> None:
+def test_agrees_with_numpy_on_the_whole_image_for_any_cut(dtype: str, data: Any) -> None:
     image = data.draw(images(dtype))
     if dtype.startswith("float"):
         image = np.clip(image, -1e6, 1e6)

@@ -1,4 +1,4 @@
-"""Where files lie: labels beside images, plates, kinds that are not read, names that look alike."""
+"""Where files are: labels next to images, plates, files without a reader, names that look alike."""
 
 from __future__ import annotations
 
@@ -49,23 +49,23 @@ def one_folder(tmp_path: Path) -> Path:
     [("t/*.tif", "t/*_masks.tif"), ("t", "t/*_masks.tif"), ("**/*.tif", "**/*_masks.tif")],
 )
 @pytest.mark.parametrize("layout", ["folders", "stack"])
-def test_a_label_is_no_image(one_folder: Path, images: str, labels: str, layout: str) -> None:
+def test_a_label_is_not_an_image(one_folder: Path, images: str, labels: str, layout: str) -> None:
     source = RawSource(one_folder, images, labels, layout)
     pairs = found(source)
     assert {key.removeprefix("t-").partition("-")[0]: value for key, value in pairs.items()} == {
         f"img_{n}": (f"t/img_{n}.tif", f"t/img_{n}_masks.tif") for n in range(3)
     }
     expected = [] if "?" in images else [
-        "images: 3 files are labels, such as img_0_masks.tif, and no images"
+        "images: 3 files are labels, such as img_0_masks.tif, not images"
     ]  # fmt: skip
     assert told(source) == expected
 
 
-def test_images_within_the_labels_are_no_labels(one_folder: Path) -> None:
+def test_images_within_the_labels_are_not_labels(one_folder: Path) -> None:
     touch(one_folder, "l/img_0.tif")
     source = RawSource(one_folder, "t/img_?.tif", "*/img_?.tif")
     assert found(source)["img_0"] == ("t/img_0.tif", "l/img_0.tif")
-    assert "labels: 3 files are images, such as img_0.tif, and no labels" in told(source)
+    assert "labels: 3 files are images, such as img_0.tif, not labels" in told(source)
 
 
 def test_a_file_that_is_both_is_an_error(one_folder: Path) -> None:
@@ -77,10 +77,10 @@ def test_a_file_that_is_both_is_an_error(one_folder: Path) -> None:
         find_pairs(RawSource(one_folder, "t/img_[01].tif", "t/img_[12].tif"))
 
 
-def test_images_named_like_labels_are_told(one_folder: Path) -> None:
+def test_images_named_like_labels_are_reported(one_folder: Path) -> None:
     assert told(RawSource(one_folder, "t", labelled=False)) == [
-        "images: 3 of 6 images are named like the labels of others, such as img_0_masks.tif beside "
-        "img_0; if they are labels, write a glob that leaves them out"
+        "images: 3 of 6 images are named like the labels of others, such as img_0_masks.tif next "
+        "to img_0; if they are labels, write a glob that excludes them"
     ]
     touch(one_folder, "u/a_mask.tif", "u/b.tif")
     assert told(RawSource(one_folder, "u", labelled=False)) == []
@@ -101,7 +101,7 @@ def test_a_label_with_the_content_of_the_image(tmp_path: Path) -> None:
 # Other kinds
 
 
-def test_files_of_other_kinds_are_told(tmp_path: Path) -> None:
+def test_files_of_other_kinds_are_reported(tmp_path: Path) -> None:
     touch(tmp_path, "i/a.tif", "i/b.JPG", "i/c.czi", "i/d.czi", "i/notes.txt", "i/.hidden.czi")
     touch(tmp_path, "i/sub.czi/x", "i/Thumbs.db", "i/README")
     line = "images: 3 files of other kinds (.czi, .jpg) are not read; convert to TIFF or OME-Zarr "
@@ -129,11 +129,11 @@ def test_accents_stored_in_two_ways_are_one_name(tmp_path: Path) -> None:
     assert [p.image.name for p in find_pairs(RawSource(tmp_path, "s.csv"))] == [f"{apart}.tif"]
     touch(tmp_path, "i/é.tif")
     if len(list((tmp_path / "i").glob("*.tif"))) == 2:  # no Mac
-        with pytest.raises(UserError, match=r"have one name .accents are stored in two ways"):
+        with pytest.raises(UserError, match=r"have the same name .their accents are stored in two"):
             find_pairs(RawSource(tmp_path, "i"))
 
 
-def test_a_name_that_is_no_text_stops_no_other(tmp_path: Path) -> None:
+def test_a_name_that_is_not_text_does_not_stop_the_others(tmp_path: Path) -> None:
     touch(tmp_path, "i/a.tif", "i/b\udcff.tif")
     source = RawSource(tmp_path, "i")
     assert list(found(source)) == ["a"]
@@ -228,13 +228,13 @@ def test_damaged_plates(tmp_path: Path) -> None:
     records = build_manifest(source, SETTINGS, threads=1)
     assert [(r.id, r.status) for r in records if r.group == "A1"] == [("A1", "quarantined")]
     attributes(path, {"plate": {"wells": [{"path": "../../etc"}]}}, "0.4")
-    with pytest.raises(UserError, match=r"p.zarr: refused, its metadata name a place outside"):
+    with pytest.raises(UserError, match=r"p.zarr: refused, its metadata refer to a place outside"):
         find_pairs(RawSource(tmp_path, "p.zarr"))
     attributes(path, {"plate": {"wells": 3}}, "0.4")
-    with pytest.raises(UserError, match=r"p.zarr: its metadata of a plate .* damaged"):
+    with pytest.raises(UserError, match=r"p.zarr: the metadata of this plate .* damaged"):
         find_pairs(RawSource(tmp_path, "p.zarr"))
     image(tmp_path / "i.zarr", np.eye(20, dtype=np.uint8))
-    with pytest.raises(UserError, match="holds no OME-Zarr plate"):
+    with pytest.raises(UserError, match="contains no OME-Zarr plate"):
         find_pairs(RawSource(tmp_path, "i.zarr", layout="plate"))
 
 
@@ -257,7 +257,7 @@ def test_a_collection(tmp_path: Path, listed: bool) -> None:
 # Special files in a folder, through the stage
 
 
-def test_special_files_stop_no_other(tmp_path: Path) -> None:
+def test_special_files_do_not_stop_the_others(tmp_path: Path) -> None:
     good(tmp_path)
     os.mkfifo(tmp_path / "i" / "pipe.tif")
     (tmp_path / "l" / "pipe.tif").symlink_to("/dev/zero")

@@ -161,7 +161,7 @@ def test_sparse_annotation_has_no_background(folder: Folder) -> None:
     np.testing.assert_array_equal(instances[:], label)
 
 
-def test_ignored_ids_are_no_instances() -> None:
+def test_ignored_ids_are_not_instances() -> None:
     classes, instances = instance_maps(np.array([[-1, 0, 4]], np.int32), ignore=-1)
     np.testing.assert_array_equal(classes, [[255, 0, 1]])
     np.testing.assert_array_equal(instances, [[0, 0, 4]])
@@ -170,7 +170,7 @@ def test_ignored_ids_are_no_instances() -> None:
 @pytest.mark.parametrize(
     "label", [np.array([-2], np.int16), np.array([1.5], np.float32), np.array([2**32], np.uint64)]
 )
-def test_values_that_are_no_ids_are_refused(label: Array) -> None:
+def test_values_that_are_not_ids_are_refused(label: Array) -> None:
     with pytest.raises(UserError, match=r"label value .* is not an instance id"):
         instance_maps(label, ignore=None)
 
@@ -251,7 +251,7 @@ def test_float_with_negative_values(folder: Folder) -> None:
     np.testing.assert_array_equal(Prepared(folder.store).image("a")[:], [[[0, 0.5, 1]]])
 
 
-def test_not_finite_values_are_told(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
+def test_non_finite_values_are_reported(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
     image = np.array([[np.nan, 1.0, 2.0]], np.float32)
     folder.prepare(folder.add("a", image))
     np.testing.assert_array_equal(Prepared(folder.store).image("a")[:], [[[0, 0, 1]]])
@@ -259,7 +259,7 @@ def test_not_finite_values_are_told(folder: Folder, caplog: pytest.LogCaptureFix
 
 
 def test_scope_dataset(folder: Folder) -> None:
-    """One shift and scale for all, of different types too; reused when an image is made anew."""
+    """One shift and scale for all images, also with different types; reused for later images."""
     records = [
         folder.add("a", np.array([[0, 100]], np.uint8), np.array([[0, 255]], np.uint8)),
         folder.add("b", np.array([[200, 400]], np.uint16)),
@@ -275,7 +275,7 @@ def test_scope_dataset(folder: Folder) -> None:
     changed = replace(records[0], label_sha256="new")
     assert folder.prepare(changed, records[1], **scope)["a"]["statistics"]["max"] == [400]
     assert folder.files("b") == before
-    # A third image changes all: the statistics are of the dataset.
+    # A third image changes all arrays, since the statistics are those of the dataset.
     third = folder.add("c", np.array([[0, 800]], np.uint16))
     folder.prepare(*records, third, **scope)
     np.testing.assert_array_equal(Prepared(folder.store).image("b")[:], [[[0.25, 0.5]]])
@@ -283,7 +283,7 @@ def test_scope_dataset(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint16"])
-def test_same_result_whatever_the_memory_and_threads(
+def test_same_result_for_any_memory_and_threads(
     folder: Folder, rng: np.random.Generator, dtype: str
 ) -> None:
     records = [
@@ -333,7 +333,7 @@ def test_what_determines_the_arrays_is_in_the_key(folder: Folder, changes: dict[
     assert len(keys) == 2
 
 
-def test_what_the_manifest_merely_tells_is_brought_up_to_date(folder: Folder) -> None:
+def test_attributes_from_the_manifest_are_updated(folder: Folder) -> None:
     record = folder.add("a", np.eye(4, dtype=np.uint8))
     first = folder.prepare(record)["a"]
     arrays = {p: v for p, v in folder.files("a").items() if not p.endswith("zarr.json")}
@@ -356,7 +356,7 @@ def test_remains_of_a_killed_run_are_removed(folder: Folder) -> None:
 
 
 class Recorded:
-    """A large image that exists nowhere; keeps the largest number of pixels asked for at once."""
+    """A large virtual image; records the largest number of pixels requested at once."""
 
     def __init__(self, shape: tuple[int, ...], chunk: int) -> None:
         self.shape, self.ndim, self.dtype = shape, len(shape), np.dtype(np.uint16)

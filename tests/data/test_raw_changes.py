@@ -14,7 +14,7 @@ import pytest
 from unet.config.load import load
 from unet.config.run import merge
 from unet.data.layouts import list_files, plain_folders
-from unet.data.raw_changes import Listed, stamp, write_inputs
+from unet.data.raw_changes import FolderListing, stamp, write_inputs
 from unet.data.raw_files import RawSource
 from unet.planning.jobs import Run
 
@@ -167,10 +167,10 @@ def test_an_image_that_is_a_folder_needs_more_than_a_look(place: Path) -> None:
     source, inputs = RawSource(raw, "images", "labels"), place / "inputs.json"
     inputs.write_text("{}")
     note = place / "note.json"
-    Listed(note, source, inputs).keep(FINGERPRINT)
-    assert Listed(note, source, inputs).fingerprint() == FINGERPRINT
+    FolderListing(note, source, inputs).keep(FINGERPRINT)
+    assert FolderListing(note, source, inputs).fingerprint() == FINGERPRINT
     (raw / "images" / "d.zarr").mkdir()
     note.unlink()
-    Listed(note, source, inputs).keep(FINGERPRINT)
+    FolderListing(note, source, inputs).keep(FINGERPRINT)
     assert not note.exists()
-    assert Listed(note, source, inputs).fingerprint() is None
+    assert FolderListing(note, source, inputs).fingerprint() is None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from unet.config.data_settings import SplitsSettings
 from unet.config.sections import SplitSection
-from unet.data.kept_splits import Kept, read_kept, splits_stage, write_kept
+from unet.data.kept_splits import KeptParts, read_kept, splits_stage, write_kept
 from unet.data.records import ImageRecord, SplitRecord, ids_of, read_splits
 from unet.data.splits import make_splits
 from unet.errors import UserError
@@ -129,7 +129,7 @@ def test_folds_of_an_ensemble_that_lost_their_images_are_drawn_anew(
     lost = ids_of(first, 1, "val")
     left = [r for r in images(12) if r.id not in lost]
     check(make_splits(left, split, 0, first), left, split)
-    assert "drawn anew" in caplog.text
+    assert "drawn again" in caplog.text
     # With new images in their place all others keep their parts.
     caplog.clear()
     records = [*left, *images(3, 100)]
@@ -166,7 +166,7 @@ def test_when_all_tested_images_are_gone_parts_are_drawn_anew(
     first = make_splits(images(10), split, 0, [])
     left = [r for r in images(10) if r.id not in ids_of(first, 0, "test")]
     check(make_splits(left, split, 0, first), left, split)
-    assert "drawn anew" in caplog.text
+    assert "drawn again" in caplog.text
 
 
 def test_bad_images_are_in_no_part() -> None:
@@ -220,11 +220,11 @@ def test_column_without_val_draws_it_from_train() -> None:
 @pytest.mark.parametrize(
     ("told", "groups", "message"),
     [
-        (["train", "", "test"], "   ", "a1 has no part in the sheet"),
+        (["train", "", "test"], "   ", "1 images, such as a1, have no part in the sheet"),
         (["train", "train", "val"], "   ", "no image has part test"),
         (["val", "test", "test"], "   ", "no image has part train"),
         (["train", "val", "test"], "gg ", "group g is in train and val"),
-        (["train", "test", "test"], "   ", "one train group alone"),
+        (["train", "test", "test"], "   ", "only one group to train on"),
     ],
 )
 def test_bad_columns(told: list[str], groups: str, message: str) -> None:
@@ -310,7 +310,7 @@ def test_images_that_change_their_part_are_a_warning(tmp_path: Path) -> None:
     rest = [r for r in images(9) if r.id not in tested]
     stage(rest, tmp_path, now="2026-02-01 10:00:00", test=0.3)
     (line,) = noted(tmp_path)["warnings"]
-    assert "got another part than in earlier runs" in line
+    assert "are in another part than in earlier runs" in line
     stage(rest, tmp_path, now="2026-02-01 10:00:00", test=0.3)
     assert noted(tmp_path)["warnings"] == []
 
@@ -372,12 +372,12 @@ def test_a_class_that_some_folds_do_not_train_on_is_a_warning(tmp_path: Path) ->
     assert noted(tmp_path)["warnings"] == [f"{where}: no training image has class rare"]
 
 
-def test_degenerate_splits_say_so(tmp_path: Path) -> None:
+def test_lopsided_splits_give_warnings(tmp_path: Path) -> None:
     stage(grouped([200, 1, 1, 1]), tmp_path, folds=2)
     lines = noted(tmp_path)["warnings"]
-    assert any(line.startswith("group g0 holds 200 of 203 images (99%)") for line in lines), lines
-    assert any(line.endswith("trains on 1 image only") for line in lines), lines
-    assert any("asked for were 50%" in line for line in lines), lines
+    assert any(line.startswith("group g0 has 200 of 203 images (99%)") for line in lines), lines
+    assert any(line.endswith("trains on only 1 image") for line in lines), lines
+    assert any("50% were requested" in line for line in lines), lines
     for count, split in ((20, {"folds": 5}), (12, {"test": 0.25}), (30, {"test": 0.2, "folds": 3})):
         stage(images(count), tmp_path / str(count), **split)
         assert noted(tmp_path / str(count))["warnings"] == []
@@ -406,15 +406,15 @@ def test_which_folds_run_changes_nothing() -> None:
 @pytest.mark.parametrize("text", ["", "# other\nimage,fold,part\n", "# key\nimage,fold\na,1\n"])
 def test_memory_that_cannot_be_used(tmp_path: Path, text: str) -> None:
     path = tmp_path / "kept.csv"
-    assert read_kept(path, "key") == Kept()
+    assert read_kept(path, "key") == KeptParts()
     path.write_text(text)
-    assert read_kept(path, "key") == Kept()
+    assert read_kept(path, "key") == KeptParts()
     rows = [SplitRecord("a, b", 0, "train")]
-    write_kept(path, "key", rows, Kept(), "2026-01-02 03:04:05")
-    assert read_kept(path, "key") == Kept(rows, {"a, b": "2026-01-02 03:04:05"})
+    write_kept(path, "key", rows, KeptParts(), "2026-01-02 03:04:05")
+    assert read_kept(path, "key") == KeptParts(rows, {"a, b": "2026-01-02 03:04:05"})
 
 
 def test_damaged_part_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "k.csv").write_text("# key\nimage,fold,part\na,0,trian\n")
-    assert read_kept(tmp_path / "k.csv", "key") == Kept()
+    assert read_kept(tmp_path / "k.csv", "key") == KeptParts()
     assert "damaged" in caplog.text

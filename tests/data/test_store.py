@@ -12,7 +12,7 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unet.data.blocks import Grid, Walk, plan_walk
+from unet.data.blocks import Grid, ReadPlan, plan_reads
 from unet.data.store import Prepared, add_image, add_labels, clean, layout_of, new_image
 from unet.errors import UserError
 
@@ -67,13 +67,13 @@ def test_walk_prefers_holding_then_whole_rows_then_single_shards() -> None:
     chunks = ((1,), (100,) * 10, (100,) * 10)
 
     def walk(allowed: float) -> Any:
-        return plan_walk(shape, np.dtype("uint8"), chunks, shard, int(allowed))
+        return plan_reads(shape, np.dtype("uint8"), chunks, shard, int(allowed))
 
     assert (walk(1e9).held, walk(1e9).step) == (True, (1, 100, 1000))
     # Held 1 MB + 21 bytes for each of 100 x 500 pixels.
-    assert walk(2.15e6) == Walk(True, (1, 100, 500), 2_050_000)
-    # Not even a single shard beside the held image; a row decoded anew takes 22 bytes per pixel.
-    assert walk(1.2e6) == Walk(False, (1, 100, 500), 1_100_000)
+    assert walk(2.15e6) == ReadPlan(True, (1, 100, 500), 2_050_000)
+    # Not even a single shard besides the held image; a row decoded again takes 22 bytes per pixel.
+    assert walk(1.2e6) == ReadPlan(False, (1, 100, 500), 1_100_000)
     assert (walk(3e5).held, walk(3e5).step) == (False, (1, 100, 100))
     assert walk(1).step == (1, 100, 100)
     for allowed in (1e9, 2.15e6, 1.2e6, 3e5):
@@ -83,12 +83,12 @@ def test_walk_prefers_holding_then_whole_rows_then_single_shards() -> None:
 def test_walk_counts_the_whole_chunks_that_a_region_decodes() -> None:
     # One chunk of 1000 x 1000 (a PNG): every region decodes all of it, so holding costs no more.
     chunks = ((1,), (1000,), (1000,))
-    found = plan_walk((1, 1000, 1000), np.dtype("uint8"), chunks, (1, 100, 100), 1_300_000)
+    found = plan_reads((1, 1000, 1000), np.dtype("uint8"), chunks, (1, 100, 100), 1_300_000)
     assert found.held
     assert found.peak >= 1_000_000
     # Chunks of 150 under steps of 100: a step touches two of them.
     chunks = ((1,), (150,) * 6 + (100,), (1000,))
-    found = plan_walk((1, 1000, 1000), np.dtype("uint8"), chunks, (1, 100, 1000), 1)
+    found = plan_reads((1, 1000, 1000), np.dtype("uint8"), chunks, (1, 100, 1000), 1)
     assert found.peak == 300 * 1000 + 100 * 1000 * 21
 
 

@@ -286,7 +286,7 @@ def test_camera_clips_to_its_range() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.8, 3.0, 20.0])
-def test_random_fields_have_unit_variance_and_the_asked_correlation(scale: float) -> None:
+def test_random_fields_have_unit_variance_and_the_requested_correlation(scale: float) -> None:
     rng = np.random.default_rng(0)
     fields = np.stack([smooth_noise(rng, (64, 96), scale) for _ in range(150)])
     assert fields.shape == (150, 64, 96)

@@ -83,7 +83,7 @@ def test_windows_lie_on_the_grid_with_their_context(
         assert fp.accepts(span.stop - span.start)
         assert span.stop - span.start == layout.window[0]
         assert (span.start + before) % fp.grid == 0
-        # What is kept lies where the network puts it out.
+        # The kept part has the right place in the network's output.
         assert span.offset == span.core_start - span.start - fp.margin
         assert span.offset >= 0
         assert span.offset + span.core_stop - span.core_start <= layout.window[0] - 2 * fp.margin
@@ -169,7 +169,7 @@ def test_tile_then_stitch_is_the_identity(place: Place, data: st.DataObject) -> 
         np.testing.assert_array_equal(part, truth[(slice(None), *region)])
 
 
-def test_tiles_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_tiles(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run the predict stage"):
         Tiles(tmp_path / "none")
     with pytest.raises(UserError, match="has no image 'x'"):
@@ -214,7 +214,7 @@ def test_only_the_part_that_the_window_touches_is_read() -> None:
 
     source = Recorder()
     assert read_window(source, [(-5, 20), (90, 104)]).shape == (1, 25, 14)
-    # Mirrored pixels come from what is read anyway.
+    # Mirrored pixels come from pixels that are read anyway.
     assert source.asked == (slice(None), slice(0, 20), slice(90, 100))
 
 

@@ -14,7 +14,7 @@ from scipy import ndimage
 from skimage.measure import perimeter_crofton, regionprops, regionprops_table
 
 from unet.export import object_shape, object_table
-from unet.export.collected_sums import Collected
+from unet.export.collected_sums import CollectedSums
 from unet.export.object_sums import Sums, add, read_around, sums
 from unet.export.ome_zarr_writer import _parts
 
@@ -38,7 +38,7 @@ def summed(labels, image, block, origin=None):
 def collected(found):
     """As of an image with few objects."""
     dims, channels = found.low.shape[1], found.total.shape[1]
-    return Collected.of([found], dims, channels, Path("not needed"))
+    return CollectedSums.of([found], dims, channels, Path("not needed"))
 
 
 def table_of(found, size, pixel=None, channels=1, scale=None):
@@ -140,7 +140,7 @@ def test_many_objects_go_to_disk(tmp_path, monkeypatch, held):
     whole = add(parts, 2, 1)
     monkeypatch.setattr("unet.export.collected_sums.STEP", 5)
     path = tmp_path / "sums"
-    found = Collected.of(iter(parts), 2, 1, path, held)
+    found = CollectedSums.of(iter(parts), 2, 1, path, held)
     assert path.exists() == (held < 10**6)
     np.testing.assert_array_equal(found.labels, whole.labels)
     count = len(whole.labels)
@@ -158,7 +158,7 @@ def test_many_objects_go_to_disk(tmp_path, monkeypatch, held):
     np.testing.assert_array_equal(table.high, whole.high)
     table.close()
     assert not path.exists()
-    assert len(Collected.of([], 3, 2, path).labels) == 0
+    assert len(CollectedSums.of([], 3, 2, path).labels) == 0
 
 
 def test_far_from_the_origin_nothing_is_lost():
@@ -219,7 +219,7 @@ def test_shape_in_3d_agrees_with_regionprops():
         assert diameter[i] == pytest.approx(props.equivalent_diameter_area, abs=1e-6)
 
 
-def test_perimeter_of_a_disk_is_nearly_right_whatever_its_pixels():
+def test_perimeter_of_a_disk_is_nearly_right_for_any_pixel_size():
     for pixel in [(1.0, 1.0), (0.5, 1.0), (2.0, 0.5)]:
         y, x = np.indices((200, 200)) - 100
         radius = 40.0

@@ -69,19 +69,19 @@ def mutated(data: bytes, dice: Dice) -> bytes:
 
 def look_at(path: Path) -> None:
     """Reads a file like the manifest stage does, and nothing more."""
-    from unet.data.inspection import Wanted, blocks_of, inspect
+    from unet.data.inspection import Expected, blocks_of, inspect
     from unet.io.images import open_label, page_count
 
     asked: list[Callable[[], Any]] = [
         lambda: [None for _ in blocks_of(open_label(path).array)],
-        lambda: inspect(path, path, 0, Wanted("instances")),
+        lambda: inspect(path, path, 0, Expected("instances")),
         lambda: page_count(path),
     ]
     for ask in asked[:1] if path.is_dir() else asked:
         with suppress(UserError):
             ask()
     # The decisive call: it must work for a file that is not broken.
-    inspect(path, None, None, Wanted("semantic"))
+    inspect(path, None, None, Expected("semantic"))
 
 
 def tiffs() -> list[bytes]:

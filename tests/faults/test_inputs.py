@@ -31,7 +31,7 @@ from tests.workflow.test_bad_inputs import (
     write,
 )
 from unet.data.file_names import find
-from unet.data.inspection import Wanted, inspect
+from unet.data.inspection import Expected, inspect
 from unet.data.raw_changes import NO_FILE, stamp
 from unet.data.records import read_manifest
 from unet.data.store import Prepared
@@ -215,12 +215,12 @@ def test_what_looks_like_an_image(tmp_path: Path, side: int, is_one: bool) -> No
     write(tmp_path / "l.tif", ids)
     files = (tmp_path / "i.tif", tmp_path / "l.tif", None)
     if is_one:
-        assert inspect(*files, Wanted("instances")).objects == 3600
+        assert inspect(*files, Expected("instances")).objects == 3600
         return
     with pytest.raises(UserError, match=r"3600 values, .* images and labels swapped"):
-        inspect(*files, Wanted("instances"))
+        inspect(*files, Expected("instances"))
     with pytest.raises(UserError, match=r"belong to no class .* images and labels swapped"):
-        inspect(*files, Wanted("semantic", frozenset((0, 255))))
+        inspect(*files, Expected("semantic", frozenset((0, 255))))
 
 
 # Very many, very large.

@@ -320,7 +320,7 @@ def test_levels_outside_of_the_image(tmp_path: Path, level: str) -> None:
     (path / "link").symlink_to(tmp_path / "b.zarr" / "0")
     text = (path / ".zattrs").read_text().replace('"path": "0"', json.dumps({"path": level})[1:-1])
     (path / ".zattrs").write_text(text)
-    with pytest.raises(UserError, match="refused, its metadata name a level outside of it"):
+    with pytest.raises(UserError, match="refused, its metadata refer to a level outside of it"):
         open_image(path)
 
 

@@ -1,4 +1,4 @@
-"""Chunks that are damaged are found by their checksum and named; sound ones are read as always."""
+"""Checksums: damaged chunks are found and named; undamaged ones are read as usual."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def spoil(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
-def test_what_is_sound_is_read(tmp_path: Path) -> None:
+def test_undamaged_chunks_are_read(tmp_path: Path) -> None:
     found = array(tmp_path / "a")
     wanted = np.arange(130).reshape(10, 13) + 1
     np.testing.assert_array_equal(found[...], wanted)
@@ -101,7 +101,7 @@ def test_the_chunks_of_a_selection(start: int, size: int, row: int, pick: str) -
 
 
 @pytest.mark.parametrize("shards", [None, (6, 8)])
-def test_a_file_that_is_gone_is_told(tmp_path: Path, shards: tuple[int, ...] | None) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path, shards: tuple[int, ...] | None) -> None:
     folder = tmp_path / "a"
     found = zarr.create_array(
         folder, shape=(10, 13), chunks=(3, 4), shards=shards, dtype="uint8",
@@ -113,9 +113,9 @@ def test_a_file_that_is_gone_is_told(tmp_path: Path, shards: tuple[int, ...] | N
     (folder / "c/1/1").unlink()
     first = {None: (3, 4), (6, 8): (6, 8)}[shards]
     found[: first[0]], found[:, : first[1]]
-    with pytest.raises(UserError, match=r"c/1/1: damaged, the chunk at .* is not there; remove it"):
+    with pytest.raises(UserError, match=r"c/1/1: damaged, the chunk at .* is missing; remove it"):
         found[first[0] : first[0] + 1, 0 : first[1] + 1]
-    # Written without checksums: by an older version, which left out chunks of zeros.
+    # Written without checksums by an older version, which left out chunks of zeros.
     old = zarr.create_array(tmp_path / "old", shape=(4, 4), chunks=(2, 2), dtype="uint8")
     assert not checked(old, "")[...].any()
 

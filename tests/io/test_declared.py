@@ -1,4 +1,4 @@
-"""What files declare about their pixels: sizes that cannot be true, which value is black, chunks
+"""What files declare about their pixels: impossible sizes, which value is black, chunks
 that are elsewhere."""
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ def test_units(unit: str | None, expected: float | None) -> None:
 
 
 @pytest.mark.parametrize("value", [0, -0.5, math.nan, math.inf, -math.inf, 1e30, 1e-30, "abc", [1]])
-def test_what_cannot_be_true_is_ignored_with_a_warning(value: Any) -> None:
+def test_impossible_sizes_are_ignored_with_a_warning(value: Any) -> None:
     sizes, warnings = read_sizes([Declared("Y", 0.5, "um"), Declared("X", value, "um")], "YX")
     assert sizes == {"Y": 0.5}
     assert len(warnings) == 1
     assert "pixel size along X" in warnings[0]
-    assert "cannot be true" in warnings[0]
+    assert "which is impossible" in warnings[0]
     assert "write pixel_size_um" in warnings[0]
 
 
-def test_what_nobody_declared_is_no_warning() -> None:
+def test_undeclared_sizes_give_no_warning() -> None:
     declared = [Declared("Y", None, "um"), Declared("X", 1.0, None), Declared("Z", 2, "pixel")]
     assert read_sizes(declared, "ZYX") == ({}, ())
 
@@ -79,11 +79,11 @@ def test_ome_units_are_those_of_each_axis(tmp_path: Path) -> None:
     assert warning == ""
 
 
-def test_an_axis_without_a_size_is_told(tmp_path: Path) -> None:
+def test_an_axis_without_a_size_is_reported(tmp_path: Path) -> None:
     path = ome(tmp_path / "a.ome.tif", VOLUME, "ZYX", PhysicalSizeX=0.5, PhysicalSizeY=0.5)
     size, warning = size_and_warning(path)
     assert size is None
-    assert "none along Z: it counts as unknown; write pixel_size_um" in warning
+    assert "none along Z: it is treated as unknown; write pixel_size_um" in warning
     flat = ome(tmp_path / "b.ome.tif", GREY, "YX", PhysicalSizeX=0.5, PhysicalSizeY=0.5)
     assert size_and_warning(flat) == ((0.5, 0.5), "")
 
@@ -103,7 +103,7 @@ def test_a_unit_of_one_axis_that_is_wrong(tmp_path: Path) -> None:
     assert "far from square" in warning
 
 
-def test_a_screens_resolution_in_ome_is_told(tmp_path: Path) -> None:
+def test_a_screens_resolution_in_ome_is_reported(tmp_path: Path) -> None:
     path = ome(tmp_path / "a.ome.tif", GREY, "YX", PhysicalSizeX=352.8, PhysicalSizeY=352.8)
     size, warning = size_and_warning(path)
     assert size == (352.8, 352.8)  # the file says so in a unit of its own
@@ -140,7 +140,7 @@ def test_imagej_units(tmp_path: Path) -> None:
     assert written("pixel", 1) == (None, "")
     size, warning = written("um", 2, spacing=-2.0)
     assert size is None
-    assert "the file says -2 um, which cannot be true" in warning
+    assert "the file says -2 um, which is impossible" in warning
 
 
 # OME-Zarr
@@ -177,8 +177,8 @@ def test_ngff_units_are_those_of_each_axis(tmp_path: Path) -> None:
         ([0.5, 0.5], [None, None], "the file says 0.5 without a unit"),
         ([0.5, 0.5], ["micrometer", None], "0.5 um along Y, but none along X"),
         ([0.5, 0.0], ["micrometer", "micrometer"], "along X: the file says 0 micrometer, which"),
-        ([0.5, math.nan], ["micrometer", "micrometer"], "cannot be true"),
-        ([3, 3], ["furlong", "furlong"], "a unit that is not known"),
+        ([0.5, math.nan], ["micrometer", "micrometer"], "which is impossible"),
+        ([3, 3], ["furlong", "furlong"], "an unknown unit"),
     ],
 )
 def test_ngff_scales_that_say_nothing(
@@ -201,7 +201,7 @@ def test_one_image_unlike_the_others() -> None:
 
 
 def moved(path: Path, *, declare: str | None) -> Path:
-    """Chunks in nested folders, with or without a word of it."""
+    """Chunks in nested folders, declared or not."""
     array = path / "0"
     for chunk in [p for p in array.iterdir() if p.name[0].isdigit()]:
         to = array / "/".join(("n", *chunk.name.split(".")))
@@ -218,7 +218,7 @@ def moved(path: Path, *, declare: str | None) -> Path:
     return path
 
 
-def test_nested_chunks_without_a_word_are_read(tmp_path: Path) -> None:
+def test_undeclared_nested_chunks_are_read(tmp_path: Path) -> None:
     path = moved(ngff(tmp_path / "a.zarr", GREY, [1, 1], [None, None]), declare=None)
     np.testing.assert_array_equal(pixels(open_image(path))[0], GREY)
     np.testing.assert_array_equal(pixels(open_label(path)), GREY)
@@ -226,7 +226,7 @@ def test_nested_chunks_without_a_word_are_read(tmp_path: Path) -> None:
 
 def test_chunks_that_are_elsewhere_are_refused(tmp_path: Path) -> None:
     path = moved(ngff(tmp_path / "a.zarr", GREY, [1, 1], [None, None]), declare=".")
-    told = r"none of its chunks is where its metadata says: 0/0.0 is not there, 0/\d/\d is"
+    told = r"no chunk is where the metadata says: 0/0.0 is missing, but there is 0/\d/\d;"
     with pytest.raises(UserError, match=told):
         open_image(path)
     with pytest.raises(UserError, match=told):
@@ -237,9 +237,9 @@ def test_an_array_without_chunks(tmp_path: Path) -> None:
     path = ngff(tmp_path / "a.zarr", np.zeros_like(GREY), [1, 1], [None, None])
     assert not [p for p in (path / "0").iterdir() if p.name[0].isdigit()]  # zarr leaves them out
     label = open_label(path)
-    assert label.warnings == ("no chunk is stored: all values are read as 0",)
+    assert label.warnings == ("the file has no stored chunk, so all values are 0",)
     assert not pixels(label).any()
-    with pytest.raises(UserError, match=r"a.zarr: no chunk is stored \(0/0.0 is not there\)"):
+    with pytest.raises(UserError, match=r"a.zarr: no chunk is stored \(0/0.0 is missing\)"):
         open_image(path)
 
 
@@ -256,7 +256,7 @@ def test_white_is_zero(tmp_path: Path, data: np.ndarray) -> None:
     assert (opened.dtype, opened.inverted) == (data.dtype, True)
     assert f"white is zero in this file (photometric MinIsWhite): its values are read as {black} " \
         "- value" in opened.warnings  # fmt: skip
-    # A label's values are numbers, however they are shown.
+    # A label's values stay the same, no matter how they are displayed.
     np.testing.assert_array_equal(pixels(open_label(path)), black - data)
 
 
@@ -271,7 +271,7 @@ def test_white_is_zero_in_bits_and_floats(tmp_path: Path) -> None:
         open_image(path)
 
 
-def test_a_palette_is_told_for_images_only(tmp_path: Path) -> None:
+def test_a_palette_gives_a_warning_only_for_images(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     ramp = np.repeat(np.arange(256, dtype=np.uint16)[None] * 257, 3, axis=0)
     tifffile.imwrite(path, BYTES, photometric="palette", colormap=ramp, metadata=None)
@@ -299,10 +299,10 @@ def test_white_is_zero_in_one_of_the_channels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("separator", [".", "/"])
-def test_chunks_are_looked_for_among_the_files_that_are_there(
+def test_chunks_are_searched_among_existing_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, separator: str
 ) -> None:
-    """However many an empty array might have."""
+    """Even if an empty array could have very many."""
     path, asked = tmp_path / "a.zarr", []
     group = zarr.open_group(path, mode="w", zarr_format=2)
     array = group.create_array(
@@ -321,7 +321,7 @@ def test_chunks_are_looked_for_among_the_files_that_are_there(
         return encode(metadata, place)
 
     monkeypatch.setattr(type(array.metadata), "encode_chunk_key", counted)
-    assert "no chunk is stored" in open_label(path).warnings[0]
+    assert "no stored chunk" in open_label(path).warnings[0]
     array[2999, 17] = 5
     asked.clear()
     assert open_label(path).warnings == ()

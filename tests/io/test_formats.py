@@ -1,4 +1,4 @@
-"""Readers: every kind of file gives the pixels that were written, in one order of axes."""
+"""Readers: every kind of file gives the pixels that were written, in a fixed order of axes."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_pages_of_a_stack(tmp_path: Path, meta: dict | None) -> None:
         assert (opened.axes, opened.pages) == ("CYX", 4)
         np.testing.assert_array_equal(pixels(opened)[0], STACK[page])
         np.testing.assert_array_equal(pixels(open_label(path, page=page)), STACK[page])
-    with pytest.raises(UserError, match="page 4 asked for, but the file has 4"):
+    with pytest.raises(UserError, match="page 4 requested, but the file has 4"):
         open_image(path, page=4)
 
 
@@ -309,7 +309,7 @@ def test_alpha(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(pixels(opened), np.moveaxis(COLOUR, -1, 0))
     alpha[3, 4] = 254
     Image.fromarray(np.concatenate([COLOUR, alpha], -1)).save(path)
-    with pytest.raises(UserError, match="not opaque everywhere"):
+    with pytest.raises(UserError, match="not fully opaque"):
         open_image(path)
     assert open_image(path, channels=(0, 1, 2)).shape == (3, 70, 90)
     assert open_image(path, channels=("alpha",)).shape == (1, 70, 90)

@@ -1,4 +1,4 @@
-"""Bad files end in one line that names the file, before anything large is allocated."""
+"""Bad files give a one-line error that names the file, before anything large is allocated."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def special(path: Path, kind: str) -> Path:
     [("pipe", "a named pipe"), ("device", "a device"), ("socket", "a socket"), ("dir", "a folder")],
 )
 @pytest.mark.parametrize("suffix", [".tif", ".png"])
-def test_what_is_no_file_is_refused_and_never_waited_for(
+def test_special_files_are_refused_without_waiting(
     tmp_path: Path, suffix: str, kind: str, told: str
 ) -> None:
     path = special(tmp_path / f"a{suffix}", kind)
@@ -142,14 +142,14 @@ def test_what_is_no_file_is_refused_and_never_waited_for(
         assert Hashes().of(path) == ""
 
 
-def test_a_mask_that_is_no_file_is_not_left_out(tmp_path: Path) -> None:
+def test_a_mask_that_is_not_a_file_is_not_left_out(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "1.tif", np.ones((8, 8), np.uint8))
     special(tmp_path / "2.tif", "pipe")
     with pytest.raises(UserError, match=r"2.tif: not a regular file"):
         open_label(tmp_path).array.compute()
 
 
-def test_a_chunk_that_is_no_file(tmp_path: Path) -> None:
+def test_a_chunk_that_is_not_a_file(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     array = zarr.create_array(path / "0", shape=(8, 8), chunks=(4, 8), dtype="u1", zarr_format=2)
     array[:] = 1

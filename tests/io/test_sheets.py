@@ -1,4 +1,4 @@
-"""Sheets as spreadsheets export them, and what is said of those that cannot be read."""
+"""Sheets as spreadsheets export them, and messages for those that cannot be read."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sheet(path: Path, data: bytes) -> list[RawPair]:
         ("s.csv", PLAIN.replace(",", " , ").encode() + b"\n , , ,\n,,,\n"),
     ],
 )
-def test_what_is_plain_is_read(tmp_path: Path, name: str, data: bytes) -> None:
+def test_plain_sheets_are_read(tmp_path: Path, name: str, data: bytes) -> None:
     (pair,) = sheet(tmp_path / name, data)
     assert (pair.image, pair.label) == (tmp_path / "ä.tif", tmp_path / "l.tif")
     assert (pair.columns["plate"], pair.columns["part"]) == ("P1", "train")
@@ -52,39 +52,41 @@ def test_what_is_plain_is_read(tmp_path: Path, name: str, data: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "told"),
     [
-        ("s.xlsx", b"PK\x03\x04rest", "a spreadsheet's own format; save it as CSV"),
-        ("s.csv", b"PK\x03\x04rest", "a spreadsheet's own format, not text; save it as CSV"),
-        ("s.csv", b"\xd0\xcf\x11\xe0", "a spreadsheet's own format, not text; save it as CSV"),
-        ("s.csv", b"image\na\0.tif\n", "holds NUL characters; save it as CSV"),
+        ("s.xlsx", b"PK\x03\x04rest", "a spreadsheet file; save it as CSV"),
+        ("s.csv", b"PK\x03\x04rest", "a spreadsheet file, not text; save it as CSV"),
+        ("s.csv", b"\xd0\xcf\x11\xe0", "a spreadsheet file, not text; save it as CSV"),
+        ("s.csv", b"image\na\0.tif\n", "contains NUL characters; save it as CSV"),
         ("s.csv", PLAIN.encode("utf-16-le"), "NUL characters; save it as CSV|neither UTF-8"),
         ("s.csv", b"image\n\x81\xff.tif\n", "neither UTF-8 nor Windows-1252; save it as CSV"),
         ("s.csv", b"\xff\xfei\0m\0a", "not valid UTF-16 .*; save it as CSV"),
         ("s.csv", b"image,Image\na,b\n", "two columns are called 'image'"),
         ("s.csv", b"file|label\na|b\n", "a column 'image' is needed .found: file.label.;"),
-        ("s.csv", b"image\n", "no row below the names"),
+        ("s.csv", b"image\n", "no rows below the column names"),
         ("s.csv", b"image\n" + b"x" * 200_000, "cannot be read as CSV .field larger"),
         ("s.csv", b"image,label\na.tif,b.tif\nb.tif,c.tif\n", "b.tif is both image and label"),
     ],
 )
-def test_what_is_not_says_what_to_save(tmp_path: Path, name: str, data: bytes, told: str) -> None:
+def test_unreadable_sheets_say_what_to_save(
+    tmp_path: Path, name: str, data: bytes, told: str
+) -> None:
     with pytest.raises(UserError, match=told) as error:
         sheet(tmp_path / name, data)
     assert "\n" not in str(error.value)
 
 
-def test_a_pipe_is_no_sheet(tmp_path: Path) -> None:
+def test_a_pipe_is_not_a_sheet(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "s.csv")
     with pytest.raises(UserError, match=r"s.csv: not a regular file"):
         find_pairs(RawSource(tmp_path, "s.csv"))
 
 
-def test_another_encoding_and_surplus_cells_are_told(tmp_path: Path) -> None:
+def test_another_encoding_and_surplus_cells_are_reported(tmp_path: Path) -> None:
     told: list[str] = []
     path = tmp_path / "s.csv"
     path.write_bytes(PLAIN.encode("cp1252") + b"comma,name.tif,,P2,test\n")
     assert [number for number, _ in read_rows(path, told.append)] == [2, 3]
     assert told[0].startswith("s.csv: not UTF-8; read as Windows-1252")
-    assert "line 3 has more cells than the first line; a name that holds the separator" in told[1]
+    assert "line 3 has more cells than the first line; put names that contain" in told[1]
 
 
 def test_columns_of_ones_own_keep_their_case(tmp_path: Path) -> None:

@@ -352,7 +352,7 @@ def test_one_image_more_prepares_one_image(finished_run: Path, tmp_path: Path) -
     assert set(now) - set(images) == {"zzz"}
     assert {name: now[name] for name in images} == images
     log = paths.log("prepare", "own").read_text()
-    assert "prepare: 1 of 6 images to do, 5 stay as they are" in log
+    assert "prepare: 1 of 6 images to prepare, 5 stay as they are" in log
     # Not a byte of the others was written again.
     arrays = {name for name in before if "/" in name}
     assert arrays
@@ -365,7 +365,7 @@ def test_one_image_more_prepares_one_image(finished_run: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(sentinel.read_text())["images"] == images
     assert not (store / "zzz").exists()
-    assert "prepare: 0 of 5 images to do, 5 stay" in paths.log("prepare", "own").read_text()
+    assert "prepare: 0 of 5 images to prepare, 5 stay" in paths.log("prepare", "own").read_text()
 
 
 def test_what_may_be_deleted_costs_no_training(finished_run: Path, tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def test_two_files_of_one_name(tmp_path: Path) -> None:
     done = manifest(tmp_path)
     assert done.code == 2
     assert "good0.tif" in done.stderr
-    assert "good0.tiff have one name" in done.stderr
+    assert "good0.tiff have the same name" in done.stderr
     assert not done.paths.manifest("d").exists()
 
 

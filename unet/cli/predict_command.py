@@ -175,7 +175,7 @@ def _run(
     from unet.data.manifest import manifest_stage
     from unet.data.prepare import prepare_stage
     from unet.data.records import read_manifest, write_manifest
-    from unet.data.scale_check import reachable
+    from unet.data.scale_check import quarantine_far
     from unet.prediction.tiles.predict import predict_fold
     from unet.prediction.tiles.prediction_job import PredictionData, PredictionResources
 
@@ -185,7 +185,7 @@ def _run(
     if not manifest.is_file():
         warnings = out.work / "warnings.manifest.json"
         manifest_stage(source, task.manifest, manifest, inputs, args.threads, warnings)
-    records = reachable(read_manifest(manifest), task.target)
+    records = quarantine_far(read_manifest(manifest), task.target)
     write_manifest(out.manifest, records)
     memory = args.memory_gb * 1e9
     sentinel = out.work / "prepared.json"

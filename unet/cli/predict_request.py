@@ -169,7 +169,7 @@ def image_files(given: Sequence[str], output: Path) -> list[tuple[str, Path]]:
     Raises:
         UserError: one of them stands for no image.
     """
-    from unet.data.file_names import find, like_labels, safe_id, spelling
+    from unet.data.file_names import find, safe_id, spelling, warn_of_label_names
 
     def warn(text: str) -> None:
         log.warning("warning: %s", text)
@@ -192,7 +192,7 @@ def image_files(given: Sequence[str], output: Path) -> list[tuple[str, Path]]:
             f"IMAGES: all {len(written)} files are results of this command, such as {written[0]}; "
             "name images"
         )
-    like_labels(list(found.values()), "IMAGES", warn)
+    warn_of_label_names(list(found.values()), "IMAGES", warn)
     if len({spelling(name) for name in names.values()}) < len(names):
         # The same names in different folders: these tell them apart.
         top = top_folder(list(names))

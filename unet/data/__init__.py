@@ -1,4 +1,4 @@
-"""From raw files to the prepared store, and the geometry of tiles.
+"""Prepares raw files for training and prediction, and defines the geometry of tiles.
 
 In: the images and labels of a dataset, as `unet.io` reads them.
 Out: the manifest, the splits, and the prepared store: normalised images [C, (Z,) Y, X] and their

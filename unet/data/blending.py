@@ -1,13 +1,14 @@
-"""Overlapping windows whose outputs are averaged under a Gaussian: what other tools do.
+"""Overlapping windows whose outputs are averaged with Gaussian weights, as in other tools.
 
-For comparison with the exact cores of :mod:`unet.data.tiling`. Windows are laid as nnU-Net lays
-them (Isensee et al. 2021, doi 10.1038/s41592-020-01008-z): evenly from border to border, no further
-apart than the overlap allows, and not on the network's grid. All of a window's output is kept; each
-pixel of the image is the mean of all outputs that hold it, weighted by where in its window it lies.
+This allows comparisons with the exact cores of :mod:`unet.data.tiling`. Windows are placed as in
+nnU-Net (Isensee et al. 2021, doi 10.1038/s41592-020-01008-z): evenly from border to border, no
+further apart than the overlap allows, and not on the network's grid. The whole output of a window
+is kept; each pixel of the image is the mean of all outputs that contain it, weighted by its
+position in each window.
 
-Images smaller than a window lie in its middle and are mirrored around it (nnU-Net and MONAI put
-zeros there). Unpadded networks see the image mirrored by their margin, as in the exact plan; the
-overlap is then that of their outputs.
+Images smaller than a window are centred in it and mirrored (nnU-Net and MONAI pad with zeros). For
+unpadded networks the image is mirrored by their margin, as in the exact plan; the overlap is then
+that of their outputs.
 """
 
 from __future__ import annotations
@@ -22,9 +23,8 @@ from numpy.typing import NDArray
 from unet.config.geometry import Footprint, Footprints, sizes_for
 from unet.data.tiling import Slices, Span, WindowPlan, check_shape, plan_of
 
-# Side of a window where the config leaves it open, by the number of spatial axes: about what
-# nnU-Net and MONAI's examples take. Here the side is part of the method, so it is not raised to
-# what the memory holds.
+# Default side of a window by number of spatial axes, similar to nnU-Net and MONAI's examples. The
+# side is part of this method, so it is not enlarged to fill the memory.
 AUTO_TILE = {2: 256, 3: 96}
 # Standard deviation of the weights in windows (nnU-Net and MONAI).
 SIGMA = 1 / 8
@@ -35,18 +35,19 @@ def blended_plan(
 ) -> WindowPlan:
     """Plans overlapping windows.
 
-    In the plan that comes back a tile's core is all of the window's output that lies in the image,
+    In the returned plan, the core of a tile is all of the window's output that lies in the image,
     so cores overlap.
 
     Args:
         shape: spatial shape ((Z,) Y, X) in pixels.
-        tile: the windows along each axis, or along all of them, in pixels (rounded down to what
-            the network accepts).
+        tile: size of the windows along each axis, or along all axes, in pixels (rounded down to
+            what the network accepts).
         footprints: of the network, one per spatial axis.
-        overlap: share of a window's output, 0 to below 1, that the next one holds too, at least.
+        overlap: smallest share of a window's output, 0 to below 1, that the next window covers,
+            too.
 
     Raises:
-        ValueError: an axis is empty, numbers of axes differ, or the overlap is not such a share.
+        ValueError: an axis is empty, the numbers of axes differ, or the overlap is out of range.
     """
     check_shape(shape, footprints)
     if not 0 <= overlap < 1:
@@ -64,7 +65,7 @@ def _spans(size: int, window: int, margin: int, overlap: float) -> list[Span]:
         before = (output - size) // 2
         start = -before - margin
         return [Span(start, start + window, 0, size, before)]
-    # No step is below a pixel. The sum of rounding errors shall not add a window.
+    # At least one pixel per step; rounding errors must not add a window.
     step = max(1.0, output * (1 - overlap))
     steps = math.ceil((size - output) / step - 1e-9)
     firsts = [round(i * (size - output) / steps) for i in range(steps + 1)]
@@ -77,8 +78,8 @@ def blended_tile(
     """The windows for ``predict.tile: auto``: ``AUTO_TILE`` px, but no larger than the image needs.
 
     Args:
-        largest: pixels that a window may have; the side is halved until it fits, or is the
-            smallest that the network accepts.
+        largest: pixels that a window may have; the side is halved until the window fits, or has the
+            smallest size that the network accepts.
     """
     side = AUTO_TILE[len(shape)]
     while side > 1 and np.prod(_cut(side, shape, footprints), dtype=float) > largest:
@@ -95,12 +96,13 @@ def _cut(side: int, shape: Sequence[int], footprints: Footprints) -> tuple[int, 
 
 @lru_cache(maxsize=64)
 def importance(size: int) -> NDArray[np.float64]:
-    """Weights along an axis of a window's output, float64 [size], 1 at most; read-only.
+    """Weights along an axis of a window's output, float64 [size], at most 1; read-only.
 
-    The factors of nnU-Net's map of weights: a Gaussian of sigma = size / 8 around pixel size // 2.
-    The smallest is exp(-8), so a product of three is far above 0 in any type. (nnU-Net computes in
-    float16, where some are 0, and raises these to the smallest that is not. MONAI raises the
-    products to 0.001, which gives corners and edges more weight than the Gaussian.)
+    These are the factors of nnU-Net's weight map: a Gaussian with sigma = size / 8 around pixel
+    size // 2. The smallest is exp(-8), so a product of three is far above 0 in any type. (nnU-Net
+    computes in float16, where some weights are 0, and replaces them by the smallest that is not.
+    MONAI raises the products to 0.001, which gives corners and edges more weight than the
+    Gaussian.)
     """
     distance = np.arange(size) - size // 2
     weights: NDArray[np.float64] = np.exp(-0.5 * (distance / (SIGMA * size)) ** 2)
@@ -115,8 +117,8 @@ def weights_of(core: Slices, part: Slices) -> NDArray[np.float64]:
         core: where the tile lies in the image.
         part: the part, counted from the tile's first pixel.
     """
-    # Along an axis on which the image is smaller than the window, the tile is not the whole
-    # output. There is no other window along that axis, though, so its weights cancel out.
+    # If the image is smaller than the window along an axis, the tile is not the whole output. But
+    # then there is no other window along that axis, so its weights cancel out.
     factors = [
         importance(c.stop - c.start)[p.start : p.stop] for c, p in zip(core, part, strict=True)
     ]

@@ -1,8 +1,8 @@
-"""Going through arrays of any size block by block, within a memory budget.
+"""Processes arrays of any size block by block, within a memory budget.
 
-A :class:`Grid` cuts an array into blocks, :func:`ordered` works on them with threads, an
-:class:`ArraySource` reads a raw image or label so: peak memory follows from the budget alone, since
-an image that does not fit is not held but decoded again for each pass.
+A :class:`Grid` cuts an array into blocks, :func:`ordered` processes them with threads, and an
+:class:`ArraySource` reads a raw image or label this way. Peak memory depends only on the budget,
+since an image that does not fit is decoded again for each pass instead of being held.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 Index = tuple[int, ...]
-# Seconds between two lines that say how far the work is.
+# Seconds between two progress lines in the log.
 LOG_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Blocks that cover an image once; those at the far ends are cut at the image.
+    """Blocks that cover an image once; those at the far ends are cut to the image.
 
     Attributes:
         shape: the image's spatial shape ((Z,) Y, X) in pixels.
-        block: the largest block, in pixels per axis.
+        block: shape of the largest block, in pixels.
     """
 
     shape: tuple[int, ...]
@@ -86,13 +86,13 @@ class Grid:
 
 
 def grid_of(shape: Sequence[int], block: int) -> Grid:
-    """Blocks of ``block`` pixels a side for 2D images, of as many pixels in all for 3D ones."""
+    """Blocks with sides of ``block`` pixels for 2D images, and the same number of pixels in 3D."""
     side = block if len(shape) == 2 else max(1, round(block ** (2 / 3)))
     return Grid(tuple(shape), (side,) * len(shape))
 
 
 def within(inner: Slices, outer: Slices) -> Slices:
-    """The common part of two regions, counted from the start of ``outer``."""
+    """The intersection of two regions, relative to the start of ``outer``."""
     return tuple(
         slice(max(i.start, o.start) - o.start, min(i.stop, o.stop) - o.start)
         for i, o in zip(inner, outer, strict=True)
@@ -108,11 +108,11 @@ def ordered(
     what: str = "",
     total: int = 0,
 ) -> Iterator[R]:
-    """Results in the items' order, with a bounded number of them computed ahead of their use.
+    """Results in the items' order, of which a limited number is computed ahead.
 
     Args:
-        ahead: how many; at least one for each thread.
-        what: if given, named in the log every some seconds, with the number done of ``total``.
+        ahead: how many results; at least one for each thread.
+        what: if given, the progress is logged every few seconds, with this name and ``total``.
     """
     last = time.monotonic()
     for done, result in enumerate(_mapped(function, items, threads, max(ahead, threads)), 1):
@@ -143,12 +143,12 @@ def _mapped(
 
 
 def mapped(function: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]:
-    """``function`` of each item, in their order. A slow item holds up few others."""
+    """``function`` of each item, in their order. A slow item delays few others."""
     return list(ordered(function, items, threads, ahead=256))
 
 
 class Progress:
-    """Logs now and then how far the work is, from any thread."""
+    """Logs progress every few seconds, from any thread."""
 
     def __init__(self, what: str, images: int, nbytes: int) -> None:
         self._what, self._images, self._bytes = what, images, max(nbytes, 1)
@@ -181,7 +181,7 @@ def gigabytes(nbytes: int) -> str:
 
 
 class Budget:
-    """Memory in bytes that concurrent tasks share; a task waits until its part is free."""
+    """Memory in bytes that concurrent tasks share; a task waits until its share is free."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -190,10 +190,10 @@ class Budget:
 
     @contextmanager
     def reserve(self, nbytes: int, name: str) -> Iterator[None]:
-        """Holds ``nbytes`` for the block.
+        """Reserves ``nbytes`` for the ``with`` block.
 
         Raises:
-            UserError: the whole budget is smaller than that.
+            UserError: the whole budget is smaller.
         """
         if nbytes > self.total:
             raise UserError(
@@ -212,13 +212,13 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Walk:
-    """How a source array is gone through: region by region, each of whole shards.
+class ReadPlan:
+    """How a source array is read: region by region, each made of whole shards.
 
     Attributes:
         held: whether the source is decoded once and kept until the image is done.
         step: shape of a region, all axes.
-        peak: upper bound of the memory that this takes, in bytes.
+        peak: upper bound of the memory in bytes.
     """
 
     held: bool
@@ -226,38 +226,38 @@ class Walk:
     peak: int
 
 
-def plan_walk(
+def plan_reads(
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
     source: tuple[tuple[int, ...], ...],
     shard: tuple[int, ...],
     allowed: int,
-) -> Walk:
-    """The fastest walk that fits into ``allowed`` bytes; if none does, the smallest there is.
+) -> ReadPlan:
+    """The fastest plan that fits into ``allowed`` bytes; if none fits, the smallest one.
 
-    Held is faster than decoding again for each pass, and whole rows of shards faster than parts
-    of them, because most files store rows.
+    Holding the source is faster than decoding it for each pass, and whole rows of shards are faster
+    than parts of them, because most files store rows.
 
     Args:
         shape: of the array, all axes ((C,) (Z,) Y, X).
-        source: sizes of the source's chunks along each axis (a chunk is decoded as a whole).
+        source: sizes of the source's chunks along each axis (chunks are decoded as a whole).
         shard: shape of a shard, all axes.
     """
     rows = tuple(min(s, size) for s, size in zip(shard, shape, strict=True))
     columns = -(-shape[-1] // shard[-1])
-    best: Walk | None = None
+    best: ReadPlan | None = None
     for held in (True, False):
         width = columns
         while width:
             step = (*rows[:-1], min(width * shard[-1], shape[-1]))
             decoded = shape if held else tuple(map(_decoded, source, step))
-            # Beside the source: float64 at the most while normalising, float32, the encoded
-            # shard, and one more copy of it on its way to the file.
+            # Besides the source: at most float64 while normalising, float32, the encoded shard, and
+            # one more copy of it while it is written.
             peak = math.prod(decoded) * dtype.itemsize + math.prod(step) * (dtype.itemsize + 20)
             if best is None or peak < best.peak:
-                best = Walk(held, step, peak)
+                best = ReadPlan(held, step, peak)
             if peak <= allowed:
-                return Walk(held, step, peak)
+                return ReadPlan(held, step, peak)
             width //= 2
     if best is None:
         raise ValueError(f"an array of shape {shape} has no pixels")
@@ -265,7 +265,7 @@ def plan_walk(
 
 
 def _decoded(chunks: tuple[int, ...], step: int) -> int:
-    """The most pixels along an axis that reading ``step`` of them decodes."""
+    """The largest number of pixels along an axis that is decoded to read ``step`` of them."""
     ends = np.cumsum(chunks)
     starts = np.arange(0, ends[-1], step)
     stops = np.minimum(starts + step, ends[-1])
@@ -278,10 +278,10 @@ class ArraySource:
     """An image's or label's array, read region by region.
 
     Args:
-        array: dask array as the reader gives it.
-        shard: what regions are whole multiples of, all axes.
-        allowed: bytes that this should take.
-        threads: to decode with.
+        array: dask array from the reader.
+        shard: shape of a shard, all axes; regions are multiples of it.
+        allowed: memory in bytes that reading should take.
+        threads: for decoding.
     """
 
     def __init__(self, array: Any, shard: tuple[int, ...], allowed: int, threads: int) -> None:
@@ -290,24 +290,24 @@ class ArraySource:
         self.dtype = np.dtype(array.dtype)
         self.shape: tuple[int, ...] = tuple(int(n) for n in array.shape)
         self._shard = shard
-        self.walk = plan_walk(self.shape, self.dtype, array.chunks, shard, allowed)
+        self.plan = plan_reads(self.shape, self.dtype, array.chunks, shard, allowed)
 
     def load(self) -> None:
-        """Decodes all now if the plan is to hold it (after its memory has been reserved)."""
-        if self.walk.held:
+        """Decodes everything now if the plan holds the source; reserve the memory first."""
+        if self.plan.held:
             self._array = self._computed(self._array)
 
     def shards(self) -> Iterator[NDArray[Any]]:
-        """Shard by shard in an order that does not depend on the memory or the threads."""
+        """Shard by shard, in an order that does not depend on memory or threads."""
         for _, block in self.regions():
             for part in Grid(block.shape, self._shard).regions():
                 yield block[part]
 
     def regions(self) -> Iterator[tuple[Slices, NDArray[Any]]]:
-        """The regions of the walk with their pixels; together they are the array."""
-        for region in Grid(self.shape, self.walk.step).regions():
+        """The regions of the plan with their pixels; together they are the whole array."""
+        for region in Grid(self.shape, self.plan.step).regions():
             part = self._array[region]
-            yield region, part if self.walk.held else self._computed(part)
+            yield region, part if self.plan.held else self._computed(part)
 
     def _computed(self, array: Any) -> NDArray[Any]:
         if self._threads == 1:

@@ -1,10 +1,9 @@
-"""What looks wrong in a dataset but is not refused: one line each, where people see it. Light.
+"""Warnings about a dataset: things that look wrong but are used anyway, one line each. Light.
 
-A stage that notices something calls :func:`write_warnings` once at its end, with a file of its own
-(``warnings.<stage>.json`` beside the dataset's tables; ``warnings.<stage>-<model>.json`` of what
-concerns one model). The end of the run and the report's page
-show what :func:`read_warnings` finds. What concerns one image is in the column ``warnings`` of
-``manifest.csv``, too.
+Each stage with warnings calls :func:`write_warnings` once at its end, with its own file
+(``warnings.<stage>.json`` next to the dataset's tables, ``warnings.<stage>-<model>.json`` for one
+model). The end of the run and the report's page show what :func:`read_warnings` finds. Warnings
+about a single image are also in the column ``warnings`` of ``manifest.csv``.
 """
 
 from __future__ import annotations
@@ -21,29 +20,29 @@ from unet.paths import Paths
 
 log = logging.getLogger(__name__)
 
-# Takes a warning about a dataset as a whole.
+# Receives a warning about a whole dataset.
 Warn = Callable[[str], None]
 
 
-# Lines that a console shows of one dataset.
+# Number of lines per dataset that the console shows.
 SHOWN = 10
 # In the order of the stages, so that the first cause comes first.
 _ORDER = ("manifest", "splits")
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
-def unheard(text: str) -> None:
-    """A ``Warn`` that drops what it is told."""
+def ignore_warning(text: str) -> None:
+    """A ``Warn`` that drops the warning."""
 
 
 def grouped(warnings: Iterable[tuple[str, str]]) -> list[str]:
-    """One line for all images that have the same warning (whatever its numbers).
+    """One line for all images with the same warning (numbers may differ).
 
     Args:
         warnings: (name of an image, warning) pairs.
 
     Returns:
-        such as ``a.tif and 4 more images: one number, 14 separate pieces``.
+        such as ``a.tif and 4 more images: one number, 14 separate regions``.
     """
     same: dict[str, list[tuple[str, str]]] = {}
     for name, text in warnings:
@@ -53,16 +52,16 @@ def grouped(warnings: Iterable[tuple[str, str]]) -> list[str]:
         name, text = members[0]
         others = len(members) - 1
         more = f" and {others} more image{'s' if others > 1 else ''}" if others else ""
-        # Names of files may hold line breaks.
+        # File names can contain line breaks.
         lines.append(one_line(f"{name}{more}: {text}"))
     return lines
 
 
-def shown(lines: Sequence[str], rest: str, most: int = SHOWN) -> list[str]:
-    """The first lines, and how many there are beside them.
+def first_lines(lines: Sequence[str], rest: str, most: int = SHOWN) -> list[str]:
+    """The first lines, and the number of those left out.
 
     Args:
-        rest: the file that has all of them.
+        rest: the file that contains all of them.
     """
     if len(lines) <= most:
         return list(lines)
@@ -70,47 +69,46 @@ def shown(lines: Sequence[str], rest: str, most: int = SHOWN) -> list[str]:
 
 
 def write_warnings(path: Path, lines: Sequence[str], **more: Any) -> None:
-    """Notes a stage's warnings in place of those of its last run, and prints them.
+    """Replaces a stage's warnings from its last run, and logs the new ones.
 
     Args:
-        more: other facts about the dataset that the report shows.
+        more: other facts about the dataset for the report.
     """
     lines = [one_line(line) for line in lines]
     write_json(path, {"warnings": lines, **more})
-    for line in shown(lines, path.name):
+    for line in first_lines(lines, path.name):
         log.warning("warning: %s", line)
 
 
 def warning_lines(paths: Paths, models: Mapping[str, Collection[str]]) -> list[str]:
-    """The warnings of a run for the console, some of each dataset.
+    """The warnings of a run for the console, at most ``SHOWN`` per dataset.
 
     Args:
-        models: those of each dataset, as in :func:`read_warnings`.
+        models: of each dataset, as in :func:`read_warnings`.
     """
     return [
         f"warning: {dataset}: {line}"
         for dataset, names in models.items()
-        for line in shown(
+        for line in first_lines(
             read_warnings(paths.dataset(dataset), names), str(paths.dataset_report_html(dataset))
         )
     ]
 
 
 def read_warnings(folder: Path, models: Collection[str] = ()) -> list[str]:
-    """The warnings of a dataset and of these models, in the order of the stages.
+    """The warnings about a dataset and these models, in the order of the stages.
 
     Args:
-        folder: the dataset's, in the output folder. Results of versions that noted nothing have no
-            warnings.
-        models: that the config names for it; notes of models that it no longer names stay unread.
+        folder: of the dataset, in the output folder. Results of old versions have no warnings.
+        models: of the dataset in the config; warnings about other models are ignored.
     """
     return [str(line) for noted in _noted(folder, models) for line in noted["warnings"]]
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """What the stages noted beside their warnings: ``classes``
-    (:func:`unet.data.label_doubts.class_table`) and ``remembered``, what of the split comes from
-    earlier runs."""
+    """Other facts in the stages' warning files: ``classes``
+    (:func:`unet.data.label_warnings.class_table`) and ``remembered``, which parts of the split come
+    from earlier runs."""
     found: dict[str, Any] = {}
     for noted in _noted(folder, ()):
         found.update(noted)

@@ -1,4 +1,4 @@
-"""Finding files by folder or glob, the names that match them to each other, and image ids."""
+"""Finds files by folder or glob, matches images and labels by name, and makes image ids."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 
-from unet.data.dataset_warnings import Warn, unheard
+from unet.data.dataset_warnings import Warn, ignore_warning
 from unet.errors import UserError
 from unet.files import is_sheet
 from unet.io.formats import SUFFIXES, stem
-from unet.io.zarr_metadata import members
+from unet.io.zarr_metadata import images_inside
 
 _MAGIC = re.compile(r"(\*\*/|\*|\?|\[[^\]]+\])")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 LONGEST_ID = 100
-# OME-Zarr keeps this folder of a collection for itself.
+# OME-Zarr reserves this folder in a collection.
 _TAKEN = "OME"
-# Beside images, but no images themselves: nobody misses them.
+# Files that often lie next to images and are ignored without a warning.
 _ASIDE = frozenset(
     {
         ".txt", ".md", ".rst", ".rtf", ".pdf", ".doc", ".docx", ".ppt", ".pptx", ".html", ".htm",
@@ -35,7 +35,7 @@ _ASIDE = frozenset(
         ".r", ".ijm", ".sh", ".bat", ".md5", ".sha256", ".roi", ".tmp", ".bak", ".part",
     }
 )  # fmt: skip
-# How tools name the labels that they put beside images: img_000_masks.tif (Cellpose) and others.
+# Names that tools give to labels next to images: img_000_masks.tif (Cellpose) and others.
 _LIKE_LABELS = re.compile(
     r"(.+?)([_-](?:cp_masks?|masks?|labels?|labelled|seg|segmentation|gt|instances))", re.IGNORECASE
 )
@@ -43,13 +43,13 @@ _LIKE_LABELS = re.compile(
 
 @dataclass(frozen=True)
 class Found:
-    """A file with what it may be matched by.
+    """A file and what it can be matched by.
 
     Attributes:
         path: as found.
         name: its path below the glob's fixed part (or the folder), without the format's suffix.
-        wild: the texts that the glob's wildcards stand for; empty for a folder.
-        group, columns: the well of a field of a plate, and what a sheet would say of it.
+        wild: the texts that the glob's wildcards matched; empty for a folder.
+        group, columns: well and other properties of a plate's field, as in a sheet.
     """
 
     path: Path
@@ -60,26 +60,26 @@ class Found:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file (or .zarr folder) has a suffix that there is a reader for, and is shown."""
+    """Whether a file (or .zarr folder) has a known suffix and is not hidden."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-# Orders paths as they order themselves, in a fraction of the time.
+# Sort key: the same order as that of paths, but much faster.
 _parts = attrgetter("parts")
 
 
 def composed(text: str) -> str:
-    """The text with each letter and its accents in one character: macOS takes them apart in the
-    names of files, and what looks the same must be the same."""
+    """The text with each accented letter as one character (NFC). macOS splits them in file names,
+    but names that look the same must be equal."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def spelling(name: str) -> str:
-    """The same for names that some file system takes for one."""
+    """A key that is equal for names that are the same file on some file systems."""
     return composed(name).lower()
 
 
-# By what an image and a label may be matched, in this order of preference.
+# Keys to match images and labels, in order of preference.
 MATCHES: tuple[Callable[[Found], tuple[str, ...]], ...] = (
     lambda f: (composed(f.name),),
     lambda f: (composed(f.name.rpartition("/")[2]),),
@@ -87,24 +87,24 @@ MATCHES: tuple[Callable[[Found], tuple[str, ...]], ...] = (
 )
 
 
-def find(pattern: str, root: Path, key: str, warn: Warn = unheard) -> list[Found]:
-    """Images under a folder or that match a glob, in the order of their paths; the images of plates
-    and collections in place of these.
+def find(pattern: str, root: Path, key: str, warn: Warn = ignore_warning) -> list[Found]:
+    """Images in a folder or matching a glob, sorted by path; plates and collections are replaced by
+    their images.
 
     Args:
-        pattern: absolute, or relative to ``root``. A folder stands for all images right in it.
+        pattern: absolute, or relative to ``root``. A folder stands for all images directly in it.
         key: of the config, for messages.
-        warn: told which files are not read.
+        warn: receives a warning about files that are not read.
 
     Raises:
-        UserError: no such folder, nothing matches, or two files with one name.
+        UserError: no such folder, nothing matches, or two files have the same name.
     """
     where = root / Path(pattern).expanduser()
     if glob.has_magic(str(where)) and not where.exists():
         found = _glob(where, key, warn)
-    elif where.is_dir() and where.suffix.lower() != ".zarr" and members(where) is None:
+    elif where.is_dir() and where.suffix.lower() != ".zarr" and images_inside(where) is None:
         paths = sorted(where.iterdir(), key=_parts)
-        tell_unread(paths, key, warn)
+        warn_of_unread_files(paths, key, warn)
         found = [Found(p, stem(p)) for p in paths if is_image(p)]
     elif where.exists():
         found = [Found(where, stem(where))]
@@ -121,10 +121,10 @@ def find(pattern: str, root: Path, key: str, warn: Warn = unheard) -> list[Found
 
 
 def _unfolded(item: Found, alone: bool) -> list[Found]:
-    """The images of a plate or a collection (alone: the one that was asked for); else the item."""
+    """The images of a plate or a collection, otherwise the item; ``alone``: it is the only item."""
     if not (alone or item.path.suffix.lower() == ".zarr") or not item.path.is_dir():
         return [item]
-    parts = members(item.path)
+    parts = images_inside(item.path)
     if parts is None:
         return [item]
     if len(parts) == 1 and not parts[0].well:
@@ -137,32 +137,31 @@ def _unfolded(item: Found, alone: bool) -> list[Found]:
 
 
 def _named(found: list[Found], key: str, warn: Warn) -> list[Found]:
-    """Those whose name can be written into a table.
+    """The files whose names can be written into a table.
 
     Raises:
-        UserError: there is no other.
+        UserError: there are none.
     """
-    # What is not text in a name, Python keeps as half of a surrogate pair.
+    # Python represents undecodable bytes in names as surrogates.
     strange = [item for item in found if _SURROGATE.search(item.name)]
     if not strange:
         return found
     name = strange[0].path.name
     if (encoding := sys.getfilesystemencoding()) != "utf-8":
-        # To go on without the file would give other results than in another locale.
+        # Leaving the file out would give other results than in another locale.
         raise UserError(
-            f"{key}: {name!a}: this locale takes names of files for {encoding}; run under "
-            "LC_ALL=C.UTF-8"
+            f"{key}: {name!a}: this locale reads file names as {encoding}; run with LC_ALL=C.UTF-8"
         )
-    told = f"{name!a}: a file name that is not UTF-8; rename it"
+    text = f"{name!a}: a file name that is not UTF-8; rename it"
     if len(strange) == len(found):
-        raise UserError(f"{key}: {told}")
-    warn(f"{key}: {len(strange)} of {len(found)} files are not read; {told}")
+        raise UserError(f"{key}: {text}")
+    warn(f"{key}: {len(strange)} of {len(found)} files are not read; {text}")
     return [item for item in found if item not in strange]
 
 
-def tell_unread(paths: Iterable[Path], key: str, warn: Warn) -> None:
-    """Tells of files that may be meant as images and that there is no reader for."""
-    if warn is unheard:
+def warn_of_unread_files(paths: Iterable[Path], key: str, warn: Warn) -> None:
+    """Warns about files that may be images but have no reader."""
+    if warn is ignore_warning:
         return  # there may be millions
     kinds: Counter[str] = Counter()
     for path in paths:
@@ -177,13 +176,13 @@ def tell_unread(paths: Iterable[Path], key: str, warn: Warn) -> None:
         )  # fmt: skip
         warn(
             f"{key}: {many} not read; convert to TIFF or OME-Zarr (Fiji, bioformats2raw), or "
-            "write a glob such as dir/*.tif if they are not meant"
+            "write a glob such as dir/*.tif if you do not need them"
         )
 
 
-def like_labels(found: list[Found], key: str, warn: Warn) -> None:
-    """Tells of images that are named like labels of others."""
-    if warn is unheard:
+def warn_of_label_names(found: list[Found], key: str, warn: Warn) -> None:
+    """Warns about images that are named like labels of other images."""
+    if warn is ignore_warning:
         return
     names = {item.name for item in found}
     parts = [(item, _LIKE_LABELS.fullmatch(item.name)) for item in found]
@@ -192,14 +191,14 @@ def like_labels(found: list[Found], key: str, warn: Warn) -> None:
         item, base = pairs[0]
         warn(
             f"{key}: {len(pairs)} of {len(found)} images are named like the labels of others, such "
-            f"as {item.path.name} beside {base}; if they are labels, write a glob that leaves them "
-            "out"
+            f"as {item.path.name} next to {base}; if they are labels, write a glob that excludes "
+            "them"
         )
 
 
 def common_ending(found: list[Found]) -> str | None:
-    """The end of the names by which some of the files are labels of the others, such as
-    ``_masks``; None where there is not just one."""
+    """The name ending that marks some of the files as labels of others, such as ``_masks``; None
+    unless there is exactly one."""
     names = {item.name for item in found}
     parts = filter(None, map(_LIKE_LABELS.fullmatch, names))
     endings = {match[2] for match in parts if match[1] in names}
@@ -208,7 +207,7 @@ def common_ending(found: list[Found]) -> str | None:
 
 def _glob(where: Path, key: str, warn: Warn) -> list[Found]:
     fixed, paths = glob_paths(where)
-    tell_unread(paths, key, warn)
+    warn_of_unread_files(paths, key, warn)
     expression = re.compile(_translated(where.relative_to(fixed).as_posix()))
     found = []
     for path in filter(is_image, paths):
@@ -226,7 +225,7 @@ def glob_paths(where: Path) -> tuple[Path, list[Path]]:
 
 
 def _expanded(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
-    """What matches a glob's parts below a folder."""
+    """Paths below a folder that match the parts of a glob."""
     if "**" not in parts:
         # Not Path.glob: it finds hidden files.
         names = glob.iglob(str(Path(*parts)), root_dir=folder)  # noqa: PTH207
@@ -240,8 +239,8 @@ def _expanded(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
 
 
 def _folders(top: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """A folder and all below it that are not hidden. Links to folders are followed (glob does so,
-    Path.glob does not), but not to one that they are in, which would have no end."""
+    """A folder and all folders below it, except hidden ones. Links to folders are followed (as in
+    glob, unlike Path.glob), except a link to a folder that contains it, which would be endless."""
     place = top.resolve()
     if not top.is_dir() or place in above:
         return
@@ -252,9 +251,9 @@ def _folders(top: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
 
 
 def fixed_part(where: Path) -> Path:
-    """A glob's folders before its first wildcard; a folder itself; the folder of a file."""
+    """The folders of a glob before its first wildcard; a folder itself; or the folder of a file."""
     for i, part in enumerate(where.parts):
-        # A folder that is really called [2024] is no pattern.
+        # A folder that really is called [2024] is not a pattern.
         if glob.has_magic(part) and not Path(*where.parts[: i + 1]).exists():
             return Path(*where.parts[:i])
     return where.parent if where.suffix.lower() in SUFFIXES or is_sheet(where.name) else where
@@ -287,28 +286,28 @@ def _check_unique(found: Iterable[Found], key: str) -> None:
         other = seen.setdefault(spelling(item.name), item.path)
         if other != item.path:
             same = composed(str(other)) == composed(str(item.path))
-            hidden = " (accents are stored in two ways, as macOS does)" if same else ""
+            hidden = " (their accents are stored in two ways, one is that of macOS)" if same else ""
             raise UserError(
-                f"{key}: {other} and {item.path} have one name{hidden}; rename one, narrow the "
-                "glob, or list the images in a sheet.csv"
+                f"{key}: {other} and {item.path} have the same name{hidden}; rename one, narrow "
+                "the glob, or list the images in a sheet.csv"
             )
 
 
 def paired_by_name(images: list[Found], labels: list[Found]) -> tuple[dict[Path, Path], list[Path]]:
-    """Labels by image: by name, else (where no name agrees) by what the wildcards stand for.
+    """The label of each image, matched by name, or, if no name matches, by the wildcards' texts.
 
     Returns:
-        label of each image that has one, and the labels that no image has.
+        the label of each image that has one, and the labels without an image.
 
     Raises:
-        UserError: neither way matches a single image.
+        UserError: neither way matches any image.
     """
     for key in MATCHES:
         table: dict[tuple[str, ...], Path] = {}
         for item in labels:
             table.setdefault(key(item), item.path)
         keys = [key(item) for item in images]
-        # A key that stands for two files tells nothing.
+        # A key that stands for two files is ambiguous.
         if len(table) < len(labels) or len(set(keys)) < len(keys):
             continue
         pairs = {i.path: table[k] for i, k in zip(images, keys, strict=True) if k in table}
@@ -316,15 +315,15 @@ def paired_by_name(images: list[Found], labels: list[Found]) -> tuple[dict[Path,
             used = set(pairs.values())
             return pairs, [item.path for item in labels if item.path not in used]
     raise UserError(
-        f"labels: none of {len(labels)} has the name of an image (such as {labels[0].path} and "
-        f"{images[0].path}); name each label like its image, write globs whose * agree, or list "
-        "the pairs in a sheet.csv"
+        f"labels: none of {len(labels)} labels is named like an image (such as {labels[0].path} "
+        f"and {images[0].path}); name each label like its image, write globs whose * match the "
+        "same text, or list the pairs in a sheet.csv"
     )
 
 
 def safe_id(name: str) -> str:
-    """An id that is safe as a folder name and depends on ``name`` alone, whatever other files
-    there are: the name itself, or where it had to be changed, with a few digits of its hash."""
+    """An id that is safe as a folder name and depends only on ``name``, not on other files: the
+    name itself or, if it had to be changed, the new name with a few digits of a hash."""
     flat = name.replace("/", "-")
     plain = unicodedata.normalize("NFKD", flat).encode("ascii", "ignore").decode()
     clean = _UNSAFE.sub("_", plain).strip("._-")[:LONGEST_ID]
@@ -336,8 +335,8 @@ def safe_id(name: str) -> str:
 
 
 def relative(path: Path, root: Path) -> str:
-    """The path as seen from ``root``, with forward slashes (``..`` where it lies outside)."""
+    """The path relative to ``root``, with forward slashes (and ``..`` if it lies outside)."""
     text, above = str(path), f"{root}{os.sep}"
     if text.startswith(above) and os.sep == "/" and ".." not in text:
-        return text[len(above) :]  # as below, but ten times as fast: there may be millions
+        return text[len(above) :]  # as below, but ten times faster: there may be millions
     return Path(os.path.relpath(path, root)).as_posix()

@@ -1,4 +1,4 @@
-"""Decodes one image and its label, block by block, and says what is wrong with them."""
+"""Decodes one image and its label, block by block, and reports what is wrong with them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unet.data.label_statistics import Look, Looking
+from unet.data.label_statistics import LabelScan, LabelStatistics
 from unet.errors import UserError
 from unet.io.axes import LazyImage
 from unet.io.images import open_image, open_label
@@ -20,23 +20,23 @@ Array = NDArray[Any]
 
 LARGEST_ID = 2**32 - 1
 LISTED_VALUES = 5
-# A label with more values than this, of which fewer neighbours than this share are equal, is none.
+# Not a label: more values than MANY, and a smaller share of equal neighbours than RARE.
 MANY, RARE = 16, 0.2
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What the config says of a dataset's images.
+class Expected:
+    """What the config says about a dataset's images.
 
     Attributes:
         task: "semantic" or "instances".
         values: label value of each class (semantic).
-        classes: the same by name, in their order; of numbered objects none.
-        binary: whether the label is a mask whose connected pieces are the objects (instances).
-        ignore: label value of pixels that count nowhere.
-        axes, channels, pixel_size_um: over the files' own.
-        learned: whether a network is trained on them. An image of one value teaches nothing, but
-            is a result where it is predicted (an empty well has no objects).
+        classes: the same by class name, in order; empty for numbered objects.
+        binary: whether the label is a mask whose connected components are the objects (instances).
+        ignore: label value of ignored pixels.
+        axes, channels, pixel_size_um: override those of the files.
+        learned: whether a network is trained on them. An image with a single value is useless for
+            training, but fine for prediction (an empty well has no objects).
     """
 
     task: str
@@ -52,8 +52,8 @@ class Wanted:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What the manifest keeps of an image and its label; ``look``: for what all images say
-    together."""
+    """What the manifest keeps of an image and its label; ``statistics``: for the checks of all
+    labels together."""
 
     axes: str
     shape: tuple[int, ...]
@@ -64,42 +64,38 @@ class ImageFacts:
     class_shares: Mapping[str, float] | None = None
     inverted: bool = False
     warnings: tuple[str, ...] = ()
-    look: Look | None = None
+    statistics: LabelStatistics | None = None
 
 
-def inspect(
-    image: Path,
-    label: Path | None,
-    page: int | None,
-    wanted: Wanted,
-) -> ImageFacts:
-    """Decodes both files once, one block after the other.
+def inspect(image: Path, label: Path | None, page: int | None, expected: Expected) -> ImageFacts:
+    """Decodes both files once, block by block.
 
     Raises:
         UserError: "<file>: <what is wrong>".
     """
-    opened = open_image(image, axes=wanted.axes, channels=wanted.channels, page=page)
-    size = _pixel_size(image, opened, wanted.pixel_size_um)
-    looking = Looking(opened.shape[1:], wanted.classes, wanted.ignore, wanted.binary)
-    blank = _one_value(image, opened, looking)
-    if blank and wanted.learned:
+    opened = open_image(image, axes=expected.axes, channels=expected.channels, page=page)
+    size = _pixel_size(image, opened, expected.pixel_size_um)
+    scan = LabelScan(opened.shape[1:], expected.classes, expected.ignore, expected.binary)
+    blank = _one_value(image, opened, scan)
+    if blank and expected.learned:
         raise UserError(f"{image}: {blank}")
-    objects, look = None, None
+    objects, statistics = None, None
     warnings = [*opened.warnings, *([blank] if blank else [])]
-    if wanted.pixel_size_um is None:
+    if expected.pixel_size_um is None:
         warnings += opened.size_warnings
     if label is not None:
-        marked = open_label(label, axes=wanted.axes, page=page)
+        marked = open_label(label, axes=expected.axes, page=page)
         if marked.shape != opened.shape[1:]:
             raise UserError(
-                f"{label}: has {_times(marked.shape)} pixels, its image {_times(opened.shape[1:])}"
+                f"{label}: has {_times(marked.shape)} pixels, but its image has "
+                f"{_times(opened.shape[1:])}"
             )
-        found, pieces = _values(label, marked, looking)
-        objects = _check_label(label, found, pieces, wanted)
-        if wanted.task == "instances":
-            _check_objects(label, objects, pieces)
-        look = looking.done()
-        objects = look.objects if wanted.binary else objects
+        found, neighbours = _values(label, marked, scan)
+        objects = _check_label(label, found, neighbours, expected)
+        if expected.task == "instances":
+            _check_objects(label, objects, neighbours)
+        statistics = scan.statistics()
+        objects = statistics.objects if expected.binary else objects
         if marked.dtype.kind == "f":
             warnings.append(f"label: values of type {marked.dtype}; save labels as integers")
         warnings += [f"label: {text}" for text in marked.warnings]
@@ -110,10 +106,10 @@ def inspect(
         pixel_size_um=size,
         channels=opened.channel_names,
         objects=objects,
-        class_shares=None if look is None else look.shares,
+        class_shares=None if statistics is None else statistics.shares,
         inverted=opened.inverted,
         warnings=tuple(warnings),
-        look=look,
+        statistics=statistics,
     )
 
 
@@ -137,36 +133,35 @@ def _pixel_size(
 
 
 def blocks_of(array: Any) -> Iterator[tuple[tuple[int, ...], Array]]:
-    """The chunks of a dask array and where they begin, computed one at a time in this thread."""
+    """The chunks of a dask array and their starts, computed one at a time in this thread."""
     starts = [np.cumsum((0, *sizes)).tolist() for sizes in array.chunks]
     for index in product(*map(range, array.numblocks)):
         block = np.asarray(array.blocks[index].compute(scheduler="synchronous"))
         yield tuple(places[k] for places, k in zip(starts, index, strict=True)), block
 
 
-def _one_value(path: Path, opened: LazyImage, looking: Looking) -> str:
-    """Which value all pixels have; "" where they differ.
+def _one_value(path: Path, opened: LazyImage, scan: LabelScan) -> str:
+    """A text about the value that all pixels have; "" if they differ.
 
     Raises:
-        UserError: pixels that are no finite numbers.
+        UserError: pixels that are not finite numbers.
     """
     if opened.dtype.kind not in "uif":
         raise UserError(f"{path}: pixels of type {opened.dtype}; save them as numbers")
     lowest, highest = np.inf, -np.inf
     for start, block in blocks_of(opened.array):
         low, high = float(block.min()), float(block.max())
-        # The minimum of what holds a NaN is NaN; so is the maximum.
+        # Minimum and maximum are NaN if any value is NaN.
         if not (np.isfinite(low) and np.isfinite(high)):
             raise UserError(f"{path}: NaN or infinite pixels")
         lowest, highest = min(lowest, low), max(highest, high)
-        looking.image(start, block)
+        scan.add_image(start, block)
     return f"all pixels have the value {lowest:g}" if lowest == highest else ""
 
 
 @dataclass
 class Neighbours:
-    """Pixels that are next to another along X, both of them labelled, and how many of these pairs
-    have one value."""
+    """Number of pairs of labelled pixels next to each other along X, and how many are equal."""
 
     pairs: int = 0
     equal: int = 0
@@ -178,80 +173,84 @@ class Neighbours:
         self.equal += int(np.count_nonzero(both & (left == right)))
 
 
-def _like_image(values: int, pieces: Neighbours) -> bool:
-    """In a label a pixel's neighbour mostly is of the same object, in an image it hardly ever has
-    the very same value."""
-    return values > MANY and pieces.pairs > 100 * MANY and pieces.equal < RARE * pieces.pairs
+def _like_image(values: int, found: Neighbours) -> bool:
+    """Whether values vary as in an image: in a label, neighbouring pixels mostly belong to the same
+    object, while in an image they rarely have exactly the same value."""
+    return values > MANY and found.pairs > 100 * MANY and found.equal < RARE * found.pairs
 
 
-def _check_objects(path: Path, objects: int, pieces: Neighbours) -> None:
-    """Refuses what has as many values as an image has."""
-    if _like_image(objects, pieces):
-        share = 100 * pieces.equal // pieces.pairs
+def _check_objects(path: Path, objects: int, neighbours: Neighbours) -> None:
+    """Refuses a label whose values vary as in an image."""
+    if _like_image(objects, neighbours):
+        share = 100 * neighbours.equal // neighbours.pairs
         raise UserError(
-            f"{path}: {objects} values, and only {share} % of neighbouring pixels have the same "
-            "one: it looks like an image, not like numbered objects; are images and labels swapped?"
+            f"{path}: {objects} values, and only {share} % of neighbouring pixels are equal: it "
+            "looks like an image, not like numbered objects; are images and labels swapped?"
         )
 
 
-def _values(path: Path, opened: LazyImage, looking: Looking) -> tuple[Array, Neighbours]:
-    """The distinct values of a label, sorted, as int64; and how its pixels hang together."""
+def _values(path: Path, opened: LazyImage, scan: LabelScan) -> tuple[Array, Neighbours]:
+    """The distinct values of a label, sorted, as int64; and how many neighbours are equal."""
     if opened.dtype.kind not in "uif":
         raise UserError(f"{path}: values of type {opened.dtype}; save them as integers")
-    found, pieces = np.empty(0, np.int64), Neighbours()
+    found, neighbours = np.empty(0, np.int64), Neighbours()
     for start, block in blocks_of(opened.array):
         values, counts = _distinct(block)
         if values.dtype.kind == "f" and not (np.isfinite(values) & (values % 1 == 0)).all():
-            raise UserError(f"{path}: values that are no integers")
+            raise UserError(f"{path}: values that are not integers")
         if values.size and (values.max() > 2**62 or values.min() < -(2**62)):
             raise UserError(f"{path}: values beyond 2^62; number them from 1")
         found = np.union1d(found, values.astype(np.int64))
-        pieces.add(block)
-        looking.label(start, block, values, counts)
-    return found, pieces
+        neighbours.add(block)
+        scan.add_label(start, block, values, counts)
+    return found, neighbours
 
 
 def _distinct(block: Array) -> tuple[Array, Array]:
     """The distinct values of a block, sorted, and how often each occurs."""
     if block.dtype.kind == "u" and block.dtype.itemsize <= 2:
-        # Counting is many times as fast as sorting, and most labels are of these types.
+        # Counting is many times faster than sorting, and most labels have these types.
         counts = np.bincount(block.ravel())
         values = np.flatnonzero(counts)
         return values, counts[values]
     return np.unique(block, return_counts=True)
 
 
-def _check_classes(path: Path, values: list[int], pieces: Neighbours, wanted: Wanted) -> None:
+def _check_classes(
+    path: Path, values: list[int], neighbours: Neighbours, expected: Expected
+) -> None:
     """Refuses values that belong to no class."""
-    unknown = [v for v in values if v not in wanted.values]
+    unknown = [v for v in values if v not in expected.values]
     if not unknown:
         return
     more = f" and {len(unknown) - LISTED_VALUES} more" if len(unknown) > LISTED_VALUES else ""
     listed = ", ".join(map(str, unknown[:LISTED_VALUES])) + more
-    known = ", ".join(map(str, sorted(wanted.values)))
+    known = ", ".join(map(str, sorted(expected.values)))
     advice = "add them to classes, or name one as ignore"
     if len(unknown) > MANY:
         swapped = "are images and labels swapped?"
         numbers = "do they number objects? then write task: instances, without classes; or "
-        advice = swapped if _like_image(len(values), pieces) else numbers + swapped
+        advice = swapped if _like_image(len(values), neighbours) else numbers + swapped
     raise UserError(f"{path}: values {listed} belong to no class (classes have {known}); {advice}")
 
 
-def _check_label(path: Path, found: Array, pieces: Neighbours, wanted: Wanted) -> int:
+def _check_label(path: Path, found: Array, neighbours: Neighbours, expected: Expected) -> int:
     """Number of classes present (semantic) or of objects (instances)."""
-    values = [int(v) for v in found if int(v) != wanted.ignore]
-    if wanted.task == "semantic":
-        _check_classes(path, values, pieces, wanted)
+    values = [int(v) for v in found if int(v) != expected.ignore]
+    if expected.task == "semantic":
+        _check_classes(path, values, neighbours, expected)
         return len(values)
     if values and values[0] < 0:
         raise UserError(f"{path}: a negative instance id ({values[0]}); write ignore: or number "
                         "the objects from 1")  # fmt: skip
     objects = [v for v in values if v != 0]
-    if wanted.binary and len(objects) > 1:
+    if expected.binary and len(objects) > 1:
         raise UserError(
-            f"{path}: {len(objects)} different values beside 0, but label_kind: binary; write "
+            f"{path}: {len(objects)} different values besides 0, but label_kind: binary; write "
             "label_kind: instances, or name one of them as ignore"
         )
     if values and values[-1] > LARGEST_ID:
-        raise UserError(f"{path}: instance id {values[-1]} is beyond 32 bits; number them from 1")
+        raise UserError(
+            f"{path}: instance id {values[-1]} does not fit into 32 bits; number them from 1"
+        )
     return len(objects)

@@ -1,4 +1,4 @@
-"""The split stage: parts of images, kept from one run to the next."""
+"""The split stage: images keep their part of the split from one run to the next."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from unet.config.data_settings import SplitsSettings
 from unet.data.dataset_warnings import write_warnings
 from unet.data.records import PARTS, SPLIT_COLUMNS, ImageRecord, Part, SplitRecord, write_splits
-from unet.data.split_checks import check_learnable, degenerate
+from unet.data.split_checks import check_learnable, part_warnings
 from unet.data.splits import groups_of, make_splits
 from unet.files import digest
 from unet.tables import csv_rows, write_table
@@ -21,34 +21,34 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Parts of images as they were drawn before.
+class KeptParts:
+    """Parts of images from earlier runs.
 
     Attributes:
-        rows: of all images that there ever were.
-        since: image -> when it got its part, "" where an older version did not note it.
+        rows: of all images that ever existed.
+        since: image -> when it got its part, "" if an older version did not store it.
     """
 
     rows: Sequence[SplitRecord] = ()
     since: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_kept(path: Path, key: str) -> Kept:
-    """Parts that were kept under the same ``key``; none where there are none."""
+def read_kept(path: Path, key: str) -> KeptParts:
+    """The parts that were kept under the same ``key``, if any."""
     try:
         first, _, table = path.read_bytes().decode().partition("\n")
         if first.strip() != f"# {key}":
-            return Kept()
+            return KeptParts()
         rows = csv_rows(table)
-        return Kept(
+        return KeptParts(
             [SplitRecord(r["image"], int(r["fold"]), _part(r["part"])) for r in rows],
             {r["image"]: r.get("since", "") for r in rows},
         )
     except FileNotFoundError:
-        return Kept()
+        return KeptParts()
     except (KeyError, ValueError, TypeError):
         log.warning("%s: damaged, the splits are drawn again", path)
-        return Kept()
+        return KeptParts()
 
 
 def _part(text: str) -> Part:
@@ -57,8 +57,10 @@ def _part(text: str) -> Part:
     return text
 
 
-def write_kept(path: Path, key: str, rows: Sequence[SplitRecord], kept: Kept, now: str) -> None:
-    """Keeps the parts of all images, also of those that are away now: they may come back."""
+def write_kept(
+    path: Path, key: str, rows: Sequence[SplitRecord], kept: KeptParts, now: str
+) -> None:
+    """Keeps the parts of all images, even of missing ones, since they may come back."""
     there = {row.image for row in rows}
     everything = [*rows, *(row for row in kept.rows if row.image not in there)]
     cells = ((r.image, r.fold, r.part, kept.since.get(r.image, now)) for r in everything)
@@ -76,22 +78,22 @@ def splits_stage(
     """Writes ``splits.csv``, keeping the parts that ``memory`` holds, and the stage's warnings.
 
     Args:
-        now: date and time, for tests.
+        now: date and time; given only in tests.
     """
     now = time.strftime("%Y-%m-%d %H:%M:%S") if now is None else now
     split = settings.split
-    # Parts are kept for these settings only: another way to split starts from nothing.
+    # Parts are kept only for these settings: a different split starts from scratch.
     key = digest(settings.to_json())
     kept = read_kept(memory, key)
     rows = make_splits(records, split, settings.seed, kept.rows)
     usable = [record for record in records if record.status == "ok"]
     lines = check_learnable(rows, usable, split.number)
-    lines += degenerate(rows, groups_of(usable), split)
+    lines += part_warnings(rows, groups_of(usable), split)
     moved = _moved(rows, kept)
     if moved:
         lines.append(
-            f"{len(moved)} images, such as {moved[0]}, got another part than in earlier runs: "
-            "those that kept theirs left a part empty, or groups have changed"
+            f"{len(moved)} images, such as {moved[0]}, are in another part than in earlier runs: "
+            "the kept parts would have left a part empty, or groups have changed"
         )
     kept = replace(kept, since={k: v for k, v in kept.since.items() if k not in moved})
     notice = from_earlier_runs(rows, kept)
@@ -105,14 +107,14 @@ def splits_stage(
         log.info("split: %s", notice)
 
 
-def _moved(rows: Sequence[SplitRecord], kept: Kept) -> list[str]:
-    """Images whose part is another one than before."""
+def _moved(rows: Sequence[SplitRecord], kept: KeptParts) -> list[str]:
+    """Images whose part has changed."""
     parts = {(row.image, row.fold): row.part for row in kept.rows}
     return sorted({r.image for r in rows if parts.get((r.image, r.fold), r.part) != r.part})
 
 
-def from_earlier_runs(rows: Sequence[SplitRecord], kept: Kept) -> str:
-    """What of a split comes from earlier runs; "" for one that is new.
+def from_earlier_runs(rows: Sequence[SplitRecord], kept: KeptParts) -> str:
+    """How much of a split comes from earlier runs; "" for a new split.
 
     Args:
         kept: without the dates of images whose part has changed.
@@ -126,5 +128,5 @@ def from_earlier_runs(rows: Sequence[SplitRecord], kept: Kept) -> str:
     when = f"since {first[:10]}" if first else "from runs of an older version"
     return (
         f"remembered {when}; {added} images added and {away} removed since "
-        "(to draw it again from the images of today: split.redraw)"
+        "(to draw it again from today's images, use split.redraw)"
     )

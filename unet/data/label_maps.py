@@ -1,4 +1,4 @@
-"""What a label file's values mean: class indices and instance ids."""
+"""Converts the values of a label file to class indices and instance ids."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unet.config.heads import IGNORE
 from unet.errors import UserError
 
 Array = npt.NDArray[Any]
-# Class index that no class has (the config allows 200), for values that nothing declares.
+# Class index for undeclared values; no class has it (the config allows 200 classes).
 UNDECLARED = 254
 
 
@@ -21,7 +21,7 @@ def semantic_classes(
     """Label values -> class indices (the order of ``classes``), ``ignore`` -> 255.
 
     Raises:
-        UserError: a value that is neither a class's nor ``ignore`` (the message lacks the file).
+        UserError: a value that is neither a class nor ``ignore`` (the caller adds the file name).
     """
     indices = np.full(block.shape, UNDECLARED, np.uint8)
     for index, value in enumerate(classes.values()):
@@ -44,11 +44,11 @@ def instance_maps(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
     """Instance labels -> classes (0 background, 1 foreground, 255 where ``ignore``) and ids.
 
-    Ids stay as they are; ignored pixels belong to no instance (id 0).
+    Ids stay as they are; ignored pixels get id 0.
 
     Raises:
-        UserError: a value that is no id: negative, not whole, beyond uint32 (the message lacks
-            the file).
+        UserError: a value that is not an id: negative, not an integer, beyond uint32 (the caller
+            adds the file name).
     """
     ids = block
     if ignore is not None:

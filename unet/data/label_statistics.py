@@ -1,9 +1,8 @@
-"""A look at an image and its label while both are decoded: do the label's values mean what the
-config says? What the looks of all images of a dataset say together is in
-:mod:`unet.data.label_doubts`.
+"""Statistics of a label, gathered while it and its image are decoded.
 
-Shares of classes are exact. Intensities and pieces are those of a thinned copy, every n-th pixel
-of the image, so that memory and time are bounded whatever the image's size.
+:mod:`unet.data.label_warnings` uses those of all images in a dataset to find labels whose values do
+not mean what the config says. Class shares are exact. Intensities and regions come from a
+subsampled copy, every n-th pixel, so that memory and time are limited for images of any size.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-# Pixels of a thinned copy; of a binary mask more, since its pieces are the objects.
-THINNED, COUNTED = 1 << 18, 1 << 22
-# Thinned pixels of a piece that counts: fewer are specks, or what thinning leaves of a thread.
-SPECK = 4
-# Numbers of one label that are looked at.
-MOST = 500
+# Pixels of a subsampled copy, and of a binary mask, whose components are counted as objects.
+SAMPLED_PIXELS, MASK_PIXELS = 1 << 18, 1 << 22
+# Smaller regions (in sampled pixels) are ignored: specks, or threads broken up by subsampling.
+MIN_REGION = 4
+# How many numbers of one label are checked for scattered regions.
+MAX_NUMBERS = 500
 
 
-class Thinned:
+class Subsampled:
     """Every n-th pixel along each axis [(Z,) Y, X] of an array that comes block by block.
 
     Args:
-        most: pixels that are kept, about.
+        most: the largest number of pixels to keep.
     """
 
     def __init__(self, shape: Sequence[int], most: int) -> None:
@@ -57,47 +56,47 @@ class Thinned:
 
 @dataclass(frozen=True)
 class Numbering:
-    """How a label's numbers lie in the image.
+    """How a label numbers its objects.
 
     Attributes:
-        numbers: distinct ids.
-        pieces: connected pieces of equal pixels, specks left out.
-        scattered: ids of which two pieces lie apart: further than the smaller one is long.
+        numbers: how many distinct ids there are.
+        regions: number of connected regions of equal pixels, without specks.
+        scattered: number of ids with two regions that are further apart than the smaller is long.
     """
 
     numbers: int = 0
-    pieces: int = 0
+    regions: int = 0
     scattered: int = 0
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was seen of one image and its label.
+class LabelStatistics:
+    """Statistics of one label and its image.
 
     Attributes:
         shares: of the pixels that are not ignored, by class, in the order of the classes.
-        intensity: sum and number of the thinned pixels of the first channel, by class.
-        pieces: of numbered objects; empty for classes.
-        objects: pieces of a binary mask, None where the mask is too large to count them here.
-        copy: whether the label has the very pixels of an image of more than one value.
+        intensity: sum and number of the sampled pixels of the first channel, by class.
+        numbering: of numbered objects; empty for classes.
+        objects: number of components of a binary mask, None if the mask is too large to count them.
+        copy: whether the label is identical to the image, which has more than one value.
     """
 
     shares: Mapping[str, float]
     intensity: Mapping[str, tuple[float, int]]
-    pieces: Numbering = Numbering()
+    numbering: Numbering = Numbering()
     objects: int | None = None
     copy: bool = False
 
 
 @dataclass
-class Looking:
-    """Takes the blocks of an image and of its label.
+class LabelScan:
+    """Gathers the statistics from the blocks of an image and its label.
 
     Attributes:
         shape: [(Z,) Y, X].
-        classes: name -> label value; empty: numbered objects.
-        ignore: label value of pixels that count nowhere.
-        binary: whether any value but 0 is an object's.
+        classes: name -> label value; empty for numbered objects.
+        ignore: label value of ignored pixels.
+        binary: whether all values except 0 mean foreground.
     """
 
     shape: tuple[int, ...]
@@ -107,39 +106,39 @@ class Looking:
     _counts: Counter[int] = field(default_factory=Counter, init=False)
 
     def __post_init__(self) -> None:
-        self._image, self._label = (Thinned(self.shape, THINNED) for _ in range(2))
-        self._mask = Thinned(self.shape, COUNTED) if self.binary else None
+        self._image, self._label = (Subsampled(self.shape, SAMPLED_PIXELS) for _ in range(2))
+        self._mask = Subsampled(self.shape, MASK_PIXELS) if self.binary else None
 
-    def image(self, start: Sequence[int], block: Array) -> None:
-        """``block``: [C, (Z,) Y, X]; the first channel is kept."""
+    def add_image(self, start: Sequence[int], block: Array) -> None:
+        """``block``: [C, (Z,) Y, X]; only the first channel is used."""
         if start[0] == 0:
             self._image.add(start[1:], block[0])
 
-    def label(self, start: Sequence[int], block: Array, values: Array, counts: Array) -> None:
-        """``block``: [(Z,) Y, X]; its distinct values and how often each occurs."""
+    def add_label(self, start: Sequence[int], block: Array, values: Array, counts: Array) -> None:
+        """``block``: [(Z,) Y, X]; ``values``, ``counts``: its distinct values and their numbers."""
         self._label.add(start, block)
         if self._mask is not None:
             self._mask.add(start, self._foreground(block))
-        # Of numbered objects only 0 and what is ignored: there may be a million others.
+        # For numbered objects only 0 and the ignored value: there may be a million others.
         wanted = {0, *self.classes.values()} | ({self.ignore} if self.ignore is not None else set())
         for value in wanted:
             self._counts[value] += int(counts[values == value].sum())
 
-    def done(self) -> Look:
-        """After all blocks of both."""
+    def statistics(self) -> LabelStatistics:
+        """The result, after all blocks were added."""
         image, label = self._image.pixels, self._label.pixels
         total = math.prod(self.shape) - (0 if self.ignore is None else self._counts[self.ignore])
         numbers = {name: self._counts[value] for name, value in self.classes.items()}
         if not self.classes:
             numbers = {"background": self._counts[0], "foreground": total - self._counts[0]}
-        # Six digits, of small shares too: what occurs at all is never 0.
+        # Six significant digits, so that the share of a class that occurs is never 0.
         shares = {name: float(f"{n / max(total, 1):.6g}") for name, n in numbers.items()}
-        return Look(
+        return LabelStatistics(
             shares,
             self._intensity(image, label),
-            self._pieces(label),
+            self._numbering(label),
             self._objects(),
-            # Where both are one value everywhere (an empty well), that is no sign of a mistake.
+            # If both have a single value (an empty well), equality does not mean a mistake.
             copy=bool(np.array_equal(image, label) and image.min() < image.max()),
         )
 
@@ -163,34 +162,34 @@ class Looking:
         marked: NDArray[np.bool_] = label != 0
         return marked if self.ignore is None else marked & (label != self.ignore)
 
-    def _pieces(self, label: Array) -> Numbering:
+    def _numbering(self, label: Array) -> Numbering:
         from scipy import ndimage
         from skimage import measure
 
         label_of: Any = measure.label
         if self.classes or self.binary:
             return Numbering()
-        # Ranks: float labels, and numbers near 2^32, are no matter then.
+        # Ranks, so that float labels and numbers near 2^32 work, too.
         values, ranks = np.unique(np.where(self._foreground(label), label, 0), return_inverse=True)
         ids = (ranks.reshape(label.shape) + int(values[0] != 0)).astype(np.int32)
-        pieces = label_of(ids, background=0, connectivity=label.ndim)
-        places = ndimage.find_objects(pieces)
-        sizes = np.bincount(pieces.ravel(), minlength=len(places) + 1)
-        owner = np.zeros(len(places) + 1, np.int32)
-        owner[pieces] = ids
-        kept = [k for k in range(1, len(places) + 1) if sizes[k] >= SPECK]
+        regions = label_of(ids, background=0, connectivity=label.ndim)
+        boxes = ndimage.find_objects(regions)
+        sizes = np.bincount(regions.ravel(), minlength=len(boxes) + 1)
+        owner = np.zeros(len(boxes) + 1, np.int32)
+        owner[regions] = ids
+        kept = [k for k in range(1, len(boxes) + 1) if sizes[k] >= MIN_REGION]
         by_id: dict[int, list[int]] = {}
         for k in kept:
             by_id.setdefault(int(owner[k]), []).append(k)
         scattered = 0
-        for members in list(by_id.values())[:MOST]:
-            first, *others = sorted(members, key=lambda k: -int(sizes[k]))
-            if others and _apart(places[first - 1], places[others[0] - 1]):
+        for same_id in list(by_id.values())[:MAX_NUMBERS]:
+            first, *others = sorted(same_id, key=lambda k: -int(sizes[k]))
+            if others and _far_apart(boxes[first - 1], boxes[others[0] - 1]):
                 scattered += 1
         return Numbering(len(by_id), len(kept), scattered)
 
 
-def _apart(first: tuple[slice, ...], second: tuple[slice, ...]) -> bool:
+def _far_apart(first: tuple[slice, ...], second: tuple[slice, ...]) -> bool:
     """Whether the gap between two boxes is wider than the smaller one is long."""
     both = list(zip(first, second, strict=True))
     gap = max(max(a.start, b.start) - min(a.stop, b.stop) for a, b in both)

@@ -1,7 +1,8 @@
-"""Where a dataset's images and labels lie: one function per layout. Light: it decodes nothing.
+"""Finds the images and labels of a dataset: one function per layout. Light: it decodes nothing.
 
-``LAYOUTS`` maps the config's ``layout`` to a function that lists the pairs of image and label. A
-new layout is one function, one line there, and one in `unet.config.choices.LAYOUT_TABLE`.
+``LAYOUTS`` maps the config's ``layout`` to a function that lists the pairs of image and label. To
+add a layout, write a function and add one line there and one in
+`unet.config.choices.LAYOUT_TABLE`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from unet.data.file_names import Found, find, glob_paths, is_image, safe_id, tell_unread
+from unet.data.file_names import Found, find, glob_paths, is_image, safe_id, warn_of_unread_files
 from unet.data.raw_files import RawPair, RawSource, read_sheet, with_labels
 from unet.errors import UserError
 from unet.io.formats import CHANNEL_FILES, SUFFIXES, channel_files
@@ -23,16 +24,16 @@ log = logging.getLogger(__name__)
 
 
 def find_pairs(source: RawSource) -> list[RawPair]:
-    """All images of a dataset, sorted by id, each with its label where there is one.
+    """All images of a dataset, sorted by id, each with its label if it has one.
 
     Raises:
-        UserError: nothing there, names that do not tell which label belongs to which image.
+        UserError: no images, or names that do not show which label belongs to which image.
     """
     layout = LAYOUTS.get(source.layout)
     if layout is None:
         raise UserError(f"layout: no {source.layout!r}; there are: {', '.join(LAYOUTS)}")
     if source.sheet is not None and source.layout not in ("folders", "stack"):
-        raise UserError(f"images: a sheet goes with layout: folders or stack, not {source.layout}")
+        raise UserError(f"images: a sheet needs layout: folders or stack, not {source.layout}")
     pairs = layout(source)
     if not source.labelled:
         pairs = [replace(pair, label=None) for pair in pairs]
@@ -42,7 +43,8 @@ def find_pairs(source: RawSource) -> list[RawPair]:
 def list_files(source: RawSource) -> list[Path]:
     """Every file (or folder, for OME-Zarr and mask folders) that the manifest depends on.
 
-    Nothing is decoded: fast enough for each start of the workflow. Raises as ``find_pairs``.
+    Decodes nothing, so it is fast enough for each start of the workflow. Raises the errors of
+    ``find_pairs``.
     """
     files = set() if source.sheet is None else {source.sheet}
     for pair in find_pairs(source):
@@ -53,8 +55,8 @@ def list_files(source: RawSource) -> list[Path]:
 
 
 def plain_folders(source: RawSource) -> list[Path] | None:
-    """The folders whose entries alone decide what the dataset's files are; None where there is more
-    to it: sheets, globs over several folders, layouts that look into folders."""
+    """The folders whose entries alone determine the dataset's files; None if that is not enough:
+    sheets, globs over several folders, layouts with subfolders."""
     if source.layout not in ("folders", "stack") or source.sheet is not None:
         return None
     labels = source.labels if source.labelled else None
@@ -67,7 +69,7 @@ def plain_folders(source: RawSource) -> list[Path] | None:
         if glob.has_magic(str(folder)) or "**" in pattern or not folder.is_dir():
             return None
         if folder.suffix.lower() in SUFFIXES or is_zarr(folder):
-            return None  # an image itself, or a plate of them
+            return None  # an image, or a plate of images
         found.append(folder)
     return found
 
@@ -96,7 +98,8 @@ def _pair(item: Found, label: Path | None) -> RawPair:
 
 
 def stack(source: RawSource) -> list[RawPair]:
-    """As ``folders``, but every page of a file is an image; one file of each needs no names."""
+    """Like ``folders``, but every page of a file is an image. A single image file and a single
+    label file match with any names."""
     return [replace(pair, stack=True) for pair in folders(source)]
 
 
@@ -108,11 +111,11 @@ def dsb2018(source: RawSource) -> list[RawPair]:
         if not images:
             continue
         if len(images) > 1:
-            raise UserError(f"{folder / 'images'}: {len(images)} images; layout dsb2018 wants one")
+            raise UserError(f"{folder / 'images'}: {len(images)} images; layout dsb2018 needs one")
         masks = folder / "masks"
         labelled = masks.is_dir() and any(is_image(p) for p in masks.iterdir())
         pairs.append(RawPair(safe_id(folder.name), images[0], masks if labelled else None))
-    return _some(pairs, source, "folders <id>/images with one image each")
+    return _not_empty(pairs, source, "folders <id>/images with one image each")
 
 
 _CTC_FRAME = re.compile(r"t(\d{3,})\.tiff?", re.IGNORECASE)
@@ -121,8 +124,8 @@ _CTC_FRAME = re.compile(r"t(\d{3,})\.tiff?", re.IGNORECASE)
 def ctc(source: RawSource) -> list[RawPair]:
     """Cell Tracking Challenge: <seq>/t000.tif with <seq>_GT/SEG/man_seg000.tif (or <seq>_ST).
 
-    ``labels`` chooses GT or ST; without it GT is taken wherever the sequence has one. Where labels
-    are expected, the frames that the challenge left without are no part of the dataset.
+    ``labels`` chooses GT or ST; without it GT is used if the sequence has it. If labels are
+    required, the frames without a label are left out.
     """
     if source.labels not in (None, "GT", "ST"):
         raise UserError(f"labels: {source.labels!r}; layout ctc takes GT, ST or nothing")
@@ -142,11 +145,11 @@ def ctc(source: RawSource) -> list[RawPair]:
             pairs.append(RawPair(safe_id(name), path, label, group=folder.name))
     if skipped:
         log.info("%d frames without a label are left out", skipped)
-    return _some(pairs, source, "sequences <nn>/t000.tif")
+    return _not_empty(pairs, source, "sequences <nn>/t000.tif")
 
 
 def _ctc_labels(sequence: Path, wanted: str | None) -> Path | None:
-    """The folder with a sequence's labels: GT before ST, unless one of them is wanted."""
+    """The folder with a sequence's labels: GT before ST, unless ``wanted`` names one of them."""
     kinds = (wanted,) if wanted else ("GT", "ST")
     found = (sequence.with_name(f"{sequence.name}_{kind}") / "SEG" for kind in kinds)
     return next((folder for folder in found if folder.is_dir()), None)
@@ -165,7 +168,7 @@ def nnunet(source: RawSource) -> list[RawPair]:
         labels = _existing(source, source.labels, "labels")
     cases: dict[str, list[tuple[str, str]]] = {}
     paths = sorted(folder.iterdir())
-    tell_unread(paths, "images", source.warn)
+    warn_of_unread_files(paths, "images", source.warn)
     for path in paths:
         if is_image(path) and (parts := _NNUNET.fullmatch(path.name)):
             cases.setdefault(parts[1], []).append((parts[2], parts[3]))
@@ -178,25 +181,25 @@ def nnunet(source: RawSource) -> list[RawPair]:
         image = folder / f"{case}_{'????' if len(files) > 1 else '0000'}{suffix}"
         label = labels / f"{case}{suffix}"
         pairs.append(RawPair(safe_id(case), image, label if label.exists() else None))
-    return _some(pairs, source, "images <case>_0000.tif")
+    return _not_empty(pairs, source, "images <case>_0000.tif")
 
 
 def ome_zarr(source: RawSource) -> list[RawPair]:
-    """Each *.zarr is an image; its label is labels/<the config's labels, or the only one>. Of
-    plates and collections, each image in them."""
+    """Each *.zarr is an image, or a plate or collection of images. The label of an image is in
+    labels/<name>, where the name is the config's ``labels``, or the only one."""
     pairs = []
     for item in find(source.images, source.root, "images", source.warn):
         if item.path.suffix.lower() not in SUFFIXES - {".zarr"}:
             label = _zarr_label(item.path, source.labels) if source.labelled else None
             pairs.append(_pair(item, label))
-    return _some(pairs, source, "folders *.zarr")
+    return _not_empty(pairs, source, "folders *.zarr")
 
 
 def plate(source: RawSource) -> list[RawPair]:
-    """OME-Zarr plates: each field is an image, the fields of a well are a group; labels as in
-    ``ome_zarr``."""
+    """OME-Zarr plates: each field is an image, and the fields of a well are a group; labels are
+    found as in ``ome_zarr``."""
     pairs = [pair for pair in ome_zarr(source) if pair.group]
-    return _some(pairs, source, "OME-Zarr plate, such as plate.zarr")
+    return _not_empty(pairs, source, "OME-Zarr plate, such as plate.zarr")
 
 
 LAYOUTS: dict[str, Callable[[RawSource], list[RawPair]]] = {
@@ -221,7 +224,7 @@ def _existing(source: RawSource, pattern: str, key: str) -> Path:
 
 
 def _folders(source: RawSource) -> list[Path]:
-    """The folders in a folder, or those that match a glob."""
+    """The folders in a folder, or the folders that match a glob."""
     where = source.root / Path(source.images).expanduser()
     if glob.has_magic(str(where)) and not where.exists():
         found = [p for p in glob_paths(where)[1] if p.is_dir()]
@@ -229,13 +232,13 @@ def _folders(source: RawSource) -> list[Path]:
         folder = _existing(source, source.images, "images")
         found = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not found:
-        raise UserError(f"images: {where} holds no folders; see layout: {source.layout}")
+        raise UserError(f"images: {where} contains no folders; see layout: {source.layout}")
     return found
 
 
-def _some(pairs: list[RawPair], source: RawSource, wanted: str) -> list[RawPair]:
+def _not_empty(pairs: list[RawPair], source: RawSource, wanted: str) -> list[RawPair]:
     if not pairs:
-        raise UserError(f"images: {source.images} holds no {wanted} (layout: {source.layout})")
+        raise UserError(f"images: {source.images} contains no {wanted} (layout: {source.layout})")
     return pairs
 
 
@@ -248,5 +251,5 @@ def _zarr_label(image: Path, wanted: str | None) -> Path | None:
     if wanted is not None:
         return folder / wanted if wanted in names else None
     if len(names) > 1:
-        raise UserError(f"{image}: has labels {', '.join(names)}; name one with the key labels")
+        raise UserError(f"{image}: has labels {', '.join(names)}; choose one with the key labels")
     return folder / names[0] if names else None

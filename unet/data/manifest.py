@@ -1,6 +1,6 @@
-"""The manifest: every image of a dataset with what is known of it, and what is wrong with it.
+"""The manifest: a list of all images of a dataset, with their properties and what is wrong.
 
-Importing this module is light; what decodes is imported when it runs.
+Importing this module is light; modules that decode images are imported when they are needed.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from unet.config.data_settings import ManifestSettings
 from unet.data.dataset_warnings import grouped, write_warnings
 from unet.data.file_names import relative
-from unet.data.label_doubts import class_table, doubts, table_line
+from unet.data.label_warnings import class_table, label_warnings, table_line
 from unet.data.layouts import find_pairs, list_files, parts_of
-from unet.data.manifest_checks import alike, doubles_noted, sizes_compared, summarise
+from unet.data.manifest_checks import note_copies, quarantine_mixed, summarise, warn_of_sizes
 from unet.data.raw_changes import Hashes, fingerprint, stamp, write_inputs
 from unet.data.raw_files import RawPair, RawSource
 from unet.data.records import PARTS, ImageRecord, write_manifest
@@ -26,8 +26,8 @@ from unet.errors import UserError
 from unet.files import digest
 
 if TYPE_CHECKING:
-    from unet.data.inspection import Wanted
-    from unet.data.label_statistics import Look
+    from unet.data.inspection import Expected
+    from unet.data.label_statistics import LabelStatistics
 
 __all__ = ["RawSource", "build_manifest", "fingerprint", "list_files", "manifest_stage"]
 
@@ -38,9 +38,9 @@ PART_COLUMNS = ("part", "split")
 
 @dataclass(frozen=True)
 class Item:
-    """One image to look at: a pair, or a page of one; with a reason it is bad already.
+    """One image to inspect: a pair, or one page of it. An image with a ``reason`` is already bad.
 
-    ``group`` and ``part``: of the split, by the config or the sheet.
+    ``group`` and ``part`` are for the split, from the config or the sheet.
     """
 
     id: str
@@ -78,18 +78,18 @@ def build_manifest(
     hashes: Hashes | None = None,
     classes: list[dict[str, Any]] | None = None,
 ) -> list[ImageRecord]:
-    """Decodes every image and label once; bad ones are quarantined with a reason.
+    """Decodes every image and label once; quarantines bad ones with a reason.
 
     Args:
-        threads: images looked at at once; each holds one block of its file in memory.
-        classes: gets share and mean intensity of each class
-            (:func:`unet.data.label_doubts.class_table`).
+        threads: images inspected at the same time; each holds one block of its file in memory.
+        classes: if given, share and mean intensity of each class are appended
+            (:func:`unet.data.label_warnings.class_table`).
 
     Returns:
         sorted by id.
 
     Raises:
-        UserError: nothing found, all images bad, a bad one while ``strict``, no group for an image.
+        UserError: nothing found, all images bad, a bad one with ``strict``, an image without group.
     """
     items, strict = _items(source, settings, threads), settings.strict
     found = _all_examined(items, source, settings, hashes or Hashes(), threads)
@@ -97,18 +97,18 @@ def build_manifest(
     bad = [record for record in records if record.status != "ok"]
     if strict and bad:
         raise UserError(f"{bad[0].image}: {bad[0].reason} (strict: true)")
-    records = sizes_compared(alike(records, strict))
+    records = warn_of_sizes(quarantine_mixed(records, strict))
     summarise(records, source)
     records = sorted(records, key=lambda r: r.id)
-    looks = {record.id: look for record, look in found if look is not None}
-    seen = {r.id: looks[r.id] for r in records if r.status == "ok" and r.id in looks}
-    rows = class_table(seen)
+    by_id = {record.id: label for record, label in found if label is not None}
+    labels = {r.id: by_id[r.id] for r in records if r.status == "ok" and r.id in by_id}
+    rows = class_table(labels)
     if rows:
         log.info("classes, share of the pixels: %s", table_line(rows))
     if classes is not None:
         classes += rows
-    doubtful = doubts(seen, instances=settings.task == "instances")
-    return doubles_noted([_warned(r, doubtful.get(r.id, ())) for r in records], source)
+    texts = label_warnings(labels, instances=settings.task == "instances")
+    return note_copies([_warned(r, texts.get(r.id, ())) for r in records], source)
 
 
 def _all_examined(
@@ -117,31 +117,31 @@ def _all_examined(
     settings: ManifestSettings,
     hashes: Hashes,
     threads: int,
-) -> list[tuple[ImageRecord, Look | None]]:
-    """Each image with what was seen of its labels; while ``strict``, up to a bad one."""
+) -> list[tuple[ImageRecord, LabelStatistics | None]]:
+    """Each image with the statistics of its label; with ``strict``, stops at a bad one."""
     from unet.data.blocks import Progress, mapped
 
-    wanted = _wanted(source, settings)
+    expected = _expected(source, settings)
     sizes = {item.id: 0 if item.page else max(0, _nbytes(item.pair)) for item in items}
     progress = Progress("manifest", len(items), sum(sizes.values()))
     stop = threading.Event()
 
-    def work(item: Item) -> tuple[ImageRecord, Look | None] | None:
+    def examine(item: Item) -> tuple[ImageRecord, LabelStatistics | None] | None:
         if stop.is_set():
             return None
-        found = _examined(item, source.root, wanted, hashes)
+        found = _examined(item, source.root, expected, hashes)
         if settings.strict and found[0].status != "ok":
-            # Not raised here: the other threads' work would go on behind the error.
+            # Not raised here, because the other threads would continue after the error.
             stop.set()
         progress.advance(sizes[item.id], images=1)
         return found
 
-    return [found for found in mapped(work, items, threads) if found is not None]
+    return [found for found in mapped(examine, items, threads) if found is not None]
 
 
 def _items(source: RawSource, settings: ManifestSettings, threads: int) -> list[Item]:
-    """All images to look at. What only the config or the sheet can have wrong comes before the long
-    work."""
+    """All images to inspect. Mistakes in the config or the sheet are found here, before the slow
+    part starts."""
     from unet.data.blocks import mapped
 
     pairs = find_pairs(source)
@@ -157,10 +157,10 @@ def _warned(record: ImageRecord, texts: Sequence[str]) -> ImageRecord:
     return replace(record, warnings=(*record.warnings, *texts)) if texts else record
 
 
-def _wanted(source: RawSource, settings: ManifestSettings) -> Wanted:
-    from unet.data.inspection import Wanted
+def _expected(source: RawSource, settings: ManifestSettings) -> Expected:
+    from unet.data.inspection import Expected
 
-    return Wanted(
+    return Expected(
         task=settings.task,
         values=frozenset((settings.classes or {}).values()),
         classes=settings.classes or {},
@@ -169,7 +169,7 @@ def _wanted(source: RawSource, settings: ManifestSettings) -> Wanted:
         axes=settings.axes,
         channels=settings.channels,
         pixel_size_um=settings.pixel_size_um,
-        # Where labels are not needed, models of other datasets predict.
+        # Without required labels, the images are only predicted, with models of other datasets.
         learned=source.labelled and source.required,
     )
 
@@ -182,7 +182,7 @@ def _nbytes(pair: RawPair) -> int:
 
 
 def _expander(axes: str | None) -> Callable[[RawPair], list[Item]]:
-    """Makes a function: the items of a pair, one per page where it is a stack."""
+    """Returns a function that gives the items of a pair: one per page of a stack, otherwise one."""
 
     def items(pair: RawPair) -> list[Item]:
         from unet.io.images import page_count
@@ -203,14 +203,16 @@ def _expander(axes: str | None) -> Callable[[RawPair], list[Item]]:
 
 
 def _without_doubles(items: Sequence[Item]) -> list[Item]:
-    """Images whose id another has already are bad, and get an id of their own."""
+    """Marks images with an id that is already used as bad, and gives them a unique id."""
     first: dict[str, Item] = {}
     result: list[Item] = []
     for item in items:
-        # Some file systems take A and a for the same folder.
+        # On some file systems, A and a are the same folder.
         other = first.setdefault(item.id.lower(), item)
         if other is not item:
-            reason = f"its id {item.id} is also that of {other.pair.image.name}; give both an id"
+            reason = (
+                f"its id {item.id} is also the id of {other.pair.image.name}; give each its own id"
+            )
             name = f"{item.id}-{digest([str(item.pair.image), item.page, len(result)])[:8]}"
             item = replace(item, id=name, reason=reason)
         result.append(item)
@@ -218,12 +220,13 @@ def _without_doubles(items: Sequence[Item]) -> list[Item]:
 
 
 def _grouping(group: str | None, pairs: Sequence[RawPair]) -> Callable[[Item], str]:
-    """Makes a function: an item's group, by a column, a regular expression, or the layout."""
+    """Returns a function that gives an item's group, from a column, a regular expression, or the
+    layout."""
     if group is None:
         return lambda item: item.pair.group or item.pair.columns.get("group", "")
     columns = pairs[0].columns
     if group in columns:
-        # Not every image need be of a plate.
+        # Not every image has to belong to a plate.
         return lambda item: item.pair.columns.get(group, "")
     try:
         expression = re.compile(group)
@@ -246,7 +249,7 @@ def _grouping(group: str | None, pairs: Sequence[RawPair]) -> Callable[[Item], s
 
 
 def _part(item: Item, column: str | None) -> str:
-    """The part that the sheet gives the image."""
+    """The image's part of the split according to the sheet, or ""."""
     columns = item.pair.columns
     names = (column,) if column is not None else PART_COLUMNS
     value = next((columns[name] for name in names if columns.get(name)), "").lower()
@@ -258,8 +261,8 @@ def _part(item: Item, column: str | None) -> str:
 
 
 def _examined(
-    item: Item, root: Path, wanted: Wanted, hashes: Hashes
-) -> tuple[ImageRecord, Look | None]:
+    item: Item, root: Path, expected: Expected, hashes: Hashes
+) -> tuple[ImageRecord, LabelStatistics | None]:
     from unet.data.inspection import inspect
 
     image, label = item.pair.image, item.pair.label
@@ -274,25 +277,25 @@ def _examined(
         part=item.part,
     )
     reason = item.reason
-    if not reason and wanted.learned and item.pair.label is None:
+    if not reason and expected.learned and item.pair.label is None:
         reason = "no label"
     if not reason:
         copied = bool(record.sha256) and record.sha256 == record.label_sha256
         copy = "the label is a copy of the image; a file cannot be both"
         try:
-            facts = inspect(item.pair.image, item.pair.label, item.page, wanted)
+            facts = inspect(item.pair.image, item.pair.label, item.page, expected)
         except UserError as error:
             reason = copy if copied else _reason(error, item.pair)
         else:
-            # An empty image and its empty label may well be the same bytes.
-            if not copied or (facts.look is not None and not facts.look.copy):
-                kept = {name: value for name, value in vars(facts).items() if name != "look"}
-                return replace(record, **kept), facts.look
+            # An empty image and its empty label can have the same bytes.
+            if not copied or (facts.statistics is not None and not facts.statistics.copy):
+                kept = {name: value for name, value in vars(facts).items() if name != "statistics"}
+                return replace(record, **kept), facts.statistics
             reason = copy
     return replace(record, status="quarantined", reason=reason), None
 
 
 def _reason(error: UserError, pair: RawPair) -> str:
-    """The message without the path that the manifest's row has already."""
+    """The message without the path, which the manifest's row already has."""
     text = str(error).removeprefix(f"{pair.image}: ")
     return text.replace(f"{pair.label}: ", "label: ") if pair.label else text

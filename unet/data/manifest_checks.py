@@ -1,5 +1,5 @@
-"""What the images of a manifest are, held against each other: numbers of axes and channels, pixel
-sizes, copies; and the lines about what is left out."""
+"""Compares the images of a manifest with each other (axes, channels, pixel sizes, copies), and logs
+which images are left out."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ log = logging.getLogger(__name__)
 LISTED_IMAGES = 10
 
 
-def alike(records: list[ImageRecord], strict: bool) -> list[ImageRecord]:
-    """Quarantines images that have not as many spatial axes, or not as many channels, as most (of
-    equal numbers, the first)."""
-    axes = "(mixed planes and volumes); make them datasets of their own"
+def quarantine_mixed(records: list[ImageRecord], strict: bool) -> list[ImageRecord]:
+    """Quarantines images whose number of spatial axes or channels differs from that of most images
+    (in a tie, the number that comes first)."""
+    axes = "(mixed planes and volumes); put them into separate datasets"
     records = _as_most(records, strict, lambda r: len(r.shape) - 1, "spatial axes", axes)
     channels = "(mixed channels); choose the same ones with the key channels"
     return _as_most(records, strict, lambda r: r.shape[0], "channels", channels)
@@ -48,8 +48,8 @@ def _as_most(
     return result
 
 
-def sizes_compared(records: list[ImageRecord]) -> list[ImageRecord]:
-    """Warns of images whose pixel size is far from that of the others."""
+def warn_of_sizes(records: list[ImageRecord]) -> list[ImageRecord]:
+    """Adds warnings to images whose pixel size is far from that of the others."""
     from unet.io.pixel_size import unlike_others
 
     usable = [record for record in records if record.status == "ok"]
@@ -58,7 +58,7 @@ def sizes_compared(records: list[ImageRecord]) -> list[ImageRecord]:
     return [replace(r, warnings=added.get(r.id, r.warnings)) for r in records]
 
 
-def doubles_noted(records: list[ImageRecord], source: RawSource) -> list[ImageRecord]:
+def note_copies(records: list[ImageRecord], source: RawSource) -> list[ImageRecord]:
     """Notes in ``reason`` which image is a copy of an earlier one (both stay usable)."""
     same: dict[tuple[str, int | None], list[str]] = {}
     result = []
@@ -80,6 +80,7 @@ def doubles_noted(records: list[ImageRecord], source: RawSource) -> list[ImageRe
 
 
 def summarise(records: Sequence[ImageRecord], source: RawSource) -> None:
+    """Logs which images are left out and why; raises UserError if none is usable."""
     bad = [r for r in records if r.status != "ok"]
     if bad:
         first = f"{bad[0].image}: {bad[0].reason}"

@@ -1,9 +1,9 @@
-"""Normalisation from whole-image (or whole-dataset) statistics, gathered block by block.
+"""Normalisation with statistics of whole images (or datasets), gathered block by block.
 
-The statistics never come from a tile: two tiles of one image get the same shift and scale, and so
-does the image when the network sees it again at prediction. ``NORMALIZE_METHODS`` maps the name of
-a method (`unet.config.choices.NORMALIZATION_TABLE`) to the function that turns a channel's
-statistics into shift and scale.
+The statistics never come from a single tile: all tiles of an image get the same shift and scale, in
+training and in prediction. ``NORMALIZE_METHODS`` maps the name of a method
+(`unet.config.choices.NORMALIZATION_TABLE`) to the function that computes shift and scale from a
+channel's statistics.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ Array = npt.NDArray[Any]
 Summary = dict[str, Floats]
 F = TypeVar("F", npt.NDArray[np.float32], npt.NDArray[np.float64])
 
-# Elements handled at once, which bounds the temporaries of a pass to some tens of megabytes.
-PIECE_VALUES = 1 << 20
+# Elements processed at once, which limits temporary arrays to some tens of megabytes.
+BATCH_VALUES = 1 << 20
 HISTOGRAM_BINS = 1 << 16
-# The most that a 64-bit value counts as: squares and sums of it stay far within float64.
+# Limit for 64-bit values, so that their squares and sums stay far within float64.
 LARGEST_VALUE = 1e100
 
 
 class ImageStatistics:
-    """Per-channel statistics of any number of blocks [C, ...], in memory that does not grow.
+    """Per-channel statistics of any number of blocks [C, ...], in constant memory.
 
-    Integers of up to 16 bits are counted value by value, so one pass gives everything exactly.
-    Wider types take two passes (:attr:`passes`): the first counts the upper 16 bits of a 32-bit
-    key that sorts as the values do, and streams mean and variance (Chan, Golub & LeVeque 1983,
-    eq. 2.1); after :meth:`select` the second (:meth:`refine`) counts the lower 16 bits within the
-    few bins that hold the wanted percentiles. Percentiles are exact up to 32 bits per value; of
-    64-bit values the key keeps 20 bits of the mantissa, a relative error below 2**-20, however
-    far outliers stretch the range. NaN and infinities are left out (:attr:`non_finite`); values
-    beyond +-1e100, which no microscope measures, count as +-1e100.
+    Integers of up to 16 bits are counted value by value, so one pass gives exact results. Wider
+    types need two passes (:attr:`passes`): the first counts the upper 16 bits of a 32-bit key that
+    sorts like the values, and streams mean and variance (Chan, Golub & LeVeque 1983, eq. 2.1);
+    after :meth:`select` the second (:meth:`refine`) counts the lower 16 bits within the few bins
+    that contain the requested percentiles. Percentiles are exact up to 32 bits per value. For
+    64-bit values the key keeps 20 bits of the mantissa, a relative error below 2**-20, even with
+    extreme outliers. NaN and infinities are left out (:attr:`non_finite`); values beyond +-1e100,
+    which no microscope measures, count as +-1e100.
 
     Args:
         channels: C, the length of the blocks' first axis.
-        dtype: type that holds every block without loss (for a dataset the common type).
+        dtype: type that represents every block without loss (for a dataset the common type).
 
     Raises:
         ValueError: the type is neither boolean, integer nor real.
@@ -68,8 +68,8 @@ class ImageStatistics:
         return total
 
     def update(self, block: Array) -> None:
-        """Takes a block [C, ...] into the first pass."""
-        for c, values in self._pieces(block):
+        """Adds a block [C, ...] to the first pass."""
+        for c, values in self._batches(block):
             if self.passes == 1:
                 keys = values.astype(np.intp)
                 keys -= np.iinfo(self.dtype).min
@@ -83,7 +83,7 @@ class ImageStatistics:
             self._counts[c] += np.bincount(keys, minlength=self._counts.shape[1])
 
     def select(self, *percents: float) -> None:
-        """Names the percentiles that the second pass is to make exact."""
+        """Chooses the percentiles that the second pass makes exact."""
         for c in range(self.channels if self.passes == 2 else 0):
             total = int(self._counts[c].sum())
             for percent in percents if total else ():
@@ -92,8 +92,8 @@ class ImageStatistics:
                     self._lower[c].setdefault(found, np.zeros(HISTOGRAM_BINS, np.int64))
 
     def refine(self, block: Array) -> None:
-        """Takes a block [C, ...] into the second pass (all of the first pass's, once each)."""
-        for c, values in self._pieces(block) if any(self._lower) else ():
+        """Adds a block [C, ...] to the second pass, which needs all blocks of the first, once."""
+        for c, values in self._batches(block) if any(self._lower) else ():
             keys = _keys(_finite(values))
             upper = keys >> 16
             for found, counts in self._lower[c].items():
@@ -101,13 +101,13 @@ class ImageStatistics:
                 counts += np.bincount(lower, minlength=HISTOGRAM_BINS)
 
     def blank(self) -> ImageStatistics:
-        """An empty one of the same kind and selection, to be filled elsewhere and merged."""
+        """Empty statistics of the same type and selection, to fill elsewhere and then merge."""
         other = ImageStatistics(self.channels, self.dtype)
         other._lower = [{key: np.zeros_like(n) for key, n in d.items()} for d in self._lower]
         return other
 
     def merge(self, other: ImageStatistics) -> None:
-        """Takes in what ``other`` has counted: as if its blocks had been given to this one."""
+        """Adds the counts of ``other``, as if its blocks had been added here."""
         if (self.channels, self.dtype) != (other.channels, other.dtype):
             raise ValueError("statistics of different types or channel numbers cannot be merged")
         for c in range(self.channels if self.passes == 2 else 0):
@@ -120,14 +120,14 @@ class ImageStatistics:
         self.non_finite += other.non_finite
 
     def percentile(self, percent: float) -> Floats:
-        """Percentiles [C] by linear interpolation, as :func:`numpy.percentile` (0 if empty)."""
+        """Percentiles [C] with linear interpolation, as :func:`numpy.percentile` (0 if empty)."""
         result = np.zeros(self.channels)
         for c in range(self.channels):
             total = int(self._counts[c].sum())
             if total:
                 first, second, share = _ranks(total, percent)
                 a, b = self._value(c, first), self._value(c, second)
-                # numpy's own two-sided form, so that the results agree to the last bit.
+                # NumPy's own two-sided formula, so that the results agree to the last bit.
                 result[c] = a + (b - a) * share if share < 0.5 else b - (b - a) * (1 - share)
         return result
 
@@ -147,15 +147,15 @@ class ImageStatistics:
             "max": most,
         }
 
-    def _pieces(self, block: Array) -> Iterator[tuple[int, Array]]:
+    def _batches(self, block: Array) -> Iterator[tuple[int, Array]]:
         if block.shape[0] != self.channels:
             raise ValueError(f"block has {block.shape[0]} channels, not {self.channels}")
         if not np.can_cast(block.dtype, self.dtype):
             raise ValueError(f"block of {block.dtype} does not fit statistics of {self.dtype}")
         for c in range(self.channels):
             flat = block[c].reshape(-1)
-            for start in range(0, flat.size, PIECE_VALUES):
-                yield c, flat[start : start + PIECE_VALUES].astype(self.dtype, copy=False)
+            for start in range(0, flat.size, BATCH_VALUES):
+                yield c, flat[start : start + BATCH_VALUES].astype(self.dtype, copy=False)
 
     def _merge_moments(
         self, c: int, n: int, mean: float, m2: float, least: float, most: float
@@ -187,26 +187,26 @@ class ImageStatistics:
         if self.passes == 1:
             return float(found + np.iinfo(self.dtype).min)
         if found not in self._lower[c] or not self._lower[c][found].any():
-            raise ValueError("percentile asked for before its second pass (select, refine)")
+            raise ValueError("percentile requested before its second pass (select, refine)")
         lower, _ = _bin_of(self._lower[c][found], rest)
         value = _value_of((found << 16) | lower, self.dtype)
         return float(np.clip(value, self._min[c], self._max[c]))
 
 
 def _native(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    """The type that is worked with: native byte order; booleans as 0 and 1; 64 bits as float64."""
+    """The type for computing: native byte order; booleans as 0 and 1; 64 bits as float64."""
     given = np.dtype(dtype)
     if given.kind == "b":
         return np.dtype(np.uint8)
     if given.kind not in "iuf" or given.itemsize > 8:
-        raise ValueError(f"pixels of type {given}: only booleans, integers and reals are possible")
+        raise ValueError(f"pixels of type {given}: only booleans, integers and reals are supported")
     if given.itemsize == 8:
         return np.dtype(np.float64)
     return np.dtype(np.float32) if given.kind == "f" else given.newbyteorder("=")
 
 
 def _finite(values: Array) -> Array:
-    """A copy of the finite values, none beyond ``LARGEST_VALUE``."""
+    """A copy of the finite values, clipped to ``LARGEST_VALUE``."""
     finite: Array = values[np.isfinite(values)]
     if finite.dtype == np.float64:
         np.clip(finite, -LARGEST_VALUE, LARGEST_VALUE, out=finite)
@@ -223,12 +223,12 @@ def _moments(values: Array) -> tuple[int, float, float, float, float]:
 
 
 def _keys(values: Array) -> npt.NDArray[np.uint32]:
-    """32-bit keys that sort as the values do (of 64-bit values the upper half)."""
+    """32-bit keys that sort like the values (for 64-bit values the upper half)."""
     if values.dtype.kind == "u":
         return values
     if values.dtype.kind == "i":
         return values.view(np.uint32) ^ np.uint32(1 << 31)
-    # IEEE 754: flipping the sign bit (of negatives: all bits) makes the bits sort as the numbers.
+    # IEEE 754: flipping the sign bit (all bits of negatives) makes the bits sort like the numbers.
     # Adding zero turns -0.0 into 0.0.
     bits = 8 * values.dtype.itemsize
     raw = (values + values.dtype.type(0)).view(f"u{bits // 8}")
@@ -239,7 +239,7 @@ def _keys(values: Array) -> npt.NDArray[np.uint32]:
 
 
 def _value_of(key: int, dtype: np.dtype[Any]) -> float:
-    """The value of a key (of 64-bit values: with the lower half of the bits zero)."""
+    """The value of a key (for 64-bit values with the lower half of the bits zero)."""
     if dtype.kind == "u":
         return float(key)
     if dtype.kind == "i":
@@ -251,14 +251,14 @@ def _value_of(key: int, dtype: np.dtype[Any]) -> float:
 
 
 def _ranks(total: int, percent: float) -> tuple[int, int, float]:
-    """The two ranks around a percentile of ``total`` values, and the second one's share."""
+    """The two ranks around a percentile of ``total`` values, and the weight of the second."""
     position = (total - 1) * (percent / 100)
     first = min(int(position), total - 1)
     return first, min(first + 1, total - 1), position - first
 
 
 def _bin_of(counts: npt.NDArray[np.int64], rank: int) -> tuple[int, int]:
-    """The bin that holds a rank, and the rank within that bin."""
+    """The bin that contains a rank, and the rank within that bin."""
     until = np.cumsum(counts)
     found = int(np.searchsorted(until, rank, side="right"))
     return found, rank - (int(until[found - 1]) if found else 0)
@@ -276,9 +276,9 @@ NORMALIZE_METHODS: dict[str, Callable[[Summary], tuple[Floats, Floats]]] = {
 def statistics_to_params(method: str, summary: Summary) -> dict[str, list[float]]:
     """``{"shift": [..C], "scale": [..C]}``; scale is never 0.
 
-    A constant channel becomes 0 (shift = its value, scale = 1). Where the method's own scale is 0
-    though the channel is not constant (sparse signal: both percentiles are background), the whole
-    range is the scale. Method none leaves every value as it is.
+    A constant channel becomes 0 (shift = its value, scale = 1). If the method's scale is 0 but the
+    channel is not constant (sparse signal: both percentiles are background), the scale is the whole
+    range. Method none leaves every value as it is.
     """
     shift, scale = NORMALIZE_METHODS[method](summary)
     if method != "none":
@@ -290,7 +290,7 @@ def statistics_to_params(method: str, summary: Summary) -> dict[str, list[float]
 
 
 def describe(statistics: ImageStatistics, section: NormalizeSection) -> dict[str, Any]:
-    """What is stored with an image and travels with a model (JSON-able, lists per channel).
+    """The parameters that are stored with an image and in a model (for JSON, lists per channel).
 
     Keys: method, shift, scale, and low, high (the section's percentiles), mean, sd, min, max of
     the raw values.
@@ -303,16 +303,16 @@ def describe(statistics: ImageStatistics, section: NormalizeSection) -> dict[str
 def apply(block: Array, params: dict[str, Any]) -> npt.NDArray[np.float32]:
     """(x - shift) / scale of a block [C, ...] as float32, finite everywhere.
 
-    NaN and infinities in the block become 0 after normalisation (with method none too); what
-    float32 cannot hold becomes its largest value.
+    NaN and infinities in the block become 0 after normalisation (with method none, too); values
+    outside the range of float32 become its largest value.
 
     Raises:
         ValueError: ``params`` is for another number of channels.
     """
     if len(params["shift"]) != block.shape[0]:
         raise ValueError(f"{len(params['shift'])} channels in params, {block.shape[0]} in block")
-    # Narrow integers are exact in float32; wider types would lose small differences between large
-    # values if they were rounded before the shift is taken off.
+    # Narrow integers are exact in float32. Wider types would lose small differences between large
+    # values if they were rounded before the shift is subtracted.
     if block.dtype.kind in "biu" and block.dtype.itemsize <= 2:
         return _shifted_and_scaled(block.astype(np.float32), params)
     exact = block.astype(np.float64)

@@ -1,8 +1,8 @@
-"""The prepare stage: normalised images and label arrays of all usable images into one store.
+"""The prepare stage: writes normalised images and label arrays of all usable images into a store.
 
-Images are independent tasks for dask's threads. Each reserves the memory that it will take before
-it starts; an image that does not fit is streamed in rows of shards instead of being held, so the
-peak follows from the setting and not from the size of the images.
+Images are independent tasks for threads. Each task reserves its memory before it starts. An image
+that does not fit is streamed in rows of shards instead of being held, so peak memory depends on the
+setting and not on the size of the images.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from unet.data.prepare_image import (
     Stage,
     Target,
     dataset_statistics,
-    described,
+    manifest_attrs,
     prepare_image,
     raw_bytes,
-    resampled,
+    resampled_attrs,
 )
 from unet.data.records import ImageRecord, read_manifest
-from unet.data.scale_check import factor, reachable, scale_warnings
+from unet.data.scale_check import quarantine_far, scale_factor, scale_warnings
 from unet.data.store import clean, free_bytes, update_attrs
 from unet.errors import UserError
 from unet.files import digest, lock_of, locked, read_json, write_sentinel
@@ -54,16 +54,16 @@ def prepare_stage(
     """The stage as a whole: manifest and inputs in, store and its sentinel out.
 
     Args:
-        root: what the manifest's paths are relative to, None = where they were then.
+        root: folder that the manifest's paths are relative to, None = the one of ``inputs``.
         target: as in :func:`prepare_dataset`.
-        warnings: file for those about the images' pixel sizes; needed with ``target``.
+        warnings: file for warnings about pixel sizes; needed with ``target``.
         made_by: goes into the sentinel (:mod:`unet.provenance`).
     """
-    # The files may have moved since the manifest: the same names below another root.
+    # The files may have moved to another root since the manifest was made.
     root = Path(read_json(inputs)["root"]) if root is None else root
     records = read_manifest(manifest)
     if target is not None and warnings is not None:
-        write_warnings(warnings, scale_warnings(records, reachable(records, target), target))
+        write_warnings(warnings, scale_warnings(records, quarantine_far(records, target), target))
     with locked(lock_of(store), "preparing these images"):
         images = prepare_dataset(records, root, store, settings, threads, memory_bytes, target)
         classes = settings.classes
@@ -89,27 +89,27 @@ def prepare_dataset(
     memory_bytes: int,
     target: Target | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Brings the store up to date with the usable records; unchanged images stay as they are.
+    """Updates the store to the usable records; unchanged images stay as they are.
 
     Args:
         records: the manifest's rows; those that are not ``ok`` are left out.
         root: folder that the records' paths are relative to.
-        store_path: the store, made if it is not there; must not be in use by another run.
-        threads: images worked on at once (for few images: threads per image).
-        memory_bytes: upper bound for the pixels that are in memory at any time.
-        target: the network that the images are for, if it was trained on others: they are brought
-            to its pixel size, where both are known.
+        store_path: the store, created if it is missing; no other run may use it.
+        threads: images processed at the same time (with few images: threads per image).
+        memory_bytes: upper bound for the pixels in memory.
+        target: the network that the images are for, if it was trained on other images: they are
+            resampled to its pixel size, if both are known.
 
     Returns:
         image id -> key, shape [C, (Z,) Y, X], axes, pixel_size_um, labelled, group, statistics.
         Shape and pixel size are those of the array ``image``.
 
     Raises:
-        UserError: no usable record, a label value that is not declared, a file that is not what
-            the manifest says, images that do not fit the network, or too little memory for a single
-            row of tiles.
+        UserError: no usable record, an undeclared label value, a file that differs from the
+            manifest, images that do not fit the network, or too little memory for a single row of
+            tiles.
     """
-    records = reachable(records, target)
+    records = quarantine_far(records, target)
     wanted = {record.id: record for record in records if record.status == "ok"}
     if not wanted:
         raise UserError(_unusable(records))
@@ -124,7 +124,7 @@ def prepare_dataset(
 
     shared = None if target is None else target.statistics
     if todo and shared is None and stage.section.normalize.scope == "dataset":
-        # Any image that stays was normalised with these very statistics: its key says so.
+        # The keys guarantee that the unchanged images were normalised with the same statistics.
         shared = next((a["statistics"] for a in attrs.values()), None)
         shared = shared or dataset_statistics(stage, list(wanted.values()))
     progress = Progress("prepare", len(todo), sum(map(raw_bytes, todo)))
@@ -133,7 +133,7 @@ def prepare_dataset(
         return record.id, prepare_image(stage, record, keys[record.id], shared, progress)
 
     for record in wanted.values():
-        if record.id in attrs and (new := _changed(attrs[record.id], described(record))):
+        if record.id in attrs and (new := _changed(attrs[record.id], manifest_attrs(record))):
             update_attrs(store_path, record.id, new)
     attrs.update(mapped(work, todo, stage.workers))
     return {name: _entry(record, attrs[name]) for name, record in wanted.items()}
@@ -158,13 +158,13 @@ def _check(wanted: dict[str, ImageRecord], target: Target | None) -> None:
 
 
 def _check_fit(record: ImageRecord, target: Target) -> None:
-    """An image against the network that is to predict it."""
+    """Checks that an image fits the network that will predict it."""
     channels, dims = record.shape[0], len(record.shape) - 1
     if dims != target.dims:
         advice = "layout: stack (each plane is an image)" if dims == 3 else "axes: ZYX"
         raise UserError(
             f"{record.image}: the images have {dims} spatial axes, the model wants "
-            f"{target.dims}; write {advice}, or take a model of dims: {dims}"
+            f"{target.dims}; write {advice}, or use a model with dims: {dims}"
         )
     if channels != target.channels:
         raise UserError(
@@ -203,8 +203,8 @@ def _stage(
 def _keys(
     wanted: dict[str, ImageRecord], settings: PrepareSettings, target: Target | None
 ) -> dict[str, str]:
-    """Hash of all that determines an image's arrays, per image."""
-    # The order of the classes gives their index, and a mapping's order is lost in a hash.
+    """For each image, a hash of everything that determines its arrays."""
+    # The order of the classes determines their indices, but a hash ignores the order of a mapping.
     common: dict[str, Any] = {
         "settings": {k: v for k, v in settings.to_json().items() if k not in ("classes", "ignore")},
         "labels": [[value for _, value in settings.classes or ()], settings.ignore],
@@ -212,9 +212,9 @@ def _keys(
     grids: dict[str, list[Any]] = {name: [] for name in wanted}
     if target is not None:
         common["statistics"] = target.statistics
-        grids = {name: [resampled(r, target.resampling(r))] for name, r in wanted.items()}
+        grids = {name: [resampled_attrs(r, target.resampling(r))] for name, r in wanted.items()}
     elif settings.prepare.normalize.scope == "dataset":
-        # What the statistics follow from, so that the key is known before a pixel is read.
+        # The inputs of the statistics, so that the key is known before any pixel is read.
         common["dataset"] = sorted([r.sha256, r.page or 0, *_inversion(r)] for r in wanted.values())
     base = digest(common)
     return {
@@ -229,7 +229,7 @@ def _keys(
 
 
 def _inversion(record: ImageRecord) -> list[str]:
-    """What keys say of it: nothing of most images, so that those of older versions stay valid."""
+    """The entry in the key; empty for most images, so that keys of older versions stay valid."""
     return ["inverted"] if record.inverted else []
 
 
@@ -238,7 +238,7 @@ def _changed(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def _entry(record: ImageRecord, attrs: dict[str, Any]) -> dict[str, Any]:
-    from_manifest = described(record)
+    from_manifest = manifest_attrs(record)
     seen = {"shape": list(record.shape[1:]), "pixel_size_um": from_manifest["pixel_size_um"]}
     seen |= attrs.get("resampled", {})
     own = {"resampled": True} if "resampled" in attrs else {}
@@ -255,7 +255,7 @@ def _entry(record: ImageRecord, attrs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _log_sizes(wanted: dict[str, ImageRecord], target: Target) -> None:
-    """Which images are brought to the network's pixel size, and which cannot be."""
+    """Logs which images are resampled to the network's pixel size, and which cannot be."""
     if target.pixel_size_um is None:
         log.info("the model's pixel size is not known: the images are not resampled")
         return
@@ -263,12 +263,12 @@ def _log_sizes(wanted: dict[str, ImageRecord], target: Target) -> None:
     unknown = [record for record in wanted.values() if record.pixel_size_um is None]
     if unknown:
         log.warning(
-            "%d of %d images, such as %s, tell no pixel size: they are not resampled to the "
-            "model's %s um; give it by pixel_size_um",
+            "%d of %d images, such as %s, have no pixel size: they are not resampled to the "
+            "model's %s um; set pixel_size_um",
             *(len(unknown), len(wanted), unknown[0].image, size),
         )
     factors = [
-        factor(record, target)
+        scale_factor(record, target)
         for record in wanted.values()
         if target.resampling(record) is not None
     ]
@@ -280,8 +280,8 @@ def _log_sizes(wanted: dict[str, ImageRecord], target: Target) -> None:
 
 
 def stored_bytes(stage: Stage, record: ImageRecord) -> int:
-    """Bytes that an image's arrays take on the disk, on its own grid and on the network's. Labels
-    compress to next to nothing; normalised images hardly at all."""
+    """Bytes on disk of an image's arrays, on its own grid and on the network's. Labels compress to
+    almost nothing; normalised images hardly compress."""
     found = stage.resampling(record)
     grids = [record.shape[1:]] if found is None else [record.shape[1:], found.shape]
     return sum(4 * record.shape[0] * math.prod(grid) for grid in grids)
@@ -293,18 +293,11 @@ def _log_estimate(
     disk = sum(stored_bytes(stage, record) for record in todo)
     free = free_bytes(stage.store)
     log.info(
-        "prepare: %d of %d images to do, %d stay as they are; about %s on disk (%s free), "
+        "prepare: %d of %d images to prepare, %d stay as they are; about %s on disk (%s free), "
         "up to %s of memory",
-        len(todo),
-        len(wanted),
-        len(wanted) - len(todo),
-        gigabytes(disk),
-        gigabytes(free),
-        gigabytes(memory_bytes),
+        *(len(todo), len(wanted), len(wanted) - len(todo)),
+        *map(gigabytes, (disk, free, memory_bytes)),
     )
     if disk > free:
-        log.warning(
-            "prepare: the disk may become full: %s needed, %s free",
-            gigabytes(disk),
-            gigabytes(free),
-        )
+        needed, found = gigabytes(disk), gigabytes(free)
+        log.warning("prepare: the disk may become full: %s needed, %s free", needed, found)

@@ -1,4 +1,4 @@
-"""One image of the prepare stage: its statistics, its normalised array and its label arrays."""
+"""Prepares one image: its statistics, its normalised array and its label arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import zarr
 from unet.config.sections import PrepareSection
 from unet.data import normalize
 from unet.data.blocks import ArraySource, Budget, Grid, Progress, mapped
-from unet.data.connected_pieces import Pieces
+from unet.data.connected_components import ConnectedComponents
 from unet.data.label_maps import instance_maps, semantic_classes
 from unet.data.normalize import ImageStatistics
 from unet.data.records import ImageRecord
@@ -27,12 +27,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Target:
-    """What a network that is applied to images wants of them.
+    """What a network requires of the images that it is applied to.
 
     Attributes:
         channels, dims: number of channels and of spatial axes.
-        pixel_size_um: per spatial axis ((Z,) Y, X), None = unknown: no image is resampled.
-        statistics: of the dataset that it was trained on, where these are its normalisation.
+        pixel_size_um: per spatial axis ((Z,) Y, X); None = unknown, so no image is resampled.
+        statistics: of its training dataset, if the network uses them for normalisation.
     """
 
     channels: int
@@ -41,7 +41,7 @@ class Target:
     statistics: dict[str, Any] | None
 
     def resampling(self, record: ImageRecord) -> Resampling | None:
-        """How an image comes to the network's pixel size; None if it stays as it is."""
+        """The resampling to the network's pixel size; None if the image stays as it is."""
         if self.pixel_size_um is None or record.pixel_size_um is None:
             return None
         return resampling(record.shape[1:], record.pixel_size_um, self.pixel_size_um)
@@ -63,7 +63,7 @@ class Stage:
     workers: int
     threads: int  # to decode one image with
     target: Target | None = None
-    binary: bool = False  # labels are masks whose connected pieces are the objects
+    binary: bool = False  # labels are masks whose connected components are the objects
 
     def resampling(self, record: ImageRecord) -> Resampling | None:
         return None if self.target is None else self.target.resampling(record)
@@ -79,14 +79,14 @@ class Stage:
         """Opens a record's image.
 
         Raises:
-            UserError: it cannot be read, or is not what the manifest says.
+            UserError: it cannot be read, or differs from the manifest.
         """
         opened = open_image(
             self.root / record.image,
             axes=self.axes,
             channels=self.channels,
             page=record.page,
-            # Manifests of older versions do not know of it; the record's key and pixels must agree.
+            # Taken from the record, since older manifests lack it and key and pixels must agree.
             inverted=record.inverted,
         )
         found = tuple(int(n) for n in opened.array.shape)
@@ -103,7 +103,7 @@ class Stage:
         """Opens a record's label.
 
         Raises:
-            UserError: it cannot be read, or has not the image's spatial shape.
+            UserError: it cannot be read, or does not have the image's spatial shape.
         """
         opened = open_label(self.root / record.label, axes=self.axes, page=record.page)
         found = tuple(int(n) for n in opened.array.shape)
@@ -116,8 +116,8 @@ class Stage:
         return ArraySource(opened.array, layout.shard, self.allowed, self.threads), layout
 
 
-def described(record: ImageRecord) -> dict[str, Any]:
-    """The attributes that come from the manifest and do not determine the arrays."""
+def manifest_attrs(record: ImageRecord) -> dict[str, Any]:
+    """Attributes that come from the manifest and have no effect on the arrays."""
     size = record.pixel_size_um
     return {
         "axes": record.axes,
@@ -127,8 +127,8 @@ def described(record: ImageRecord) -> dict[str, Any]:
     }
 
 
-def resampled(record: ImageRecord, found: Resampling | None) -> dict[str, Any]:
-    """The attribute that tells of an image's other grid; none where it is not resampled."""
+def resampled_attrs(record: ImageRecord, found: Resampling | None) -> dict[str, Any]:
+    """The attribute with the grid of a resampled image; empty if it is not resampled."""
     if found is None or record.pixel_size_um is None:
         return {}
     size = pixel_sizes(found, record.pixel_size_um)
@@ -155,8 +155,8 @@ def prepare_image(
             "key": key,
             "statistics": statistics,
             "display": {name: statistics[name] for name in ("low", "high")},
-            **described(record),
-            **resampled(record, stage.resampling(record)),
+            **manifest_attrs(record),
+            **resampled_attrs(record, stage.resampling(record)),
         }
         group.attrs.put(attrs)
     progress.advance(0, images=1)
@@ -171,7 +171,7 @@ def _write_image(
     progress: Progress,
 ) -> dict[str, Any]:
     source, layout = stage.image_source(record)
-    with stage.budget.reserve(source.walk.peak, record.image):
+    with stage.budget.reserve(source.plan.peak, record.image):
         source.load()
         statistics = shared or _image_statistics(stage, source, record)
         found = stage.resampling(record)
@@ -218,7 +218,7 @@ def dataset_statistics(stage: Stage, records: list[ImageRecord]) -> dict[str, An
 
     def gathered(record: ImageRecord, take: str, part: ImageStatistics) -> ImageStatistics:
         source, _ = stage.image_source(record)
-        with stage.budget.reserve(source.walk.peak, record.image):
+        with stage.budget.reserve(source.plan.peak, record.image):
             source.load()
             for block in source.shards():
                 getattr(part, take)(block)
@@ -227,8 +227,8 @@ def dataset_statistics(stage: Stage, records: list[ImageRecord]) -> dict[str, An
         return part
 
     def gather(take: str) -> None:
-        # Merged in the records' order (sums of floats depend on it), few at a time (each holds
-        # its counts).
+        # Merged in the records' order, since sums of floats depend on it; a few at a time, since
+        # each part holds its own counts.
         for start in range(0, len(records), 4 * stage.workers):
             batch = records[start : start + 4 * stage.workers]
             work = [(record, take, total.blank()) for record in batch]
@@ -251,21 +251,21 @@ def _warn_non_finite(found: ImageStatistics, name: str) -> None:
 
 def _write_labels(stage: Stage, record: ImageRecord, group: zarr.Group) -> None:
     source, layout = stage.label_source(record)
-    pieces = Pieces(source.shape) if stage.binary else None
+    numbering = ConnectedComponents(source.shape) if stage.binary else None
     classes = add_labels(group, "classes", "uint8", source.shape, layout)
     if stage.task == "instances":
         instances = add_labels(group, "instances", "uint32", source.shape, layout)
-    with stage.budget.reserve(source.walk.peak, record.label):
+    with stage.budget.reserve(source.plan.peak, record.label):
         source.load()
         for region, block in source.regions():
             try:
                 if stage.task == "instances":
                     classes[region], ids = instance_maps(block, stage.ignore)
-                    instances[region] = ids if pieces is None else pieces.add(region, ids > 0)
+                    instances[region] = ids if numbering is None else numbering.add(region, ids > 0)
                 else:
                     classes[region] = semantic_classes(block, stage.classes, stage.ignore)
             except UserError as error:
                 page = "" if record.page is None else f" (page {record.page})"
                 raise UserError(f"{record.label}{page}: {error}") from None
-        if pieces is not None:
-            pieces.settle(instances)
+        if numbering is not None:
+            numbering.settle(instances)

@@ -1,5 +1,5 @@
-"""Whether raw files have changed since the manifest was made, without reading them. Light: this
-runs at each start of the workflow."""
+"""Checks whether raw files have changed since the manifest was made, without reading them. Light:
+this runs at each start of the workflow."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ log = logging.getLogger(__name__)
 
 Stamp = tuple[int, int]
 NO_FILE: Stamp = (-1, 0)
-# Of a pipe or a device, whose time may change at any moment: nobody reads it.
+# Stamp of a pipe or a device, whose time may change at any moment; these are never read.
 SPECIAL: Stamp = (-2, 0)
-# Of a link to nowhere, or to itself: a file that is not there.
+# Errors for a missing file, and for a link to nowhere or to itself.
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def stamp(path: Path) -> Stamp:
-    """Size in bytes and time of the last change in nanoseconds; of a folder, the sum of the sizes
-    and the latest time below it; ``NO_FILE`` where there is nothing, ``SPECIAL`` of what is neither
-    a file nor a folder."""
+    """Size in bytes and time of the last change in nanoseconds. For a folder, the sum of the sizes
+    and the latest time below it; ``NO_FILE`` if the path is missing, ``SPECIAL`` if it is neither a
+    file nor a folder."""
     try:
         status = path.stat()
         if S_ISREG(status.st_mode):
@@ -53,8 +53,8 @@ def stamp(path: Path) -> Stamp:
 
 
 def _below(folder: Path, above: tuple[Path, ...] = ()) -> Iterable[os.stat_result]:
-    """All entries, those in linked folders too; a link to a folder that it is in is passed over,
-    and one to nothing is taken as it is."""
+    """All entries, including those in linked folders. A link to a folder that contains it is
+    skipped; for a link to nothing, the status is that of the link."""
     above = (*above, folder.resolve())
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -74,23 +74,23 @@ def _below(folder: Path, above: tuple[Path, ...] = ()) -> Iterable[os.stat_resul
 def fingerprint(
     files: Iterable[Path], root: Path, stored: Mapping[str, Any] | None, seen: Path | None = None
 ) -> str:
-    """What stands for the raw files' content in the workflow.
+    """A hash that represents the raw files' content in the workflow.
 
     Args:
-        files: all that the manifest depends on (see :func:`unet.data.layouts.list_files`).
+        files: all files that the manifest depends on (see :func:`unet.data.layouts.list_files`).
         root: folder that names are relative to.
-        stored: ``inputs.json`` of the last manifest. When all files have the names and the content
-            of then (sizes and times, or else sha256), its fingerprint is given again, so that
+        stored: ``inputs.json`` of the last manifest. If all files still have the same names and
+            content (sizes and times, or otherwise sha256), its fingerprint is returned, so that
             touched or copied files rerun nothing.
-        seen: a small file where the hashes of touched files are kept, so that they are computed
-            once and not at each start.
+        seen: a small file with the hashes of touched files, so that they are computed only once and
+            not at each start.
 
     Returns:
         64 hex digits.
     """
     stamps = {relative(path, root): (path, stamp(path)) for path in files}
     if stored is not None and set(stored["files"]) == set(stamps):
-        with_hash = _Seen(seen)
+        with_hash = _SeenHashes(seen)
         if all(_same(name, *stamps[name], stored["files"][name], with_hash) for name in stamps):
             with_hash.save()
             return str(stored["fingerprint"])
@@ -98,15 +98,15 @@ def fingerprint(
     return digest(sorted([name, *at] for name, (_, at) in stamps.items()))
 
 
-def _same(name: str, path: Path, now: Stamp, then: list[Any], hashes: _Seen) -> bool:
+def _same(name: str, path: Path, now: Stamp, then: list[Any], hashes: _SeenHashes) -> bool:
     size, time, sha256 = then
     if now == (size, time):
         return True
     return bool(now[0] == size and sha256 == hashes.of(name, path, now))
 
 
-class _Seen:
-    """Hashes of files that were touched since the manifest, kept from one start to the next."""
+class _SeenHashes:
+    """Hashes of files touched since the manifest was made, kept from one start to the next."""
 
     def __init__(self, path: Path | None) -> None:
         self._path, self._changed = path, False
@@ -115,7 +115,7 @@ class _Seen:
             try:
                 self._known = dict(json.loads(path.read_text(encoding="utf-8")))
             except (ValueError, OSError):
-                log.debug("%s: not readable, made anew", path)
+                log.debug("%s: not readable, created again", path)
 
     def of(self, name: str, path: Path, now: Stamp) -> str:
         known = self._known.get(name)
@@ -129,30 +129,30 @@ class _Seen:
             try:
                 write_json(self._path, self._known)
             except OSError:
-                # A dry run by somebody without the right to write: the hashes are made again.
+                # A dry run without write permission: the hashes are computed again next time.
                 log.debug("%s: not writable", self._path)
 
 
-class Listed:
-    """What a look into the raw folders found when all was as the manifest has it: names, sizes and
-    times, in one hash. As long as it stays no file must be matched with any other, which makes the
-    start ten times as fast where there are hundreds of thousands.
+class FolderListing:
+    """One hash of the names, sizes and times in the raw folders, taken when they matched the
+    manifest. While it stays the same, files need not be matched with each other, so a start with
+    hundreds of thousands of files is ten times faster.
 
     Args:
-        path: where it is kept.
+        path: file for the hash.
         source: the dataset.
-        inputs: the manifest's ``inputs.json``, which it belongs to.
+        inputs: ``inputs.json`` of the manifest.
     """
 
     def __init__(self, path: Path, source: RawSource, inputs: Path) -> None:
         self._path = path
         folders = plain_folders(source)
         found = None if folders is None else listing(folders)
-        # Taken before anything is compared: what changes meanwhile is noticed at the next start.
+        # Taken before anything is compared, so that later changes are noticed at the next start.
         self._now = found and digest([found, list(stamp(inputs)), repr(source)])
 
     def fingerprint(self) -> str | None:
-        """That of the manifest, where nothing has changed; None: compare the files."""
+        """The manifest's fingerprint if nothing has changed; None = compare the files."""
         try:
             then = json.loads(self._path.read_text(encoding="utf-8"))
             same = self._now is not None and then["listing"] == self._now
@@ -161,7 +161,7 @@ class Listed:
             return None
 
     def keep(self, value: str) -> None:
-        """Notes that now all is as the manifest of this fingerprint has it."""
+        """Stores that the folders match the manifest with this fingerprint."""
         if self._now is None:
             return
         try:
@@ -171,8 +171,8 @@ class Listed:
 
 
 def listing(folders: Sequence[Path]) -> str | None:
-    """A hash of the names, sizes and times of all that lies in the folders; None where an image is
-    a folder itself, or one cannot be read."""
+    """A hash of the names, sizes and times of all entries in the folders; None if an image is a
+    folder itself, or a folder cannot be read."""
     sha = hashlib.sha256()
     try:
         for folder in folders:
@@ -182,7 +182,7 @@ def listing(folders: Sequence[Path]) -> str | None:
                     status = entry.stat()
                     if S_ISDIR(status.st_mode) and entry.name.lower().endswith(tuple(SUFFIXES)):
                         return None
-                    # No name has a slash.
+                    # A slash cannot occur in a name.
                     rows.append(f"{entry.name}/{status.st_size}/{status.st_mtime_ns}/")
             rows.sort()
             sha.update(f"{folder}//{''.join(rows)}/".encode("utf-8", "surrogateescape"))
@@ -200,7 +200,7 @@ class Hashes:
         self._found: dict[Path, str] = {}
 
     def of(self, path: Path) -> str:
-        """64 hex digits; "" where it cannot be read. One for all of ``case_????.tif``."""
+        """64 hex digits, or "" for an unreadable file. ``case_????.tif`` gets a single hash."""
         with self._guard:
             lock = self._locks.setdefault(path, threading.Lock())
         with lock:
@@ -215,7 +215,7 @@ class Hashes:
                 return digest([self.of(part) for part in parts])
             return file_sha256(path)
         except (UserError, OSError):
-            # Missing or without the right to read: what opens it says so.
+            # Missing, or no read permission: opening the file reports it.
             return ""
 
 
@@ -229,9 +229,9 @@ def write_inputs(
     """Writes ``inputs.json``: fingerprint, root, and [size, time, sha256] of each file.
 
     Args:
-        value: the fingerprint that the manifest was asked for.
-        stamps: of each file, taken before it was read: whoever edits it meanwhile is noticed.
-        sha256: of a file ("" where it cannot be read).
+        value: the fingerprint of the requested manifest.
+        stamps: of each file, taken before it was read, so that later edits are noticed.
+        sha256: returns the hash of a file ("" if it cannot be read).
     """
     files = {relative(p, root): [*at, sha256(p)] for p, at in stamps.items()}
     write_json(path, {"fingerprint": value, "root": str(root.absolute()), "files": files})

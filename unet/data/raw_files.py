@@ -1,4 +1,4 @@
-"""Where a dataset's raw files are, pairs of image and label, and the sheet that lists them."""
+"""A dataset's raw files: where they are, which label belongs to which image, and sheets."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from unet.data.dataset_warnings import Warn, unheard
+from unet.data.dataset_warnings import Warn, ignore_warning
 from unet.data.file_names import (
     Found,
     common_ending,
     composed,
     find,
     fixed_part,
-    like_labels,
     paired_by_name,
     relative,
     safe_id,
+    warn_of_label_names,
 )
 from unet.data.sheets import read_rows
 from unet.errors import UserError
@@ -28,23 +28,23 @@ from unet.io.formats import stem
 
 log = logging.getLogger(__name__)
 
-# Layouts whose "labels" are a name, not a place.
+# Layouts in which the key labels is a name, not a path.
 NO_LABEL_PATHS = ("ctc", "ome-zarr", "plate")
 
 
 @dataclass(frozen=True)
 class RawSource:
-    """Where the raw files are, as the config says it.
+    """The location of the raw files, from the config.
 
     Attributes:
         root: folder that the manifest's paths are relative to.
         images: folder, glob, plate (.zarr) or sheet (.csv, .tsv); absolute or relative to ``root``.
         labels: the same for labels; for CTC "GT" or "ST", for OME-Zarr the label's name.
         layout: key of LAYOUTS.
-        labelled: whether labels are looked for.
-        required: whether images without one are of no use (where labels are looked for).
-        warn: told what looks wrong with the files as a whole, such as some that are not read. When
-            a run is planned nobody listens: the manifest stage says it.
+        labelled: whether to look for labels.
+        required: whether images need a label (if ``labelled``).
+        warn: receives warnings about the files as a whole, such as unread files. While a run is
+            planned, warnings are dropped; the manifest stage gives them later.
     """
 
     root: Path
@@ -53,8 +53,8 @@ class RawSource:
     layout: str = "folders"
     labelled: bool = True
     required: bool = True
-    # No part of what the dataset is, which the planning compares.
-    warn: Warn = field(default=unheard, repr=False, compare=False)
+    # Not part of the dataset's identity, which the planning compares.
+    warn: Warn = field(default=ignore_warning, repr=False, compare=False)
 
     @classmethod
     def below(
@@ -65,11 +65,11 @@ class RawSource:
         layout: str = "folders",
         labelled: bool = True,
     ) -> RawSource:
-        """The same with the deepest folder that holds all files as ``root``, so that the
-        manifest's paths are short and stay as they are when that folder moves.
+        """A source whose ``root`` is the deepest folder that contains all files, so that the
+        manifest's paths are short and stay the same if that folder moves.
 
         Args:
-            base: what relative paths of the config are relative to.
+            base: folder that the config's relative paths are relative to.
         """
         wheres = [base / Path(images).expanduser()]
         if labels is not None and layout not in NO_LABEL_PATHS:
@@ -98,8 +98,8 @@ class RawPair:
         id: see :func:`unet.data.file_names.safe_id`.
         image, label: paths; ``case_????.tif`` stands for one file per channel.
         stack: whether each page of the files is an image.
-        group: what the layout itself groups by, such as the sequence of a time series.
-        columns: what the sheet says beside.
+        group: from the layout itself, such as the sequence of a time series.
+        columns: all columns of the sheet.
     """
 
     id: str
@@ -111,16 +111,16 @@ class RawPair:
 
 
 def with_labels(source: RawSource, images: list[Found]) -> tuple[list[Found], Mapping[Path, Path]]:
-    """The images that are no labels themselves, and the label of each that has one.
+    """The images without the label files among them, and the label of each image that has one.
 
     Raises:
-        UserError: a file is both, or no label has the name of an image.
+        UserError: a file is both image and label, or no label is named like an image.
     """
     labels: list[Found] = []
     if source.labels is not None and source.labelled:
         labels = find(source.labels, source.root, "labels", source.warn)
-        images, labels = _apart(source, images, labels)
-    like_labels(images, "images", source.warn)
+        images, labels = _without_overlap(source, images, labels)
+    warn_of_label_names(images, "images", source.warn)
     if not labels:
         return images, {}
     if source.layout == "stack" and len(images) == len(labels) == 1:
@@ -128,23 +128,23 @@ def with_labels(source: RawSource, images: list[Found]) -> tuple[list[Found], Ma
     pairs, lonely = paired_by_name(images, labels)
     if lonely:
         names = ", ".join(p.name for p in lonely[:3]) + (", ..." if len(lonely) > 3 else "")
-        source.warn(f"{len(lonely)} labels belong to no image and are left out: {names}")
+        source.warn(f"{len(lonely)} labels match no image and are left out: {names}")
     return images, pairs
 
 
-def _apart(
+def _without_overlap(
     source: RawSource, images: list[Found], labels: list[Found]
 ) -> tuple[list[Found], list[Found]]:
-    """Images and labels without the files that the other of the two means more narrowly."""
+    """Resolves files that match both ``images`` and ``labels``: the narrower pattern gets them."""
     both = {item.path for item in images} & {item.path for item in labels}
     if not both:
         return images, labels
     first, number = min(both).name, len(both)
     if number == len(labels) < len(images):
-        source.warn(f"images: {number} files are labels, such as {first}, and no images")
+        source.warn(f"images: {number} files are labels, such as {first}, not images")
         return [item for item in images if item.path not in both], labels
     if number == len(images) < len(labels):
-        source.warn(f"labels: {number} files are images, such as {first}, and no labels")
+        source.warn(f"labels: {number} files are images, such as {first}, not labels")
         return images, [item for item in labels if item.path not in both]
     advice = "write two folders, or globs that tell them apart"
     if ending := common_ending(images):
@@ -156,10 +156,10 @@ def read_sheet(source: RawSource, sheet: Path) -> list[RawPair]:
     """The rows of a sheet; its paths are relative to the sheet's folder."""
     rows = read_rows(sheet, source.warn)
     if not rows:
-        raise UserError(f"{sheet}: no row below the names of the columns")
+        raise UserError(f"{sheet}: no rows below the column names")
     if source.labels is not None and "label" in rows[0][1]:
         raise UserError("labels: the sheet names the labels in its column 'label'; drop this key")
-    pairs = [_of_row(sheet, number, columns) for number, columns in rows]
+    pairs = [_pair_of_row(sheet, number, columns) for number, columns in rows]
     if source.labels is not None and source.labelled:
         images = [Found(p.image, stem(p.image)) for p in pairs]
         kept, labels = with_labels(source, images)
@@ -171,17 +171,17 @@ def read_sheet(source: RawSource, sheet: Path) -> list[RawPair]:
     return pairs
 
 
-def _of_row(sheet: Path, number: int, columns: Mapping[str, str]) -> RawPair:
+def _pair_of_row(sheet: Path, number: int, columns: Mapping[str, str]) -> RawPair:
     if not columns["image"]:
-        raise UserError(f"{sheet}: line {number} names no image")
-    image = _there(sheet.parent / columns["image"])
-    label = _there(sheet.parent / columns["label"]) if columns.get("label") else None
+        raise UserError(f"{sheet}: line {number} has no image")
+    image = _existing_spelling(sheet.parent / columns["image"])
+    label = _existing_spelling(sheet.parent / columns["label"]) if columns.get("label") else None
     return RawPair(safe_id(columns.get("id") or stem(image)), image, label, columns=columns)
 
 
-def _there(path: Path) -> Path:
-    """The path, or the one of a file that is there and whose name has its accents stored in the
-    other of two ways: that of macOS, or that of all others."""
+def _existing_spelling(path: Path) -> Path:
+    """The path as it exists on disk: accents in file names can be stored in two ways, as on macOS
+    or as elsewhere."""
     text = str(path)
     if text.isascii() or path.exists():
         return path

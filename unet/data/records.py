@@ -1,4 +1,4 @@
-"""The manifest's rows and the splits' rows: one dataclass each, with CSV in and out."""
+"""Rows of the manifest and of the splits: a dataclass for each, and how to read and write them."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image (a slice of a stack counts as one) as the manifest lists it.
+    """One image in the manifest; each slice of a stack is an image.
 
     Attributes:
         id: unique within the dataset, safe as a folder name.
         image, label: paths relative to the dataset's root folder ("" = no label).
-        page: index of the slice where one file holds many images, else None; holds for the label
-            file too where that is a stack.
-        axes: of the array that the reader returns, always C, then Z where there, Y, X.
+        page: index of the slice in a stack of images, otherwise None; also applies to the label if
+            that is a stack.
+        axes: of the array that the reader returns: CYX or CZYX.
         shape: in the order of ``axes``.
         dtype: of the pixels as stored.
         pixel_size_um: micrometres along the spatial axes ((Z,) Y, X), None = unknown.
-        channels: names, "" where unnamed.
+        channels: names, "" for unnamed channels.
         objects: number of instances (task instances) or of classes present (semantic).
         class_shares: share of the pixels that are not ignored, by class (task instances: background
             and foreground); None without a label, or in tables of older versions.
         sha256, label_sha256: of the raw files.
-        group: images of one group never lie in different parts of a split.
-        part: fixed part of the split ("" unless a sheet says so).
+        group: images of a group always share the same part of a split.
+        part: fixed part of the split from a sheet, otherwise "".
         status: "ok", or "quarantined" with the reason.
-        warnings: what looks wrong but is used all the same, one line each.
-        inverted: whether its values are read inverted, since the file says that zero is white; not
-            by manifests of versions that read them as stored.
+        warnings: about things that look wrong but are used anyway, one line each.
+        inverted: whether its values are inverted, because the file says that zero is white; always
+            False in manifests of older versions, which read values as stored.
     """
 
     id: str
@@ -72,13 +72,13 @@ class SplitRecord:
 
 SPLIT_COLUMNS = ("image", "fold", "part")
 _JSON_FIELDS = {"page", "shape", "pixel_size_um", "channels", "objects", "class_shares"}
-# Empty where there are none, which is what most images have.
+# Empty cells for images without any, which are most.
 _TEXTS_FIELDS = {"warnings"}
 _FLAGS = {"inverted"}
 
 
 def write_manifest(path: Path, records: Iterable[ImageRecord]) -> None:
-    """Writes the rows as CSV; tuples and numbers that may be missing are JSON in their cell."""
+    """Writes the rows as CSV; tuples and numbers that may be missing are written as JSON."""
     names = [f.name for f in fields(ImageRecord)]
     rows = []
     for record in records:
@@ -95,7 +95,7 @@ def write_manifest(path: Path, records: Iterable[ImageRecord]) -> None:
 
 
 def read_manifest(path: Path) -> list[ImageRecord]:
-    """Reads what :func:`write_manifest` wrote, also in versions that had fewer columns."""
+    """Reads a file of :func:`write_manifest`, also from older versions with fewer columns."""
     records = []
     for row in read_table(path, "manifest", ["id"]).to_dict("records"):
         values: dict[str, Any] = {str(name): cell for name, cell in row.items()}

@@ -1,11 +1,11 @@
-"""Images on another pixel grid, region by region, and each pixel the same whatever the regions.
+"""Resamples images to another pixel grid, region by region; results do not depend on the regions.
 
 Both grids cover the same extent, so pixel i of the target lies at (i + 0.5) * source / target - 0.5
-of the source. Its value is the linear interpolation there; where the target is coarser, of the
-image after a Gaussian of sigma = (source / target - 1) / 2 px, cut off at 4 sigma, against aliasing
-(as scikit-image's ``resize`` does). Beyond its ends the image is mirrored, the border pixel
-included. The sums are taken tap by tap in float32, one axis after the other, so that they do not
-depend on what is computed together.
+in the source. Its value is the linear interpolation there. If the target is coarser, the image is
+first smoothed against aliasing with a Gaussian of sigma = (source / target - 1) / 2 px, cut off at
+4 sigma (as in scikit-image's ``resize``). Beyond its ends the image is mirrored, including the
+border pixel. Sums are computed tap by tap in float32, one axis after the other, so that they do not
+depend on which pixels are computed together.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ Floats = npt.NDArray[np.float32]
 # Reads a region ((Z,) Y, X) of the source as [C, *region].
 Read = Callable[[Slices], npt.NDArray[Any]]
 
-# Pixel sizes that differ by less than this share count as equal: nobody measures them better.
+# Pixel sizes with a smaller relative difference count as equal: they are not known more precisely.
 SAME_PIXEL_SIZE = 0.01
-# Values of the source that are in memory at once, at most (but for what one pixel needs).
+# Largest number of source values in memory (unless a single pixel needs more).
 SOURCE_VALUES = 1 << 22
 CUT_OFF = 4
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of ``source`` pixels seen on a grid of ``target`` pixels.
+    """One axis, resampled from ``source`` to ``target`` pixels.
 
-    ``smooth``: with the Gaussian against aliasing, where the target is coarser.
+    ``smooth``: whether to apply the Gaussian against aliasing if the target is coarser.
     """
 
     source: int
@@ -51,7 +51,7 @@ class Axis:
 
     @cached_property
     def kernel(self) -> npt.NDArray[np.float64]:
-        """The Gaussian's values, from -radius to radius; a single 1 where there is none."""
+        """The Gaussian's values, from -radius to radius; a single 1 if there is no Gaussian."""
         sigma = (self.step - 1) / 2 if self.smooth else 0.0
         if sigma <= 0:
             return np.ones(1)
@@ -60,7 +60,7 @@ class Axis:
         return np.asarray(values / values.sum())
 
     def taps(self, start: int, stop: int) -> tuple[npt.NDArray[np.int64], Floats]:
-        """Which pixels of the source make those of the target from ``start`` to ``stop``.
+        """Which source pixels contribute to the target pixels from ``start`` to ``stop``.
 
         Returns:
             positions and weights, both [tap, pixel]; the weights of a pixel sum to 1.
@@ -71,7 +71,7 @@ class Axis:
         where = (pixel + 0.5) * self.step - 0.5
         base = np.floor(where).astype(np.int64)
         share = where - base
-        # The linear interpolation of the smoothed image, as one kernel of one tap more.
+        # Linear interpolation of the smoothed image, combined into one kernel with one more tap.
         radius = len(self.kernel) // 2
         first, second = np.append(self.kernel, 0), np.insert(self.kernel, 0, 0)
         weights = first[:, None] * (1 - share) + second[:, None] * share
@@ -94,7 +94,7 @@ class Resampling:
 
     @property
     def back(self) -> Resampling:
-        """From the target's grid to the source's: linear alone."""
+        """From the target's grid to the source's: only linear interpolation."""
         return Resampling(tuple(Axis(a.target, a.source, smooth=False) for a in self.axes))
 
     def read(self, source: Read, region: Slices) -> Floats:
@@ -118,7 +118,7 @@ class Resampling:
         return out
 
     def _parts(self, region: Slices) -> Iterator[Slices]:
-        """The region in parts for which little of the source must be read at once."""
+        """Splits the region into parts that need at most ``SOURCE_VALUES`` of the source."""
         step = [s.stop - s.start for s in region]
         while math.prod(map(self._needed, self.axes, step)) > SOURCE_VALUES and max(step) > 1:
             cost = [n * axis.step * (n > 1) for n, axis in zip(step, self.axes, strict=True)]
@@ -132,7 +132,7 @@ class Resampling:
 
     @staticmethod
     def _needed(axis: Axis, size: int) -> float:
-        """Pixels of the source that so many of the target need."""
+        """Number of source pixels needed for ``size`` target pixels."""
         return min(axis.source, size * axis.step + len(axis.kernel) + 1)
 
     def _computed(self, source: Read, region: Slices) -> Floats:
@@ -157,8 +157,8 @@ class Resampling:
 
 
 def peak_bytes(found: Resampling, region: Sequence[int], channels: int) -> int:
-    """Memory in bytes, at most, that reading a region of that shape takes (and writing it to a
-    store)."""
+    """Upper bound in bytes of the memory for reading a region of that shape and writing it to a
+    store."""
     source = min(SOURCE_VALUES, math.prod(axis.source for axis in found.axes))
     return 4 * channels * (3 * math.prod(region) + 4 * source)
 
@@ -166,12 +166,12 @@ def peak_bytes(found: Resampling, region: Sequence[int], channels: int) -> int:
 def resampling(
     shape: Sequence[int], pixel_size_um: Sequence[float], wanted_um: Sequence[float]
 ) -> Resampling | None:
-    """How an image comes to another pixel size; None where both are equal (to ``SAME_PIXEL_SIZE``).
+    """The resampling to another pixel size; None if both are equal (within ``SAME_PIXEL_SIZE``).
 
     Args:
         shape: spatial shape ((Z,) Y, X) in pixels.
-        pixel_size_um, wanted_um: per spatial axis. The extent stays as it is, so that the new pixel
-            size is the wanted one up to half a pixel over the whole axis.
+        pixel_size_um, wanted_um: per spatial axis. The extent is preserved, so the new pixel size
+            differs from the wanted one by up to half a pixel over the whole axis.
     """
     axes = []
     for size, has, wants in zip(shape, pixel_size_um, wanted_um, strict=True):

@@ -1,4 +1,4 @@
-"""Sheets: tables that people write by hand or export from a spreadsheet. Light."""
+"""Reads sheets: tables that people write by hand or export from a spreadsheet. Light."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ from unet.errors import UserError
 from unet.files import WORKBOOKS, check_regular
 
 SAVE = "save it as CSV (UTF-8)"
-# Excel's text in each of its languages is separated by one of these.
+# In every language, Excel separates text with one of these.
 _DELIMITERS = (",", ";", "\t")
-# The longer mark comes first: that of UTF-32 begins like that of UTF-16.
+# The longer marks come first: the mark of UTF-32 begins like that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
     (codecs.BOM_UTF8, "utf-8-sig"),
 )  # fmt: skip
-# First bytes of workbooks, whatever their name: a ZIP file and an OLE one.
+# First bytes of workbooks (ZIP and OLE files), whatever their name.
 _BINARY = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
-# Columns that mean something, whatever their case.
+# Columns with a meaning, in upper or lower case.
 SHEET_COLUMNS = ("image", "label", "id", "group", "part", "split")
 
 
 def read_rows(path: Path, warn: Warn) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a sheet that are not empty, with the line that each ends in.
+    """The non-empty rows of a sheet, with the number of the line where each ends.
 
-    Separated by commas, semicolons or tabs, as the first line shows; UTF-8, UTF-16 with a mark, or
-    else Windows-1252. The columns that mean something (``SHEET_COLUMNS``) may be in any case.
+    Cells are separated by commas, semicolons or tabs, as the first line shows. The encoding is
+    UTF-8, UTF-16 with a mark, or otherwise Windows-1252. The columns with a meaning
+    (``SHEET_COLUMNS``) may be in upper or lower case.
 
     Raises:
         UserError: it cannot be read, or has no column ``image``.
     """
     if path.suffix.lower() in WORKBOOKS:
-        raise UserError(f"{path}: a spreadsheet's own format; {SAVE} and name that file")
+        raise UserError(f"{path}: a spreadsheet file; {SAVE} and name that file")
     try:
         check_regular(path)
         text = _text(path, path.read_bytes(), warn)
@@ -55,7 +56,7 @@ def read_rows(path: Path, warn: Warn) -> list[tuple[int, dict[str, str]]]:
 
 def _text(path: Path, data: bytes, warn: Warn) -> str:
     if data.startswith(_BINARY):
-        raise UserError(f"{path}: a spreadsheet's own format, not text; {SAVE}")
+        raise UserError(f"{path}: a spreadsheet file, not text; {SAVE}")
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)
@@ -70,15 +71,15 @@ def _text(path: Path, data: bytes, warn: Warn) -> str:
             raise UserError(f"{path}: neither UTF-8 nor Windows-1252; {SAVE}") from None
         warn(f"{path.name}: not UTF-8; read as Windows-1252. If names come out wrong, {SAVE}")
     if "\0" in text:
-        raise UserError(f"{path}: holds NUL characters; {SAVE}")
+        raise UserError(f"{path}: contains NUL characters; {SAVE}")
     return text
 
 
 def _delimited(text: str) -> tuple[str, TextIO]:
-    """The delimiter by which the first line has a column ``image``; and the lines."""
+    """The delimiter that gives the first line a column ``image``; and the lines."""
     lines = io.StringIO(text, newline="")
     first = lines.readline()
-    # Excel may say it itself.
+    # Excel may declare the delimiter.
     if first.lower().startswith("sep=") and len(first.strip()) == 5:
         return first[4], lines
     lines.seek(0)
@@ -90,7 +91,7 @@ def _delimited(text: str) -> tuple[str, TextIO]:
 
 
 def _known(path: Path, names: list[str]) -> list[str]:
-    """The names, in lower case where they then mean something."""
+    """The names; those of ``SHEET_COLUMNS`` in lower case."""
     clear = [name.lower() if name.lower() in SHEET_COLUMNS else name for name in names]
     if "image" not in clear:
         there = ", ".join(filter(None, names)) or "none"
@@ -116,12 +117,12 @@ def _rows(
         if any(values[count:]):
             longer.append(reader.line_num)
         values = [*values, *[""] * count][:count]
-        # Under its own name too, by which split.group may ask for it.
+        # Also under the original names, which split.group may use.
         row = dict(zip(names, values, strict=True))
         yield reader.line_num, row | dict(zip(known, values, strict=True))
     if longer:
         warn(
             f"{path.name}: line {longer[0]} has more cells than the first line"
-            + (f" (so have {len(longer) - 1} others)" if longer[1:] else "")
-            + "; a name that holds the separator must stand in quotes"
+            + (f" (and {len(longer) - 1} other lines)" if longer[1:] else "")
+            + "; put names that contain the separator in quotes"
         )

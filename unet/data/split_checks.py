@@ -1,5 +1,5 @@
-"""What is wrong with a split that is complete and disjoint: copies in several parts, nothing to
-learn, hardly any images in a part."""
+"""Checks a complete and disjoint split for other mistakes: copies in several parts, nothing to
+learn, or hardly any images in a part."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from unet.errors import UserError
 
 Groups = Mapping[str, Sequence[str]]
 
-# Copies that are named.
+# Number of copies that are listed.
 LISTED_PAIRS = 10
-# Fewer training images are pointed out.
+# Warn if there are fewer training images.
 FEW = 3
-# A group that holds more than this share of the images.
+# Warn if a group contains more than this share of the images.
 HUGE = 0.5
 
 
 def check_copies(rows: Sequence[SplitRecord], usable: Sequence[ImageRecord]) -> None:
-    """Raises:
-    UserError: copies of one image in different parts of a fold: scores on an image that was
-        trained on mean nothing.
+    """Refuses copies of an image in different parts of a fold: scores on a training image mean
+    nothing.
+
+    Raises:
+        UserError: there are such copies.
     """
     copies: dict[tuple[str, int | None], list[ImageRecord]] = {}
     for record in usable:
@@ -52,16 +54,16 @@ def check_copies(rows: Sequence[SplitRecord], usable: Sequence[ImageRecord]) -> 
 def check_learnable(
     rows: Sequence[SplitRecord], records: Sequence[ImageRecord], folds: int
 ) -> list[str]:
-    """Whether the training images of each fold have something to learn.
+    """Checks that the training images of each fold contain something to learn.
 
     Returns:
-        warnings: classes that some folds do not train on.
+        warnings: classes that are missing from the training images of some folds.
 
     Raises:
-        UserError: no object in the training images of a fold, one class alone, or a class that no
-            training image of any fold has.
+        UserError: the training images of a fold have no object, or a single class; or a class is
+            missing from the training images of all folds.
     """
-    # Tables of older versions do not say it.
+    # None in tables of older versions.
     shares = {r.id: r.class_shares for r in records}
     lines: list[str] = []
     missing: dict[str, list[int]] = {}
@@ -96,36 +98,36 @@ def check_learnable(
     return lines
 
 
-def degenerate(rows: Sequence[SplitRecord], groups: Groups, settings: SplitSection) -> list[str]:
-    """Warnings about parts that are there, but hardly."""
+def part_warnings(rows: Sequence[SplitRecord], groups: Groups, settings: SplitSection) -> list[str]:
+    """Warnings about parts with very few images, or far from the requested share."""
     lines: list[str] = []
     images = sum(map(len, groups.values()))
     largest = max(groups, key=lambda group: len(groups[group]))
     size = len(groups[largest])
     if size > max(1, HUGE * images) and len(groups) > 1:
         lines.append(
-            f"group {largest} holds {size} of {images} images ({size / images:.0%}), and stays "
-            "together: scores depend on whether it trains or tests"
+            f"group {largest} has {size} of {images} images ({size / images:.0%}) and is never "
+            "split up: scores depend on whether it is used to train or to test"
         )
-    said: dict[str, list[int]] = {}
+    found: dict[str, list[int]] = {}
     for fold in range(settings.number):
         parts = [row.part for row in rows if row.fold == fold]
         trained, tested = parts.count("train"), parts.count("test")
         if trained < FEW:
-            text = f"trains on {trained} image{'s' if trained > 1 else ''} only"
-            said.setdefault(text, []).append(fold)
-        asked = _asked(settings)
+            text = f"trains on only {trained} image{'s' if trained > 1 else ''}"
+            found.setdefault(text, []).append(fold)
+        requested = _requested_share(settings)
         off = tested / images
-        far = asked is not None and not asked / 2 <= off <= 2 * asked
-        if asked is not None and far and abs(off - asked) * images > 1:
-            text = f"tests {tested} of {images} images ({off:.0%}); asked for were {asked:.0%}"
-            said.setdefault(text, []).append(fold)
-    lines += [f"{_folds(where)}: {text}" for text, where in said.items()]
+        far = requested is not None and not requested / 2 <= off <= 2 * requested
+        if requested is not None and far and abs(off - requested) * images > 1:
+            text = f"tests {tested} of {images} images ({off:.0%}); {requested:.0%} were requested"
+            found.setdefault(text, []).append(fold)
+    lines += [f"{_folds(where)}: {text}" for text, where in found.items()]
     return lines
 
 
-def _asked(settings: SplitSection) -> float | None:
-    """The share of the images that a fold should test; None where a sheet says who does."""
+def _requested_share(settings: SplitSection) -> float | None:
+    """The share of the images that a fold should test; None if a sheet gives the parts."""
     if settings.column is not None:
         return None
     if settings.folds is not None and not settings.ensemble:

@@ -1,11 +1,12 @@
-"""The prepared store: one zarr v3 group per image, each of which appears whole or not at all.
+"""The prepared store: one zarr v3 group per image, which appears whole or not at all.
 
-``image`` float32 [C, (Z,) Y, X], ``classes`` uint8 [(Z,) Y, X] (255 = ignore) and ``instances``
-uint32 [(Z,) Y, X] (0 = background). Where an image was resampled for a model that is applied to it,
-``image`` is on the model's pixel grid; ``own`` (like it) and the labels are on the image's. A chunk
-is a tile (all channels in one; of volumes some sections of a smaller tile) and ends with its
-checksum (:mod:`unet.io.checksums`), a shard (one file) is a square of tiles. An image's ``key``
-attribute is a hash of all that determines its arrays.
+A group contains ``image`` float32 [C, (Z,) Y, X], ``classes`` uint8 [(Z,) Y, X] (255 = ignore) and
+``instances`` uint32 [(Z,) Y, X] (0 = background). If an image was resampled for a model that is
+applied to it, ``image`` is on the model's pixel grid; the labels and ``own``, the same image before
+resampling, are on the image's own grid. A chunk is a tile with all channels (in volumes, several
+sections of a smaller tile) and ends with its checksum (:mod:`unet.io.checksums`). A shard (one
+file) is a square of tiles. The attribute ``key`` is a hash of everything that determines the
+arrays.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ OWN = "own"
 
 @dataclass(frozen=True)
 class Layout:
-    """Chunk and shard of an array's spatial axes ((Z,) Y, X), in pixels.
+    """Chunk and shard along an array's spatial axes ((Z,) Y, X), in pixels.
 
-    ``shard`` is a multiple of ``chunk`` on each axis and the unit of writing.
+    ``shard`` is a multiple of ``chunk`` along each axis, and the unit of writing.
     """
 
     chunk: tuple[int, ...]
@@ -47,12 +48,11 @@ class Layout:
 
 
 def layout_of(shape: tuple[int, ...], tile: int, shard: int) -> Layout:
-    """The layout of an image of spatial shape ((Z,) Y, X): tiles, ``shard`` of them a side.
+    """The layout for an image of spatial shape ((Z,) Y, X): tiles, with ``shard`` of them per side.
 
-    The chunk of a volume holds about as many voxels as a tile has pixels, in ``CHUNK_DEPTH``
-    sections: a patch is deep and narrow, so reading it from whole tiles would decode many times
-    what it needs. Both are cut to the image: the chunk to its size, the shard to as many chunks as
-    there are.
+    The chunk of a volume has about as many voxels as a tile has pixels, in ``CHUNK_DEPTH``
+    sections: a patch is deep and narrow, so reading it from whole tiles would decode much more than
+    it needs. The chunk is cut to the image's size, and the shard to the number of chunks.
     """
     tiles: tuple[int, ...] = (shard, shard)
     wanted: tuple[int, ...] = (tile, tile)
@@ -76,8 +76,8 @@ def add_image(
     group: zarr.Group, channels: int, shape: tuple[int, ...], layout: Layout, name: str = "image"
 ) -> Any:
     """Creates the array ``name``, float32 [channels, *shape]."""
-    # Level 1 of lz4 with byte shuffling: as small as higher levels on normalised microscopy
-    # images (whose low mantissa bits are noise), and twice as fast to write as they or zstd.
+    # Level 1 of lz4 with byte shuffling: on normalised microscopy images (whose low mantissa bits
+    # are noise) higher levels and zstd compress no better and take twice as long.
     codec = BloscCodec(cname="lz4", clevel=1, shuffle="shuffle")
     whole = Layout((channels, *layout.chunk), (channels, *layout.shard))
     return _create(group, name, "float32", (channels, *shape), whole, codec)
@@ -98,7 +98,7 @@ def _create(
         shape=shape,
         dtype=dtype,
         chunks=layout.chunk,
-        # One chunk per shard would be an index for nothing.
+        # With one chunk per shard, the shard's index would be useless.
         shards=layout.shard if layout.shard != layout.chunk else None,
         compressors=(codec, CHECKSUM),
         fill_value=0,
@@ -107,16 +107,16 @@ def _create(
 
 
 def clean(store: Path, keys: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Makes the store ready: what is unfinished, stale or no longer wanted is removed.
+    """Creates the store if needed, and removes unfinished, stale and unwanted images.
 
     Args:
-        keys: wanted image id -> the key that its group must have to stay.
+        keys: id of each wanted image -> the key that its group must have to stay.
 
     Returns:
-        The images that are there and stay as they are, each with its attributes.
+        The images that stay as they are, each with its attributes.
     """
     store.mkdir(parents=True, exist_ok=True)
-    # A group of its own, so that viewers can open the store as a whole.
+    # The store is a group, too, so that viewers can open it as a whole.
     zarr.open_group(store, mode="a", zarr_format=3)
     kept: dict[str, dict[str, Any]] = {}
     for path in sorted(store.iterdir()):
@@ -132,16 +132,16 @@ def clean(store: Path, keys: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def _attrs(path: Path) -> dict[str, Any]:
-    """The attributes of an image's group, empty if it cannot be read."""
+    """The attributes of an image's group; empty if it cannot be read."""
     try:
         return dict(zarr.open_group(path, mode="r").attrs)
     except (OSError, ValueError, KeyError) as error:
-        log.warning("%s: not a usable image (%s), made anew", path, error)
+        log.warning("%s: not a usable image (%s), prepared again", path, error)
         return {}
 
 
 def update_attrs(store: Path, image: str, attrs: Mapping[str, Any]) -> None:
-    """Changes attributes of an image that is there; its arrays stay as they are."""
+    """Changes attributes of an existing image; its arrays stay as they are."""
     zarr.open_group(store / image, mode="r+").attrs.update(dict(attrs))
 
 
@@ -153,7 +153,7 @@ def free_bytes(path: Path) -> int:
 
 
 class Prepared:
-    """Read side of a prepared store; arrays are opened lazily, nothing is loaded.
+    """Reads a prepared store; arrays are opened lazily, nothing is loaded.
 
     Raises:
         UserError: there is no store (or, from the methods, no such image) at ``path``.
@@ -165,7 +165,7 @@ class Prepared:
             raise UserError(f"{path}: there is no prepared store here; run the prepare stage")
 
     def ids(self) -> list[str]:
-        """Sorted ids of the images that are there."""
+        """Sorted ids of the images in the store."""
         names = (p.parent.name for p in self.path.glob("*/zarr.json"))
         return sorted(name for name in names if not name.startswith("."))
 
@@ -203,16 +203,16 @@ class Prepared:
             return None
         return checked(
             array,
-            f"remove {self.path / image} and {self.path.with_suffix('.json')} and run again, which "
-            "prepares this image anew",
+            f"remove {self.path / image} and {self.path.with_suffix('.json')} and run again to "
+            "prepare this image again",
         )
 
 
 class OwnGrid(Prepared):
-    """The same store with every image on its own pixel grid: that of the labels and of the results,
-    also where the images were resampled for a model."""
+    """The same store with every image on its own pixel grid, that of the labels and the results,
+    even if the images were resampled for a model."""
 
     def image(self, image: str) -> zarr.Array[Any]:
-        """The normalised image, float32 [C, (Z,) Y, X], of the user's own pixels."""
+        """The normalised image, float32 [C, (Z,) Y, X], in the user's own pixels."""
         own = self._array(image, OWN)
         return super().image(image) if own is None else own

@@ -1,12 +1,13 @@
-"""Where windows lie and which part of each is kept: pure geometry, apart from arrays and models.
+"""Where windows lie and which part of each is kept: pure geometry, without arrays or models.
 
-A *window* is what the network sees, its *core* the part of its output that is kept. Windows start
-on the network's pooling grid and leave the halo around the core (except at the image border, where
-they shift inwards), so that the cores put together are the network applied to the whole image.
+A *window* is what the network sees, and its *core* is the part of its output that is kept. Windows
+start on the network's pooling grid and include the halo around the core (except at the image
+border, where they are shifted inwards). So the cores together equal the network applied to the
+whole image.
 
 Padded networks: the image is mirrored at its far end up to the next multiple of the grid.
-Unpadded networks: the image is mirrored by the margin on every side, and up to the next accepted
-size at the far end; the output of a window is its core.
+Unpadded networks: the image is mirrored by the margin on every side, and at the far end up to the
+next accepted size; the output of a window is its core.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Span:
     Attributes:
         start, stop: what the network sees; pixels outside the image are mirrored.
         core_start, core_stop: what is kept, within the image.
-        offset: position of ``core_start`` in the network's output for this window.
+        offset: position of ``core_start`` in the window's output.
     """
 
     start: int
@@ -67,9 +68,9 @@ class WindowPlan:
 
     Attributes:
         shape: the image's spatial shape ((Z,) Y, X) in pixels.
-        padded: the shape that the network sees as a whole (mirrored parts included).
-        window: the windows' shape, the same for all tiles.
-        core: the largest core's shape.
+        padded: shape of the image with its mirrored parts.
+        window: shape of the windows, the same for all tiles.
+        core: shape of the largest core.
     """
 
     shape: tuple[int, ...]
@@ -80,28 +81,28 @@ class WindowPlan:
 
     @property
     def overhead(self) -> float:
-        """Pixels computed over pixels of the image (1 = none computed twice)."""
+        """Computed pixels divided by pixels of the image (1 = none is computed twice)."""
         computed = float(np.prod(self.window)) * len(self.tiles)
         return computed / float(np.prod(self.shape))
 
 
 def padded_size(size: int, fp: Footprint) -> tuple[int, int]:
-    """(before, after): mirrored pixels on each side, for the network applied to ``size`` pixels."""
+    """(before, after): mirrored pixels on each side if a network is applied to ``size`` pixels."""
     total = fp.fit(size + 2 * fp.margin)
     return fp.margin, total - size - fp.margin
 
 
 def _padded_spans(size: int, tile: int, fp: Footprint) -> list[Span]:
-    """Windows of a padded network: equal, on the grid, shifted inwards at the border."""
+    """Windows of a padded network: equal sizes, on the grid, shifted inwards at the border."""
     total = fp.fit(size)
     halo, grid = fp.halo, fp.grid
     tile = max(tile // grid * grid, 2 * halo + grid)
     if tile >= total:
         return [Span(0, total, 0, size, 0)]
-    # The fewest windows of at most `tile`, then the smallest window that still does with as many.
+    # The fewest windows of at most `tile`, then the smallest window that needs no more of them.
     count = -(-(total - 2 * halo) // (tile - 2 * halo))
     window = -(-(total + (count - 1) * 2 * halo) // (count * grid)) * grid
-    # The set: rounding the window up to the grid can make the last window superfluous.
+    # A set, since rounding the window up to the grid can make the last window redundant.
     starts = sorted({min(i * (window - 2 * halo), total - window) for i in range(count)})
     edges = [0, *(start + halo for start in starts[1:]), size]
     return [
@@ -120,7 +121,7 @@ def _valid_spans(size: int, tile: int, fp: Footprint) -> list[Span]:
         return [Span(-fp.margin, whole - fp.margin, 0, size, 0)]
     stride = (window - 2 * fp.margin) // fp.grid * fp.grid
     count = -(-size // stride)
-    # As many windows, but no larger than they need be.
+    # The same number of windows, but no larger than needed.
     stride = -(-size // (count * fp.grid)) * fp.grid
     window = min(window, fp.fit(stride + 2 * fp.margin))
     count = -(-size // stride)
@@ -141,12 +142,12 @@ def plan(shape: Sequence[int], tile: int | Sequence[int], footprints: Footprints
 
     Args:
         shape: spatial shape ((Z,) Y, X) in pixels.
-        tile: the largest window along each axis, or along all of them, in pixels (rounded down to
-            what the network accepts, and up to the smallest window that its halo allows).
+        tile: size of the largest window along each axis, or along all axes, in pixels (rounded down
+            to what the network accepts, and up to the smallest window that its halo allows).
         footprints: of the network, one per spatial axis.
 
     Raises:
-        ValueError: an axis is empty, or numbers of axes differ.
+        ValueError: an axis is empty, or the numbers of axes differ.
     """
     check_shape(shape, footprints)
     axes = [
@@ -158,7 +159,7 @@ def plan(shape: Sequence[int], tile: int | Sequence[int], footprints: Footprints
 
 
 def check_shape(shape: Sequence[int], footprints: Footprints) -> None:
-    """Raises ValueError where an axis is empty, or the network has another number of them."""
+    """Raises ValueError if an axis is empty, or the network has another number of axes."""
     if any(size < 1 for size in shape):
         raise ValueError(f"an image of shape {tuple(shape)} has no pixels")
     if len(shape) != len(footprints):
@@ -170,7 +171,7 @@ def check_shape(shape: Sequence[int], footprints: Footprints) -> None:
 def plan_of(
     shape: Sequence[int], padded: Sequence[int], axes: Sequence[Sequence[Span]]
 ) -> WindowPlan:
-    """The windows that the spans of each axis make together, in raster order."""
+    """Combines the spans of each axis to windows, in raster order."""
     return WindowPlan(
         shape=tuple(shape),
         padded=tuple(padded),
@@ -181,13 +182,14 @@ def plan_of(
 
 
 def cheapest_tile(shape: Sequence[int], footprints: Footprints, largest: float) -> tuple[int, ...]:
-    """The windows, per axis, that compute the fewest pixels in all.
+    """The size of the windows, per axis, with which the fewest pixels are computed.
+
+    An axis that is not cut needs no halo, which in volumes is most of a window.
 
     Args:
         shape: spatial shape ((Z,) Y, X) in pixels.
         footprints: of the network, one per spatial axis.
-        largest: pixels that a window may have, but for the least that the halo allows. An axis that
-            is not cut needs no halo, which in volumes is most of a window.
+        largest: pixels that a window may have, unless the halo needs more.
     """
     axes = []
     for size, fp in zip(shape, footprints, strict=True):
@@ -213,7 +215,7 @@ def _spans(size: int, tile: int, fp: Footprint) -> list[Span]:
 
 
 def _tiles_to_try(size: int, fp: Footprint) -> list[int]:
-    """Sizes of windows from the least to the whole axis, in steps of about a tenth."""
+    """Window sizes from the smallest to the whole axis, in steps of about 10 %."""
     whole = fp.fit(size + 2 * fp.margin)
     tiles = [whole]
     tile = fp.least_tile
@@ -224,8 +226,8 @@ def _tiles_to_try(size: int, fp: Footprint) -> list[int]:
 
 
 def mirror_index(start: int, stop: int, size: int) -> np.ndarray:
-    """Image positions seen from ``start`` to ``stop``, mirrored at both ends without repeating
-    the border pixel, as often as it takes (int64, each in ``[0, size)``)."""
+    """Image positions from ``start`` to ``stop``, mirrored at both ends as often as needed, without
+    repeating the border pixel (int64, each in ``[0, size)``)."""
     if size == 1:
         return np.zeros(stop - start, dtype=np.int64)
     period = 2 * size - 2
@@ -234,11 +236,11 @@ def mirror_index(start: int, stop: int, size: int) -> np.ndarray:
 
 
 def read_window(array: object, window: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Reads one window of an array whose last axes are spatial; outside it is mirrored.
+    """Reads one window of an array whose last axes are spatial; it is mirrored outside its borders.
 
     Args:
-        array: anything with ``shape`` and NumPy slicing ([C, (Z,) Y, X] or without C): a NumPy,
-            zarr or dask array. Only the part of it that the window touches is read.
+        array: a NumPy, zarr or dask array, or anything with ``shape`` and NumPy slicing
+            ([C, (Z,) Y, X] or without C). Only the part that the window touches is read.
         window: (start, stop) per spatial axis; may reach beyond the array.
     """
     shape: tuple[int, ...] = array.shape  # type: ignore[attr-defined]

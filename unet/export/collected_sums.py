@@ -1,8 +1,8 @@
-"""The sums of all objects of an image: in memory while they are few, else on disk.
+"""The sums of all objects of an image, in memory if there are few objects, otherwise on disk.
 
-Blocks come in raster order, and so do ids; what many blocks have in common is added when it is
-asked for, range by range of the labels. So memory holds some thousand objects and eight bytes for
-each of the others, however many there are.
+Blocks come in raster order, and so do ids. An object's sums from several blocks are added when they
+are requested, for one range of labels at a time. So memory holds a few thousand objects, and only
+eight bytes for each of the others.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from numpy.typing import NDArray
 from unet.export.object_sums import Ints, Sums, add
 from unet.files import remove
 
-# Objects that are held in memory, and parts that are added at once.
+# Number of objects held in memory, and number of parts added at once.
 HELD, STEP = 1 << 12, 16
 
 
-class Collected:
-    """Sums of labels, by ranges.
+class CollectedSums:
+    """Sums of all labels, which can be read in ranges.
 
     Args:
         dims, channels: of the image.
-        path: of the file that they go to when they are many; removed by :meth:`close`.
-        held: so many are held in memory.
+        path: file for the sums if there are many; :meth:`close` removes it.
+        held: number of objects held in memory.
     """
 
     def __init__(self, dims: int, channels: int, path: Path, held: int = HELD) -> None:
         self._dims, self._channels, self._path, self._limit = dims, channels, path, held
         self._held = add([], dims, channels)
         self._type = _row_type(self._held)
-        # Of each run of rows in the file: their labels, sorted, and the first row.
+        # For each run of rows in the file: its sorted labels and its first row.
         self._runs: list[tuple[Ints, int]] = []
         self._rows = 0
         self.labels: Ints = self._held.labels
@@ -42,8 +42,8 @@ class Collected:
     @classmethod
     def of(
         cls, parts: Iterable[Sums], dims: int, channels: int, path: Path, held: int = HELD
-    ) -> Collected:
-        """Of all parts of an image; an object may be in many of them."""
+    ) -> CollectedSums:
+        """Collects the parts of an image; an object may be in many of them."""
         found, waiting = cls(dims, channels, path, held), list[Sums]()
         for part in parts:
             waiting.append(part)
@@ -84,7 +84,7 @@ class Collected:
         return add(found, self._dims, self._channels)
 
     def close(self) -> None:
-        """Removes what is on disk; nothing can be asked for any more."""
+        """Removes the file; after that no sums can be read."""
         remove(self._path)
 
 

@@ -1,8 +1,8 @@
 """Outlines of objects as GeoJSON, in the form that QuPath (0.4 and later) reads and writes.
 
-A FeatureCollection with one feature per object, a line of the file each. Coordinates are pixels of
-the full image, (0, 0) the upper left corner of its first pixel, as QuPath counts. Objects are
-"detection", of which QuPath handles hundreds of thousands; an "annotation" is for some tens.
+The file is a FeatureCollection with one feature, on one line, per object. Coordinates are pixels of
+the full image; (0, 0) is the upper left corner of its first pixel, as in QuPath. Objects have the
+type "detection", of which QuPath handles hundreds of thousands; "annotation" is meant for a few.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any, TextIO
 from unet.export.outlines import Polygon
 from unet.files import replacing
 
-# Any fixed one will do: ids are those of image and label, the same in every run.
+# Fixed, so that the id of an object depends only on image and label and is the same in every run.
 _NAMESPACE = uuid.UUID("6f1d3a52-0d0b-5d0c-8b0f-3b6f2f9f4a10")
 
 
 class GeoJson:
-    """A file being written."""
+    """A GeoJSON file that is being written."""
 
     def __init__(self, handle: TextIO, image: str) -> None:
         self._handle, self._image, self._number = handle, image, 0
@@ -39,8 +39,8 @@ class GeoJson:
 
         Args:
             polygons: its outlines.
-            kind, colour: name of its class and the colour, red, green and blue, to show it in.
-            measures: what is shown in QuPath's table.
+            kind, colour: name of its class, and the colour (red, green, blue) to show it in.
+            measures: measurements for QuPath's table.
         """
         value = feature(self._image, label, polygons, kind, colour, measures)
         self._handle.write(",\n" if self._number else "\n")

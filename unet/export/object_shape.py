@@ -1,7 +1,7 @@
 """Measures of size and shape from the sums over an object's pixels.
 
-All take the size of a pixel along the axes, 1 for measures in pixels, and give one number per
-object.
+All functions take the size of a pixel along each axis (1 for measures in pixels) and return one
+number per object.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import numpy as np
 
 from unet.export.object_sums import Floats, Ints, Sums, pairs
 
-# What differs by less, of the larger one, is equal but for rounding.
+# Relative differences below this are rounding errors.
 _EQUAL = 1e-12
 
 
 def equivalent_diameter(size: Ints, spacing: Sequence[float]) -> Floats:
-    """Diameter of the circle, or sphere, of the same area or volume."""
+    """Diameter of the circle (sphere) with the same area (volume)."""
     dims = len(spacing)
     volume = size * float(np.prod(spacing))
     return np.asarray((2 * dims * volume / np.pi) ** (1 / dims), np.float64)
 
 
 def perimeter(faces: Ints, spacing: Sequence[float]) -> Floats:
-    """Length of the outlines, of holes as well, by the formula of Cauchy and Crofton.
+    """Length of the outlines, including those of holes, by the Cauchy-Crofton formula.
 
-    The mean over all directions of how often parallel lines cross the outline; here over the four
-    directions of rows, columns and diagonals, each standing for the angles that are nearest to it.
-    For square pixels it is ``skimage.measure.perimeter_crofton`` (Legland et al. 2007, "Computation
-    of Minkowski measures on 2D and 3D binary images"). Unlike a count of pixels' sides it does not
-    make slanted outlines longer than they are.
+    The formula averages over all directions how often parallel lines cross the outline. Here there
+    are four directions (rows, columns and the diagonals), each weighted by the angles nearest to
+    it. For square pixels this equals ``skimage.measure.perimeter_crofton`` (Legland et al. 2007,
+    "Computation of Minkowski measures on 2D and 3D binary images"). Unlike a count of pixel sides,
+    it does not overestimate the length of slanted outlines.
 
     Args:
         faces: [L, 4], crossings along Y, X and the two diagonals.
@@ -39,18 +39,18 @@ def perimeter(faces: Ints, spacing: Sequence[float]) -> Floats:
     dy, dx = spacing
     slope = float(np.arctan2(dy, dx))
     diagonal = float(np.hypot(dy, dx))
-    # Lines along an axis lie a pixel apart, those along a diagonal nearer.
+    # Lines along an axis are one pixel apart, lines along a diagonal are closer.
     apart = np.array([dx, dy, dx * dy / diagonal, dx * dy / diagonal])
     angle = np.array([np.pi / 2 - slope, slope, np.pi / 4, np.pi / 4])
-    # Each line enters as often as it leaves.
+    # Half of the crossings enter the object, half leave it.
     return np.asarray(faces / 2 @ (apart * angle), np.float64)
 
 
 def surface(faces: Ints, spacing: Sequence[float]) -> Floats:
-    """Sum of the voxels' faces that belong to one voxel of the object alone, in 3D.
+    """Total area of the voxel faces on the outside of an object, in 3D.
 
-    Of a large smooth object it is half as large again as the smooth surface, whose slanted parts
-    it goes up and down in steps.
+    For a large smooth object it is about 1.5 times the smooth surface, because it follows slanted
+    parts in steps.
     """
     areas = np.prod(spacing) / np.array(spacing)
     return np.asarray(faces @ areas, np.float64)
@@ -58,14 +58,14 @@ def surface(faces: Ints, spacing: Sequence[float]) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Ellipses:
-    """The ellipses (in 3D ellipsoids) with the same second moments as the objects.
+    """The ellipses (ellipsoids in 3D) with the same second moments as the objects.
 
     Attributes:
-        axes: float64 [L, D], whole lengths of the axes, the longest first.
-        eccentricity: float64 [L], 0 of a circle, near 1 of a line; 2D alone.
-        orientation: float64 [L], angle from the Y axis to the longest one in radians, above
-            -pi/2 to pi/2, counter-clockwise as the image is shown; NaN where no axis is the
-            longest; 2D alone.
+        axes: float64 [L, D], full lengths of the axes, the longest first.
+        eccentricity: float64 [L], 0 for a circle, near 1 for a line; only in 2D.
+        orientation: float64 [L], angle from the Y axis to the longest axis in radians, in
+            (-pi/2, pi/2], counter-clockwise as displayed; NaN if no axis is the longest; only in
+            2D.
     """
 
     axes: Floats
@@ -74,7 +74,7 @@ class Ellipses:
 
 
 def ellipses(found: Sums, spacing: Sequence[float]) -> Ellipses:
-    """As scikit-image's regionprops: pixels count as points at their centres."""
+    """Same as scikit-image's regionprops: pixels count as points at their centres."""
     covariance = covariances(found) * np.outer(spacing, spacing)
     values = np.linalg.eigvalsh(covariance)[:, ::-1]
     values = np.where(values > _EQUAL * values[:, :1], values, 0)

@@ -1,10 +1,10 @@
-"""Sums over the pixels of labelled objects, block by block, that all measures follow from.
+"""Sums over the pixels of labelled objects, block by block. All measures are computed from them.
 
-Sums of parts of an image add up to those of the whole, so memory holds one block and a few numbers
-per object. What is counted is exact: coordinates and their products are whole numbers below 2**53
-for objects of any usual size, whatever the blocks; beyond, and for intensities, sums of floats
-differ by rounding alone. Nothing is the difference of two large numbers: positions are squared from
-the corner of an object's own box, and intensities from their own mean.
+The sums of parts of an image add up to those of the whole image, so memory holds one block and a
+few numbers per object. Counts are exact: coordinates and their products are whole numbers below
+2**53 for objects of any usual size, with any blocks. Beyond that, and for intensities, sums of
+floats differ only by rounding. No difference of two large numbers is used: positions are squared
+from the corner of the object's own box, and intensities from their own mean.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from unet.data.tiling import Slices
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# Pixels worked on at once, which bounds the temporaries to some tens of megabytes.
+# Pixels processed at once, which limits temporary arrays to some tens of megabytes.
 _SLAB = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """What is summed of each label of a part of an image; sums of parts that do not overlap add.
+    """Sums for each label in a part of an image; the sums of parts that do not overlap add up.
 
     Attributes:
         labels: int64 [L], sorted, without 0.
@@ -39,7 +39,7 @@ class Sums:
             for the pairs of axes of :func:`pairs`.
         faces: int64 [L, K], how often a step from pixel to pixel along each of
             :func:`directions` leads into the label or out of it.
-        total: float64 [L, C], sums of each channel.
+        total: float64 [L, C], sum of each channel.
         spread: float64 [L, C], sums of the squared differences from each channel's mean.
         least, most: float64 [L, C], smallest and largest value of each channel.
     """
@@ -58,12 +58,12 @@ class Sums:
 
 
 def pairs(dims: int) -> list[tuple[int, int]]:
-    """The pairs of axes, (0, 0), (0, 1), .. with the first not after the second."""
+    """The pairs of axes (0, 0), (0, 1), ..; the first is never larger than the second."""
     return list(combinations_with_replacement(range(dims), 2))
 
 
 def directions(dims: int) -> list[tuple[int, ...]]:
-    """The steps that ``faces`` are counted along: the axes, and of images the two diagonals too."""
+    """The steps along which ``faces`` are counted: the axes, and in 2D also the two diagonals."""
     axes = [tuple(int(i == axis) for i in range(dims)) for axis in range(dims)]
     return [*axes, (1, 1), (1, -1)] if dims == 2 else axes
 
@@ -72,10 +72,10 @@ def sums(around: NDArray[Any], image: NDArray[Any], region: Slices) -> Sums:
     """Sums of one block.
 
     Args:
-        around: integer ids [(Z,) Y, X] of the block and of one pixel more on each side (0 where
-            the image ends), 0 = none.
-        image: [C, (Z,) Y, X], of the block.
-        region: where the block lies in the image.
+        around: integer ids [(Z,) Y, X] of the block with one extra pixel on each side (0 outside
+            the image), 0 = background.
+        image: [C, (Z,) Y, X], the block without extra pixels.
+        region: position of the block in the image.
 
     Raises:
         ValueError: labels and image differ in shape.
@@ -83,7 +83,7 @@ def sums(around: NDArray[Any], image: NDArray[Any], region: Slices) -> Sums:
     dims = len(region)
     shape = tuple(n - 2 for n in around.shape)
     if image.shape[1:] != shape:
-        raise ValueError(f"labels {shape} with what is around them do not fit {image.shape}")
+        raise ValueError(f"labels {shape} without their border do not fit {image.shape}")
     labels = around[(slice(1, -1),) * dims]
     rows = max(1, _SLAB // max(1, labels[0].size))
     slabs = []
@@ -96,7 +96,7 @@ def sums(around: NDArray[Any], image: NDArray[Any], region: Slices) -> Sums:
 
 
 def add(parts: Iterable[Sums], dims: int, channels: int) -> Sums:
-    """The sums of all parts together; of none: an empty table of so many axes and channels."""
+    """The sums of all parts together; without parts, an empty table for these axes and channels."""
     found = [_empty(dims, channels), *parts]
     names = Sums.__dataclass_fields__
     return _grouped(Sums(*(np.concatenate([getattr(p, name) for p in found]) for name in names)))
@@ -105,7 +105,7 @@ def add(parts: Iterable[Sums], dims: int, channels: int) -> Sums:
 def read_around(
     read: Callable[[Slices], NDArray[Any]], shape: Sequence[int], region: Slices
 ) -> NDArray[Any]:
-    """A region of an image [(Z,) Y, X] and one pixel more on each side, 0 where the image ends."""
+    """A region of an image [(Z,) Y, X] with one extra pixel per side, 0 outside the image."""
     wanted = [slice(s.start - 1, s.stop + 1) for s in region]
     there = tuple(
         slice(max(w.start, 0), min(w.stop, n)) for w, n in zip(wanted, shape, strict=True)
@@ -123,10 +123,10 @@ def _empty(dims: int, channels: int) -> Sums:
 
 
 def _runs(labels: NDArray[Any], image: NDArray[Any], corner: list[int]) -> Sums:
-    """The runs of equal labels along the rows, one entry each; ``corner``: the first pixel."""
+    """One entry per run of equal labels along a row; ``corner``: position of the first pixel."""
     flat, dims = labels.reshape(-1), labels.ndim
     change = flat[1:] != flat[:-1]
-    # A run never goes on into the next row: then its pixels differ in x alone.
+    # A run ends with its row, so its pixels differ only in x.
     change[labels.shape[-1] - 1 :: labels.shape[-1]] = True
     starts = np.concatenate([[0], np.flatnonzero(change) + 1])
     lengths = np.diff(starts, append=flat.size)
@@ -137,10 +137,10 @@ def _runs(labels: NDArray[Any], image: NDArray[Any], corner: list[int]) -> Sums:
     low = np.stack(np.unravel_index(starts, labels.shape), axis=1) + np.array(corner)
     high = low.copy()
     high[:, -1] += count - 1
-    # Of a run, the coordinates but x are the same; those of x sum to n * (first + last) / 2.
+    # Within a run only x changes, and its sum is n * (first + last) / 2.
     positions = low * count[:, None]
     positions[:, -1] = (low[:, -1] + high[:, -1]) * count // 2
-    # From the run's own first pixel: 0, 1, .. n - 1 along x, 0 along the others.
+    # Counted from the run's first pixel: 0, 1, .. n - 1 along x, 0 along the other axes.
     products = np.zeros((len(starts), len(pairs(dims))))
     products[:, -1] = (count - 1) * count * (2 * count - 1) // 6
     faces = np.zeros((len(starts), len(directions(dims))), np.int64)
@@ -166,20 +166,19 @@ def _run_intensities(
 
 
 def _grouped(rows: Sums) -> Sums:
-    """Entries of the same label become one."""
+    """Adds up the entries of each label."""
     labels, at = np.unique(rows.labels, return_inverse=True)
     if not len(labels):
         return rows
     order = np.argsort(at, kind="stable")
-    of = at[order]
-    starts = np.searchsorted(of, np.arange(len(labels)))
+    starts = np.searchsorted(at[order], np.arange(len(labels)))
 
     def added(values: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(np.add.reduceat(values[order], starts))
 
     size, total = added(rows.size), added(rows.total)
     low = np.minimum.reduceat(rows.low[order], starts)
-    # Squares from another mean: those from the own one, and the distance of the means.
+    # Squares around another mean: those around the own mean, plus the distance of the means.
     mean = total / size[:, None]
     away = rows.total / rows.size[:, None] - mean[at]
     return Sums(
@@ -198,7 +197,7 @@ def _grouped(rows: Sums) -> Sums:
 
 
 def _moved(rows: Sums, by: Ints) -> Floats:
-    """The products counted from a corner that lies ``by`` pixels [L, D] before ``low``."""
+    """The products, counted from a corner that is ``by`` pixels [L, D] before ``low``."""
     first = (rows.positions - rows.size[:, None] * rows.low).astype(np.float64)
     size, far = rows.size.astype(np.float64), by.astype(np.float64)
     moved = rows.products.copy()
@@ -209,7 +208,7 @@ def _moved(rows: Sums, by: Ints) -> Floats:
 
 
 def _with_faces(found: Sums, around: NDArray[Any]) -> Sums:
-    """Counts the steps into and out of the labels, each by the pixels that are in the block."""
+    """Counts the steps into and out of the labels, for the pixels in the block."""
     shape = tuple(n - 2 for n in around.shape)
     for k, step in enumerate(directions(len(shape))):
         for ids in _changes(around, shape, step):
@@ -219,14 +218,13 @@ def _with_faces(found: Sums, around: NDArray[Any]) -> Sums:
 
 
 def _changes(around: NDArray[Any], shape: tuple[int, ...], step: tuple[int, ...]) -> Iterator[Ints]:
-    """Labels of the pixels of the block whose next one, or the one before, along ``step`` is of
-    another label."""
-    # Both pixels of a pair that has at least one in the block, counted within ``around``.
+    """Labels of the block's pixels whose next or previous pixel along ``step`` differs in label."""
+    # Pairs of pixels with at least one pixel in the block, as positions in ``around``.
     first = [slice(1 - max(d, 0), n + 1 - min(d, 0)) for d, n in zip(step, shape, strict=True)]
     second = [slice(s.start + d, s.stop + d) for s, d in zip(first, step, strict=True)]
     one, other = around[tuple(first)], around[tuple(second)]
     differ = one != other
-    # Of a flat array much faster than np.nonzero.
+    # Much faster on a flat array than np.nonzero.
     where = np.unravel_index(np.flatnonzero(differ), differ.shape)
     for ids, start in ((one[where], first), (other[where], second)):
         there = ids > 0

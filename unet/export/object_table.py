@@ -1,4 +1,4 @@
-"""The table of objects: size, position, shape and intensity of each, from sums over blocks."""
+"""The table of objects: size, position, shape and intensity, computed from sums over blocks."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from functools import lru_cache
 import numpy as np
 
 from unet.export import object_shape
-from unet.export.collected_sums import Collected
+from unet.export.collected_sums import CollectedSums
 from unet.export.object_sums import Floats, Ints, Sums
 
-# Objects that are worked out at once, and how many such ranges are kept: outlines ask for objects
-# in the order in which they end.
+# Objects measured at once, and number of such ranges in the cache: outlines request objects in the
+# order in which they end.
 RANGE, RANGES = 1 << 12, 4
-# Columns before those of single objects' measures.
+# Columns in front of the measures.
 KEYS = ("image", "label", "class")
 
 
 @dataclass(frozen=True, eq=False)
 class Scale:
-    """What turns an image's stored intensities back into those of its file: v * factor + shift.
+    """Converts an image's stored intensities back to those of its file: v * factor + shift.
 
     Attributes:
         shift, factor: one per channel.
@@ -32,7 +32,7 @@ class Scale:
 
     @classmethod
     def of(cls, statistics: object, channels: int) -> Scale:
-        """From the statistics that an image was normalised with; without any, as stored."""
+        """From the statistics of an image's normalisation; without any, values stay as stored."""
         if isinstance(statistics, dict) and len(statistics.get("shift", ())) == channels:
             return cls(np.array(statistics["shift"], float), np.array(statistics["scale"], float))
         return cls(np.zeros(channels), np.ones(channels))
@@ -41,21 +41,21 @@ class Scale:
         """Intensities [L, C] of the file."""
         scaled = stored * self.factor
         found = scaled + self.shift
-        # What is left of two equal numbers of float32's precision is 0.
+        # A difference within float32's precision is 0.
         return np.where(np.abs(found) < 2.0**-22 * np.abs(self.shift), 0.0, found)
 
 
 def columns(dims: int, channels: int) -> list[str]:
-    """The table's header for images of so many spatial axes and channels.
+    """The table's header for images with this many spatial axes and channels.
 
-    Pixel coordinates count from 0 at the centre of the first pixel; a bounding box ends before
-    its last coordinate. Columns in micrometres are empty where the pixel size is unknown.
+    Pixel coordinates count from 0 at the centre of the first pixel; the end of a bounding box is
+    exclusive. Columns in micrometres are empty if the pixel size is unknown.
     """
     return [*KEYS, *(name for name, _ in _formats(dims, channels))]
 
 
 def _formats(dims: int, channels: int) -> list[tuple[str, str]]:
-    """Name and format of the columns of numbers."""
+    """Name and format of the numeric columns."""
     axes = "zyx"[-dims:]
     whole, rounded = ".0f", ".6g"
     flat = dims == 2
@@ -85,17 +85,17 @@ class Table:
     """The cells of :func:`columns` for the objects of one image.
 
     Args:
-        found: sums over the whole image; what follows from them is worked out when it is asked for,
-            some thousand objects at once.
+        found: sums over the whole image. Measures are computed on request, for a few thousand
+            objects at once.
         size: the image's spatial shape ((Z,) Y, X).
         pixel_size_um: micrometres along its axes, None = unknown.
-        scale: of its intensities.
+        scale: converts its intensities.
     """
 
     def __init__(
         self,
         image: str,
-        found: Collected,
+        found: CollectedSums,
         size: Sequence[int],
         pixel_size_um: Sequence[float] | None,
         scale: Scale,
@@ -112,10 +112,10 @@ class Table:
         return self._found.labels
 
     def _range(self, number: int) -> Floats:
-        """The columns [L, columns] of the objects of a range."""
+        """The values [L, columns] of the objects in a range."""
         found = self._found.part(number * RANGE, (number + 1) * RANGE)
         measured = _measured(found, self._size, self._pixel_size_um, self._scale)
-        # So that there is no -0.
+        # Turns -0 into 0.
         return np.asarray(np.column_stack(measured) + 0.0)
 
     @property
@@ -126,15 +126,15 @@ class Table:
         return np.concatenate([np.empty((0, len(self._size)), np.int64), *found])
 
     def close(self) -> None:
-        """Removes what is kept on disk; nothing can be asked for any more."""
+        """Removes the file on disk; after that no object can be read."""
         self._found.close()
 
     def rows(self, names: Iterable[tuple[int, int, str]]) -> Iterator[list[str]]:
         """Rows of text.
 
         Args:
-            names: of each row, the label to look up, the label to write, and the class. A label
-                that is not in the image has size 0 and else empty cells.
+            names: for each row, the label to look up, the label to write, and the class. A label
+                that is missing from the image has size 0 and otherwise empty cells.
         """
         for label, written, name in names:
             cells = self._cells(label)
@@ -143,7 +143,7 @@ class Table:
             yield [self._image, str(written), name, *cells]
 
     def measures(self, label: int) -> dict[str, float]:
-        """What is measured of an object, but where it lies; without what is unknown."""
+        """The known measures of an object, without its position."""
         cells = self._cells(label) or []
         return {
             name: float(cell)
@@ -169,11 +169,11 @@ def _axis_names(dims: int) -> tuple[str, ...]:
 def _measured(
     found: Sums, size: Sequence[int], pixel_size_um: Sequence[float] | None, scale: Scale
 ) -> list[Floats]:
-    """The columns of :func:`_formats`, each [L] or several side by side [L, n]; NaN: unknown."""
+    """The columns of :func:`_formats`, each [L] or several as [L, n]; NaN = unknown."""
     dims, count = len(size), found.size[:, None]
     pixels = _Shapes.of(found, (1.0,) * dims)
     microns = _Shapes.of(found, pixel_size_um) if pixel_size_um else pixels.unknown()
-    # Of pixels that are not square, the angles that are seen, where they are known.
+    # With pixels that are not square, angles need the pixel size, if it is known.
     seen = microns if pixel_size_um else pixels
     touches = ((found.low == 0) | (found.high == np.array(size) - 1)).any(axis=1)
     lengths = np.stack([pixels.axes, microns.axes], axis=2).reshape(len(count), 2 * dims)

@@ -1,10 +1,10 @@
 """OME-Zarr images with labels (https://ngff.openmicroscopy.org/0.5/ and 0.4), written in parts.
 
 Version 0.5 is Zarr v3, with its metadata below the attribute "ome" and with shards, so that a large
-image is some files and not thousands. Version 0.4 is Zarr v2, with its metadata at the root of the
-attributes and one file per chunk. Of both, every write covers whole shards or as many whole chunks
-(:func:`write_regions`), so threads may write different regions at once. Nothing here holds a whole
-image.
+image consists of a few files instead of thousands. Version 0.4 is Zarr v2, with its metadata at the
+root of the attributes and one file per chunk. In both, every write covers whole shards or the same
+number of whole chunks (:func:`write_regions`), so threads can write different regions at the same
+time. No function holds a whole image in memory.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from unet.io.checksums import CHECKSUM, COMPLETE
 ZarrArray: TypeAlias = "zarr.Array[Any]"
 Version: TypeAlias = Literal["0.4", "0.5"]
 
-# The version of Zarr that each is written in.
+# The Zarr version of each OME-Zarr version.
 _FORMAT: dict[Version, Literal[2, 3]] = {"0.4": 2, "0.5": 3}
 SMALLEST_LEVEL = 64
-# Pixels a side by number of spatial axes.
+# Pixels per side, by number of spatial axes.
 _CHUNK = {2: 512, 3: 64}
 _SHARD = {2: 2048, 3: 256}
 # A shard is held in memory as float32 while it is written.
 _SHARD_BYTES = 1 << 28
-# The group of a collection that lists its images (layout of bioformats2raw), so no image's name.
+# The group that lists a collection's images (layout of bioformats2raw); no image has this name.
 LISTING = "OME"
 _OME_XML = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
-# Colours that people with any colour vision tell apart (Okabe & Ito 2008).
+# Colours that colour-blind people can tell apart, too (Okabe & Ito 2008).
 _COLOURS = ("E69F00", "56B4E9", "009E73", "F0E442", "0072B2", "D55E00", "CC79A7")
 
 
@@ -66,9 +66,9 @@ class Pyramid:
         """The ``multiscales`` metadata.
 
         Args:
-            channels: the arrays have a channel axis in front.
-            by: how the levels are made. The centre of what several pixels become lies between
-                theirs, which a translation says; of nearest, a pixel stays in its place.
+            channels: whether the arrays start with a channel axis.
+            by: how the levels are made. The centre of several merged pixels lies between them,
+                which a translation describes; with nearest, a pixel stays in its place.
         """
         unit = {"unit": "micrometer"} if self.pixel_size_um else {}
         axes = [{"name": a, "type": "space", **unit} for a in self.axes]
@@ -85,14 +85,14 @@ class Pyramid:
             datasets.append({"path": str(level), "coordinateTransformations": moves})
         if channels:
             axes = [{"name": "c", "type": "channel"}, *axes]
-        # Of 0.5 the version stands beside it.
+        # In 0.5 the version is stored next to the multiscales.
         first = {"version": version} if version == "0.4" else {}
         return [{**first, "name": name, "axes": axes, "datasets": datasets, "type": by}]
 
 
 def pyramid_of(shape: Sequence[int], levels: int, pixel_size_um: Sequence[float] | None) -> Pyramid:
-    """Plans at most ``levels`` levels of an image [(Z,) Y, X], none of them (but the first)
-    smaller than 64 pixels along Y or X."""
+    """Plans at most ``levels`` levels for an image [(Z,) Y, X]; none except the first is smaller
+    than 64 pixels along Y or X."""
     shapes = [tuple(shape)]
     while len(shapes) < levels:
         *lead, y, x = shapes[-1]
@@ -104,10 +104,10 @@ def pyramid_of(shape: Sequence[int], levels: int, pixel_size_um: Sequence[float]
 
 
 def create_collection(path: Path, version: Version = "0.5") -> None:
-    """Creates a store of several images, which viewers open as a whole.
+    """Creates a store for several images, which viewers open as a whole.
 
-    Its layout is that of bioformats2raw (https://ngff.openmicroscopy.org/0.5/#bf2raw): the group
-    ``OME`` lists the images' paths. :func:`list_images` writes the list when all are there.
+    It has the layout of bioformats2raw (https://ngff.openmicroscopy.org/0.5/#bf2raw): the group
+    ``OME`` lists the paths of the images. :func:`list_images` writes the list once all exist.
     """
     layout: dict[str, Any] = _metadata(version, {"bioformats2raw.layout": 3})
     zarr.create_group(str(path), attributes=layout, zarr_format=_FORMAT[version])
@@ -116,8 +116,8 @@ def create_collection(path: Path, version: Version = "0.5") -> None:
 def list_images(path: Path, images: Sequence[str], version: Version = "0.5") -> None:
     """Lists the images of a collection, in the order in which viewers show them.
 
-    Twice, since there are viewers of either: as the attribute "series", and as the metadata file of
-    bioformats2raw, in which the IDs of the images are their paths.
+    The list is written twice, since viewers use one or the other: as the attribute "series", and as
+    the metadata file of bioformats2raw, in which the IDs of the images are their paths.
     """
     series: dict[str, Any] = _metadata(version, {"series": list(images)})
     zarr.create_group(str(path / LISTING), attributes=series, zarr_format=_FORMAT[version])
@@ -146,9 +146,9 @@ def create_image(
     """Creates a new image group whose channels are probabilities (shown from 0 to 1).
 
     Args:
-        path: of the group, which must not exist.
+        path: of the group, which must not exist yet.
         channels: names.
-        attributes: further attributes of the group, beside those of OME-Zarr.
+        attributes: more attributes for the group, in addition to those of OME-Zarr.
 
     Returns:
         The levels' arrays [C, (Z,) Y, X], empty.
@@ -178,8 +178,8 @@ def create_labels(
     Args:
         path: of the image's group.
         dtypes: name -> dtype; the label named "classes" gets the classes' names and colours. The
-            others get no colours, so that viewers choose one for each object.
-        channels: of the image, whose shards the labels share.
+            others get no colours, so viewers choose one for each object.
+        channels: of the image; the labels use shards of the same size.
         version: of the image's group.
         by: how the coarser levels will be made.
 
@@ -209,28 +209,28 @@ def create_labels(
 
 
 def write_regions(shape: Sequence[int], channels: int) -> list[Slices]:
-    """The parts of a level of spatial ``shape`` ((Z,) Y, X) that threads may write at once.
+    """The parts of a level of spatial ``shape`` ((Z,) Y, X) that threads may write concurrently.
 
-    They are the shards of an image of so many channels and of its labels; where there are no
-    shards (0.4), the same parts, each of them whole chunks. In raster order.
+    They are the shards of an image with this many channels and of its labels, in raster order.
+    Version 0.4 has no shards; there the same parts consist of whole chunks.
     """
     shape = tuple(shape)
     return list(_parts(shape, _layout(shape, channels)[1]))
 
 
 def reduce_region(source: ZarrArray, target: ZarrArray, region: Slices, by: Reduction) -> None:
-    """Writes one region of the next coarser level: half as large along Y and X.
+    """Writes one region of the next coarser level, which is half as large along Y and X.
 
     Args:
         source, target: levels [(C,) (Z,) Y, X] of one image.
-        region: spatial, one of :func:`write_regions` of ``target``.
-        by: what 2 x 2 pixels (fewer at an odd end) become.
+        region: spatial region of ``target``, from :func:`write_regions`.
+        by: how 2 x 2 pixels (fewer at an odd end) are combined.
     """
     reduce = REDUCTIONS[by].reduce
     lead = (slice(None),) * (len(target.shape) - len(region))
     shape = (*target.shape[: len(lead)], *(s.stop - s.start for s in region))
     out = np.empty(shape, target.dtype)
-    # One chunk's worth of rows at a time, one channel at a time: the source is four times as large.
+    # One chunk at a time, one channel at a time: the source is four times as large.
     steps = (*(1,) * len(lead), *target.chunks[-len(region) :])
     for part in _parts(shape, steps):
         fine = [
@@ -258,7 +258,7 @@ def _parts(shape: Sequence[int], steps: Sequence[int]) -> Iterator[Slices]:
 
 
 def _metadata(version: Version, entries: dict[str, Any]) -> dict[str, Any]:
-    """A group's attributes: of 0.5 below "ome", of 0.4 as they are."""
+    """A group's attributes: below "ome" in version 0.5, at the root in 0.4."""
     return entries if version == "0.4" else {"ome": {"version": version, **entries}}
 
 
@@ -270,19 +270,19 @@ def _levels(
     lead: tuple[int, ...],
 ) -> list[ZarrArray]:
     arrays = []
-    # Labels shrink to almost nothing; probabilities hardly do, so for them speed counts.
+    # Labels compress to almost nothing; probabilities hardly compress, so speed matters more.
     codec: Literal["zstd", "lz4"] = "zstd" if np.dtype(dtype).kind in "iu" else "lz4"
     for level, shape in enumerate(pyramid.shapes):
         chunk, shard = _layout(shape, channels)
         chunks, shards = (*(1 for _ in lead), *chunk), (*lead, *shard)
         about: dict[str, Any] = {"shape": (*lead, *shape), "dtype": np.dtype(dtype)}
         if group.metadata.zarr_format == 2:
-            # Without a checksum: Zarr v2 has one only as a filter, which few viewers know.
+            # Without a checksum: Zarr v2 has one only as a filter, which few viewers support.
             about["compressors"] = {"id": "blosc", "cname": codec, "clevel": 1, "shuffle": 1}
             about["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
         else:
             about["compressors"] = (BloscCodec(cname=codec, clevel=1, shuffle="shuffle"), CHECKSUM)
-            # One chunk per shard would be an index for nothing.
+            # With one chunk per shard, the shard's index would be useless.
             about["shards"] = shards if shards != chunks else None
             about["dimension_names"] = (*("c" for _ in lead), *pyramid.axes)
             about["config"] = COMPLETE
@@ -291,7 +291,7 @@ def _levels(
 
 
 def _layout(shape: tuple[int, ...], channels: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Chunk and shard of the spatial axes, cut to the image; smaller for many channels."""
+    """Chunk and shard along the spatial axes, cut to the image; smaller for many channels."""
     chunk = tuple(min(_CHUNK[len(shape)], n) for n in shape)
     side = _SHARD[len(shape)] // _CHUNK[len(shape)]
     least = 4 * channels * int(np.prod(chunk))
@@ -302,7 +302,7 @@ def _layout(shape: tuple[int, ...], channels: int) -> tuple[tuple[int, ...], tup
 
 def _channel(index: int, name: str) -> dict[str, Any]:
     window = {"min": 0.0, "max": 1.0, "start": 0.0, "end": 1.0}
-    # The first class is the background: white would drown the others, so it starts hidden.
+    # The first class is the background: its white would cover the others, so it starts hidden.
     colour = "FFFFFF" if index == 0 else _COLOURS[(index - 1) % len(_COLOURS)]
     return {"label": name, "color": colour, "active": index > 0, "window": window}
 

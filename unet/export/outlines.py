@@ -1,15 +1,15 @@
 """Outlines of labelled objects along the edges of their pixels, exact, from blocks of the image.
 
-A pixel (y, x) is the square from (x, y) to (x + 1, y + 1), so an outline's area is the object's
-number of pixels. What is between two corners of an outline is straight, so the corners are all that
-is collected: a vertex of the pixel grid is a corner of an object if one or three of the four pixels
-around it belong to it, and two corners in one place if two of them do that touch by this vertex
-alone. Each vertex belongs to one block, so the corners of blocks add up to those of the image, and
-what is in memory is one block and the corners of the objects that are not complete yet.
+A pixel (y, x) is the square from (x, y) to (x + 1, y + 1), so the area of an outline equals the
+object's number of pixels. Outlines are straight between two corners, so only the corners are
+collected. A vertex of the pixel grid is a corner of an object if one or three of the four pixels
+around it belong to the object. It is two corners if two of the pixels do and they touch only at
+this vertex. Each vertex belongs to one block, so the corners of all blocks are those of the image,
+and memory holds one block and the corners of the objects that are not complete yet.
 
-On every horizontal line of the grid an object's corners come in pairs, left and right end of an
-edge; on every vertical one likewise. Going from pair to pair, by turns along both directions, gives
-the rings (a known way to put rectilinear polygons together: O'Rourke 1988, "Uniqueness of
+On every horizontal line of the grid an object's corners come in pairs, the left and right end of an
+edge, and likewise on every vertical line. Following the pairs, alternately in both directions,
+gives the rings (a known way to assemble rectilinear polygons: O'Rourke 1988, "Uniqueness of
 orthogonal connect-the-dots").
 """
 
@@ -30,11 +30,11 @@ from unet.export.object_sums import read_around
 Ints = NDArray[np.int64]
 # Vertices [n, 2] as x, y, the first not repeated at the end.
 Ring = Ints
-# A ring around pixels, then those around its holes.
+# An outer ring, then the rings around its holes.
 Polygon = list[Ring]
 
 OUTLINE_BLOCK = 2048
-# Bits of the four pixels around a vertex: NW 1, NE 2, SW 4, SE 8. One or three of them: a corner.
+# Bits of the four pixels around a vertex: NW 1, NE 2, SW 4, SE 8. One or three bits make a corner.
 _ODD = np.array([bits.bit_count() % 2 == 1 for bits in range(16)])
 _FALLING, _RISING = 0b1001, 0b0110
 
@@ -45,10 +45,10 @@ class Corners:
 
     Attributes:
         label: int64 [n].
-        y, x: int64 [n], the vertex; 0, 0 is the corner of the first pixel.
-        right: bool [n], of two corners in one place: this one has the edge to the right.
-        down: bool [n], likewise the edge downwards.
-        inside: bool [n], the pixel to the lower right belongs to the object.
+        y, x: int64 [n], the vertex; (0, 0) is the upper left corner of the first pixel.
+        right: bool [n], for two corners at one vertex: whether this one has the edge to the right.
+        down: bool [n], the same for the edge downwards.
+        inside: bool [n], whether the pixel to the lower right belongs to the object.
     """
 
     label: Ints
@@ -62,19 +62,19 @@ class Corners:
         return len(self.label)
 
     def part(self, which: NDArray[Any]) -> Corners:
-        """Some of them, in the order of ``which`` (indices, or a mask)."""
+        """Some of the corners, in the order of ``which`` (indices or a mask)."""
         return Corners(*(getattr(self, field.name)[which] for field in fields(self)))
 
     @staticmethod
     def joined(parts: Sequence[Corners]) -> Corners:
-        """All of them together, in order."""
+        """All corners together, in order."""
         names = [field.name for field in fields(Corners)]
         one = Corners(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))
         return one.part(np.lexsort((one.right, one.x, one.y, one.label)))
 
 
 def vertex_blocks(shape: Sequence[int], block: int = OUTLINE_BLOCK) -> list[Slices]:
-    """Blocks of the vertices of an image [Y, X], which has one more per axis than pixels."""
+    """Blocks of the vertices of an image [Y, X], which has one more vertex than pixels per axis."""
     spans = [[slice(a, min(a + block, n + 1)) for a in range(0, n + 1, block)] for n in shape]
     return list(product(*spans))
 
@@ -85,7 +85,7 @@ def corners(
     """The corners of all objects at some vertices.
 
     Args:
-        read: gives a region of the labels [Y, X], integers, 0 = none.
+        read: returns a region of the labels [Y, X], integers, 0 = background.
         shape: of the labels.
         vertices: one of :func:`vertex_blocks`.
     """
@@ -95,7 +95,7 @@ def corners(
     busy = around[0] != around[1]
     for other in around[2:]:
         busy |= around[0] != other
-    # Of a flat array much faster than np.nonzero.
+    # Much faster on a flat array than np.nonzero.
     y, x = np.unravel_index(np.flatnonzero(busy), busy.shape)
     four = np.stack([pixels[y, x] for pixels in around])
     y, x = y + vertices[0].start, x + vertices[1].start
@@ -104,7 +104,7 @@ def corners(
         bits = np.zeros(len(label), np.uint8)
         for bit, other in enumerate(four):
             bits |= (other == label).astype(np.uint8) << np.uint8(bit)
-        # Each object at a vertex once, by the first of its pixels.
+        # Handles each object at a vertex once, with the first of its pixels.
         own = (label > 0) & (bits & (2**k - 1) == 0)
         parts += _corners_of(label.astype(np.int64), y, x, bits, own)
     return Corners.joined(parts)
@@ -116,7 +116,7 @@ def _corners_of(
     inside = bits & 8 > 0
     either = np.ones(len(label), np.bool_)
     single = own & _ODD[bits]
-    # Where one would do for either end it says nothing; the order of two in one place matters.
+    # A single corner fits both ends, so right and down only matter for two corners at one vertex.
     found = [Corners(label, y, x, either, either, inside).part(single)]
     for pattern in (_FALLING, _RISING):
         two = own & (bits == pattern)
@@ -135,19 +135,19 @@ def completed(
     labels: Ints,
     high: Ints,
 ) -> Iterator[tuple[int, list[Polygon]]]:
-    """The outlines of all objects, each as soon as the last of its blocks is there.
+    """The outlines of all objects, each as soon as the last of its blocks is done.
 
     Args:
-        parts: the corners of each of ``blocks``, in their order.
-        blocks: of :func:`vertex_blocks`.
-        labels: [n], sorted; those of the image.
-        high: [n, 2], last pixel of each along Y and X.
+        parts: the corners in each of ``blocks``, in the same order.
+        blocks: from :func:`vertex_blocks`.
+        labels: [n], sorted; all labels of the image.
+        high: [n, 2], last pixel of each object along Y and X.
 
     Yields:
-        Label and polygons, in an order that depends on the image and the blocks alone.
+        Label and polygons, in an order that depends only on the image and the blocks.
     """
     starts = [np.unique([block[axis].start for block in blocks]) for axis in (0, 1)]
-    # The block of an object's last vertex comes after all others that it touches.
+    # The block with an object's last vertex comes after all other blocks that the object touches.
     row, column = (
         np.searchsorted(starts[axis], high[:, axis] + 1, side="right") - 1 for axis in (0, 1)
     )
@@ -163,12 +163,12 @@ def completed(
 
 
 def polygons(found: Corners) -> Iterator[tuple[int, list[Polygon]]]:
-    """Label and outlines of the objects whose corners, all of them, are given.
+    """Label and outlines of the objects; ``found`` must contain all of their corners.
 
-    Each part of an object that is connected by the sides of its pixels is one polygon: a ring
-    around it and one around each of its holes. No ring passes a point twice; rings may touch in
-    points. Rings around pixels have a positive area by the shoelace formula (as they are written,
-    x and y; RFC 7946 wants it so), those around holes a negative one.
+    Each part of an object that is connected by pixel sides is one polygon: a ring around it and one
+    around each of its holes. No ring passes a point twice; rings may touch in points. The shoelace
+    formula (on x, y) gives a positive area for outer rings, as RFC 7946 requires, and a negative
+    one for holes.
     """
     if not len(found):
         return
@@ -180,7 +180,7 @@ def polygons(found: Corners) -> Iterator[tuple[int, list[Polygon]]]:
     areas = _areas(x, y, starts)
     ends = np.append(starts[1:], len(order))
     points = np.stack([x, y], axis=1)
-    # Rings of one label are not yet side by side where some were split.
+    # Split rings are not next to the other rings of their label yet.
     by_label = np.argsort(label, kind="stable")
     firsts = np.flatnonzero(np.diff(label[by_label], prepend=-1))
     for members in np.split(by_label, firsts[1:]):
@@ -189,13 +189,13 @@ def polygons(found: Corners) -> Iterator[tuple[int, list[Polygon]]]:
 
 
 def _traced(vertical: Ints, inside: NDArray[np.bool_]) -> tuple[Ints, Ints]:
-    """Corners in the order of the rings, and where in it each ring starts.
+    """Corners in the order of the rings, and the position in this order where each ring starts.
 
-    A ring starts at its first corner, the leftmost of its uppermost ones, and runs so that the
-    object is to the right of who walks along it (with y downwards): along the upper edge of
-    pixels to the right, but of a hole first down.
+    A ring starts at its first corner, the leftmost of its uppermost ones, and the object is always
+    to the right of the ring's direction (with y pointing down): an outer ring first runs to the
+    right along the upper edge, a ring around a hole first runs down.
     """
-    # As Python's own arrays: small, and fast to read one by one.
+    # Python's own arrays are small, and fast to read one element at a time.
     partner, seen = array("q", vertical.tobytes()), bytearray(len(vertical))
     order, starts = array("q"), array("q")
     for first, across in enumerate(inside.tolist()):
@@ -206,17 +206,17 @@ def _traced(vertical: Ints, inside: NDArray[np.bool_]) -> tuple[Ints, Ints]:
         while not seen[at]:
             seen[at] = 1
             order.append(at)
-            # On a line, the corners are paired in their order.
+            # On a horizontal line, consecutive corners form a pair.
             at = at ^ 1 if across else partner[at]
             across = not across
     return np.array(order, np.int64), np.array(starts, np.int64)
 
 
 def _split(found: Corners, order: Ints, starts: Ints) -> tuple[Ints, Ints]:
-    """Rings that pass a point twice become several that touch there."""
+    """Splits each ring that passes a point twice into rings that touch there."""
     ring = np.empty(len(found), np.int64)
     ring[order] = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(order)))
-    # Two corners in one place lie side by side.
+    # Two corners at one vertex are next to each other.
     twice = (np.diff(found.x) == 0) & (np.diff(found.y) == 0) & (np.diff(found.label) == 0)
     again = np.unique(ring[:-1][twice & (ring[:-1] == ring[1:])])
     if not len(again):
@@ -224,14 +224,14 @@ def _split(found: Corners, order: Ints, starts: Ints) -> tuple[Ints, Ints]:
     ends = np.append(starts[1:], len(order))
     whole = np.ones(len(starts), np.bool_)
     whole[again] = False
-    pieces = [order[a:b] for a, b in zip(starts[whole], ends[whole], strict=True)]
+    loops = [order[a:b] for a, b in zip(starts[whole], ends[whole], strict=True)]
     for i in again.tolist():
-        pieces += _simple(order[starts[i] : ends[i]], found)
-    lengths = [len(piece) for piece in pieces]
-    return np.concatenate(pieces), np.cumsum([0, *lengths[:-1]]).astype(np.int64)
+        loops += _split_ring(order[starts[i] : ends[i]], found)
+    lengths = [len(loop) for loop in loops]
+    return np.concatenate(loops), np.cumsum([0, *lengths[:-1]]).astype(np.int64)
 
 
-def _simple(ring: Ints, found: Corners) -> list[Ints]:
+def _split_ring(ring: Ints, found: Corners) -> list[Ints]:
     loops, path = [], list[int]()
     at: dict[tuple[int, int], int] = {}
     points = zip(found.y[ring].tolist(), found.x[ring].tolist(), strict=True)
@@ -250,23 +250,23 @@ def _simple(ring: Ints, found: Corners) -> list[Ints]:
 
 
 def _areas(x: Ints, y: Ints, starts: Ints) -> Ints:
-    """Area of each ring by the shoelace formula; negative where it runs the other way."""
+    """Area of each ring by the shoelace formula; negative for rings in the other direction."""
     after = _after(starts, len(x))
-    # From the first corner, so that products stay small.
+    # Relative to the first corner, so that products stay small.
     lengths = np.diff(starts, append=len(x))
     x, y = x - np.repeat(x[starts], lengths), y - np.repeat(y[starts], lengths)
     return np.asarray(np.add.reduceat(x * y[after] - x[after] * y, starts) // 2, np.int64)
 
 
 def _after(starts: Ints, number: int) -> Ints:
-    """The next corner of each, along its ring; rings lie one after the other."""
+    """Index of the next corner along the ring, for each corner."""
     after = np.arange(1, number + 1)
     after[np.append(starts[1:], number) - 1] = starts
     return after
 
 
 def _polygons_of(rings: list[Ring], areas: Ints) -> list[Polygon]:
-    """The rings of one object, put together."""
+    """Combines the rings of one object into polygons."""
     outer = np.flatnonzero(areas > 0)
     if len(outer) == 1:
         (first,) = outer
@@ -283,8 +283,8 @@ def _polygons_of(rings: list[Ring], areas: Ints) -> list[Polygon]:
 def _parts(rings: list[Ring]) -> Ints:
     """Number of the connected part that each ring of an object belongs to.
 
-    In every row of pixels the upright edges come in pairs, left and right end of a run of pixels;
-    the rings of both ends bound the same part.
+    In every row of pixels the vertical edges come in pairs, the left and right end of a run of
+    pixels. The rings at both ends bound the same part.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -293,7 +293,7 @@ def _parts(rings: list[Ring]) -> Ints:
     x, y = np.concatenate(rings).T
     end = y[_after(np.cumsum(lengths) - lengths, len(y))]
     low, high = np.minimum(y, end), np.maximum(y, end)
-    # An edge once for every row that it runs along; those along X for none.
+    # Repeats each vertical edge for every row that it spans; horizontal edges span none.
     edge = np.repeat(np.arange(len(y)), high - low)
     row = (
         low[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(high - low) - high + low, high - low)

@@ -1,7 +1,7 @@
-"""What 2 x 2 pixels become in the next coarser level of a pyramid.
+"""Ways to combine 2 x 2 pixels into one pixel of the next coarser level of a pyramid.
 
-A new way is one function and one line in :data:`REDUCTIONS`. All of them look at the last two axes
-alone; a last row or column without a partner stands for both.
+To add one, write a function and a line in :data:`REDUCTIONS`. All of them work on the last two
+axes; a last row or column without a partner is used twice.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ def mean_pairs(pixels: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def first_of_pairs(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Every second pixel [..., Y, X] of every second row, from the first on."""
+    """Every second pixel of every second row [..., Y, X], starting with the first."""
     return pixels[..., ::2, ::2]
 
 
 def mode_pairs(pixels: NDArray[Any]) -> NDArray[Any]:
-    """The most frequent of 2 x 2 labels [..., Y, X]; of several, the smallest that is not 0.
+    """The most frequent of 2 x 2 labels [..., Y, X]; in a tie, the smallest that is not 0.
 
-    Without the exception for 0, the background, lines of one pixel would be lost where they run
-    through two of the four pixels.
+    Without the exception for 0, the background, lines one pixel wide would vanish where they cover
+    two of the four pixels.
     """
     even = _even(pixels)
     a, b = even[..., ::2, ::2], even[..., ::2, 1::2]
     c, d = even[..., 1::2, ::2], even[..., 1::2, 1::2]
-    # Sorted by a network of five comparisons: equal labels then lie side by side.
+    # Sorted by five comparisons, so that equal labels are next to each other.
     a, b = np.minimum(a, b), np.maximum(a, b)
     c, d = np.minimum(c, d), np.maximum(c, d)
     a, c = np.minimum(a, c), np.maximum(a, c)
     b, d = np.minimum(b, d), np.maximum(b, d)
     b, c = np.minimum(b, c), np.maximum(b, c)
-    # Four different ones: the first but 0. Else the first pair of equal ones, but of two pairs the
-    # first is passed over where it is of 0.
+    # Four different labels: the first that is not 0. Otherwise the first pair of equal labels; but
+    # with two pairs, a first pair of zeros is skipped.
     out = np.where(a == 0, b, a)
     for one, other in ((c, d), (b, c)):
         out = np.where(one == other, one, out)
@@ -53,23 +53,23 @@ def mode_pairs(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to reduce.
+class Reducer:
+    """One way to combine pixels.
 
     Attributes:
         reduce: [..., Y, X] -> [..., ceil(Y / 2), ceil(X / 2)].
-        centred: the result stands for all four pixels and so lies at their centre; else it is one
-            of them, the first, and lies where that was.
+        centred: whether the result lies at the centre of the four pixels; otherwise it is the first
+            of them and stays in its place.
     """
 
     reduce: Callable[[NDArray[Any]], NDArray[Any]]
     centred: bool
 
 
-REDUCTIONS: dict[Reduction, Way] = {
-    "mean": Way(mean_pairs, centred=True),
-    "nearest": Way(first_of_pairs, centred=False),
-    "mode": Way(mode_pairs, centred=True),
+REDUCTIONS: dict[Reduction, Reducer] = {
+    "mean": Reducer(mean_pairs, centred=True),
+    "nearest": Reducer(first_of_pairs, centred=False),
+    "mode": Reducer(mode_pairs, centred=True),
 }
 
 

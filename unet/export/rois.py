@@ -1,9 +1,9 @@
 """Outlines of objects as a ZIP of ImageJ ROIs, which ImageJ's ROI Manager opens.
 
-An object of one ring is a polygon; one with holes or of several parts is a composite, whose path
-holds all rings. Their corners are those of the pixels, as ImageJ counts them, so a ROI covers its
-object's pixels and no other. A polygon's corners are 16-bit numbers; where an image is larger, they
-are stored as float32 as well, which ImageJ then takes (those of composites always are), exact up to
+An object with one ring becomes a polygon; one with holes or several parts becomes a composite, a
+path that contains all rings. Corners are the corners of pixels, as in ImageJ, so a ROI covers
+exactly its object's pixels. A polygon's corners are 16-bit numbers; for larger images they are also
+stored as float32 (composites always use float32), which ImageJ then prefers. That is exact up to
 2**24.
 """
 
@@ -25,7 +25,8 @@ from unet.files import replacing
 if TYPE_CHECKING:
     from roifile import ImagejRoi
 
-# Of ImageJ's format, from 222 on with float coordinates; not what the library happens to write.
+# Version of ImageJ's format (222 and later have float coordinates), fixed here because the
+# library's default may change.
 VERSION = 227
 # ImageJ's 16 bits are signed.
 LARGEST_COORDINATE = 2**15 - 1
@@ -34,14 +35,14 @@ _MOVE, _LINE, _CLOSE = 0, 1, 4
 
 
 class RoiZip:
-    """A file being written."""
+    """A ZIP of ROIs that is being written."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
 
     def add(self, label: int, polygons: Sequence[Polygon]) -> None:
         """Writes one object; the ROI's name is its label."""
-        # A fixed time: the same objects are the same file.
+        # A fixed time, so that the same objects give the same file.
         entry = zipfile.ZipInfo(f"{label}.roi", (1980, 1, 1, 0, 0, 0))
         entry.compress_type = zipfile.ZIP_DEFLATED
         self._archive.writestr(entry, roi(str(label), polygons).tobytes())
@@ -61,7 +62,7 @@ def roi(name: str, polygons: Sequence[Polygon]) -> ImagejRoi:
     rings = list(chain.from_iterable(polygons))
     corners = np.concatenate(rings)
     low, high = corners.min(axis=0), corners.max(axis=0)
-    # The box is for display alone where it does not fit.
+    # If the box does not fit, it only serves for display.
     left, top, right, bottom = np.clip([*low, *high], 0, LARGEST_COORDINATE).tolist()
     found = ImagejRoi(version=VERSION, name=name, left=left, top=top, right=right, bottom=bottom)
     if len(rings) > 1:
@@ -79,7 +80,7 @@ def roi(name: str, polygons: Sequence[Polygon]) -> ImagejRoi:
 
 
 def _path(ring: Ring) -> NDArray[np.float32]:
-    """One ring as parts of a path: to its first corner, lines to the others, close."""
+    """One ring as a path: move to the first corner, draw lines to the others, close."""
     parts = np.empty((len(ring), 3), np.float32)
     parts[:, 0], parts[:, 1:] = _LINE, ring
     parts[0, 0] = _MOVE

@@ -1,19 +1,20 @@
 """Label masks as TIFF files that Fiji opens with their pixel size.
 
-Plain single-channel TIFF in zlib-compressed strips, with the pixel size in the resolution tags and
-its unit in an ImageJ-style description. Why this form:
+Files are plain single-channel TIFF in zlib-compressed strips, with the pixel size in the resolution
+tags and its unit in an ImageJ-style description. The reasons:
 
-* ImageJ reads strips, zlib, uint8, uint16 and (shown as float) uint32 by itself; tiles it does not.
-* tifffile's ``imagej=True`` allows neither compression nor uint32: it writes hyperstacks, whose
-  planes must lie uncompressed one after the other. A single plane or a list of planes need not.
-* OME-TIFF carries the pixel size too, but then only Bio-Formats shows it, not ImageJ's own reader.
-* A lookup table of 256 colours beside plain grey, as ImageJ itself writes it for 16 bits, gives
-  each object a colour in Fiji, and a display range keeps few objects from being black; other
+* ImageJ's own reader supports strips, zlib, uint8, uint16 and (shown as float) uint32, but not
+  tiles.
+* tifffile's ``imagej=True`` allows neither compression nor uint32, because it writes hyperstacks,
+  whose planes must be uncompressed and contiguous. A single plane or a list of planes need not be.
+* OME-TIFF has the pixel size, too, but only Bio-Formats shows it, not ImageJ's own reader.
+* A lookup table of 256 colours next to plain grey, as ImageJ writes it for 16 bits, gives each
+  object a colour in Fiji, and the display range keeps low labels from being shown as black. Other
   readers see the values.
 
-Above 4 GiB it is BigTIFF, which Fiji opens by Bio-Formats, and that reads the same description.
-ImageJ's own reader has no part in it, so such files have tiles: viewers of large images (QuPath,
-Bio-Formats, napari) then read what they show, not bands across the whole image.
+Files above 4 GiB are BigTIFF. Fiji opens them with Bio-Formats, which reads the same description.
+ImageJ's own reader is not involved, so these files have tiles: viewers of large images (QuPath,
+Bio-Formats, napari) then read only the visible part, not bands across the whole image.
 """
 
 from __future__ import annotations
@@ -34,18 +35,18 @@ from unet.data.tiling import Slices
 from unet.files import replacing
 from unet.provenance import SOFTWARE
 
-# Strips of about 256 KiB, as tifffile does by itself; read in bands of at most 8 MiB, of volumes
-# in as many sections at once as fit into 64 MiB, since a chunk holds some of them.
+# Strips of about 256 KiB, tifffile's default. Masks are read in bands of at most 8 MiB; volumes in
+# as many sections as fit into 64 MiB, since a chunk contains several sections.
 _STRIP_BYTES = 1 << 18
 _BAND_BYTES = 1 << 23
 _BAND_ROWS = 512
 _SLAB_BYTES = 1 << 26
 _TILE = 512
-# Offsets are 32 bits in a classic TIFF; zlib may expand a little what does not compress.
+# A classic TIFF has 32-bit offsets; zlib may slightly expand data that does not compress.
 _CLASSIC_BYTES = 2**32 - 2**26
 _COLOR_MAP = 320
-# Colours of a lookup table, and the largest value that a display range may end at so that 1 is not
-# shown as 0: ImageJ rounds v * 256 / (range + 1).
+# Number of colours, and the largest end of a display range at which 1 is not shown as 0: ImageJ
+# rounds v * 256 / (range + 1).
 _COLOURS, _WIDEST = 256, 510
 
 Read = Callable[[Slices], NDArray[Any]]
@@ -65,13 +66,13 @@ def write_mask(
     """Writes a mask, some rows at a time; the file appears whole or not at all.
 
     Args:
-        read: gives a region of the mask [(Z,) Y, X].
+        read: returns a region of the mask [(Z,) Y, X].
         shape: of the mask, (Z,) Y, X; each section is a page.
-        dtype: of the file, an integer of 8, 16 or 32 bits that holds all values.
+        dtype: of the file, an integer of 8, 16 or 32 bits that fits all values.
         pixel_size_um: micrometres along the axes of ``shape``, None = unknown.
         classic_bytes: larger masks (uncompressed) are BigTIFF with tiles.
         top: largest value of the mask, for the display range.
-        made_by: what made the mask (:func:`unet.provenance.made_by`), for its description.
+        made_by: provenance of the mask (:func:`unet.provenance.made_by`), for its description.
     """
     import tifffile
 
@@ -110,8 +111,8 @@ def description(
     top: int,
     made_by: Mapping[str, Any] | None = None,
 ) -> str:
-    """The ImageJ-style description: unit, display range, for volumes the sections and their
-    distance, and what made the mask, as JSON in one line."""
+    """The ImageJ-style description: unit, display range, for volumes the number of sections and
+    their distance, and the provenance as JSON in one line."""
     lines = ["ImageJ=1.54f"]
     if len(shape) == 3:
         lines += [f"images={shape[0]}", f"slices={shape[0]}"]
@@ -128,8 +129,8 @@ def description(
 
 @cache
 def lookup_table() -> NDArray[np.uint16]:
-    """Colours [RGB, 256] of labels: 0 is black, neighbours in number differ in hue (steps of the
-    golden angle) and in lightness."""
+    """Colours [RGB, 256] of labels: 0 is black, and successive labels differ in hue (by the golden
+    angle) and in lightness."""
     steps = np.arange(_COLOURS)
     hues, values = steps * 0.618034 % 1, np.array([1.0, 0.7, 0.85])[steps % 3]
     colours = [hsv_to_rgb(h, 0.75, v) for h, v in zip(hues, values, strict=True)]
@@ -139,10 +140,10 @@ def lookup_table() -> NDArray[np.uint16]:
 
 
 def smallest_dtype(low: int, high: int) -> np.dtype[Any]:
-    """The smallest integer dtype that TIFF readers know and that holds ``low`` to ``high``.
+    """The smallest integer dtype that TIFF readers support and that fits ``low`` to ``high``.
 
     Raises:
-        ValueError: 32 bits do not suffice.
+        ValueError: 32 bits are not enough.
     """
     kinds = ("uint8", "uint16", "uint32") if low >= 0 else ("int8", "int16", "int32")
     for kind in kinds:
@@ -155,8 +156,8 @@ def smallest_dtype(low: int, high: int) -> np.dtype[Any]:
 def _strips(
     read: Read, shape: Sequence[int], dtype: np.dtype[Any], rows: int
 ) -> Iterator[NDArray[Any]]:
-    """The strips of all pages in order; bands of rows, and slabs of the sections of a volume, are
-    read as a whole, as their chunks are."""
+    """The strips of all pages, in order. Bands of rows and slabs of a volume's sections are read at
+    once, to decode each chunk only once."""
     height, width = shape[-2:]
     most = min(_BAND_ROWS, max(1, _BAND_BYTES // (width * dtype.itemsize)))
     band = max(1, most // rows) * rows
@@ -167,8 +168,8 @@ def _strips(
 
 
 def _tiles(read: Read, shape: Sequence[int], dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
-    """The tiles of all pages in order, those at the ends filled up with 0; of each row of tiles as
-    many are read at once as a band may hold."""
+    """The tiles of all pages, in order, padded with 0 at the ends. Each read covers as many tiles
+    of a row as fit into a band."""
     height, width = shape[-2:]
     side = max(1, _BAND_BYTES // (_TILE * _TILE * dtype.itemsize)) * _TILE
     for section in _sections(read, shape, dtype):
@@ -186,10 +187,10 @@ def _tiles(read: Read, shape: Sequence[int], dtype: np.dtype[Any]) -> Iterator[N
 
 
 def _sections(read: Read, shape: Sequence[int], dtype: np.dtype[Any]) -> Iterator[Read]:
-    """Reads regions [Y, X] of one page after the other, in ``dtype``.
+    """For each page in order, a function that reads its regions [Y, X] as ``dtype``.
 
-    Of a volume as many whole sections as fit into memory are read at once, as a chunk holds some of
-    them.
+    For a volume, as many whole sections as fit into ``_SLAB_BYTES`` are read at once, since a chunk
+    contains several sections.
     """
     *depths, height, width = shape
     if not depths:

@@ -1,9 +1,9 @@
-"""Raw image and label files, read by region, whatever their format.
+"""Reads raw image and label files of all formats, region by region.
 
 In: the path of a TIFF, OME-TIFF, PNG or OME-Zarr.
-Out: a lazy array in one order of axes, with its pixel size, or a one-line error that says what is
-wrong with the file.
+Out: a lazy array in a fixed order of axes, with its pixel size, or a one-line error that says what
+is wrong with the file.
 
-Start with `images.py` (what callers use), then `formats.py` (which reader takes which suffix). A
-reader imports `raw.py`, never `formats.py`.
+Start with `images.py` (what callers use), then `formats.py` (which reader handles which suffix).
+Readers import `raw.py`, never `formats.py`.
 """

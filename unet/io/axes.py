@@ -1,7 +1,7 @@
-"""What a file's axes mean, and the one order in which the rest of the program sees them.
+"""What a file's axes mean, and the fixed order in which the rest of the program sees them.
 
 Letters of a file's axes, in file order: Y, X, Z (depth), C (channel), S (colour samples of a
-pixel), T (time), P (separate images), ? (no declared meaning). Nothing is guessed from sizes.
+pixel), T (time), P (separate images), ? (not declared). Nothing is guessed from sizes.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from unet.errors import UserError
 DaskArray = Any
 
 KNOWN = "YXZCSTP"
-# Which axis the pages of a stack lie along, where the user says that the file is one.
+# Axes that can hold the pages of a stack, if the user says that the file is a stack.
 PAGE_AXES = "P?TZ"
-# Dask chunks grow to about this many pixels: few enough tasks, little enough memory.
+# Dask chunks grow to about this many pixels, a balance between the number of tasks and memory.
 BLOCK_PIXELS = 1 << 22
 
 
 @dataclass(frozen=True)
 class Raw:
-    """What a reader hands over.
+    """What a reader returns.
 
     Attributes:
         array: lazy, in file order.
         axes: one letter for each axis of ``array`` (see the module).
         pixel_size: micrometres along those of Z, Y, X whose size is declared.
-        names: of the channels, along C or S; empty where not declared.
+        names: channel names, along C or S; empty if not declared.
         alpha: index of the opacity sample along S.
-        separate: number of images in the file where they have no common shape (the reader has
-            then picked the asked one already).
-        black: the stored value that is black, where the file of an image says that zero is white.
-        inverted: whether the stored values are inverted for that.
+        separate: number of images in the file if their shapes differ (the reader has then already
+            picked the requested one).
+        black: the stored value that means black, if an image file says that zero is white.
+        inverted: whether the stored values are inverted because of that.
         warnings: what looks wrong in the file, one line each without the file's name.
-        size_warnings: the same about ``pixel_size``, which the config may give over the file.
+        size_warnings: the same for ``pixel_size``, which the config can override.
     """
 
     array: DaskArray
@@ -58,14 +58,14 @@ class LazyImage:
     """One image or label, not yet read.
 
     Attributes:
-        axes: "CYX" or "CZYX" of an image, "YX" or "ZYX" of a label.
+        axes: "CYX" or "CZYX" for an image, "YX" or "ZYX" for a label.
         shape: in that order.
-        dtype: of the pixels (bilevel files give uint8 0 and 1), native byte order.
-        pixel_size_um: micrometres along the spatial axes, None when one of them is not declared.
-        channel_names: "" where unnamed; empty for a label.
+        dtype: type of the pixels (bilevel files give uint8 0 and 1), in native byte order.
+        pixel_size_um: micrometres along the spatial axes, None if one of them is not declared.
+        channel_names: "" for an unnamed channel; empty for a label.
         array: dask array in that order; computing it raises UserError for pixels that cannot be
             decoded.
-        pages: number of separate images that the file holds.
+        pages: number of separate images in the file.
         inverted, warnings, size_warnings: as in :class:`Raw`.
     """
 
@@ -82,10 +82,10 @@ class LazyImage:
 
 
 def block_shape(stored: Sequence[int], shape: Sequence[int], axes: str) -> tuple[int, ...]:
-    """A chunk for dask: the file's own (what one read decodes), enlarged along Y and X only.
+    """A chunk for dask: the file's own chunk, which one read decodes, enlarged along Y and X only.
 
     Args:
-        stored: the file's chunk, such as a tile or a strip.
+        stored: shape of the file's chunk, such as a tile or a strip.
         shape, axes: of the whole array.
     """
     block = [max(1, min(chunk, size)) for chunk, size in zip(stored, shape, strict=True)]
@@ -102,7 +102,7 @@ def block_shape(stored: Sequence[int], shape: Sequence[int], axes: str) -> tuple
 
 
 def letters_of(path: Path, raw: Raw, axes: str | None, *, label: bool = False) -> str:
-    """The meaning of each axis in file order, the user's ``axes`` laid over the file's own.
+    """The meaning of each axis in file order; the user's ``axes`` override those of the file.
 
     Raises:
         UserError: ``axes`` does not fit the file.
@@ -121,7 +121,7 @@ def letters_of(path: Path, raw: Raw, axes: str | None, *, label: bool = False) -
             return letters[:at] + "S" + letters[at:]
     else:
         if raw.axes == "YX":
-            return raw.axes  # a plane alone: the other axes have length 1
+            return raw.axes  # a single plane: the other axes have length 1
     raise UserError(
         f"{path}: axes {axes} do not fit the file's {_described(raw.axes, raw.array.shape)}; "
         "write one letter per axis, in the order of the file"
@@ -134,7 +134,7 @@ def _described(letters: str, shape: Sequence[int]) -> str:
 
 
 def page_axis(letters: str, shape: Sequence[int]) -> int | None:
-    """Where the pages of a stack lie; None when the file is one image."""
+    """The axis along which the pages of a stack lie; None if the file is one image."""
     for letter in PAGE_AXES:
         for axis, found in enumerate(letters):
             if found == letter and shape[axis] > 1:
@@ -143,7 +143,7 @@ def page_axis(letters: str, shape: Sequence[int]) -> int | None:
 
 
 def pages_of(path: Path, raw: Raw, axes: str | None, *, label: bool = False) -> int:
-    """Number of separate images in a file that the user calls a stack."""
+    """Number of separate images in a file that is a stack, according to the user."""
     if raw.separate > 1:
         return raw.separate
     letters = letters_of(path, raw, axes, label=label)
@@ -154,8 +154,10 @@ def pages_of(path: Path, raw: Raw, axes: str | None, *, label: bool = False) -> 
 def arrange(
     path: Path, raw: Raw, axes: str | None, page: int | None, *, label: bool
 ) -> tuple[DaskArray, str, int]:
-    """The asked image with its axes in the order C Z Y X (C and Z only where there), and the
-    number of images in the file.
+    """The requested image with its axes in the order C Z Y X, without C or Z if the file has none.
+
+    Returns:
+        array, axes, number of images in the file.
 
     Raises:
         UserError: an axis without a declared meaning, no such page, no Y or X axis.
@@ -164,7 +166,7 @@ def arrange(
     if page is not None and pages == 1:
         pages = pages_of(path, raw, axes, label=label)
         if not 0 <= page < pages:
-            raise UserError(f"{path}: page {page} asked for, but the file has {pages}")
+            raise UserError(f"{path}: page {page} requested, but the file has {pages}")
         axis = page_axis(letters, array.shape)
         if axis is not None:
             array = array[(slice(None),) * axis + (page,)]
@@ -207,5 +209,5 @@ def _check_letters(path: Path, letters: str, shape: Sequence[int], separate: int
         )
     if len(set(letters)) != len(letters):
         raise UserError(
-            f"{path}: {_described(letters, shape)} names an axis twice; write the key axes"
+            f"{path}: {_described(letters, shape)} has an axis twice; write the key axes"
         )

@@ -1,13 +1,12 @@
-"""Arrays of the pipeline's own stores: written with a checksum per chunk, and read so that an error
-names the damaged chunk.
+"""Arrays in the pipeline's own stores: each chunk has a checksum, and errors name the damaged one.
 
-A bit that flips on a disk or on the way over a network changes a pixel, which no one would ever see
-in a mask. So each chunk ends with the CRC-32C of its bytes (a codec of Zarr's specification, which
-every reader knows); 4 bytes of some 100,000.
+A bit that flips on a disk or in a network changes a pixel, and nobody would notice that in a mask.
+So each chunk ends with the CRC-32C of its bytes (a codec of the Zarr specification, which every
+reader supports). It takes 4 bytes of about 100,000.
 
 The codec alone is not enough: it does not say which chunk is damaged, and Zarr reads a missing file
-as a chunk of zeros. So chunks of zeros are written like all others, and an array that is read looks
-for its files first. It is a subclass of Zarr's, as arrays are read by ``[]`` in many places.
+as a chunk of zeros. So chunks of zeros are written like all others, and an array checks that its
+files exist before it reads them. It is a subclass of Zarr's array because many places use ``[]``.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ from zarr.codecs import Crc32cCodec, ShardingCodec
 from unet.errors import UserError
 
 CHECKSUM = Crc32cCodec()
-# For `zarr.create_array` and `open_array` to write: chunks of zeros have a file as well.
+# Option for `zarr.create_array` and `open_array`: chunks of zeros are written to files, too.
 COMPLETE: Any = {"write_empty_chunks": True}
 
 
 class Checked(zarr.Array[Any]):
-    """An array that says which file is damaged, and what to do, when a chunk cannot be read.
+    """An array whose errors say which file is damaged and what to do about it.
 
-    Made by :func:`checked`. What is read is what :class:`zarr.Array` reads.
+    Create it with :func:`checked`. It reads the same values as :class:`zarr.Array`.
 
     Raises:
-        UserError: (on reading) a chunk does not pass its checksum, cannot be decoded, or is gone.
+        UserError: (on reading) a chunk fails its checksum, cannot be decoded, or is missing.
     """
 
     remedy: str
@@ -42,7 +41,7 @@ class Checked(zarr.Array[Any]):
 
     def __getitem__(self, selection: Any) -> Any:
         if self.complete:
-            self._look_for(selection)
+            self._check_files(selection)
         try:
             return super().__getitem__(selection)
         except (OSError, MemoryError, UserError):
@@ -50,24 +49,24 @@ class Checked(zarr.Array[Any]):
         except Exception:
             start = self._damaged(selection)
             if start is None:
-                raise  # it was not the data
+                raise  # the data is not the cause
         raise UserError(
             f"{self._file(start)}: damaged, the data of the chunk at {list(start)} of "
             f"{list(self.shape)} fail their checksum; {self.remedy}"
         ) from None
 
-    def _look_for(self, selection: Any) -> None:
+    def _check_files(self, selection: Any) -> None:
         for start in _chunks(selection, self.shape, self.shards or self.chunks):
             file = self._file(start)
-            # Of a shard without a byte Zarr makes zeros too.
+            # Zarr reads an empty shard file as zeros, too.
             if not os.path.exists(file) or not os.path.getsize(file):  # noqa: PTH110, PTH202
                 raise UserError(
-                    f"{file}: damaged, the chunk at {list(start)} of {list(self.shape)} is not "
-                    f"there; {self.remedy}"
+                    f"{file}: damaged, the chunk at {list(start)} of {list(self.shape)} is "
+                    f"missing; {self.remedy}"
                 )
 
     def _damaged(self, selection: Any) -> tuple[int, ...] | None:
-        """Where the first chunk begins that cannot be read on its own."""
+        """Start of the first chunk that cannot be read on its own."""
         for start in _chunks(selection, self.shape, self.chunks):
             part = tuple(slice(a, a + n) for a, n in zip(start, self.chunks, strict=True))
             try:
@@ -79,7 +78,7 @@ class Checked(zarr.Array[Any]):
         return None
 
     def _file(self, start: Sequence[int]) -> str:
-        """The file that a chunk is in: that of its shard."""
+        """The file of the shard that contains a chunk."""
         sides = self.shards or self.chunks
         place = tuple(a // n for a, n in zip(start, sides, strict=True))
         root = str(getattr(self.store, "root", ""))
@@ -87,10 +86,10 @@ class Checked(zarr.Array[Any]):
 
 
 def checked(array: zarr.Array[Any], remedy: str) -> zarr.Array[Any]:
-    """The array, with damage named.
+    """The same array, but its errors name the damaged file.
 
     Args:
-        remedy: what the user is to do; the end of the message.
+        remedy: the end of the message: what the user should do.
     """
     found = Checked(array.async_array)
     # The class is a frozen dataclass.
@@ -100,7 +99,7 @@ def checked(array: zarr.Array[Any], remedy: str) -> zarr.Array[Any]:
 
 
 def _has_checksums(array: zarr.Array[Any]) -> bool:
-    """Whether it was written by this version: an older one left out checksums, and zeros."""
+    """Whether the array has checksums; older versions wrote none, and skipped chunks of zeros."""
     codecs: Sequence[Any] = getattr(array.metadata, "codecs", ())
     if len(codecs) == 1 and isinstance(codecs[0], ShardingCodec):
         codecs = codecs[0].codecs
@@ -110,8 +109,8 @@ def _has_checksums(array: zarr.Array[Any]) -> bool:
 def _chunks(
     selection: Any, shape: Sequence[int], sides: Sequence[int]
 ) -> Iterator[tuple[int, ...]]:
-    """First index of each chunk that a selection by numbers and slices touches; of all chunks, for
-    any other selection."""
+    """First index of each chunk that a selection by numbers and slices touches; any other selection
+    gives all chunks."""
     parts = selection if isinstance(selection, tuple) else (selection,)
     at = next((i for i, part in enumerate(parts) if part is Ellipsis), len(parts))
     before, after = parts[:at], parts[at + 1 :]
@@ -121,7 +120,7 @@ def _chunks(
 
 
 def _starts(part: Any, size: int, side: int) -> range:
-    """Where the chunks of one axis begin that a part of it touches."""
+    """Starts of the chunks along one axis that the selection ``part`` touches."""
     if isinstance(part, slice):
         start, stop, step = part.indices(size)
         if step == 1:

@@ -1,8 +1,8 @@
-"""The readers, by the suffix of the files that they read.
+"""The readers, by file suffix.
 
-``READERS`` maps a suffix to its reader. A new format is one function, one line there, and one in
-`unet.config.choices.FORMAT_TABLE`. Heavy packages are imported inside functions, so that listing
-files stays fast.
+``READERS`` maps a suffix to its reader. To add a format, write a function and add one line there
+and one in `unet.config.choices.FORMAT_TABLE`. Heavy packages are imported inside functions, so that
+listing files stays fast.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 from unet.errors import UserError
 from unet.io.axes import Raw
 
-# A reader takes the path, the page that is asked for, and whether the file is a label.
+# A reader takes the path, the requested page, and whether the file is a label.
 Reader = Callable[[Path, int | None, bool], Raw]
-# Files of one image whose channels are files of their own: "case_????.tif" (nnU-Net).
+# An image with one file per channel: "case_????.tif" (nnU-Net).
 CHANNEL_FILES = re.compile(r"_\?{4}(?=\.)")
 
 
@@ -43,7 +43,7 @@ SUFFIXES = frozenset(READERS)
 
 
 def stem(path: Path) -> str:
-    """The file's name without its format's suffix (``.ome.tif`` and the like as a whole)."""
+    """The file's name without the suffix of its format (``.ome.tif`` counts as one suffix)."""
     name = path.name
     if path.suffix.lower() in SUFFIXES:
         name = name[: -len(path.suffix)]
@@ -53,7 +53,7 @@ def stem(path: Path) -> str:
 
 
 def channel_files(path: Path) -> list[Path]:
-    """The files that ``case_????.tif`` stands for, in the order of their channels."""
+    """The files that ``case_????.tif`` stands for, in channel order."""
     found: list[Path] = []
     while (file := path.with_name(path.name.replace("????", f"{len(found):04d}"))).exists():
         found.append(file)

@@ -1,4 +1,4 @@
-"""One lazy image or label, in one order of axes, whatever the file's format.
+"""Opens an image or label of any format as a lazy array with a fixed order of axes.
 
 Heavy packages are imported inside functions, so that listing files stays fast.
 """
@@ -22,10 +22,10 @@ Array = NDArray[Any]
 
 
 def _read(path: Path, page: int | None, *, label: bool, inverted: bool = False) -> Raw:
-    """Finds the reader and lets only UserError out of it.
+    """Reads a file with the reader for its suffix; all its failures become UserErrors.
 
     Raises:
-        UserError: no such file, no reader for it, or a file that cannot be decoded.
+        UserError: no such file, no reader for it, or the file cannot be decoded.
     """
     if not label and CHANNEL_FILES.search(path.name) and not path.exists():
         files = channel_files(path)
@@ -59,15 +59,15 @@ def _read(path: Path, page: int | None, *, label: bool, inverted: bool = False) 
     except (UserError, MemoryError):
         raise
     except Exception as error:
-        # Decoders raise whatever their authors chose; to the user all of it is a bad file.
+        # Decoders raise all kinds of errors; for the user each of them means a bad file.
         raise UserError(f"{path}: cannot be read ({one_line(error, 200)})") from error
 
 
 def page_count(path: Path, *, axes: str | None = None, label: bool = False) -> int:
-    """Number of images in a stack (from the header), 1 for a file of a single image.
+    """Number of images in a stack, from the header; 1 for a file with a single image.
 
     Raises:
-        UserError: a file that cannot be read, or ``axes`` that do not fit it.
+        UserError: the file cannot be read, or ``axes`` do not fit it.
     """
     return pages_of(path, _read(path, 0, label=label), axes, label=label)
 
@@ -80,22 +80,22 @@ def open_image(
     page: int | None = None,
     inverted: bool = True,
 ) -> LazyImage:
-    """Opens an image without decoding it (but for a check of its opacity channel, if it has one).
+    """Opens an image without decoding it, except to check that an opacity channel is opaque.
 
     Args:
-        path: TIFF, OME-TIFF, PNG, OME-Zarr, or ``name_????.tif`` for channels in files.
-        axes: meaning of the file's axes in their order (letters S C Z Y X; S = separate images),
-            over what the file declares.
+        path: TIFF, OME-TIFF, PNG, OME-Zarr, or ``name_????.tif`` for one file per channel.
+        axes: meaning of the file's axes in their order (letters S C Z Y X; S = separate images);
+            overrides what the file declares.
         channels: which to take, by index from 0 or by name; None = all (opaque alpha left out).
         page: which image of a stack, from 0.
-        inverted: whether to give black for white where the file says that zero is white; else the
-            values are those that are stored.
+        inverted: whether to invert the values if the file says that zero is white; otherwise they
+            are returned as stored.
 
     Returns:
         a LazyImage with axes C (Z) Y X.
 
     Raises:
-        UserError: the file cannot be read, its axes are not declared, a channel is not there.
+        UserError: the file cannot be read, its axes are not declared, or a channel is missing.
     """
     raw = _read(path, page, label=False, inverted=inverted)
     array, letters, pages = arrange(path, raw, axes, page, label=False)
@@ -114,19 +114,19 @@ def open_image(
 
 
 def open_label(path: Path, *, axes: str | None = None, page: int | None = None) -> LazyImage:
-    """Opens a label without decoding it (but for colour files, whose channels must be equal).
+    """Opens a label without decoding it, except to check that the channels of colour files agree.
 
     Args:
-        path: as for an image, or a folder of one mask file per object (merged in the order of
-            their names, ids from 1; where they overlap the first wins).
-        axes: as for the image; C may be among them even where the label has none.
+        path: as for an image, or a folder with one mask file per object (merged in the order of
+            their names, ids from 1; where they overlap, the first one wins).
+        axes: as for the image; may include C even if the label has no channels.
         page: which label of a stack, from 0. A palette file gives its indices, not its colours.
 
     Returns:
         a LazyImage with axes (Z) Y X.
 
     Raises:
-        UserError: as for images, or several values per pixel.
+        UserError: as for images, or the label has several values per pixel.
     """
     raw = _read(path, page, label=True)
     array, letters, pages = arrange(path, raw, axes, page, label=True)
@@ -146,8 +146,6 @@ def open_label(path: Path, *, axes: str | None = None, page: int | None = None) 
 def _lazy_image(
     array: DaskArray, letters: str, raw: Raw, names: tuple[str, ...], pages: int
 ) -> LazyImage:
-    import numpy as np
-
     wanted = np.dtype(np.uint8) if array.dtype == np.bool_ else array.dtype.newbyteorder("=")
     if array.dtype != wanted:
         array = array.astype(wanted)
@@ -186,18 +184,16 @@ def _picked(path: Path, channels: tuple[int | str, ...], names: tuple[str, ...])
 
 
 def _check_opaque(path: Path, alpha: DaskArray) -> None:
-    import numpy as np
-
     opaque = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1
     if not _computed((alpha == opaque).all()):
         raise UserError(
-            f"{path}: an opacity channel that is not opaque everywhere; save the file without it "
+            f"{path}: its opacity channel is not fully opaque; save the file without it "
             "or choose channels with the key channels"
         )
 
 
 def _computed(value: DaskArray) -> bool:
-    # Synchronous: callers run in threads of their own, and one block at a time bounds the memory.
+    # Synchronous: callers already run in threads, and one block at a time limits the memory.
     return bool(value.compute(scheduler="synchronous"))
 
 
@@ -205,15 +201,15 @@ def _computed(value: DaskArray) -> bool:
 
 
 def mask_files(folder: Path) -> list[Path]:
-    """The mask files of a folder in the order of their names. What is no file is among them, so
-    that whoever reads it is told: an object must not be missing without a word."""
+    """The mask files of a folder, in the order of their names. Entries that are not files are
+    included, so that reading them raises an error and no object is silently left out."""
     return sorted(
         p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
     )
 
 
 def _merge_masks(folder: Path) -> Array:
-    """Ids 1.. [Y, X] uint32 in the order of the names; the first file wins where they overlap."""
+    """Ids [Y, X] uint32, from 1 in the order of the names; where masks overlap, the first wins."""
     merged: Array | None = None
     for number, path in enumerate(mask_files(folder), start=1):
         mask = open_label(path).array.compute(scheduler="synchronous")
@@ -228,7 +224,7 @@ def _merge_masks(folder: Path) -> Array:
 
 
 def read_mask_folder(folder: Path) -> Raw:
-    """A label that lies in one file per object (as in the 2018 Data Science Bowl)."""
+    """A label with one file per object (as in the 2018 Data Science Bowl)."""
     files = mask_files(folder)
     if not files:
         raise UserError(f"{folder}: no mask files")
@@ -237,11 +233,11 @@ def read_mask_folder(folder: Path) -> Raw:
     return Raw(array=lazily(source, first.shape), axes=first.axes)
 
 
-# Channels in files of their own
+# One file per channel
 
 
 def read_channel_files(path: Path, channels: list[Raw]) -> Raw:
-    """One image from one file per channel.
+    """Combines one file per channel into one image.
 
     Raises:
         UserError: the files differ in shape or axes, or have channels themselves.
@@ -256,7 +252,7 @@ def read_channel_files(path: Path, channels: list[Raw]) -> Raw:
                 f"{path}: its channels differ in shape: {first.array.shape}, {raw.array.shape}"
             )
     if set(first.axes) & set("CS"):
-        raise UserError(f"{path}: each channel's file must hold one channel ({first.axes} found)")
+        raise UserError(f"{path}: each file must have a single channel (found axes {first.axes})")
     return Raw(
         array=stack([raw.array for raw in channels]),
         axes="C" + first.axes,

@@ -1,4 +1,4 @@
-"""Reader of OME-Zarr 0.3 to 0.5. What only looks at its metadata is light."""
+"""Reader for OME-Zarr 0.3 to 0.5."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from unet.io.zarr_metadata import read_metadata, zarr_attributes
 Array = NDArray[Any]
 
 # Codecs that only turn bytes into bytes or numbers. Others are refused before anything is decoded:
-# one that numcodecs knows (pickle) runs code, and plugins bring whatever they like.
+# one codec of numcodecs (pickle) can run code, and so can plugins.
 CODECS = frozenset(
     {
         "adler32", "astype", "bitround", "blosc", "bytes", "bz2", "crc32", "crc32c", "delta",
@@ -34,12 +34,12 @@ CODECS = frozenset(
         "zlib", "zstd",
     }
 )  # fmt: skip
-# Bytes of a chunk, decoded; what Blosc can at most, and many times what is usual.
+# Largest size of a decoded chunk in bytes: the limit of Blosc, and far above the usual sizes.
 MAX_CHUNK = 1 << 31
 
 
 class _Store(LocalStore):
-    """A folder whose files are read only where reading them comes to an end."""
+    """A folder of which only regular files are read: reading a pipe or a device might never end."""
 
     async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
         path = os.path.join(self.root, key)  # noqa: PTH118 - once per chunk
@@ -52,15 +52,15 @@ def _level(path: Path, name: str) -> Any:
     """The array of a level.
 
     Raises:
-        UserError: it lies outside of the image, is not made of numbers, or of codecs that are not
-            known to be harmless.
+        UserError: it lies outside the image, does not contain numbers, or uses a codec that is not
+            known to be safe.
     """
     import zarr
 
     folder = path / name
     if not folder.resolve().is_relative_to(path.resolve()):
         raise UserError(
-            f"{path}: refused, its metadata name a level outside of it ({name[:100]!r})"
+            f"{path}: refused, its metadata refer to a level outside of it ({name[:100]!r})"
         )
     for file in (folder / "zarr.json", folder / ".zarray"):
         found = _codecs(read_metadata(file)) if file.is_file() else set()
@@ -76,8 +76,8 @@ def _level(path: Path, name: str) -> Any:
 
 
 def _check_claim(path: Path, folder: Path, array: Any) -> None:
-    """Refuses chunks that no memory could ever serve, and far more pixels than files (an array may
-    have chunks that are not there, but not nearly all of them)."""
+    """Refuses chunks that fit into no memory, and arrays with far more pixels than their files can
+    hold (some chunks of an array may be missing, but not nearly all)."""
     if min(array.chunks) < 1 or math.prod(array.chunks) * array.dtype.itemsize > MAX_CHUNK:
         size = " x ".join(map(str, array.chunks))
         raise UserError(f"{path}: chunks of {size} pixels; save the image with smaller ones")
@@ -92,33 +92,35 @@ def _check_claim(path: Path, folder: Path, array: Any) -> None:
 
 
 def _codecs(metadata: Any) -> set[str]:
-    """Names of the codecs of a zarr array, version 2 or 3, those within shards too."""
+    """Names of the codecs of a zarr array of version 2 or 3, including those within shards."""
     if not isinstance(metadata, dict):
         return set()
-    entries = [metadata.get("compressor"), *_list(metadata.get("filters"))]
-    entries += _list(metadata.get("codecs"))
+    entries = [metadata.get("compressor"), *_as_list(metadata.get("filters"))]
+    entries += _as_list(metadata.get("codecs"))
     names: set[str] = set()
     for entry in filter(None, entries):
         name = entry.get("id", entry.get("name")) if isinstance(entry, dict) else entry
         names.add(str(name).removeprefix("numcodecs."))
         inner = entry.get("configuration") if isinstance(entry, dict) else None
         if isinstance(inner, dict):
-            names |= _codecs({"codecs": _list(inner.get("codecs"))})
-            names |= _codecs({"codecs": _list(inner.get("index_codecs"))})
+            names |= _codecs({"codecs": _as_list(inner.get("codecs"))})
+            names |= _codecs({"codecs": _as_list(inner.get("index_codecs"))})
     return names
 
 
-def _list(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _stored(path: Path, folder: Path, array: Any, *, label: bool) -> tuple[Any, tuple[str, ...]]:
-    """The array whose chunks are where its metadata says, and warnings: to Zarr a chunk that is
-    not found is one of zeros, so one that lies elsewhere would be read as nothing.
+def _locate_chunks(
+    path: Path, folder: Path, array: Any, *, label: bool
+) -> tuple[Any, tuple[str, ...]]:
+    """The array, after a check that its chunks are where its metadata says; and warnings.
+
+    Zarr reads a missing chunk as zeros, so chunks in another place would be lost silently.
 
     Raises:
-        UserError: no chunk is where the metadata says, though there are some; or none at all, in
-            an image.
+        UserError: there are chunks, but none is where the metadata says; or an image has no chunks.
     """
     if _has_chunk(folder, array):
         return array, ()
@@ -126,20 +128,20 @@ def _stored(path: Path, folder: Path, array: Any, *, label: bool) -> tuple[Any, 
     if metadata.zarr_format == 2:
         nested = _open_as(array, replace(metadata, dimension_separator="/"))
         declared = "dimension_separator" in read_metadata(folder / ".zarray")
-        # Early OME-Zarr has nested folders of chunks, and some writers do not say so.
+        # Early OME-Zarr nests its chunks in folders, and some writers do not declare that.
         if not declared and _has_chunk(folder, nested):
             return nested, ()
     first = metadata.encode_chunk_key((0,) * array.ndim)
     strange = next(_chunk_files(folder), None)
     if strange is not None:
         raise UserError(
-            f"{path}: none of its chunks is where its metadata says: {folder.name}/{first} is not "
-            f"there, {strange.relative_to(folder.parent)} is; save it again (in Zarr 2 the key "
+            f"{path}: no chunk is where the metadata says: {folder.name}/{first} is missing, but "
+            f"there is {strange.relative_to(folder.parent)}; save it again (in Zarr 2 the key "
             "dimension_separator may be wrong)"
         )
     if not label:
-        raise UserError(f"{path}: no chunk is stored ({folder.name}/{first} is not there)")
-    return array, (f"no chunk is stored: all values are read as {metadata.fill_value}",)
+        raise UserError(f"{path}: no chunk is stored ({folder.name}/{first} is missing)")
+    return array, (f"the file has no stored chunk, so all values are {metadata.fill_value}",)
 
 
 def _open_as(array: Any, metadata: Any) -> Any:
@@ -150,9 +152,9 @@ def _open_as(array: Any, metadata: Any) -> Any:
 
 
 def _has_chunk(folder: Path, array: Any) -> bool:
-    """Whether any chunk (or shard) is there; the first mostly is.
+    """Whether any chunk (or shard) exists; usually the first one does.
 
-    Else among the files that are there: far more chunks may be declared.
+    Otherwise this goes through the files, since far more chunks may be declared.
     """
     key = array.metadata.encode_chunk_key
     if (folder / key((0,) * array.ndim)).exists():
@@ -169,7 +171,7 @@ def _has_chunk(folder: Path, array: Any) -> bool:
 
 
 def _chunk_files(folder: Path) -> Iterator[Path]:
-    """What is no metadata in the folder of an array."""
+    """All files in an array's folder except its metadata."""
     for path in folder.rglob("*"):
         if not path.name.startswith(".") and path.name != "zarr.json" and not path.is_dir():
             yield path
@@ -179,7 +181,7 @@ def read_ome_zarr(path: Path, *, label: bool = False) -> Raw:
     """Level 0 of an OME-Zarr image or label (0.3 to 0.5), axes and scale from its metadata.
 
     Raises:
-        UserError: it is none, or is damaged (see the functions above).
+        UserError: it is not an OME-Zarr image, or is damaged (see the functions above).
     """
     attributes = zarr_attributes(path)
     scales = attributes.get("multiscales")
@@ -188,7 +190,7 @@ def read_ome_zarr(path: Path, *, label: bool = False) -> Raw:
     scale = scales[0]
     if "axes" not in scale:
         version = scale.get("version", "unknown")
-        raise UserError(f"{path}: OME-Zarr of version {version} declares no axes; convert to 0.4")
+        raise UserError(f"{path}: OME-Zarr version {version} declares no axes; convert it to 0.4")
     axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in scale["axes"]]
     level = scale["datasets"][0]
     array = _level(path, str(level["path"]))
@@ -198,13 +200,13 @@ def read_ome_zarr(path: Path, *, label: bool = False) -> Raw:
     check_pixels(path, array.shape)
     folder = path / str(level["path"])
     _check_claim(path, folder, array)
-    array, warnings = _stored(path, folder, array, label=label)
+    array, warnings = _locate_chunks(path, folder, array, label=label)
     factors = np.ones(array.ndim)
     for source in (level, scale):
         for step in source.get("coordinateTransformations", ()):
             if step.get("type") == "scale" and len(step.get("scale", ())) == array.ndim:
                 factors = factors * np.asarray(step["scale"], float)
-    sizes, doubts = read_sizes(
+    sizes, size_warnings = read_sizes(
         [
             Declared(letter, float(factor), axis.get("unit"))
             for letter, axis, factor in zip(letters, axes, factors, strict=True)
@@ -219,12 +221,12 @@ def read_ome_zarr(path: Path, *, label: bool = False) -> Raw:
         pixel_size=sizes,
         names=tuple(str(channel.get("label", "")) for channel in named),
         warnings=warnings,
-        size_warnings=doubts,
+        size_warnings=size_warnings,
     )
 
 
 def _axis_letter(axis: Mapping[str, Any]) -> str:
-    """The letter of an OME-Zarr axis: by its name where that is a known one, else by its type."""
+    """The letter of an OME-Zarr axis, by its name if that is known, otherwise by its type."""
     name = str(axis.get("name", "")).upper()
     if re.fullmatch(r"[TCZYX]", name):
         return name

@@ -1,4 +1,4 @@
-"""Pixel sizes as files declare them: units, and what of it cannot be true. Light."""
+"""Pixel sizes as declared in files: converts their units and rejects impossible values. Light."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ UNITS_UM: Mapping[str, float] = {
     "m": 1e6, "meter": 1e6, "metre": 1e6,
     "km": 1e9, "kilometer": 1e9, "kilometre": 1e9,
 }  # fmt: skip
-# OME-XML tells large units from small ones by their case: Mm is no millimetre.
+# Units of OME-XML are case-sensitive: Mm is a megametre, mm a millimetre.
 _BY_CASE = {"Mm": 1e12, "Pm": 1e21}
-# Units by which a file says that its pixels have no length.
+# Units that mean that the pixels have no physical size.
 _UNCALIBRATED = ("", "pixel", "pixels", "px", "reference frame", "none")
 _PRINT = ("in", "inch", "inches")
 
-# A pixel of a light or electron microscope is smaller; what is larger comes from "72 dpi".
+# Pixels of light and electron microscopes are smaller; larger values come from "72 dpi".
 LARGEST_UM = 20.0
-# No instrument resolves less, and no image of one has larger pixels (1 pm, 1 m).
+# No instrument has smaller or larger pixels (1 pm, 1 m).
 POSSIBLE_UM = (1e-6, 1e6)
-# Screens' and printers' resolutions, which software writes into files that have none.
+# Resolutions of screens and printers, which some software writes into uncalibrated files.
 _DPI = (72, 96, 100, 120, 144, 150, 200, 300, 600)
-# How many times the height of a pixel its width may be, and the median of a dataset its own size.
+# Largest ratio of a pixel's sides, and of an image's pixel size to the median of its dataset.
 UNLIKE = 4.0
 
 
 @dataclass(frozen=True)
 class Declared:
-    """The size along one axis, as the file has it.
+    """The size along one axis, as the file declares it.
 
     Attributes:
         axis: Z, Y or X.
-        value: whatever stands there; None = nothing does.
+        value: of any type; None = not declared.
         unit: as spelt in the file; None = not given.
-        printed: from tags that are meant for printers: only what a microscope may have is taken.
+        printed: from tags meant for printers: only sizes that a microscope can have are used.
     """
 
     axis: str
@@ -67,26 +67,26 @@ def micrometres(size: float, unit: str | None) -> float | None:
 
 
 def _factor(unit: str | None) -> float | None:
-    # ImageJ escapes the micro sign, and a wrong encoding puts an A with circumflex before it.
+    # ImageJ escapes the micro sign; a wrong encoding puts an A with a circumflex in front of it.
     text = (unit or "").replace("\\u00B5", "µ").replace("Âµ", "µ").strip()
-    # The letter mu and the micro sign become one, so do the two ways to write an angstrom.
+    # This makes the letter mu and the micro sign equal, and the two ways to write an angstrom.
     plain = unicodedata.normalize("NFKC", text)
     return _BY_CASE.get(plain, UNITS_UM.get(plain.lower()))
 
 
 def read_sizes(declared: Iterable[Declared], axes: str) -> tuple[dict[str, float], tuple[str, ...]]:
-    """The sizes that can be true, and a line about each that cannot.
+    """The plausible sizes, and a warning for each impossible one.
 
     Args:
-        axes: those of the file; of a plane it does not matter what it says along Z.
+        axes: of the file; for a single plane the size along Z does not matter.
 
     Returns:
-        axis -> micrometres, of the axes whose size is known; warnings.
+        axis -> micrometres, for the axes whose size is known; warnings.
     """
     sizes: dict[str, float] = {}
     problems: dict[str, list[str]] = {}
     for one in declared:
-        size, problem = _believed(one)
+        size, problem = _usable_size(one)
         if size is not None:
             sizes[one.axis] = size
         if problem and one.axis in axes:
@@ -102,8 +102,8 @@ def read_sizes(declared: Iterable[Declared], axes: str) -> tuple[dict[str, float
     return sizes, tuple(warnings)
 
 
-def _believed(one: Declared) -> tuple[float | None, str]:
-    """Micrometres, None where there are none to believe; and what is wrong, "" for nothing."""
+def _usable_size(one: Declared) -> tuple[float | None, str]:
+    """Micrometres, or None if the size is missing or unusable; and what is wrong, or ""."""
     if one.value is None:
         return None, ""
     try:
@@ -114,13 +114,13 @@ def _believed(one: Declared) -> tuple[float | None, str]:
     found = f"the file says {_text(one.value)} {unit}".rstrip()
     ignored = "it is ignored; write pixel_size_um"
     if unit.lower() in _UNCALIBRATED:
-        # 1 is what stands there where nobody has calibrated anything.
+        # Uncalibrated files have a size of 1.
         return None, "" if value == 1 or unit else f"{found} without a unit: {ignored}"
     if _factor(unit) is None:
-        return None, f"{found}, a unit that is not known: {ignored}"
+        return None, f"{found}, an unknown unit: {ignored}"
     size = micrometres(value, unit)
     if size is None or not POSSIBLE_UM[0] <= size <= POSSIBLE_UM[1]:
-        return None, f"{found}, which cannot be true: {ignored}"
+        return None, f"{found}, which is impossible: {ignored}"
     if size < LARGEST_UM:
         return size, ""
     found = f"the file says {size:.4g} um"
@@ -140,7 +140,7 @@ def _dots(size: float) -> int | None:
 
 
 def partly_known(sizes: Mapping[str, float], axes: str) -> str:
-    """A warning where some axes have a size and others none, "" else: then none is used.
+    """A warning if some axes have a size and others have none (then none is used); otherwise "".
 
     Args:
         axes: the spatial axes of the image, such as "ZYX".
@@ -148,23 +148,23 @@ def partly_known(sizes: Mapping[str, float], axes: str) -> str:
     known, missing = [a for a in axes if a in sizes], [a for a in axes if a not in sizes]
     if not known or not missing:
         return ""
-    told = ", ".join(f"{sizes[axis]:g} um along {axis}" for axis in known)
+    found = ", ".join(f"{sizes[axis]:g} um along {axis}" for axis in known)
     return (
-        f"pixel size: {told}, but none along {', '.join(missing)}: it counts as unknown; write "
-        "pixel_size_um"
+        f"pixel size: {found}, but none along {', '.join(missing)}: it is treated as unknown; "
+        "write pixel_size_um"
     )
 
 
 def unlike_others(sizes: Sequence[tuple[float, ...] | None], least: int = 3) -> list[str]:
-    """Which images differ wildly in pixel size from the others of their dataset.
+    """Warnings for images whose pixel size is far from that of the others in their dataset.
 
     Args:
-        sizes: micrometres along the axes of each image, the last that of X; None = unknown.
-        least: fewer known sizes have no median that says anything.
+        sizes: micrometres along the axes of each image, X last; None = unknown.
+        least: fewer known sizes than this have no meaningful median.
 
     Returns:
-        a warning for each image whose size along X is at least ``UNLIKE`` times the median, or
-        the other way round; "" for the others.
+        a warning for each image whose size along X differs from the median by a factor of
+        ``UNLIKE`` or more; "" for the others.
     """
     known = [size[-1] for size in sizes if size]
     if len(known) < least:

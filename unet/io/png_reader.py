@@ -1,4 +1,4 @@
-"""PNG of every kind: grey of 1 to 16 bits, colours, palettes, opacity."""
+"""Reader for PNG of every kind: grey of 1 to 16 bits, colours, palettes, opacity."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _png_header(path: Path) -> tuple[tuple[int, int], int, int]:
 
 
 def _decode_png(path: Path) -> Array:
-    """Stored samples: [Y, X] or [Y, X, S]; 1, 2 and 4 bit grey as their values 0.. ."""
+    """Stored samples [Y, X] or [Y, X, S]; grey values of 1, 2 and 4 bits are not scaled up."""
     import imagecodecs
 
     _, bits, colour = _png_header(path)
@@ -52,14 +52,14 @@ def _decode_png(path: Path) -> Array:
 
 
 def _palette_image(path: Path) -> Any:
-    """A palette file, opened by Pillow without its limit of pixels: the header's claim has been
-    held against the file's size, and a slide of 20,000 x 20,000 is none too many."""
+    """Opens a palette file with Pillow, without Pillow's limit on pixels: the header was already
+    compared with the file's size, and a slide of 20,000 x 20,000 pixels is not unusual."""
     from PIL import Image
 
     with _PILLOW:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            # From memory: of a file it would make room for as much as a chunk says that it holds.
+            # From memory: with a file, Pillow allocates as many bytes as a chunk claims to have.
             return Image.open(io.BytesIO(path.read_bytes()))
         finally:
             Image.MAX_IMAGE_PIXELS = limit
@@ -72,13 +72,13 @@ def _decode_png_palette(path: Path) -> Array:
 
 
 def _decode_png_colours(path: Path) -> Array:
-    """Palette colours [Y, X, S], with opacity as the last sample where the file has it."""
+    """Palette colours [Y, X, S], with opacity as the last sample if the file has it."""
     with _palette_image(path) as image:
         return np.array(image.convert("RGBA" if "transparency" in image.info else "RGB"))
 
 
 def read_png(path: Path, *, label: bool = False) -> Raw:
-    """PNG of any kind; a palette gives colours for an image, indices for a label."""
+    """Opens a PNG of any kind; a palette gives colours for an image, indices for a label."""
     shape, bits, colour = _png_header(path)
     samples, decode = _PNG_SAMPLES[colour], _decode_png
     if colour == 3 and label:

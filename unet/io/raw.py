@@ -1,4 +1,4 @@
-"""What every reader shares: lazy arrays, and claims of a header that no file can keep."""
+"""What all readers share: lazy arrays, and checks for headers that claim too many pixels."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ MAX_PIXELS = 1 << 36
 # Deflate cannot shrink further (zlib's "maximum compression factor"), so a PNG header that claims
 # more than this many times the file's size is false.
 DEFLATE_RATIO = 1032
-# The same for compressions that are not known so well; generous.
+# The same for other compressions, with a generous limit.
 OTHER_RATIO = 1 << 17
-CHECKED_FROM = 1 << 28  # bytes: below this a false claim does no harm, and a region may be sparse
+CHECKED_FROM = 1 << 28  # bytes: smaller false claims do no harm, and small regions may be sparse
 RGB_NAMES = ("red", "green", "blue")
 
 
 def check_pixels(path: Path, shape: tuple[int, ...]) -> None:
-    """Refuses a header's claim that no memory could ever serve (before anything is allocated)."""
+    """Refuses a header that claims more pixels than any memory holds (before any allocation)."""
     if np.prod([float(n) for n in shape]) > MAX_PIXELS or min(shape, default=0) < 1:
         size = " x ".join(map(str, shape))
         raise UserError(f"{path}: the header claims {size} pixels; the file is damaged")
 
 
 class Decoded:
-    """An array that is decoded as a whole, once, when first needed; picklable."""
+    """A picklable array that is decoded as a whole, once, on first use."""
 
     def __init__(
         self, path: Path, shape: tuple[int, ...], dtype: Any, decode: Callable[[Path], Array]
@@ -74,18 +74,18 @@ def lazily(source: Any, blocks: tuple[int, ...]) -> DaskArray:
     import dask.array as da
 
     from_array: Any = da.from_array
-    # Without meta dask reads an empty region to see what comes.
+    # Without meta, dask reads an empty region to find out the type.
     meta = np.empty((0,) * len(blocks), source.dtype)
     return from_array(source, chunks=blocks, name=False, asarray=False, fancy=False, meta=meta)
 
 
 def black_is_zero(path: Path, raw: Raw) -> Raw:
-    """What a file holds in which zero is white, black for white, in the same type.
+    """Inverts the values of a file in which zero is white; the type stays the same.
 
-    TIFF 6.0 defines it so, and Bio-Formats reads it so; tifffile gives what is stored.
+    TIFF 6.0 defines it this way, and Bio-Formats does the same; tifffile returns stored values.
 
     Raises:
-        UserError: the values are of a type for which nothing says which of them is black.
+        UserError: the type of the values does not define which of them is black.
     """
     import dask.array as da
 
@@ -97,17 +97,17 @@ def black_is_zero(path: Path, raw: Raw) -> Raw:
             "file as MinIsBlack"
         )
 
-    def turned(block: Array) -> Array:
+    def inverse(block: Array) -> Array:
         return ~block if dtype.kind == "b" else np.asarray(dtype.type(black) - block)
 
     meta = np.empty((0,) * raw.array.ndim, dtype)
-    said = (
+    warning = (
         f"white is zero in this file (photometric MinIsWhite): its values are read as {black} "
         "- value"
     )
     return replace(
         raw,
-        array=map_blocks(turned, raw.array, dtype=dtype, meta=meta),
+        array=map_blocks(inverse, raw.array, dtype=dtype, meta=meta),
         inverted=True,
-        warnings=(*raw.warnings, said),
+        warnings=(*raw.warnings, warning),
     )

@@ -1,4 +1,4 @@
-"""TIFF and OME-TIFF, read by region: tiled, striped, pyramidal (level 0), stacks, palettes."""
+"""Reads TIFF and OME-TIFF by region: tiled, striped, pyramidal (level 0), stacks, palettes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,15 @@ from numpy.typing import NDArray
 from unet.errors import UserError, one_line
 from unet.io.axes import KNOWN, DaskArray, Raw, block_shape
 from unet.io.pixel_size import Declared, read_sizes
-from unet.io.raw import (
-    CHECKED_FROM,
-    OTHER_RATIO,
-    RGB_NAMES,
-    check_pixels,
-    lazily,
-)
+from unet.io.raw import CHECKED_FROM, OTHER_RATIO, RGB_NAMES, check_pixels, lazily
 
 Array = NDArray[Any]
 
-# Largest factor by which a compression can shrink (TIFF tag 259; for LZW a code of 12 bits stands
-# for at most 3839 bytes); a header that claims more pixels than that is false.
+# Largest compression factor by method (TIFF tag 259; in LZW a code of 12 bits stands for at most
+# 3839 bytes). A header that claims more pixels than that is false.
 _RATIOS = {1: 1, 5: 2600, 8: 1032, 32946: 1032, 32773: 64}
 _NIS_PIXEL_SIZE = 65326  # Nikon NIS-Elements: micrometres per pixel, float64
-# Photometric interpretations whose samples are not intensities as they stand.
+# Photometric interpretations whose stored samples are not intensities.
 _REFUSED = {
     5: "CMYK", 8: "CIELab", 9: "ICCLab", 10: "ITULab", 32803: "a Bayer mosaic", 32844: "LogL",
     32845: "LogLuv",
@@ -40,8 +34,8 @@ _RESOLUTIONS = (("Y", "YResolution"), ("X", "XResolution"))
 
 
 class TiffSource:
-    """One series or page of a TIFF file that can be sliced; opened on first use, closed when the
-    object goes, opened anew after pickling."""
+    """One series or page of a TIFF file that can be sliced. The file is opened on first use, closed
+    with the object, and opened again after unpickling."""
 
     def __init__(self, path: Path, index: int, by_page: bool) -> None:
         self.path, self.index, self.by_page = path, index, by_page
@@ -80,41 +74,41 @@ class TiffSource:
 
 
 def read_tiff(path: Path, page: int | None, *, label: bool = False) -> Raw:
-    """Opens a TIFF file; its page ``page`` where its pages have no common shape.
+    """Opens a TIFF file; only page ``page`` if its pages differ in shape.
 
     Raises:
         UserError: damaged header, colour spaces other than grey, RGB, palette and YCbCr-JPEG,
             one file of an OME-TIFF set.
-        Exception: whatever tifffile raises for a file that it cannot parse.
+        Exception: any error of tifffile for a file that it cannot parse.
     """
     with tifffile.TiffFile(path) as file:
         series = file.series
         if not series:
             raise UserError(f"{path}: no image in the file")
-        # Pages of different sizes in no order that a format declares: each an image of its own.
+        # Pages of different sizes, without a declared order: each is a separate image.
         by_page = len(series) > 1 and series[0].kind == "generic"
         if by_page:
             pages: Any = file.pages
             indices = [i for i, p in enumerate(pages) if not p.keyframe.is_reduced]
         else:
-            # Other kinds (slide scanners') keep a label and a thumbnail beside the image.
+            # Other kinds (from slide scanners) keep a label and a thumbnail next to the image.
             indices = list(range(len(series) if series[0].kind in ("ome", "shaped") else 1))
         separate, chosen = len(indices), (page or 0) if len(indices) > 1 else 0
         if not 0 <= chosen < separate:
-            raise UserError(f"{path}: page {page} asked for, but the file has {separate}")
+            raise UserError(f"{path}: page {page} requested, but the file has {separate}")
         index = indices[chosen]
         item: Any = pages[index] if by_page else series[index]
         check_pixels(path, item.shape)
         _check_whole(path, item, [item] if by_page else _pages(path, item, page))
         key = item.keyframe
         axes = "".join(letter if letter in KNOWN else "?" for letter in item.axes)
-        sizes, doubts = read_sizes(_declared_sizes(file, key, index), axes)
+        sizes, size_warnings = read_sizes(_declared_sizes(file, key, index), axes)
         names = _channel_names(file, key, index)
         _check_claim(path, item)
         alpha = _alpha(key) if "S" in axes else None
         palette = key.photometric == 3 and key.colormap is not None and not label
         colours = np.asarray(key.colormap) if palette else None
-        # What a label's values stand for does not depend on how they are shown.
+        # The meaning of a label's values does not depend on how they are displayed.
         white = not label and int(key.photometric) == _WHITE_IS_ZERO
         black = int(2**key.bitspersample - 1) if white else None
     source = TiffSource(path, index, by_page)
@@ -126,20 +120,18 @@ def read_tiff(path: Path, page: int | None, *, label: bool = False) -> Raw:
             "a palette file: its colours are read as the channels red, green and blue; if its "
             "values are intensities, save it as grey",
         )
-    return Raw(
-        array, axes, sizes, names, alpha, separate, black, warnings=warnings, size_warnings=doubts
-    )
+    return Raw(array, axes, sizes, names, alpha, separate, black, False, warnings, size_warnings)
 
 
 def _check_whole(path: Path, item: Any, pages: Any) -> None:
-    """Refuses colour spaces that are not intensities, parts of sets, and files cut short."""
+    """Refuses colour spaces that are not intensities, parts of sets, and truncated files."""
     key = item.keyframe
     jpeg = key.compression in (6, 7, 33007, 34892)
     if key.photometric in _REFUSED or (key.photometric == 6 and not jpeg):
         name = _REFUSED.get(int(key.photometric), "YCbCr")
         raise UserError(f"{path}: {name} colours; save the file as RGB or grey")
     if getattr(item, "is_multifile", False):
-        raise UserError(f"{path}: part of an OME-TIFF set of several files; save each image alone")
+        raise UserError(f"{path}: part of an OME-TIFF set of several files; save each image as one")
     for page in pages:
         if page is None:
             raise UserError(f"{path}: pages that its metadata declares are missing")
@@ -150,9 +142,9 @@ def _check_whole(path: Path, item: Any, pages: Any) -> None:
 
 
 def _pages(path: Path, series: Any, page: int | None) -> Any:
-    """The pages of a series whose place in the file must be checked, for the slice ``page``."""
+    """The pages of a series whose offsets must be checked to read the slice ``page``."""
     if series.dataoffset is not None:
-        # Contiguous: only the first page has its offsets; the end is known without a scan.
+        # Contiguous: only the first page has offsets, and the end is known without a scan.
         size, end = series.keyframe.parent.filehandle.size, series.dataoffset + series.nbytes
         if end > size:
             raise UserError(f"{path}: cut short ({size} bytes of {end})")
@@ -160,7 +152,7 @@ def _pages(path: Path, series: Any, page: int | None) -> Any:
     count = len(series.pages)
     if page is None or series.axes[0] in "YXCS" or count % series.shape[0]:
         return series.pages
-    # Else opening each slice of a long stack would scan all of it each time.
+    # Otherwise opening each slice of a long stack would scan the whole stack each time.
     step = count // series.shape[0]
     return series.pages[page * step : (page + 1) * step]
 
@@ -178,7 +170,7 @@ def _check_claim(path: Path, item: Any) -> None:
 
 
 def _coloured(indices: DaskArray, colours: Array) -> DaskArray:
-    """Palette indices [...] -> uint8 colours [..., S = RGB] (16 bit entries cut to 8)."""
+    """Palette indices [...] -> uint8 colours [..., S = RGB] (16-bit entries reduced to 8 bits)."""
     import dask.array as da
 
     map_blocks: Any = da.map_blocks
@@ -195,7 +187,7 @@ def _coloured(indices: DaskArray, colours: Array) -> DaskArray:
 
 
 def _alpha(key: Any) -> int | None:
-    """Index of the opacity sample (the last of the extra samples that says so)."""
+    """Index of the first extra sample that is declared as opacity."""
     extra = [int(value) for value in key.extrasamples]
     first = key.samplesperpixel - len(extra)
     return next((first + i for i, value in enumerate(extra) if value in _ALPHA), None)
@@ -222,14 +214,14 @@ def _ome_image(file: tifffile.TiffFile, index: int) -> ElementTree.Element | Non
 
 
 def _declared_sizes(file: tifffile.TiffFile, key: Any, index: int) -> list[Declared]:
-    """Along Z, Y, X as far as the file declares them: OME-XML, ImageJ, NIS-Elements, or the
-    resolution tags with a real unit."""
+    """Pixel sizes along Z, Y, X that the file declares: in OME-XML, by ImageJ, by NIS-Elements, or
+    in resolution tags with a real unit."""
     if file.is_ome:
         image = _ome_image(file, index)
         pixels = None if image is None else image.find("{*}Pixels")
         found = {} if pixels is None else pixels.attrib
         return [
-            # The unit that the schema gives where the file gives none.
+            # The default unit of the schema.
             Declared(a, found.get(f"PhysicalSize{a}"), found.get(f"PhysicalSize{a}Unit", "µm"))
             for a in "ZYX"
         ]
@@ -241,7 +233,7 @@ def _declared_sizes(file: tifffile.TiffFile, key: Any, index: int) -> list[Decla
         return [Declared(a, values[a], units[a]) for a in "ZYX"]
     if _NIS_PIXEL_SIZE in key.tags:
         value = key.tags[_NIS_PIXEL_SIZE].value
-        # NIS-Elements writes -1 where nothing is calibrated.
+        # NIS-Elements writes -1 if nothing is calibrated.
         value = None if value == -1 else value
         return [Declared(a, value, "um", printed=True) for a in "YX"]
     tag = key.tags.get("ResolutionUnit")
@@ -251,7 +243,7 @@ def _declared_sizes(file: tifffile.TiffFile, key: Any, index: int) -> list[Decla
 
 
 def _inverse(key: Any, name: str) -> float | None:
-    """Units per pixel, from a tag of pixels per unit (a fraction); None where there is none."""
+    """Units per pixel, from a tag with pixels per unit (a fraction); None if there is no tag."""
     tag = key.tags.get(name)
     if tag is None:
         return None
@@ -259,6 +251,6 @@ def _inverse(key: Any, name: str) -> float | None:
         above, below = tag.value
         return float(below) / float(above)
     except ZeroDivisionError:
-        return None  # as some software writes where it knows none
+        return None  # some software writes this for an unknown size
     except (TypeError, ValueError):
         return float("nan")

@@ -10,7 +10,7 @@ from typing import Any
 
 from unet.errors import UserError
 
-# Bytes of metadata: nothing needs as much, and a parser would take long.
+# Largest size of metadata in bytes. No real file needs as much, and parsing more takes long.
 MAX_METADATA = 1 << 24
 
 
@@ -20,7 +20,7 @@ def is_zarr(path: Path) -> bool:
 
 
 def zarr_attributes(path: Path) -> dict[str, Any]:
-    """A zarr group's OME attributes: those of 0.5 (under "ome") or those of 0.4 (beside it)."""
+    """A zarr group's OME attributes, of version 0.5 (under "ome") or 0.4 (at the top level)."""
     attributes: Any = {}
     for name in ("zarr.json", ".zattrs"):
         if (path / name).is_file():
@@ -53,9 +53,9 @@ class SubImage:
 
     Attributes:
         path: its group.
-        name: what tells it from the others: "A1-f0" in a plate, "s0" in a collection.
-        well: "A1" in a plate, else "".
-        columns: row, column, well and field, as a sheet would have them; in a plate only.
+        name: unique within the plate ("A1-f0") or collection ("s0").
+        well: "A1" in a plate, otherwise "".
+        columns: row, column, well and field, like the columns of a sheet; only in a plate.
     """
 
     path: Path
@@ -64,12 +64,12 @@ class SubImage:
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
-def members(path: Path) -> list[SubImage] | None:
-    """The images of an OME-Zarr plate or collection (``bioformats2raw.layout``); None of what is
-    neither, such as an image, or cannot be read (whoever opens it is told why).
+def images_inside(path: Path) -> list[SubImage] | None:
+    """The images of an OME-Zarr plate or collection (``bioformats2raw.layout``); None for anything
+    else, such as an image, and if it cannot be read (opening it then says why).
 
     Raises:
-        UserError: a plate whose metadata are damaged, or name what lies outside of it.
+        UserError: the metadata of a plate are damaged, or refer to a path outside of it.
     """
     try:
         attributes = zarr_attributes(path)
@@ -82,7 +82,7 @@ def members(path: Path) -> list[SubImage] | None:
             return _series(path)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path}: its metadata of a plate or collection are damaged ({type(error).__name__})"
+            f"{path}: the metadata of this plate or collection are damaged ({type(error).__name__})"
         ) from None
     return None
 
@@ -97,7 +97,7 @@ def _fields(plate: Path, metadata: Any) -> Iterator[SubImage]:
         except UserError:
             found = []
         if not found:
-            # Opened as an image it is set aside, with the reason.
+            # Opening it as an image fails and gives the reason.
             yield SubImage(well, row + column, row + column)
         for image in found:
             name = str(image["path"])
@@ -128,6 +128,6 @@ def _inside(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         raise UserError(
-            f"{folder}: refused, its metadata name a place outside of it ({name[:100]!r})"
+            f"{folder}: refused, its metadata refer to a place outside of it ({name[:100]!r})"
         )
     return path

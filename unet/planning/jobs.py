@@ -157,7 +157,7 @@ class Run:
         Raises:
             UserError: a folder is missing or a glob matches nothing.
         """
-        from unet.data.raw_changes import Listed, fingerprint
+        from unet.data.raw_changes import FolderListing, fingerprint
 
         if self.is_synthetic(dataset):
             return ""  # the synthesize stage's sentinel stands for them
@@ -167,7 +167,7 @@ class Run:
                 value = fingerprint(self._files(dataset), root, None)
                 return self._fingerprints.setdefault(dataset, value)
             note, seen = (inputs.with_name(f".inputs-{name}.json") for name in ("listed", "seen"))
-            listed = Listed(note, self._source(dataset), inputs)
+            listed = FolderListing(note, self._source(dataset), inputs)
             known = listed.fingerprint()
             if known is None:
                 stored = read_json(inputs)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from unet import __version__
 from unet.config.heads import IGNORE
 from unet.data.dataset_warnings import read_facts
-from unet.data.label_doubts import table_line
+from unet.data.label_warnings import table_line
 from unet.data.records import ImageRecord, SplitRecord
 from unet.errors import UserError
 from unet.evaluation.metrics.rows import NAN, MetricRow

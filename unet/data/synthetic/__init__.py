@@ -1,11 +1,11 @@
 """Small generated datasets for the demo and the tests: plausible, exactly labelled.
 
-In: a kind, a seed, a number and a size in pixels.
+In: a kind, a seed, a count and a size in pixels.
 Out: pairs of image and label [(Z,) Y, X], also as OME-TIFF files.
 
-Labels come from the geometry, images from the labels through a model of optics and camera, so no
-label depends on noise. Start with `nuclei.py`. A new kind is one function, one line in `KINDS`, and
-one in `unet.config.choices.SYNTHETIC_TABLE`.
+Labels come from the geometry, and images from the labels through a model of optics and camera, so
+no label depends on noise. Start with `nuclei.py`. To add a kind, write a function and add one line
+in `KINDS` and one in `unet.config.choices.SYNTHETIC_TABLE`.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ MIN_SIDE = 32  # pixels: below this hardly one cell fits
 def generate(kind: str, seed: int, index: int, size: tuple[int, int]) -> tuple[Array, Array]:
     """Image and label [(Z,) Y, X] number `index` of a dataset; `size` is (Y, X) in pixels.
 
-    Each image has its own random stream, seeded by (seed, index): it does not depend on how many
-    images are generated nor in which order. Raises UserError for an unknown kind or a side below
-    32 pixels.
+    Each image has its own random stream, seeded by (seed, index), so it does not depend on the
+    number or order of the generated images. Raises UserError for an unknown kind or a side below 32
+    pixels.
     """
     if kind not in KINDS:
         raise UserError(
@@ -58,15 +58,15 @@ def generate(kind: str, seed: int, index: int, size: tuple[int, int]) -> tuple[A
 def write_dataset(
     folder: Path, kind: str, seed: int, count: int, size: tuple[int, int], pixel_size_um: float
 ) -> list[str]:
-    """Write `count` pairs as OME-TIFF and return their stems (`<kind>_000`, ...).
+    """Writes `count` pairs as OME-TIFF and returns their stems (`<kind>_000`, ...).
 
     Files: `<folder>/images/<stem>.tif` and `<folder>/labels/<stem>.tif`, axes (Z)YX, zlib, pixel
-    size in micrometres (sections of volumes lie `Z_STEP` times as far apart). Each file appears
-    whole, by rename; two runs write the same bytes. Raises UserError as `generate` does, and for a
+    size in micrometres (sections of volumes are `Z_STEP` times as far apart). Each file appears
+    whole, by renaming; two runs write the same bytes. Raises UserError like `generate`, and for a
     pixel size or count that is not positive.
     """
     if count < 1:
-        raise UserError(f"count: {count} images asked for; write 1 or more")
+        raise UserError(f"count: {count} images requested; write 1 or more")
     if not pixel_size_um > 0:
         raise UserError(
             f"pixel_size_um: {pixel_size_um} found; write a size in micrometres above 0"
@@ -92,7 +92,7 @@ def _write_tiff(path: Path, pixels: Array, pixel_size_um: float, identity: str) 
         "PhysicalSizeXUnit": "µm",
         "PhysicalSizeY": pixel_size_um,
         "PhysicalSizeYUnit": "µm",
-        # Otherwise a random one would make every run's bytes differ.
+        # A random UUID would make every run's bytes differ.
         "UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, f"synthetic/{identity}")),
     }
     if pixels.ndim == 3:

@@ -40,7 +40,7 @@ def membranes(
 
 
 def _tessellate(rng: np.random.Generator, size: tuple[int, int]) -> Ids:
-    """Ids of cells without gaps [Y, X]: a power diagram of discs, some merged, then warped."""
+    """Ids of cells without gaps [Y, X]: a power diagram of discs, some of them merged, warped."""
     centres, radii = _pack_discs(rng, size)
     # A power diagram is a nearest-neighbour search once each site is lifted by sqrt(max w - w).
     lift = np.sqrt(radii.max() ** 2 - radii**2)
@@ -58,11 +58,11 @@ def _tessellate(rng: np.random.Generator, size: tuple[int, int]) -> Ids:
 
 
 def _pack_discs(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Field, Field]:
-    """Centres [N, 2] and radii [N], pixels, of discs that hardly overlap, large ones first."""
+    """Centres [N, 2] and radii [N] in pixels of discs that hardly overlap, large ones first."""
     margin = 60
     area = (size[0] + 2 * margin) * (size[1] + 2 * margin)
     attempts = max(60, area // 110)
-    # Few trunks among many thin axons: area shared about evenly between size classes.
+    # A few trunks among many thin axons: each size class covers about the same area.
     radii = np.sort(8 * (52 / 8) ** (rng.random(attempts) ** 2.5))[::-1]
     centres = rng.uniform(-margin, np.array(size) + margin, (attempts, 2))
     kept: list[int] = []
@@ -74,19 +74,19 @@ def _pack_discs(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Field,
 
 
 def _inside(rng: np.random.Generator, cells: Ids) -> NDArray[np.bool_]:
-    """Where a cell is, membranes taken away [Y, X]: half their width varies along them."""
+    """Mask of the cells without membranes [Y, X]; the width of membranes varies along them."""
     border = np.zeros(cells.shape, dtype=bool)
     for axis in (0, 1):
         one, other = np.moveaxis(border, axis, 0), np.moveaxis(cells, axis, 0)
         change = other[1:] != other[:-1]
         one[1:] |= change
         one[:-1] |= change
-    if not border.any():  # a tiny image within one cell: a membrane must still cross it
+    if not border.any():  # a tiny image within one cell needs a membrane, too
         border[cells.shape[0] // 2] = True
     distance = ndimage.distance_transform_edt(~border) + 0.5
     half_width = np.clip(2.1 + 0.4 * smooth_noise(rng, cells.shape, 14), 1.5, 3.0)
     inside = distance > half_width
-    # Opening by a disc rounds the corners of cells, as surface tension does.
+    # Opening with a disc rounds the corners of cells, like surface tension.
     radius = 2.5
     core = signed_distance(inside) > radius
     if not core.any():
@@ -109,7 +109,7 @@ def _window(centre: NDArray[np.int64], radius: int, size: tuple[int, ...]) -> tu
 
 
 def _add_vesicles(rng: np.random.Generator, tone: Field, edge: Field) -> None:
-    """Vesicles and microtubules: rings and dots of 2 to 4 pixels radius, in clusters; in place."""
+    """Vesicles and microtubules, in place: clusters of rings and dots of 2 to 4 pixels radius."""
     crowd = np.exp(1.2 * smooth_noise(rng, tone.shape, 12)) * (edge > 4.5)
     if not crowd.any():
         return
@@ -125,7 +125,7 @@ def _add_vesicles(rng: np.random.Generator, tone: Field, edge: Field) -> None:
 
 
 def _add_mitochondria(rng: np.random.Generator, tone: Field, edge: Field) -> None:
-    """Mitochondria: dark matrix, darker envelope, cristae; never across a membrane; in place."""
+    """Mitochondria, in place: dark matrix, darker envelope, cristae; never across a membrane."""
     rooms = np.argwhere(edge > 10)
     if not len(rooms):
         return
@@ -158,7 +158,7 @@ def _add_mitochondria(rng: np.random.Generator, tone: Field, edge: Field) -> Non
 
 
 def _add_densities(rng: np.random.Generator, tone: Field, edge: Field) -> None:
-    """Dark material beside membranes, as at synapses; belongs to the cell; in place."""
+    """Dark material next to membranes, in place: as at synapses; it belongs to the cell."""
     sites = np.argwhere((edge > 0.5) & (edge < 3))
     if not len(sites):
         return
@@ -171,7 +171,7 @@ def _add_densities(rng: np.random.Generator, tone: Field, edge: Field) -> None:
 
 
 def _add_membranes(rng: np.random.Generator, tone: Field, edge: Field) -> Field:
-    """Membranes drawn over the rest [Y, X]; where they are cut obliquely they are smeared."""
+    """Draws membranes over the rest [Y, X]; membranes cut at an angle are smeared."""
     sharp = 1 / (1 + np.exp(np.clip(edge / 0.55, -40, 40)))
     smeared = ndimage.gaussian_filter(sharp, 2.2)
     oblique = np.clip(smooth_noise(rng, edge.shape, 16) - 0.8, 0, 0.9)

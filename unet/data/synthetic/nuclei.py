@@ -17,7 +17,7 @@ from unet.data.synthetic.optics import (
     smooth_noise,
 )
 
-COVERAGE = 0.3  # of the field by nuclei, where there is room
+COVERAGE = 0.3  # share of the field that nuclei cover, if there is room
 BRIGHTEST = 10.0  # times the dimmest nucleus
 DEFOCUS = (0.9, 1.7, 2.8)  # sigma in pixels: in focus, a little off, well off
 
@@ -51,7 +51,7 @@ def nuclei(
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
     """One field: image uint16 [Y, X] and instance ids uint16 [Y, X], 0 = background.
 
-    Brightness varies tenfold between nuclei; about half of them touch a neighbour, without a gap.
+    Brightness varies tenfold between nuclei; about half of them touch a neighbour without a gap.
     """
     ids, level = _populate(rng, size)
     light = _fluorescence(rng, ids, level)
@@ -59,7 +59,7 @@ def nuclei(
 
 
 def _populate(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Ids, Field]:
-    """Instance ids [Y, X] and relative distance from the own centre [Y, X], 1 at the outline."""
+    """Instance ids [Y, X] and relative distance to its centre [Y, X], 1 at the outline."""
     ids = np.zeros(size, dtype=np.int64)
     level = np.full(size, np.inf)
     placed: list[Nucleus] = []
@@ -73,7 +73,7 @@ def _populate(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Ids, Fie
         if not body.any() or np.count_nonzero(ids[box][body]) > 0.1 * np.count_nonzero(body):
             continue
         placed.append(nucleus)
-        # Where outlines cross, a pixel goes to the nucleus it lies deeper in: a flat contact.
+        # Where nuclei overlap, a pixel goes to the one it is deeper in, which gives flat contacts.
         won = body & (own < level[box])
         ids[box][won] = len(placed)
         level[box][won] = own[won]
@@ -82,7 +82,7 @@ def _populate(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Ids, Fie
 
 
 def _draw(rng: np.random.Generator, size: tuple[int, int], placed: list[Nucleus]) -> Nucleus:
-    """A nucleus at random, or pressed against one of those already placed."""
+    """A nucleus at a random place, or pressed against one of those already placed."""
     minor = rng.uniform(7.5, 11.5)
     major = minor * rng.uniform(1.05, 1.7)
     waves = rng.normal(0, 1, (4, 2)) * np.array([0.035, 0.03, 0.02, 0.012])[:, None]
@@ -116,7 +116,7 @@ def _fluorescence(rng: np.random.Generator, ids: Ids, level: Field) -> Field:
     count = int(ids.max())
     brightness = np.append(0.0, np.exp(rng.uniform(0, np.log(BRIGHTEST), count)))
     layer = np.append(0, rng.choice(len(DEFOCUS), count, p=(0.55, 0.3, 0.15)))
-    # Light is summed through the thickness of an ellipsoid, on top of a floor from its steep flank.
+    # Light is summed through the thickness of an ellipsoid, plus a constant for its steep flank.
     thickness = np.where(ids > 0, 0.4 + 0.6 * np.sqrt(np.clip(1 - level**2, 0, 1)), 0.0)
     light = np.zeros(size)
     chromatin = _chromatin(rng, size)

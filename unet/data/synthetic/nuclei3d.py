@@ -1,7 +1,7 @@
 """Crowded, touching nuclei in a volume, as in confocal or light-sheet fluorescence microscopy.
 
-Sections lie `Z_STEP` times as far apart as pixels, and the optics resolve less along Z. Lengths are
-in pixels of Y and X; positions of voxels are turned into them.
+Sections are `Z_STEP` times as far apart as pixels, and the resolution along Z is lower. Lengths are
+in pixels of Y and X; positions of voxels are converted to them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from unet.data.synthetic.optics import Field, Ids, camera, clean_instances
 
 Z_STEP = 3.0  # distance of sections in pixels
-COVERAGE = 0.28  # of the volume by nuclei, where there is room
+COVERAGE = 0.28  # share of the volume that nuclei cover, if there is room
 PRESSED = 0.6  # share of the nuclei that are placed against another one
 BRIGHTEST = 5.0  # times the dimmest nucleus
 LATERAL, AXIAL = 1.1, 3.6  # sigma of the optics in pixels
@@ -42,8 +42,8 @@ def nuclei3d(
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
     """One volume: image uint16 [Z, Y, X] and instance ids uint16 [Z, Y, X], 0 = background.
 
-    Most nuclei touch a neighbour, many of them along Z; light is lost on its way through the
-    tissue, so that deep sections are dimmer.
+    Most nuclei touch a neighbour, many of them along Z. The tissue absorbs light, so deep sections
+    are dimmer.
     """
     shape = (sections(size), *size)
     ids = _populate(rng, shape)
@@ -54,7 +54,7 @@ def _populate(rng: np.random.Generator, shape: tuple[int, int, int]) -> Ids:
     """Instance ids [Z, Y, X]."""
     ids = np.zeros(shape, dtype=np.int64)
     level = np.full(shape, np.inf)
-    # Dents and bumps: where the outline of any nucleus lies nearer or farther.
+    # Dents and bumps in the outlines of nuclei.
     bumps = 1 + 0.07 * _noise(rng, shape, 5.0)
     placed: list[Ellipsoid] = []
     covered = 0
@@ -71,7 +71,7 @@ def _populate(rng: np.random.Generator, shape: tuple[int, int, int]) -> Ids:
         if not body.any() or np.count_nonzero(ids[box][body]) > 0.12 * np.count_nonzero(body):
             continue
         placed.append(nucleus)
-        # Where outlines cross, a voxel goes to the nucleus it lies deeper in: a flat contact.
+        # Where nuclei overlap, a voxel goes to the one it is deeper in, which gives flat contacts.
         won = body & (own < level[box])
         covered += int(np.count_nonzero(won & (ids[box] == 0)))
         ids[box][won] = len(placed)
@@ -82,7 +82,7 @@ def _populate(rng: np.random.Generator, shape: tuple[int, int, int]) -> Ids:
 def _draw(
     rng: np.random.Generator, shape: tuple[int, int, int], placed: list[Ellipsoid]
 ) -> Ellipsoid:
-    """A nucleus at random, or pressed against one of those already placed."""
+    """A nucleus at a random place, or pressed against one of those already placed."""
     axes = rng.uniform(6.0, 8.5) * np.array([1.0, rng.uniform(1.0, 1.3), rng.uniform(1.0, 1.3)])
     turn = Rotation.from_quat(rng.normal(size=4)).as_matrix()
     matrix = turn / axes @ turn.T

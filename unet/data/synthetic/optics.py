@@ -1,4 +1,4 @@
-"""What every generated image shares: random fields, illumination, camera, instance clean-up."""
+"""Shared by all generated images: random fields, illumination, camera, clean-up of instances."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Ids = NDArray[np.int64]
 def smooth_noise(rng: np.random.Generator, size: tuple[int, int], scale: float) -> Field:
     """A Gaussian random field, float64 [Y, X], mean 0 and variance 1 in expectation.
 
-    `scale` is the sigma in pixels of the Gaussian that smooths white noise. The variance is set
-    from the filter, not from the sample, so a small image is not stretched to the full range.
+    `scale` is the sigma in pixels of the Gaussian that smooths white noise. The variance comes from
+    the filter, not from the sample, so a small image is not stretched to the full range.
     """
-    # The transform wraps around: a wider grid keeps opposite edges of the image independent.
+    # The transform wraps around, so a wider grid keeps opposite edges of the image independent.
     grid = tuple(fft.next_fast_len(n + int(3 * scale) + 1, real=True) for n in size)
     frequency_y, frequency_x = np.fft.fftfreq(grid[0]), np.fft.rfftfreq(grid[1])
     response = np.outer(
@@ -33,7 +33,7 @@ def illumination(rng: np.random.Generator, size: tuple[int, int], strength: floa
     """Relative light over the field of view, float64 [Y, X], mean 1, always above 0.2.
 
     A parabolic fall-off around an off-centre optical axis, a tilt and slow fluctuations. `strength`
-    is about the relative loss from the axis to the far corner.
+    is roughly the relative loss from the axis to the far corner.
     """
     y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in size), indexing="ij")
     axis_y, axis_x = rng.uniform(-0.4, 0.4, 2)
@@ -53,7 +53,7 @@ def camera(
     read_noise: float,
     bits: int = 16,
 ) -> NDArray[np.uint16]:
-    """Expected photo-electrons [Y, X] to grey values uint16 [Y, X], clipped to 0..2^bits - 1.
+    """Converts expected photo-electrons [Y, X] to grey values uint16 [Y, X] in 0..2^bits - 1.
 
     Shot noise (Poisson), read noise (Gaussian), gain, offset. Variance of a grey value:
     gain^2 * (photons + read_noise^2), plus 1/12 for rounding. `read_noise` is in electrons, `gain`
@@ -73,7 +73,7 @@ def signed_distance(mask: NDArray[np.bool_]) -> Field:
 
 
 def clean_instances(ids: Ids, min_pixels: int) -> Ids:
-    """Largest 4-connected part of each instance, small ones dropped, ids 1..N [Y, X]."""
+    """Keeps the largest 4-connected part of each instance, drops small ones; ids 1..N [Y, X]."""
     clean = np.zeros_like(ids)
     count = 0
     for instance, box in enumerate(ndimage.find_objects(ids), start=1):

@@ -16,12 +16,10 @@ from unet.data.synthetic.optics import (
     smooth_noise,
 )
 
-COVERAGE = 0.3  # of the field by cells, where there is room
-RING_AMPLITUDE = 0.6  # what the phase plate lets through of the undiffracted light
-RING_BLURS = (
-    3.5,
-    13.0,
-)  # pixels: the finite ring also shifts light diffracted by less than 1 / these
+COVERAGE = 0.3  # share of the field that cells cover, if there is room
+RING_AMPLITUDE = 0.6  # amplitude of the undiffracted light behind the phase plate
+# In pixels: the finite ring also shifts light that is diffracted by less than 1 / these.
+RING_BLURS = (3.5, 13.0)
 
 Mask = NDArray[np.bool_]
 
@@ -31,8 +29,8 @@ def phase(
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
     """One field: image uint16 [Y, X] and instance ids uint16 [Y, X], 0 = background.
 
-    Flat spindle or star-shaped cells, darker than the background and rimmed by a halo, and some
-    rounded, bright cells in mitosis, labelled as well. Debris is not labelled.
+    Flat spindle or star-shaped cells, darker than the background and with a halo, and some rounded,
+    bright cells in mitosis, which are labelled, too. Debris is not labelled.
     """
     ids, rounded = _populate(rng, size)
     shift = _phase_shift(rng, ids, rounded)
@@ -60,7 +58,7 @@ def phase_contrast(shift: Field, ring_amplitude: float, ring_blurs: tuple[float,
 
 
 def _lowpass(wave: Field, blurs: tuple[float, ...]) -> Field:
-    """The mean of Gaussian low-passes, for the wide-tailed spread function of a ring [Y, X]."""
+    """The mean of Gaussian low-passes [Y, X], as a ring has a spread function with wide tails."""
     passes = [ndimage.gaussian_filter(wave, blur, mode="nearest") for blur in blurs]
     return np.asarray(np.mean(passes, axis=0))
 
@@ -130,7 +128,7 @@ def _spread_cell(
     for (point_y, point_x), width in zip(points, widths, strict=True):
         np.maximum(depth, width - np.hypot(y - point_y, x - point_x), out=depth)
     ruffled = depth + 1.3 * smooth_noise(rng, (y.shape[0], y.shape[1]), 6)
-    # Smoothing fills the notches between arms, as a taut membrane does.
+    # Smoothing fills the notches between arms, like a taut membrane.
     return box, ndimage.gaussian_filter((ruffled > 0).astype(float), 2.0, mode="nearest") > 0.5
 
 
@@ -154,14 +152,14 @@ def _phase_shift(rng: np.random.Generator, ids: Ids, rounded: NDArray[np.bool_])
 
 
 def _rounded_shift(rng: np.random.Generator, depth: Field, texture: Field) -> Field:
-    """A ball: thick enough for the phase to turn bright in its middle [Y, X]."""
+    """A ball [Y, X], thick enough for its middle to look bright."""
     radius = max(float(depth.max()), 1.0)
     ball = np.sqrt(np.clip(1 - (1 - depth / radius) ** 2, 0, 1))
     return np.asarray(rng.uniform(2.9, 3.6) * ball + 0.5 * texture)
 
 
 def _adherent_shift(rng: np.random.Generator, depth: Field, texture: Field) -> Field:
-    """A flat cell that rises steeply at its rim, with a nucleus over its thickest place [Y, X]."""
+    """A flat cell [Y, X] that rises steeply at its rim, with a nucleus at its thickest place."""
     height = rng.uniform(0.13, 0.5)
     flat = height * (0.45 * (1 - np.exp(-depth / 1.2)) + 0.55 * (1 - np.exp(-depth / 7)))
     middle = np.unravel_index(int(depth.argmax()), depth.shape)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from unet.data.blocks import ordered
 from unet.data.tiling import Slices
 from unet.export import ome_zarr_writer, outlines
-from unet.export.collected_sums import Collected
+from unet.export.collected_sums import CollectedSums
 from unet.export.geojson import geojson_writer
 from unet.export.object_sums import Sums, read_around, sums
 from unet.export.object_table import Table
@@ -37,7 +37,7 @@ def measure(
     *,
     what: str,
     first: int = 0,
-) -> Collected:
+) -> CollectedSums:
     """Measures all labels of an image, as sums.
 
     Args:
@@ -57,7 +57,7 @@ def measure(
         return sums(around, np.asarray(intensity[(slice(None), *region)]), region)
 
     parts = ordered(one, regions, threads, what=what, total=len(regions))
-    return Collected.of(parts, labels.ndim, intensity.shape[0], path)
+    return CollectedSums.of(parts, labels.ndim, intensity.shape[0], path)
 
 
 def write_outlines(

@@ -1,8 +1,8 @@
-"""Numbers the connected pieces of a mask that is read region by region, in bounded memory.
+"""Numbers the connected components of a mask that is read region by region, in limited memory.
 
-Pixels that touch by a face, an edge or a corner are one piece (8-connected in 2D, 26 in 3D), so
-that a drawn outline that touches itself at a corner stays one object. Ids are 1..n in the order of
-each piece's first pixel: they do not depend on the regions.
+Pixels that share a face, an edge or a corner are connected (8-connected in 2D, 26-connected in 3D),
+so a drawn outline that touches itself at a corner stays one object. Ids are 1..n in the order of
+each component's first pixel, so they do not depend on the regions.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from unet.data.tiling import Slices
 Ids = NDArray[np.int64]
 
 
-class Pieces:
-    """Takes the regions of a mask in any order, then gives the pieces their ids.
+class ConnectedComponents:
+    """Takes the regions of a mask in any order, then gives the components their ids.
 
     Args:
         shape: of the mask, [(Z,) Y, X].
@@ -28,7 +28,7 @@ class Pieces:
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._shape = shape
         self._regions: list[Slices] = []
-        # Of each provisional number the raster position of its first pixel; 0 stands for none.
+        # Raster position of the first pixel of each provisional number; number 0 is the background.
         self._first: list[Ids] = [np.zeros(1, np.int64)]
         self._count = 0
 
@@ -43,7 +43,7 @@ class Pieces:
             a + s.start for a, s in zip(np.unravel_index(at, mask.shape), region, strict=True)
         ]
         first = np.zeros(number + 1, np.int64)
-        # Backwards, so that the first of a number's pixels is the one that stays.
+        # Backwards, so that the position of a number's first pixel is written last.
         first[labels.ravel()[at[::-1]]] = np.ravel_multi_index(places, self._shape)[::-1]
         self._first.append(first[1:])
         self._regions.append(region)
@@ -55,7 +55,7 @@ class Pieces:
         """Replaces the provisional numbers in ``stored`` (uint32 [(Z,) Y, X]) by the ids.
 
         Returns:
-            how many pieces there are.
+            the number of components.
         """
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
@@ -63,25 +63,25 @@ class Pieces:
         size = self._count + 1
         pairs = np.concatenate([np.zeros((0, 2), np.int64), *self._contacts(stored)])
         graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), (size, size))
-        count, piece = connected_components(graph, directed=False)
+        count, component = connected_components(graph, directed=False)
         first = np.full(count, np.iinfo(np.int64).max)
-        np.minimum.at(first, piece, np.concatenate(self._first))
-        # Number 0 touches nothing and is a piece of its own; it comes first and stays 0.
-        first[piece[0]] = -1
+        np.minimum.at(first, component, np.concatenate(self._first))
+        # Number 0 touches nothing and is a component alone; it comes first and stays 0.
+        first[component[0]] = -1
         ids = np.empty(count, np.uint32)
         ids[np.argsort(first)] = np.arange(count, dtype=np.uint32)
         for region in self._regions:
-            stored[region] = ids[piece][np.asarray(stored[region])]
+            stored[region] = ids[component][np.asarray(stored[region])]
         return int(count) - 1
 
     def _contacts(self, stored: Any) -> list[Ids]:
-        """Pairs of numbers [n, 2] that touch across the borders of the regions."""
+        """Pairs of numbers [n, 2] that touch across region borders."""
         found = []
         for region in self._regions:
             for axis, at in enumerate(region):
                 if at.start == 0:
                     continue
-                # One pixel further along the border: pieces may touch by a corner of the region.
+                # One pixel further along the border: components may touch at a region's corner.
                 slab = tuple(
                     slice(s.start - 1, s.start + 1)
                     if k == axis
@@ -90,16 +90,9 @@ class Pieces:
                 )
                 before, after = np.moveaxis(np.asarray(stored[slab]), axis, 0).astype(np.int64)
                 for shift in product((-1, 0, 1), repeat=before.ndim):
-                    one = before[
-                        tuple(slice(max(d, 0), n + min(d, 0)) for d, n in _of(shift, before))
-                    ]
-                    two = after[
-                        tuple(slice(max(-d, 0), n - max(d, 0)) for d, n in _of(shift, after))
-                    ]
+                    axes = list(zip(shift, before.shape, strict=True))
+                    one = before[tuple(slice(max(d, 0), n + min(d, 0)) for d, n in axes)]
+                    two = after[tuple(slice(max(-d, 0), n - max(d, 0)) for d, n in axes)]
                     both = (one > 0) & (two > 0)
                     found.append(np.unique(np.stack([one[both], two[both]], axis=1), axis=0))
         return found
-
-
-def _of(shift: tuple[int, ...], array: Ids) -> zip[tuple[int, int]]:
-    return zip(shift, array.shape, strict=True)

@@ -134,8 +134,8 @@ def test_finished_runs_stay_finished() -> None:
     assert set(keys) == set(OLD["keys"])
     for name in keys:
         assert keys[name] == OLD["keys"][name] or not comparable(name), name
-    for name, arch in PRESETS.items():
-        assert canonical(arch.to_json()) == OLD["presets"][name]
+    for name, values in OLD["presets"].items():
+        assert canonical(PRESETS[name].to_json()) == values
 
 
 # Keys that are added.

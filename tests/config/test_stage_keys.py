@@ -308,11 +308,13 @@ def test_a_changed_default_is_noticed() -> None:
     entry = json.loads(json.dumps(stage_keys.table()["train"]))
     found = json.loads(json.dumps(key_table.now("train")))
     assert key_table.changed("train", entry, found) == []
+    later = key_table.updated("train", entry, found)["later"]
     # A new key is nobody's business, until it has been noted.
     found["TrainSection"]["mixup"] = 0.0
     assert key_table.changed("train", entry, found) == []
     noted = key_table.updated("train", entry, found)
-    assert noted["later"] == {"TrainSection": {"mixup": 0.0}}
+    more = {**later.get("TrainSection", {}), "mixup": 0.0}
+    assert noted["later"] == {**later, "TrainSection": more}
     assert noted["keys"] == entry["keys"]
     found["TrainSection"] |= {"mixup": 0.1, "lr": 0.5}
     del found["AugmentSection"]["flip"]

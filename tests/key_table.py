@@ -18,7 +18,9 @@ from unet.config import sections
 from unet.config.data_settings import DATA_KEYS
 from unet.config.presets import Architecture, WindowArchitecture
 from unet.config.run import Config
+from unet.config.section_base import sections_of
 from unet.config.stage_keys import REQUIRED, TABLE, defaults
+from unet.config.stage_settings import SETTINGS
 from unet.versions import STAGES
 
 # stage -> the classes whose keys are in its settings, with the keys (None: all).
@@ -45,11 +47,16 @@ CLASSES: dict[str, dict[type, tuple[str, ...] | None]] = {
         sections.ClusterSection: None,
         Config: ("device",),
     },
-    "stitch": {sections.StitchSection: None},
-    "evaluate": {sections.EvaluateSection: None},
     "report": {sections.ReportSection: None, Config: ("seed",)},
 }
 CLASSES["prepare_applied"] = CLASSES["prepare"]
+# Of any other stage the sections that its settings hold.
+for _stage in SETTINGS.keys() - CLASSES.keys():
+    CLASSES[_stage] = {
+        kind: None
+        for field in SETTINGS[_stage].model_fields.values()
+        for kind in sections_of(field.annotation)
+    }
 # Written where there is no default; and in the place of a section, whose keys have their own.
 NONE, SECTION = "(required)", "(a section)"
 

@@ -31,11 +31,13 @@ from unet.io.formats import READERS
 from unet.models.engines import ENGINES
 from unet.prediction.objects.methods import METHODS
 from unet.training.losses import LOSSES
-from unet.training.sampling import MAPS
+from unet.training.sampling import MAPS, TARGETS
 from unet.training.schedule import OPTIMIZERS, SCHEDULES
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
+# The classes of task instances: a head that learns them needs no target of its own.
+INSTANCE_CLASSES = ("background", "foreground")
 CHOICES = "unet/config/choices.py"
 # What a table names -> the table, its file, the code behind the names, its file.
 CODE: dict[str, tuple[Mapping[str, Entry], str, Collection[str], str]] = {
@@ -72,6 +74,11 @@ def test_what_heads_and_presets_need_is_there() -> None:
     for name, head in HEADS.items():
         missing = set(head.maps) - set(MAPS)
         assert not missing, f"unet.training.sampling.MAPS: head {name} needs {sorted(missing)}"
+        channels = (head.channels or INSTANCE_CLASSES)[: head.softmax]
+        own = channels != INSTANCE_CLASSES
+        assert own == (name in TARGETS), (
+            f"unet.training.sampling.TARGETS: head {name} {'lacks' if own else 'has'} its target"
+        )
     for name, loss in LOSS_TABLE.items():
         missing = set(loss.maps) - set(MAPS)
         assert not missing, f"unet.training.sampling.MAPS: loss {name} needs {sorted(missing)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from unet.evaluation.blockwise import ScoredPair, confusion_of, contingency_of
 from unet.evaluation.families import FAMILIES
 from unet.evaluation.metrics.contingency import contingency
 from unet.evaluation.metrics.pixel import confusion
+from unet.report.score_tables import better
 
 
 @pytest.fixture
@@ -155,6 +157,28 @@ def test_blocks_and_threads_change_no_row(stores: Stores, shape: tuple[int, ...]
             assert [getattr(row, column) for row in other] == pytest.approx(
                 expected, rel=1e-12, nan_ok=True
             )
+
+
+# Metrics of which a higher value is better; the report's patterns name the others.
+HIGHER = re.compile(
+    r"iou|dice|(boundary_)?(f1|precision|recall)(_0\.\d\d)?|ap_.*|pq|rq|sq|seg|det"
+    r"|(v_rand|v_info|adapted_rand)(_split|_merge)?"
+)
+
+
+def test_the_report_knows_whether_a_metric_is_better_when_higher(stores: Stores) -> None:
+    ids = np.zeros((9, 13), int)
+    ids[2:5, 2:5], ids[6:8, 7:11] = 1, 2
+    for name, part in (("a", "test"), ("b", "val")):
+        stores.truth(name, ids > 0, ids)
+        stores.prediction(name, ids > 0, ids, np.stack([ids == 0, ids > 0]) * 1.0, part=part)
+    metrics = {row.metric for row in stores.evaluate(*FAMILIES, task="instances")}
+    unknown = {name for name in metrics if better(name) == 1 and not HIGHER.fullmatch(name)}
+    assert not unknown, (
+        f"{sorted(unknown)}: lower is better, or neither? Then write them into LOWER_IS_BETTER or "
+        "NEITHER of unet/report/score_tables.py (and into OPEN_ENDED if they can be above 1); else "
+        "into HIGHER here"
+    )
 
 
 # --- topology

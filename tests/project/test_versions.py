@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.stage_hashes import ROOT, STORED, current, imports_of, plain, reachable, stage_hash
+from unet.config.stage_settings import SETTINGS
+from unet.planning.resources import NEEDS
 from unet.versions import STAGES
 
 
@@ -16,6 +19,22 @@ def test_every_stage_has_a_script_and_a_version() -> None:
     scripts = {path.stem for path in (ROOT / "scripts").glob("*.py")}
     assert set(STAGES) <= scripts
     assert all(isinstance(version, int) and version >= 1 for version in STAGES.values())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_has_its_parts(stage: str) -> None:
+    """Settings, needs, a rule, a row in the docs; and an output that tells which stage made it."""
+    assert stage in SETTINGS, f"unet/config/stage_settings.py: SETTINGS lacks {stage}"
+    assert stage in NEEDS, f"unet/planning/resources.py: NEEDS lacks {stage}"
+    rules = [path.read_text(encoding="utf-8") for path in (ROOT / "workflow").rglob("*.smk")]
+    (rule, *_) = [text for text in rules if f'PATHS.log("{stage}"' in text] or [""]
+    assert rule, f"workflow/rules: no rule of {stage}"
+    assert f'common_options("{stage}")' in rule
+    page = (ROOT / "docs" / "pipeline.md").read_text(encoding="utf-8")
+    written = re.findall(r"^\| `.*?\| ([^|]*) \|", page, re.MULTILINE)
+    assert any(stage in cell.split(", ") for cell in written), (
+        f"docs/pipeline.md: no file is written by {stage}"
+    )
 
 
 def test_the_stored_hashes_are_those_of_the_code() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -9,6 +10,7 @@ from pydantic import Field, model_validator
 from unet.config.choices import OneOf
 from unet.config.heads import HEADS
 from unet.config.presets import (
+    ARCHITECTURES,
     PRESET_TABLE,
     Activation,
     Norm,
@@ -112,10 +114,7 @@ class ModelSection(Section):
 
     @property
     def layers(self) -> dict[str, Any]:
-        """The values of the network that are given, by the name they have there."""
-        names = (
-            "dims", "width", "max_width", "depth", "convs", "padding", "norm", "groups", "order",
-            "activation", "residual", "up", "deep_supervision", "dropout", "kernels", "pools",
-            "window", "stages", "hidden",
-        )  # fmt: skip
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        """The values of the network that are given: the keys of the same name as one of them."""
+        known = {field.name for kind in ARCHITECTURES.values() for field in fields(kind)}
+        given = {name: getattr(self, name) for name in type(self).model_fields if name in known}
+        return {name: value for name, value in given.items() if value is not None}

@@ -187,7 +187,7 @@ class PlannedJob:
         return pixels * flop_per_pixel(arch, self.images.channels, outputs)
 
 
-# Memory: stage -> bytes.
+# Memory of a job, in bytes.
 
 
 def _plain(job: PlannedJob) -> float:
@@ -254,21 +254,7 @@ def _report(job: PlannedJob) -> float:
     return PROCESS + TORCH + 1e9
 
 
-MEMORY: dict[str, Callable[[PlannedJob], float]] = {
-    "synthesize": _plain,
-    "manifest": _manifest,
-    "splits": _plain,
-    "prepare": _pixels,
-    "prepare_applied": _pixels,
-    "train": _train,
-    "predict": _predict,
-    "stitch": _pixels,
-    "evaluate": _evaluate,
-    "report": _report,
-}
-
-
-# Time: stage -> seconds; None: the longest.
+# Time of a job, in seconds; None: the longest.
 
 
 def _read(job: PlannedJob) -> float:
@@ -310,28 +296,29 @@ def _no_time(job: PlannedJob) -> float:
     return 0.0
 
 
-TIME: dict[str, Callable[[PlannedJob], float | None]] = {
-    "synthesize": _no_time,
-    "manifest": _read,
-    "splits": _no_time,
-    "prepare": _read,
-    "prepare_applied": _read,
-    "train": _trained,
-    "predict": _predicted,
-    "stitch": _stitched,
-    "evaluate": _scored,
-    "report": _no_time,
+# Stage -> bytes, seconds.
+NEEDS: dict[str, tuple[Callable[[PlannedJob], float], Callable[[PlannedJob], float | None]]] = {
+    "synthesize": (_plain, _no_time),
+    "manifest": (_manifest, _read),
+    "splits": (_plain, _no_time),
+    "prepare": (_pixels, _read),
+    "prepare_applied": (_pixels, _read),
+    "train": (_train, _trained),
+    "predict": (_predict, _predicted),
+    "stitch": (_pixels, _stitched),
+    "evaluate": (_evaluate, _scored),
+    "report": (_report, _no_time),
 }
 
 
 def memory_mb(stage: str, job: PlannedJob, attempt: int = 1) -> int:
     """MB (10^6 bytes) that the job asks for, in hundreds."""
-    return attempt * 100 * math.ceil(MEMORY[stage](job) / 1e8)
+    return attempt * 100 * math.ceil(NEEDS[stage][0](job) / 1e8)
 
 
 def minutes(stage: str, job: PlannedJob, attempt: int = 1) -> int:
     """Minutes that the job asks for, in tens."""
-    seconds = TIME[stage](job)
+    seconds = NEEDS[stage][1](job)
     if seconds is None:
         return LONGEST
     return min(LONGEST, attempt * 10 * math.ceil((SLACK_SECONDS + seconds) / 600))

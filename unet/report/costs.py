@@ -11,20 +11,11 @@ from typing import Any
 from unet.evaluation.metrics.rows import NAN
 from unet.paths import Paths, fold_name
 from unet.tables import read_table
+from unet.versions import STAGES
 
-# Stage -> wildcards of its jobs besides the dataset. The report itself is left out: it cannot know
-# its own cost, and would never be the same twice.
-STAGE_WILDCARDS: dict[str, tuple[str, ...]] = {
-    "synthesize": (),
-    "download": (),
-    "manifest": (),
-    "prepare": (),
-    "prepare_applied": ("model",),
-    "train": ("model", "fold"),
-    "predict": ("model", "fold"),
-    "stitch": ("model", "fold"),
-    "evaluate": ("model",),
-}
+# Splits take no time worth a row. The report cannot know its own cost, and would never be the same
+# twice. Earlier versions had a stage "download".
+STAGES_WITH_COSTS = ("download", *(stage for stage in STAGES if stage not in ("splits", "report")))
 
 
 @dataclass(frozen=True)
@@ -44,11 +35,12 @@ def stage_costs(
 ) -> list[Cost]:
     """A row per stage, and per model if the stage's jobs have one; none without a record."""
     rows = []
-    for stage, wildcards in STAGE_WILDCARDS.items():
-        for model in models if "model" in wildcards else [""]:
+    for stage in STAGES_WITH_COSTS:
+        for model in ["", *models]:
+            # The jobs of a stage are per dataset, per model, or per fold: two of these have none.
             names = [(dataset, *([model] if model else []))]
-            if "fold" in wildcards:
-                names = [(*names[0], fold_name(fold)) for fold in folds]
+            if model:
+                names += [(*names[0], fold_name(fold)) for fold in folds]
             jobs = [read_benchmark(paths.benchmark(stage, *name)) for name in names]
             found = [job for job in jobs if job is not None]
             if found:

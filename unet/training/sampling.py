@@ -65,8 +65,8 @@ class TargetSettings:
 
     def margin(self, dims: int) -> tuple[int, ...]:
         """Pixels around a patch that its targets depend on, per spatial axis."""
-        border = border_class_margin(self.border_width) if self.head == "border" else 0
-        margins = [(border,) * dims, *(MAPS[name].margin(self, dims) for name in self.maps)]
+        own = TARGETS[self.head].margin(self) if self.head in TARGETS else 0
+        margins = [(own,) * dims, *(MAPS[name].margin(self, dims) for name in self.maps)]
         return tuple(max(axis) for axis in zip(*margins, strict=True))
 
     def steps(self, dims: int) -> tuple[float, ...]:
@@ -148,6 +148,33 @@ MAPS: dict[str, MapMaker] = {
 
 
 @dataclass(frozen=True)
+class TargetMaker:
+    """How a head's class target is made of labels.
+
+    Attributes:
+        make: gives [*S] uint8 from classes [*S], instances [*S] or None.
+        margin: pixels that it looks to either side.
+    """
+
+    make: Callable[[np.ndarray, np.ndarray | None, TargetSettings], np.ndarray]
+    margin: Callable[[TargetSettings], int]
+
+
+def _border(
+    classes: np.ndarray, instances: np.ndarray | None, settings: TargetSettings
+) -> np.ndarray:
+    if instances is None:
+        raise ValueError("the border head needs instances")
+    return border_classes(instances, settings.border_width, classes == IGNORE)
+
+
+# By the head; the target of any other is the dataset's classes.
+TARGETS: dict[str, TargetMaker] = {
+    "border": TargetMaker(_border, lambda s: border_class_margin(s.border_width)),
+}
+
+
+@dataclass(frozen=True)
 class Patch:
     """image [C, *S] float32, target [*S] uint8, maps by name, each [M, *S] float32."""
 
@@ -160,11 +187,8 @@ def make_targets(
     classes: np.ndarray, instances: np.ndarray | None, settings: TargetSettings
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Target [*S] uint8 and the maps that the settings name, from the labels of a region."""
-    target = classes
-    if settings.head == "border":
-        if instances is None:
-            raise ValueError("the border head needs instances")
-        target = border_classes(instances, settings.border_width, classes == IGNORE)
+    own = TARGETS.get(settings.head)
+    target = classes if own is None else own.make(classes, instances, settings)
     labels = PatchLabels(classes, instances, target)
     return target, {name: MAPS[name].make(labels, settings) for name in settings.maps}
 

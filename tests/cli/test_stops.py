@@ -66,7 +66,7 @@ def test_ctrl_c_twice_ends_a_long_step(monkeypatch: pytest.MonkeyPatch) -> None:
         # A launcher passes on what the terminal has sent already.
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.is_set()
-        monkeypatch.setattr(progress, "IMPATIENT", 0.0)
+        monkeypatch.setattr(progress, "SECOND_INTERRUPT_SECONDS", 0.0)
         time.sleep(0.01)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)

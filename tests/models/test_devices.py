@@ -106,7 +106,7 @@ from unet.models import devices
 from unet.training import launch
 torch.cuda.is_available = lambda: True
 torch.cuda.device_count = lambda: 3
-launch.together(Path(sys.argv[1]), ["a", "--log", "b"], "auto", 2)
+launch.launch(Path(sys.argv[1]), ["a", "--log", "b"], "auto", 2)
 """
 TOLD = """
 import os, sys
@@ -197,9 +197,9 @@ def test_gpus_of_a_job_are_leased_at_once(monkeypatch: pytest.MonkeyPatch) -> No
 def test_more_processes_than_gpus_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     four_gpus(monkeypatch)
     assert devices.lease_together("cpu", 8) is None
-    with pytest.raises(UserError, match=r"train.gpus: 8 are asked for, this job sees 4; write 4"):
+    with pytest.raises(UserError, match=r"train.gpus: 8 requested, this job sees 4; write 4"):
         devices.lease_together("auto", 8)
-    with pytest.raises(UserError, match=r"predict.gpus: 8 are asked for, this job sees 4"):
+    with pytest.raises(UserError, match=r"predict.gpus: 8 requested, this job sees 4"):
         devices.choose_devices("auto", 8)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert devices.lease_together("auto", 8) is None

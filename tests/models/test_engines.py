@@ -86,7 +86,7 @@ def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("engine", OTHERS)
 def test_what_an_engine_cannot_do_is_told(engine: Any) -> None:
-    with pytest.raises(UserError, match="runs on processors alone, the device is cuda"):
+    with pytest.raises(UserError, match="runs on the CPU only, the device is cuda"):
         engines.check_engine(engine, torch.device("cuda"))
 
 

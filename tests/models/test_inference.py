@@ -211,9 +211,9 @@ def test_symmetries_are_all_different_and_undone(dims: int, alike: bool) -> None
     # Y and X are exchanged only where the network treats them alike.
     assert len(views) == (8 if dims == 3 or alike else 4)
     x = torch.arange(2 * 3**dims).view(1, 2, *(3,) * dims)
-    assert len({tuple(view.of(x).flatten().tolist()) for view in views}) == len(views)
+    assert len({tuple(view.apply(x).flatten().tolist()) for view in views}) == len(views)
     for view in views:
-        assert torch.equal(view.back(view.of(x)), x)
+        assert torch.equal(view.undo(view.apply(x)), x)
 
 
 class Equivariant(Network):

@@ -207,7 +207,7 @@ def test_weights_alone_need_to_be_told(keras: Any, tmp_path: Path) -> None:
     untold = load_keras_unet(path, names(2))
     assert np.abs(ours(untold, x) - theirs(model, x)).max() > 1e-2  # so it does matter
     whole = save(model, tmp_path, ".keras")
-    with pytest.raises(UserError, match="order: act-norm is given, but the model says norm-act"):
+    with pytest.raises(UserError, match="order: got act-norm, but the model has norm-act"):
         load_keras_unet(whole, names(2), order="act-norm")
 
 
@@ -340,9 +340,9 @@ def edited(keras: Any, folder: Path, kind: str, number: int, **settings: Any) ->
         ("Conv2D", 0, {"activation": "elu"}, "activation is elu"),
         ("MaxPooling2D", 0, {"pool_size": [3, 3]}, r"pool_size is \[3, 3\]"),
         ("MaxPooling2D", 0, {"class_name": "AveragePooling2D"}, "is a AveragePooling2D, which our"),
-        ("Conv2D", 0, {"class_name": "Lambda"}, "is a Lambda, which our U-Net has not"),
+        ("Conv2D", 0, {"class_name": "Lambda"}, "is a Lambda, which our U-Net does not support"),
         ("BatchNormalization", 2, {"epsilon": 0.1}, r"levels differ: epsilons \[0.001, 0.1\]"),
-        ("Conv2D", 0, {"config": {}}, "config is not one that Keras writes"),
+        ("Conv2D", 0, {"config": {}}, "config was not written by Keras"),
     ],
 )
 def test_settings_that_ours_has_not(
@@ -367,7 +367,7 @@ def test_other_connections(keras: Any, tmp_path: Path) -> None:
                 layer["inbound_nodes"] = json.loads(text)
         target.writestr("config.json", json.dumps(config))
         target.writestr("model.weights.h5", source.read("model.weights.h5"))
-    refused(tmp_path / "skip.keras", "joins other layers than a U-Net does")
+    refused(tmp_path / "skip.keras", "which a U-Net does not join")
 
 
 def test_weights_that_do_not_fit(keras: Any, tmp_path: Path) -> None:
@@ -375,13 +375,13 @@ def test_weights_that_do_not_fit(keras: Any, tmp_path: Path) -> None:
     arch = architecture_of_weights(weights)
     convs = [name for name, arrays in weights.items() if arrays[0].ndim == 4]
     wrong = {**weights, convs[1]: [np.zeros((3, 3, 4, 5), np.float32), np.zeros(5, np.float32)]}
-    says = f"layer {convs[1]}: weight of 3x3x4x5, where this U-Net has 3x3x4x4"
+    says = f"layer {convs[1]}: weight is 3x3x4x5, this U-Net needs 3x3x4x4"
     with pytest.raises(UserError, match=re.escape(says)):
         convert(wrong, arch)
     # Upsampling and a convolution of 2x2 in place of the transposed one.
     up = next(name for name in weights if "transpose" in name)
     wrong = {**weights, up: [np.zeros((2, 2, 8, 4), np.float32), np.zeros(4, np.float32)]}
-    says = f"layer {up}: weight of 2x2x8x4, where this U-Net has 2x2x4x8"
+    says = f"layer {up}: weight is 2x2x8x4, this U-Net needs 2x2x4x8"
     with pytest.raises(UserError, match=says):
         convert(wrong, arch)
     with pytest.raises(UserError, match="layer dense: arrays of 3x4, 4; needs a convolution"):
@@ -390,7 +390,7 @@ def test_weights_that_do_not_fit(keras: Any, tmp_path: Path) -> None:
         architecture_of_weights({n: a for n, a in weights.items() if n != convs[1]})
     with pytest.raises(UserError, match="found no convolutions"):
         convert({}, arch)
-    with pytest.raises(ValueError, match="has layers that the Keras U-Net has not"):
+    with pytest.raises(ValueError, match="has layers that the Keras U-Net lacks"):
         convert(weights, architecture_of("unet-res", width=4, depth=1))  # type: ignore[arg-type]
 
 
@@ -400,7 +400,7 @@ def test_files_that_are_none(keras: Any, tmp_path: Path) -> None:
     refused(tmp_path / "text.h5", "not a readable Keras file")
     with h5py.File(tmp_path / "empty.h5", "w"):
         pass
-    refused(tmp_path / "empty.h5", "holds no layers")
+    refused(tmp_path / "empty.h5", "contains no layers")
     with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
         archive.writestr("readme", "x")
     refused(tmp_path / "other.keras", "not a readable Keras file")

@@ -16,7 +16,7 @@ from unet.config.presets import PRESETS, AnyArchitecture, Architecture, architec
 from unet.errors import UserError
 from unet.models.build import build
 from unet.models.network import Network
-from unet.models.norms import copied_statistics, put_statistics
+from unet.models.norms import copy_statistics, restore_statistics
 from unet.training.trainer import Trainer
 
 CASES: dict[str, dict[str, Any]] = {
@@ -107,25 +107,25 @@ def test_evaluation_is_not_touched() -> None:
     net = network("batch")
     net.recompute = True
     x = images(net)
-    before = copied_statistics(net)
+    before = copy_statistics(net)
     net.eval()
     y = net(x)
     net.recompute = False
     assert torch.equal(net(x), y)
-    assert all(torch.equal(before[k], v) for k, v in copied_statistics(net).items())
+    assert all(torch.equal(before[k], v) for k, v in copy_statistics(net).items())
 
 
 def test_statistics_can_be_put_back() -> None:
     net = network("batch")
     state = {name: value.clone() for name, value in net.state_dict().items()}
-    kept = copied_statistics(net)
+    kept = copy_statistics(net)
     net(images(net))
     changed = [
         name for name, value in net.state_dict().items() if not torch.equal(value, state[name])
     ]
     assert any("running_mean" in name for name in changed)
     assert any("num_batches" in name for name in changed)
-    put_statistics(net, kept)
+    restore_statistics(net, kept)
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
 
 

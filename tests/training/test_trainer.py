@@ -108,7 +108,7 @@ def test_no_validation_images_keep_the_last_weights(make_store) -> None:  # type
 
 def test_no_training_images(make_store) -> None:  # type: ignore[no-untyped-def]
     paths, sentinel = make_store()
-    with pytest.raises(UserError, match="no image is left to train on"):
+    with pytest.raises(UserError, match="no images left to train on"):
         train_fold(data_of(paths, sentinel, "", "c"), settings_of(), 0, outputs_of(paths))
 
 

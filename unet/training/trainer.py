@@ -26,7 +26,7 @@ from unet.errors import UserError, is_out_of_memory
 from unet.models.engines import autocast, memory_format, tf32
 from unet.models.inference import to_device
 from unet.models.network import Network
-from unet.models.norms import copied_statistics, freeze_statistics, put_statistics
+from unet.models.norms import copy_statistics, freeze_statistics, restore_statistics
 from unet.training.augment import Augment
 from unet.training.checkpoint import Checkpoints
 from unet.training.losses import Loss
@@ -184,7 +184,7 @@ class Trainer:
             can_save = (
                 self.network.can_recompute and not self.network.recompute and self.ranks.size == 1
             )
-            before = copied_statistics(self.network) if can_save else {}
+            before = copy_statistics(self.network) if can_save else {}
             self.optimizer.zero_grad(set_to_none=True)
             try:
                 value = 0.0
@@ -201,7 +201,7 @@ class Trainer:
                 if not can_save:
                     raise UserError(_too_large(s)) from None
             # Out here the error is gone, and with it what it kept in memory.
-            put_statistics(self.network, before)
+            restore_statistics(self.network, before)
             self.network.recompute = True
             log.warning(
                 "out of memory on the device: going on with activations computed twice instead of "

@@ -21,7 +21,7 @@ from unet.errors import UserError
 from unet.models import devices, engines
 from unet.models.build import build
 from unet.models.inference import Predictor
-from unet.training.trainer import _sameness
+from unet.training.less_memory import reproducibility
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
@@ -280,9 +280,9 @@ def test_given_precision_is_taken_as_it_is() -> None:
     assert devices.choose_precision("auto", cpu) == expected
 
 
-def test_how_near_two_trainings_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the log promises of a training that goes on with activations computed twice."""
-    assert _sameness(torch.device("cpu")) == "the same"
-    assert "but for rounding" in _sameness(torch.device("cuda"))
+def test_how_much_two_trainings_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the log promises of a training that continues with activations computed twice."""
+    assert reproducibility(torch.device("cpu")) == "the same"
+    assert "except for rounding" in reproducibility(torch.device("cuda"))
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
-    assert _sameness(torch.device("cuda")) == "the same"
+    assert reproducibility(torch.device("cuda")) == "the same"

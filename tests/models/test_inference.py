@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from itertools import product
 
@@ -80,6 +81,17 @@ def applied_by_hand(net: Network, image: np.ndarray) -> np.ndarray:
     return p[(slice(None), *(slice(0, n) for n in shape))]
 
 
+def rounding(net: Network) -> float:
+    """How far float32 rounding moves the network's probabilities: its largest difference from the
+    network in float64, on a random image. In a network with random weights, large maps can cancel
+    each other almost completely, and the rounding errors of the large maps remain."""
+    size = 64 if net.arch.dims == 2 else 24
+    image = torch.from_numpy(picture(*(fp.fit(size) for fp in net.footprint)))[None]
+    with torch.no_grad():
+        exact = torch.softmax(deepcopy(net).double()(image.double()), dim=1)
+        return float((torch.softmax(net(image), dim=1) - exact).abs().max())
+
+
 # Down to a pixel, odd, narrow, just beyond a multiple of the grid.
 SHAPES = [(1, 1), (1, 37), (2, 2), (16, 16), (17, 33), (61, 96), (97, 64)]
 
@@ -125,6 +137,9 @@ def test_tiled_equals_whole_for_any_combination(
     """2D and 3D, every axis with its own kernels, poolings, size and tile."""
     arch = replace(arch, width=2)
     apply = Predictor([network(arch, arch.depth)], CPU, "float32", tta)
+    # In 3D, oneDNN chooses its kernels by the size of the input, so that windows of different sizes
+    # are added up in different orders. Both results are within `rounding` of the exact one.
+    atol = max(1e-5, 2 * rounding(apply.networks[0]))
     longest = 60 if arch.dims == 2 else 20
     shape = [data.draw(st.integers(1, longest), "size") for _ in range(arch.dims)]
     if tta:
@@ -133,12 +148,12 @@ def test_tiled_equals_whole_for_any_combination(
     whole = apply.whole(image)
     if not tta:
         by_hand = applied_by_hand(apply.networks[0], image)
-        np.testing.assert_allclose(whole, by_hand, atol=1e-5, rtol=0)
+        np.testing.assert_allclose(whole, by_hand, atol=atol, rtol=0)
     least = [fp.least_tile for fp in apply.footprint]
     tiles: list[int | list[int]] = [1, [n + data.draw(st.integers(0, 30), "more") for n in least]]
     for tile in tiles:
         if len(apply.plan(shape, tile).tiles) <= 60:  # more of the same would only take time
-            np.testing.assert_allclose(apply.image(image, tile), whole, atol=1e-5, rtol=0)
+            np.testing.assert_allclose(apply.image(image, tile), whole, atol=atol, rtol=0)
 
 
 def test_tiled_equals_whole_in_anisotropic_volumes() -> None:

@@ -32,8 +32,8 @@ from unet.files import canonical, remove
 from unet.models.model_file import load_model
 from unet.planning.jobs import Run
 from unet.training.auto.choose import (
-    LEAST_BOTTOM,
-    MOST_BATCH,
+    MIN_BOTTOM,
+    MAX_BATCH,
     TrainingPlan,
     choose_plan,
     keep_plan,
@@ -119,7 +119,7 @@ def test_large_objects_need_deep_networks_and_large_patches() -> None:
     assert all(n >= need for n, need in zip(large.patch, (400, 600), strict=True))
     # Few objects say nothing; then half a patch is to be seen.
     few = replace(dataset(shape), objects=(Objects("a", 4, (300, 300), (300, 300), (300, 300)),))
-    assert "no objects to go by" in said(choose_plan(few, SECTION, 4e9), "depth")
+    assert "no objects measured" in said(choose_plan(few, SECTION, 4e9), "depth")
     # The larger of two kinds decides.
     kinds = tuple(Objects(n, 9, (s, s), (s, s), (s, s)) for n, s in (("a", 150), ("b", 5)))
     both = choose_plan(replace(dataset(shape), objects=kinds), SECTION, 4e9)
@@ -157,7 +157,7 @@ def test_little_memory_first_takes_the_width_then_the_patch() -> None:
     assert least.architecture.width == 8
     assert any(n < 120 for n in least.patch)
     hopeless = plan(1e6)
-    assert "more than there is" in said(hopeless, "memory")
+    assert "this may be too much" in said(hopeless, "memory")
     assert hopeless.batch == 1
 
 
@@ -175,7 +175,7 @@ def test_volumes() -> None:
     assert set(same.architecture.kernels or ()) == {(3, 3, 3)}
     # The poolings stop at 4 sections, whatever their distance.
     pools = same.architecture.pools or ()
-    assert math.prod(p[0] for p in pools) * LEAST_BOTTOM <= 30
+    assert math.prod(p[0] for p in pools) * MIN_BOTTOM <= 30
 
 
 def test_what_the_user_gives_holds() -> None:
@@ -234,9 +234,9 @@ def test_every_plan_is_sound(
     for size, image, fp in zip(plan.patch, data.shape_median, footprint(arch), strict=True):
         assert fp.accepts(size)
         assert size <= max(image, fp.grid)
-        assert fp.grid <= 2 or size // fp.grid >= LEAST_BOTTOM
+        assert fp.grid <= 2 or size // fp.grid >= MIN_BOTTOM
     assert plan.batch % processes == 0
-    assert 1 <= plan.batch <= MOST_BATCH
+    assert 1 <= plan.batch <= MAX_BATCH
     assert 8 <= arch.width <= 32
     assert len(plan.reasons) == len(set(plan.reasons)) >= 9
     assert all("\n" not in reason for reason in plan.reasons)

@@ -1,4 +1,4 @@
-"""Checks that a Keras model's config describes a U-Net, and reads its order of layers and constants.
+"""Checks that a Keras model's config describes a U-Net, and reads the settings of its layers.
 
 Arrays alone cannot tell a padded convolution from an unpadded one, or ReLU from ELU. So if a file
 contains the config, every layer and every connection is compared with those of our U-Net.

@@ -204,9 +204,7 @@ def _merged(file: KerasFile, given: dict[str, Any]) -> tuple[Graph | None, dict[
         if value is None:
             continue
         if graph is not None and value != known[key]:
-            raise UserError(
-                f"{key}: got {value}, but the model has {known[key]}; leave it out"
-            )
+            raise UserError(f"{key}: got {value}, but the model has {known[key]}; leave it out")
         known[key] = value
     return graph, known
 

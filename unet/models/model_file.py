@@ -1,4 +1,4 @@
-"""Reads and writes ``model.pt``: tensors and plain values, which load with ``weights_only=True``."""
+"""Reads and writes ``model.pt``: only tensors and plain values (torch's ``weights_only=True``)."""
 
 from __future__ import annotations
 

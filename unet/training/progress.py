@@ -46,6 +46,11 @@ class Pace:
         done = max(1, progress.step - self.step)
         return (progress.seconds - self.seconds) / done * max(0, total - progress.step)
 
+    def time_left(self, progress: TrainingProgress, total: int) -> str:
+        """The time until step ``total``, as text."""
+        minutes, seconds = divmod(round(self.left(progress, total)), 60)
+        return f"{minutes}:{seconds:02d} min"
+
 
 # A second Ctrl-C ends the process at once if it comes at least this many seconds after the first.
 # An earlier one may be a copy: the terminal sends it to all processes, and launchers pass it on.
@@ -65,7 +70,7 @@ def stop_signals(stop: threading.Event) -> Iterator[None]:
         nonlocal first
         now = time.monotonic()
         if number == signal.SIGINT and now - first > SECOND_INTERRUPT_SECONDS:
-            raise KeyboardInterrupt("interrupted twice; the last checkpoint holds")
+            raise KeyboardInterrupt("at once; the last checkpoint is kept")
         first = min(first, now)
         stop.set()
 

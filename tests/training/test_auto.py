@@ -32,8 +32,8 @@ from unet.files import canonical, remove
 from unet.models.model_file import load_model
 from unet.planning.jobs import Run
 from unet.training.auto.choose import (
-    MIN_BOTTOM,
     MAX_BATCH,
+    MIN_BOTTOM,
     TrainingPlan,
     choose_plan,
     keep_plan,

@@ -138,7 +138,7 @@ def step_bytes(
     batch: int,
     numerics: Numerics,
 ) -> float:
-    """Peak memory of a training step in bytes, in addition to the idle program; a cautious estimate.
+    """Peak memory of a training step in bytes, beyond the idle program; a cautious estimate.
 
     Args:
         batch: number of samples on one device.

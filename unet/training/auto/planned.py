@@ -1,4 +1,4 @@
-"""Preset ``auto`` in a training: makes a plan for the device, or loads that of the first attempt."""
+"""Preset ``auto`` in a training: makes a plan for the device, or loads an earlier attempt's."""
 
 from __future__ import annotations
 

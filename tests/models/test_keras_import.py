@@ -33,7 +33,7 @@ FORMATS = (".keras", ".h5", ".weights.h5")
 
 @pytest.fixture(scope="module")
 def keras(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
-    """Keras on PyTorch; it writes its settings into a folder of its own."""
+    """Keras on PyTorch; it writes its settings to a separate folder."""
     before = {key: os.environ.get(key) for key in ("KERAS_BACKEND", "KERAS_HOME")}
     os.environ["KERAS_BACKEND"] = "torch"
     os.environ["KERAS_HOME"] = str(tmp_path_factory.mktemp("keras"))
@@ -69,7 +69,7 @@ def model_of(
     up_activation: str | None = None,
     seed: int = 0,
 ) -> Any:
-    """A U-Net as most Keras code has it, with random weights and running statistics."""
+    """The usual Keras U-Net, with random weights and running statistics."""
     layers = keras.layers
     conv, up = getattr(layers, f"Conv{dims}D"), getattr(layers, f"Conv{dims}DTranspose")
     pool = getattr(layers, f"MaxPooling{dims}D")
@@ -112,7 +112,7 @@ def model_of(
 
 
 def random_like(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Of such sizes that values neither grow nor vanish from layer to layer."""
+    """Scaled so that values neither grow nor vanish from layer to layer."""
     if name.endswith("kernel"):
         return rng.normal(0, (2 / np.prod(shape[:-1])) ** 0.5, shape)
     if name.endswith(("variance", "gamma")):
@@ -229,7 +229,7 @@ def test_pixels_that_were_divided(keras: Any, tmp_path: Path) -> None:
 
 
 def test_transposed_convolution_is_not_mirrored(keras: Any) -> None:
-    """By hand: a single pixel is spread by the kernel as it stands."""
+    """By hand: a single pixel gives the kernel itself."""
     weights = {layer.name: layer.get_weights() for layer in model_of(keras, 1, 1).layers}
     weights = {name: arrays for name, arrays in weights.items() if arrays}
     up = next(name for name in weights if "transpose" in name)
@@ -244,7 +244,7 @@ def test_transposed_convolution_is_not_mirrored(keras: Any) -> None:
 
 
 def test_every_number_is_carried_over(keras: Any) -> None:
-    """The full preset: as many numbers as it has, of the same shapes."""
+    """The full preset: the same number of values, in the same shapes."""
     model = model_of(keras, 64, 4)
     weights = {n.name: n.get_weights() for n in model.layers if n.weights}
     assert model.count_params() == 31_054_210
@@ -255,8 +255,8 @@ def test_every_number_is_carried_over(keras: Any) -> None:
 
 
 def test_older_layouts(keras: Any, tmp_path: Path) -> None:
-    """What Keras 2 writes: another name of the layers' group, plain lists of inputs, long lists of
-    names in parts."""
+    """Files as Keras 2 writes them: another name for the layers' group, plain lists of inputs, long
+    lists of names in parts."""
     model = model_of(keras, order="CNR", skip_first=True)
     x = images(1, 16, 16)
 
@@ -345,7 +345,7 @@ def edited(keras: Any, folder: Path, kind: str, number: int, **settings: Any) ->
         ("Conv2D", 0, {"config": {}}, "config was not written by Keras"),
     ],
 )
-def test_settings_that_ours_has_not(
+def test_unsupported_settings(
     keras: Any, kind: str, number: int, settings: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
     refused(edited(keras, tmp_path, kind, number, **settings), says)
@@ -394,7 +394,7 @@ def test_weights_that_do_not_fit(keras: Any, tmp_path: Path) -> None:
         convert(weights, architecture_of("unet-res", width=4, depth=1))  # type: ignore[arg-type]
 
 
-def test_files_that_are_none(keras: Any, tmp_path: Path) -> None:
+def test_unusable_files(keras: Any, tmp_path: Path) -> None:
     refused(tmp_path / "none.keras", "no such file")
     (tmp_path / "text.h5").write_text("weights")
     refused(tmp_path / "text.h5", "not a readable Keras file")
@@ -433,7 +433,7 @@ def test_links_to_other_files_are_not_followed(keras: Any, tmp_path: Path) -> No
         refused(path, "refused, /layers/conv2d/vars/0 is a link")
 
 
-def test_classes_must_be_as_many(keras: Any, tmp_path: Path) -> None:
+def test_the_number_of_classes_must_match(keras: Any, tmp_path: Path) -> None:
     path = save(model_of(keras, classes=3), tmp_path, ".keras")
     refused(path, "--classes: got 2 names, .* has 3 classes")
     with pytest.raises(UserError, match=r"--divide-by: got 0\.0; write a number above 0"):

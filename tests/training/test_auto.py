@@ -88,7 +88,7 @@ def dataset(
 
 
 def said(plan: TrainingPlan, start: str) -> str:
-    """The one reason that begins so."""
+    """The only reason that starts with this text."""
     (line,) = [reason for reason in plan.reasons if reason.startswith(start)]
     return line
 
@@ -117,7 +117,7 @@ def test_large_objects_need_deep_networks_and_large_patches() -> None:
     for got, need in zip(footprint(large.architecture), (400, 600), strict=True):
         assert got.receptive_field >= need
     assert all(n >= need for n, need in zip(large.patch, (400, 600), strict=True))
-    # Few objects say nothing; then half a patch is to be seen.
+    # Too few objects are ignored; then the receptive field is half a patch.
     few = replace(dataset(shape), objects=(Objects("a", 4, (300, 300), (300, 300), (300, 300)),))
     assert "no objects measured" in said(choose_plan(few, SECTION, 4e9), "depth")
     # The larger of two kinds decides.
@@ -186,7 +186,7 @@ def test_what_the_user_gives_holds() -> None:
     assert said(plan, "patch") == "patch 192 x 192: train.patch, fitted to the network's grid"
     assert said(plan, "batch") == "batch 3: train.batch"
     assert plan.preset == "unet-res"
-    # Not given: the section's numbers are but defaults.
+    # Not given: the section's numbers are only defaults.
     assert choose_plan(data, section, 4e9) == choose_plan(data, SECTION, 4e9)
     with pytest.raises(UserError, match=r"train\.patch: got \[8, 64, 64\]; the images have 2"):
         choose_plan(data, TrainSection(patch=(8, 64, 64)), 4e9, given=["patch"])
@@ -353,12 +353,12 @@ def test_the_script_trains_and_goes_on_with_its_plan(  # type: ignore[no-untyped
     assert "images: 2 to train on, 48 x 56 px" in told
     shown = paths.model("d", "m", 0).with_name("plan.yaml")
     assert yaml.safe_load(shown.read_text())["models"]["planned"] == plan.section
-    # A second attempt takes the plan of the first, though now it might be another.
+    # A second attempt uses the plan of the first, even if another would be chosen now.
     kept = next(paths.checkpoints("d", "m", 0).glob("*/plan.json"))
     other = replace(plan, batch=3, reasons=("as before",))
     keep_plan(kept, other)
     shown.unlink()
-    # What is finished would be taken as it is.
+    # A finished training would be restored.
     remove(shown.with_name(".trained"))
     assert run() == other
     assert "# as before" in shown.read_text()

@@ -35,7 +35,7 @@ from unet.training.warp import (
     QUARTER_TURNS,
     apply_symmetries,
     displacement,
-    limited_deviation,
+    elastic_sd,
     put,
     sampler_grid,
     similarity,
@@ -99,7 +99,7 @@ class Augment:
             - elastic_px: standard deviation of the displacement vectors' components in px
               (Ronneberger et al. 2015: 10), on elastic_grid nodes per axis (Ronneberger et al.: 3),
               evenly spaced from corner to corner of the patch, interpolated cubically. In volumes
-              it is limited if nodes are close together (`unet.training.warp.limited_deviation`).
+              it is limited if nodes are close together (`unet.training.warp.elastic_sd`).
             - gamma: exponent log-uniform in [1 / (1 + gamma), 1 + gamma], on the min-max range.
             - contrast: factor uniform in [1 - contrast, 1 + contrast] around the mean.
             - brightness: shift uniform in +-brightness, in standard deviations.
@@ -241,7 +241,7 @@ def _sampling_grid(
     zoom = torch.where(happens["scale"], zoom, 1.0)[rows]
     points = similarity(shape, spacing, angle, zoom, device)
     if happens["elastic_px"].any():
-        elastic = limited_deviation(settings.elastic_px, settings.elastic_grid, shape, spacing)
+        elastic = elastic_sd(settings.elastic_px, settings.elastic_grid, shape, spacing)
         deformed = happens["elastic_px"].view(-1, *[1] * (draw.nodes.ndim - 1))
         nodes = elastic * draw.nodes * deformed
         points += displacement(nodes[rows].to(device), shape, spacing)

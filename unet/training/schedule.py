@@ -7,7 +7,7 @@ it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -65,30 +65,16 @@ def average_weights(averaged: nn.Module, network: nn.Module, ema: float, step: i
             kept.copy_(new)
 
 
-def _adamw(
-    parameters: Iterable[nn.Parameter], lr: float, momentum: float, decay: float
-) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay)
-
-
-def _sgd(
-    parameters: Iterable[nn.Parameter], lr: float, momentum: float, decay: float
-) -> torch.optim.Optimizer:
-    # Classical momentum, as in the paper's Caffe training.
-    return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay)
-
-
-def _nesterov(
-    parameters: Iterable[nn.Parameter], lr: float, momentum: float, decay: float
-) -> torch.optim.Optimizer:
-    # As in nnU-Net.
-    return torch.optim.SGD(
-        parameters, lr=lr, momentum=momentum, weight_decay=decay, nesterov=momentum > 0
-    )
-
-
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adamw": _adamw,
-    "sgd": _sgd,
-    "nesterov": _nesterov,
+    "adamw": lambda weights, lr, momentum, decay: torch.optim.AdamW(
+        weights, lr=lr, weight_decay=decay
+    ),
+    # Classical momentum, as in the paper's Caffe training.
+    "sgd": lambda weights, lr, momentum, decay: torch.optim.SGD(
+        weights, lr=lr, momentum=momentum, weight_decay=decay
+    ),
+    # As in nnU-Net.
+    "nesterov": lambda weights, lr, momentum, decay: torch.optim.SGD(
+        weights, lr=lr, momentum=momentum, weight_decay=decay, nesterov=momentum > 0
+    ),
 }

@@ -112,9 +112,7 @@ def displacement(nodes: Tensor, shape: Sequence[int], spacing: Sequence[float]) 
     return upsample(nodes * unit.view(dims, *[1] * dims), shape)
 
 
-def limited_deviation(
-    px: float, grid: int, shape: Sequence[int], spacing: Sequence[float]
-) -> float:
+def elastic_sd(px: float, grid: int, shape: Sequence[int], spacing: Sequence[float]) -> float:
     """The requested standard deviation of displacements; in volumes at most
     ``MAX_SHARE_OF_NODE_DISTANCE`` of the distance between two nodes along the tightest axis."""
     if len(shape) == 2:

@@ -132,6 +132,8 @@ def fingerprint_of(
 
 
 Window = tuple[slice, ...]
+# Per axis: start and end of a window, size of the image.
+Place = Sequence[tuple[int, int, int]]
 
 
 def _windows(shape: Ints) -> list[Window]:
@@ -179,26 +181,19 @@ class _Measured:
         self._values.append(values[:, :: max(1, values.shape[1] // INTENSITIES)].copy())
         place = [(w.start, w.stop, n) for w, n in zip(window, classes.shape, strict=True)]
         if instances is not None:
-            self._objects("instances", np.asarray(instances[window]), place, spanning_counts=True)
+            self._objects("instances", np.asarray(instances[window]), place, True)
             return
         for value, label in enumerate(self.classes):
             if (labels == value).any():
-                components = ndimage.label(labels == value)[0]
-                self._objects(label, components, place, spanning_counts=False)
+                self._objects(label, ndimage.label(labels == value)[0], place, False)
 
     def _objects(
-        self,
-        name: str,
-        labels: npt.NDArray[Any],
-        place: Sequence[tuple[int, int, int]],
-        *,
-        spanning_counts: bool,
+        self, name: str, labels: npt.NDArray[Any], place: Place, spanning_counts: bool
     ) -> None:
         """Measures the objects of a window.
 
         Args:
             labels: 0 = no object.
-            place: start and end of the window and size of the image, per axis.
             spanning_counts: whether objects that span the image count: instances do, components of
                 a class do not.
         """

@@ -1,9 +1,9 @@
-"""What the settings of :mod:`unet.allocator` save: windows and training steps with and without.
+"""What the settings of :mod:`unet.allocator` save: prediction and training with and without them.
 
     python benchmarks/allocator.py
 
-The same U-Net in processes that differ in nothing else, in turns. Prints a table and writes
-benchmarks/results/allocator.json.
+The same U-Net runs in processes that differ only in these settings, in turns. Prints a table and
+writes benchmarks/results/allocator.json.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""How often the report's intervals hold the true mean, and how often equal models are told apart.
+"""How often the report's intervals contain the true mean, and equal models are called different.
 
     python benchmarks/coverage.py
     python benchmarks/coverage.py --repetitions 200 --out /tmp/coverage.json
     python benchmarks/coverage.py --only bootstrap
 
-Draws scores of images from known distributions, by the thousand, and gives them to the functions
-that the report calls; beside them a percentile bootstrap, which the report does not use. Prints two
-tables and writes benchmarks/results/coverage.json. --only measures one part and replaces it there.
+Draws thousands of image scores from known distributions, and passes them to the functions that the
+report calls, and to a percentile bootstrap, which the report does not use. Prints two tables and
+writes benchmarks/results/coverage.json. --only measures one part and replaces it in this file.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ def skewed(z: Array, rng: np.random.Generator) -> Array:
 
 
 def failed(z: Array, rng: np.random.Generator) -> Array:
-    """beta(24, 3), but of every tenth image beta(2, 8): mean 0.82, failures near 0.2."""
+    """beta(24, 3), and beta(2, 8) for every tenth image: mean 0.82, failures near 0.2."""
     bad = BAD.rvs(z.shape, random_state=rng)
     good = GOOD.ppf(ndtr(z))
     return np.asarray(np.where(rng.random(z.shape) < FAILED, bad, good))
 
 
-# Kind of scores -> (from standard normal numbers to scores, their mean, images of the groups: none
-# where each image is by itself). New ones last: their place seeds their numbers.
+# Kind of scores -> (function from standard normal numbers to scores, their mean, images per group;
+# empty = no groups). Add new kinds at the end: the position seeds the random numbers.
 KINDS: dict[str, tuple[Callable[[Array, np.random.Generator], Array], float, tuple[int, ...]]] = {
     "normal": (normal, 0.8, ()),
     "beta(12, 2)": (skewed, 12 / 14, ()),
@@ -76,8 +76,8 @@ KINDS: dict[str, tuple[Callable[[Array, np.random.Generator], Array], float, tup
 
 
 def latent(rng: np.random.Generator, units: int, grouped: Sequence[int], models: int = 1) -> Array:
-    """Standard normal numbers [image, model]. Half of the variance is the image's, the same for all
-    models; in groups, half of each half is the group's."""
+    """Standard normal numbers [image, model]. Half of the variance comes from the image, the same
+    for all models. With groups, half of each part comes from the group."""
     groups = groups_of(units, grouped)
 
     def part(columns: int) -> Array:
@@ -97,8 +97,9 @@ def groups_of(units: int, grouped: Sequence[int]) -> list[int]:
 
 
 def coverage(kind: str, units: int, repetitions: int, rng: np.random.Generator) -> dict[str, float]:
-    """Shares of the repetitions: ``mean`` and ``difference`` of two equal models within their
-    intervals; ``far apart``: said where a failed image is among them."""
+    """Shares of the repetitions in which the ``mean``, and the ``difference`` of two equal models,
+    are within their intervals; ``far apart``: share of samples with a failed image in which the
+    report says so."""
     scores_of, mean, grouped = KINDS[kind]
     groups = groups_of(units, grouped)
     hits = np.zeros(2)
@@ -120,8 +121,8 @@ def _holds(interval: Interval, value: float) -> bool:
 
 
 def bootstrap_coverage(units: int, repetitions: int, rng: np.random.Generator) -> float:
-    """Share of the repetitions in which a 95 % percentile bootstrap holds the mean of normal
-    scores."""
+    """Share of the repetitions in which a 95 % percentile bootstrap interval contains the mean of
+    normal scores."""
     scores_of, mean, grouped = KINDS["normal"]
     held = 0
     for _ in range(repetitions):
@@ -135,7 +136,7 @@ def bootstrap_coverage(units: int, repetitions: int, rng: np.random.Generator) -
 def false_clear(
     kind: str, units: int, models: int, repetitions: int, rng: np.random.Generator
 ) -> float:
-    """Share of the tables of equal models in which any is said to be clearly behind the best."""
+    """Share of the tables of equal models that call a model clearly worse than the best."""
     scores_of, _, grouped = KINDS[kind]
     groups = groups_of(units, grouped)
     found = 0
@@ -163,13 +164,13 @@ def table(title: str, rows: Sequence[tuple[str, Sequence[float]]]) -> str:
 
 
 def measure(part: str, repetitions: int, seed: int) -> dict[str, Any]:
-    """A part of the result file: a kind of scores, or the bootstrap."""
+    """Measures a part of the result file: a kind of scores, or the bootstrap."""
 
     def rng(*place: int) -> np.random.Generator:
         return np.random.default_rng([seed, *place])
 
     if part == BOOTSTRAP:
-        k = 1000  # no kind's
+        k = 1000  # not the index of a kind
         shares = {n: bootstrap_coverage(n, repetitions, rng(k, n)) for n in SIZES}
         return {"coverage": {f"{BOOTSTRAP}, normal": {n: {"mean": shares[n]} for n in SIZES}}}
     k = list(KINDS).index(part)
@@ -185,7 +186,7 @@ def measure(part: str, repetitions: int, seed: int) -> dict[str, Any]:
 
 
 def show(found: Mapping[str, Any]) -> None:
-    """Prints the tables of a result file, as JSON has it."""
+    """Prints the tables of a result file, as loaded from JSON."""
     sizes = [str(n) for n in SIZES]
     covered = [
         (f"{kind}, {what}", [of[n][what] for n in sizes])

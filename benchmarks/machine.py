@@ -1,4 +1,4 @@
-"""What a benchmark ran on, so that no number stands without its machine."""
+"""Describes the machine that a benchmark ran on; every result file contains it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def machine() -> dict[str, Any]:
-    """The processor, as the system names it, its cores and those that this process may use."""
+    """The processor's name, its cores, and the cores that this process may use."""
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -20,7 +20,7 @@ def machine() -> dict[str, Any]:
 
 
 def torch_machine() -> dict[str, Any]:
-    """As `machine`, with torch, its threads and the GPU, if there is one."""
+    """Like `machine`, plus torch, its threads and the GPU, if there is one."""
     import torch
 
     found = {**machine(), "torch": torch.__version__, "threads": torch.get_num_threads()}
@@ -42,7 +42,7 @@ def processor() -> str:
 
 
 def usable_cores() -> int:
-    """Cores that this process is allowed to run on: fewer than there are in a batch job."""
+    """Number of cores that this process may use: in a batch job, fewer than the machine has."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
@@ -50,7 +50,7 @@ def usable_cores() -> int:
 
 
 def load() -> list[float] | None:
-    """The system's load over 1, 5 and 15 minutes: what else kept the machine busy."""
+    """The system's load over 1, 5 and 15 minutes, which shows other work on the machine."""
     try:
         return [round(value, 2) for value in os.getloadavg()]
     except OSError:

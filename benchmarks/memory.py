@@ -3,10 +3,10 @@
     python benchmarks/memory.py                       # 4,096, 16,384 and 32,768 pixels a side
     python benchmarks/memory.py --sides 2048 4096     # smaller, in a minute
 
-Images and labels are generated chunk by chunk into a prepared store; a narrow network, trained for
-some seconds, predicts them, so that it ends in minutes. Each stage is its own command line in a
-process of its own, as in the workflow; its peak is what the system says of that process. Writes
-benchmarks/results/memory.json. Some 15 GB of disk for 32,768 pixels.
+Images and labels are generated chunk by chunk in a prepared store. A narrow network, trained for
+some seconds, predicts them, so that the benchmark takes minutes. Each stage runs its command line
+in a separate process, as in the workflow, and its peak is the system's figure for this process.
+Writes benchmarks/results/memory.json. 32,768 pixels need about 15 GB of disk.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ from unet.paths import Paths
 
 RESULT = ROOT / "benchmarks" / "results" / "memory.json"
 STAGES = ("predict", "stitch", "evaluate")
-# A small process between: the peak of a child counts from its parent's size on.
+# A small process in between, because the peak of a child is at least the size of its parent.
 LAUNCHER = """
 import resource, subprocess, sys
 code = subprocess.call(sys.argv[1:])
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 sys.exit(code)
 """
-# Side of the pattern that is repeated: a shard of the store.
+# Side of the repeated pattern: one shard of the store.
 PATTERN = 2048
 CELL = 64
-# Largest window. Windows are made as small as their number allows; with this one they are of the
-# same size, but for 8 px, in images of all three sides.
+# Largest window. Windows are made as small as their number allows; with this limit, their sizes in
+# the three images differ by at most 8 px.
 TILE = 868
 
 
 def pattern() -> tuple[Any, Any]:
-    """An image [1, Y, X] float32 of discs on noise, and which disc a pixel belongs to [Y, X]."""
+    """An image [1, Y, X] float32 of discs on noise, and the disc of each pixel [Y, X]."""
     rng = np.random.default_rng(0)
     count = PATTERN // CELL
     y, x = np.mgrid[:PATTERN, :PATTERN]
@@ -64,7 +64,7 @@ def pattern() -> tuple[Any, Any]:
 
 
 def generate(paths: Paths, side: int) -> None:
-    """The prepared store with one image, part by part."""
+    """Writes a prepared store with one image, part by part."""
     image, ids = pattern()
     store = paths.prepared("d")
     clean(store, {})
@@ -99,7 +99,7 @@ def generate(paths: Paths, side: int) -> None:
 
 
 def model(paths: Paths, width: int, depth: int, steps: int = 60) -> None:
-    """A network of this width, trained on the pattern for some seconds."""
+    """Trains a network of this width on the pattern for some seconds."""
     import torch
     import torch.nn.functional as F
 
@@ -134,7 +134,7 @@ def model(paths: Paths, width: int, depth: int, steps: int = 60) -> None:
 
 
 def run_stage(stage: str, config: Path, paths: Paths, threads: int) -> dict[str, float]:
-    """Seconds and peak resident memory in MB of a stage's own process."""
+    """Seconds and peak resident memory in MB of a stage in its own process."""
     fold = ("--folds", "0") if stage == "evaluate" else ("--fold", "0")
     command = [
         sys.executable, str(ROOT / "scripts" / f"{stage}.py"), "--output", str(paths.output),
@@ -155,7 +155,7 @@ def run_stage(stage: str, config: Path, paths: Paths, threads: int) -> dict[str,
 
 
 def measure(side: int, args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """All stages on an image of this side."""
+    """Runs all stages on an image of this side."""
     output = args.work / f"side-{side}"
     remove(output)
     paths = Paths(output)

@@ -1,4 +1,4 @@
-"""Time of the metrics of one image, beside the packages that compute the same.
+"""Time to compute the metrics of one image, compared with packages for the same metrics.
 
     python benchmarks/metrics.py [--side 2048] [--objects 2000] [--rounds 3]
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-# Before numpy is loaded: what is measured is one core.
+# Before numpy is loaded: the benchmark measures one core.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
@@ -44,8 +44,8 @@ Labels = NDArray[np.uint32]
 
 
 def pair(side: int, objects: int, seed: int = 0) -> tuple[Labels, Labels]:
-    """Truth and prediction: discs on a jittered grid. Of the predicted ones all are shifted, a
-    tenth lost, a tenth split, a tenth merged with the one before, and a tenth added."""
+    """Truth and prediction: discs on a jittered grid. All predicted discs are shifted; a tenth is
+    missing, a tenth split, a tenth merged with the previous disc, and a tenth is added."""
     rng = np.random.default_rng(seed)
     rows = int(np.ceil(np.sqrt(objects)))
     step = side / rows
@@ -57,7 +57,7 @@ def pair(side: int, objects: int, seed: int = 0) -> tuple[Labels, Labels]:
         fate = rng.integers(0, 10)
         if fate:
             moved = centre + rng.normal(0, step / 20, 2)
-            # Fate 1: takes the id of the object before; the two are one.
+            # Fate 1: takes the id of the previous object, so that the two are merged.
             _disc(pred, moved, radius, max(1, k) if fate == 1 else k + 1, cut=fate == 2)
         if fate == 3:
             _disc(pred, centre + step / 2, step / 8, 2 * truth.size + k)
@@ -78,7 +78,7 @@ def _disc(
 
 
 def ours(truth: Labels, pred: Labels) -> list[Score]:
-    """Every metric of objects, from one table."""
+    """All object metrics, from one table."""
     table = contingency(truth, pred)
     return [*instance_metrics(table), *object_metrics(table), *rand_metrics(table)]
 
@@ -112,7 +112,7 @@ def boundaries(truth: Labels, pred: Labels) -> list[Score]:
 
 
 def membranes(side: int, seed: int = 0) -> Slice:
-    """Cells with membranes between them, and noisy probabilities of the same."""
+    """Cells with membranes between them, and noisy probabilities of the membranes."""
     from scipy.ndimage import gaussian_filter
 
     rng = np.random.default_rng(seed)
@@ -125,8 +125,8 @@ def membranes(side: int, seed: int = 0) -> Slice:
 
 
 def timed(function: Callable[[], Any], rounds: int) -> tuple[Any, dict[str, float]]:
-    """The result, and the medians of the wall and CPU seconds of ``rounds`` calls after one that is
-    not timed (which compiles what a package compiles and loads what it loads)."""
+    """The result, and the median wall and CPU seconds of ``rounds`` calls. A first call, in which
+    packages compile and load code, is not timed."""
     result = function()
     wall, cpu = [], []
     for _ in range(rounds):

@@ -2,12 +2,11 @@
 
     python benchmarks/planning.py
 
-Makes a run of empty files in a temporary folder (nothing is decoded when jobs are planned), and
-calls `snakemake -n --quiet` as a user would, who wants to know how many jobs of which rules there
-are: before anything was made, and when all is there; and once `snakemake -n`, which prints each job
-and why it would run. Every figure is the median of three; the same for a workflow with as many jobs
-and nothing in them (``bare``) says what Snakemake itself takes. Prints a table and writes
-benchmarks/results/planning.json.
+Makes a run of empty files in a temporary folder (planning decodes no image). It times
+`snakemake -n --quiet`, which lists the number of jobs per rule, before anything is made and when
+everything is made; and once `snakemake -n`, which prints each job and why it would run. Every
+figure is the median of three. A workflow with as many empty jobs (``bare``) shows the time of
+Snakemake itself. Prints a table and writes benchmarks/results/planning.json.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def config_of(output: Path, data: Path, datasets: int = DATASETS) -> dict[str, A
 
 
 def make_raw(data: Path, datasets: Iterable[str], images: int) -> None:
-    """Empty images and labels: as many in each dataset."""
+    """Makes the same number of empty images and labels in each dataset."""
     for dataset in datasets:
         for kind in ("images", "labels"):
             folder = data / dataset / kind
@@ -66,7 +65,7 @@ def make_raw(data: Path, datasets: Iterable[str], images: int) -> None:
 
 
 def snakemake(folder: Path, config: Path, *words: str) -> tuple[float, float, str]:
-    """Seconds, seconds of CPU and what was said."""
+    """Wall seconds, CPU seconds and the output."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow/Snakefile")]
     command += ["--directory", str(folder), "--configfile", str(config), *words]
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -79,7 +78,7 @@ def snakemake(folder: Path, config: Path, *words: str) -> tuple[float, float, st
 
 
 def jobs_of(text: str) -> int:
-    """How many jobs a dry run found."""
+    """The number of jobs that a dry run found."""
     found = re.search(r"^total\s+(\d+)", text, re.MULTILINE)
     return int(found[1]) if found else 0
 
@@ -94,7 +93,8 @@ def measured(
 
 
 def write_seen(run: Run) -> None:
-    """Writes of each dataset what its manifest would have seen; the fingerprint stays the same."""
+    """Writes the record of the manifest's inputs for each dataset, so that fingerprints stay the
+    same."""
     for dataset in run.config.datasets:
         root = run.source(dataset).root
         files = {
@@ -107,7 +107,7 @@ def write_seen(run: Run) -> None:
 
 
 def finish(folder: Path, config: Path, run: Run) -> None:
-    """Empty outputs in the place of all that the run would make, and Snakemake's record of them."""
+    """Makes all outputs of the run as empty files, and Snakemake's records of them."""
     _, _, text = snakemake(folder, config, "--dry-run")
     for line in re.findall(r"^    output: (.*)", text, re.MULTILINE):
         for name in line.split(", "):
@@ -138,7 +138,7 @@ rule b:
 
 
 def bare(folder: Path, jobs: int, repeats: int) -> dict[str, Any]:
-    """A dry run of a chain of empty jobs, as many as ours."""
+    """A dry run of a chain of empty jobs, as many as in our workflow."""
     folder.mkdir()
     (folder / "Snakefile").write_text(BARE.format(jobs=jobs), encoding="utf-8")
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--scheduler", "greedy"]

@@ -1,12 +1,12 @@
-"""Megapixels per second of prediction: ours from zarr to zarr, beside MONAI's and nnU-Net's.
+"""Megapixels per second of prediction: ours from zarr to zarr, compared with MONAI and nnU-Net.
 
     python benchmarks/train.py --setup      # once: installs the peers into .venv-peers
     python benchmarks/predict.py
 
-One image, one set of weights (a U-Net trained for a minute on generated cells). The limit is the
-bare network on the whole image in memory, the second time. Every case runs in a process of its own,
-round by round, so that its peak memory is its own. Prints a table and writes
-benchmarks/results/predict.json; docs/benchmarks.md says what is equal and what is not.
+All cases use one image and one set of weights (a U-Net trained for a minute on generated cells).
+The limit is the bare network on the whole image in memory, in its second run. Every case runs in
+its own process, round by round, so that its peak memory can be measured. Prints a table and writes
+benchmarks/results/predict.json; docs/benchmarks.md lists what is equal and what is not.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ RATIOS = [
 
 
 def run_case(name: str, args: argparse.Namespace) -> dict[str, Any] | None:
-    """One run of a case in a process of its own; None if what it needs is not installed."""
+    """Runs a case once in its own process; None if a package that it needs is not installed."""
     case = CASES[name]
     python = str(environment.python_of(args.venv)) if case.peer else sys.executable
     if not Path(python).exists():
@@ -79,8 +79,8 @@ def run_case(name: str, args: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def differences(work: Path, names: list[str]) -> dict[str, dict[str, float]]:
-    """Of each case's probabilities: to whole-image inference by the same arithmetic, to that in
-    float32, and the pixels that fall to another class there."""
+    """How each case's probabilities differ from whole-image inference in the same arithmetic, and
+    in float32; and the pixels whose class differs in float32."""
     found = {}
     exact = np.load(work / "limit, float32.npy", mmap_mode="r")
     for name in names:
@@ -95,7 +95,7 @@ def differences(work: Path, names: list[str]) -> dict[str, dict[str, float]]:
 
 
 def same_arithmetic(name: str) -> str:
-    """The limit that computes as this case does."""
+    """The limit with the arithmetic of this case."""
     if name in LIMITS:
         return LIMITS[name]
     if name.startswith("limit"):
@@ -103,8 +103,8 @@ def same_arithmetic(name: str) -> str:
     return "limit, bfloat16" if "bfloat16" in name else "limit, float32"
 
 
-def chosen(texts: list[str] | None) -> list[str]:
-    """The cases whose name has one of the texts in it, and those that they are held against."""
+def selected_cases(texts: list[str] | None) -> list[str]:
+    """The cases whose name contains one of the texts, and those that they are compared with."""
     found = [name for name in CASES if not texts or any(text in name for text in texts)]
     needed = {"limit, float32", *map(same_arithmetic, found)}
     return [name for name in CASES if name in found or name in needed]
@@ -149,7 +149,7 @@ def main(argv: list[str] | None = None) -> int:
     task = Task(args.side, args.width, args.steps)
     prepare(args.work, task, args.threads)
     before = load()
-    wanted = chosen(args.only)
+    wanted = selected_cases(args.only)
     rounds: dict[str, list[dict[str, Any]]] = {}
     missing = []
     for number in range(args.rounds):

@@ -1,9 +1,9 @@
-"""The cases of the prediction benchmark, each run in a process of its own; for predict.py.
+"""The cases of the prediction benchmark, each run in its own process; for predict.py.
 
     python benchmarks/predict_cases.py WORK CASE THREADS
 
-prints a line of JSON: megapixels per second, seconds before the first pixel (imports are left out),
-and peak memory above what the process had with the network and the libraries in it.
+prints a line of JSON: megapixels per second, seconds before the first pixel (without imports), and
+peak memory beyond that of the process with the network and the libraries loaded.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Found:
 
 @dataclass(frozen=True)
 class Case:
-    """What runs, whether it needs a peer's library, and whether the process takes its memory as our
-    stages do (:mod:`unet.allocator`)."""
+    """The function to run, whether it needs a peer's library, and whether the process uses our
+    stages' memory settings (:mod:`unet.allocator`)."""
 
     run: Callable[[Path, int], Found]
     peer: bool = False
@@ -64,7 +64,7 @@ class Case:
 
 
 def prepare(work: Path, task: Task, threads: int) -> None:
-    """Image, weights and prepared store, unless they are there."""
+    """Makes image, weights and prepared store, unless they exist."""
     stamp = work / "task.json"
     if stamp.exists() and json.loads(stamp.read_text()) == vars(task):
         return
@@ -94,7 +94,7 @@ def cells(index: int, side: int = 512) -> tuple[Any, Any]:
 
 
 def trained(task: Task) -> Any:
-    """A `unet-bn` of this width, trained on other images of the kind."""
+    """A `unet-bn` of this width, trained on other images of this kind."""
     import torch
     import torch.nn.functional as F
 
@@ -136,7 +136,7 @@ def trained(task: Task) -> Any:
 
 
 def write_store(path: Path, image: Any) -> None:
-    """The prepared store, as the prepare stage writes it."""
+    """Writes the prepared store as the prepare stage does."""
     from unet.data.store import add_image, clean, layout_of, new_image
 
     clean(path, {})
@@ -163,7 +163,7 @@ def limit(engine: str, precision: str, work: Path, threads: int) -> Found:
     """The bare network on the whole image."""
     started = time.perf_counter()
     predictor, image = predictor_of(work, engine, precision, threads), np.load(work / IMAGE)
-    # Once for the engine's translation and for the system's pages: a limit has no start.
+    # The first run compiles the engine's network and allocates memory; the limit excludes both.
     predictor(image[None])
     before = time.perf_counter()
     p = predictor(image[None])[0]
@@ -191,7 +191,7 @@ def ours(engine: str, precision: str, work: Path, threads: int) -> Found:
     computed = []
 
     def timed(job: Any, todo: Iterable[Any]) -> Iterator[Any]:
-        # Engines translate the network for the windows' shape; that is start-up.
+        # Engines compile the network for the windows' shape, which counts as start-up.
         batches = list(todo)
         window = job._images["image"].plan.window
         computed.append(np.prod(window) * sum(map(len, batches)) / np.prod(image.shape))
@@ -222,8 +222,8 @@ def ours(engine: str, precision: str, work: Path, threads: int) -> Found:
 
 
 def network_for_peers(work: Path, precision: str) -> Any:
-    """The same weights: as a peer's user would run them (float32, as PyTorch lays tensors out), or
-    as ours runs them."""
+    """The same weights, run as by a peer's user (float32, PyTorch's default layout), or as by our
+    pipeline."""
     import torch
 
     from unet.models.inference import to_device
@@ -265,7 +265,7 @@ def monai(overlap: float, mode: str, precision: str, work: Path, threads: int) -
 
 
 def nnunet(mirroring: bool, precision: str, work: Path, threads: int) -> Found:
-    """nnU-Net's predictor on the image in memory, its logits as probabilities."""
+    """nnU-Net's predictor on the image in memory, with its logits converted to probabilities."""
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
@@ -318,7 +318,7 @@ CASES = _cases()
 
 
 class Peak(threading.Thread):
-    """The most memory that this process had since it began, in bytes."""
+    """Records the peak memory of this process from its start, in bytes."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)

@@ -1,13 +1,13 @@
-"""Prints the main scores and the cost of finished runs as a Markdown table, and keeps them as JSON.
+"""Prints the main scores and the cost of finished runs as a Markdown table; saves them as JSON.
 
     python benchmarks/real_data.py results-isbi2012 results-dsb2018 results-t98g
     python benchmarks/real_data.py --out recipes results-dsb2018
     python benchmarks/real_data.py --show recipes
 
-Reads each run's report.csv, metrics, splits and Snakemake's benchmark files; writes what it prints,
-with the score of each image and the machine that it ran on, to benchmarks/results/real_data.json
-(or another name). --show prints what such a file holds, its intervals computed from the images'
-scores; where a file does not have these, the number of images stands instead of an interval.
+Reads each run's report.csv, metrics, splits and Snakemake's benchmark files; writes the table, with
+the score of each image and a description of the machine, to benchmarks/results/real_data.json (or
+another name). --show prints such a file, with intervals computed from the images' scores; if a file
+lacks these, the number of images is shown instead.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def seconds(paths: Paths, stage: str, dataset: str, model: str, column: str = "s
 
 
 def patches(paths: Paths, dataset: str, model: str, fold: int) -> int:
-    """Patches that the training of a fold saw."""
+    """Number of patches in the training of a fold."""
     batch = load_file(paths.config).train_for(dataset, model).batch
     history = read_table(paths.history(dataset, model, fold), "train")
     return batch * int(history["step"].astype(int).max())
@@ -68,8 +68,8 @@ def patches(paths: Paths, dataset: str, model: str, fold: int) -> int:
 def scores(
     rows: list[ReportRow], metrics: list[MetricRow], task: str, model: str
 ) -> dict[str, Any]:
-    """Main metrics of a model: mean, number of images and the score of each; and by how much it is
-    behind the best model there."""
+    """Main metrics of a model: mean, number of images, the score of each, and the difference to the
+    best model."""
     wanted = [(score.class_, score.metric, score.label) for score in columns_for(rows, task)]
     wanted += [(row.class_, row.metric, CHALLENGE[row.metric])
                for row in rows if row.model == model and row.metric in CHALLENGE]  # fmt: skip
@@ -86,12 +86,12 @@ def scores(
 
 
 def number(value: float) -> str:
-    """Three digits behind the point, of small numbers three that count."""
+    """Three decimals; small numbers with three significant digits."""
     return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.3g}"
 
 
 def interval(values: Sequence[float], bounds: tuple[float, float]) -> str:
-    """That of the mean of the images' values, with a space in front; "" if there is none."""
+    """The interval of the mean of the images' values, with a leading space; "" if there is none."""
     found = mean_interval(values, bounds=bounds)
     if math.isnan(found.low):
         return ""
@@ -99,9 +99,9 @@ def interval(values: Sequence[float], bounds: tuple[float, float]) -> str:
 
 
 def cell(label: str, s: dict[str, Any], best: dict[str, Any] | None) -> str:
-    """One score as the table has it.
+    """One score as text for the table.
 
-    best: the same score of the best model, where that is another one.
+    best: the same score of the best model, if that is another model.
     """
     limits = score_tables.bounds(s["metric"])
     images = s.get("images", {})

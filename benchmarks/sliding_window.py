@@ -1,11 +1,11 @@
-"""Why U-Net: the sliding-window classifier of Ciresan et al. 2012 beside it, in time and accuracy.
+"""Why U-Net: compares it with the sliding-window classifier of Ciresan et al. 2012.
 
     python benchmarks/sliding_window.py                        # time per image of 512 x 512
     python benchmarks/sliding_window.py --accuracy FOLDER      # accuracy by window size, then time
 
-FOLDER holds images/ and labels/ of ISBI 2012 (what they are: config/examples/isbi2012.yaml). The
-trainings go to --work, and what is finished there is not done again. Writes
-benchmarks/results/sliding_window.json and, where there are accuracies, docs/sliding_window.png.
+FOLDER contains images/ and labels/ of ISBI 2012 (see config/examples/isbi2012.yaml). The trainings
+go to --work; finished ones are not repeated. Writes benchmarks/results/sliding_window.json and,
+with accuracies, docs/sliding_window.png.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ def multiplications(
 
 
 def fragments(network: WindowClassifier, x: Tensor) -> Tensor:
-    """The scores of ``network(x)`` in the way of Giusti et al. 2013 (arXiv:1302.1700).
+    """The scores of ``network(x)`` by the method of Giusti et al. 2013 (arXiv:1302.1700).
 
-    After each pooling there is a fragment per offset of its grid: smaller maps, none dilated. They
-    go on as further images of the batch and are woven together in the end.
+    Each pooling gives one fragment per offset of its grid: smaller maps without dilation. They are
+    processed as further images of the batch, and interleaved at the end.
     """
     pool, window = network.arch.pool, network.arch.window
     shape = [n - window + 1 for n in x.shape[2:]]
@@ -90,7 +90,7 @@ def fragments(network: WindowClassifier, x: Tensor) -> Tensor:
 
 
 def fastest(work: Callable[[], object], repeats: int) -> float:
-    """Wall seconds of the fastest of some repeats: what the work takes when nothing else runs."""
+    """Wall seconds of the fastest of some repeats: the time when nothing else runs."""
     found = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -102,7 +102,7 @@ def fastest(work: Callable[[], object], repeats: int) -> float:
 def time_of_window(
     arch: WindowArchitecture, side: int, rows: int, repeats: int, precision: Precision
 ) -> Row:
-    """Seconds per image in the three ways to compute the same scores."""
+    """Seconds per image for the three ways to compute the same scores."""
     network = to_device(build(1, 2, arch).eval(), torch.device("cpu"))
     assert isinstance(network, WindowClassifier)
     image = np.random.default_rng(0).normal(size=(1, side, side)).astype(np.float32)
@@ -144,7 +144,7 @@ def time_of_unet(arch: Architecture, side: int, repeats: int, precision: Precisi
 
 
 def equally_accurate(rows: Sequence[Row], metric: str = "pixel_error") -> Row | None:
-    """Of the U-Nets that err no more than the best window classifier, the one of least work."""
+    """The cheapest U-Net that is at least as accurate as the best window classifier."""
     windows = [row for row in rows if row["kind"] == "window"]
     if not windows:
         return None

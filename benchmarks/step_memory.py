@@ -1,12 +1,12 @@
-"""Memory of a training step: the estimate of ``unet.training.auto.memory`` beside what a step
-takes.
+"""Memory of a training step: compares the estimate of ``unet.training.auto.memory`` with real
+steps.
 
     python -m benchmarks.step_memory            # a table
     python -m benchmarks.step_memory --device cuda
 
-Each case is a process of its own. On the CPU a step's memory is the peak of the resident memory
-less what it was before the network was built, on a GPU what the allocator has reserved at most. The
-figures go, with the machine, to benchmarks/results/step_memory_<device>.json.
+Each case runs in its own process. On the CPU, a step's memory is the peak of the resident memory
+minus its size before the network was built; on a GPU, the allocator's peak of reserved memory. The
+figures and the machine are saved in benchmarks/results/step_memory_<device>.json.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def measure(name: str, precision: str, device: str) -> float:
     arch, patch, batch = CASES[name]
     where = torch.device(device)
     torch.set_num_threads(1)
-    # The optimizers' and the compiler's modules are loaded before the memory is looked at.
+    # Loads the modules of optimizers and compiler before memory is measured.
     warm = OPTIMIZERS["adamw"]([torch.nn.Parameter(torch.zeros(1, device=where))], 1e-3, 0.9, 0.0)
     warm.zero_grad()
     before = resident()
@@ -112,7 +112,7 @@ def estimate(name: str, precision: str, device: str) -> float:
 
 
 def measured(name: str, precision: str, device: str) -> float:
-    """:func:`measure` in a process of its own."""
+    """:func:`measure` in its own process."""
     command = [sys.executable, "-m", "benchmarks.step_memory", "--device", device, "--one", name]
     done = subprocess.run(
         [*command, "--precision", precision],

@@ -3,9 +3,9 @@
     python benchmarks/train.py --setup      # once: installs the peers into .venv-peers
     .venv-peers/bin/python benchmarks/train.py
 
-Data included: patches are cut from images in memory and augmented, each by its own library. All
-cases run in turn, round by round, in one process. Prints a table and writes
-benchmarks/results/train.json; docs/benchmarks.md says what is equal and what is not.
+This includes the data: each library cuts patches from images in memory and augments them. All cases
+run in turn, round by round, in one process. Prints a table and writes
+benchmarks/results/train.json; docs/benchmarks.md lists what is equal and what is not.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Case(Protocol):
 
 
 class Ours:
-    """Our U-Net in our own trainer, with the settings that a config has by default.
+    """Our U-Net in our trainer, with the config's default settings.
 
-    The trainer's own step is called, so that what is measured is what is used; it cuts the patches
-    in a thread beside it and augments them on the device.
+    It calls the trainer's own step, as in real trainings; a thread cuts the patches, and they are
+    augmented on the device.
     """
 
     def __init__(self, task: Any, setting: Any) -> None:
@@ -107,7 +107,7 @@ class Ours:
 
 
 def settings_of(device: str) -> dict[str, list[Any]]:
-    """What is measured of each: its default, then the settings of which the fastest is its best."""
+    """The measured settings of each: its default, then others, of which the fastest is its best."""
     from benchmarks.peers.cases import Setting
 
     cuda = device == "cuda"
@@ -127,7 +127,7 @@ def makers() -> dict[str, Callable[[Any, Any], Case]]:
 
 
 def task_of(args: argparse.Namespace) -> Any:
-    """Noise and blobs: what is in the images does not matter for the speed."""
+    """Noise and blobs: the content of the images does not affect the speed."""
     import numpy as np
     import torch
     from scipy.ndimage import gaussian_filter
@@ -154,7 +154,7 @@ def task_of(args: argparse.Namespace) -> Any:
 
 
 def run_round(case: Case, task: Any, warmup: int, steps: int) -> Round:
-    """Some steps, after others that fill the queues and wake the caches."""
+    """Times some steps, after a warm-up that fills queues and caches."""
     waited = started = 0.0
     with case.feed() as batches:
         for number in range(warmup + steps):
@@ -178,7 +178,7 @@ def synchronize(device: Any) -> None:
 
 
 def matmul_rate(dtype: str, device: Any, size: int) -> float:
-    """The best of some products of square matrices, in FLOP per second."""
+    """The fastest of some products of square matrices, in FLOP per second."""
     import torch
 
     a = torch.randn(size, size, device=device).to(getattr(torch, dtype))
@@ -207,7 +207,7 @@ def flop_per_image(case: Case, task: Any) -> float:
 
 
 def prepare_cases(args: argparse.Namespace, task: Any) -> tuple[dict[str, Case], dict[str, str]]:
-    """The cases that can be built, and why others cannot."""
+    """The cases that can be built, and the reason for each that cannot."""
     built: dict[str, Case] = {}
     missing: dict[str, str] = {}
     for library, wanted in settings_of(args.device).items():
@@ -223,7 +223,7 @@ def prepare_cases(args: argparse.Namespace, task: Any) -> tuple[dict[str, Case],
 
 
 def measure(args: argparse.Namespace, task: Any, cases: dict[str, Case]) -> dict[str, list[Round]]:
-    """All cases in turn, so that what else the machine does falls on all alike."""
+    """Runs all cases in turn, so that other work on the machine affects all of them equally."""
     rounds: dict[str, list[Round]] = {name: [] for name in cases}
     for number in range(args.rounds):
         for name, case in cases.items():
@@ -239,7 +239,7 @@ def report(
     matmul: dict[str, float],
     parameters: dict[str, int],
 ) -> dict[str, Any]:
-    """Rates, shares and ratios, as they go into the result file."""
+    """Rates, shares and ratios for the result file."""
     rates = {name: typical_rate(found) for name, found in rounds.items()}
     rows = {
         name: {

@@ -2,10 +2,10 @@
 
     python benchmarks/volumes.py DATA/plant_ovule_nuclei_3d BLOCKS --size 0.284 0.127 0.127
 
-Reads the one TIFF file in DATA/.../images and the one in labels, and writes blocks to
-BLOCKS/images and BLOCKS/labels as OME-TIFF: four that have all of Z, or what --grid says. Ids stay
-as they are: an object that is cut has its id in each block. With a fold per block
-(config/examples/volumes.yaml) each block is tested by a network that has seen none of it.
+Reads the single TIFF files in DATA/.../images and labels, and writes blocks to BLOCKS/images and
+BLOCKS/labels as OME-TIFF: four blocks with the full Z, or those of --grid. Ids are kept: an object
+that is cut has the same id in each block. With a fold per block (config/examples/volumes.yaml),
+each block is tested with a network that was not trained on it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Accuracy against window size on ISBI 2012, by the pipeline's own stages; for sliding_window.py.
+"""Accuracy against window size on ISBI 2012, with the pipeline's stages; for sliding_window.py.
 
-Each network is a model of one config (config/examples/isbi2012.yaml with other models), trained,
-predicted, stitched and evaluated by the scripts that the workflow runs. Window classifiers see the
-same number of windows, U-Nets are given the time that the reference window took. What is finished
-is kept in a file of its own and not done again.
+Each network is a model of one config (config/examples/isbi2012.yaml with other models). The scripts
+of the workflow train, predict, stitch and evaluate it. Window classifiers train on the same number
+of windows; U-Nets train as long as the reference window did. Finished results are kept in files and
+not computed again.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from unet.tables import read_table
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "config" / "examples" / "isbi2012.yaml"
 DATASET, FOLD = "isbi2012", 0
-# The stages of each window: N4's first ones, as many as the window has room for. Windows of four
-# stages differ in what the fully connected layer sees: 1, 2, 3 (N4), 5 pixels a side.
+# The stages of each window: as many of N4's first stages as fit into the window. Windows with four
+# stages differ in the side of the fully connected layer's input: 1, 2, 3 (N4), 5 pixels.
 N4_STAGES = ([48, 4], [48, 5], [48, 4], [48, 4])
 STAGES: dict[int, int] = {23: 2, 31: 3, 47: 3, 63: 4, 79: 4, 95: 4, 127: 4}
 REFERENCE = 95
@@ -59,13 +59,13 @@ def window_model(size: int, steps: int, patch: int | None = None, batch: int = B
 
 
 def unet_model(width: int, depth: int, steps: int) -> Model:
-    """A U-Net with the example's training, of so many steps."""
+    """A U-Net with the example's training settings and this number of steps."""
     train = {"epochs": EPOCHS, "steps_per_epoch": max(1, steps // EPOCHS)}
     return {"preset": "unet-bn", "width": width, "depth": depth, "train": train}
 
 
 def counted(network: Network, side: int) -> int:
-    """Multiplications of a network for a square image, as torch counts them."""
+    """Multiplications of a network for a square image, counted by torch."""
     from torch.utils.flop_counter import FlopCounterMode
 
     fp = network.footprint[0]
@@ -91,7 +91,7 @@ def equal_unet(parameters: int, channels: int = 1, classes: int = 2) -> Architec
 
 
 class Bench:
-    """One output folder, one dataset, models added as they come.
+    """One output folder with one dataset, to which models are added.
 
     Args:
         data: folder with images/ and labels/.
@@ -105,7 +105,7 @@ class Bench:
         self.paths.output.mkdir(parents=True, exist_ok=True)
 
     def write_config(self, name: str, model: Mapping[str, Any]) -> Path:
-        """The example's config with this model alone."""
+        """Writes the example's config with only this model."""
         raw = yaml_file.read_yaml(EXAMPLE)
         raw["output"], raw["data_root"] = str(self.paths.output), str(self.data)
         raw["models"] = {name: dict(model)}
@@ -146,7 +146,7 @@ class Bench:
                 self.stage(script, config, *words)
 
     def train(self, name: str, model: Mapping[str, Any]) -> Path:
-        """Trains a model, or goes on with it; returns its config."""
+        """Trains a model, or continues its training; returns its config."""
         config = self.write_config(name, model)
         self.prepare(config)
         self.stage("train", config, "--model", name, "--fold", str(FOLD))
@@ -156,7 +156,7 @@ class Bench:
         return read_table(self.paths.history(DATASET, name, FOLD), "train").to_dict("records")
 
     def rate(self, name: str, model: Mapping[str, Any]) -> float:
-        """Steps per second, of a short training of its own."""
+        """Steps per second, measured in a short separate training."""
         short = {**model["train"], "epochs": 1, "steps_per_epoch": TIMING_STEPS}
         config = self.train(f"{name}-timing", {**model, "train": short})
         batch = load_file(config).train_for(DATASET, f"{name}-timing").batch
@@ -168,7 +168,7 @@ class Bench:
         return arch
 
     def row(self, name: str, model: Mapping[str, Any], label: str) -> Row:
-        """Trains and scores a model; what was finished before is read."""
+        """Trains and scores a model, or reads the finished result."""
         kept = self.paths.output / "rows" / f"{name}.json"
         key = digest({"model": dict(model), "example": file_sha256(EXAMPLE)})
         if kept.exists():
@@ -223,7 +223,7 @@ class Bench:
 def accuracies(
     data: Path, work: Path, sizes: Sequence[int], windows: int, threads: int
 ) -> list[Row]:
-    """A row per window size, then (if the reference is among them) those it is held against.
+    """A row per window size, then (if the reference is among them) the models compared with it.
 
     Args:
         sizes: keys of ``STAGES``.
@@ -255,7 +255,7 @@ def accuracies(
         others.append((f"unet-w{width}-d{depth}", unet_model(width, depth, EPOCHS), label))
     for name, model, label in others:
         bench.write_config(name, model)
-        # The number of steps is kept, or a second call would time them anew and differ.
+        # The number of steps is saved, because a second call would measure another speed.
         timed = bench.paths.output / "rows" / f"{name}-steps.json"
         value = {"seconds": seconds, "train": model["train"]}
         known = json.loads(timed.read_text()) if timed.exists() else {}

@@ -1,12 +1,12 @@
-"""Prediction by two workers against one: processes of a dask cluster, or jobs that share the tiles.
+"""Prediction with two workers and with one: processes of a dask cluster, or jobs that share tiles.
 
     python benchmarks/workers.py
 
-Each worker has one thread, so that two workers have two processors and one has one. The workers are
-up and have loaded the network (their first batch) before the clock starts; jobs of `predict.shards`
-are whole processes with all that they load. The network alone, on windows in memory in one process
-and shared by two, is what the machine gives a second process at best: two cores share their memory,
-and on some machines more than that. Prints a table, checks that the tiles are the same, and writes
+Each worker has one thread, so that two workers use two cores. The workers have started and loaded
+the network (in their first batch) before the clock starts; jobs of `predict.shards` are timed as
+whole processes, with everything that they load. The network alone, on windows in memory, computed
+by one process and shared by two, shows the largest possible gain: two cores share their memory, and
+on some machines more. Prints a table, checks that the tiles are the same, and writes
 benchmarks/results/workers.json.
 """
 
@@ -62,7 +62,7 @@ def arguments_of(work: Path) -> tuple[Any, Any, Any]:
 
 
 def digest_of(folder: Path) -> str:
-    """Of all chunks of the finished tiles."""
+    """Digest of all chunks of the finished tiles."""
     whole = hashlib.sha256()
     for path in sorted((folder / "image").rglob("c/**/*")):
         if path.is_file():
@@ -71,7 +71,7 @@ def digest_of(folder: Path) -> str:
 
 
 def by_cluster(work: Path, workers: int) -> tuple[float, str]:
-    """Seconds with the workers up."""
+    """Seconds with started workers."""
     from unet.config.sections import ClusterSection
     from unet.prediction.tiles.cluster import on_cluster
     from unet.prediction.tiles.predict import predict_fold
@@ -98,7 +98,7 @@ def by_cluster(work: Path, workers: int) -> tuple[float, str]:
 
 
 def by_jobs(work: Path, jobs: int) -> tuple[float, str]:
-    """Seconds of so many processes side by side, from their start to the last one's end."""
+    """Seconds of this number of parallel processes, from their start to the end of the last."""
     from unet.prediction.tiles.predict import gather
 
     target = work / "tiles.zarr"
@@ -118,13 +118,13 @@ def by_jobs(work: Path, jobs: int) -> tuple[float, str]:
 
 
 def keep_on(cores: Iterable[int]) -> None:
-    """Keeps all threads of this process on these cores, and what they start from here on."""
+    """Pins all threads of this process, and of processes that it starts, to these cores."""
     for thread in Path("/proc/self/task").iterdir():
         os.sched_setaffinity(int(thread.name), cores)
 
 
 def by_network(work: Path, processes: int) -> float:
-    """Seconds of the network alone, with the processes up: WINDOWS windows, shared by them."""
+    """Seconds of the network alone: WINDOWS windows, shared by processes that have started."""
     command = [sys.executable, __file__, "--work", str(work), "--windows"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     running = [
@@ -148,7 +148,7 @@ def by_network(work: Path, processes: int) -> float:
 
 
 def windows(work: Path, number: int) -> None:
-    """What one of the processes does: warm up, wait until told to go, compute."""
+    """The work of one process: warm up, wait for the start signal, compute."""
     import torch
 
     from unet.models.inference import Predictor
@@ -166,7 +166,7 @@ def windows(work: Path, number: int) -> None:
 
 
 def job(work: Path, index: int, count: int) -> None:
-    """What one of the jobs does."""
+    """The work of one job."""
     from unet.prediction.tiles.predict import predict_fold
     from unet.prediction.tiles.prediction_job import Share
 

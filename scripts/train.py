@@ -56,11 +56,11 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
 def start(args: argparse.Namespace, paths: Paths) -> None:
     """Runs this script in several processes; what would be an error of each is one of this."""
     from unet.cli.stage_inputs import checked
-    from unet.training.launch import together
+    from unet.training.launch import launch
 
     settings = settings_of(args, TrainSettings)
     checked(args, settings, _inputs(args, paths))
-    together(Path(__file__).resolve(), args.words, settings.device, args.gpus)
+    launch(Path(__file__).resolve(), args.words, settings.device, args.gpus)
 
 
 def _inputs(args: argparse.Namespace, paths: Paths) -> list[Path]:

@@ -1,4 +1,4 @@
-"""How long a peer is trained: to a number of minutes or of training pixels."""
+"""How long a peer is trained: for a number of minutes or of training pixels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Budget:
             raise ValueError(f"{self.kind}: got {self.amount}, needs a number above 0")
 
     def share(self, seconds: float, pixels: float) -> float:
-        """How much of the training is done after so much of either, 0 to 1."""
+        """The completed share of the training, 0 to 1, after these minutes or megapixels."""
         spent = seconds / 60 if self.kind == "minutes" else pixels / 1e6
         return min(1.0, spent / self.amount)
 

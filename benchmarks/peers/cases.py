@@ -1,6 +1,6 @@
-"""The peers of the training benchmark: network, loss, optimizer and data path as each has them.
+"""The peers of the training benchmark, each with its own network, loss, optimizer and data path.
 
-Imported only when a case is built, so that a missing package is one case less and no error.
+Packages are imported when a case is built, so that a missing package only skips its case.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Pair = tuple[Tensor, Any]
 
 @dataclass(frozen=True)
 class Setting:
-    """How a network is run; ``best`` also drops what is not needed and takes all the workers."""
+    """How a network is run; ``best`` also leaves out optional work and uses all workers."""
 
     name: str
     precision: Precision = "float32"
@@ -36,7 +36,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Task:
-    """What all cases train on, held in memory: images [C, Y, X] float32, labels [Y, X] uint8."""
+    """The data of all cases, in memory: images [C, Y, X] float32, labels [Y, X] uint8."""
 
     images: list[NDArray[np.float32]]
     labels: list[NDArray[np.uint8]]
@@ -118,7 +118,7 @@ def monai(task: Task, setting: Setting) -> Peer:
 
     Dictionary transforms (RandCropByPosNegLabeld, RandRotate90d) in a DataLoader of 4 workers at
     most, all cores in the best setting; Adam at 1e-3, Dice and cross-entropy. The tutorial
-    changes no intensities and deforms nothing, so its data cost less than those of the others.
+    does not change intensities or deform images, so its data path takes less time than the others.
     """
     from monai.data import DataLoader, Dataset, list_data_collate
     from monai.losses import DiceCELoss
@@ -171,8 +171,8 @@ def monai(task: Task, setting: Setting) -> Peer:
 def nnunet(task: Task, setting: Setting) -> Peer:
     """PlainConvUNet with nnU-Net's own loader, augmentation, loss and optimizer.
 
-    Its deep supervision, part of the default, is left out in the best setting: there only speed
-    counts. Images lie in memory, not in its compressed files, which spares it their decoding.
+    Deep supervision, part of its default, is left out in the best setting, where only speed counts.
+    Images are in memory instead of nnU-Net's compressed files, which saves their decoding.
     """
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
@@ -240,7 +240,7 @@ class MemoryDataset:
 def nnunet_feed(
     task: Task, scales: list[list[float]] | None
 ) -> Callable[[], AbstractContextManager[Iterator[Pair]]]:
-    """Its loader and transforms in as many processes as it would take by itself."""
+    """nnU-Net's loader and transforms, in its default number of processes."""
     from batchgenerators.dataloading.nondet_multi_threaded_augmenter import (
         NonDetMultiThreadedAugmenter,
     )

@@ -1,4 +1,4 @@
-"""The peers' own virtual environment: their libraries never mix with the pipeline's."""
+"""The peers' virtual environment, separate from the pipeline's."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def python_of(folder: Path) -> Path:
 
 
 def ensure(folder: Path) -> Path:
-    """Makes the environment, unless it is there as the requirements have it; its interpreter.
+    """Makes the environment, unless it exists with these requirements; returns its interpreter.
 
-    torch comes first and alone: a package that asks for "any torch" then finds the one that the
-    pipeline itself is tested with.
+    torch is installed first, separately, so that packages that need any torch use the version that
+    the pipeline is tested with.
     """
     python, stamp = python_of(folder), folder / ".requirements"
     wanted = REQUIREMENTS.read_text()

@@ -1,12 +1,12 @@
-"""Trains nnU-Net v2 (2D) on a dataset's very split and scores it as our own models are scored.
+"""Trains nnU-Net v2 (2D) on the same split of a dataset and scores it like our models.
 
     snakemake ... --until prepare splits            # or the whole run, to compare with our model
     python benchmarks/peers/nnunet.py results-dsb2018 dsb2018 --minutes 20 --threads 2
     python benchmarks/peers/nnunet.py results-dsb2018 dsb2018 --megapixels same --model unet-bn
 
 "same" takes the amount from our own model's training in that results folder. Writes
-benchmarks/results/peer_nnunet_<dataset>.json, one entry per kind of budget, and leaves all that
-nnU-Net made in the work folder. docs/benchmarks.md says what is equal and what is not.
+benchmarks/results/peer_nnunet_<dataset>.json, one entry per kind of budget, and keeps nnU-Net's
+files in the work folder. docs/benchmarks.md lists what is equal and what is not.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def budget_of(args: argparse.Namespace, config: Config, paths: Paths, model: str) -> Budget:
-    """The end of the training, as asked for.
+    """The requested length of the training.
 
     Raises:
         UserError: "same" without a training of ours, or no number.
@@ -110,7 +110,7 @@ def predictions(
 
 
 def worker_environment(where: dict[str, Path], threads: int, workers: int) -> dict[str, str]:
-    """Its folders, and no more threads and processes than we have ourselves."""
+    """nnU-Net's folders, and as many threads and processes as our stages use."""
     return {
         **os.environ,
         **{n: str(where[n]) for n in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")},
@@ -149,7 +149,7 @@ def run_worker(
 def train_and_predict(
     args: argparse.Namespace, config: Config, paths: Paths, model: str, work: Path
 ) -> dict[str, Any]:
-    """Converts, trains and predicts; what is worth keeping of it."""
+    """Converts, trains and predicts; returns the results to keep."""
     budget = budget_of(args, config, paths, model)
     parts = parts_of(paths, args.dataset, args.fold)
     remove(work)
@@ -224,7 +224,7 @@ def scored(
     work: Path,
     found: dict[str, Any],
 ) -> dict[str, Any]:
-    """The peer's scores beside ours."""
+    """The peer's scores and ours."""
     dataset, task = args.dataset, config.datasets[args.dataset].task
     parts = parts_of(paths, dataset, args.fold)
     files = {i: work / "predicted" / f"{i}.npz" for i, part in parts.items() if part != "train"}
@@ -254,7 +254,7 @@ def scored(
 
 
 def keep(path: Path, dataset: str, kind: str, result: dict[str, Any], ours: dict[str, Any]) -> None:
-    """Puts the result into its file, beside that of the other kind of budget."""
+    """Adds the result to its file, which may contain that of the other kind of budget."""
     value = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     runs = {**value.get("runs", {}), kind: result}
     path.parent.mkdir(parents=True, exist_ok=True)

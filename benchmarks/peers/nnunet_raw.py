@@ -1,4 +1,4 @@
-"""A prepared dataset of ours in nnU-Net v2's raw format, the same images in the same parts."""
+"""Converts a prepared dataset to nnU-Net v2's raw format, with the same split of the images."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def split_file(parts: Mapping[str, str]) -> list[dict[str, list[str]]]:
 def dataset_json(channels: int, head: Sequence[str], ignore: bool, training: int) -> dict[str, Any]:
     """Content of dataset.json.
 
-    nnU-Net calls class 0 "background", whatever ours is called, and wants the value of ignored
+    nnU-Net calls class 0 "background", whatever our name for it, and needs the value of ignored
     pixels to follow that of the last class.
     """
     labels = {"background": 0}
@@ -58,7 +58,7 @@ def dataset_json(channels: int, head: Sequence[str], ignore: bool, training: int
 
 
 def raw_channels(image: NDArray[Any]) -> list[NDArray[Any]]:
-    """A file's worth of pixels per channel of an image [C, Y, X], in a type that it reads."""
+    """The pixels of each channel of an image [C, Y, X], in a type that nnU-Net reads."""
     if image.ndim != 3:
         raise ValueError(f"need [C, Y, X], got shape {image.shape}")
     if image.dtype == np.bool_:
@@ -75,7 +75,7 @@ def raw_labels(
     num_classes: int,
     border_width: int,
 ) -> NDArray[np.uint8]:
-    """Labels [Y, X] as nnU-Net is to learn them; ignored pixels have the value ``num_classes``.
+    """Labels [Y, X] for nnU-Net; ignored pixels have the value ``num_classes``.
 
     Args:
         classes: class indices, 255 = ignored.
@@ -107,7 +107,7 @@ def write_raw(
     """Writes nnUNet_raw/DatasetNNN_<dataset>; returns the names of the classes to learn.
 
     The pixels are the raw files' own (of the channels that the config chooses), since nnU-Net
-    normalises by itself.
+    does its own normalisation.
 
     Args:
         folder: the dataset's folder below nnUNet_raw.

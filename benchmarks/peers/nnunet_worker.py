@@ -3,8 +3,8 @@
     python nnunet_worker.py JOB.json
 
 Plans, preprocesses, trains and predicts with nnU-Net's own code; writes RESULT.json beside the
-job. What differs from its commands: when the training ends, how often the learning rate is set,
-and that one process predicts.
+job. It differs from nnU-Net's commands in three points: the end of the training, the learning rate
+set at each step, and prediction in one process.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ COMPILING_STEPS = 3
 
 
 def say(text: str) -> None:
-    """A line that nnunet.py passes on to the console (all else stays in the log)."""
+    """Prints a line that nnunet.py passes on to the console (all others go only to the log)."""
     print(f"[peer] {text}", flush=True)
 
 
 class BudgetTrainer(nnUNetTrainer):  # type: ignore[misc]
-    """nnU-Net's trainer with another end: the steps, data, loss and optimizer are its own.
+    """nnU-Net's trainer, with its steps, data, loss and optimizer, that stops after a budget.
 
-    The learning rate is its "poly" one over the budget, set at each step and not each epoch, as
-    the budget may be no more than an epoch. Its validation patches, which serve for the display
-    and for a checkpoint that its predictions do not use, are left out: all time is training.
+    The learning rate is nnU-Net's "poly" schedule over the budget. It is set at each step instead
+    of each epoch, because the budget may be shorter than an epoch. There is no validation during
+    training, which nnU-Net uses for its display and for a checkpoint that is not used here.
     """
 
     budget: Budget

@@ -1,7 +1,7 @@
-"""Scores of a peer's predictions by our own stages: the same stitching, the same metrics.
+"""Scores a peer's predictions with our stages: the same stitching, the same metrics.
 
-Its class probabilities are laid down as our predict stage would, so that all that follows, the
-choice of the threshold on the validation images included, is the code that our models go through.
+Its class probabilities are written in the format of our predict stage. All that follows, including
+the choice of the threshold on the validation images, is the same code as for our models.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PEER = "nnunet"
 
 
 def one_tile(shape: Sequence[int]) -> WindowPlan:
-    """The plan of an image that is predicted as a whole."""
+    """The tile plan of an image that is predicted as a whole."""
     whole = tuple(int(n) for n in shape)
     return WindowPlan(
         whole, whole, whole, whole, (Tile(0, tuple(Span(0, n, 0, n, 0) for n in whole)),)
@@ -49,7 +49,7 @@ def write_tiles(
     head: Sequence[str],
     dtype: str,
 ) -> None:
-    """Lays nnU-Net's .npz files down as a tile store.
+    """Writes nnU-Net's .npz files as a tile store.
 
     Args:
         probabilities: image -> file with the array "probabilities", [class, 1, Y, X].
@@ -75,7 +75,7 @@ def write_tiles(
 
 
 def read_probabilities(path: Path, classes: int) -> NDArray[np.float32]:
-    """Class probabilities [class, Y, X] of one of nnU-Net's .npz files."""
+    """Reads class probabilities [class, Y, X] from one of nnU-Net's .npz files."""
     with np.load(path) as file:
         found = np.asarray(file["probabilities"], np.float32)
     if found.ndim != 4 or found.shape[:2] != (classes, 1):
@@ -89,7 +89,7 @@ def stitch_settings(
     """Our model's stitching for the peer's head: objects grow from their insides."""
     settings = StitchSettings.of(config, dataset, model).model_copy(update={"head": tuple(head)})
     if "inside" in head:
-        # The settings have lost what has no effect beside our model's own method.
+        # Our model's settings lack those that have no effect with its own method.
         own = config.stitch_for(dataset, model)
         settings = settings.with_section(method="grow", grow_px=own.grow_px)
     return settings
@@ -131,13 +131,13 @@ def score(
 
 
 def our_rows(paths: Paths, dataset: str, model: str, fold: int) -> list[MetricRow]:
-    """Our model's rows of that fold; none if it was not evaluated."""
+    """Our model's rows of this fold; none if it was not evaluated."""
     path = paths.metrics(dataset, model)
     return [row for row in read_metrics(path) if row.fold == fold] if path.exists() else []
 
 
 def our_training(config: Config, paths: Paths, dataset: str, model: str, fold: int) -> Seen | None:
-    """What our model's training cost; None if it was not trained."""
+    """The cost of our model's training; None if it was not trained."""
     path = paths.history(dataset, model, fold)
     if not path.exists():
         return None

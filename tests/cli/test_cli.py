@@ -107,9 +107,9 @@ def raising(error: BaseException) -> Any:
     [
         (UserError("a.tif: bad"), 2, "error: a.tif: bad\n"),
         (UserError("one\ntwo"), 2, "error: one\nerror: two\n"),
-        (stage.Interrupted("told to end"), 143,
-         "stopped: told to end; run the same command again to go on\n"),
-        (KeyboardInterrupt(), 143, "stopped: interrupted; run the same command again to go on\n"),
+        (stage.Interrupted("after step 4; state saved"), 143,
+         "stopped after step 4; state saved; run the same command to continue\n"),
+        (KeyboardInterrupt(), 143, "stopped; run the same command to continue\n"),
         (PermissionError(13, "Permission denied", "x.csv"), 2, "error: x.csv: Permission denied\n"),
         (OSError(28, "No space left on device"), 2, None),
         (ZeroDivisionError("division by zero"), 1,

@@ -52,7 +52,7 @@ def test_a_training_that_is_told_to_end_saves_its_state(tmp_path: Path, number: 
         os.kill(os.getpid(), number)
         return 1.0, 0.5
 
-    with pytest.raises(Stopped, match="told to end after step 4; the state is saved"):
+    with pytest.raises(Stopped, match="after step 4; state saved"):
         trainer(tmp_path, score).run()
     again = trainer(tmp_path)
     again._resume()
@@ -66,7 +66,7 @@ def test_ctrl_c_twice_ends_a_long_step(monkeypatch: pytest.MonkeyPatch) -> None:
         # A launcher passes on what the terminal has sent already.
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.is_set()
-        monkeypatch.setattr(progress, "IMPATIENT", 0.0)
+        monkeypatch.setattr(progress, "SECOND_INTERRUPT_SECONDS", 0.0)
         time.sleep(0.01)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
@@ -100,7 +100,7 @@ def test_a_stage_that_is_told_to_end_says_so(tmp_path: Path, capfd: Any) -> None
 
     args = argparse.Namespace(log=tmp_path / "a.log", output=tmp_path)
     assert stage.run(args, work) == 143
-    line = "stopped: told to end; run the same command again to go on"
+    line = "stopped; run the same command to continue"
     assert capfd.readouterr().err == line + "\n"
     assert signal.getsignal(signal.SIGTERM) == before
     assert causes([args.log], 0) == [line]
@@ -169,11 +169,11 @@ def test_what_the_queue_says_is_shown(tmp_path: Path) -> None:
         "        last line: slurmstepd: error: Detected 1 oom_kill event",
     ]
     # A time limit asks the job to stop first.
-    job.write_text(f"{STAMP} WARNING stopped: told to end\n", encoding="utf-8")
+    job.write_text(f"{STAMP} WARNING stopped after step 4; state saved\n", encoding="utf-8")
     told = told.replace("OUT_OF_MEMORY", "TIMEOUT")
     record["rule_msg"] = told + ending
     assert summary(record, 0).splitlines()[:2] == [
-        "Job train nuclei.m.0: stopped: told to end", f"    {told}",
+        "Job train nuclei.m.0: stopped after step 4; state saved", f"    {told}",
     ]  # fmt: skip
     # Other queues have no message of their own, and the job may not have begun.
     record = failed("train", tmp_path / "none.log", rule_msg=ending, aux={"external_jobid": "7"})

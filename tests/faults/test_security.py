@@ -224,16 +224,16 @@ def test_a_payload_through_the_command(tmp_path: Path, tally: Tally) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"weights": {"a": torch.zeros(1)}}, "not those of its architecture"),
-        ({"architecture": architecture_of("unet-bn", width=4, depth=1)}, "not those of its arch"),
+        ({"weights": {"a": torch.zeros(1)}}, "its weights do not fit its architecture"),
+        ({"architecture": architecture_of("unet-bn", width=4, depth=1)}, "do not fit its arch"),
         ({"architecture": architecture_of("unet-bn", width=2, depth=10**6)}, "layers"),
         ({"architecture": architecture_of("unet-bn", convs=10**9)}, "layers"),
-        ({"in_channels": 3}, "not those of its architecture"),
+        ({"in_channels": 3}, "its weights do not fit its architecture"),
         ({"in_channels": 10**12}, "model file"),
-        ({"weights": {"a": torch.zeros(1).expand(10**12)}}, "more weights than the file holds"),
-        ({"weights": {"a": "text"}}, "no tensors"),
-        ({"normalize": [1]}, "normalize is no mapping"),
-        ({"head": (1, 2)}, "names that are no text"),
+        ({"weights": {"a": torch.zeros(1).expand(10**12)}}, "more weights than the file contains"),
+        ({"weights": {"a": "text"}}, "not tensors"),
+        ({"normalize": [1]}, "normalize is not a mapping"),
+        ({"head": (1, 2)}, "names that are not text"),
     ],
 )
 def test_a_model_that_lies_about_itself(tmp_path: Path, changes: dict[str, Any], says: str) -> None:

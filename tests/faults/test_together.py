@@ -188,7 +188,7 @@ def test_the_device_has_too_little_memory_to_train(lab: Lab, tmp_path: Path, tal
     done = lab.run("train", output, patch=no_room_to_keep)
     assert done.code == 0, done.said
     log = (output / "logs" / "train.log").read_text()
-    assert log.count("out of memory on the device: going on with activations computed twice") == 1
+    assert log.count("out of memory on the device: continuing with activations computed twice") == 1
     lab.finish("predict", output)
     tally(
         "the device runs out of memory in training",

@@ -1,4 +1,4 @@
-"""Leases of GPUs and the choice of device and precision; no GPU is needed."""
+"""Leases of GPUs and the choice of device and precision; needs no GPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from unet.errors import UserError
 from unet.models import devices, engines
 from unet.models.build import build
 from unet.models.inference import Predictor
-from unet.training.trainer import _sameness
+from unet.training.less_memory import reproducibility
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
@@ -35,7 +35,7 @@ time.sleep(float(sys.argv[3]))
 
 @contextmanager
 def holders(folder: Path, *wanted: int, seconds: float = 60) -> Iterator[list[Popen[str]]]:
-    """Processes that each take so many of two GPUs, print which and hold them."""
+    """Processes that each lease this many of two GPUs, print them and keep them."""
     words = [[str(folder), str(number), str(seconds)] for number in wanted]
     jobs = [
         Popen([sys.executable, "-c", HOLD, *w], cwd=ROOT, stdout=PIPE, text=True) for w in words
@@ -67,7 +67,7 @@ def test_two_processes_get_two_gpus_and_a_killed_one_gives_its_back(tmp_path: Pa
 
 
 def test_two_jobs_of_two_gpus_do_not_wait_for_each_other(tmp_path: Path) -> None:
-    """The GPUs get free one after the other, so that each job could take one."""
+    """The GPUs become free one after the other, so that each job could take one."""
     first, second = (ExitStack() for _ in range(2))
     with first, second:
         assert devices._take(tmp_path, "0", first)
@@ -106,7 +106,7 @@ from unet.models import devices
 from unet.training import launch
 torch.cuda.is_available = lambda: True
 torch.cuda.device_count = lambda: 3
-launch.together(Path(sys.argv[1]), ["a", "--log", "b"], "auto", 2)
+launch.launch(Path(sys.argv[1]), ["a", "--log", "b"], "auto", 2)
 """
 TOLD = """
 import os, sys
@@ -130,7 +130,7 @@ def test_gpus_of_processes_that_train_together_are_taken_before_they_start(tmp_p
             cwd=ROOT, env=env, stdin=PIPE, stdout=PIPE, text=True,
         ) as job:  # fmt: skip
             assert sorted([line(job), line(job)]) == ["0 0,2 a --log b", "1 0,2 a --log b"]
-            # As long as they run the launcher holds them, and no longer the lock to take some.
+            # While they run, the launcher keeps the GPUs, but not the lock for leasing.
             assert [_takes(tmp_path, name) for name in ("0", "2", "turn")] == [False, False, True]
             job.communicate("\n\n", timeout=60)
             assert job.returncode == 0
@@ -155,7 +155,7 @@ def test_several_gpus_are_leased_unless_a_scheduler_chose(monkeypatch: pytest.Mo
 
 
 def four_gpus(monkeypatch: pytest.MonkeyPatch, capability: int = 8) -> list[int]:
-    """A machine that has them; the list is of those made current."""
+    """A machine with GPUs; returns the list of GPUs that were made current."""
     current: list[int] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
@@ -168,7 +168,7 @@ def test_processes_that_train_together_use_the_gpu_that_they_are_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     current = four_gpus(monkeypatch)
-    # The launcher leased them; none is leased by a process for itself.
+    # The launcher leased them; the processes lease none.
     monkeypatch.delattr(devices, "lease_gpus")
     for chosen in (None, "0,2"):
         if chosen is None:
@@ -197,9 +197,9 @@ def test_gpus_of_a_job_are_leased_at_once(monkeypatch: pytest.MonkeyPatch) -> No
 def test_more_processes_than_gpus_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     four_gpus(monkeypatch)
     assert devices.lease_together("cpu", 8) is None
-    with pytest.raises(UserError, match=r"train.gpus: 8 are asked for, this job sees 4; write 4"):
+    with pytest.raises(UserError, match=r"train.gpus: 8 requested, this job sees 4; write 4"):
         devices.lease_together("auto", 8)
-    with pytest.raises(UserError, match=r"predict.gpus: 8 are asked for, this job sees 4"):
+    with pytest.raises(UserError, match=r"predict.gpus: 8 requested, this job sees 4"):
         devices.choose_devices("auto", 8)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert devices.lease_together("auto", 8) is None
@@ -280,9 +280,9 @@ def test_given_precision_is_taken_as_it_is() -> None:
     assert devices.choose_precision("auto", cpu) == expected
 
 
-def test_how_near_two_trainings_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the log promises of a training that goes on with activations computed twice."""
-    assert _sameness(torch.device("cpu")) == "the same"
-    assert "but for rounding" in _sameness(torch.device("cuda"))
+def test_how_much_two_trainings_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the log says about the weights if activations are computed twice."""
+    assert reproducibility(torch.device("cpu")) == "the same"
+    assert "except for rounding" in reproducibility(torch.device("cuda"))
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
-    assert _sameness(torch.device("cuda")) == "the same"
+    assert reproducibility(torch.device("cuda")) == "the same"

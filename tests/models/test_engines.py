@@ -1,4 +1,4 @@
-"""Engines give what PyTorch gives in float32; one that is not there, or too coarse, is told."""
+"""Engines agree with PyTorch in float32; a missing or too coarse engine is reported."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 def network(name: str) -> Any:
     arch = architecture_of("unet-res" if name == "volumes" else name, **NETWORKS[name])
     made = build(1, 2, arch, 0)
-    # Statistics as after a training: with those of a new network some layers do nothing.
+    # Statistics as after a training: with those of a new network, some layers do nothing.
     generator = torch.Generator().manual_seed(0)
     for key, value in made.state_dict().items():
         if "running_var" in key or key.endswith("variance"):
@@ -77,7 +77,7 @@ def test_tiled_equals_whole_to_the_bit(engine: Any) -> None:
     assert np.abs(predictor.image(image, 64) - predictor.whole(image)).max() <= 1e-6
 
 
-def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_engine_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"openvino needs openvino, which is not installed; run"):
         engines.check_engine("openvino", CPU)
@@ -85,8 +85,8 @@ def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("engine", OTHERS)
-def test_what_an_engine_cannot_do_is_told(engine: Any) -> None:
-    with pytest.raises(UserError, match="runs on processors alone, the device is cuda"):
+def test_unsupported_devices_and_precisions_are_errors(engine: Any) -> None:
+    with pytest.raises(UserError, match="runs on the CPU only, the device is cuda"):
         engines.check_engine(engine, torch.device("cuda"))
 
 
@@ -105,7 +105,7 @@ def test_precisions_of_onnxruntime() -> None:
 
 
 class Coarse(Predictor):
-    """A predictor that is off by so much."""
+    """A predictor with an error of this size."""
 
     error = 0.0
 

@@ -1,4 +1,4 @@
-"""Tiles against the whole image, to the bit: probabilities, and the labels made of them."""
+"""Tiles equal the whole image, bit for bit: probabilities, and the labels made from them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DISTANCE = ("background", "foreground", "distance")
 def predictor(
     arch: Architecture, channels: int = 1, head: Sequence[str] = ("background", "cell")
 ) -> Predictor:
-    """Random weights; scores of about 1, no class everywhere, as of a trained network."""
+    """Random weights; scores of about 1 and several classes, as in a trained network."""
     network = build(channels, len(head), arch, 0).eval()
     settle(network)
     last: Any = network.heads[0]
@@ -68,8 +68,8 @@ PRESETS = st.sampled_from(["unet-bn", "unet-res", "unet2015"])
 def test_tiled_equals_whole_to_the_bit(
     preset: str, depth: int, width: int, channels: int, data: st.DataObject
 ) -> None:
-    """Sizes from one pixel on; tiles from a little above the least (whose deepest level may be a
-    single pixel, for which oneDNN has kernels of its own: 6e-8 apart)."""
+    """Sizes from one pixel on; tiles slightly larger than the smallest, whose deepest level may be
+    a single pixel, for which oneDNN has special kernels (difference 6e-8)."""
     up = data.draw(st.sampled_from(["transposed", "nearest"]), "up")
     head = tuple("abcde"[: data.draw(st.integers(2, 5), "classes")])
     apply = predictor(architecture_of(preset, width=width, depth=depth, up=up), channels, head)
@@ -93,7 +93,7 @@ def test_tiled_equals_whole_to_the_bit(
         (16, 1, (151, 149), 150),
     ],
 )
-def test_sizes_that_are_hard(
+def test_difficult_sizes(
     preset: str, width: int, depth: int, shape: tuple[int, int], tile: int
 ) -> None:
     apply = predictor(architecture_of(preset, width=width, depth=depth))
@@ -101,7 +101,7 @@ def test_sizes_that_are_hard(
 
 
 def test_batches_that_are_equal(threads: Callable[[int], None]) -> None:
-    """Whoever shares a batch with a window, its values are the same."""
+    """A window has the same values in every batch."""
     apply = predictor(architecture_of("unet-bn", width=4, depth=2))
     windows = np.stack([picture((64, 48)), picture((64, 48)) + 1, picture((64, 48)) * 2])
     together = apply(windows)
@@ -156,7 +156,7 @@ def test_averages_over_symmetries_and_networks() -> None:
 
 @given(st.integers(1, 400), st.integers(1, 5), st.integers(0, 3))
 def test_each_value_is_computed_alike(size: int, classes: int, others: int) -> None:
-    """The same for one pixel as among many; and what PyTorch says, but for the last place."""
+    """One pixel has the same value as among many, and PyTorch's value except for the last bit."""
     random = torch.Generator().manual_seed(size)
     scores = 5 * torch.randn(1, classes + others, 1, size, generator=random)
     for layout in (scores, scores.contiguous(memory_format=torch.channels_last)):
@@ -181,7 +181,7 @@ def test_small_windows_are_never_alone() -> None:
 
 
 def in_a_gap(values: np.ndarray, share: float) -> float:
-    """A threshold that about this share of the values is below, and none within rounding."""
+    """A threshold above about this share of the values, and not within rounding of any value."""
     ordered = np.sort(values, axis=None)
     at = int(share * len(ordered))
     near = ordered[max(0, at - 300) : at + 300].astype(np.float64)
@@ -205,7 +205,7 @@ BORDER = ("background", "inside", "border")
 def test_labels_of_tiles_are_those_of_the_whole(
     method: str, head: tuple[str, ...], shape: tuple[int, ...]
 ) -> None:
-    """From the image to the objects: in windows, stored, worked through in blocks; and in one."""
+    """From the image to the objects: in stored windows and blocks, and as a whole."""
     dims = len(shape)
     arch = architecture_of("unet-bn", width=4, depth=1, dims=dims, up="nearest")
     apply = predictor(arch, head=head)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from itertools import product
 
@@ -34,8 +35,8 @@ PRESET_NAMES = sorted(PRESETS)
 
 
 def network(preset: str | AnyArchitecture, depth: int, seed: int = 0, channels: int = 1) -> Network:
-    """Random weights and, where there are any, random running statistics; scores of about 1, as a
-    trained network has them (scores of 100 would turn rounding into differences)."""
+    """Random weights and running statistics, with scores of about 1, as in a trained network
+    (with scores of 100, rounding errors would be larger)."""
     arch = preset if not isinstance(preset, str) else small(preset, depth)
     net = build(channels, 3, arch, seed).eval()
     settle(net, seed)
@@ -51,7 +52,7 @@ def network(preset: str | AnyArchitecture, depth: int, seed: int = 0, channels: 
 
 
 def small(preset: str, depth: int) -> AnyArchitecture:
-    """The preset at a width of 2; of the sliding window, one of so many stages."""
+    """The preset with width 2; for the sliding window, with this many stages."""
     if isinstance(PRESETS[preset], WindowArchitecture):
         stages = ((2, 2), (3, 4))[:depth]
         return architecture_of(preset, window=(11, 23)[depth - 1], stages=stages, hidden=(4,))
@@ -68,7 +69,7 @@ def picture(*shape: int, channels: int = 1) -> np.ndarray:
 
 
 def applied_by_hand(net: Network, image: np.ndarray) -> np.ndarray:
-    """The reference without any of the tiling code: pad by numpy, apply, cut."""
+    """The reference, without the tiling code: pad with numpy, apply, crop."""
     shape, fps = image.shape[1:], net.footprint
     widths = [
         (fp.margin, fp.fit(n + 2 * fp.margin) - n - fp.margin)
@@ -78,6 +79,15 @@ def applied_by_hand(net: Network, image: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         p = torch.softmax(net.eval()(torch.from_numpy(padded)[None]), dim=1)[0].numpy()
     return p[(slice(None), *(slice(0, n) for n in shape))]
+
+
+def rounding(net: Network, image: np.ndarray) -> float:
+    """How much float32 rounding changes the probabilities: the largest difference from float64.
+
+    It can be above 1e-5: with random weights, large maps can cancel each other almost completely,
+    and their rounding errors remain. Independent of the tiling code."""
+    exact = applied_by_hand(deepcopy(net).double(), image.astype(np.float64))
+    return float(np.abs(applied_by_hand(net, image) - exact).max())
 
 
 # Down to a pixel, odd, narrow, just beyond a multiple of the grid.
@@ -131,14 +141,17 @@ def test_tiled_equals_whole_for_any_combination(
         shape = [min(n, 30) for n in shape]
     image = picture(*shape)
     whole = apply.whole(image)
+    # The order of sums in oneDNN depends on the layout and size of the input. Rounding errors are
+    # about as large in each order; the largest differ by less than a factor of 3.
+    atol = max(1e-5, 4 * rounding(apply.networks[0], image))
     if not tta:
         by_hand = applied_by_hand(apply.networks[0], image)
-        np.testing.assert_allclose(whole, by_hand, atol=1e-5, rtol=0)
+        np.testing.assert_allclose(whole, by_hand, atol=atol, rtol=0)
     least = [fp.least_tile for fp in apply.footprint]
     tiles: list[int | list[int]] = [1, [n + data.draw(st.integers(0, 30), "more") for n in least]]
     for tile in tiles:
         if len(apply.plan(shape, tile).tiles) <= 60:  # more of the same would only take time
-            np.testing.assert_allclose(apply.image(image, tile), whole, atol=1e-5, rtol=0)
+            np.testing.assert_allclose(apply.image(image, tile), whole, atol=atol, rtol=0)
 
 
 def test_tiled_equals_whole_in_anisotropic_volumes() -> None:
@@ -159,7 +172,7 @@ def test_tiled_equals_whole_in_anisotropic_volumes() -> None:
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_a_halo_too_small_would_show(axis: int) -> None:
-    """The comparison above can fail: with the halo one grid step short along an axis, it does."""
+    """The comparison above can fail: it does if the halo is one grid step too small."""
     net = network("unet-bn", 2)
     fps = list(net.footprint)
     fps[axis] = replace(fps[axis], halo=fps[axis].halo - fps[axis].grid)
@@ -211,13 +224,13 @@ def test_symmetries_are_all_different_and_undone(dims: int, alike: bool) -> None
     # Y and X are exchanged only where the network treats them alike.
     assert len(views) == (8 if dims == 3 or alike else 4)
     x = torch.arange(2 * 3**dims).view(1, 2, *(3,) * dims)
-    assert len({tuple(view.of(x).flatten().tolist()) for view in views}) == len(views)
+    assert len({tuple(view.apply(x).flatten().tolist()) for view in views}) == len(views)
     for view in views:
-        assert torch.equal(view.back(view.of(x)), x)
+        assert torch.equal(view.undo(view.apply(x)), x)
 
 
 class Equivariant(Network):
-    """A network that turns with its image: scores from each pixel and its neighbours, all alike."""
+    """A network that commutes with symmetries: all neighbours of a pixel have the same weight."""
 
     def __init__(self, dims: int) -> None:
         super().__init__()
@@ -239,7 +252,7 @@ def test_tta_changes_no_function_that_turns_with_its_image(shape: tuple[int, ...
 
 
 def test_tta_where_the_axes_differ() -> None:
-    """A network that treats Y and X differently has no use for an image on its side."""
+    """A network that treats Y and X differently is not applied to transposed images."""
     arch = architecture_of("unet-bn", width=2, depth=1, kernels=[[1, 3]] * 2, pools=[[1, 2]])
     apply = Predictor([network(arch, 1)], CPU, "float32", tta=True)
     image = picture(33, 40)

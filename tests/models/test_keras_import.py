@@ -33,7 +33,7 @@ FORMATS = (".keras", ".h5", ".weights.h5")
 
 @pytest.fixture(scope="module")
 def keras(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
-    """Keras on PyTorch; it writes its settings into a folder of its own."""
+    """Keras on PyTorch; it writes its settings to a separate folder."""
     before = {key: os.environ.get(key) for key in ("KERAS_BACKEND", "KERAS_HOME")}
     os.environ["KERAS_BACKEND"] = "torch"
     os.environ["KERAS_HOME"] = str(tmp_path_factory.mktemp("keras"))
@@ -69,7 +69,7 @@ def model_of(
     up_activation: str | None = None,
     seed: int = 0,
 ) -> Any:
-    """A U-Net as most Keras code has it, with random weights and running statistics."""
+    """The usual Keras U-Net, with random weights and running statistics."""
     layers = keras.layers
     conv, up = getattr(layers, f"Conv{dims}D"), getattr(layers, f"Conv{dims}DTranspose")
     pool = getattr(layers, f"MaxPooling{dims}D")
@@ -112,7 +112,7 @@ def model_of(
 
 
 def random_like(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Of such sizes that values neither grow nor vanish from layer to layer."""
+    """Scaled so that values neither grow nor vanish from layer to layer."""
     if name.endswith("kernel"):
         return rng.normal(0, (2 / np.prod(shape[:-1])) ** 0.5, shape)
     if name.endswith(("variance", "gamma")):
@@ -207,7 +207,7 @@ def test_weights_alone_need_to_be_told(keras: Any, tmp_path: Path) -> None:
     untold = load_keras_unet(path, names(2))
     assert np.abs(ours(untold, x) - theirs(model, x)).max() > 1e-2  # so it does matter
     whole = save(model, tmp_path, ".keras")
-    with pytest.raises(UserError, match="order: act-norm is given, but the model says norm-act"):
+    with pytest.raises(UserError, match="order: got act-norm, but the model has norm-act"):
         load_keras_unet(whole, names(2), order="act-norm")
 
 
@@ -229,7 +229,7 @@ def test_pixels_that_were_divided(keras: Any, tmp_path: Path) -> None:
 
 
 def test_transposed_convolution_is_not_mirrored(keras: Any) -> None:
-    """By hand: a single pixel is spread by the kernel as it stands."""
+    """By hand: a single pixel gives the kernel itself."""
     weights = {layer.name: layer.get_weights() for layer in model_of(keras, 1, 1).layers}
     weights = {name: arrays for name, arrays in weights.items() if arrays}
     up = next(name for name in weights if "transpose" in name)
@@ -244,7 +244,7 @@ def test_transposed_convolution_is_not_mirrored(keras: Any) -> None:
 
 
 def test_every_number_is_carried_over(keras: Any) -> None:
-    """The full preset: as many numbers as it has, of the same shapes."""
+    """The full preset: the same number of values, in the same shapes."""
     model = model_of(keras, 64, 4)
     weights = {n.name: n.get_weights() for n in model.layers if n.weights}
     assert model.count_params() == 31_054_210
@@ -255,8 +255,8 @@ def test_every_number_is_carried_over(keras: Any) -> None:
 
 
 def test_older_layouts(keras: Any, tmp_path: Path) -> None:
-    """What Keras 2 writes: another name of the layers' group, plain lists of inputs, long lists of
-    names in parts."""
+    """Files as Keras 2 writes them: another name for the layers' group, plain lists of inputs, long
+    lists of names in parts."""
     model = model_of(keras, order="CNR", skip_first=True)
     x = images(1, 16, 16)
 
@@ -340,12 +340,12 @@ def edited(keras: Any, folder: Path, kind: str, number: int, **settings: Any) ->
         ("Conv2D", 0, {"activation": "elu"}, "activation is elu"),
         ("MaxPooling2D", 0, {"pool_size": [3, 3]}, r"pool_size is \[3, 3\]"),
         ("MaxPooling2D", 0, {"class_name": "AveragePooling2D"}, "is a AveragePooling2D, which our"),
-        ("Conv2D", 0, {"class_name": "Lambda"}, "is a Lambda, which our U-Net has not"),
+        ("Conv2D", 0, {"class_name": "Lambda"}, "is a Lambda, which our U-Net does not support"),
         ("BatchNormalization", 2, {"epsilon": 0.1}, r"levels differ: epsilons \[0.001, 0.1\]"),
-        ("Conv2D", 0, {"config": {}}, "config is not one that Keras writes"),
+        ("Conv2D", 0, {"config": {}}, "config was not written by Keras"),
     ],
 )
-def test_settings_that_ours_has_not(
+def test_unsupported_settings(
     keras: Any, kind: str, number: int, settings: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
     refused(edited(keras, tmp_path, kind, number, **settings), says)
@@ -367,7 +367,7 @@ def test_other_connections(keras: Any, tmp_path: Path) -> None:
                 layer["inbound_nodes"] = json.loads(text)
         target.writestr("config.json", json.dumps(config))
         target.writestr("model.weights.h5", source.read("model.weights.h5"))
-    refused(tmp_path / "skip.keras", "joins other layers than a U-Net does")
+    refused(tmp_path / "skip.keras", "which a U-Net does not join")
 
 
 def test_weights_that_do_not_fit(keras: Any, tmp_path: Path) -> None:
@@ -375,13 +375,13 @@ def test_weights_that_do_not_fit(keras: Any, tmp_path: Path) -> None:
     arch = architecture_of_weights(weights)
     convs = [name for name, arrays in weights.items() if arrays[0].ndim == 4]
     wrong = {**weights, convs[1]: [np.zeros((3, 3, 4, 5), np.float32), np.zeros(5, np.float32)]}
-    says = f"layer {convs[1]}: weight of 3x3x4x5, where this U-Net has 3x3x4x4"
+    says = f"layer {convs[1]}: weight is 3x3x4x5, this U-Net needs 3x3x4x4"
     with pytest.raises(UserError, match=re.escape(says)):
         convert(wrong, arch)
     # Upsampling and a convolution of 2x2 in place of the transposed one.
     up = next(name for name in weights if "transpose" in name)
     wrong = {**weights, up: [np.zeros((2, 2, 8, 4), np.float32), np.zeros(4, np.float32)]}
-    says = f"layer {up}: weight of 2x2x8x4, where this U-Net has 2x2x4x8"
+    says = f"layer {up}: weight is 2x2x8x4, this U-Net needs 2x2x4x8"
     with pytest.raises(UserError, match=says):
         convert(wrong, arch)
     with pytest.raises(UserError, match="layer dense: arrays of 3x4, 4; needs a convolution"):
@@ -390,17 +390,17 @@ def test_weights_that_do_not_fit(keras: Any, tmp_path: Path) -> None:
         architecture_of_weights({n: a for n, a in weights.items() if n != convs[1]})
     with pytest.raises(UserError, match="found no convolutions"):
         convert({}, arch)
-    with pytest.raises(ValueError, match="has layers that the Keras U-Net has not"):
+    with pytest.raises(ValueError, match="has layers that the Keras U-Net lacks"):
         convert(weights, architecture_of("unet-res", width=4, depth=1))  # type: ignore[arg-type]
 
 
-def test_files_that_are_none(keras: Any, tmp_path: Path) -> None:
+def test_unusable_files(keras: Any, tmp_path: Path) -> None:
     refused(tmp_path / "none.keras", "no such file")
     (tmp_path / "text.h5").write_text("weights")
     refused(tmp_path / "text.h5", "not a readable Keras file")
     with h5py.File(tmp_path / "empty.h5", "w"):
         pass
-    refused(tmp_path / "empty.h5", "holds no layers")
+    refused(tmp_path / "empty.h5", "contains no layers")
     with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
         archive.writestr("readme", "x")
     refused(tmp_path / "other.keras", "not a readable Keras file")
@@ -433,7 +433,7 @@ def test_links_to_other_files_are_not_followed(keras: Any, tmp_path: Path) -> No
         refused(path, "refused, /layers/conv2d/vars/0 is a link")
 
 
-def test_classes_must_be_as_many(keras: Any, tmp_path: Path) -> None:
+def test_the_number_of_classes_must_match(keras: Any, tmp_path: Path) -> None:
     path = save(model_of(keras, classes=3), tmp_path, ".keras")
     refused(path, "--classes: got 2 names, .* has 3 classes")
     with pytest.raises(UserError, match=r"--divide-by: got 0\.0; write a number above 0"):

@@ -1,4 +1,4 @@
-"""model.pt: what is written is read; nothing in it is executed; damage is told in one line."""
+"""model.pt: round trip; nothing in it is executed; damage is reported in one line."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_truncated_file(tmp_path: Path, share: float) -> None:
 
 
 def test_a_flipped_bit_among_the_weights(tmp_path: Path) -> None:
-    """torch itself does not look at the checksums that it writes."""
+    """torch itself does not check the checksums that it writes."""
     path = tmp_path / "model.pt"
     save_model(path, model(architecture_of("unet-bn", width=16, depth=1)))
     data = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Normalisation: as PyTorch's while training, running averages of no window afterwards."""
+"""Normalisation: like PyTorch's in training, by running averages in inference."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHAPES = [(4, 6, 9), (3, 6, 5, 8), (2, 6, 3, 4, 5)]
 
 
 def batches(shape: tuple[int, ...], count: int = 4) -> list[Tensor]:
-    """Each of another mean and scale, so that averages over them mean something."""
+    """Samples with different means and scales, so that averages over them are a real test."""
     random = torch.Generator().manual_seed(len(shape))
     return [torch.randn(shape, generator=random) * (1 + n) + 3 * n for n in range(count)]
 
@@ -38,7 +38,7 @@ def gradients(module: nn.Module, x: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("groups", [1, 2, 3, 6])
 def test_sample_norm_trains_as_group_norm(shape: tuple[int, ...], groups: int) -> None:
-    """In float64: another kernel sums in another order."""
+    """In float64, because kernels sum in different orders."""
     ours, torchs = SampleNorm(6, groups, 1e-3), nn.GroupNorm(groups, 6, 1e-3)
     same_scale_and_shift(ours.double(), torchs.double())
     for x in batches(shape):
@@ -87,7 +87,7 @@ def test_running_averages_by_hand(groups: int) -> None:
     expected = x - mean.repeat_interleave(each).view(1, 6, 1, 1)
     expected = expected / (variance.repeat_interleave(each).view(1, 6, 1, 1) + 1e-3).sqrt()
     torch.testing.assert_close(norm(x), expected)
-    # Evaluation remembers nothing, and a pixel's value does not depend on the others.
+    # Inference does not update averages, and a pixel's value does not depend on the others.
     assert all(torch.equal(a, b) for a, b in zip(before, norm.buffers(), strict=True))
     torch.testing.assert_close(norm(x[..., :1, :1]), norm(x)[..., :1, :1])
 
@@ -135,7 +135,7 @@ def test_which_norm() -> None:
     instance = norm_with("instance", 6)
     assert isinstance(instance, SampleNorm)
     assert (instance.groups, instance.eps) == (6, 1e-4)
-    # As many groups as divide the channels, at most those asked for.
+    # The largest number of groups that divides the channels, at most the requested number.
     for channels, groups, expected in ((16, 8, 8), (6, 4, 3), (7, 4, 1), (7, 7, 7), (2, 8, 2)):
         norm = norm_with("group", channels, groups)
         assert isinstance(norm, SampleNorm)

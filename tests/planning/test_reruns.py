@@ -379,7 +379,7 @@ def test_what_may_be_deleted_costs_no_training(finished_run: Path, tmp_path: Pat
     assert done.returncode == 0, done.stdout + done.stderr
     assert [path.read_bytes() for path in (model, history)] == before
     assert paths.curves("own", "b", 0).exists()
-    assert "this training is finished" in paths.log("train", "own", "b", "0").read_text()
+    assert "already trained" in paths.log("train", "own", "b", "0").read_text()
     assert not paths.checkpoints("own", "b", 0).exists()
 
 

@@ -336,12 +336,16 @@ def test_an_environment_that_is_there_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_case_of_prediction_brings_what_it_is_held_against() -> None:
-    from benchmarks.predict import chosen
+    from benchmarks.predict import selected_cases
     from benchmarks.predict_cases import CASES
 
-    assert chosen(None) == list(CASES)
-    assert chosen(["ours, bfloat16"]) == ["limit, float32", "limit, bfloat16", "ours, bfloat16"]
-    assert chosen(["nnU-Net, mirroring, b"]) == [
+    assert selected_cases(None) == list(CASES)
+    assert selected_cases(["ours, bfloat16"]) == [
+        "limit, float32",
+        "limit, bfloat16",
+        "ours, bfloat16",
+    ]
+    assert selected_cases(["nnU-Net, mirroring, b"]) == [
         "limit, float32", "limit, bfloat16", "nnU-Net, mirroring, bfloat16",
         "nnU-Net, mirroring, bfloat16, our allocator",
     ]  # fmt: skip

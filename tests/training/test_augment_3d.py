@@ -128,10 +128,10 @@ def test_elastic_displacements_are_lengths_and_not_voxels() -> None:
 
 
 def test_thin_volumes_are_bent_less_and_do_not_fold() -> None:
-    assert warp.gentle(5.0, 3, (256, 256), (1.0, 1.0)) == 5.0
-    assert warp.gentle(5.0, 3, (9, 65, 65), (1.0, 1.0, 1.0)) == 0.5
-    assert warp.gentle(5.0, 3, (9, 65, 65), (4.0, 1.0, 1.0)) == 2.0
-    assert warp.gentle(5.0, 3, (1, 65, 65), (1.0, 1.0, 1.0)) == 4.0
+    assert warp.elastic_sd(5.0, 3, (256, 256), (1.0, 1.0)) == 5.0
+    assert warp.elastic_sd(5.0, 3, (9, 65, 65), (1.0, 1.0, 1.0)) == 0.5
+    assert warp.elastic_sd(5.0, 3, (9, 65, 65), (4.0, 1.0, 1.0)) == 2.0
+    assert warp.elastic_sd(5.0, 3, (1, 65, 65), (1.0, 1.0, 1.0)) == 4.0
     images = coordinates(40, (9, 33, 33))
     config = on(elastic_px=50.0)
     read = Augment(config, (1.0, 1.0, 1.0))(images, images.long(), None, seeded())[0]

@@ -32,8 +32,8 @@ from unet.files import canonical, remove
 from unet.models.model_file import load_model
 from unet.planning.jobs import Run
 from unet.training.auto.choose import (
-    LEAST_BOTTOM,
-    MOST_BATCH,
+    MAX_BATCH,
+    MIN_BOTTOM,
     TrainingPlan,
     choose_plan,
     keep_plan,
@@ -88,7 +88,7 @@ def dataset(
 
 
 def said(plan: TrainingPlan, start: str) -> str:
-    """The one reason that begins so."""
+    """The only reason that starts with this text."""
     (line,) = [reason for reason in plan.reasons if reason.startswith(start)]
     return line
 
@@ -117,9 +117,9 @@ def test_large_objects_need_deep_networks_and_large_patches() -> None:
     for got, need in zip(footprint(large.architecture), (400, 600), strict=True):
         assert got.receptive_field >= need
     assert all(n >= need for n, need in zip(large.patch, (400, 600), strict=True))
-    # Few objects say nothing; then half a patch is to be seen.
+    # Too few objects are ignored; then the receptive field is half a patch.
     few = replace(dataset(shape), objects=(Objects("a", 4, (300, 300), (300, 300), (300, 300)),))
-    assert "no objects to go by" in said(choose_plan(few, SECTION, 4e9), "depth")
+    assert "no objects measured" in said(choose_plan(few, SECTION, 4e9), "depth")
     # The larger of two kinds decides.
     kinds = tuple(Objects(n, 9, (s, s), (s, s), (s, s)) for n, s in (("a", 150), ("b", 5)))
     both = choose_plan(replace(dataset(shape), objects=kinds), SECTION, 4e9)
@@ -157,7 +157,7 @@ def test_little_memory_first_takes_the_width_then_the_patch() -> None:
     assert least.architecture.width == 8
     assert any(n < 120 for n in least.patch)
     hopeless = plan(1e6)
-    assert "more than there is" in said(hopeless, "memory")
+    assert "this may be too much" in said(hopeless, "memory")
     assert hopeless.batch == 1
 
 
@@ -175,7 +175,7 @@ def test_volumes() -> None:
     assert set(same.architecture.kernels or ()) == {(3, 3, 3)}
     # The poolings stop at 4 sections, whatever their distance.
     pools = same.architecture.pools or ()
-    assert math.prod(p[0] for p in pools) * LEAST_BOTTOM <= 30
+    assert math.prod(p[0] for p in pools) * MIN_BOTTOM <= 30
 
 
 def test_what_the_user_gives_holds() -> None:
@@ -186,7 +186,7 @@ def test_what_the_user_gives_holds() -> None:
     assert said(plan, "patch") == "patch 192 x 192: train.patch, fitted to the network's grid"
     assert said(plan, "batch") == "batch 3: train.batch"
     assert plan.preset == "unet-res"
-    # Not given: the section's numbers are but defaults.
+    # Not given: the section's numbers are only defaults.
     assert choose_plan(data, section, 4e9) == choose_plan(data, SECTION, 4e9)
     with pytest.raises(UserError, match=r"train\.patch: got \[8, 64, 64\]; the images have 2"):
         choose_plan(data, TrainSection(patch=(8, 64, 64)), 4e9, given=["patch"])
@@ -234,9 +234,9 @@ def test_every_plan_is_sound(
     for size, image, fp in zip(plan.patch, data.shape_median, footprint(arch), strict=True):
         assert fp.accepts(size)
         assert size <= max(image, fp.grid)
-        assert fp.grid <= 2 or size // fp.grid >= LEAST_BOTTOM
+        assert fp.grid <= 2 or size // fp.grid >= MIN_BOTTOM
     assert plan.batch % processes == 0
-    assert 1 <= plan.batch <= MOST_BATCH
+    assert 1 <= plan.batch <= MAX_BATCH
     assert 8 <= arch.width <= 32
     assert len(plan.reasons) == len(set(plan.reasons)) >= 9
     assert all("\n" not in reason for reason in plan.reasons)
@@ -353,12 +353,12 @@ def test_the_script_trains_and_goes_on_with_its_plan(  # type: ignore[no-untyped
     assert "images: 2 to train on, 48 x 56 px" in told
     shown = paths.model("d", "m", 0).with_name("plan.yaml")
     assert yaml.safe_load(shown.read_text())["models"]["planned"] == plan.section
-    # A second attempt takes the plan of the first, though now it might be another.
+    # A second attempt uses the plan of the first, even if another would be chosen now.
     kept = next(paths.checkpoints("d", "m", 0).glob("*/plan.json"))
     other = replace(plan, batch=3, reasons=("as before",))
     keep_plan(kept, other)
     shown.unlink()
-    # What is finished would be taken as it is.
+    # A finished training would be restored.
     remove(shown.with_name(".trained"))
     assert run() == other
     assert "# as before" in shown.read_text()

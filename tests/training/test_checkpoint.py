@@ -1,4 +1,4 @@
-"""Checkpoints: whole or passed over, keyed, and one process at a time."""
+"""Checkpoints: complete or skipped, keyed, and one process at a time."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_damaged_one_is_passed_over(tmp_path: Path, damage, caplog) -> None:  
         assert step_of(keeper) == 1
     if damage is not Path.unlink:
         assert "last.pt" in caplog.text
-    # The next save must not put the damaged one in the place of the good one.
+    # The next save must not replace the good checkpoint by the damaged one.
     keeper.save({"step": 3, "weights": torch.full((1000,), 3.0)})
     truncate(keeper.folder / "last.pt")
     assert step_of(keeper) == 1
@@ -122,7 +122,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 
 
 def test_killed_between_the_renames(tmp_path: Path) -> None:
-    """The newest state is found under whichever name it has by then."""
+    """The newest state is found under any of its names."""
     keeper = saved(tmp_path, 1, 2)
     saved(tmp_path / "other", 3).folder.joinpath("last.pt").rename(keeper.folder / "next.pt")
     assert step_of(keeper) == 3
@@ -149,7 +149,7 @@ def test_a_save_that_fails_leaves_the_last_two(
 
 
 def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
-    """torch's own way of writing files says something else."""
+    """torch's own file writing reports another error."""
     with pytest.raises(OSError, match="No space left"), Path("/dev/full").open("wb") as handle:
         torch.save({"weights": torch.zeros(100_000)}, handle)
 

@@ -1,4 +1,4 @@
-"""A training that is finished is not done again, whatever else was deleted."""
+"""A finished training is not repeated, whatever else was deleted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Trains(Exception):
 
 @pytest.fixture
 def trained(make_store, monkeypatch: pytest.MonkeyPatch) -> tuple[Paths, dict[str, Any]]:  # type: ignore[no-untyped-def]
-    """A finished training, of which only ``.trained`` is left, and a trainer that refuses."""
+    """A finished training of which only ``.trained`` remains, and a trainer that raises."""
     paths, sentinel = make_store()
     train(paths, sentinel)
 
@@ -100,7 +100,7 @@ def test_what_is_not_as_it_was_is_not_used(
 def test_a_model_that_was_written_over_is_not_taken_for_it(
     trained: tuple[Paths, dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its other name is of the same file."""
+    """Its second name is a hard link to the same file."""
     paths, sentinel = trained
     files(paths)[0].write_bytes(b"another")
     with pytest.raises(Trains):

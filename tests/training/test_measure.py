@@ -1,4 +1,4 @@
-"""What preset auto measures of the training images."""
+"""The measurements of preset auto on the training images."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_fingerprint_by_hand(tmp_path: Path) -> None:
     a = boxes((40, 50), np.s_[2:6, 3:13], np.s_[20:30, 20:26])
     b = boxes((60, 30), np.s_[0:9, 1:3], np.s_[30:31, 5:8])  # the last: 3 pixels, a speck
     c = boxes((40, 50))
-    # Not to be looked at: it would change every number.
+    # Must not be read: it would change every number.
     test = boxes((90, 91), np.s_[0:80, 0:80])
     store, sentinel = store_of(
         tmp_path, {"a": a, "b": b, "c": c, "t": test}, {"a": [0.5, 0.25], "b": [0.7, 0.35]}

@@ -117,7 +117,7 @@ def test_alone() -> None:
     alone = Ranks()
     x = torch.ones(2)
     assert alone.gathered(x) is x
-    assert alone.each(3) == [3]
+    assert alone.from_each(3) == [3]
     assert alone.from_first("a") == "a"
     assert alone.first
     assert not alone.any(False)

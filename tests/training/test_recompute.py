@@ -16,7 +16,7 @@ from unet.config.presets import PRESETS, AnyArchitecture, Architecture, architec
 from unet.errors import UserError
 from unet.models.build import build
 from unet.models.network import Network
-from unet.models.norms import copied_statistics, put_statistics
+from unet.models.norms import copy_statistics, restore_statistics
 from unet.training.trainer import Trainer
 
 CASES: dict[str, dict[str, Any]] = {
@@ -46,7 +46,7 @@ def images(network: Network) -> Tensor:
 
 
 class Held:
-    """Bytes that a graph holds for the gradient (each memory once), without the weights.
+    """Bytes that a graph keeps for the gradient (each storage once), without the weights.
 
     Args:
         limit: with more than this the device has no memory left.
@@ -107,25 +107,25 @@ def test_evaluation_is_not_touched() -> None:
     net = network("batch")
     net.recompute = True
     x = images(net)
-    before = copied_statistics(net)
+    before = copy_statistics(net)
     net.eval()
     y = net(x)
     net.recompute = False
     assert torch.equal(net(x), y)
-    assert all(torch.equal(before[k], v) for k, v in copied_statistics(net).items())
+    assert all(torch.equal(before[k], v) for k, v in copy_statistics(net).items())
 
 
 def test_statistics_can_be_put_back() -> None:
     net = network("batch")
     state = {name: value.clone() for name, value in net.state_dict().items()}
-    kept = copied_statistics(net)
+    kept = copy_statistics(net)
     net(images(net))
     changed = [
         name for name, value in net.state_dict().items() if not torch.equal(value, state[name])
     ]
     assert any("running_mean" in name for name in changed)
     assert any("num_batches" in name for name in changed)
-    put_statistics(net, kept)
+    restore_statistics(net, kept)
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
 
 
@@ -135,7 +135,7 @@ DEEP = architecture_of("unet-bn", width=4, depth=2, dropout=0.5)
 
 
 class Device:
-    """Takes the place of a trainer's step: from the so-manieth on it has a limit of bytes."""
+    """Replaces a trainer's step; after some steps, it has a limit of bytes."""
 
     def __init__(self, run: Trainer, limit: float, after: int = 0) -> None:
         self.run, self.limit, self.after = run, limit, after
@@ -162,7 +162,7 @@ def run_of(folder: Path, arch: AnyArchitecture = DEEP, **train: Any) -> Trainer:
 
 
 def needed(folder: Path) -> tuple[Trainer, int]:
-    """A training that nothing disturbs, and the bytes that it takes."""
+    """A training without a limit, and the bytes that it needs."""
     run = run_of(folder)
     device = Device(run, float("inf"))
     run.run()
@@ -179,8 +179,8 @@ def test_too_little_memory_changes_no_weight(
     with caplog.at_level(logging.WARNING):
         run.run()
     assert device.refused == 1
-    told = [r.message for r in caplog.records if "out of memory on the device" in r.message]
-    assert len(told) == 1
+    warnings = [r.message for r in caplog.records if "out of memory on the device" in r.message]
+    assert len(warnings) == 1
     for mine, other in ((run.network, whole.network), (run.averaged, whole.averaged)):
         for name, value in other.state_dict().items():
             assert torch.equal(mine.state_dict()[name], value), name
@@ -197,7 +197,7 @@ def test_far_too_little_memory(tmp_path: Path) -> None:
     assert device.refused == 2
 
 
-def test_networks_that_cannot_say_so_at_once(tmp_path: Path) -> None:
+def test_networks_that_cannot_recompute_fail_at_once(tmp_path: Path) -> None:
     class Plain(type(run_of(tmp_path / "x").network)):  # type: ignore[misc]
         can_recompute = False
 

@@ -1,4 +1,4 @@
-"""Patches: the same whatever the step at which one starts, where asked, cached or not."""
+"""Patches: independent of the first step and of the cache, and at the requested places."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop: what it writes, when it stops, and that a killed run ends as the unbroken."""
+"""The training loop: outputs, stopping, and that a killed run ends with the same weights."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_no_validation_images_keep_the_last_weights(make_store) -> None:  # type
 
 def test_no_training_images(make_store) -> None:  # type: ignore[no-untyped-def]
     paths, sentinel = make_store()
-    with pytest.raises(UserError, match="no image is left to train on"):
+    with pytest.raises(UserError, match="no images left to train on"):
         train_fold(data_of(paths, sentinel, "", "c"), settings_of(), 0, outputs_of(paths))
 
 
@@ -144,7 +144,7 @@ def test_the_key_of_a_training() -> None:
 # When it stops, and what it keeps.
 
 
-def test_a_loss_that_is_no_number_is_told(tmp_path: Path) -> None:
+def test_a_loss_of_nan_is_an_error(tmp_path: Path) -> None:
     wild = trainer(tmp_path, optimizer="sgd", lr=1e30, clip_norm=None, warmup_steps=0, loss="ce")
     with pytest.raises(UserError, match=r"train\.lr: the loss became nan at step \d+ .*smaller lr"):
         wild.run()
@@ -184,7 +184,7 @@ def test_early_stopping_and_the_best_weights(
     assert sum(taken) == len(seen)
 
 
-def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
+def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
     first = trainer(tmp_path)
     first.run()
     again = trainer(tmp_path, score=lambda network: pytest.fail("validated again"))
@@ -305,7 +305,7 @@ def command(paths: Paths, settings: TrainSettings) -> list[str]:
 
 
 def stopped_by(number: signal.Signals, paths: Paths, settings: TrainSettings, wait: float) -> int:
-    """Starts a training and sends it the signal once it has written a checkpoint of its own.
+    """Starts a training and sends it the signal once it has written a checkpoint.
 
     Returns:
         Its exit code; None of its results are there yet.
@@ -329,7 +329,7 @@ def stopped_by(number: signal.Signals, paths: Paths, settings: TrainSettings, wa
     return int(job.returncode)
 
 
-def test_killed_and_told_to_end_and_yet_the_same_weights(make_store, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_killed_and_stopped_runs_end_with_the_same_weights(make_store, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     paths, sentinel = make_store()
     arch = architecture_of("unet-bn", width=4, depth=2, dropout=0.2)
     settings = settings_of(ema=0.9, batch=4, patch=48, steps_per_epoch=12, arch=arch)

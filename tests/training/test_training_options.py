@@ -85,7 +85,7 @@ def test_the_plateau_lowers_the_rate(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
 def test_deep_supervision_by_hand(padding: str) -> None:
-    """Coarser outputs are held against every second, fourth pixel that they cover."""
+    """Coarser outputs are compared with every second or fourth pixel that they cover."""
     arch = architecture_of(
         "unet-bn", width=2, depth=3, padding=padding, deep_supervision=True, norm="none"
     )

@@ -23,7 +23,7 @@ from unet.cli.stage import CAUSE_SHOWN
 from unet.errors import one_line
 
 # A line of a job's log (see unet.cli.stage) that tells why it ended.
-_CAUSE = re.compile(r"^\S+ \S+ (?:ERROR|WARNING) ((?:error|stopped): .*)$", re.MULTILINE)
+_CAUSE = re.compile(r"^\S+ \S+ (?:ERROR|WARNING) ((?:error:|stopped).*)$", re.MULTILINE)
 # How a command ended, in the words of Python's subprocess.
 _STATUS = re.compile(r"returned non-zero exit status (\d+)|died with <(\w+\.\w+): \d+>")
 # Snakemake's words at the end of what each queue says.

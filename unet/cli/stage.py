@@ -134,7 +134,7 @@ def stoppable() -> Iterator[None]:
     def tell(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         # Not Interrupted: what catches any Exception must not catch this.
-        raise KeyboardInterrupt("told to end")
+        raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, tell)
     try:
@@ -194,8 +194,7 @@ def run(args: argparse.Namespace, work: Callable[[argparse.Namespace, Paths], No
             _end("%s", line)
         return EXIT_USER_ERROR
     except (Interrupted, KeyboardInterrupt) as error:
-        said = str(error) or "interrupted"
-        log.warning("stopped: %s; run the same command again to go on", said)
+        log.warning("%s; run the same command to continue", f"stopped {error}".strip())
         return EXIT_INTERRUPTED
     except OSError as error:
         # Full disks, missing rights: the user's to fix, and no stack trace helps with it.

@@ -1,4 +1,4 @@
-"""Networks from architectures; a new kind of network is one line in ``NETWORKS``."""
+"""Builds networks from architectures. To add a kind of network, add a line to ``NETWORKS``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NETWORKS: dict[str, Callable[[int, int, Any], Network]] = {
 
 
 def build(in_channels: int, num_classes: int, arch: AnyArchitecture, seed: int = 0) -> Network:
-    """A network with weights drawn from ``seed`` alone; the global random state is untouched."""
+    """A network whose initial weights depend on ``seed`` only; the global random state is kept."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return NETWORKS[arch.kind](in_channels, num_classes, arch)

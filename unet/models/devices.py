@@ -1,4 +1,4 @@
-"""Which device and which precision a process computes with; GPUs are leased, one job to each."""
+"""Chooses the device and precision of a process, and leases GPUs so that no two jobs share one."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ log = logging.getLogger(__name__)
 
 
 def choose_device(name: str, local_rank: int | None = None) -> torch.device:
-    """``auto`` takes a GPU where there is one.
+    """The device of this process; ``auto`` takes a GPU if there is one.
 
-    The one place that gives a process its GPU: of several GPUs one that is free, or where a
-    scheduler has chosen (CUDA_VISIBLE_DEVICES) the first of its own.
+    If a scheduler has set CUDA_VISIBLE_DEVICES, this is the first GPU listed there. Otherwise it is
+    a GPU that no other job has leased.
 
     Args:
-        local_rank: number of this process among those that train together on this machine, whose
-            GPUs are leased before they start (:func:`lease_together`). Its GPU becomes the current
-            one, which they exchange gradients by.
+        local_rank: number of this process among the processes that train together on this machine.
+            Their GPUs are leased before they start (:func:`lease_together`). The GPU becomes
+            torch's current device, which NCCL uses to exchange gradients.
 
     Raises:
-        UserError: ``cuda`` is asked for and there is none.
+        UserError: ``cuda`` is requested, but there is no GPU.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: cuda is asked for, but this machine has no usable GPU; write auto")
+        raise UserError("device: cuda requested, but this machine has no usable GPU; write auto")
     if name != "cuda":
         return torch.device(name)
     if local_rank is not None:
@@ -48,65 +48,68 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
 
 
 def lease_together(name: str, processes: int) -> str | None:
-    """Takes a GPU for each of the processes that are to train together, before they start.
+    """Leases a GPU for each of the processes that will train together, before they start.
 
     Returns:
-        the GPUs, as CUDA_VISIBLE_DEVICES names them to the processes; None where they compute
-        without a GPU, or with those that a scheduler has chosen.
+        the value of CUDA_VISIBLE_DEVICES for the processes; None if they compute on the CPU, or on
+        the GPUs that a scheduler has chosen.
 
     Raises:
-        UserError: there are GPUs, but fewer.
+        UserError: there are GPUs, but fewer than processes.
     """
     if name == "cpu" or not torch.cuda.is_available():
-        return None  # of a processor all have their part
-    gpus = _several("train.gpus", processes)
+        return None
+    gpus = _lease_several("train.gpus", processes)
     return None if gpus is None else ",".join(map(str, gpus))
 
 
 def choose_devices(name: str, gpus: int) -> list[torch.device]:
-    """``gpus`` devices of this machine; one where there is no GPU to have several of.
+    """``gpus`` GPUs of this machine, or the CPU.
 
     Raises:
         UserError: as :func:`choose_device`; or there are fewer GPUs.
     """
     if gpus == 1 or name == "cpu" or not torch.cuda.is_available():
         return [choose_device(name)]
-    leased = _several("predict.gpus", gpus)
+    leased = _lease_several("predict.gpus", gpus)
     return [torch.device("cuda", i) for i in (range(gpus) if leased is None else leased)]
 
 
-def _several(key: str, gpus: int) -> list[int] | None:
-    """Leases of this many GPUs; None where a scheduler has chosen which."""
+def _lease_several(key: str, gpus: int) -> list[int] | None:
+    """Leases this many GPUs; None if a scheduler has already chosen them."""
     found = torch.cuda.device_count()
     if found < gpus:
-        raise UserError(f"{key}: {gpus} are asked for, this job sees {found}; write {found}")
+        raise UserError(f"{key}: {gpus} requested, this job sees {found}; write {found}")
     return None if "CUDA_VISIBLE_DEVICES" in os.environ else lease_gpus(found, gpus)
 
 
-# Kept open for the life of the process: the locks go with it, however it ends.
+# Kept open until the process ends: the system then releases the locks, even after a crash.
 _leases: list[ExitStack] = []
 
 
 def lease_gpus(
     count: int, wanted: int = 1, folder: Path | None = None, poll_seconds: float = 1.0
 ) -> list[int]:
-    """The indices of GPUs that no other job of this user on this machine holds; waits for them.
+    """Leases GPUs that no other job of this user on this machine uses; waits until they are free.
 
-    A scheduler that hands out GPUs sets CUDA_VISIBLE_DEVICES; on a workstation nothing does, and
-    all jobs would share the first. A job asks once, for all that it needs. While one waits for
-    its GPUs, the next wait behind it: none holds a part of what it needs while another does, and
-    jobs that need one GPU do not keep those waiting for ever that need several.
+    A scheduler that hands out GPUs sets CUDA_VISIBLE_DEVICES. On a workstation nothing does, and
+    all jobs would share the first GPU. A job leases all its GPUs in one call. While it waits, later
+    jobs queue behind it. So two jobs never block each other with half of their GPUs each, and jobs
+    that need one GPU cannot hold up a job that needs several for ever.
 
     Args:
-        count: number of GPUs.
+        count: number of GPUs of the machine.
         wanted: how many of them to take, at most ``count``.
-        folder: where the lock files are (the temporary folder).
+        folder: where the lock files are (default: the temporary folder).
+
+    Returns:
+        the indices of the GPUs.
     """
     folder = Path(tempfile.gettempdir()) if folder is None else folder
-    free, waits = set(range(count)), False
+    free, waiting = set(range(count)), False
     with ExitStack() as turn, ExitStack() as held:
         while not _take(folder, "turn", turn):
-            waits = _wait(waits, count, poll_seconds)
+            waiting = _wait(waiting, wanted, poll_seconds)
         while True:
             for index in sorted(free):
                 if count - len(free) < wanted and _take(folder, str(index), held):
@@ -114,30 +117,30 @@ def lease_gpus(
             if count - len(free) == wanted:
                 _leases.append(held.pop_all())
                 return sorted(set(range(count)) - free)
-            waits = _wait(waits, count, poll_seconds)
+            waiting = _wait(waiting, wanted, poll_seconds)
 
 
 def _take(folder: Path, name: str, held: ExitStack) -> bool:
-    """Locks a file as long as ``held`` lasts; False if another process has it."""
+    """Locks a file until ``held`` closes; False if another process has locked it."""
     handle = (folder / f"unet-gpu-{os.getuid()}-{name}.lock").open("w")
     if not take_lock(handle.fileno()):
         handle.close()
         return False
-    # The launcher of processes that train together takes the place of the one that leases.
+    # The process that leases is replaced by the launcher of the training (os.execve).
     os.set_inheritable(handle.fileno(), True)
     held.enter_context(handle)
     return True
 
 
-def _wait(waits: bool, count: int, seconds: float) -> bool:
-    if not waits:
-        log.info("all of the %d GPUs that this job needs are not free yet: waiting", count)
+def _wait(waiting: bool, wanted: int, seconds: float) -> bool:
+    if not waiting:
+        log.info("waiting for %d free GPU(s)", wanted)
     time.sleep(seconds)
     return True
 
 
 def gains_by_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware (elsewhere it is slower than float32)."""
+    """Whether the device has bfloat16 arithmetic in hardware (otherwise float32 is faster)."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     try:
@@ -148,10 +151,10 @@ def gains_by_bfloat16(device: torch.device) -> bool:
 
 
 def choose_precision(precision: Precision, device: torch.device) -> Precision:
-    """``auto`` is bfloat16 where the device gains by it, float32 elsewhere.
+    """The precision to compute in; ``auto`` is bfloat16 if the device is faster with it.
 
     Raises:
-        UserError: tf32 on a device that has no such numbers.
+        UserError: tf32 on a device that does not support it.
     """
     if precision == "auto":
         return "bfloat16" if gains_by_bfloat16(device) else "float32"

@@ -1,9 +1,9 @@
-"""What computes a network's scores: PyTorch, or OpenVINO or ONNX Runtime where they are installed.
+"""Inference engines: PyTorch, and OpenVINO and ONNX Runtime if they are installed.
 
-An engine turns a network into a function of windows; a new one is a function here, a line in
-`ENGINES`, and one in `unet.config.engine_table` that says what it needs. All but ``torch`` are for
-CPUs only: they translate the network once per shape of the windows, which takes a second or two,
-and are faster from some megapixels on.
+An engine turns a network into a function of windows. To add one, write a function here, and add a
+line to `ENGINES` and one to `unet.config.engine_table`, which says what it needs. All engines
+except ``torch`` run on the CPU only. They compile the network for each shape of window, which takes
+a second or two; this pays off from a few megapixels on.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from unet.models.network import Network
 
 # Windows [N, C, *S] float32 on the device -> scores [N, K, *S'] there, float32 or smaller.
 Forward = Callable[[Tensor], Tensor]
-# One shape of windows [1, C, *S] -> what computes one window of it.
-Translate = Callable[[Tensor], Callable[[np.ndarray], np.ndarray]]
+# An example window [1, C, *S] -> a function that computes one window of this shape.
+Compile = Callable[[Tensor], Callable[[np.ndarray], np.ndarray]]
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context to run the network in: weights stay float32, bfloat16 only inside."""
+    """The context to run the network in; with bfloat16, the weights stay float32."""
     if precision == "bfloat16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
@@ -44,15 +44,15 @@ _tf32_before: list[tuple[bool, bool]] = []
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Products of float32 are exact to float32 here, or with ``allowed`` may be in TF32 (10 bits of
-    mantissa), as PyTorch's convolutions on NVIDIA GPUs are unless they are told otherwise.
+    """Switches TF32 (10 bits of mantissa) on or off for float32 products on NVIDIA GPUs.
 
-    The settings are those of the process. Threads may be in here at once if they want the same;
-    when the last one leaves, the settings are as they were.
+    PyTorch's default is on for convolutions. These are settings of the whole process: several
+    threads may be in this context at once if they want the same value, and when the last one
+    leaves, the old settings are restored.
     """
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    # The newer names (fp32_precision) must not be mixed with these, which torch.export reads; some
-    # versions say at each use that there are newer ones.
+    # torch.export reads these settings, and they must not be mixed with the newer fp32_precision.
+    # Some versions of torch warn at each use.
     warnings.filterwarnings("ignore", "Please use the new API settings to control TF32")
     with _tf32_lock:
         _tf32_before.append((matmul.allow_tf32, cudnn.allow_tf32))
@@ -61,14 +61,14 @@ def tf32(allowed: bool) -> Iterator[None]:
         yield
     finally:
         with _tf32_lock:
-            # What was found first is left last.
+            # The last one to leave pops the settings found by the first.
             before = _tf32_before.pop()
             if not _tf32_before:
                 matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def memory_format(network: Network) -> torch.memory_format:
-    """Channels last, the layout that convolutions are fastest in on the CPU and on tensor cores."""
+    """Channels last: convolutions on the CPU and on tensor cores are fastest in this layout."""
     return torch.channels_last if network.arch.dims == 2 else torch.channels_last_3d
 
 
@@ -94,22 +94,22 @@ def _openvino(network: Network, device: torch.device, precision: str, threads: i
     }
 
     @cache
-    def recorded(*sizes: int) -> Any:
+    def traced(*sizes: int) -> Any:
         with quiet():
             example = torch.zeros(1, network.in_channels, *sizes)
             return openvino.convert_model(network, example_input=example)
 
-    def translate(window: Tensor) -> Callable[[np.ndarray], np.ndarray]:
-        # Recorded in a run on the smallest window, which takes a second (on a large one twenty),
-        # for windows of any size; but for networks whose layers depend on the size.
-        model = recorded(*(fp.smallest for fp in network.footprint)).clone()
+    def compile_for(window: Tensor) -> Callable[[np.ndarray], np.ndarray]:
+        # Tracing takes 1 s on the smallest window and 20 s on a large one. The trace is valid for
+        # any size, except for networks whose layers depend on the size.
+        model = traced(*(fp.smallest for fp in network.footprint)).clone()
         model.reshape(list(window.shape))
         if list(model.outputs[0].shape)[2:] != output_sizes(network, window.shape[2:]):
-            model = recorded(*window.shape[2:])
+            model = traced(*window.shape[2:])
         compiled = core.compile_model(model, "CPU", hints)
         return lambda x: np.asarray(compiled(x)[0])
 
-    return _by_shape(translate)
+    return _by_shape(compile_for)
 
 
 def _onnxruntime(network: Network, device: torch.device, precision: str, threads: int) -> Forward:
@@ -119,32 +119,32 @@ def _onnxruntime(network: Network, device: torch.device, precision: str, threads
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
 
-    def translate(window: Tensor) -> Callable[[np.ndarray], np.ndarray]:
+    def compile_for(window: Tensor) -> Callable[[np.ndarray], np.ndarray]:
         with quiet():
             program = torch.onnx.export(
                 network, (window,), dynamo=True, input_names=["x"], verbose=False
             )
         if program is None:
-            raise ValueError("the network cannot be translated to ONNX")
-        # In memory: a network of up to 2 GB.
+            raise ValueError("the network cannot be exported to ONNX")
+        # Passed in memory, which works for networks of up to 2 GB.
         session = onnxruntime.InferenceSession(
             program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
         return lambda x: np.asarray(session.run(None, {"x": x})[0])
 
-    return _by_shape(translate)
+    return _by_shape(compile_for)
 
 
-def _by_shape(translate: Translate) -> Forward:
-    """Window by window, each shape translated when it is first seen."""
+def _by_shape(compile_for: Compile) -> Forward:
+    """Computes window by window; compiles the network when a shape is first seen."""
     known: dict[tuple[int, ...], Callable[[np.ndarray], np.ndarray]] = {}
 
     def forward(x: Tensor) -> Tensor:
         shape = tuple(x.shape[1:])
         if shape not in known:
-            known[shape] = translate(torch.zeros(1, *shape))
+            known[shape] = compile_for(torch.zeros(1, *shape))
         compute, windows = known[shape], np.ascontiguousarray(x.numpy())
-        # Copied: the engine's own buffer is written again by the next window.
+        # Copied, because the next window overwrites the engine's buffer.
         scores = [compute(windows[i : i + 1]).copy() for i in range(len(windows))]
         return torch.from_numpy(np.concatenate(scores))
 
@@ -152,13 +152,13 @@ def _by_shape(translate: Translate) -> Forward:
 
 
 def output_sizes(network: Network, sizes: Sequence[int]) -> list[int]:
-    """Of the scores for a window of these spatial sizes."""
+    """Spatial sizes of the scores for a window of these sizes."""
     return [n - 2 * fp.margin for n, fp in zip(sizes, network.footprint, strict=True)]
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """The translators' chatter is of no use to a user."""
+    """Hides the messages of the compilers, which mean nothing to a user."""
     names = ("torch.onnx", "onnxscript", "onnx_ir", "openvino", "nncf")
     levels = {name: logging.getLogger(name).level for name in names}
     try:
@@ -177,10 +177,10 @@ ENGINES: dict[str, Make] = {"torch": _torch, "openvino": _openvino, "onnxruntime
 
 
 def check_engine(name: str, device: torch.device) -> None:
-    """Whether an engine can be used here.
+    """Checks that an engine can be used here.
 
     Raises:
-        UserError: it is not installed, or not for this device.
+        UserError: it is not installed, or does not support this device.
     """
     from importlib.util import find_spec
 
@@ -192,7 +192,7 @@ def check_engine(name: str, device: torch.device) -> None:
         )
     if name != "torch" and device.type != "cpu":
         raise UserError(
-            f"predict.engine: {name} runs on processors alone, the device is {device.type}; write "
+            f"predict.engine: {name} runs on the CPU only, the device is {device.type}; write "
             "torch, or device: cpu"
         )
 
@@ -200,9 +200,10 @@ def check_engine(name: str, device: torch.device) -> None:
 def forward_of(
     name: str, network: Network, device: torch.device, precision: str, threads: int = 1
 ) -> Forward:
-    """What computes the scores of this network, which is on the device and in evaluation mode.
+    """The function that computes the network's scores.
 
     Args:
-        threads: of the engines that have their own (PyTorch's are set by its caller).
+        network: on the device and in evaluation mode.
+        threads: for engines with their own thread pool (PyTorch's threads are set by the caller).
     """
     return ENGINES[name](network, device, precision, threads)

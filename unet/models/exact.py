@@ -1,14 +1,16 @@
-"""What keeps a pixel's value the same, to the bit, in windows and batches of any size.
+"""Makes each pixel's value bit for bit the same, whatever the size of the window and the batch.
 
-On the CPU, in channels-last layout and 2D, PyTorch's convolutions add in an order of their own that
-does not depend on the image's size. Three things besides do not keep to it. `softmax` and `sigmoid`
-treat the last few values of an array by another exponential function than the rest, one unit in the
-last place apart. And one small input alone (of at most 20 480 numbers) is convolved by other code
-than larger ones and batches, which may add in another order. (In 3D oneDNN chooses among its
-kernels by the size as well; there results differ by rounding, some 1e-6.)
+On the CPU, in channels-last layout and 2D, the order in which PyTorch's convolutions add does not
+depend on the image's size. There are three exceptions. `softmax` and `sigmoid` compute the last few
+values of an array with another exponential function than the rest, and the two may differ in the
+last bit. And a single small input (at most 20 480 numbers) is convolved by other code than larger
+inputs and batches, and may be added up in another order.
 
-Nor may the number of threads matter: a job, its shards and the workers of a cluster have different
-ones. PyTorch computes 1x1 convolutions by other code where there is one thread.
+In 3D, oneDNN also chooses among its kernels by the size of the input. There, results differ by
+rounding: about 1e-6 of the largest score.
+
+The number of threads must not matter either, since a job, its shards and the workers of a cluster
+may have different numbers. With one thread, PyTorch computes 1x1 convolutions by other code.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-# Numbers in a window up to which it is not computed alone. PyTorch's own limit (Convolution.cpp,
-# use_mkldnn) is ten times lower, but counts at each level of a network; those below are smaller.
+# Windows of at most this many numbers are never computed alone. PyTorch's limit (Convolution.cpp,
+# use_mkldnn) is ten times lower, but applies at each level of a network, and the maps shrink.
 SMALL = 200_000
-# PyTorch's limit itself: a single input of at most so many numbers is not for oneDNN.
+# PyTorch's limit: it does not use oneDNN for a single input of at most this many numbers.
 ALONE = 20_480
 
 
@@ -44,23 +46,23 @@ def sigmoid(scores: Tensor) -> Tensor:
 
 
 def activate(scores: Tensor, classes: int) -> Tensor:
-    """Scores [N, K, *S] as probabilities: a softmax over the first ``classes`` channels, a sigmoid
-    on each other one."""
+    """Probabilities from scores [N, K, *S]: softmax over the first ``classes`` channels, sigmoid
+    for each of the others."""
     if classes == scores.shape[1]:
         return softmax(scores)
     return torch.cat([softmax(scores[:, :classes]), sigmoid(scores[:, classes:])], dim=1)
 
 
 def never_alone(batch: Tensor) -> Tensor:
-    """The batch [N, C, *S]; a small window that is alone in it comes back twice."""
+    """The batch [N, C, *S]; if it is a single small window, the same window twice."""
     if len(batch) > 1 or batch.numel() > SMALL or batch.device.type != "cpu":
         return batch
     return torch.cat([batch, batch])
 
 
 class _AsWithThreads(TorchFunctionMode):
-    """Gives 1x1 convolutions to oneDNN where PyTorch (Convolution.cpp, use_mkldnn) would do so if
-    it had more than one thread."""
+    """Computes 1x1 convolutions by oneDNN if PyTorch (Convolution.cpp, use_mkldnn) would do so with
+    more than one thread."""
 
     def __torch_function__(
         self,
@@ -80,7 +82,7 @@ class _AsWithThreads(TorchFunctionMode):
 
 
 def any_threads(x: Tensor) -> AbstractContextManager[object]:
-    """The context in which float32 windows x are computed as by any number of threads."""
+    """The context to compute float32 windows x in, so that the number of threads has no effect."""
     if x.device.type != "cpu" or torch.get_num_threads() > 1 or not torch.backends.mkldnn.enabled:
         return nullcontext()
     return _AsWithThreads()

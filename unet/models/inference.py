@@ -1,6 +1,6 @@
-"""How a network is applied to arrays: batches, symmetries, the whole-image reference.
+"""Applies networks to arrays: batches, test-time augmentation, the whole-image reference.
 
-Training validates with it and prediction runs on it, so both see the very same numbers.
+Validation and prediction both use this module, so they compute exactly the same numbers.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,26 +32,27 @@ N = TypeVar("N", bound=Network)
 
 @dataclass(frozen=True)
 class View:
-    """A symmetry of the image: Y and X exchanged or not, then axes mirrored (from the last)."""
+    """A symmetry of the image: Y and X swapped or not, then some axes (counted from the end)
+    mirrored."""
 
     transpose: bool
     flips: tuple[int, ...]
 
-    def of(self, x: Tensor) -> Tensor:
-        """x [N, C, *S] seen so."""
+    def apply(self, x: Tensor) -> Tensor:
+        """Transforms x [N, C, *S]."""
         x = x.transpose(-1, -2) if self.transpose else x
         return x.flip(self.flips)
 
-    def back(self, x: Tensor) -> Tensor:
-        """Undoes :meth:`of`."""
+    def undo(self, x: Tensor) -> Tensor:
+        """Reverses :meth:`apply`."""
         x = x.flip(self.flips)
         return x.transpose(-1, -2) if self.transpose else x
 
 
 def symmetries(footprints: Footprints) -> list[View]:
-    """In 2D the 8 symmetries of the square, in 3D the 8 flips (Z may differ in resolution).
+    """In 2D the 8 symmetries of the square, in 3D the 8 flips (Z may have another resolution).
 
-    In 2D the 4 flips where the network treats Y and X differently.
+    In 2D only the 4 flips if the network treats Y and X differently.
     """
     dims = len(footprints)
     axes = tuple(range(-dims, 0))
@@ -63,20 +65,20 @@ class Predictor:
     """Applies networks to batches of windows and gives class probabilities.
 
     Args:
-        networks: one, or several of the same footprint whose probabilities are averaged.
+        networks: one network, or several with the same footprint: their probabilities are averaged.
         device: where they run.
         precision: see :func:`unet.models.devices.choose_precision`.
         tta: average over the 8 symmetries of the square (the paper averaged 7 rotated versions),
             in 3D over the 8 flips.
         head: names of the output's channels (None: all are classes).
-        engine: what computes, see :mod:`unet.models.engines`.
-        threads: of engines that have their own.
-        exact: a window's values do not depend, to the bit, on what is in its batch
-            (:mod:`unet.models.exact`); a small window that is alone takes twice as long.
+        engine: see :mod:`unet.models.engines`.
+        threads: for engines with their own thread pool.
+        exact: a window's values are bit for bit the same in any batch (:mod:`unet.models.exact`);
+            a single small window takes twice as long.
 
     Raises:
-        UserError: the engine is not installed or not for this device.
-        ValueError: there is no network, or they differ in their footprint.
+        UserError: the engine is not installed or does not support this device.
+        ValueError: there is no network, or their footprints differ.
     """
 
     def __init__(
@@ -127,33 +129,32 @@ class Predictor:
         """
         x = torch.from_numpy(np.ascontiguousarray(batch))
         if self.device.type == "cuda":
-            # From pinned memory the copy needs no processor, so that it overlaps with computing.
+            # Copies from pinned memory overlap with computing.
             x = x.pin_memory()
         x = x.to(self.device, non_blocking=True)
         if self._exact:
             x = never_alone(x)
         views = symmetries(self.footprint) if self.tta else [View(False, ())]
-        total: Tensor | None = None
         with tf32(self.precision == "tf32"):
-            for forward in self._forwards:
-                for view in views:
-                    # The softmax is in float32, whatever the network computed in.
-                    p = view.back(activate(forward(view.of(x)).float(), self.classes))
-                    total = p if total is None else total + p
-        if total is None:
-            raise ValueError("there is no network")
+            # The softmax is always in float32.
+            probabilities = (
+                view.undo(activate(forward(view.apply(x)).float(), self.classes))
+                for forward in self._forwards
+                for view in views
+            )
+            total = reduce(torch.add, probabilities)
         if len(self._forwards) * len(views) > 1:
             total = total / (len(self._forwards) * len(views))
         return total[: len(batch)].cpu().contiguous().numpy()
 
-    def plain(self) -> Predictor:
+    def without_tta(self) -> Predictor:
         """The same without the average over symmetries."""
         other = copy(self)
         other.tta = False
         return other
 
     def reference(self) -> Predictor:
-        """The same networks by PyTorch in float32."""
+        """The same networks, computed by PyTorch in float32."""
         return Predictor(self.networks, self.device, "float32", self.tta, self._head)
 
     def plan(self, shape: Sequence[int], tile: int | Sequence[int]) -> WindowPlan:
@@ -161,7 +162,7 @@ class Predictor:
         return plan(shape, tile, self.footprint)
 
     def whole(self, image: np.ndarray) -> np.ndarray:
-        """The reference: the network applied to the whole image at once.
+        """The reference: applies the network to the whole image at once.
 
         Args:
             image: [C, (Z,) Y, X] float32.
@@ -180,19 +181,15 @@ class Predictor:
     def image(self, image: np.ndarray, tile: int | Sequence[int]) -> np.ndarray:
         """Predicts an image in memory, window by window; see :meth:`whole` for the shapes."""
         layout = self.plan(image.shape[1:], tile)
-        out: np.ndarray | None = None
+        out = np.empty((self.networks[0].num_classes, *layout.shape), dtype=np.float32)
         for item in layout.tiles:
             p = self(read_window(image, item.window)[None])[0]
-            if out is None:
-                out = np.empty((p.shape[0], *layout.shape), dtype=np.float32)
             out[(slice(None), *item.core)] = p[(slice(None), *item.inner)]
-        if out is None:
-            raise ValueError("the image has no tiles")
         return out
 
 
 def to_device(network: N, device: torch.device) -> N:
-    """The network on the device, its weights in the layout of :func:`memory_format`."""
+    """Moves the network to the device, with its weights in the layout of :func:`memory_format`."""
     # PyTorch's type stubs lack the overload that takes a memory format.
     move: Any = network.to
     moved: N = move(device=device, memory_format=memory_format(network))

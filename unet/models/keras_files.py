@@ -1,13 +1,12 @@
-"""Reads the files that Keras writes, without Keras: arrays of each layer, and the layers' settings.
+"""Reads Keras files without Keras: the arrays of each layer, and the layers' settings.
 
 Three formats: ``.keras`` (a zip of ``config.json`` and ``model.weights.h5``), ``.weights.h5``
 (``save_weights`` of Keras 3) and ``.h5`` (``save`` and ``save_weights`` of Keras 2, and ``save`` of
 Keras 3). Needs the optional package h5py.
 
-Keras itself reads less: it loads a file with weights only into a model that exists already, while
-here the arrays say which U-Net they belong to. It also builds the layers that a file names before
-anyone can check them; here only arrays and JSON are read, so nothing in a file runs, not even a
-Lambda layer.
+Keras itself can load a weights-only file only into an existing model; here, the arrays tell which
+U-Net they belong to. Keras also builds the layers that a file names before anyone can check them.
+Here, only arrays and JSON are read, so nothing in a file is executed, not even a Lambda layer.
 """
 
 from __future__ import annotations
@@ -33,21 +32,21 @@ except ImportError:
 
 Arrays = list[np.ndarray]
 Layers = list[dict[str, Any]]
-# What is read of a .keras archive, and how many times its size that may be.
+# The members of a .keras archive that are read, and how many times its size they may unpack to.
 _MEMBERS = ("config.json", "model.weights.h5")
 MAX_EXPANSION = 50
-# Where the newer layout has its layers (Keras 3, and Keras 2.12 to 2.15).
+# The group with the layers in the newer layout (Keras 3, and Keras 2.12 to 2.15).
 _ROOTS = ("layers", "_layer_checkpoint_dependencies")
 _KINDS = "give a .keras, .h5 or .weights.h5 file"
 
 
 @dataclass(frozen=True)
 class KerasFile:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
-        weights: arrays of each layer that has any, in the model's order, each layer's in the order
-            of Keras's ``get_weights``.
+        weights: the arrays of each layer that has any. Layers are in the model's order, and the
+            arrays of a layer in the order of Keras's ``get_weights``.
         layers: each layer's entry in the model's config (class_name, name, config, inbound_nodes),
             in the model's order; None for files with weights only.
     """
@@ -57,11 +56,11 @@ class KerasFile:
 
 
 def read_keras(path: Path) -> KerasFile:
-    """Reads ``.keras``, ``.weights.h5`` or ``.h5``; the content says which it is.
+    """Reads ``.keras``, ``.weights.h5`` or ``.h5``; the format is detected from the content.
 
     Raises:
-        UserError: h5py is missing, no such file, another format, or a model that is no graph of
-            layers.
+        UserError: h5py or the file is missing, the format is unknown, or the model is not a graph
+            of layers.
     """
     if h5py is None:
         raise UserError(
@@ -81,7 +80,7 @@ def read_keras(path: Path) -> KerasFile:
 def _of_archive(path: Path) -> KerasFile:
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(archive.getinfo(name).file_size for name in _MEMBERS)
-        # Weights hardly compress at all: this archive is made to fill the memory.
+        # Weights hardly compress at all, so this archive must be a zip bomb.
         if unpacked > MAX_EXPANSION * path.stat().st_size:
             raise UserError(f"refused, it unpacks to {unpacked} bytes; save the model again")
         layers = _layers(json.loads(archive.read("config.json")))
@@ -95,7 +94,7 @@ def _of_hdf5(path: Path) -> KerasFile:
             return KerasFile(_by_class(file, None), None)
         config = file.attrs.get("model_config")
         layers = None if config is None else _layers(json.loads(config))
-        root = _own(file, "model_weights") if "model_weights" in file else file
+        root = _member(file, "model_weights") if "model_weights" in file else file
         return KerasFile(_by_name(root), layers)
 
 
@@ -104,7 +103,7 @@ def _layers(config: Any) -> Layers:
     if not isinstance(layers, list):
         kind = config.get("class_name") if isinstance(config, dict) else config
         raise UserError(
-            f"the model is a {kind}, which tells nothing of its layers; rebuild it with "
+            f"the model is a {kind}, which does not list its layers; rebuild it with "
             "keras.Model(inputs, outputs), load its weights and save that"
         )
     return layers
@@ -114,20 +113,21 @@ def _array(node: Any) -> np.ndarray:
     """A dataset's values.
 
     Raises:
-        UserError: they lie in another file, or are no numbers.
+        UserError: they are stored in another file, or are not numbers.
     """
     if not isinstance(node, h5py.Dataset) or node.external or node.is_virtual:
-        raise UserError(f"refused, {getattr(node, 'name', node)} is not an array of its own")
+        name = getattr(node, "name", node)
+        raise UserError(f"refused, {name} is not an array stored in this file")
     if node.dtype.kind not in "fiu":
         raise UserError(f"{node.name} has the type {node.dtype}, needs numbers")
     return np.asarray(node[...], dtype=np.float32)
 
 
-def _own(group: Any, name: str) -> Any:
+def _member(group: Any, name: str) -> Any:
     """A member of a group.
 
     Raises:
-        UserError: there is none, or it is a link to somewhere else (another file, say).
+        UserError: it is missing, or a link to somewhere else (such as another file).
     """
     for part in name.split("/"):
         if not isinstance(group, h5py.Group) or part not in group:
@@ -139,7 +139,7 @@ def _own(group: Any, name: str) -> Any:
 
 
 def _names(group: Any, key: str) -> list[str]:
-    """A list of names among a group's attributes; Keras splits long ones (key0, key1, ...)."""
+    """A list of names in a group's attributes; Keras splits long lists (key0, key1, ...)."""
     parts = [group.attrs[key]] if key in group.attrs else []
     while f"{key}{len(parts)}" in group.attrs:
         parts.append(group.attrs[f"{key}{len(parts)}"])
@@ -148,30 +148,30 @@ def _names(group: Any, key: str) -> list[str]:
 
 
 def _by_name(file: Any) -> dict[str, Arrays]:
-    """The older layout: a group per layer, by the layer's name; lists give the order."""
-    groups = {layer: _own(file, layer) for layer in _names(file, "layer_names")}
+    """The older layout: a group per layer, named after the layer; lists give the order."""
+    groups = {layer: _member(file, layer) for layer in _names(file, "layer_names")}
     found = {
-        layer: [_array(_own(group, name)) for name in _names(group, "weight_names")]
+        layer: [_array(_member(group, name)) for name in _names(group, "weight_names")]
         for layer, group in groups.items()
     }
     return {layer: arrays for layer, arrays in found.items() if arrays}
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts conv2d_10 after conv2d_9."""
+    """Sort key that puts conv2d_10 after conv2d_9."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _by_class(file: Any, layers: Layers | None) -> dict[str, Arrays]:
-    """The newer layout: a group per layer, by its class and a counter (conv2d, conv2d_1, ...).
+    """The newer layout: a group per layer, named by class and counter (conv2d, conv2d_1, ...).
 
-    With the config the layers get their names and order; without it they keep the counters', which
-    tell the order within each class.
+    The config gives the layers' own names and their order. Without it, the group names are kept:
+    their counters give the order within each class.
     """
     found = next((name for name in _ROOTS if name in file), None)
     if found is None:
-        raise UserError(f"holds no layers; {_KINDS}")
-    root = _own(file, found)
+        raise UserError(f"contains no layers; {_KINDS}")
+    root = _member(file, found)
     names = (
         {name: name for name in sorted(root, key=_natural)}
         if layers is None
@@ -179,19 +179,19 @@ def _by_class(file: Any, layers: Layers | None) -> dict[str, Arrays]:
     )
     weights = {}
     for key in filter(root.__contains__, names):
-        group = _own(root, key)
+        group = _member(root, key)
         if any(child in group for child in _ROOTS):
             raise UserError(
-                f"{names[key]} is a model within the model; save the inner one on its own"
+                f"{names[key]} is a model within the model; save the inner model separately"
             )
-        variables = _own(group, "vars") if "vars" in group else {}
-        if arrays := [_array(_own(variables, k)) for k in sorted(variables, key=_natural)]:
+        variables = _member(group, "vars") if "vars" in group else {}
+        if arrays := [_array(_member(variables, k)) for k in sorted(variables, key=_natural)]:
             weights[names[key]] = arrays
     return weights
 
 
 def _counted(layers: Layers) -> Iterator[str]:
-    """The layers' names within a weights file, as Keras's saving_lib counts them."""
+    """The layers' group names in a weights file, numbered as in Keras's saving_lib."""
     seen: Counter[str] = Counter()
     for layer in layers:
         name = re.sub(r"\W+", "", str(layer["class_name"]))

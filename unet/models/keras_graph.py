@@ -1,7 +1,7 @@
-"""Whether a Keras model's config is that of a U-Net, and of which: order of layers, constants.
+"""Checks that a Keras model's config describes a U-Net, and reads the settings of its layers.
 
-Arrays alone do not tell a padded convolution from an unpadded one or ReLU from ELU. So where a file
-has the config, every layer and every connection is compared with what our U-Net does.
+Arrays alone cannot tell a padded convolution from an unpadded one, or ReLU from ELU. So if a file
+contains the config, every layer and every connection is compared with those of our U-Net.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from unet.errors import UserError
 _CONVS = ("Conv2D", "Conv3D")
 _UPS = ("Conv2DTranspose", "Conv3DTranspose")
 _POOLS = ("MaxPooling2D", "MaxPooling3D")
-# Layers without settings that matter here; some do nothing when a network is applied.
+# Layers whose settings do not matter here. Those with "" do nothing in inference.
 _PLAIN = {
     "BatchNormalization": "N", "Concatenate": "K", "Softmax": "S", "InputLayer": "",
     "Dropout": "", "SpatialDropout2D": "", "SpatialDropout3D": "", "GaussianNoise": "",
     "GaussianDropout": "",
 }  # fmt: skip
-# The head's activation, in the convolution or in a layer of its own.
+# The head's activation, in the convolution or as a separate layer.
 _END = {"linear": "", "softmax": "S", "sigmoid": "G"}
 # A block of n units, with C convolution, R ReLU, N normalisation.
 _UNITS: dict[str, Order] = {"CRN": "act-norm", "CNR": "norm-act", "CR": "act-norm"}
@@ -33,7 +33,7 @@ _UNITS: dict[str, Order] = {"CRN": "act-norm", "CNR": "norm-act", "CR": "act-nor
 
 @dataclass(frozen=True)
 class Graph:
-    """What a config says.
+    """The U-Net that a config describes.
 
     Attributes:
         order: of activation and normalisation.
@@ -51,7 +51,7 @@ class Graph:
     norms: dict[str, tuple[bool, bool]]
 
     def complete(self, weights: Mapping[str, Sequence[np.ndarray]]) -> dict[str, list[np.ndarray]]:
-        """The weights with gamma = 1 and beta = 0 where a normalisation has none."""
+        """Adds gamma = 1 and beta = 0 to the weights of normalisations without them."""
         found: dict[str, list[np.ndarray]] = {}
         for name, arrays in weights.items():
             found[name] = list(arrays)
@@ -64,7 +64,7 @@ class Graph:
 
 
 def _inputs(node: Any) -> list[str]:
-    """Names of the layers that a layer's ``inbound_nodes`` come from (Keras 2 and 3)."""
+    """Names of the layers in a layer's ``inbound_nodes`` (Keras 2 and 3)."""
     if isinstance(node, dict):
         if "keras_history" in node:
             return [str(node["keras_history"][0])]
@@ -91,15 +91,17 @@ def _need(layer: Mapping[str, Any], **wanted: bool) -> None:
     for key, fits in wanted.items():
         if not fits:
             value = layer["config"].get(key)
-            raise UserError(f"layer {layer['name']}: {key} is {value}, which our U-Net has not")
+            raise UserError(
+                f"layer {layer['name']}: {key} is {value}, which our U-Net does not support"
+            )
 
 
 def _letters(layer: Mapping[str, Any]) -> str:
-    """What a layer does, in letters: C convolution, H the last one, R ReLU, N norm, P pooling,
-    U up, K concatenation, S softmax, G sigmoid.
+    """What a layer does, in letters: C convolution, H the last convolution, R ReLU, N norm,
+    P pooling, U up, K concatenation, S softmax, G sigmoid.
 
     Raises:
-        UserError: something else, or by other settings than ours.
+        UserError: our U-Net has no such layer, or not with these settings.
     """
     kind, name, c = str(layer["class_name"]), layer["name"], layer["config"]
     activation = _activation(c)
@@ -140,14 +142,14 @@ def _letters(layer: Mapping[str, Any]) -> str:
     if kind == "Activation":
         _need(layer, activation=activation == "relu" or activation in _END)
         return "R" if activation == "relu" else _END[activation]
-    raise UserError(f"layer {name} is a {kind}, which our U-Net has not")
+    raise UserError(f"layer {name} is a {kind}, which our U-Net does not support")
 
 
 def graph_of(layers: Sequence[Mapping[str, Any]]) -> Graph:
     """Reads a config's layers.
 
     Raises:
-        UserError: they are not those of a U-Net, or not connected as in a U-Net: which layer.
+        UserError: a layer does not belong in a U-Net, or is not connected as in a U-Net.
     """
     text, ends = "", []
     after: dict[str, int] = {}
@@ -161,14 +163,15 @@ def graph_of(layers: Sequence[Mapping[str, Any]]) -> Graph:
         if letters == "P":
             ends.append(len(text))
         if letters == "K":
-            # What is upsampled comes last before it; the skip from the end of its level's block.
+            # It joins the layer just before it (the upsampled maps) and the end of its level's
+            # block (the skip).
             level = len(ends) - 1 - text.count("K")
             skip = ends[level] if 0 <= level < len(ends) else -1
             if sorted(where) != sorted([skip, len(text)]):
-                raise UserError(f"layer {name}: joins other layers than a U-Net does: {inputs}")
+                raise UserError(f"layer {name}: joins {inputs}, which a U-Net does not join")
             skips.add(where[0] == skip)
         elif layer["class_name"] != "InputLayer" and where != [len(text)]:
-            raise UserError(f"layer {name}: follows {inputs}, not the layer before it")
+            raise UserError(f"layer {name}: its input is {inputs}, not the layer before it")
         if letters == "N":
             c = layer["config"]
             norms[name] = (bool(c.get("scale", True)), bool(c.get("center", True)))
@@ -178,14 +181,14 @@ def graph_of(layers: Sequence[Mapping[str, Any]]) -> Graph:
     if len(epsilons) > 1 or len(skips) > 1:
         raise UserError(
             f"levels differ: epsilons {sorted(epsilons)}, concatenations with the skip first "
-            f"{sorted(skips)}; only a network that is alike everywhere can be carried over"
+            f"{sorted(skips)}; only a network with the same settings everywhere can be imported"
         )
     unit, convs = _unit(text, len(ends))
     head = next(n["config"]["filters"] for n in reversed(layers) if n["class_name"] in _CONVS)
     if text[-1] in "GS" and (text[-1] == "G") != (head == 1):
         raise UserError(
             f"its head has {head} channels with {'softmax' if text[-1] == 'S' else 'sigmoid'}; "
-            "only softmax over several channels, or sigmoid on one, can be carried over"
+            "only softmax over several channels, or sigmoid on one, can be imported"
         )
     return Graph(
         order=_UNITS[unit],
@@ -198,7 +201,11 @@ def graph_of(layers: Sequence[Mapping[str, Any]]) -> Graph:
 
 
 def _unit(text: str, depth: int) -> tuple[str, int]:
-    """(unit, how many of them make a block) of a U-Net whose layers are these."""
+    """(unit, number of units in a block) of the U-Net with these layers.
+
+    Raises:
+        UserError: these are not the layers of a U-Net.
+    """
     for unit in _UNITS:
         found = re.match(f"(?:{unit})+", text)
         convs = len(found[0]) // len(unit) if found else 0

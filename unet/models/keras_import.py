@@ -1,12 +1,12 @@
-"""Weights of the usual padded U-Net written in Keras, for our ``unet-bn``.
+"""Imports the weights of the usual padded Keras U-Net into our ``unet-bn``.
 
-The Keras model is the one that most code has: per level and path two 3x3 convolutions with padding
-``same``, each with ReLU and (before or after it) BatchNormalization, or none; 2x2 max pooling; 2x2
+The Keras model is the common one: per level and path two 3x3 convolutions with padding ``same``,
+each with ReLU and an optional BatchNormalization before or after it; 2x2 max pooling; 2x2
 transposed convolution with stride 2; concatenation with the skip; 1x1 convolution with softmax, or
-with one channel and sigmoid. What it computes, ours computes with the same weights, to rounding.
+with one channel and sigmoid. With the same weights, our network computes the same up to rounding.
 
 A kernel is [*k, in, out] in Keras and [out, in, *k] here. That of a transposed convolution is
-[*k, out, in] there and [in, out, *k] here, which is the same exchange of axes; it is not mirrored.
+[*k, out, in] in Keras and [in, out, *k] here: the same swap of axes, without mirroring.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Weights = Mapping[str, Sequence[np.ndarray]]
 
 @dataclass(frozen=True)
 class _Layers:
-    """A model's layers with weights, by what they are, each kind in the model's order."""
+    """A model's layers with weights, by kind, each kind in the model's order."""
 
     convs: list[tuple[str, Sequence[np.ndarray]]]
     ups: list[tuple[str, Sequence[np.ndarray]]]
@@ -45,10 +45,10 @@ def _shapes(arrays: Sequence[np.ndarray]) -> str:
 
 
 def _sorted(weights: Weights) -> _Layers:
-    """Told apart by their shapes: the names of layers are the user's.
+    """Sorts layers into kinds by their shapes, since users choose the names.
 
     Raises:
-        UserError: a layer that is none of the three kinds.
+        UserError: a layer of another kind.
     """
     layers = _Layers([], [], [])
     for name, arrays in weights.items():
@@ -67,14 +67,14 @@ def _sorted(weights: Weights) -> _Layers:
 
 
 def architecture_of_weights(weights: Weights, **given: Any) -> Architecture:
-    """The architecture that weights are of: dims, width, depth, convolutions per level, norm.
+    """Derives an architecture from weights: dims, width, depth, convolutions per level, norm.
 
     Args:
         weights: see :func:`convert`.
-        given: values that weights do not tell: ``order``, ``norm_eps``.
+        given: values that cannot be derived from weights: ``order``, ``norm_eps``.
 
     Raises:
-        UserError: they are of no U-Net.
+        UserError: these are not the weights of a U-Net.
     """
     layers = _sorted(weights)
     depth, levels = len(layers.ups), 2 * len(layers.ups) + 1
@@ -100,7 +100,7 @@ def architecture_of_weights(weights: Weights, **given: Any) -> Architecture:
 
 
 def convert(weights: Weights, arch: Architecture, skip_first: bool = False) -> dict[str, Tensor]:
-    """The state of our U-Net from a Keras U-Net's arrays.
+    """Converts a Keras U-Net's arrays to the state dict of our U-Net.
 
     Args:
         weights: arrays of each layer that has any, in the model's order:
@@ -109,8 +109,8 @@ def convert(weights: Weights, arch: Architecture, skip_first: bool = False) -> d
         skip_first: the model concatenates [skip, upsampled], not [upsampled, skip].
 
     Raises:
-        UserError: a layer does not fit: which, the shapes found and wanted.
-        ValueError: the architecture is not that of the module's text.
+        UserError: a layer does not fit; names the layer and the shapes found and expected.
+        ValueError: the architecture is not the one described in the module's docstring.
     """
     layers = _sorted(weights)
     if not layers.convs:
@@ -119,7 +119,7 @@ def convert(weights: Weights, arch: Architecture, skip_first: bool = False) -> d
     if arch != replace(
         arch, padding="same", residual=False, up="transposed", deep_supervision=False
     ) or arch.norm not in ("none", "batch"):
-        raise ValueError(f"{arch} has layers that the Keras U-Net has not")
+        raise ValueError(f"{arch} has layers that the Keras U-Net lacks")
     with torch.device("meta"):
         wanted = UNet(channels, max(classes, 2), arch).state_dict()
     state: dict[str, Tensor] = {}
@@ -134,7 +134,7 @@ def convert(weights: Weights, arch: Architecture, skip_first: bool = False) -> d
         for target, (name, arrays) in zip(targets, found, strict=True):
             part = read(arrays)
             if target == "heads.0" and classes == 1:
-                # One score z under a sigmoid as two under a softmax: 0 and z give sigmoid(z).
+                # The softmax of the scores 0 and z is the sigmoid of z.
                 part = {key: torch.cat([torch.zeros_like(v), v]) for key, v in part.items()}
             elif skip_first and target.startswith("expand") and target.endswith("convs.0"):
                 kernel = part["weight"]
@@ -146,8 +146,7 @@ def convert(weights: Weights, arch: Architecture, skip_first: bool = False) -> d
 
 
 def _targets(arch: Architecture) -> tuple[list[str], list[str], list[str]]:
-    """Names of our convolutions, transposed convolutions and norms, in the order of the Keras
-    model's."""
+    """Names of our convolutions, transposed convolutions and norms, in the Keras model's order."""
     levels = range(arch.depth)
     paths = [*(f"down.{n}" for n in levels), "bridge", *(f"expand.{n}" for n in levels)]
     units = [(path, i) for path in paths for i in range(arch.convs)]
@@ -159,9 +158,9 @@ def _targets(arch: Architecture) -> tuple[list[str], list[str], list[str]]:
 def _kernel(arrays: Sequence[np.ndarray]) -> dict[str, Tensor]:
     kernel = torch.from_numpy(np.array(arrays[0], dtype=np.float32))
     kernel = kernel.permute(kernel.ndim - 1, kernel.ndim - 2, *range(kernel.ndim - 2))
-    # Without a bias (usual before a normalisation) it is 0; of a transposed one, 1 is the outputs'.
     if len(arrays) > 1:
         return {"weight": kernel, "bias": torch.from_numpy(np.array(arrays[1], dtype=np.float32))}
+    # No bias, as is usual before a normalisation. Transposed convolutions are [in, out, *k].
     outputs = kernel.shape[1] if set(kernel.shape[2:]) == {2} else kernel.shape[0]
     return {"weight": kernel, "bias": torch.zeros(outputs)}
 
@@ -178,22 +177,26 @@ def _fits(name: str, target: str, key: str, value: Tensor, wanted: Tensor) -> No
         return
 
     def keras(shape: Sequence[int]) -> str:
-        """In the order of axes that the user has."""
+        """A shape in the order of axes that the user knows."""
         order = [*shape[2:], shape[1], shape[0]] if len(shape) > 2 else shape
         return "x".join(map(str, order))
 
     raise UserError(
-        f"layer {name}: {key} of {keras(value.shape)}, where this U-Net has {keras(wanted.shape)} "
+        f"layer {name}: {key} is {keras(value.shape)}, this U-Net needs {keras(wanted.shape)} "
         f"({target}); widths must double from level to level"
     )
 
 
-def _settled(file: KerasFile, given: dict[str, Any]) -> tuple[Graph | None, dict[str, Any]]:
-    """What the config says, or what is given where there is none; refuses a contradiction."""
+def _merged(file: KerasFile, given: dict[str, Any]) -> tuple[Graph | None, dict[str, Any]]:
+    """The settings in the file's config, or else the given ones.
+
+    Raises:
+        UserError: the config is not a U-Net's, or contradicts a given value.
+    """
     try:
         graph = None if file.layers is None else graph_of(file.layers)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"its config is not one that Keras writes ({error!r})") from None
+        raise UserError(f"its config was not written by Keras ({error!r})") from None
     known: dict[str, Any] = {"order": "act-norm", "skip_first": False, "norm_eps": 1e-3}
     if graph is not None:
         known = {"order": graph.order, "skip_first": graph.skip_first, "norm_eps": graph.norm_eps}
@@ -201,9 +204,7 @@ def _settled(file: KerasFile, given: dict[str, Any]) -> tuple[Graph | None, dict
         if value is None:
             continue
         if graph is not None and value != known[key]:
-            raise UserError(
-                f"{key}: {value} is given, but the model says {known[key]}; leave it out"
-            )
+            raise UserError(f"{key}: got {value}, but the model has {known[key]}; leave it out")
         known[key] = value
     return graph, known
 
@@ -218,29 +219,30 @@ def load_keras_unet(
     skip_first: bool | None = None,
     norm_eps: float | None = None,
 ) -> ModelFile:
-    """A Keras file as a model of ours.
+    """Imports a Keras file.
 
     Args:
         path: ``.keras``, ``.h5`` or ``.weights.h5``.
         class_names: of the output's channels; two for a head with one channel and sigmoid.
-        normalize: how the images come prepared (method and values); None is method none.
-        divide_by: the Keras code divided pixels by this (255, say) before the network. It is put
-            into the first layer's weights.
+        normalize: how images are normalised (method and values); None is method none.
+        divide_by: the number, such as 255, that the Keras code divided pixels by before it called
+            the network. The first layer's weights are divided by it.
         order, skip_first, norm_eps: see :class:`Architecture` and :func:`convert`; for files
-            without a config (``.weights.h5``), where the usual values stand for what is not given.
+            without a config (``.weights.h5``). If omitted, the usual values are assumed.
 
     Raises:
-        UserError: the file cannot be read, or holds another network than the module's text tells.
+        UserError: the file cannot be read, or its network is not the one described in the module's
+            docstring.
     """
     file = read_keras(path)
     try:
         given = {"order": order, "skip_first": skip_first, "norm_eps": norm_eps}
-        graph, known = _settled(file, given)
+        graph, known = _merged(file, given)
         weights = file.weights if graph is None else graph.complete(file.weights)
         first = known.pop("skip_first")
         arch = architecture_of_weights(weights, **known)
         if graph is not None and (graph.depth, graph.convs) != (arch.depth, arch.convs):
-            raise UserError("the config and the weights are of different networks")
+            raise UserError("the config and the weights belong to different networks")
         state = convert(weights, arch, first)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None

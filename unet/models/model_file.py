@@ -1,4 +1,4 @@
-"""``model.pt``: tensors and plain values only, so that it loads with ``weights_only=True``."""
+"""Reads and writes ``model.pt``: only tensors and plain values (torch's ``weights_only=True``)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from unet.models.build import NETWORKS
 from unet.models.network import Network
 
 FORMAT = 2
-# More have no network; to count them up would take a false number of them forever.
+# No network has more. A damaged file could claim so many that building them never ends.
 MAX_LAYERS = 1000
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A trained network and all that is needed to apply it elsewhere.
+    """A trained network, and everything needed to apply it elsewhere.
 
     Attributes:
         architecture: the network's layers.
@@ -33,13 +33,13 @@ class ModelFile:
         head: names of the output's classes, in the order of its channels.
         class_names, class_values: of the dataset it was trained on (values None for instances).
         task: semantic or instances.
-        normalize: the section ``prepare.normalize``; with scope dataset also ``statistics``, the
-            values that go with it (:func:`unet.data.normalize.describe`).
+        normalize: the section ``prepare.normalize``; with scope dataset also ``statistics``, its
+            values (:func:`unet.data.normalize.describe`).
         pixel_size_um: of the training images ((Z,) Y, X), None = unknown.
-        settings: the slice of the config that the training was given.
+        settings: the part of the config that the training used.
         versions: of the libraries and of the stages.
         score: the validation score of these weights.
-        step: the training step that they are from.
+        step: the training step of these weights.
         weights: the network's state.
     """
 
@@ -67,20 +67,24 @@ class ModelFile:
 
 def save_tensors(path: Path, value: dict[str, Any]) -> None:
     """Saves tensors and plain values; the file appears whole or not at all."""
-    # Through Python's file: torch has no word for a full disk, and would write the file's name in.
+    # Into a file that Python opened: given a path, torch reports a full disk poorly, and stores the
+    # file's name in the archive.
     with replacing(path) as temporary, temporary.open("wb") as handle:
         torch.save(value, handle)
 
 
 def _check_archive(path: Path) -> None:
-    """Looks at what torch does not: the checksums that it writes (a flipped bit would be another
-    weight), and whether the file is of the kind that it writes. Others (a bare pickle, members
-    that unpack to any size) are not even opened by it."""
+    """Checks what torch does not check: the checksums (a flipped bit would change a weight), and
+    that the file is an uncompressed archive, so that torch never opens a bare pickle or a zip bomb.
+
+    Raises:
+        ValueError: a check failed.
+    """
     if not zipfile.is_zipfile(path):
         with path.open("rb") as handle:
             pickled = handle.read(1) == pickle.PROTO
         kind = "a pickle, which could run code" if pickled else "not an archive, or cut short"
-        raise ValueError(f"{kind}; it must hold tensors alone, as the train stage writes them")
+        raise ValueError(f"{kind}; it must contain only tensors, as written by the train stage")
     with zipfile.ZipFile(path) as archive:
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
             raise ValueError("its archive is compressed, which torch never does")
@@ -90,22 +94,22 @@ def _check_archive(path: Path) -> None:
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """Loads what :func:`save_tensors` wrote; nothing in the file is ever executed.
+    """Loads a file written by :func:`save_tensors`; nothing in the file is ever executed.
 
     Raises:
-        UserError: the file is missing, damaged, or holds more than tensors and plain values.
+        UserError: the file is missing or damaged, or contains more than tensors and plain values.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such model file; run the train stage")
     try:
         _check_archive(path)
         with warnings.catch_warnings():
-            # torch's words on a strange pickle would stand before the one line.
+            # torch warns about unusual pickles; our one line says enough.
             warnings.simplefilter("ignore")
             value = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = one_line(error, 160)
-        raise UserError(f"{path}: refused, it holds more than tensors ({reason})") from None
+        raise UserError(f"{path}: refused, it contains more than tensors ({reason})") from None
     except Exception as error:
         reason = one_line(error, 160)
         raise UserError(f"{path}: not a readable model file ({reason}); train it again") from None
@@ -118,7 +122,7 @@ def save_model(path: Path, model: ModelFile) -> None:
     """Writes ``model.pt`` atomically."""
     value = dict(vars(model))
     value["architecture"] = model.architecture.to_json()
-    # Nested settings travel as text: plain, and the same on every version of torch.
+    # Nested settings are stored as text, which every version of torch reads the same way.
     value["settings"] = canonical(model.settings)
     value["normalize"] = canonical(model.normalize)
     save_tensors(path, {"format": FORMAT, **value})
@@ -128,7 +132,7 @@ def load_model(path: Path) -> ModelFile:
     """Reads ``model.pt``.
 
     Raises:
-        UserError: see :func:`load_tensors`; also if the file is of another format.
+        UserError: as :func:`load_tensors`; or the file has another format, or unusable weights.
     """
     import json
 
@@ -142,38 +146,38 @@ def load_model(path: Path) -> ModelFile:
         model = ModelFile(**value)
         _check_weights(model, path.stat().st_size)
     except Exception as error:
-        # Whatever the values are, they come from a file.
+        # Any error, since the file may contain any values.
         reason = one_line(error, 160)
         raise UserError(f"{path}: not a model file of this pipeline ({reason})") from None
     bad = [name for name, tensor in model.weights.items() if not bool(tensor.isfinite().all())]
     if bad:
         raise UserError(
             f"{path}: NaN or infinite weights (in {bad[0]}, {len(bad)} of {len(model.weights)} "
-            "tensors), which predict nothing; train it again, with a smaller train.lr"
+            "tensors); train it again with a smaller train.lr"
         )
     return model
 
 
 def _check_weights(model: ModelFile, size: int) -> None:
-    """Holds a model against itself before a network is made of it.
+    """Checks that a model's values are consistent, before a network is built from it.
 
     Args:
         size: of the file, in bytes.
 
     Raises:
-        Exception: the weights are not those of the architecture, or more than the file can hold; a
-            value is of another type than it should be.
+        Exception: the weights do not fit the architecture, are larger than the file, or a value has
+            the wrong type.
     """
     if not all(isinstance(tensor, Tensor) for tensor in model.weights.values()):
-        raise ValueError("weights that are no tensors")
+        raise ValueError("weights that are not tensors")
     if sum(t.numel() * t.element_size() for t in model.weights.values()) > size:
-        raise ValueError("it claims more weights than the file holds")
+        raise ValueError("it claims more weights than the file contains")
     for name in ("settings", "normalize", "versions"):
         if not isinstance(getattr(model, name), dict):
-            raise ValueError(f"{name} is no mapping")
+            raise ValueError(f"{name} is not a mapping")
     names = (*model.head, *model.class_names, model.task)
     if not model.head or not all(isinstance(name, str) for name in names):
-        raise ValueError("names that are no text")
+        raise ValueError("names that are not text")
     arch = model.architecture
     layers = (arch.depth + 1) * (arch.convs if isinstance(arch, Architecture) else 1)
     if not 1 <= layers <= MAX_LAYERS:
@@ -182,4 +186,4 @@ def _check_weights(model: ModelFile, size: int) -> None:
         network = NETWORKS[arch.kind](model.in_channels, len(model.head), arch)
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     if wanted != {name: tuple(tensor.shape) for name, tensor in model.weights.items()}:
-        raise ValueError("its weights are not those of its architecture")
+        raise ValueError("its weights do not fit its architecture")

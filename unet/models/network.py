@@ -1,4 +1,4 @@
-"""What the stages need of any network, and small helpers that all networks share."""
+"""The interface of all networks, and small helpers that they share."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch.utils.checkpoint import checkpoint
 
 from unet.config.geometry import Footprints
 from unet.config.presets import AnyArchitecture
-from unet.models.norms import statistics_kept
+from unet.models.norms import statistics_unchanged
 
 
 class Network(nn.Module):
-    """Base of the networks: class scores of each pixel of an image.
+    """Base class of the networks, which compute class scores for each pixel of an image.
 
     Attributes:
         arch: its layers.
         in_channels: C of the images.
         num_classes: K, channels of the output.
-        footprint: its place on the pixel grid, per spatial axis ((Z) Y X).
-        can_recompute: whether it can be trained in less memory.
-        recompute: in training, what its blocks computed is not kept for the gradient, but computed
-            once more when that is needed (Chen et al. 2016, arXiv:1604.06174): the same values, for
-            the time of one more forward pass.
+        footprint: grid, margin and halo per spatial axis ((Z) Y X).
+        can_recompute: whether it supports ``recompute``.
+        recompute: gradient checkpointing (Chen et al. 2016, arXiv:1604.06174). Training does not
+            keep the activations within blocks, but computes them again for the gradient. The values
+            are the same; it saves memory and takes the time of one more forward pass.
     """
 
     can_recompute: ClassVar[bool] = False
@@ -44,26 +44,26 @@ class Network(nn.Module):
             x: [N, C, *S] float; each axis of a size that ``footprint`` accepts.
 
         Returns:
-            [N, K, *S], smaller by twice the margin (unpadded); a list, the finest first, in
-            training with deep supervision.
+            [N, K, *S], smaller by twice the margin (unpadded). In training with deep supervision a
+            list of these, the finest first.
 
         Raises:
-            ValueError: a size does not fit, or the number of channels is another.
+            ValueError: a size or the number of channels does not fit.
         """
         raise NotImplementedError
 
     def step(self, block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """``block(*inputs)``, with nothing of it kept but these if ``recompute`` says so."""
+        """``block(*inputs)``; with ``recompute``, only the inputs are kept for the gradient."""
         if not (self.recompute and self.training and torch.is_grad_enabled()):
             return block(*inputs)
         result: Tensor = checkpoint(
             block, *inputs, use_reentrant=False,
-            context_fn=lambda: (nullcontext(), statistics_kept(self)),
+            context_fn=lambda: (nullcontext(), statistics_unchanged(self)),
         )  # fmt: skip
         return result
 
     def check(self, x: Tensor) -> None:
-        """Raises ValueError if ``x`` does not fit the network; says what would."""
+        """Raises ValueError if ``x`` does not fit the network; names the nearest valid size."""
         if x.ndim != self.arch.dims + 2 or x.shape[1] != self.in_channels:
             raise ValueError(
                 f"input of shape {tuple(x.shape)}: expected {self.arch.dims} spatial axes and "
@@ -88,9 +88,9 @@ def center_crop(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def parameter_counts(network: nn.Module) -> tuple[int, int]:
-    """(all numbers that the network holds, trainable ones).
+    """(all numbers in the network, trainable numbers).
 
-    The first counts running statistics too, but not BatchNorm's counter of batches.
+    The first includes running statistics, but not BatchNorm's counter of batches.
     """
     trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
     buffers = sum(b.numel() for b in network.buffers() if b.is_floating_point())

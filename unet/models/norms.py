@@ -1,10 +1,10 @@
-"""Normalisation whose statistics do not depend on a window's other pixels once trained.
+"""Normalisation layers that use running averages in inference, so that tiles can be predicted.
 
-A tile has to be predicted as the whole image would be. Statistics taken over the window at hand
-(PyTorch's InstanceNorm and GroupNorm) make each pixel depend on all others; so here every
-normalisation keeps running averages while training and applies those afterwards, as BatchNorm does.
-Training can take them towards its end too (:func:`freeze_statistics`), so that the weights fit what
-they are used with.
+A tile must give the same values as the whole image. PyTorch's InstanceNorm and GroupNorm compute
+statistics over the current window, so that each pixel depends on all others. Here, every
+normalisation keeps running averages in training and applies them in inference, as BatchNorm does.
+Training can also use them towards its end (:func:`freeze_statistics`), so that the weights adapt to
+them.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def _processes() -> int:
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
     """BatchNorm for any number of spatial axes, over the samples of all processes.
 
-    PyTorch's SyncBatchNorm does the same on GPUs only.
+    PyTorch's SyncBatchNorm does the same, but only on GPUs.
 
     Attributes:
-        forgetful: the running averages stand still, see :func:`statistics_kept`.
+        fixed_averages: do not update the running averages, see :func:`statistics_unchanged`.
     """
 
-    forgetful = False
+    fixed_averages = False
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 3:
@@ -43,13 +43,13 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """x [N, C, *S], normalised per channel."""
         if not self.training or _processes() == 1:
-            if self.training and self.forgetful:
+            if self.training and self.fixed_averages:
                 return F.batch_norm(
                     input, self.running_mean, self.running_var, self.weight, self.bias,
                     True, 0.0, self.eps,
                 )  # fmt: skip
             return super().forward(input)
-        # In float32: sums over pixels of a batch overflow bfloat16.
+        # In float32: sums over the pixels of a batch are too large for bfloat16's precision.
         x = input.float()
         axes = [0, *range(2, x.ndim)]
         count = torch.tensor(float(x.numel() // x.shape[1]), device=x.device)
@@ -58,15 +58,15 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         dist.all_reduce(count)
         mean = total[0] / count
         variance = (total[1] / count - mean * mean).clamp_min(0)
-        self._remember(mean.detach(), (variance * count / (count - 1).clamp_min(1)).detach())
+        self._update_averages(mean.detach(), (variance * count / (count - 1).clamp_min(1)).detach())
         shape = (1, -1, *[1] * (x.ndim - 2))
         scale = torch.rsqrt(variance + self.eps) * self.weight
         shift = self.bias - mean * scale
         normalised: Tensor = x * scale.view(shape) + shift.view(shape)
         return normalised.to(input.dtype)
 
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
-        if self.forgetful or self.momentum is None:
+    def _update_averages(self, mean: Tensor, variance: Tensor) -> None:
+        if self.fixed_averages or self.momentum is None:
             return
         if self.running_mean is None or self.running_var is None:
             return
@@ -79,22 +79,23 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
 class SampleNorm(nn.Module):
     """Group or instance normalisation (Wu & He 2018, Ulyanov et al. 2016) with running averages.
 
-    While training each sample is normalised per group of channels by its own mean and variance;
-    in evaluation by their running averages over the samples seen.
+    In training, each sample is normalised by its own mean and variance per group of channels. In
+    inference, by their running averages over the training samples.
 
     Args:
         channels: C.
-        groups: of channels that share statistics; as many as channels is instance normalisation.
+        groups: number of groups of channels that share statistics; C groups are instance
+            normalisation.
         eps: added to the variance.
         momentum: weight of the newest batch in the running averages.
 
     Attributes:
-        forgetful: the running averages stand still, see :func:`statistics_kept`.
+        fixed_averages: do not update the running averages, see :func:`statistics_unchanged`.
     """
 
     running_mean: Tensor
     running_var: Tensor
-    forgetful = False
+    fixed_averages = False
 
     def __init__(self, channels: int, groups: int, eps: float, momentum: float = 0.1) -> None:
         super().__init__()
@@ -119,8 +120,9 @@ class SampleNorm(nn.Module):
         return x * scale.view(shape).to(x.dtype) + shift.view(shape).to(x.dtype)
 
     def _per_channel(self, x: Tensor) -> Tensor:
-        # PyTorch's batch norm of one sample is its instance norm, and several times faster than
-        # group_norm and instance_norm on the CPU; with momentum 1 it hands out the statistics.
+        # Instance norm is the batch norm of single samples, which PyTorch computes several times
+        # faster on the CPU than group_norm and instance_norm. With momentum 1, the running averages
+        # that it returns are the sample's statistics.
         means = torch.zeros(len(x), self.channels, device=x.device, dtype=self.weight.dtype)
         variances = torch.ones_like(means)
         parts = [
@@ -128,22 +130,22 @@ class SampleNorm(nn.Module):
             for sample, mean, variance in zip(torch.split(x, 1), means, variances, strict=True)
         ]
         pixels = x[0, 0].numel()
-        self._remember(means, variances * (pixels - 1) / pixels)
+        self._update_averages(means, variances * (pixels - 1) / pixels)
         return torch.cat(parts)
 
     def _per_group(self, x: Tensor) -> Tensor:
-        # In float32: the CPU's kernel for bfloat16 takes three times as long.
+        # In float32: on the CPU, the kernel for bfloat16 takes three times as long.
         shape = (len(x), self.channels, x[0, 0].numel(), self.groups, self.eps)
         y, mean, inverse = torch.native_group_norm(
             x.to(self.weight.dtype), self.weight, self.bias, *shape
         )
-        self._remember(mean.detach(), inverse.detach().square().reciprocal() - self.eps)
+        self._update_averages(mean.detach(), inverse.detach().square().reciprocal() - self.eps)
         return y.to(x.dtype)
 
     @torch.no_grad()
-    def _remember(self, means: Tensor, variances: Tensor) -> None:
-        """Takes the statistics [N, G] of a batch, of all processes, into the running averages."""
-        if self.forgetful:
+    def _update_averages(self, means: Tensor, variances: Tensor) -> None:
+        """Adds the statistics [N, G] of the batches of all processes to the running averages."""
+        if self.fixed_averages:
             return
         totals = torch.stack([means.sum(0), variances.sum(0)])
         count = float(len(means))
@@ -155,24 +157,24 @@ class SampleNorm(nn.Module):
 
 
 def make_norm(layer: Layer) -> nn.Module:
-    """The module of a norm in the description of a network."""
+    """The module for a layer of kind ``norm``."""
     if layer.groups == 0:
         return BatchNorm(layer.inputs, eps=layer.value)
     return SampleNorm(layer.inputs, layer.groups, layer.value)
 
 
 @contextmanager
-def statistics_kept(network: nn.Module) -> Iterator[None]:
-    """While it lasts, training takes a batch's statistics as ever, but not into the averages: for
-    what is computed a second time."""
+def statistics_unchanged(network: nn.Module) -> Iterator[None]:
+    """Normalises by the batch's statistics as usual in training, but does not update the running
+    averages: for activations that are computed a second time."""
     norms = [m for m in network.modules() if isinstance(m, (BatchNorm, SampleNorm))]
     for norm in norms:
-        norm.forgetful = True
+        norm.fixed_averages = True
     try:
         yield
     finally:
         for norm in norms:
-            norm.forgetful = False
+            norm.fixed_averages = False
 
 
 Statistics = dict[torch.dtype, Tensor]
@@ -185,8 +187,8 @@ def _by_type(network: nn.Module) -> dict[torch.dtype, list[Tensor]]:
     return found
 
 
-def copied_statistics(network: nn.Module) -> Statistics:
-    """A copy of all running averages (in one piece: each call of a GPU takes its time)."""
+def copy_statistics(network: nn.Module) -> Statistics:
+    """A copy of all running averages, in one tensor per dtype to save GPU calls."""
     return {
         dtype: torch.cat([buffer.detach().reshape(-1) for buffer in buffers])
         for dtype, buffers in _by_type(network).items()
@@ -194,8 +196,8 @@ def copied_statistics(network: nn.Module) -> Statistics:
 
 
 @torch.no_grad()
-def put_statistics(network: nn.Module, statistics: Statistics) -> None:
-    """Puts a copy back; see :func:`copied_statistics`."""
+def restore_statistics(network: nn.Module, statistics: Statistics) -> None:
+    """Restores the running averages from a copy, see :func:`copy_statistics`."""
     for dtype, buffers in _by_type(network).items():
         parts = torch.split(statistics[dtype], [buffer.numel() for buffer in buffers])
         for buffer, part in zip(buffers, parts, strict=True):
@@ -203,7 +205,7 @@ def put_statistics(network: nn.Module, statistics: Statistics) -> None:
 
 
 def freeze_statistics(network: nn.Module) -> None:
-    """From here to the next ``network.train()``, training takes the running averages too."""
+    """Normalises by the running averages until the next ``network.train()``, also in training."""
     for module in network.modules():
         if isinstance(module, (BatchNorm, SampleNorm)):
             module.eval()

@@ -1,16 +1,17 @@
 """The sliding-window classifier that U-Net replaced.
 
 Ciresan, Giusti, Gambardella, Schmidhuber: Deep neural networks segment neuronal membranes in
-electron microscopy images, NIPS 2012. Stages of convolution and max pooling, then fully connected
-layers, tell the class of a window's centre pixel; an image is segmented by classifying the window
-around each of its pixels.
+electron microscopy images, NIPS 2012. Stages of convolution and max pooling, followed by fully
+connected layers, classify a window's centre pixel. To segment an image, the network classifies the
+window around each of its pixels.
 
 The same weights give the same scores in two ways. Patch by patch, as published: the input is one
-window, poolings have a stride. Densely: the input is an image; poolings keep their input's
-resolution (stride 1) and what follows them is dilated instead, so that work which neighbouring
-windows share is done once (the idea of Giusti et al. 2013, arXiv:1302.1700, in the form of Li et
-al. 2014, arXiv:1412.4526). Giusti's own form cuts the maps into fragments after each pooling; it
-takes the same multiplications and no less time (benchmarks/sliding_window.py has it and compares).
+window, and poolings have a stride. Densely: the input is an image, poolings keep their input's
+resolution (stride 1), and the layers after them are dilated instead. Work that neighbouring windows
+share is then done once (the idea of Giusti et al. 2013, arXiv:1302.1700, in the form of Li et al.
+2014, arXiv:1412.4526). Giusti et al. cut the maps into fragments after each pooling instead, which
+takes the same number of multiplications and as much time (benchmarks/sliding_window.py compares
+them).
 """
 
 from __future__ import annotations
@@ -52,25 +53,25 @@ class WindowClassifier(Network):
             nn.init.zeros_(cast(Tensor, module.bias))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores [N, K, Y - window + 1, X - window + 1] of the window around each pixel of x
-        [N, C, Y, X] that has a whole one; see :meth:`Network.forward`."""
+        """Scores [N, K, Y - window + 1, X - window + 1], one for each whole window in x
+        [N, C, Y, X]; see :meth:`Network.forward`."""
         self.check(x)
         one_window = all(size == self.arch.window for size in x.shape[2:])
         pool, dilation = self.arch.pool, 1
         for layer in self.convs:
             conv = cast(nn.Conv2d, layer)
             x = F.conv2d(x, conv.weight, conv.bias, dilation=dilation)
-            # Before ReLU: the largest value is the same, and it is a quarter of the work.
+            # Pooling before ReLU gives the same values for a quarter of the work.
             x = F.relu_(F.max_pool2d(x, pool, pool if one_window else 1, dilation=dilation))
             dilation *= 1 if one_window else pool
         return self.classified(x, dilation)
 
     def patches(self, x: Tensor, batch: int = 256) -> Tensor:
-        """The same scores as :meth:`forward`, each window on its own, as published.
+        """The same scores as :meth:`forward`, computed window by window, as published.
 
         Args:
             x: [N, C, Y, X].
-            batch: windows at once.
+            batch: number of windows at once.
         """
         self.check(x)
         size = self.arch.window
@@ -91,14 +92,14 @@ class WindowClassifier(Network):
 
         Args:
             x: [N, maps, Y, X].
-            dilation: pixels of ``x`` between those that the first layer takes.
+            dilation: of the first layer.
         """
         last = len(self.full) - 1
         for i, layer in enumerate(self.full):
             full = cast(nn.Conv2d, layer)
             if i == last:
                 x = self.dropout(x)
-            # Only the first covers more than a pixel, so only there the dilation matters.
+            # The other layers are 1x1, where dilation has no effect.
             x = F.conv2d(x, full.weight, full.bias, dilation=dilation if i == 0 else 1)
             if i != last:
                 x = F.relu_(x)

@@ -1,4 +1,4 @@
-"""The one U-Net class that every preset configures; it reads like the paper's figure.
+"""The U-Net class that all presets configure. It reads like the paper's figure.
 
 Contracting path (two 3x3 convolutions, then 2x2 max pooling, channels doubled), bridge, expanding
 path (2x2 up-convolution that halves the channels, copy and crop, two 3x3 convolutions), 1x1
@@ -24,7 +24,7 @@ from unet.models.norms import make_norm
 _CONV: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _UP: dict[int, Callable[..., nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _POOL: dict[int, Callable[..., nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-# The modules of the layers that have one; a new kind of layer is one line.
+# Makes the module of a layer, by its kind. To add a kind of layer with a module, add a line.
 _MODULES: dict[str, Callable[[Layer, int], nn.Module]] = {
     "conv": lambda layer, dims: _CONV[dims](
         layer.inputs, layer.outputs, layer.kernel, padding=layer.padding, bias=layer.bias
@@ -43,7 +43,7 @@ _MODULES["head"] = _MODULES["conv"]
 
 
 def _modules(layers: Sequence[Layer], part: str) -> list[nn.Module]:
-    """New modules for the layers of a part of the network, one per name."""
+    """New modules for the layers of a part of the network, one per layer name."""
     named = {layer.name: layer for layer in layers if f"{layer.name}.".startswith(f"{part}.")}
     return [_MODULES[layer.kind](layer, len(layer.kernel)) for layer in named.values()]
 
@@ -52,8 +52,8 @@ class ConvBlock(nn.Module):
     """The convolutions of a level, each with its activation and normalisation.
 
     Args:
-        layers: of the whole network.
-        part: the block's name in it.
+        layers: all layers of the network.
+        part: the block's name.
     """
 
     def __init__(self, layers: Layers, part: str) -> None:
@@ -61,7 +61,7 @@ class ConvBlock(nn.Module):
         names = [layer.name for layer in layers]
         self.residual = f"{part}.sum" in names
         norm, activation = f"{part}.norms.0", f"{part}.activation"
-        # Without norms either order is the same.
+        # Without norms, the order has no effect.
         self.norm_first = norm in names and names.index(norm) < names.index(activation)
         (self.activation,) = _modules(layers, activation)
         self.convs = nn.ModuleList(_modules(layers, f"{part}.convs"))
@@ -71,7 +71,7 @@ class ConvBlock(nn.Module):
         self.shortcut = shortcut[0] if len(shortcut) == 1 else nn.Sequential(*shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, *S] to [N, outputs, *S'], smaller by the convolutions when unpadded."""
+        """[N, C, *S] to [N, outputs, *S']; unpadded convolutions make S' smaller than S."""
         y = x
         last = len(self.convs) - 1
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
@@ -111,14 +111,14 @@ class UNet(Network):
             for n in levels
         )
         self.expand = nn.ModuleList(ConvBlock(layers, f"expand.{n}") for n in levels)
-        # The finest first; the others serve in training only.
+        # The finest first; the others are used in training only.
         self.heads = nn.ModuleList(_modules(layers[::-1], "heads"))
-        # As in the published network: at the end of the contracting path, its last two levels.
+        # As in the published network: after the last two levels of the contracting path.
         self.dropout = nn.Dropout(arch.dropout)
         self.apply(lambda module: _he_init(module, arch))
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        """Class scores before the softmax, as :meth:`Network.forward` says."""
+        """Class scores before the softmax; see :meth:`Network.forward`."""
         self.check(x)
         skips = []
         for level, block in enumerate(self.down):
@@ -145,14 +145,15 @@ class UNet(Network):
 
 
 def _he_init(module: nn.Module, arch: Architecture) -> None:
-    """Normal with standard deviation sqrt(2 / N), N the incoming nodes of a neuron (section 3)."""
+    """Draws weights from a normal distribution with standard deviation sqrt(2 / N), where N is the
+    number of incoming nodes of a neuron (section 3)."""
     if isinstance(module, (nn.Conv2d, nn.Conv3d)):
         slope = 0.01 if arch.activation == "leaky_relu" else 0.0
         nn.init.kaiming_normal_(module.weight, a=slope, mode="fan_in", nonlinearity="leaky_relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, (nn.ConvTranspose2d, nn.ConvTranspose3d)):
-        # Stride = kernel size, so that one input pixel of each channel reaches an output pixel.
+        # Stride = kernel size, so one input pixel of each channel contributes to an output pixel.
         nn.init.normal_(module.weight, std=math.sqrt(2.0 / module.in_channels))
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -1,20 +1,20 @@
-"""Augmentation of whole batches, on whatever device they lie.
+"""Augmentation of whole batches, on the device that they are on.
 
 Geometry: flips and right-angle rotations are exact index operations. Free rotation, scaling and
-elastic deformation are composed into one sampling grid, so every tensor is interpolated at most
-once: images and maps linearly, labels by looking up the nearest pixel, all mirrored at the
-edge. Volumes are rotated in the YX plane only, since their sections mostly lie further apart than
-their pixels; scale and deformation go along all axes. Lengths are in pixels of the finest axis:
-along a coarser one they are fewer pixels.
+elastic deformation are combined in one sampling grid, so that each tensor is interpolated at most
+once: images and maps linearly, labels from the nearest pixel, all mirrored at the edge. Volumes are
+rotated in the YX plane only, because sections are usually further apart than pixels; scaling and
+deformation act along all axes. Lengths are in pixels of the finest axis: along a coarser axis, they
+are fewer pixels.
 
-Intensity: blur, gamma, contrast, brightness, noise, in that order (the order of the optics,
-the camera's response and its noise).
+Intensity: blur, gamma, contrast, brightness, noise, in this order (the order of the optics, the
+camera's response and its noise).
 
-What happens to a sample is drawn on the CPU from the caller's generator, always the same number of
-draws in the same order: CPU and GPU get the same parameters, and to switch one operation on does
-not change what the others do. Only the noise itself is drawn on the device, by a generator seeded
-from the caller's (noise made on the CPU would keep a GPU waiting). So the output is a function of
-the generator's state, the noise also of the kind of device.
+All parameters are drawn on the CPU from the caller's generator: always the same number of draws in
+the same order. So CPU and GPU use the same parameters, and enabling one operation does not change
+the others. Only the noise itself is drawn on the device, from a generator seeded by the caller's
+(noise drawn on the CPU would keep a GPU waiting). The output therefore depends only on the
+generator's state and, for the noise, on the kind of device.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from unet.training.warp import (
     QUARTER_TURNS,
     apply_symmetries,
     displacement,
-    gentle,
+    elastic_sd,
     put,
     sampler_grid,
     similarity,
@@ -44,8 +44,8 @@ from unet.training.warp import (
     warp_labels,
 )
 
-# Integer types without full support in torch (uint32 can neither be flipped nor gathered
-# everywhere) travel as the signed type of the same size.
+# Some integer types lack full support in torch (uint32 cannot be flipped or gathered everywhere).
+# They are processed as the signed type of the same size.
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
@@ -58,8 +58,8 @@ _INTENSITIES = ("blur_px", "gamma", "contrast", "brightness", "noise")
 class _Draw:
     """The random numbers of one batch, on the CPU; [N] in [0, 1) per operation."""
 
-    chance: dict[str, Tensor]  # whether an operation happens
-    value: dict[str, Tensor]  # how much of it
+    chance: dict[str, Tensor]  # decides whether an operation is applied
+    value: dict[str, Tensor]  # how strongly
     nodes: Tensor  # [N, 2 or 3 (x, y, z), (G,) G, G], standard normal
     seeds: list[int]  # of each sample's noise
 
@@ -76,7 +76,7 @@ class _Draw:
             seeds,
         )
 
-    def of(self, rows: slice) -> _Draw:
+    def select(self, rows: slice) -> _Draw:
         """The numbers of some samples of the batch."""
         return _Draw(
             {name: values[rows] for name, values in self.chance.items()},
@@ -87,19 +87,19 @@ class _Draw:
 
 
 class Augment:
-    """Random changes to a batch that keep its labels true; 0 or False = off.
+    """Random changes to a batch that keep its labels valid; 0 or False switches an operation off.
 
     Args:
         settings: flip mirrors each spatial axis with probability 1/2, rotate90 rotates by 0, 90,
-            180 or 270 degrees in the YX plane (0 or 180 if Y != X). The rest happens per sample,
-            with geometric_probability or intensity_probability:
+            180 or 270 degrees in the YX plane (0 or 180 if Y != X). The others are applied to each
+            sample with geometric_probability or intensity_probability:
 
             - rotate_deg: angle uniform in +-rotate_deg, in the YX plane.
             - scale: magnification uniform in [1 - scale, 1 + scale].
             - elastic_px: standard deviation of the displacement vectors' components in px
-              (Ronneberger et al. 2015: 10), on elastic_grid nodes per axis (there: 3) at the
-              corners of the patch and evenly between, interpolated cubically; in volumes less
-              where the nodes are near each other (see `unet.training.warp.gentle`).
+              (Ronneberger et al. 2015: 10), on elastic_grid nodes per axis (Ronneberger et al.: 3),
+              evenly spaced from corner to corner of the patch, interpolated cubically. In volumes
+              it is limited if nodes are close together (`unet.training.warp.elastic_sd`).
             - gamma: exponent log-uniform in [1 / (1 + gamma), 1 + gamma], on the min-max range.
             - contrast: factor uniform in [1 - contrast, 1 + contrast] around the mean.
             - brightness: shift uniform in +-brightness, in standard deviations.
@@ -122,29 +122,29 @@ class Augment:
         generator: torch.Generator,
         part: tuple[slice, int] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Augmented images, labels and maps; the inputs are left as they are.
+        """Augmented images, labels and maps; the inputs are not changed.
 
         Args:
             images: [N, C, (Z,) Y, X] float32.
             labels: [N, L, (Z,) Y, X] of any integer type, such as classes and instance ids.
-            maps: [N, M, (Z,) Y, X] float32 or None, such as weights; they move along, their values
-                are not changed.
+            maps: [N, M, (Z,) Y, X] float32 or None, such as weights; moved like the images, with
+                unchanged values.
             generator: on the CPU; the only source of randomness.
-            part: (rows, size) if the tensors hold only these rows of a batch of that size: they
-                come out as they would with the others beside them.
+            part: (rows, size) if the tensors contain only these rows of a batch of this size; the
+                result for them is the same as in the whole batch.
 
         Returns:
-            Tensors of the same shapes and types; an input itself where nothing happened to it.
+            Tensors of the same shapes and types; the input itself if nothing was changed.
 
         Raises:
-            ValueError: shapes or types that do not fit.
+            ValueError: shapes or types do not fit.
         """
         _check(images, labels, maps, self.spacing)
-        # A product in bfloat16 would misplace the samples.
+        # bfloat16 is too coarse for coordinates.
         with torch.autocast(images.device.type, enabled=False):
             rows, size = (slice(None), len(images)) if part is None else part
             grid, dims = self.settings.elastic_grid, images.ndim - 2
-            draw = _Draw.from_generator(size, grid, dims, generator).of(rows)
+            draw = _Draw.from_generator(size, grid, dims, generator).select(rows)
             return self._augment(images, labels, maps, draw)
 
     def _augment(
@@ -227,9 +227,9 @@ def _sampling_grid(
     spacing: Sequence[float],
     device: torch.device,
 ) -> tuple[Tensor, Tensor | None]:
-    """Where to read for each output pixel, for the samples `rows` [n]; None if there are none.
+    """The samples to warp, as rows [n], and where to read for each output pixel; None if n is 0.
 
-    Rotation and scale go about the centre of the patch, then the elastic displacement is added.
+    Rotation and scaling are about the centre of the patch; the elastic displacement is added.
     """
     happens = {name: _happens(name, draw, settings) for name in _WARPS}
     rows = torch.stack(list(happens.values())).any(0).nonzero().squeeze(1)
@@ -241,9 +241,9 @@ def _sampling_grid(
     zoom = torch.where(happens["scale"], zoom, 1.0)[rows]
     points = similarity(shape, spacing, angle, zoom, device)
     if happens["elastic_px"].any():
-        elastic = gentle(settings.elastic_px, settings.elastic_grid, shape, spacing)
-        bent = happens["elastic_px"].view(-1, *[1] * (draw.nodes.ndim - 1))
-        nodes = elastic * draw.nodes * bent
+        elastic = elastic_sd(settings.elastic_px, settings.elastic_grid, shape, spacing)
+        deformed = happens["elastic_px"].view(-1, *[1] * (draw.nodes.ndim - 1))
+        nodes = elastic * draw.nodes * deformed
         points += displacement(nodes[rows].to(device), shape, spacing)
     return rows.to(device), sampler_grid(points)
 
@@ -268,7 +268,7 @@ def _change_intensities(
 
 
 def _happens(name: str, draw: _Draw, settings: AugmentSection) -> Tensor:
-    """[N] bool: whether the operation happens to the sample."""
+    """[N] bool: whether the operation is applied to each sample."""
     if getattr(settings, name) == 0:
         return torch.zeros_like(draw.chance[name], dtype=torch.bool)
     geometric = name in _WARPS

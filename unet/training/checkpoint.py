@@ -1,9 +1,9 @@
-"""Checkpoints: written by the minute, whole or not at all, under a lock, keyed by their content.
+"""Checkpoints: written every half minute, atomically, under a lock, in a folder per training.
 
-The last two are kept, each with a checksum of every tensor; one that does not pass is passed over.
-The folder is keyed by a hash of everything that determines the training, so that an edited setting
-can never resume another training's weights. It is not a declared output of the workflow, which
-would be deleted before each attempt.
+The last two are kept, with a checksum of every tensor; a damaged one is skipped. The folder is
+named by a hash of everything that determines the training, so that a training with edited settings
+never resumes from another's weights. It is not a declared output of the workflow, because Snakemake
+would delete it before each attempt.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ class Checkpoints:
     """The checkpoints of one training.
 
     Args:
-        folder: of the dataset, model and fold; each key has a folder of its own in it.
+        folder: of the dataset, model and fold; each key has its own folder in it.
         key: hash of everything that determines the training.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
         self.key = key
         self.folder = folder / key[:16]
-        # From the newest to the oldest; the first is there only while one is being saved.
+        # From the newest to the oldest; the first exists only during a save.
         self._next = self.folder / "next.pt"
         self._last = self.folder / "last.pt"
         self._previous = self.folder / "previous.pt"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the folder for this process; the lock dies with the process, however it ends.
+        """Locks the folder; the lock is released when the process ends, however it ends.
 
         Raises:
             UserError: another process trains here (a job can outlive a killed workflow).
@@ -48,9 +48,9 @@ class Checkpoints:
             yield
 
     def save(self, state: dict[str, Any]) -> None:
-        """Writes the state; the one before stays beside it until the next.
+        """Writes the state and keeps the previous one.
 
-        Killed at any moment, or out of space, it leaves the newest two that were whole.
+        If it is killed at any moment, or runs out of space, the newest two complete states remain.
         """
         self._remove_unfinished()
         save_tensors(self._next, {**state, "key": self.key})
@@ -59,7 +59,7 @@ class Checkpoints:
         self._next.replace(self._last)
 
     def load(self) -> dict[str, Any] | None:
-        """The newest state that is whole, or None; a damaged one is passed over with a warning."""
+        """The newest intact state, or None; damaged ones are skipped with a warning."""
         for path in (self._next, self._last, self._previous):
             if not path.exists():
                 continue
@@ -67,7 +67,7 @@ class Checkpoints:
                 state = load_tensors(path)
             except UserError as error:
                 log.warning("%s; using the checkpoint before it, if there is one", error)
-                # Out of the way: the next save would put it in the place of the good one.
+                # Renamed, or the next save would replace the good checkpoint by it.
                 path.replace(path.with_name("damaged.pt"))
                 continue
             if state.get("key") == self.key:
@@ -76,6 +76,6 @@ class Checkpoints:
         return None
 
     def _remove_unfinished(self) -> None:
-        # Left by a process that was killed while it wrote; this one holds the lock.
+        # From a process that was killed during a save; nobody else writes, as we have the lock.
         for path in self.folder.glob(".*.tmp"):
             path.unlink(missing_ok=True)

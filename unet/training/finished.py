@@ -1,8 +1,8 @@
-"""A finished training, kept beside its outputs, so that nobody trains for what is there already.
+"""Keeps the results of a finished training, so that the same training never runs twice.
 
-Snakemake deletes the outputs of a job before it runs again, as it does when the images were
-prepared again, though to the same content. Checkpoints may have been deleted by then. So the
-outputs have a second name each, in a hidden folder that is not declared.
+Snakemake deletes a job's outputs before it runs the job again, for example after the images were
+prepared again with the same content. The checkpoints may have been deleted by then. So each output
+gets a second name (a hard link) in a hidden folder that Snakemake does not know.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Finished:
-    """What a finished training wrote.
+    """The kept outputs of a finished training.
 
     Args:
         outputs: the files, all in one folder.
@@ -32,24 +32,24 @@ class Finished:
         self.folder = outputs[0].parent / ".trained"
         self._outputs, self._key = outputs, key
         self._kept = [self.folder / path.name for path in outputs]
-        # Written last, it says what the folder holds.
+        # Written last, once the folder is complete.
         self._about = self.folder / "trained.json"
 
     def keep(self) -> None:
-        """Keeps the outputs, in the place of an earlier training's."""
+        """Keeps the outputs; replaces those of an earlier training."""
         remove(self.folder)
         for output, kept in zip(self._outputs, self._kept, strict=True):
             _link(output, kept)
-        write_json(self._about, self._of(self._kept))
+        write_json(self._about, self._description())
 
     def is_kept(self) -> bool:
-        """Whether this training is kept; with a warning where it is, but damaged."""
+        """Whether the outputs of this training are kept and intact; warns if they are damaged."""
         try:
-            told = read_json(self._about) if self._about.exists() else {}
-            if told.get("key") != self._key:
+            found = read_json(self._about) if self._about.exists() else {}
+            if found.get("key") != self._key:
                 return False
-            # A second name is of the same file: who writes into an output changes both.
-            if told == self._of(self._kept):
+            # Output and kept file are the same file: a program that edits one changes both.
+            if found == self._description():
                 return True
         except (AttributeError, OSError, UserError):
             pass
@@ -57,17 +57,17 @@ class Finished:
         return False
 
     def restore(self) -> None:
-        """Gives the outputs that are kept their names again, and the time of now."""
+        """Restores the kept outputs, with the current time."""
         for output, kept in zip(self._outputs, self._kept, strict=True):
             _link(kept, output)
             os.utime(output)
 
-    def _of(self, paths: Iterable[Path]) -> dict[str, Any]:
-        return {"key": self._key, "files": {path.name: file_sha256(path) for path in paths}}
+    def _description(self) -> dict[str, Any]:
+        return {"key": self._key, "files": {path.name: file_sha256(path) for path in self._kept}}
 
 
 def _link(path: Path, other: Path) -> None:
-    """Gives a file a second name, which takes no space; a copy where there are no such names."""
+    """Makes a hard link, which takes no space; a copy if the file system has no hard links."""
     if other.exists() and other.samefile(path):
         return
     with replacing(other) as temporary:

@@ -1,6 +1,6 @@
-"""The intensity operations of augmentation, each on the samples [n, C, (Z,) Y, X] that it is for.
+"""The intensity operations of augmentation, on samples [n, C, (Z,) Y, X].
 
-A new one is a function, a line in ``AMOUNTS`` and ``OPERATIONS``, and a field of
+To add one, write a function, and add a line to ``AMOUNTS``, one to ``OPERATIONS`` and a field to
 :class:`unet.config.sections.AugmentSection`.
 """
 
@@ -14,8 +14,8 @@ from torch import Tensor
 
 # Size of a pixel per spatial axis, in units of the finest axis.
 Spacing = Sequence[float]
-# From a uniform number in [0, 1) and the setting to the amount of an operation, [n, 1, ...] on the
-# CPU: to look at it there does not wait for a GPU.
+# The amount of an operation from a uniform number in [0, 1) and the setting. Amounts [n, 1, ...]
+# are on the CPU, where reading them does not wait for a GPU.
 AMOUNTS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "blur_px": lambda u, high: u * high,
     "gamma": lambda u, high: ((2 * u - 1) * math.log1p(high)).exp(),
@@ -38,7 +38,7 @@ def _gamma(images: Tensor, exponent: Tensor, seeds: Sequence[int], spacing: Spac
     axes = list(range(2, images.ndim))
     low, high = images.amin(axes, keepdim=True), images.amax(axes, keepdim=True)
     extent = high - low
-    # A constant image has no range to bend: 0 / 1 leaves it as it is.
+    # 0 / 1 for a constant image, which has no range: it stays unchanged.
     unit = (images - low).div_(torch.where(extent > 0, extent, 1)).clamp_(0, 1)
     return unit.pow_(exponent.to(images.device)).mul_(extent).add_(low)
 
@@ -53,7 +53,7 @@ def _brightness(images: Tensor, shift: Tensor, seeds: Sequence[int], spacing: Sp
 
 
 def _noise(images: Tensor, amount: Tensor, seeds: Sequence[int], spacing: Spacing) -> Tensor:
-    # A generator for each sample: its noise does not depend on which others are at hand.
+    # A generator for each sample, so that its noise does not depend on the other samples.
     normal = torch.empty_like(images)
     for sample, seed in zip(normal, seeds, strict=True):
         sample.normal_(generator=torch.Generator(images.device).manual_seed(seed))
@@ -61,11 +61,11 @@ def _noise(images: Tensor, amount: Tensor, seeds: Sequence[int], spacing: Spacin
 
 
 def _blur(images: Tensor, sigma: Tensor, seeds: Sequence[int], spacing: Spacing) -> Tensor:
-    """Gaussian of each sample's own sigma [n, 1, ...] px (of the finest axis; along the others by
-    as much fewer as they are coarser), cut at 3 sigma, mirrored at the edge.
+    """Gaussian blur with each sample's own sigma [n, 1, ...] in pixels of the finest axis, cut at
+    3 sigma, mirrored at the edge.
 
-    A sum of shifted images rather than a convolution: as fast at these sizes, and float32 on a GPU,
-    where convolutions may use TF32.
+    A sum of shifted images instead of a convolution: as fast at these sizes, and always float32,
+    while convolutions on a GPU may use TF32.
     """
     for axis, step in zip(range(-len(spacing), 0), spacing, strict=True):
         images = _blurred(images, sigma / step, axis)
@@ -73,9 +73,9 @@ def _blur(images: Tensor, sigma: Tensor, seeds: Sequence[int], spacing: Spacing)
 
 
 def _blurred(images: Tensor, sigma: Tensor, axis: int) -> Tensor:
-    """Blurred along one axis."""
-    # Each sample is cut at its own radius and summed in float64, so that nothing depends on which
-    # others are at hand.
+    """Images blurred along one axis."""
+    # Each sample's kernel has its own radius and is normalised in float64, so that the result does
+    # not depend on the other samples.
     reach = (3 * sigma).ceil()
     radius = int(reach.max())
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)

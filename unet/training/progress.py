@@ -1,4 +1,4 @@
-"""How far a training is, and how it is told to end."""
+"""The progress of a training, and the signals that stop it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Row = dict[str, float]
 
 
 class Stopped(Exception):
-    """The process was told to end; the state is saved."""
+    """A signal stopped the training; its state is saved."""
 
 
 @dataclass
 class TrainingProgress:
-    """How far the training is; part of the checkpoint."""
+    """The progress of a training; part of the checkpoint."""
 
     step: int = 0
     loss_sum: float = 0.0
@@ -32,10 +32,10 @@ class TrainingProgress:
 
 @dataclass
 class Pace:
-    """How fast this process trains: the time left after a resume counts no other one's speed.
+    """The speed of this process. After a resume, earlier processes do not count.
 
     Attributes:
-        step, seconds: how far the training was, and for how long it had run, when this began.
+        step, seconds: the training's step and its running time when this process started.
     """
 
     step: int = 0
@@ -46,31 +46,36 @@ class Pace:
         done = max(1, progress.step - self.step)
         return (progress.seconds - self.seconds) / done * max(0, total - progress.step)
 
+    def time_left(self, progress: TrainingProgress, total: int) -> str:
+        """The time until step ``total``, as text."""
+        minutes, seconds = divmod(round(self.left(progress, total)), 60)
+        return f"{minutes}:{seconds:02d} min"
 
-# A second Ctrl-C this many seconds after the first one ends the process without waiting for the
-# step. Launchers pass on at once what the terminal has sent to the process already.
-IMPATIENT = 1.0
+
+# A second Ctrl-C ends the process at once if it comes at least this many seconds after the first.
+# An earlier one may be a copy: the terminal sends it to all processes, and launchers pass it on.
+SECOND_INTERRUPT_SECONDS = 1.0
 
 
 @contextmanager
 def stop_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM, SIGUSR1 (time limits, preemption) and SIGINT (Ctrl-C) end the training after the
-    current step; Ctrl-C once more ends it at once."""
+    """SIGTERM, SIGUSR1 (time limits, preemption) and SIGINT (Ctrl-C) stop the training after the
+    current step; a second Ctrl-C ends it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     first = math.inf
 
-    def tell(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         nonlocal first
         now = time.monotonic()
-        if number == signal.SIGINT and now - first > IMPATIENT:
-            raise KeyboardInterrupt("interrupted twice; the last checkpoint holds")
+        if number == signal.SIGINT and now - first > SECOND_INTERRUPT_SECONDS:
+            raise KeyboardInterrupt("at once; the last checkpoint is kept")
         first = min(first, now)
         stop.set()
 
     numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-    before = {number: signal.signal(number, tell) for number in numbers}
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:

@@ -1,8 +1,8 @@
 """Several processes that train one network together (``torchrun``, one per GPU).
 
-The batch of a step is that of the config, whatever the number of processes: each works on its share
-of the rows. Normalisation and loss see all rows, so the result is that of one process (to
-rounding, and to the random masks of dropout).
+A step has the batch of the config with any number of processes: each computes its share of the
+rows. Normalisation and loss see all rows, so the result is that of one process, except for rounding
+and the random masks of dropout.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch.distributed.nn.functional import all_gather
 
 from unet.errors import UserError
 
-# A rank that waits longer than this for another ends with an error instead of for ever.
-PATIENCE = datetime.timedelta(minutes=30)
+# A process that waits longer than this for another ends with an error.
+TIMEOUT = datetime.timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Ranks:
     """This process among those that train together.
 
     Attributes:
-        rank: its number; 0 writes files and speaks.
-        size: how many there are.
-        local: its number among those on this machine; None where it is alone.
+        rank: its number; process 0 writes files and logs.
+        size: number of processes.
+        local: its number among the processes on this machine; None if there is only one.
     """
 
     rank: int = 0
@@ -65,11 +65,11 @@ class Ranks:
         return torch.cat(list(parts))
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so."""
-        return any(self.each(flag))
+        """Whether the flag is set in any process."""
+        return any(self.from_each(flag))
 
-    def each(self, value: Any) -> list[Any]:
-        """The value of each process, in their order."""
+    def from_each(self, value: Any) -> list[Any]:
+        """The values of all processes, in their order."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -87,16 +87,16 @@ class Ranks:
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """The processes that ``torchrun`` started, or this one alone."""
+    """Connects the processes that ``torchrun`` started; a single process needs no connection."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Ranks()
         return
     backend = "gloo"
     if torch.cuda.is_available():
-        # Objects travel by gloo, gradients by nccl.
+        # gloo for objects, nccl for gradients.
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, timeout=PATIENCE)
+    dist.init_process_group(backend, timeout=TIMEOUT)
     try:
         yield Ranks(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
     finally:

@@ -1,7 +1,7 @@
-"""Patches for training: where they lie, and the arrays that they are cut from.
+"""Draws patches for training and cuts them from images and targets.
 
-Batch ``step`` is a function of (seed, step) alone. So a run that was killed goes on at any step
-with the very batches of the unbroken run, and the number of loader threads changes nothing.
+Batch ``step`` depends only on (seed, step). So a resumed run continues with exactly the batches of
+an uninterrupted one, and the number of loader threads has no effect.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from unet.training.targets import (
 
 log = logging.getLogger(__name__)
 
-# Foreground positions remembered per image and class: enough that none is drawn often.
+# Foreground positions kept per image and class: enough that none is drawn often.
 POSITIONS = 4096
-# Pixels indexed at a time when an image does not fit the cache.
+# Side of the blocks in which an image is searched for foreground.
 INDEX_BLOCK = 2048
 
 
 @dataclass(frozen=True)
 class TargetSettings:
-    """What the network is to learn.
+    """What the network learns.
 
     Attributes:
-        head: ``classes`` learns the class map, ``border`` background, inside and inner border of
-            the instances, ``distance`` background and foreground (and the map of that name).
+        head: ``classes`` learns the class map; ``border`` background, inside and inner border of
+            the instances; ``distance`` background and foreground (and the map of that name).
         border_width: thickness of the inner border in px.
-        maps: names of the float maps that are made too, keys of ``MAPS``.
+        maps: names of the float maps to compute, keys of ``MAPS``.
         distance_px: where the distances of ``distance`` and ``signed-distance`` are cut off.
         num_classes: classes of the target, for ``signed-distance``.
         spacing: size of a pixel per spatial axis in units of the finest axis (None = all 1).
         w0, sigma: of ``border-weight`` (Ronneberger et al. 2015, eq. 2).
-        cells: class index whose connected components are the cells of that map where there are no
-            instances; None = all classes but the first.
+        cells: index of the class whose connected components are the cells of that map if there are
+            no instances; None = all classes except the first.
     """
 
     head: str = "classes"
@@ -83,7 +83,7 @@ class PatchLabels:
     target: np.ndarray
 
     def cells(self, settings: TargetSettings) -> np.ndarray:
-        """Instance ids; for class labels the connected components of the cells' class."""
+        """Instance ids; without instances, the connected components of the cells' class."""
         if self.instances is not None:
             return self.instances
         cells = self.classes > 0 if settings.cells is None else self.classes == settings.cells
@@ -93,20 +93,20 @@ class PatchLabels:
 
 @dataclass(frozen=True)
 class MapMaker:
-    """How a float map is made of labels.
+    """How to compute a float map from labels.
 
     Attributes:
-        make: gives [M, *S] float32.
-        margin: pixels that it looks to either side, per spatial axis.
+        make: computes [M, *S] float32.
+        margin: pixels on each side of a pixel that its value depends on, per spatial axis.
         channels: M.
-        of_components: whether it needs the connected components of the whole image where there are
-            no instances, so that a window alone is not enough.
+        uses_components: if there are no instances, it needs the connected components of the whole
+            image, so that a window is not enough.
     """
 
     make: Callable[[PatchLabels, TargetSettings], np.ndarray]
     margin: Callable[[TargetSettings, int], tuple[int, ...]]
     channels: Callable[[TargetSettings], int]
-    of_components: bool = False
+    uses_components: bool = False
 
 
 def _border_weight(labels: PatchLabels, settings: TargetSettings) -> np.ndarray:
@@ -131,13 +131,13 @@ MAPS: dict[str, MapMaker] = {
         _border_weight,
         lambda s, dims: border_weight_margin(s.w0, s.sigma, s.steps(dims)),
         lambda s: 1,
-        of_components=True,
+        uses_components=True,
     ),
     "distance": MapMaker(
         _distance,
         lambda s, dims: distance_margin(s.distance_px, s.steps(dims)),
         lambda s: 1,
-        of_components=True,
+        uses_components=True,
     ),
     "signed-distance": MapMaker(
         _signed_distance,
@@ -186,7 +186,7 @@ class Patch:
 def make_targets(
     classes: np.ndarray, instances: np.ndarray | None, settings: TargetSettings
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Target [*S] uint8 and the maps that the settings name, from the labels of a region."""
+    """Target [*S] uint8 and the maps named in the settings, from the labels of a region."""
     own = TARGETS.get(settings.head)
     target = classes if own is None else own.make(classes, instances, settings)
     labels = PatchLabels(classes, instances, target)
@@ -199,8 +199,8 @@ class TrainingImage:
     Args:
         name: its id.
         image, classes, instances: lazy arrays [C, *S], [*S], [*S] (instances may be None).
-        settings: what to make of the labels.
-        cached: whether image and targets are held in memory.
+        settings: which targets to compute from the labels.
+        cached: whether to keep image and targets in memory.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class TrainingImage:
             self._patch = Patch(image[...], *make_targets(*whole, settings))
 
     def read(self, window: Sequence[tuple[int, int]]) -> Patch:
-        """Image and targets of a window; what lies outside the image is mirrored."""
+        """Image and targets of a window; beyond its edge, the image is mirrored."""
         if self._patch is not None:
             whole = self._patch
             return Patch(
@@ -242,11 +242,11 @@ class TrainingImage:
         )
 
     def positions(self, seed: int) -> tuple[dict[int, np.ndarray], np.ndarray]:
-        """Where each class lies, and how many pixels it has.
+        """Positions of each foreground class, and pixel counts, of the label's class map.
 
         Returns:
-            class -> [n, spatial axes] int32 positions (at most about ``POSITIONS``, drawn evenly),
-            and counts [256] int64 of all classes, of the label's class map.
+            class -> [n, spatial axes] int32 positions (at most about ``POSITIONS``, drawn
+            uniformly), and counts [256] int64 of all classes.
         """
         counts = np.zeros(256, dtype=np.int64)
         found: dict[int, list[np.ndarray]] = {}
@@ -270,7 +270,7 @@ class TrainingImage:
 def open_images(
     prepared: Prepared, ids: Sequence[str], settings: TargetSettings, cache_bytes: float
 ) -> list[TrainingImage]:
-    """The images to train on, as many of them in memory as fit, in the order of ``ids``."""
+    """The images to train on, in the order of ``ids``; as many as fit are kept in memory."""
     images = []
     used = 0.0
     for name in ids:
@@ -281,8 +281,8 @@ def open_images(
         channels = sum(MAPS[key].channels(settings) for key in settings.maps)
         size = pixels * (4 * image.shape[0] + 1 + 4 * channels)
         instances = prepared.instances(name)
-        # Components of classes are those of the whole image, or the maps would depend on it.
-        whole = instances is None and any(MAPS[key].of_components for key in settings.maps)
+        # Connected components must be those of the whole image, or maps would depend on the cache.
+        whole = instances is None and any(MAPS[key].uses_components for key in settings.maps)
         cached = whole or used + size <= cache_bytes
         used += size if cached else 0
         images.append(TrainingImage(name, image, classes, instances, settings, cached))
@@ -303,15 +303,15 @@ class PatchSampler:
     """Draws batches of patches.
 
     Args:
-        images: what to draw from; an image is drawn in proportion to its number of pixels.
+        images: to draw from; the probability of an image is proportional to its number of pixels.
         patch: the network's input size along each spatial axis.
-        margin: by how much the network's output is smaller on each side, along each spatial axis;
-            a patch's *output* lies within the image where it fits, the input may reach beyond
+        margin: by how much the network's output is smaller on each side, along each spatial axis.
+            A patch's *output* lies within the image if it fits; the input may reach beyond it
             (mirrored).
         batch: N.
-        foreground: share of the patches whose output holds, at a random place of its middle half,
-            a pixel of a random foreground class.
-        seed: with the step the only source of randomness.
+        foreground: share of the patches that have a pixel of a random foreground class at a random
+            place in the middle half of the output.
+        seed: with the step, the only source of randomness.
     """
 
     def __init__(
@@ -337,9 +337,9 @@ class PatchSampler:
         self._chances = areas / areas.sum()
 
     def batch(self, step: int, rows: slice | None = None) -> Batch:
-        """The batch of this step, or some of its rows (what one of several processes needs)."""
+        """The batch of this step, or only some of its rows (for one of several processes)."""
         rng = np.random.default_rng([self._seed, step])
-        # All are drawn, so that a row does not depend on which others are read.
+        # All rows are drawn, so that a row does not depend on which rows are read.
         drawn = [self._draw(rng) for _ in range(self._batch)]
         patches = [image.read(window) for image, window in drawn[rows or slice(None)]]
         return Batch(

@@ -1,29 +1,30 @@
 """Optimizers and learning-rate schedules by name; the running average of the weights.
 
-A new one is a function and a line here, and a line in `unet.config.choices` that says what it is.
+To add one, write a function and add a line here, and a line in `unet.config.choices` to describe
+it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
-# Each gives the factor on the learning rate from the share of the training that is done, in [0, 1).
+# The factor on the learning rate, from the completed share of the training, in [0, 1).
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
-    # nnU-Net's and DeepLab's: (1 - t/T)^0.9.
+    # As in nnU-Net and DeepLab: (1 - t/T)^0.9.
     "poly": lambda done: (1.0 - done) ** 0.9,
     "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
-    # What lowers it is the validation loss: see plateau_factor.
+    # Lowered by the validation loss: see plateau_factor.
     "plateau": lambda done: 1.0,
 }
 
 
 def learning_rate(name: str, lr: float, step: int, total: int, warmup: int) -> float:
-    """The learning rate of a step: linear warm-up, then the schedule over what remains."""
+    """The learning rate of a step: linear warm-up, then the schedule over the remaining steps."""
     if step < warmup:
         return lr * (step + 1) / (warmup + 1)
     return lr * SCHEDULES[name]((step - warmup) / max(1, total - warmup))
@@ -32,11 +33,11 @@ def learning_rate(name: str, lr: float, step: int, total: int, warmup: int) -> f
 def plateau_factor(
     losses: Sequence[float], patience: int, factor: float, threshold: float = 1e-3
 ) -> float:
-    """What schedule ``plateau`` multiplies the learning rate by, after these validation losses.
+    """The factor of schedule ``plateau`` on the learning rate after these validation losses.
 
-    Each time that ``patience`` validations in a row have not brought a loss below the best one by a
-    relative ``threshold``, the rate is multiplied by ``factor``. A function of the history alone,
-    so that a resumed run has the same rate. NaN (not validated) is skipped.
+    Each time that ``patience`` validations in a row have not improved on the best loss by a
+    relative ``threshold``, the rate is multiplied by ``factor``. The factor depends only on the
+    history, so that a resumed run has the same rate. NaN (not validated) is skipped.
     """
     best, idle, rate = math.inf, 0, 1.0
     for loss in losses:
@@ -53,8 +54,8 @@ def plateau_factor(
 
 @torch.no_grad()
 def average_weights(averaged: nn.Module, network: nn.Module, ema: float, step: int) -> None:
-    """Moves the running average of the weights on, after update ``step`` (from 0)."""
-    # A short memory at the start, or the random first weights would linger.
+    """Updates the running average of the weights, after update ``step`` (from 0)."""
+    # A short memory at the start, or the random initial weights would stay in the average.
     decay = min(ema, (1 + step) / (10 + step))
     states = averaged.state_dict().values(), network.state_dict().values()
     for kept, new in zip(*states, strict=True):
@@ -64,30 +65,16 @@ def average_weights(averaged: nn.Module, network: nn.Module, ema: float, step: i
             kept.copy_(new)
 
 
-def _adamw(
-    parameters: Iterable[nn.Parameter], lr: float, momentum: float, decay: float
-) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay)
-
-
-def _sgd(
-    parameters: Iterable[nn.Parameter], lr: float, momentum: float, decay: float
-) -> torch.optim.Optimizer:
-    # Classical momentum, as in the paper's Caffe training.
-    return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay)
-
-
-def _nesterov(
-    parameters: Iterable[nn.Parameter], lr: float, momentum: float, decay: float
-) -> torch.optim.Optimizer:
-    # nnU-Net's.
-    return torch.optim.SGD(
-        parameters, lr=lr, momentum=momentum, weight_decay=decay, nesterov=momentum > 0
-    )
-
-
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adamw": _adamw,
-    "sgd": _sgd,
-    "nesterov": _nesterov,
+    "adamw": lambda weights, lr, momentum, decay: torch.optim.AdamW(
+        weights, lr=lr, weight_decay=decay
+    ),
+    # Classical momentum, as in the paper's Caffe training.
+    "sgd": lambda weights, lr, momentum, decay: torch.optim.SGD(
+        weights, lr=lr, momentum=momentum, weight_decay=decay
+    ),
+    # As in nnU-Net.
+    "nesterov": lambda weights, lr, momentum, decay: torch.optim.SGD(
+        weights, lr=lr, momentum=momentum, weight_decay=decay, nesterov=momentum > 0
+    ),
 }

@@ -1,4 +1,4 @@
-"""The loss over one output, or over several resolutions of it (deep supervision)."""
+"""The loss of one output, or of outputs at several resolutions (deep supervision)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def supervised_loss(
 ) -> Tensor:
     """The loss of a network's output, or the weighted mean over its outputs.
 
-    Deep supervision (Lee et al. 2015, arXiv:1409.5185) as nnU-Net has it: each coarser output is
-    held against the labels at its resolution, with half the weight of the finer one before it; the
-    weights add up to one.
+    Deep supervision (Lee et al. 2015, arXiv:1409.5185) as in nnU-Net: each output is compared with
+    the labels at its resolution, and has half the weight of the next finer one. The weights add up
+    to one.
 
     Args:
         outputs: scores [N, K, *S], the finest first.
-        labels: [N, 1, *I] int64, in the resolution of the input, I >= S.
+        labels: [N, 1, *I] int64, at the resolution of the input, I >= S.
         maps: by name, each [N, M, *I].
         strides: pixels of the input per pixel of each output, per axis.
     """
@@ -39,7 +39,7 @@ def supervised_loss(
 
 
 def _at(values: Tensor, shape: Sequence[int], steps: Sequence[int]) -> Tensor:
-    """[N, M, *I] cut to what an output of this shape covers, one pixel of each step kept."""
+    """Crops [N, M, *I] to the area of an output of this shape, and keeps one pixel per step."""
     cut = center_crop(values, [n * step for n, step in zip(shape, steps, strict=True)])
     for axis, step in enumerate(steps, start=2):
         cut = cut[(slice(None),) * axis + (slice(step // 2, None, step),)]

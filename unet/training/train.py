@@ -1,4 +1,4 @@
-"""The train stage: everything built, the trainer run, the results written."""
+"""The train stage: builds everything, runs the trainer and writes the results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from unet.config.anisotropy import fitted
-from unet.config.geometry import Footprints, footprint, sizes_for
+from unet.config.geometry import footprint, sizes_for
 from unet.config.heads import HEADS, classes_among
 from unet.config.loss_table import LOSS_TABLE
 from unet.config.presets import AnyArchitecture, Architecture
@@ -47,15 +47,14 @@ HISTORY_COLUMNS = (
     "seconds",
 )  # fmt: skip
 
-# Validation windows: large enough to waste little on the halo, small enough for any machine.
+# Side of the validation windows: large enough for a small halo, small enough for any machine.
 VALIDATION_TILE = 1024
 
 
 def training_key(settings: TrainSettings, data: TrainingData) -> str:
-    """Hash of all that determines the weights: settings, and content of the images used.
+    """Hash of everything that determines the weights: settings, and content of the images used.
 
-    An image that is added to the test part changes nothing here, so that the finished training is
-    found again.
+    A new test image does not change it, so the finished training is still found.
     """
     images = data.prepared["images"]
     used = {name: images[name]["key"] for name in (*data.train, *data.val)}
@@ -64,7 +63,7 @@ def training_key(settings: TrainSettings, data: TrainingData) -> str:
 
 @dataclass(frozen=True)
 class Design:
-    """What is trained: the network and the sizes that follow from it.
+    """The network to train, and the sizes that fit it.
 
     Attributes:
         arch: the layers.
@@ -76,10 +75,6 @@ class Design:
     patch: tuple[int, ...]
     batch: int
 
-    @property
-    def footprint(self) -> Footprints:
-        return footprint(self.arch)
-
 
 def design(
     settings: TrainSettings,
@@ -89,13 +84,13 @@ def design(
     kept_plan: Path,
     plan_path: Path,
 ) -> Design:
-    """The network of the config, fitted to the images; or the one that ``auto`` chooses.
+    """The config's network, adapted to the images; or the network that ``auto`` chooses.
 
     Args:
-        kept_plan, plan_path: where ``auto`` keeps its plan, and where it writes it for the user.
+        kept_plan, plan_path: where ``auto`` stores its plan for later attempts, and for the user.
 
     Raises:
-        UserError: the images have another number of spatial axes than the network.
+        UserError: network and images differ in the number of spatial axes.
     """
     arch, first = settings.architecture, data.first
     if arch is None:
@@ -131,17 +126,17 @@ def train_fold(
 ) -> None:
     """Trains one model on one fold and writes ``model.pt`` and ``history.csv``.
 
-    A training that is finished, and kept, is not done again, nor from its checkpoints.
+    If the outputs of the same training are kept, they are restored instead.
 
     Args:
-        fold: goes into the seed, so that folds differ in more than their images.
+        fold: part of the seed, so that folds differ in more than their images.
 
     Raises:
-        UserError: no images to train on, labels missing, a loss that is no longer a number.
-        Stopped: told to end; the next call goes on from there.
+        UserError: no images to train on, labels missing, a loss that is NaN or infinite.
+        Stopped: a signal stopped the training; the next call continues it.
     """
     if not data.train:
-        raise UserError("split: no image is left to train on; lower split.test or split.val")
+        raise UserError("split: no images left to train on; lower split.test or split.val")
     resources = resources or TrainingResources()
     ranks, key = resources.ranks, training_key(settings, data)
     files = [outputs.model, outputs.history]
@@ -151,18 +146,19 @@ def train_fold(
     if finished.is_kept():
         if ranks.first:
             finished.restore()
-            log.info("this training is finished: took %s from %s", outputs.model, finished.folder)
+            log.info("already trained: restored %s from %s", outputs.model, finished.folder)
         return
     torch.set_num_threads(max(1, resources.threads // ranks.size))
     device = choose_device(settings.device, ranks.local)
-    keeper = Checkpoints(outputs.checkpoints, key)
-    chosen = design(settings, data, device, ranks, keeper.folder / "plan.json", outputs.plan)
-    trainer = _trainer(settings, data, fold, chosen, device, keeper, resources)
-    with keeper.locked() if ranks.first else nullcontext():
+    checkpoints = Checkpoints(outputs.checkpoints, key)
+    plan_file = checkpoints.folder / "plan.json"
+    network_design = design(settings, data, device, ranks, plan_file, outputs.plan)
+    trainer = _trainer(settings, data, fold, network_design, device, checkpoints, resources)
+    with checkpoints.locked() if ranks.first else nullcontext():
         trainer.run()
     if not ranks.first:
         return
-    save_model(outputs.model, _model_file(settings, data, chosen, trainer))
+    save_model(outputs.model, _model_file(settings, data, network_design.arch, trainer))
     write_history(outputs.history, trainer.progress.history)
     finished.keep()
     log.info(
@@ -175,13 +171,13 @@ def _trainer(
     settings: TrainSettings,
     data: TrainingData,
     fold: int,
-    chosen: Design,
+    network_design: Design,
     device: torch.device,
-    keeper: Checkpoints,
+    checkpoints: Checkpoints,
     resources: TrainingResources,
 ) -> Trainer:
-    """Everything that the training loop needs, built."""
-    sizes = {"batch": chosen.batch, "patch": chosen.patch}
+    """Builds everything that the training loop needs."""
+    sizes = {"batch": network_design.batch, "patch": network_design.patch}
     section = settings.train.model_copy(
         update={**sizes, "checkpoint_seconds": resources.checkpoint_seconds}
     )
@@ -190,10 +186,10 @@ def _trainer(
     images = open_images(store, data.train, targets, cache)
     seed = settings.seed + 1000 * fold
     head, channels = settings.head_names, int(data.prepared["channels"])
-    network = build(channels, len(head), chosen.arch, seed)
+    network = build(channels, len(head), network_design.arch, seed)
     sampler = PatchSampler(
-        images, chosen.patch, [fp.margin for fp in chosen.footprint], chosen.batch,
-        section.foreground, seed,
+        images, network_design.patch, [fp.margin for fp in network.footprint],
+        network_design.batch, section.foreground, seed,
     )  # fmt: skip
     precision = choose_precision(section.precision, device)
     log.info(
@@ -202,30 +198,29 @@ def _trainer(
         sum(p.numel() for p in network.parameters()) / 1e6,
     )  # fmt: skip
     if not data.val:
-        log.warning("no validation images: the last weights are kept")
-    held_out = open_images(store, data.val, targets, cache)
+        log.warning("no validation images: keeping the last weights instead of the best")
+    val_images = open_images(store, data.val, targets, cache)
 
     def score(candidate: Network) -> tuple[float, float]:
-        if not held_out:
+        if not val_images:
             return math.nan, math.nan
         predictor = Predictor([candidate], device, section.precision, head=head, exact=False)
-        return validate(predictor, held_out, VALIDATION_TILE, resources.ranks)
+        return validate(predictor, val_images, VALIDATION_TILE, resources.ranks)
 
-    spacing = None if targets.spacing is None else tuple(targets.spacing)
     return Trainer(
         network, _loss(section, settings.head, images, targets), sampler,
-        Augment(section.augment, spacing), score, section, seed,
-        device, precision, keeper, resources.ranks,
+        Augment(section.augment, targets.spacing), score, section, seed,
+        device, precision, checkpoints, resources.ranks,
     )  # fmt: skip
 
 
 def _model_file(
-    settings: TrainSettings, data: TrainingData, chosen: Design, trainer: Trainer
+    settings: TrainSettings, data: TrainingData, arch: AnyArchitecture, trainer: Trainer
 ) -> ModelFile:
     prepared, size = data.prepared, data.first["pixel_size_um"]
     values = prepared.get("class_values")
     return ModelFile(
-        architecture=chosen.arch,
+        architecture=arch,
         in_channels=int(prepared["channels"]),
         head=settings.head_names,
         class_names=tuple(prepared["class_names"]),
@@ -242,7 +237,7 @@ def _model_file(
 
 
 def _normalization(data: TrainingData) -> dict[str, Any]:
-    """What new images must be given to be seen as these were: the method, and its values where they
+    """How to normalise new images as the training images were: the method, and its values if they
     are the same for all images."""
     section = dict(data.prepared.get("normalize", {}))
     if section.get("scope") == "dataset":
@@ -251,7 +246,7 @@ def _normalization(data: TrainingData) -> dict[str, Any]:
 
 
 def _targets(settings: TrainSettings, data: TrainingData) -> TargetSettings:
-    """What is learned from the labels: the head's target, and the maps that head and loss need."""
+    """The target to learn: that of the head, and the maps that head and loss need."""
     section, size = settings.train, data.first["pixel_size_um"]
     maps = (*LOSS_TABLE[section.loss].maps, *HEADS[settings.head].maps)
     names = data.prepared["class_names"]
@@ -261,7 +256,7 @@ def _targets(settings: TrainSettings, data: TrainingData) -> TargetSettings:
         maps=tuple(dict.fromkeys(maps)),
         distance_px=section.distance_px,
         num_classes=classes_among(settings.head_names),
-        # In units of the finest axis, so that lengths given in pixels keep their meaning.
+        # In units of the finest axis, since lengths in the config are in its pixels.
         spacing=None if size is None else tuple(step / min(size) for step in size),
         w0=section.w0,
         sigma=section.sigma,
@@ -272,7 +267,7 @@ def _targets(settings: TrainSettings, data: TrainingData) -> TargetSettings:
 def _loss(
     section: TrainSection, head: str, images: Sequence[TrainingImage], targets: TargetSettings
 ) -> Loss:
-    """The section's loss over the head's classes, with what the head adds to it."""
+    """The config's loss over the head's classes, plus the head's own term."""
     classes = targets.num_classes
     weights = _class_weights(section, images, classes)
     loss = make_loss(section.loss, classes, weights, **section.loss_options)
@@ -282,9 +277,7 @@ def _loss(
 
 
 def _class_weights(
-    section: TrainSection,
-    images: Sequence[TrainingImage],
-    num_classes: int,
+    section: TrainSection, images: Sequence[TrainingImage], num_classes: int
 ) -> list[float] | None:
     """The loss's class weights; ``auto`` balances the classes over the training images."""
     if section.class_weights is None:
@@ -300,7 +293,7 @@ def _class_weights(
 
 
 def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Writes ``history.csv``: a row per epoch; a score that was not taken is empty."""
+    """Writes ``history.csv``: a row per epoch, with empty cells where there is no score."""
     write_table(
         path,
         HISTORY_COLUMNS,

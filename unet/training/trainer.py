@@ -1,8 +1,8 @@
 """The training loop, short enough to read at one sitting.
 
 Everything that a step depends on is in the checkpoint or follows from (seed, step): the batch, its
-augmentation, dropout, the learning rate. So a run that was stopped at any moment goes on from its
-last checkpoint and ends with the weights of the unbroken run.
+augmentation, dropout, the learning rate. So a run that was stopped at any moment continues from its
+last checkpoint, and ends with the weights of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from unet.config.sections import TrainSection
-from unet.errors import UserError, is_out_of_memory
+from unet.errors import UserError
 from unet.models.engines import autocast, memory_format, tf32
 from unet.models.inference import to_device
 from unet.models.network import Network
-from unet.models.norms import copied_statistics, freeze_statistics, put_statistics
+from unet.models.norms import freeze_statistics
 from unet.training.augment import Augment
 from unet.training.checkpoint import Checkpoints
+from unet.training.less_memory import save_memory_if_needed
 from unet.training.losses import Loss
 from unet.training.progress import Pace, Row, Stopped, TrainingProgress, stop_signals
 from unet.training.ranks import Ranks
@@ -45,15 +47,15 @@ class Trainer:
     Args:
         network: moved to ``device``, channels last.
         loss: called with logits [N, K, *S], target [N, *S] and maps.
-        sampler: gives the batch of each step.
-        augment: what is done to it, on the device.
-        validate: takes the network (the averaged one with ``ema``), gives (loss, score).
+        sampler: draws the batch of each step.
+        augment: augments the batch, on the device.
+        validate: takes the network (with ``ema`` the averaged one), returns (loss, score).
         settings: the train section.
         seed: of augmentation and dropout.
         device: to train on.
         precision: float32, tf32 or bfloat16.
-        checkpoints: where the state is kept.
-        ranks: the processes that train together; each is given the same arguments.
+        checkpoints: where the state is saved.
+        ranks: the processes that train together; all get the same arguments.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Trainer:
         self.ranks = ranks or Ranks()
         self.rows = self.ranks.rows(settings.batch)
         self.network = to_device(network, device)
-        # Averages the gradients over the processes as they come.
+        # Averages the gradients over the processes.
         self.forward: nn.Module = self.network
         if self.ranks.size > 1:
             self.forward = DistributedDataParallel(self.network, broadcast_buffers=False)
@@ -83,7 +85,7 @@ class Trainer:
         self.optimizer = OPTIMIZERS[settings.optimizer](
             self.network.parameters(), settings.lr, settings.momentum, settings.weight_decay
         )
-        # What is validated and kept: the running average of the weights, or the weights themselves.
+        # The weights to validate and keep: the running average, or the network's own.
         self.averaged = copy.deepcopy(self.network) if settings.ema else self.network
         self.best: dict[str, Tensor] = {}
         self.progress, self.pace = TrainingProgress(), Pace()
@@ -91,11 +93,11 @@ class Trainer:
         self._waited = self._worked = 0.0
 
     def run(self) -> None:
-        """Trains to the end, or to the early stop, from the last checkpoint if there is one.
+        """Trains from the last checkpoint, if there is one, to the end or to the early stop.
 
         Raises:
-            Stopped: a signal came; the state is saved.
-            UserError: the loss is no longer a number.
+            Stopped: after a signal; the state is saved.
+            UserError: the loss is NaN or infinite, or a step does not fit the memory.
         """
         self._resume()
         stop = threading.Event()
@@ -114,29 +116,27 @@ class Trainer:
                     self._end_epoch()
                 elif now - shown > 15:
                     shown = now
-                    self._show(loss)
-                # A signal may reach one process only, and all have to end at the same step.
+                    self._log_step(loss)
+                # A signal may reach only one process, and all must end at the same step.
                 stopped = self.ranks.any(stop.is_set())
                 if stopped or now - saved > self.settings.checkpoint_seconds:
                     self._save()
                     saved = time.monotonic()
                 if stopped:
-                    raise Stopped(
-                        f"told to end after step {self.progress.step}; the state is saved"
-                    )
+                    raise Stopped(f"after step {self.progress.step}; state saved")
         self._save()
 
     def _batches(self, loader: ThreadPoolExecutor) -> Iterator[Batch]:
-        """The batches from the present step on, read one ahead; waiting for them is counted."""
+        """The batches from the current step on, read one ahead; records the time spent waiting."""
         index = self.progress.step * self.settings.accumulate
-        batch = loader.submit(self.sampler.batch, index, self.rows)
+        next_batch = loader.submit(self.sampler.batch, index, self.rows)
         while True:
             started = time.monotonic()
-            arrays = batch.result()
+            batch = next_batch.result()
             self._waited += time.monotonic() - started
             index += 1
-            batch = loader.submit(self.sampler.batch, index, self.rows)
-            yield arrays
+            next_batch = loader.submit(self.sampler.batch, index, self.rows)
+            yield batch
 
     def _done(self) -> bool:
         p, patience = self.progress, self.settings.patience
@@ -156,7 +156,8 @@ class Trainer:
         self.network.train()
         if s.freeze_norm is not None and step >= s.freeze_norm * self.total:
             freeze_statistics(self.network)
-        value = self._gradients(batches)
+        compute = partial(self._gradients, batches, [])
+        value = save_memory_if_needed(compute, self.network, s, self.device, self.ranks.size)
         if s.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.clip_norm)
         if not math.isfinite(value):
@@ -169,45 +170,21 @@ class Trainer:
             average_weights(self.averaged, self.network, s.ema, step)
         return value
 
-    def _gradients(self, batches: Iterator[Batch]) -> float:
-        """The gradient of a step, over all parts of its batch; returns the loss.
+    def _gradients(self, batches: Iterator[Batch], taken: list[Batch]) -> float:
+        """Computes the gradients of a step, over all parts of its batch; returns the loss.
 
-        Where the device has too little memory, the network keeps less from here on. The batch is
-        not halved: the weights would depend on what else the device had to do that night.
-
-        Raises:
-            UserError: that is too much for the device, too.
+        Args:
+            batches: to take the parts from.
+            taken: the parts that an earlier attempt took; new ones are added.
         """
-        s, step = self.settings, self.progress.step
-        taken: list[Batch] = []
-        while True:
-            can_save = (
-                self.network.can_recompute and not self.network.recompute and self.ranks.size == 1
-            )
-            before = copied_statistics(self.network) if can_save else {}
-            self.optimizer.zero_grad(set_to_none=True)
-            try:
-                value = 0.0
-                for part in range(s.accumulate):
-                    if part == len(taken):
-                        taken.append(next(batches))
-                    index = step * s.accumulate + part
-                    with tf32(self.precision == "tf32"):
-                        value += self._backward(taken[part], index) / s.accumulate
-                return value
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if not can_save:
-                    raise UserError(_too_large(s)) from None
-            # Out here the error is gone, and with it what it kept in memory.
-            put_statistics(self.network, before)
-            self.network.recompute = True
-            log.warning(
-                "out of memory on the device: going on with activations computed twice instead of "
-                "kept; the weights will be %s, each step takes longer",
-                _sameness(self.device),
-            )
+        self.optimizer.zero_grad(set_to_none=True)
+        parts, value = self.settings.accumulate, 0.0
+        for part in range(parts):
+            if part == len(taken):
+                taken.append(next(batches))
+            with tf32(self.precision == "tf32"):
+                value += self._backward(taken[part], self.progress.step * parts + part) / parts
+        return value
 
     def _learning_rate(self) -> float:
         s = self.settings
@@ -219,30 +196,34 @@ class Trainer:
 
     def _backward(self, batch: Batch, index: int) -> float:
         """Adds a batch's gradient to the weights' gradients; returns its loss."""
-        images = torch.from_numpy(batch.images).to(self.device, non_blocking=True)
-        labels = torch.from_numpy(batch.targets).to(self.device, non_blocking=True)[:, None]
         names = sorted(batch.maps)
         channels = [batch.maps[name].shape[1] for name in names]
         maps = None
         if names:
-            joined = np.concatenate([batch.maps[name] for name in names], axis=1)
-            maps = torch.from_numpy(joined).to(self.device, non_blocking=True)
-        draws = torch.Generator().manual_seed(_mixed(self.seed, index))
-        part = (self.rows, self.settings.batch)
-        images, labels, maps = self.augment(images, labels, maps, draws, part)
-        torch.manual_seed(_mixed(self.seed + 1 + self.ranks.rank, index))  # of dropout
+            maps = self._to_device(np.concatenate([batch.maps[name] for name in names], axis=1))
+        images, labels, maps = self.augment(
+            self._to_device(batch.images),
+            self._to_device(batch.targets)[:, None],
+            maps,
+            torch.Generator().manual_seed(_mixed_seed(self.seed, index)),
+            (self.rows, self.settings.batch),
+        )
+        torch.manual_seed(_mixed_seed(self.seed + 1 + self.ranks.rank, index))  # for dropout
         with autocast(self.precision, self.device):
             scores = self.forward(images.contiguous(memory_format=memory_format(self.network)))
-        # The loss is that of all rows: a mean over them is no mean of the processes' means.
-        every = self.ranks.gathered
-        outputs = [every(o) for o in (scores if isinstance(scores, list) else [scores])]
-        labels = every(labels.long())
-        split = () if maps is None else torch.split(every(maps), channels, dim=1)
+        # The loss is computed over all rows: the mean of the processes' means may differ from it.
+        gather = self.ranks.gathered
+        outputs = [gather(o) for o in (scores if isinstance(scores, list) else [scores])]
+        labels = gather(labels.long())
+        split = () if maps is None else torch.split(gather(maps), channels, dim=1)
         by_name = dict(zip(names, split, strict=True))
         strides = self.network.arch.strides[: len(outputs)]
         loss = supervised_loss(self.loss, outputs, labels, by_name, strides)
         (loss / self.settings.accumulate).backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
+
+    def _to_device(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device, non_blocking=True)
 
     def _end_epoch(self) -> None:
         p, s = self.progress, self.settings
@@ -262,7 +243,7 @@ class Trainer:
             row["val_loss"], row["val_score"] = self.validate(self.averaged)
             p.seconds += time.monotonic() - started
             score = row["val_score"]
-            # Without a score there is nothing to choose by: the newest weights are kept.
+            # Without a score, the newest weights are kept.
             if score > p.best_score or math.isnan(score):
                 p.best_score, p.best_step = score, p.step
                 state = self.averaged.state_dict()
@@ -271,24 +252,22 @@ class Trainer:
         p.history.append(row)
         p.loss_sum = 0.0
         self._waited = self._worked = 0.0
-        left = self.pace.left(p, self.total)
         log.info(
             "epoch %d/%d  loss %.4f  val loss %.4f  val score %.4f  %.1f images/s  "
             "data %.0f %%  left %s",
             epoch, s.epochs, row["train_loss"], row["val_loss"], row["val_score"],
-            row["images_per_s"], 100 * row["data_share"], _clock(left),
+            row["images_per_s"], 100 * row["data_share"], self.pace.time_left(p, self.total),
         )  # fmt: skip
 
     def _rate(self) -> float:
         steps = self.progress.step % self.settings.steps_per_epoch or self.settings.steps_per_epoch
         return steps * self.settings.batch * self.settings.accumulate / max(self._worked, 1e-9)
 
-    def _show(self, loss: float) -> None:
+    def _log_step(self, loss: float) -> None:
         p = self.progress
-        left = self.pace.left(p, self.total)
         log.info(
             "step %d/%d  loss %.4f  %.1f images/s  left %s",
-            p.step, self.total, loss, self._rate(), _clock(left),
+            p.step, self.total, loss, self._rate(), self.pace.time_left(p, self.total),
         )  # fmt: skip
 
     def _save(self) -> None:
@@ -306,7 +285,7 @@ class Trainer:
 
     def _resume(self) -> None:
         state: dict[str, Any] | None = self.checkpoints.load() if self.ranks.first else None
-        # The first may have put a damaged file out of the way.
+        # The first process renames damaged checkpoints; the others load after it.
         if self.ranks.from_first(state is not None) and state is None:
             state = self.checkpoints.load()
         if state is None:
@@ -321,29 +300,6 @@ class Trainer:
         log.info("resumed at step %d of %d", self.progress.step, self.total)
 
 
-def _sameness(device: torch.device) -> str:
-    """How near two trainings on the device come to each other: a GPU adds up in another order each
-    time, unless it is told otherwise."""
-    exact = device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
-    return "the same" if exact else "the same but for rounding, as in any two trainings on a GPU"
-
-
-def _too_large(s: TrainSection) -> str:
-    found = f"train.batch: the device has no memory for {s.batch} patches of {s.patch} px"
-    if s.batch == 1:
-        return f"{found}; write a smaller train.patch, or a model of less width"
-    half = s.batch // 2
-    return (
-        f"{found}; write batch: {half} with accumulate: {-(-s.batch * s.accumulate // half)}, "
-        "or a smaller train.patch"
-    )
-
-
-def _mixed(seed: int, step: int) -> int:
-    """A 63-bit seed of its own for each (seed, step)."""
+def _mixed_seed(seed: int, step: int) -> int:
+    """A different 63-bit seed for each (seed, step)."""
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d} min"

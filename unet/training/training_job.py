@@ -1,4 +1,4 @@
-"""What a training reads, where it writes, and what it may use of the machine."""
+"""The inputs, the outputs and the resources of a training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TrainingData:
     Attributes:
         store: the prepared store.
         prepared: its sentinel.
-        train, val: ids of the images to learn from and to choose the best weights by.
+        train, val: ids of the images to train on, and of those that select the best weights.
     """
 
     store: Path
@@ -38,7 +38,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class TrainingOutputs:
-    """Where a training writes: the folder of its checkpoints, ``model.pt`` and ``history.csv``."""
+    """Paths of the checkpoints' folder, ``model.pt`` and ``history.csv``."""
 
     checkpoints: Path
     model: Path
@@ -46,17 +46,18 @@ class TrainingOutputs:
 
     @property
     def plan(self) -> Path:
-        """What preset auto chose, for the user."""
+        """The plan of preset ``auto``, for the user."""
         return self.model.with_name("plan.yaml")
 
 
 @dataclass(frozen=True)
 class TrainingResources:
-    """What changes no weight (threads and the number of processes: to rounding).
+    """Settings that do not change the weights (threads and processes: except for rounding).
 
     Attributes:
         checkpoint_seconds: time between two checkpoints.
         cache_gb: memory for images and targets, in GB.
+        threads: CPU threads of all processes together.
         ranks: the processes that train together.
     """
 

@@ -1,4 +1,4 @@
-"""The validation score: whole images, predicted as they will be in use."""
+"""The validation score, from whole images, predicted as the predict stage does."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from unet.training.sampling import TrainingImage
 def validate(
     predictor: Predictor, images: Sequence[TrainingImage], tile: int, ranks: Ranks | None = None
 ) -> tuple[float, float]:
-    """Mean cross-entropy per pixel, and mean IoU over the classes but the first.
+    """Mean cross-entropy per pixel, and mean IoU over all classes except the first.
 
-    The IoU is pooled over the pixels of all images; a class that neither truth nor prediction has
-    does not count. The truth is the training target (with the border head: its three classes; with
-    the distance head: foreground, and the mean absolute error of the distance on it is added to the
-    loss).
+    The IoU is pooled over the pixels of all images; a class that neither truth nor prediction
+    contains does not count. The truth is the training target: with the border head its three
+    classes; with the distance head the foreground, and the mean absolute error of the distance on
+    the foreground is added to the loss.
 
     Args:
-        ranks: the processes that share the images among them.
+        ranks: the processes that share the images.
 
     Returns:
-        (loss, score), the same in all processes; NaN where there is no labelled pixel.
+        (loss, score), the same in all processes; NaN if there is no labelled pixel.
     """
     ranks = ranks or Ranks()
     k = predictor.classes
-    # Of this process: nll, error of the distance, pixels, foreground pixels; then per class hits,
-    # true and predicted pixels.
+    # Of this process: negative log-likelihood, error of the distance, pixels, foreground pixels;
+    # then per class correct, true and predicted pixels.
     sums = np.zeros(4)
     table = np.zeros((3, k))
     for image in images[ranks.rank :: ranks.size]:
@@ -50,7 +50,7 @@ def validate(
         table[0] += np.bincount(truth[truth == found], minlength=k)
         table[1] += np.bincount(truth, minlength=k)
         table[2] += np.bincount(found, minlength=k)
-    totals = ranks.each((sums, table))
+    totals = ranks.from_each((sums, table))
     sums, table = sum(t[0] for t in totals), sum(t[1] for t in totals)
     if sums[2] == 0:
         return float("nan"), float("nan")
@@ -62,7 +62,7 @@ def validate(
 
 
 def _tile(predictor: Predictor, shape: tuple[int, ...], tile: int) -> int | tuple[int, ...]:
-    """Windows of ``tile`` pixels a side; of volumes windows of twice as many voxels in all."""
+    """Windows of ``tile`` pixels a side; for volumes, windows of 2 ``tile``^2 voxels."""
     if len(shape) == 2:
         return tile
     return cheapest_tile(shape, predictor.footprint, 2 * tile * tile)

@@ -1,8 +1,8 @@
 """The geometry of augmentation, in 2D and 3D: symmetries as index operations, warps as one grid.
 
-A *grid* holds, for each output pixel, where to read: [n, (Z,) Y, X, 2 or 3 (x, y, z)] in the
+A *grid* gives the position to read for each output pixel: [n, (Z,) Y, X, 2 or 3 (x, y, z)] in the
 coordinates of ``grid_sample``, -1 to 1 from the centre of the first pixel to that of the last.
-What lies beyond the patch is mirrored at its edge.
+Beyond its edge, the patch is mirrored.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Elastic displacements of volumes have at most this share of the distance between two nodes as
-# their standard deviation: the thin axes of a patch would fold otherwise.
-STEEPEST = 1 / 8
-# float32 holds whole numbers up to here exactly.
+# Largest standard deviation of elastic displacements in volumes, as a share of the distance between
+# two nodes: with more, the thin axes of a patch would fold.
+MAX_SHARE_OF_NODE_DISTANCE = 1 / 8
+# float32 represents whole numbers up to this one exactly.
 _EXACT = 1 << 24
 _LOW = 1 << 12
 
-# A symmetry of the square is a transposition or none, then flips: bits of a code.
+# A symmetry of the square is an optional transposition followed by flips: bits of a code.
 TRANSPOSE, FLIP_Y, FLIP_X, FLIP_Z = 1, 2, 4, 8
-# numpy.rot90 by 0 to 3 quarter turns, in those terms. Flips that follow are added by XOR.
+# numpy.rot90 by 0 to 3 quarter turns as such codes. XOR adds the flips that follow.
 QUARTER_TURNS = torch.tensor([0, TRANSPOSE | FLIP_Y, FLIP_Y | FLIP_X, TRANSPOSE | FLIP_X])
 
 
 def take(tensor: Tensor, rows: Tensor) -> Tensor:
-    """Samples of a batch; no copy if all of them (`rows` is increasing)."""
+    """Some samples of a batch; no copy if `rows`, which is increasing, selects all of them."""
     return tensor if len(rows) == len(tensor) else tensor[rows]
 
 
 def put(tensor: Tensor, rows: Tensor, values: Tensor) -> Tensor:
-    """A batch with some samples replaced; never in place."""
+    """The batch with some samples replaced; never in place."""
     return values if len(rows) == len(tensor) else tensor.index_copy(0, rows, values)
 
 
 def apply_symmetries(tensor: Tensor, codes: Tensor) -> Tensor:
-    """A new tensor [N, C, (Z,) Y, X]; one step per symmetry that occurs, however large the batch.
+    """A new tensor [N, C, (Z,) Y, X], made in one step per symmetry that occurs.
 
     Args:
         codes: [N] int64, each sample's symmetry.
@@ -73,8 +73,8 @@ def similarity(
     steps = torch.tensor(spacing[::-1][:2])
     cosine, sine = angle.cos() / zoom, angle.sin() / zoom
     matrix = torch.stack([cosine, sine, -sine, cosine], 1).view(-1, 2, 2)
-    # From pixels to lengths, and from lengths to the sampler's unit: here, on the few numbers,
-    # rather than on the finished grid.
+    # Converts pixels to lengths, and lengths to the sampler's unit: cheaper on the matrix than on
+    # the finished grid.
     unit = _unit(shape, spacing)
     matrix = matrix * steps * unit[:2].view(2, 1)
     matrix = matrix.view(-1, 2, 2, 1, 1).to(device)
@@ -98,7 +98,7 @@ def _unit(shape: Sequence[int], spacing: Sequence[float]) -> Tensor:
 
 
 def displacement(nodes: Tensor, shape: Sequence[int], spacing: Sequence[float]) -> Tensor:
-    """Displacements between nodes at the corners of the patch and evenly between.
+    """Displacements interpolated between nodes, evenly spaced from corner to corner of the patch.
 
     Args:
         nodes: [n, 2 or 3 (x, y, z), (G,) G, G], lengths.
@@ -112,20 +112,20 @@ def displacement(nodes: Tensor, shape: Sequence[int], spacing: Sequence[float]) 
     return upsample(nodes * unit.view(dims, *[1] * dims), shape)
 
 
-def gentle(px: float, grid: int, shape: Sequence[int], spacing: Sequence[float]) -> float:
-    """The standard deviation of displacements that is asked for; in volumes at most ``STEEPEST``
-    of the distance of two nodes along the axis where they are nearest."""
+def elastic_sd(px: float, grid: int, shape: Sequence[int], spacing: Sequence[float]) -> float:
+    """The requested standard deviation of displacements; in volumes at most
+    ``MAX_SHARE_OF_NODE_DISTANCE`` of the distance between two nodes along the tightest axis."""
     if len(shape) == 2:
         return px
     extents = [(n - 1) * step for n, step in zip(shape, spacing, strict=True) if n > 1]
-    return min([px, *(STEEPEST * extent / (grid - 1) for extent in extents)])
+    return min([px, *(MAX_SHARE_OF_NODE_DISTANCE * extent / (grid - 1) for extent in extents)])
 
 
 def upsample(nodes: Tensor, shape: Sequence[int]) -> Tensor:
-    """[n, D, (G,) G, G] values at nodes to [n, D, (Z,) Y, X], bicubic, through the nodes."""
+    """Interpolates values at nodes [n, D, (G,) G, G] cubically to [n, D, (Z,) Y, X]."""
     grid = nodes.shape[-1]
-    # Bicubic interpolation is separable and linear: interpolating the unit vectors gives a matrix
-    # per axis, and small products replace 16 or 64 reads per pixel.
+    # Bicubic interpolation is separable and linear. Interpolating the unit vectors gives a matrix
+    # per axis, and products of small matrices replace 16 or 64 reads per pixel.
     basis = torch.eye(grid, device=nodes.device).view(1, grid, grid, 1)
 
     def matrix(size: int) -> Tensor:
@@ -139,10 +139,10 @@ def upsample(nodes: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def sampler_grid(points: Tensor) -> Tensor:
-    """The grid [n, (Z,) Y, X, 2 or 3] of points [n, 2 or 3, (Z,) Y, X].
+    """The grid [n, (Z,) Y, X, 2 or 3] from points [n, 2 or 3, (Z,) Y, X].
 
-    Volumes are mirrored here, once for all tensors that are read: in 3D the sampler's own mirroring
-    takes as long as its reading.
+    In volumes, points beyond the edge are mirrored here, once for all tensors: the sampler's own
+    mirroring takes as long as its reading in 3D.
     """
     if points.shape[1] == 3:
         points = 1 - ((points + 1).abs_().remainder_(4) - 2).abs_()
@@ -150,21 +150,21 @@ def sampler_grid(points: Tensor) -> Tensor:
 
 
 def _beyond(grid: Tensor) -> str:
-    """How the sampler reads beyond the patch."""
+    """The sampler's padding mode; 3D grids are already mirrored."""
     return "reflection" if grid.shape[-1] == 2 else "border"
 
 
 def warp_images(images: Tensor, grid: Tensor) -> Tensor:
-    """[n, C, (Z,) Y, X] float32 read linearly along each axis at a grid."""
+    """Reads images [n, C, (Z,) Y, X] float32 at a grid, by linear interpolation."""
     # "bilinear" is trilinear for volumes.
     return F.grid_sample(images, grid, "bilinear", _beyond(grid), align_corners=True)
 
 
 def warp_labels(labels: Tensor, grid: Tensor) -> Tensor:
-    """[n, L, (Z,) Y, X] of any integer type read at the nearest pixel to a grid.
+    """Reads labels [n, L, (Z,) Y, X] of any integer type at the pixels nearest to a grid.
 
-    The pixels' numbers go through the sampler, which is float32, not the labels: ids above 2^24
-    would come out changed.
+    The sampler works in float32, which would change ids above 2^24. So it is given the pixels'
+    numbers instead of the labels.
     """
     n, channels, *shape = labels.shape
     number = torch.arange(labels[0, 0].numel(), device=labels.device).view(1, *shape)

@@ -34,7 +34,7 @@ def engine_differences(predictor: Predictor, image: Any) -> tuple[float, float]:
         windows.append((start, start + side))
     piece = read_window(image, windows)[None]
     # One view of the image is enough: test-time augmentation would give the same answer.
-    plain = predictor.plain()
+    plain = predictor.without_tta()
     found, exact = plain(piece), plain.reference()(piece)
     flips = float((found.argmax(axis=1) != exact.argmax(axis=1)).mean())
     return flips, float(np.abs(found - exact).mean())

@@ -1,11 +1,11 @@
-"""Preset ``auto``: a network and its training sizes, chosen from what the images are.
+"""Preset ``auto``: chooses a network and its training sizes from measurements of the images.
 
-In the manner of nnU-Net (Isensee et al. 2021, Nature Methods 18:203, "rule-based parameters"): the
-patch starts as the median image and shrinks until a step fits the memory; poolings follow from the
-patch and from the size of a pixel; the batch takes what is left, up to a twentieth of the dataset's
-pixels. Beyond nnU-Net: objects are measured, so that the patch holds them whole and the network
-sees them whole; and a step has a bound of pixels, since what a CPU has too little of is not memory.
-Pure: the same fingerprint, settings and memory give the same plan. Torch-free.
+As in nnU-Net (Isensee et al. 2021, Nature Methods 18:203, "rule-based parameters"), the patch
+starts as the median image and shrinks until a step fits the memory. Poolings follow from the patch
+and the size of a pixel. The batch takes the remaining memory, up to a twentieth of the dataset's
+pixels. Beyond nnU-Net, objects are measured, so that patch and receptive field cover whole objects;
+and the pixels of a step are limited, since a CPU is short of time, not of memory. Pure: the same
+fingerprint, settings and memory give the same plan. Torch-free.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from unet.training.auto.reasons import Limits, PlanFacts, reasons
 
 __all__ = ["TrainingPlan", "choose_plan", "fingerprint_of", "keep_plan", "kept_plan", "write_plan"]
 
-# Depth of the published U-Net, kept where nothing speaks against it; and the most that is tried.
+# Depth of the published U-Net, used unless there is a reason for another; and the largest tried.
 USUAL_DEPTH, MOST_DEPTH = 4, 6
-# An axis is never pooled below so many pixels (nnU-Net).
-LEAST_BOTTOM = 4
-# Fewer objects than this say nothing of a dataset.
-FEW_OBJECTS = 5
-# A patch is not made smaller than this for the sake of the batch; along the finest axes.
-LEAST_PATCH = {2: 128, 3: 32}
-MOST_PATCH = 4096  # what the config accepts
+# An axis is never pooled to fewer pixels than this (nnU-Net).
+MIN_BOTTOM = 4
+# With fewer objects than this, their sizes are ignored.
+MIN_OBJECTS = 5
+# A patch is not made smaller than this to leave room for the batch; pixels along the finest axes.
+MIN_PATCH = {2: 128, 3: 32}
+MAX_PATCH = 4096  # the largest that the config accepts
 # Patches per step to leave room for while the patch is chosen, and bounds of the batch.
 ROOM_FOR = {2: 4, 3: 2}
-LEAST_BATCH, MOST_BATCH = 2, 16
-# Batch statistics want so many patches (Wu & He 2018 show how they fail for small batches).
+MIN_BATCH, MAX_BATCH = 2, 16
+# Batch normalisation needs this many patches (Wu & He 2018 show how it fails for small batches).
 BATCH_NORM_FROM = 4
-# Values per channel and sample below which statistics of single channels are too noisy.
+# With fewer values per channel and sample, statistics of single channels are too noisy.
 INSTANCE_NORM_FROM = 16
-# Pixels of a step: 8 patches of 256 x 256 on a CPU, 16 of 512 x 512 on a GPU.
-MOST_PIXELS = {"cpu": 1 << 19, "cuda": 1 << 22}
-# Share of the dataset's pixels that a step covers at most (nnU-Net).
-MOST_SHARE = 0.05
+# Maximum pixels of a step: 8 patches of 256 x 256 on a CPU, 16 of 512 x 512 on a GPU.
+MAX_PIXELS = {"cpu": 1 << 19, "cuda": 1 << 22}
+# Maximum share of the dataset's pixels that a step covers (nnU-Net).
+MAX_SHARE = 0.05
 # Channels of the first level, by the pixels of the training images.
 WIDTHS = ((1 << 20, 16), (1 << 22, 24), (math.inf, 32))
-MOST_WIDTH = {2: 512, 3: 320}
-# Of the memory; the rest is for what else grows with the patch (augmentation, batches read ahead).
+MAX_WIDTH = {2: 512, 3: 320}
+# The rest is for other things that grow with the patch (augmentation, batches read ahead).
 SHARE_OF_MEMORY = 0.9
 
 
@@ -67,12 +67,12 @@ def choose_plan(
     """Chooses network, patch and batch.
 
     Args:
-        fingerprint: the training images.
-        section: its patch and batch hold where ``given`` names them.
+        fingerprint: of the training images.
+        section: its patch and batch are used if ``given`` names them.
         memory_bytes, numerics, processes, outputs, anisotropic, given: see :class:`Limits`.
 
     Raises:
-        UserError: a given patch has another number of axes than the images.
+        UserError: a given patch and the images differ in the number of axes.
     """
     limits = Limits(
         memory_bytes, numerics or Numerics(), processes, outputs, anisotropic, frozenset(given)
@@ -83,23 +83,24 @@ def choose_plan(
 def layers_for(
     depth: int, patch: Sequence[int], spacing: Sequence[float]
 ) -> tuple[PerLevel, PerLevel]:
-    """Kernels and poolings for a patch of pixels of this size, as nnU-Net chooses them.
+    """Kernels and poolings for a patch with this pixel size, chosen as in nnU-Net.
 
-    :func:`unet.config.anisotropy.anisotropic_layers`, but for axes that are too short: none is
-    pooled below ``LEAST_BOTTOM`` pixels, and once no axis can be pooled there are no more levels.
+    Like :func:`unet.config.anisotropy.anisotropic_layers`, except for short axes: none is pooled
+    below ``MIN_BOTTOM`` pixels, and there are no more levels once no axis can be pooled.
 
     Returns:
-        kernels (one more than poolings) and poolings (at most ``depth``), a number per axis each.
+        kernels (one more than poolings) and poolings (at most ``depth``), each with one number per
+        axis.
     """
     steps, sizes = [float(s) for s in spacing], list(patch)
     convolved = [False] * len(sizes)
     kernels, pools = [], []
     for _ in range(depth + 1):
-        long = [n // 2 >= LEAST_BOTTOM for n in sizes]
-        # Axes that are too short for poolings stay fine; they must not make the others coarse.
+        long = [n // 2 >= MIN_BOTTOM for n in sizes]
+        # Axes that are too short to be pooled stay fine; the others must not be compared with them.
         finest = min([s for s, ok in zip(steps, long, strict=True) if ok], default=min(steps))
         fine = [s < COARSE * finest for s in steps]
-        # Once convolved over, an axis is so at all levels below; a single section never.
+        # Once convolved, an axis is convolved at all coarser levels; a single section never is.
         convolved = [(c or f) and n > 1 for c, f, n in zip(convolved, fine, patch, strict=True)]
         kernels.append(tuple(3 if c else 1 for c in convolved))
         pool = tuple(2 if ok and f else 1 for ok, f in zip(long, fine, strict=True))
@@ -114,7 +115,7 @@ def layers_for(
 
 @dataclass(frozen=True)
 class _Choice:
-    """A candidate; ``fits``: the memory holds a step of the smallest batch."""
+    """A candidate; ``fits``: a step with the smallest batch fits the memory."""
 
     preset: str
     arch: Architecture
@@ -124,7 +125,7 @@ class _Choice:
 
 
 class _Planner:
-    """The rules, each with the numbers that it goes by."""
+    """The rules and the numbers that they depend on."""
 
     def __init__(self, fingerprint: Fingerprint, section: TrainSection, limits: Limits) -> None:
         self.fp, self.limits = fingerprint, limits
@@ -132,7 +133,7 @@ class _Planner:
         known = limits.anisotropic and fingerprint.spacing is not None
         self.spacing = fingerprint.spacing if known and fingerprint.spacing else (1.0,) * self.dims
         self.outputs = limits.outputs or len(fingerprint.classes)
-        self.objects = governing(fingerprint.objects)
+        self.objects = largest_objects(fingerprint.objects)
         self.given_patch = self._given_patch(section)
         self.given_batch = section.batch if "batch" in limits.given else None
         self.width = next(width for most, width in WIDTHS if fingerprint.pixels < most)
@@ -169,14 +170,14 @@ class _Planner:
     # The network ---------------------------------------------------------------------------------
 
     def field_wanted(self, patch: Sequence[int]) -> tuple[int, ...]:
-        """Receptive field to reach, per axis: twice an object, so that each of its pixels sees it
-        whole; where there are no objects to go by, half the patch; never more than the patch."""
+        """The receptive field to reach, per axis: twice an object, so that each of its pixels sees
+        the whole object; without objects, half the patch; never more than the patch."""
         if self.objects is None:
             return tuple(-(-n // 2) for n in patch)
         return tuple(min(2 * n, size) for n, size in zip(self.objects.common, patch, strict=True))
 
     def network(self, preset: str, patch: Sequence[int], width: int) -> Architecture:
-        """The layers for a patch: as deep as its objects need, and as it allows."""
+        """The layers for a patch: as deep as the objects need and the patch allows."""
         base = _base(preset, self.dims, width)
         wanted = self.field_wanted(patch)
         arch = base
@@ -185,14 +186,14 @@ class _Planner:
             if len(pools) < depth and depth > 1:
                 break
             if not pools:
-                # Too small to be pooled at all: one pooling, the least that a U-Net has.
+                # Too small to be pooled at all, but a U-Net has at least one pooling.
                 kernels, pools = (kernels[0],) * 2, ((1,) * (self.dims - 2) + (2, 2),)
             plain = self.dims == 2 and {n for level in kernels for n in level} == {3}
             plain = plain and {n for level in pools for n in level} == {2}
             arch = replace(
                 base,
                 depth=depth,
-                # Written out in 3D: left out, they would follow from the first image's voxels.
+                # Always given in 3D; otherwise they would be derived from the first image's voxels.
                 kernels=None if plain else kernels,
                 pools=None if plain else pools,
             )
@@ -205,10 +206,10 @@ class _Planner:
     # Patch and batch -----------------------------------------------------------------------------
 
     def least_patch(self) -> tuple[int, ...]:
-        """Below this an axis is shortened for lack of memory only: an object with half of it around
-        it, and ``LEAST_PATCH`` pixels of the finest axis' size."""
+        """An axis is made shorter than this only for lack of memory: twice an object, and at least
+        ``MIN_PATCH`` pixels of the finest axis."""
         finest = min(self.spacing)
-        least = [LEAST_PATCH[self.dims] * finest / s for s in self.spacing]
+        least = [MIN_PATCH[self.dims] * finest / s for s in self.spacing]
         if self.objects is not None:
             least = [max(n, 2 * c) for n, c in zip(least, self.objects.common, strict=True)]
         return tuple(
@@ -216,9 +217,9 @@ class _Planner:
         )
 
     def most_pixels(self) -> float:
-        """Pixels of a step at most."""
-        time = MOST_PIXELS[self.limits.numerics.device] * self.limits.processes
-        return min(time, MOST_SHARE * self.fp.pixels)
+        """Maximum pixels of a step."""
+        time = MAX_PIXELS[self.limits.numerics.device] * self.limits.processes
+        return min(time, MAX_SHARE * self.fp.pixels)
 
     def bytes_of(self, arch: Architecture, patch: Sequence[int], batch: int) -> float:
         """Memory of a step on each device."""
@@ -232,11 +233,11 @@ class _Planner:
 
     @property
     def least_batch(self) -> int:
-        return max(LEAST_BATCH, self.limits.processes)
+        return max(MIN_BATCH, self.limits.processes)
 
     def _choose(self, preset: str) -> _Choice:
-        """The widest network that trains on patches of a useful size; for lack of memory a narrower
-        one, at last one with smaller patches."""
+        """The widest network that trains on patches of a useful size; if memory is short a narrower
+        network, and finally smaller patches."""
         widths = [w for w in dict.fromkeys((self.width, 24, 16, 8)) if w <= self.width]
         tries = [(width, self.least_patch()) for width in widths]
         tries.append((widths[-1], (1,) * self.dims))
@@ -247,8 +248,8 @@ class _Planner:
         return choice
 
     def _sized(self, preset: str, width: int, floor: Sequence[int]) -> _Choice:
-        """From the median image (or the given patch) down to what fits, ``floor`` at the least."""
-        size = [min(n, MOST_PATCH) for n in self.given_patch or self.fp.shape_median]
+        """Shrinks the median image (or the given patch) until a step fits, at most to ``floor``."""
+        size = [min(n, MAX_PATCH) for n in self.given_patch or self.fp.shape_median]
         least = self.given_batch or self.least_batch
         room = self.given_batch or max(ROOM_FOR[self.dims], least)
         while True:
@@ -259,17 +260,17 @@ class _Planner:
             small = room * math.prod(patch) <= self.most_pixels()
             if self.given_patch is not None or (fits and small):
                 break
-            # Only for lack of memory does a patch become smaller than is useful.
+            # A patch becomes smaller than is useful only for lack of memory.
             bounds = self.least_patch() if fits else floor
             shorter = [n - g for n, g in zip(patch, grids, strict=True)]
             possible = [
                 axis
                 for axis, (n, bound) in enumerate(zip(shorter, bounds, strict=True))
-                if n >= max(bound, LEAST_BOTTOM)
+                if n >= max(bound, MIN_BOTTOM)
             ]
             if not possible:
                 break
-            # The longest in micrometres, so that the patch becomes as high as wide.
+            # Shortens the axis that is longest in micrometres, so that patches become cubes.
             axis = max(possible, key=lambda a: patch[a] * self.spacing[a])
             size = list(patch)
             size[axis] = shorter[axis]
@@ -279,7 +280,7 @@ class _Planner:
     def _batch(self, arch: Architecture, patch: Sequence[int]) -> int:
         if self.given_batch is not None:
             return self.given_batch
-        most = min(MOST_BATCH, int(self.most_pixels() // math.prod(patch)))
+        most = min(MAX_BATCH, int(self.most_pixels() // math.prod(patch)))
         batch = max(most, self.least_batch)
         while batch > 1 and self.bytes_of(arch, patch, batch) > self.memory:
             batch -= 1
@@ -296,10 +297,10 @@ def _base(preset: str, dims: int, width: int) -> Architecture:
     base = PRESETS[preset]
     if not isinstance(base, Architecture):
         raise ValueError(f"{preset}: not a U-Net")
-    return replace(base, dims=dims, width=width, max_width=MOST_WIDTH[dims])
+    return replace(base, dims=dims, width=width, max_width=MAX_WIDTH[dims])
 
 
-def governing(objects: Sequence[Objects]) -> Objects | None:
-    """The kind of objects that the sizes go by: of those with enough to measure the largest."""
-    enough = [o for o in objects if o.number >= FEW_OBJECTS]
+def largest_objects(objects: Sequence[Objects]) -> Objects | None:
+    """The largest kind of objects, among kinds with enough objects; it determines the sizes."""
+    enough = [o for o in objects if o.number >= MIN_OBJECTS]
     return max(enough, key=lambda o: math.prod(o.common), default=None)

@@ -1,8 +1,8 @@
-"""What preset ``auto`` goes by: sizes, spacing, intensities and objects of the training images.
+"""Measures the training images for preset ``auto``: sizes, spacing, intensities and objects.
 
-The "dataset fingerprint" of nnU-Net (Isensee et al. 2021, Nature Methods 18:203). Sizes are those
-of all training images; intensities, objects and class shares come from evenly spaced windows of a
-few megapixels, so that neither time nor memory grows with the dataset.
+This is the "dataset fingerprint" of nnU-Net (Isensee et al. 2021, Nature Methods 18:203). Sizes are
+those of all training images. Intensities, objects and class shares come from evenly spaced windows
+of a few megapixels, so that time and memory do not grow with the dataset.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from scipy import ndimage
 
 from unet.data.store import Prepared
 
-# Pixels read in all, and at once: some seconds, and a window that holds whole objects.
+# Pixels to read in total, which takes some seconds, and per window, which contains whole objects.
 PIXELS_IN_ALL = 1 << 24
 PIXELS_AT_ONCE = 1 << 22
-# Intensities looked at per window and channel.
+# Intensities sampled per window and channel.
 INTENSITIES = 1 << 16
-# Components of fewer pixels are specks of the labels, no objects.
-LEAST_OBJECT = 4
-MANY = 1 << 20
+# Smaller components are specks in the labels, not objects.
+MIN_OBJECT_PIXELS = 4
+# Labels with larger ids are renumbered.
+MAX_ID = 1 << 20
 PERCENTS = (0.5, 50.0, 99.5)
 
 Ints = npt.NDArray[np.int64]
@@ -34,15 +35,15 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Objects:
-    """How large the objects of a kind are: of instances, or the connected components of a class.
+    """Sizes of the objects of a kind: instances, or the connected components of a class.
 
     Attributes:
         name: ``instances``, or the class.
-        number: how many were measured.
+        number: number of measured objects.
         median, common, largest: extent of the bounding box per axis in pixels: median, 95th
             percentile, maximum.
-        spanning: components that reach from one edge of an image to the opposite one in Y or X;
-            they have no extent of their own and are not measured.
+        spanning: number of components that reach from one edge of an image to the opposite edge in
+            Y or X; the image limits their extent, so they are not measured.
     """
 
     name: str
@@ -55,20 +56,19 @@ class Objects:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The training images of a dataset, in numbers.
+    """Measurements of a dataset's training images.
 
     Attributes:
-        images: how many.
+        images: number of images.
         channels: C.
-        classes: their names.
+        classes: names of the classes.
         shape_min, shape_median, shape_max: spatial shape ((Z,) Y, X), per axis.
         pixels: of all images together.
         spacing: micrometres per pixel and axis, the median; None = unknown.
-        intensities: per channel the percentiles ``PERCENTS`` as the network sees them, that is
-            normalised.
+        intensities: the percentiles ``PERCENTS`` of each channel, of normalised intensities.
         shares: share of each class among the labelled pixels.
-        objects: sizes, per kind of object that there is.
-        seen: share of the pixels that intensities, shares and objects come from.
+        objects: sizes, for each kind of object.
+        seen: share of the pixels that intensities, shares and objects were measured on.
     """
 
     images: int
@@ -119,7 +119,7 @@ def fingerprint_of(
         channels=int(infos[0]["shape"][0]),
         classes=classes,
         shape_min=_ints(shapes.min(axis=0)),
-        # An image's size, not one between two.
+        # The size of an actual image, not a mean of two.
         shape_median=_ints(np.percentile(shapes, 50, axis=0, method="lower")),
         shape_max=_ints(shapes.max(axis=0)),
         pixels=pixels,
@@ -132,6 +132,8 @@ def fingerprint_of(
 
 
 Window = tuple[slice, ...]
+# Per axis: start and end of a window, size of the image.
+Place = Sequence[tuple[int, int, int]]
 
 
 def _windows(shape: Ints) -> list[Window]:
@@ -150,15 +152,15 @@ def _windows(shape: Ints) -> list[Window]:
 
 
 def _spread(windows: list[tuple[str, Window]]) -> list[tuple[str, Window]]:
-    """Evenly spaced ones, ``PIXELS_IN_ALL`` together (at least one)."""
+    """Evenly spaced windows with ``PIXELS_IN_ALL`` pixels in total (at least one window)."""
     total = sum(_pixels(window) for _, window in windows)
     number = max(1, min(len(windows), int(len(windows) * PIXELS_IN_ALL / total)))
-    # In the middle of equal stretches, so that neither the first nor the last is preferred.
+    # The middle of each of ``number`` equal parts.
     return [windows[int((i + 0.5) * len(windows) / number)] for i in range(number)]
 
 
 class _Measured:
-    """What the windows seen so far add up to."""
+    """Sums over the windows measured so far."""
 
     def __init__(self, classes: tuple[str, ...]) -> None:
         self.classes = classes
@@ -179,38 +181,37 @@ class _Measured:
         self._values.append(values[:, :: max(1, values.shape[1] // INTENSITIES)].copy())
         place = [(w.start, w.stop, n) for w, n in zip(window, classes.shape, strict=True)]
         if instances is not None:
-            self._objects("instances", np.asarray(instances[window]), place, own=True)
+            self._objects("instances", np.asarray(instances[window]), place, True)
             return
         for value, label in enumerate(self.classes):
             if (labels == value).any():
-                self._objects(label, ndimage.label(labels == value)[0], place, own=False)
+                self._objects(label, ndimage.label(labels == value)[0], place, False)
 
     def _objects(
-        self, name: str, labels: npt.NDArray[Any], place: Sequence[tuple[int, int, int]], own: bool
+        self, name: str, labels: npt.NDArray[Any], place: Place, spanning_counts: bool
     ) -> None:
-        """Takes the objects of a window.
+        """Measures the objects of a window.
 
         Args:
-            labels: 0 = none.
-            place: start and end of the window and size of the image, per axis.
-            own: whether they are objects however large (instances), or only if they do not span
-                the image (components of a class).
+            labels: 0 = no object.
+            spanning_counts: whether objects that span the image count: instances do, components of
+                a class do not.
         """
         compact = _compact(labels)
         counts = np.bincount(compact.ravel())
         found = self._extents.setdefault(name, [])
         extents = []
         for index, box in enumerate(ndimage.find_objects(compact), start=1):
-            if box is None or counts[index] < LEAST_OBJECT:
+            if box is None or counts[index] < MIN_OBJECT_PIXELS:
                 continue
             ends = [
                 (b.start == 0, b.stop == stop - start, start > 0, stop < size)
                 for b, (start, stop, size) in zip(box, place, strict=True)
             ]
-            # What the window cuts off would look smaller than it is.
+            # Objects that the window cuts would be measured too small.
             if any((low and inner) or (high and more) for low, high, inner, more in ends):
                 continue
-            if not own and any(low and high for low, high, _, _ in ends[-2:]):
+            if not spanning_counts and any(low and high for low, high, _, _ in ends[-2:]):
                 self._spanning[name] = self._spanning.get(name, 0) + 1
                 continue
             extents.append([b.stop - b.start for b in box])
@@ -240,8 +241,8 @@ class _Measured:
 
 
 def _compact(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The labels, numbered anew if their numbers are so high that a list of them is wasteful."""
-    if int(labels.max()) <= MANY:
+    """The labels, renumbered if their ids are so high that an array indexed by id is wasteful."""
+    if int(labels.max()) <= MAX_ID:
         return labels.astype(np.int32)
     names, compact = np.unique(labels, return_inverse=True)
     return compact.reshape(labels.shape) + int(names[0] != 0)

@@ -1,10 +1,10 @@
-"""How much memory a training step takes, derived from the layers. Torch-free.
+"""Estimates the memory of a training step from the layers. Torch-free.
 
-What the backward pass needs is kept from the forward pass, tensor by tensor: of each convolution
-its input, of each normalisation its input, of each activation its output, of each pooling the
-places of the maxima. To that come the gradients of the widest level, which exist while all of it is
-still there, the weights with their gradients and the optimizer's averages, and what the libraries
-take for themselves. ``benchmarks/step_memory.py`` holds the result against real steps.
+The forward pass keeps tensors for the backward pass: the input of each convolution and
+normalisation, the output of each activation, the positions of the maxima of each pooling. In
+addition there are the gradients of the finest level, while all of these are still in memory; the
+weights with their gradients and the optimizer's averages; and the memory of the libraries.
+``benchmarks/step_memory.py`` compares the estimate with real steps.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from unet.config.presets import Architecture
 
 Kind = Literal["cpu", "cuda"]
 
-# Tensors of one value per pixel and class that loss and scores keep (float32).
+# Number of float32 tensors with one value per pixel and class that loss and scores keep.
 LOSS_TENSORS = 8
-# Copies of all weights in float32, by the bytes of a convolution's value: they, their gradients,
-# the optimizer's (at most) two averages, what the update works in; and autocast's copies of both.
+# Number of float32 copies of all weights, by the bytes of a convolution's value: the weights, their
+# gradients, the optimizer's averages (at most two), scratch memory of the update; with 2 bytes also
+# autocast's copies of weights and gradients.
 WEIGHT_COPIES = {4: 5.0, 2: 6.5}
-# Bytes that libraries take whatever the network: thread buffers, kernels, allocator pages.
+# Bytes that libraries take for any network: thread buffers, kernels, allocator pages.
 OVERHEAD = {"cpu": 6e7, "cuda": 1e9}
-# What the allocators waste, and the convolutions' scratch memory, as a share of the rest.
+# Factor for the allocators' waste and the convolutions' scratch memory.
 MEMORY_SLACK = {"cpu": 1.35, "cuda": 1.25}
 
 
 @dataclass(frozen=True)
 class Numerics:
-    """What a value takes.
+    """The number format, which determines the bytes per value.
 
     Attributes:
         device: kind of device.
@@ -44,26 +45,26 @@ class Numerics:
 
     @property
     def conv(self) -> int:
-        """Bytes of a value that goes into or comes out of a convolution."""
+        """Bytes per value of a convolution's input and output."""
         return 2 if self.precision == "bfloat16" else 4
 
     def wide_pooling(self, dims: int) -> bool:
-        """Whether the CPU's autocast computes the poolings in float32: those of volumes."""
+        """Whether poolings are in float32 under autocast: on the CPU, in 3D."""
         return self.device == "cpu" and self.conv == 2 and dims == 3
 
     def normed(self, norm: Layer | None) -> int:
-        """Bytes kept per value of a norm's input: one over groups of channels works on a float32
-        copy of what bfloat16 convolutions give."""
+        """Bytes kept per value of a norm's input; group normalisation makes a float32 copy of
+        bfloat16 inputs."""
         return 4 if norm is not None and 0 < norm.groups < norm.outputs else self.conv
 
 
 def kept_bytes(layers: Layers, patch: Sequence[int], numerics: Numerics) -> float:
-    """What the network's forward pass on one sample keeps for the backward pass.
+    """Bytes that the network's forward pass on one sample keeps for the backward pass.
 
     Args:
         layers: of the network.
         patch: input size per spatial axis.
-        numerics: what a value takes.
+        numerics: bytes per value.
     """
     shapes = map_shapes(layers, patch)
     values = [layer.outputs * math.prod(n) for layer, n in zip(layers, shapes, strict=True)]
@@ -72,7 +73,7 @@ def kept_bytes(layers: Layers, patch: Sequence[int], numerics: Numerics) -> floa
     more = 0.0
 
     def keep(place: int, width: int) -> float:
-        """Keeps a map, once, or a copy of it in another precision; bytes of the copy."""
+        """Records that a map is kept; returns the bytes of its copy if it has another width."""
         if width == widths[place]:
             maps[place] = width * values[place]
             return 0.0
@@ -90,10 +91,10 @@ def kept_bytes(layers: Layers, patch: Sequence[int], numerics: Numerics) -> floa
                 maps[place] = width * values[place]
             case "pool":
                 width = 4 if numerics.wide_pooling(len(patch)) else width
-                # Where the maxima were, as int64.
+                # The positions of the maxima, as int64.
                 more += keep(source, width) + 8 * values[place]
             case "dropout":
-                # Which values it kept: a GPU as bytes, the CPU as factors.
+                # The mask: bytes on a GPU, factors on the CPU.
                 more += (width if numerics.device == "cpu" else 1) * values[place]
             case "image" | "enlarge" | "join" | "add":
                 pass
@@ -104,19 +105,19 @@ def kept_bytes(layers: Layers, patch: Sequence[int], numerics: Numerics) -> floa
 
 
 def activation_bytes(layers: Layers, patch: Sequence[int], numerics: Numerics) -> float:
-    """What one sample's forward pass keeps, augmentation and loss included; see kept_bytes."""
+    """Bytes that one sample's forward pass keeps, with augmentation and loss; see kept_bytes."""
     shapes = zip(layers, map_shapes(layers, patch), strict=True)
     scores = sum(la.outputs * math.prod(shape) for la, shape in shapes if la.kind == "head")
-    # The image, what augmentation made of it; class indices as int64.
+    # The image, the augmented image; class indices as int64.
     given = math.prod(patch) * (layers[0].outputs * 2 * 4 + 2 * 8)
     return kept_bytes(layers, patch, numerics) + given + LOSS_TENSORS * 4 * scores
 
 
 def transient_bytes(layers: Layers, patch: Sequence[int], numerics: Numerics) -> float:
-    """Gradients of one sample that are there at once, at the finest level, where they are largest:
-    of a convolution's output and of its input (at most the joined maps, twice as wide), and of the
-    skip connection; more where maps are enlarged after their convolution. Instance
-    normalisation goes sample by sample and joins the results, group normalisation works on float32
+    """Bytes of one sample's gradients that are in memory at once, at the finest level, where they
+    are largest: those of a convolution's output and input (at most the joined maps, twice as wide)
+    and of the skip connection; more if maps are enlarged after their convolution. Instance
+    normalisation computes sample by sample and joins the results; group normalisation uses float32
     copies of its input and gradient."""
     finest = [layer for layer in layers if layer.level == 0]
     norm = next((layer for layer in finest if layer.kind == "norm"), None)
@@ -137,10 +138,10 @@ def step_bytes(
     batch: int,
     numerics: Numerics,
 ) -> float:
-    """Peak memory of a training step beyond that of the idle program, in bytes; on the safe side.
+    """Peak memory of a training step in bytes, beyond the idle program; a cautious estimate.
 
     Args:
-        batch: samples at once on one device.
+        batch: number of samples on one device.
     """
     layers = layers_of(arch, channels, outputs)
     sample = activation_bytes(layers, patch, numerics) + transient_bytes(layers, patch, numerics)

@@ -1,4 +1,4 @@
-"""What preset ``auto`` has chosen, and how it is written down: for users, and to go on with."""
+"""The plan of preset ``auto``, and its files: one for users, one for resumed trainings."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 from unet.config.presets import PRESETS, Architecture, architecture_from
 from unet.files import read_json, replacing, write_json
 
-# Name of the model in the plan; whoever copies it gives it another.
+# Name of the model in the plan; users give it another name when they copy it.
 PLANNED_NAME = "planned"
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What was chosen, and why.
+    """The choices of preset ``auto``, with reasons.
 
     Attributes:
-        preset: whose values the architecture has where ``write_plan`` names none.
+        preset: gives the values that ``write_plan`` leaves out.
         architecture: the layers.
         patch: input size per spatial axis.
         batch: patches per step.
@@ -34,7 +34,7 @@ class TrainingPlan:
 
     @property
     def section(self) -> dict[str, Any]:
-        """As the mapping that may stand under ``models.<name>`` in a config."""
+        """The plan as a section ``models.<name>`` of a config."""
         base = PRESETS[self.preset]
         layers = {
             field.name: getattr(self.architecture, field.name)
@@ -45,18 +45,18 @@ class TrainingPlan:
             if key in layers:
                 layers[key] = [list(level) for level in layers[key]]
         train = {"patch": list(self.patch), "batch": self.batch}
-        # The width always: it is what is changed most.
+        # Always with the width, since users change it most often.
         width = {"width": self.architecture.width}
         return {"preset": self.preset, **width, **layers, "train": train}
 
 
 def write_plan(path: Path, plan: TrainingPlan) -> None:
-    """Writes the plan as a piece of config, its reasons as comments above it; atomically."""
+    """Writes the plan as a section of a config, with its reasons as comments; atomically."""
     import yaml
 
     lines = [
         "# Chosen by preset auto. To change something, copy this below models: in your config,",
-        f"# give the model a name of its own in the place of {PLANNED_NAME}, and edit.",
+        f"# give the model another name than {PLANNED_NAME}, and edit.",
         "#",
         *(f"# {reason}" for reason in plan.reasons),
     ]
@@ -76,10 +76,10 @@ def keep_plan(path: Path, plan: TrainingPlan) -> None:
 
 
 def kept_plan(path: Path) -> TrainingPlan | None:
-    """The plan that a training began with, None if there is none yet.
+    """The plan that a training started with; None for a new training.
 
-    A training that was stopped goes on with it, even where it would be another now: on another
-    GPU, or with less memory free.
+    A stopped training continues with its plan even if ``auto`` would now choose another: on another
+    GPU, or with less free memory.
     """
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""Preset ``auto`` in a training: the plan of the device at hand, or that of the first attempt."""
+"""Preset ``auto`` in a training: makes a plan for the device, or loads an earlier attempt's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def device_memory(device: torch.device, memory_gb: float) -> float:
-    """Bytes that a step may take: what is free on a GPU, on the CPU what the config allows."""
+    """Bytes that a step may take: the free memory of a GPU; on the CPU, the config's limit."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     return 1e9 * memory_gb
@@ -36,7 +36,7 @@ def planned(
     """The plan for a training, the same in all of its processes.
 
     Args:
-        kept: where the plan of the first attempt is, or will be; belongs to the checkpoints.
+        kept: file with the plan of the first attempt, in the folder of the checkpoints.
         shown: where the plan is written for the user.
 
     Raises:

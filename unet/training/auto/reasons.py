@@ -1,4 +1,4 @@
-"""What preset ``auto`` says of its plan: a line for each decision, with the numbers behind it."""
+"""Explains a plan of preset ``auto``: a line for each decision, with the numbers behind it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ CPU = Numerics()
 
 @dataclass(frozen=True)
 class Limits:
-    """What a plan must keep within.
+    """The limits of a plan.
 
     Attributes:
         memory_bytes: of each device.
         numerics: kind of device and precision.
-        processes: how many train together, each with a device and its share of the batch.
+        processes: number of processes that train together, each with a device and its share of the
+            batch.
         outputs: K, channels of the network's output; None = one per class.
-        anisotropic: whether kernels and poolings follow the size of a pixel.
-        given: which of ``patch`` and ``batch`` the user has set.
+        anisotropic: whether kernels and poolings depend on the size of a pixel.
+        given: those of ``patch`` and ``batch`` that the user has set.
     """
 
     memory_bytes: float
@@ -37,13 +38,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class PlanFacts:
-    """What the decisions were made by.
+    """The numbers that the decisions are based on.
 
     Attributes:
-        fingerprint, limits: what was given.
-        objects: the kind that sizes go by, if any.
+        fingerprint, limits: the inputs of the plan.
+        objects: the kind of objects that determines the sizes, if any.
         field: receptive field to reach, per axis.
-        most_pixels: of a step at most.
+        most_pixels: maximum pixels of a step.
         memory: bytes that a step may take.
         needed: bytes that a step is estimated to take.
         bottom: pixels of a patch at the coarsest level.
@@ -92,10 +93,10 @@ def _data(fp: Fingerprint) -> Iterator[str]:
     yield (
         f"intensities as normalised, percentiles {PERCENTS[0]:g}, {PERCENTS[1]:g} and "
         f"{PERCENTS[2]:g}: {_numbers(low)}; {_numbers(middle)}; {_numbers(high)}"
-        + ("" if _sound(fp) else " (prepare.normalize: far from 0 to 1, look whether it fits)")
+        + ("" if _sound(fp) else " (far from 0 to 1: check prepare.normalize)")
     )
     shares = (f"{n} {100 * s:.3g} %" for n, s in zip(fp.classes, fp.shares, strict=True))
-    yield f"classes: {', '.join(shares)} ({100 * fp.seen:.3g} % of the pixels looked at)"
+    yield f"classes: {', '.join(shares)} (measured on {100 * fp.seen:.3g} % of the pixels)"
     for o in fp.objects:
         text = f"objects: {o.name}: {o.number}"
         if o.number:
@@ -107,7 +108,7 @@ def _data(fp: Fingerprint) -> Iterator[str]:
 
 
 def _sound(fp: Fingerprint) -> bool:
-    """Whether the intensities are on a scale that training starts well from."""
+    """Whether the intensities are on a scale that suits training."""
     return all(0.01 < high - low < 100 and abs(mid) < 100 for low, mid, high in fp.intensities)
 
 
@@ -121,7 +122,9 @@ def _depth(facts: PlanFacts, arch: Architecture, patch: Sequence[int]) -> str:
     field = [f.receptive_field for f in footprint(arch)]
     objects = facts.objects
     if objects is None:
-        why = f"no objects to go by, so half a patch, {times(facts.field)} px, should be seen"
+        why = (
+            f"no objects measured, so the receptive field is half a patch, {times(facts.field)} px"
+        )
     else:
         why = (
             f"{_kind(objects)} of {times(objects.common)} px (95th percentile) need a receptive "
@@ -138,13 +141,13 @@ def _layers(facts: PlanFacts, arch: Architecture) -> Iterator[str]:
     if arch.kernels is None or arch.pools is None:
         return
     size = facts.fingerprint.spacing if facts.limits.anisotropic else None
-    voxels = "unknown, taken as equal on all axes"
+    voxels = "unknown, assumed equal on all axes"
     if size is not None:
         voxels = f"{' x '.join(f'{s:.4g}' for s in size)} um"
     yield (
         f"kernels {' '.join(times(k, 'x') for k in arch.kernels)}, "
         f"poolings {' '.join(times(p, 'x') for p in arch.pools)}: voxels of {voxels}; an axis "
-        "twice as coarse as the finest waits, and none is pooled below 4 px"
+        "twice as coarse as the finest is pooled later, and none is pooled below 4 px"
     )
 
 
@@ -158,10 +161,10 @@ def _width(facts: PlanFacts, arch: Architecture) -> str:
 def _norm(facts: PlanFacts, arch: Architecture, batch: int) -> str:
     if arch.norm == "batch":
         return f"batch normalisation (as unet-bn): {batch} patches give steady statistics"
-    text = f"{arch.norm} normalisation (as unet-res): batches of {batch} are too small for batch's"
+    text = f"{arch.norm} normalisation (as unet-res): {batch} patches are too few for batch"
     if arch.norm == "group":
-        text += f", and the {facts.bottom} pixels of a patch at the coarsest level for instance's"
-    return text
+        text += f", and {facts.bottom} pixels per patch at the coarsest level for instance"
+    return f"{text} normalisation"
 
 
 def _patch(facts: PlanFacts, patch: Sequence[int]) -> str:
@@ -185,7 +188,7 @@ def _batch(facts: PlanFacts, patch: Sequence[int], batch: int) -> str:
     share = batch * math.prod(patch) / facts.fingerprint.pixels
     return (
         f"{text}: {batch * math.prod(patch) / 1e3:.4g} kpx per step, {100 * share:.3g} % of all "
-        f"pixels; the bound is {facts.most_pixels / 1e3:.4g} kpx, but no fewer than 2 patches"
+        f"pixels; the limit is {facts.most_pixels / 1e3:.4g} kpx, with at least 2 patches"
     )
 
 
@@ -197,7 +200,7 @@ def _memory(facts: PlanFacts) -> str:
         f"of {limits.memory_bytes / 1e9:.3g} GB {where}"
     )
     if facts.needed > facts.memory:
-        text += "; more than there is: lower train.patch or train.batch if it runs out"
+        text += "; this may be too much: if memory runs out, lower train.patch or train.batch"
     return text
 
 
@@ -210,5 +213,5 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 def times(values: Sequence[int], between: str = " x ") -> str:
-    """Sizes per axis, such as ``256 x 256``; one number where all are alike."""
+    """Sizes per axis, such as ``256 x 256``."""
     return between.join(map(str, values))

@@ -5,17 +5,17 @@ Start with `base.py`, then `entropy.py`.
 
 Every loss is called as ``loss(logits, target, maps)`` with logits [N, K, (Z,) Y, X] floating,
 target [N, (Z,) Y, X] int64 in 0..K-1 or `IGNORE`, and maps, a mapping from names to tensors
-[N, M, (Z,) Y, X], with at least those that the loss names in its attribute ``maps`` (None will do
-if it names none). It returns a scalar. Common to all:
+[N, M, (Z,) Y, X]. The maps must include those in the loss's attribute ``maps``; they may be None if
+there are none. It returns a scalar. All losses have in common:
 
-- Ignored pixels add nothing, neither to the value nor to the gradient. A batch of ignored pixels
-  alone has loss 0 and gradient 0.
-- They compute in float32 (float64 if the logits are), autocast or not: a sum over pixels overflows
-  float16.
-- None is negative, and the perfect prediction has loss 0.
+- Ignored pixels add nothing, neither to the value nor to the gradient. A batch with only ignored
+  pixels has loss 0 and gradient 0.
+- They compute in float32 (float64 if the logits are), with autocast or without: sums over pixels
+  overflow float16.
+- They are never negative, and a perfect prediction has loss 0.
 
-A new loss is one class, one line in `LOSSES`, and one in `unet.config.loss_table` that says what
-it is and needs.
+To add a loss, write a class, and add a line to `LOSSES` and one to `unet.config.loss_table`, which
+describes it and what it needs.
 """
 
 from __future__ import annotations
@@ -68,32 +68,32 @@ LOSSES: dict[str, Callable[..., Loss]] = {
 def make_loss(
     name: str, num_classes: int, class_weights: list[float] | None = None, **numbers: float
 ) -> Loss:
-    """The loss of that name.
+    """Makes a loss by its name.
 
     Args:
         name: a key of `LOSSES`.
         num_classes: K, the number of channels of the logits.
-        class_weights: K numbers >= 0; `LOSS_TABLE` says who needs, takes and refuses them. Where
-            there is a weight map they are in it.
-        numbers: the loss's options, as in `LOSS_TABLE`; what is left out has its default.
+        class_weights: K numbers >= 0; `LOSS_TABLE` says whether the loss needs, takes or refuses
+            them. Losses with a weight map use them in the map.
+        numbers: the loss's options, as in `LOSS_TABLE`; omitted ones have their defaults.
 
     Raises:
         UserError: an unknown name or option, a number out of range, or class weights that are
-            missing, out of place or wrong.
+            missing, not allowed or wrong.
     """
     if name not in LOSSES:
         raise UserError(f"loss: got {name!r}, write one of {', '.join(LOSSES)}")
     check_options(name, numbers, num_classes)
     options = LOSS_TABLE[name].options
     numbers = {key: int(n) if options[key].whole else n for key, n in numbers.items()}
-    needs = LOSS_TABLE[name].class_weights
+    use_of_weights = LOSS_TABLE[name].class_weights
     if class_weights is None:
-        if needs == "needed":
+        if use_of_weights == "needed":
             raise UserError(f"loss {name}: got no class weights, write {num_classes} of them")
         return LOSSES[name](num_classes, **numbers)
-    if needs == "refused":
-        takers = " or ".join(class_weight_losses())
-        raise UserError(f"loss {name}: takes no class weights, leave them out or write {takers}")
+    if use_of_weights == "refused":
+        others = " or ".join(class_weight_losses())
+        raise UserError(f"loss {name}: takes no class weights, leave them out or write {others}")
     if len(class_weights) != num_classes or not all(0 <= w < float("inf") for w in class_weights):
         raise UserError(
             f"loss {name}: got class weights {class_weights}, "

@@ -1,4 +1,4 @@
-"""What the losses share: checks, float32, and the call's signature."""
+"""The base class of the losses: checks, float32, and the call's signature."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Maps = Mapping[str, Tensor]
 
 
 class Loss(nn.Module):
-    """A loss; a subclass writes `compute` and names the maps that it needs in `maps`."""
+    """A loss; subclasses implement `compute` and list the maps that they need in `maps`."""
 
     maps: tuple[str, ...] = ()
-    """Names of the maps that it needs, so that the data path makes them."""
+    """Names of the maps that the loss needs; the sampler computes them."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -29,8 +29,8 @@ class Loss(nn.Module):
         """Scalar loss; see the package's docstring.
 
         Raises:
-            ValueError: shapes do not fit, or a map that the loss needs is missing. Maps that it
-                does not need are not looked at.
+            ValueError: shapes do not fit, or a map that the loss needs is missing. Other maps are
+                ignored.
         """
         shape = (logits.shape[0], *logits.shape[2:])
         if logits.shape[1] != self.num_classes or target.shape != shape:
@@ -44,7 +44,7 @@ class Loss(nn.Module):
             needed = {}
             for name in self.maps:
                 values = self._map(name, maps, shape)
-                # Zeros where ignored, so that no nan of the map gets in there.
+                # Zeros at ignored pixels, where the map may be NaN.
                 needed[name] = torch.where(valid, values.to(logits.dtype), 0)
             return self.compute(logits, target, needed)
 
@@ -53,14 +53,14 @@ class Loss(nn.Module):
         raise NotImplementedError
 
     def channels(self, name: str) -> int:
-        """M of a map [N, M, *S] that it needs."""
+        """M of a required map [N, M, *S]."""
         return self.num_classes if name == SIGNED_DISTANCE else 1
 
     def _map(self, name: str, maps: Maps | None, shape: tuple[int, ...]) -> Tensor:
         if maps is None or name not in maps:
             found = "none" if not maps else ", ".join(maps)
             raise ValueError(f"{type(self).__name__} needs the map {name!r}, got {found}")
-        needs = (shape[0], self.channels(name), *shape[1:])
-        if maps[name].shape != needs:
-            raise ValueError(f"map {name}: got shape {tuple(maps[name].shape)}, needs {needs}")
+        needed = (shape[0], self.channels(name), *shape[1:])
+        if maps[name].shape != needed:
+            raise ValueError(f"map {name}: got shape {tuple(maps[name].shape)}, needs {needed}")
         return maps[name]

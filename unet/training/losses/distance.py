@@ -1,4 +1,4 @@
-"""The loss of the head ``distance``: classes and the distance to the object's edge at once."""
+"""The loss of the head ``distance``: for the classes and the distance to the object's edge."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unet.training.losses.base import Loss, Maps
 
 
 class DistanceLoss(Loss):
-    """A loss of the first two channels plus weight * smooth L1 of the third, the distance.
+    """A loss of the first two channels, plus weight * smooth L1 of the third, the distance.
 
     Logits are [N, 3, *S]: background and foreground (softmax) and distance (sigmoid); the target
     has classes 0 and 1. The second term is the mean over the valid pixels, background included,

@@ -1,4 +1,4 @@
-"""Losses that are a sum over pixels of some function of the true class's probability."""
+"""Losses that sum a function of the true class's probability over the pixels."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from unet.training.losses.base import Loss, Maps
 
 
 class _Weighted(Loss):
-    """Has class weights, None = all 1."""
+    """A loss with class weights; None = all 1."""
 
     class_weights: Tensor | None
 
     def __init__(self, num_classes: int, class_weights: Sequence[float] | None = None) -> None:
         super().__init__(num_classes)
         values = None if class_weights is None else torch.tensor(class_weights).float()
-        # Not persistent: it belongs to the config, not to the model's weights.
+        # Not persistent: class weights belong to the config, not to the model's weights.
         self.register_buffer("class_weights", values, persistent=False)
 
 
@@ -53,11 +53,11 @@ class CrossEntropy(_Weighted):
 class BorderCrossEntropy(_Weighted):
     """Cross-entropy times a weight map, as in the U-Net paper (Ronneberger et al. 2015, eq. 1).
 
-    The energy sum_x w(x) CE(x), here divided by the number of valid pixels (not by the sum of the
-    weights), so that the learning rate does not depend on the size of the patch. A patch full of
-    heavy pixels has to pull harder than one without, else the map would do nothing there. w comes
-    from `unet.training.targets.border_weight_map` with its wc = 1; class weights, if given, take
-    the place of that 1 (eq. 2: w = wc + the border's term).
+    The energy sum_x w(x) CE(x), here divided by the number of valid pixels, so that the learning
+    rate does not depend on the size of the patch. It is not divided by the sum of the weights: then
+    the map would have no effect in a patch where all pixels have high weights. w comes from
+    `unet.training.targets.border_weight_map` with wc = 1; class weights, if given, replace this 1
+    (eq. 2: w = wc + the border's term).
     """
 
     maps = (BORDER_WEIGHT,)
@@ -72,12 +72,12 @@ class BorderCrossEntropy(_Weighted):
 
 
 class Focal(CrossEntropy):
-    """Focal loss (Lin et al. 2017, arXiv:1708.02002, eq. 5): pixels that are right count less.
+    """Focal loss (Lin et al. 2017, arXiv:1708.02002, eq. 5): well-classified pixels count less.
 
     sum_x c(t(x)) (1 - p_t(x))^gamma CE(x) / sum_x c(t(x)) over the valid pixels. gamma = 0 is
-    cross-entropy. The class weights c are the paper's alpha, of which only the ratio matters here.
-    The paper divides by the number of objects, as its background is made of countless boxes; here
-    every pixel has a class, so it is a mean as for the other losses.
+    cross-entropy. The class weights c are the paper's alpha; only their ratio matters here. The
+    paper divides by the number of objects, because most of its boxes are background. Here, it is a
+    mean over pixels, as for the other losses.
     """
 
     def __init__(
@@ -93,8 +93,8 @@ class Focal(CrossEntropy):
         valid = target != IGNORE
         index = torch.where(valid, target, 0).unsqueeze(1)
         log = logits.log_softmax(1)
-        # ln(1 - p_t) as the sum over the other classes: 1 - p_t itself would be rounded to 0 where
-        # p_t is near 1, and its power has no finite slope there if gamma < 1.
+        # ln(1 - p_t) as the sum over the other classes: 1 - p_t would be rounded to 0 if p_t is
+        # near 1, and the slope of its power is infinite at 0 if gamma < 1.
         others = log.scatter(1, index, -torch.inf).logsumexp(1)
         loss = -(self.gamma * others).exp() * log.gather(1, index).squeeze(1)
         if self.class_weights is not None:
@@ -103,10 +103,10 @@ class Focal(CrossEntropy):
 
 
 class TopK(Loss):
-    """Mean cross-entropy of the hardest pixels alone (Wu et al. 2016, arXiv:1605.06885).
+    """Mean cross-entropy of only the hardest pixels (Wu et al. 2016, arXiv:1605.06885).
 
-    The hardest are the `share` of the batch's valid pixels with the largest cross-entropy, rounded,
-    at least one; nnU-Net (Isensee et al. 2021) takes 10 %. share = 1 is cross-entropy.
+    These are the `share` of the batch's valid pixels with the largest cross-entropy, at least one;
+    nnU-Net (Isensee et al. 2021) takes 10 %. share = 1 is cross-entropy.
     """
 
     def __init__(self, num_classes: int, share: float = 0.1) -> None:
@@ -116,10 +116,10 @@ class TopK(Loss):
     def compute(self, logits: Tensor, target: Tensor, maps: Maps) -> Tensor:
         loss = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
         valid = target != IGNORE
-        # Below all others, so that they come last.
+        # Ignored pixels get the lowest value, so that they come last.
         loss = torch.where(valid, loss, -1).flatten()
         most = max(1, round(self.share * loss.numel()))
-        # How many of them are valid is known on the device alone: asking it would hold up the GPU.
+        # The number of valid pixels stays on the device: reading it would wait for the GPU.
         count = (self.share * valid.sum()).round().clamp(1, most)
         hardest = loss.topk(most).values
         counted = torch.arange(most, device=loss.device) < count

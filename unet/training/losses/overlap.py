@@ -1,4 +1,4 @@
-"""Losses of regions: how far the predicted and the true region of a class overlap."""
+"""Losses of regions: the overlap of a class's predicted and true regions."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from unet.training.losses.entropy import CrossEntropy, TopK
 class Dice(Loss):
     """Soft Dice loss: 1 - the mean over classes of (2 sum p t + s) / (sum p + sum t + s).
 
-    p is the softmax, t the one-hot target, s = `smooth`; the sums run over valid pixels. Plain
-    sums below, as in Drozdzal et al. 2016 (arXiv:1608.04117).
+    p is the softmax, t the one-hot target, s = `smooth`; the sums run over valid pixels. The
+    denominator has plain sums (not squares), as in Drozdzal et al. 2016 (arXiv:1608.04117).
 
     Args:
         num_classes: K.
-        include_background: whether class 0 takes part in the mean.
-        batch: sum over the whole batch, so that a patch without a class is no special case;
-            otherwise per sample, then the mean.
-        smooth: keeps classes that occur nowhere defined (0 loss if none is predicted); > 0.
+        include_background: whether the mean includes class 0.
+        batch: sum over the whole batch, so that a patch without a class is not a special case;
+            otherwise sum per sample, then take the mean.
+        smooth: defines the loss of absent classes (0 if none is predicted); > 0.
     """
 
     def __init__(
@@ -75,13 +75,14 @@ class TopKDice(Loss):
 
 
 class Tversky(Loss):
-    """Tversky loss (Salehi et al. 2017, arXiv:1706.05721): Dice that weighs misses and extras.
+    """Tversky loss (Salehi et al. 2017, arXiv:1706.05721): Dice with weights for FP and FN.
 
-    The mean over the classes but the first of (1 - T)^gamma, with T = (TP + s) /
+    The mean over all classes except the first of (1 - T)^gamma, with T = (TP + s) /
     (TP + alpha FP + (1 - alpha) FN + s), TP = sum p t, FP = sum p (1 - t), FN = sum (1 - p) t over
-    the valid pixels of the batch, s = `smooth`. alpha = 0.5 is Dice with s doubled; below, a missed
-    pixel costs more than an added one. gamma other than 1 is the focal Tversky loss (Abraham and
-    Khan 2019, arXiv:1810.07842; theirs, 4/3, stands below 1: write 0.75).
+    the valid pixels of the batch, s = `smooth`. alpha = 0.5 is Dice with s doubled; with a smaller
+    alpha, a missed pixel costs more than an added one. gamma other than 1 is the focal Tversky loss
+    (Abraham and Khan 2019, arXiv:1810.07842; they write it as 1 / gamma: for their 4/3, write
+    0.75).
     """
 
     def __init__(
@@ -100,14 +101,14 @@ class Tversky(Loss):
         missed = (1 - self.alpha) * (truth.sum(axes) - overlap)
         missing = ((extra + missed) / (overlap + extra + missed + self.smooth))[1:]
         if self.gamma != 1:
-            # A power below 1 is infinitely steep at 0.
+            # For gamma < 1, the slope is infinite at 0.
             some = missing > 1e-6
             missing = torch.where(some, torch.where(some, missing, 1) ** self.gamma, 0)
         return missing.mean()
 
 
 def probabilities(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax and one-hot target, [N, K, *S] both, 0 where ignored."""
+    """Softmax and one-hot target, both [N, K, *S], 0 at ignored pixels."""
     valid = (target != IGNORE).unsqueeze(1)
     predicted = torch.where(valid, logits.softmax(1), 0)
     index = torch.where(valid, target.unsqueeze(1), 0)

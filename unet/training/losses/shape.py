@@ -1,4 +1,4 @@
-"""Losses of shape: where the border of a class lies, and whether thin structures stay connected."""
+"""Losses of shape: the position of a class's border, and the connectivity of thin structures."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from unet.training.losses.overlap import CrossEntropyDice, Dice, probabilities
 class Boundary(Loss):
     """Boundary loss (Kervadec et al. 2019, arXiv:1812.07032, eqs. 4 to 6) plus a region term.
 
-    ce-dice + alpha * the mean over valid pixels x and over the classes k but the first of
+    ce-dice + alpha * the mean over valid pixels x and over all classes k except the first of
     phi_k(x) (p_k(x) - t_k(x)), with phi the distance to class k in pixels, negative inside
     (`unet.training.targets.signed_distances`, truncated). A wrong pixel costs its distance to the
-    class's border. The paper drops the part with t, which does not depend on p; with it the loss
-    is 0 for the perfect prediction and negative for none. alpha is fixed, 0.01 in the paper.
+    class's border. The paper drops the term with t, which does not depend on p. With this term, the
+    loss is 0 for a perfect prediction and never negative. alpha is fixed, 0.01 in the paper.
     """
 
     maps = (SIGNED_DISTANCE,)
@@ -49,18 +49,19 @@ class ClDice(Loss):
 
     (1 - alpha) Dice + alpha (1 - clDice), where clDice is the harmonic mean of the precision
     sum S(p) t / sum S(p) and the sensitivity sum S(t) p / sum S(t) of the soft skeletons S of the
-    thin class (algorithms 1 and 2), each with 1 added above and below. The sums run over the valid
-    pixels of the batch. Ignored pixels are to the skeleton what lies beyond the image's edge.
+    thin class (algorithms 1 and 2), each with 1 added to numerator and denominator. The sums run
+    over the valid pixels of the batch. The skeleton treats ignored pixels like pixels beyond the
+    image's edge.
 
     Args:
         num_classes: K.
         alpha: share of clDice; the paper tries up to 0.5.
         iterations: steps of the skeletonization; at least the radius in pixels of the thickest
             structure, and each costs time.
-        thin: index of the thin class, -1 = the last one.
+        thin: index of the thin class, -1 = the last class.
 
     Raises:
-        ValueError: no class of that index.
+        ValueError: there is no class with this index.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class ClDice(Loss):
 
 
 class CrossEntropyClDice(Loss):
-    """Cross-entropy plus `ClDice`: pulls also where prediction and truth do not yet overlap."""
+    """Cross-entropy plus `ClDice`: has a gradient even if prediction and truth do not overlap."""
 
     def __init__(
         self,
@@ -115,12 +116,12 @@ def soft_skeleton(values: Tensor, iterations: int, known: Tensor | None = None) 
     Args:
         values: [N, C, (Z,) Y, X] in [0, 1].
         iterations: number of erosions.
-        known: [N, C, (Z,) Y, X] bool; elsewhere the result is 0 and the values do not matter.
+        known: [N, C, (Z,) Y, X] bool; at other pixels, values are ignored and the result is 0.
     """
     known = torch.ones_like(values, dtype=torch.bool) if known is None else known
     skeleton = torch.zeros_like(values)
     for _ in range(iterations + 1):
-        # 1 and 0 are neutral to a minimum and a maximum of values in [0, 1].
+        # For values in [0, 1], 1 does not change a minimum, and 0 does not change a maximum.
         eroded = _erode(torch.where(known, values, 1))
         opened = _dilate(torch.where(known, eroded, 0))
         lost = F.relu(values - opened)

@@ -1,11 +1,11 @@
-"""Training targets made from labels: border weights, border classes, distances.
+"""Computes training targets from labels: border weights, border classes, distances.
 
 In: instance labels or class maps of a patch [(Z,) Y, X]. Out: arrays of the same shape.
 Start with `borders.py`.
 
-All are computed on patches, so each states how far it looks (`border_weight_margin`,
-`border_class_margin`, `distance_margin`): a patch cut with that many extra pixels on every side,
-and cropped afterwards, gives what the whole image would have given.
+Targets are computed on patches, so each has a margin (`border_weight_margin`,
+`border_class_margin`, `distance_margin`): if a patch is cut with this many extra pixels on every
+side, and its targets are cropped, they equal those of the whole image.
 """
 
 from __future__ import annotations

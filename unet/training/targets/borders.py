@@ -30,18 +30,18 @@ def border_weight_map(
     class_weights: Sequence[float] | None = None,
     spacing: float | Sequence[float] = 1.0,
 ) -> _Float:
-    """Weight map of the U-Net paper: presses the net to learn the gaps between touching cells.
+    """Weight map of the U-Net paper, which makes the network learn the gaps between touching cells.
 
     Ronneberger et al. 2015 (arXiv:1505.04597), eq. 2::
 
         w(x) = wc(x) + w0 * exp(-(d1(x) + d2(x))^2 / (2 sigma^2))
 
     with d1, d2 the distances from a background pixel to the nearest pixel of the nearest and of
-    the second nearest cell. On cells, and where fewer than two cells are near, w = wc.
+    the second nearest cell. On cells, and if fewer than two cells are near, w = wc.
 
-    The second term is exact wherever it is at least `BORDER_TOLERANCE` and 0 elsewhere, so the map
-    looks `border_weight_margin` pixels far. The cost depends on that margin and on the number of
-    pixels, not on the number of cells.
+    The second term is exact if it is at least `BORDER_TOLERANCE`, and 0 otherwise, so that a pixel
+    depends on `border_weight_margin` pixels around it. The time depends on this margin and on the
+    number of pixels, not on the number of cells.
 
     Args:
         instances: [(Z,) Y, X], integer instance ids, 0 = background.
@@ -67,8 +67,8 @@ def border_weight_map(
     if w0 == 0 or labels.size == 0 or labels.max() < 2:
         return weights
     reach = _reach(w0, sigma)
-    # d1 <= d2, so beyond half of the reach the nearest object no longer matters. Only the last
-    # axis may use that: before it, distances are still parts of longer ones.
+    # d1 <= d2, so the nearest object does not matter beyond half of the reach. This holds only for
+    # the last axis: before it, distances do not yet include all axes.
     half = min(margin[-1], math.floor(reach / 2 / steps[-1]))
     nearest, second = two_nearest(labels, steps, (*margin[:-1], half), margin)
     total = np.sqrt(nearest) + np.sqrt(second)
@@ -80,7 +80,7 @@ def border_weight_map(
 def border_weight_margin(
     w0: float = 10.0, sigma: float = 5.0, spacing: float | Sequence[float] = 1.0
 ) -> tuple[int, ...]:
-    """Pixels that `border_weight_map` looks to either side, per axis of `spacing` (one if scalar).
+    """Pixels on each side that `border_weight_map` needs, per axis of `spacing` (one if scalar).
 
     The term falls below t = `BORDER_TOLERANCE` at d1 + d2 = R = sigma * sqrt(2 ln(w0 / t)): 28.4 px
     for the paper's w0 = 10, sigma = 5. As d1 is at least one pixel step, no cell further than R
@@ -110,9 +110,9 @@ def border_classes(
 ) -> NDArray[np.uint8]:
     """Three classes from instance ids: 0 background, 1 inside, 2 inner border.
 
-    A pixel of an object is border if a pixel of another id, background included, lies within
-    Euclidean distance `width` (in pixels). The image's edge is no border. Ignored pixels become
-    `IGNORE` and make no border either: what lies there is unknown. Looks `width` pixels far.
+    A pixel of an object is border if a pixel with another id, background included, is within
+    Euclidean distance `width` (in pixels). The image's edge is not a border. Ignored pixels become
+    `IGNORE` and create no border, since their objects are unknown. The margin is `width` pixels.
 
     Args:
         instances: [(Z,) Y, X], integer instance ids, 0 = background.
@@ -148,7 +148,7 @@ def border_classes(
 
 
 def border_class_margin(width: int = 2) -> int:
-    """Pixels that `border_classes` looks to either side, along every axis."""
+    """Pixels on each side that `border_classes` needs, along every axis."""
     return width
 
 
@@ -160,7 +160,7 @@ def _reach(w0: float, sigma: float) -> float:
 
 
 def _half_ball(radius: int, ndim: int) -> Iterator[tuple[int, ...]]:
-    """Offsets within a Euclidean radius, one of each pair of opposites, without the zero."""
+    """Offsets within a Euclidean radius, one of each opposite pair, without zero."""
     for offset in itertools.product(range(-radius, radius + 1), repeat=ndim):
         if offset > (0,) * ndim and sum(shift * shift for shift in offset) <= radius * radius:
             yield offset

@@ -1,4 +1,4 @@
-"""Truncated distances: to each class, and of an object's pixels to its edge."""
+"""Truncated distances: to each class, and from an object's pixels to its edge."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def signed_distances(
     """Distance of each pixel to each class, negative inside it: phi of the boundary loss.
 
     phi_k(x) is the Euclidean distance to the nearest pixel of class k; on pixels of class k it is
-    minus the distance to the nearest pixel of any other class. Truncated at +-limit, which is also
-    what a class has that occurs nowhere near. So it looks `distance_margin` pixels far.
+    minus the distance to the nearest pixel of any other class. It is truncated at +-limit, also for
+    classes that do not occur nearby. The margin is `distance_margin` pixels.
 
-    Ignored pixels count for no class, and are 0 in the result. The image's edge is no border.
+    Ignored pixels belong to no class, and are 0 in the result. The image's edge is not a border.
 
     Args:
         classes: [(Z,) Y, X] uint8, 0..K-1 or `IGNORE`.
@@ -40,7 +40,7 @@ def signed_distances(
         [K, (Z,) Y, X] float32.
 
     Raises:
-        ValueError: a class that is not below K, or numbers out of range.
+        ValueError: a class >= K, or numbers out of range.
     """
     from scipy.ndimage import distance_transform_edt
 
@@ -52,11 +52,11 @@ def signed_distances(
     distances = np.full((num_classes, *classes.shape), limit, np.float32)
     for number, distance in enumerate(distances):
         elsewhere = classes != number
-        # With nothing to measure to, the transform would return distances to nowhere.
+        # Without any pixel of the class, the transform would return meaningless distances.
         if not elsewhere.all():
             np.minimum(distance, distance_transform_edt(elsewhere, sampling=steps), out=distance)
     inside = classes == np.arange(num_classes).reshape(-1, *[1] * classes.ndim)
-    # On a pixel of class k the distance to k is 0; the smallest of the others is the one sought.
+    # On a pixel of class k, the distance to another class is the smallest of all but that to k.
     others = np.where(inside, np.float32(limit), distances).min(0)
     signed: _Float = np.where(inside, -others, distances) * known
     return signed
@@ -70,9 +70,9 @@ def object_distance(
 ) -> _Float:
     """Distance to the object's edge: min(d, limit) / limit on objects, 0 elsewhere.
 
-    d is the Euclidean distance to the nearest pixel of another id, background included. The
-    image's edge is no border: an object that it cuts is not near its border there. Ignored pixels
-    are 0 and make no border either. It looks `distance_margin` pixels far.
+    d is the Euclidean distance to the nearest pixel with another id, background included. The
+    image's edge is not a border, also of objects that it cuts. Ignored pixels are 0 and create no
+    border. The margin is `distance_margin` pixels.
 
     Args:
         instances: [(Z,) Y, X], integer instance ids, 0 = background.
@@ -92,8 +92,8 @@ def object_distance(
     if ignore is not None and ignore.shape != instances.shape:
         raise ValueError(f"ignore: got shape {ignore.shape}, instances have {instances.shape}")
     labels = compact(instances)
-    # Background is an object like the others, so that the second nearest is the one sought. If no
-    # pixel is ignored, each is its own nearest.
+    # With background as an object like the others, d is the distance to the second nearest object.
+    # If no pixel is ignored, the nearest object is the pixel's own, at distance 0.
     regions = labels + 1
     near = (0,) * labels.ndim
     if ignore is not None and ignore.any():
@@ -107,7 +107,7 @@ def object_distance(
 
 
 def distance_margin(limit: float, spacing: float | Sequence[float] = 1.0) -> tuple[int, ...]:
-    """Pixels that both distances look to either side, per axis of `spacing` (one if scalar)."""
+    """Pixels on each side that both distances need, per axis of `spacing` (one if scalar)."""
     if not 0 < limit < math.inf:
         raise ValueError(f"limit: got {limit}, needs a positive number")
     steps = axis_steps(spacing, 1 if isinstance(spacing, int | float) else len(spacing))

@@ -1,4 +1,4 @@
-"""Distances along the lines of an array: what the targets are computed from."""
+"""Distances to the two nearest objects, computed along the lines of an array."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Squared distance that stands for "none in reach". Finite, because 0 * inf is NaN.
+# Squared distance that means "no object in reach". Finite, because 0 * inf is NaN.
 _FAR = np.float32(1e30)
 
 _Array = NDArray[Any]
@@ -17,7 +17,7 @@ _Float = NDArray[np.float32]
 
 
 def axis_steps(spacing: float | Sequence[float], ndim: int) -> tuple[float, ...]:
-    """Spacing per axis. Raises ValueError for too few or many numbers, or one that is not > 0."""
+    """Spacing per axis; raises ValueError for a wrong number of values, or values <= 0."""
     steps = (float(spacing),) * ndim if isinstance(spacing, int | float) else tuple(spacing)
     if len(steps) != ndim:
         raise ValueError(f"spacing: got {len(steps)} numbers for {ndim} axes")
@@ -34,9 +34,9 @@ def compact(instances: _Array) -> NDArray[np.int32]:
         return instances.astype(np.int32)
     if instances.dtype.kind == "i" and instances.min() < 0:
         raise ValueError("instances: got negative ids, needs ids >= 0")
-    if instances.max() < 2**31 - 1:  # one less, so that callers may add 1
+    if instances.max() < 2**31 - 1:  # so that callers may add 1
         return instances.astype(np.int32)
-    # A leading 0 keeps the background at 0 when the patch has none.
+    # The leading 0 keeps ids above 0 if the patch has no background.
     values = np.concatenate([np.zeros(1, instances.dtype), instances.ravel()])
     inverse = np.unique(values, return_inverse=True)[1]
     return inverse[1:].reshape(instances.shape).astype(np.int32)
@@ -48,21 +48,21 @@ def two_nearest(
     near: Sequence[int],
     far: Sequence[int],
 ) -> tuple[_Float, _Float]:
-    """Squared distances to the nearest object and to the nearest other object, `_FAR` if none.
+    """Squared distances to the nearest and the second nearest object, `_FAR` if there is none.
 
-    A squared Euclidean distance is a sum over axes, so a distance transform can go axis by axis.
-    So can this one: an object that is second nearest to a pixel overall is among the two nearest
-    within the line of pixels where it comes closest, else two others were nearer still. Hence
-    three arrays per pass suffice: the nearest distance, its object, and the distance to the
-    nearest object that is not this one.
+    A squared Euclidean distance is a sum over axes, so a distance transform can work axis by axis.
+    The same holds here: the second nearest object of a pixel is among the two nearest objects of
+    the line in which it comes closest; otherwise two other objects would be nearer. So three arrays
+    per pass are enough: the nearest distance, its object, and the distance to the nearest other
+    object.
 
-    `np.minimum` and arithmetic masks instead of `np.where`: the latter takes 30 times longer.
+    It uses `np.minimum` and arithmetic masks because `np.where` takes 30 times longer.
 
     Args:
         labels: [(Z,) Y, X], 0 = no object.
-        steps: distance of two pixels along each axis.
-        near: pixels to look to either side for the nearest object, per axis.
-        far: the same for the nearest other object.
+        steps: distance between two pixels along each axis.
+        near: pixels to search on each side for the nearest object, per axis.
+        far: the same for the second nearest object.
     """
     first = np.where(labels > 0, np.float32(0), _FAR)
     owner = labels
@@ -81,7 +81,7 @@ def _pass(
     near: int,
     far: int,
 ) -> tuple[_Float, NDArray[np.int32], _Float]:
-    """One axis of `two_nearest`: `near` pixels to look for the nearest, `far` for the other."""
+    """One axis of `two_nearest`."""
     nearest = first.copy()
     for here, there, cost in _line(first, axis, step, near):
         np.minimum(nearest[here], first[there] + cost, out=nearest[here])
@@ -93,8 +93,8 @@ def _pass(
     for here, there, cost in _line(first, axis, step, far):
         same = (owner[there] == found[here]).astype(np.float32)
         same *= _FAR
-        # If the neighbour's nearest is ours, its second is another object. If it is not, the
-        # neighbour's nearest counts, and its second, whoever that is, cannot be closer.
+        # If the neighbour has the same nearest object, its second nearest counts. Otherwise its
+        # nearest counts, and its second nearest cannot be closer.
         np.maximum(same, first[there], out=same)
         np.minimum(same, second[there], out=same)
         same += cost
@@ -114,7 +114,7 @@ def _line(
 
 
 def shifted(offset: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Slices such that array[there] is array[here] seen `offset` further on."""
+    """Slices such that array[there] is array[here] shifted by `offset`."""
     here = tuple(slice(max(-shift, 0), -shift if shift > 0 else None) for shift in offset)
     there = tuple(slice(max(shift, 0), shift if shift < 0 else None) for shift in offset)
     return here, there

@@ -143,7 +143,7 @@ def test_few_pixels_make_a_narrow_network_and_a_small_batch() -> None:
     plan = choose_plan(dataset((128, 128), 10), SECTION, 4e9)
     # A twentieth of ten images is half an image; two patches are the least.
     assert (plan.batch, plan.preset, plan.architecture.norm) == (2, "unet-res", "instance")
-    assert "batches of 2 are too small" in said(plan, "instance")
+    assert "2 patches are too few" in said(plan, "instance")
 
 
 def test_little_memory_first_takes_the_width_then_the_patch() -> None:

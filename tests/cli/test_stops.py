@@ -100,7 +100,7 @@ def test_a_stage_that_is_told_to_end_says_so(tmp_path: Path, capfd: Any) -> None
 
     args = argparse.Namespace(log=tmp_path / "a.log", output=tmp_path)
     assert stage.run(args, work) == 143
-    line = "stopped: told to end; run the same command again to go on"
+    line = "stopped: told to end; run the same command again to continue"
     assert capfd.readouterr().err == line + "\n"
     assert signal.getsignal(signal.SIGTERM) == before
     assert causes([args.log], 0) == [line]

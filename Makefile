@@ -1,9 +1,9 @@
-# make demo: the default run on generated data.   make test: all fast tests.   Both set up first.
+# make demo: the default run on generated data. make test: all fast tests. Both run `setup` first.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 CORES  ?= all
-# Tests at once.
+# Number of tests that run at the same time.
 TEST_JOBS ?= auto
 
 .PHONY: help setup demo small-run test test-processors lint actions build container clean \
@@ -12,28 +12,29 @@ TEST_JOBS ?= auto
 help:
 	@echo "make demo    set up, run the default config on generated data, show the scores"
 	@echo "make test    set up, run the tests (UNET_REAL_DATA=folder adds those on real images)"
-	@echo "make test-processors  the tests that compute, on six kinds of arithmetic, in random order"
-	@echo "make faults  break runs on purpose and see them go on (minutes; root sees more)"
-	@echo "make slurm-test  run on a SLURM of two nodes on this machine (root; the Debian packages)"
-	@echo "make resume  go on with a run that was killed, also on a cluster (ARGS=options of scripts/resume.py)"
+	@echo "make test-processors  run the numerical tests with six CPU settings, in random order"
+	@echo "make faults  break runs on purpose and check that they recover (minutes; root tests more)"
+	@echo "make slurm-test  run on a two-node SLURM on this machine (needs root and Debian packages)"
+	@echo "make resume  resume a run that was killed, also on a cluster (ARGS=options of scripts/resume.py)"
 	@echo "make setup   only set up: a virtual environment in $(VENV), pinned by requirements.lock"
 	@echo "make lint    ruff, mypy, import-linter, snakefmt, snakemake --lint, and make actions"
-	@echo "make actions  only yamllint, zizmor and the schemas of .github and CITATION.cff"
-	@echo "make small-run  the config in .test/config, in about a minute, and snakemake --report"
-	@echo "make build   the wheel, into dist, and a look into it; make container builds the image"
+	@echo "make actions  only yamllint, zizmor and the schema checks of .github and CITATION.cff"
+	@echo "make small-run  run the config in .test/config (about a minute) and snakemake --report"
+	@echo "make build   build the wheel into dist and test it"
+	@echo "make container  build the container image"
 	@echo "make config-docs  write the tables of config/README.md and the JSON schema of the config"
-	@echo "make clean   remove the results of the demo and of the small run, and what was built"
+	@echo "make clean   remove the results of the demo and the small run, and the built files"
 
-# What pip says goes into a file; of an error one line is shown.
+# pip's output goes to a file; on an error, one line of it is shown.
 define pip
 @$(BIN)/python -m pip $(1) --disable-pip-version-check $(2) > $(VENV)/pip.log 2>&1 || { \
   if grep -aqE 'NewConnectionError|ConnectTimeout|NameResolution|ProxyError|Read timed out|from versions: none' $(VENV)/pip.log; \
-  then what="pip cannot reach its package index (no network, or a proxy that it is not told of)"; \
+  then what="pip cannot reach its package index (no network, or a proxy that pip is not configured for)"; \
   else what="pip: $$(grep -a -m 1 '^ *\(ERROR\|error\):' $(VENV)/pip.log || tail -n 1 $(VENV)/pip.log)"; fi; \
-  echo "error: $$what; all that it said is in $(VENV)/pip.log" >&2; exit 1; }
+  echo "error: $$what; full output: $(VENV)/pip.log" >&2; exit 1; }
 endef
 
-# A stamp, so that a second call does not install again; a changed lock does.
+# A stamp file: installs again only if the lock file or pyproject.toml has changed.
 $(VENV)/.stamp: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed, this is " + sys.version.split()[0] + "; write make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -55,7 +56,8 @@ small-run: setup
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
 
-# The tests that compute, as processors of other kinds compute them (those that can be played here).
+# The numerical tests, with the instruction sets and thread counts of other CPUs (as far as this CPU
+# supports them).
 test-processors: setup
 	set -e; for kind in default:SSE41 avx2:AVX2 avx512:AVX512_CORE; do for threads in 1 2; do \
 	  echo "== $$kind, $$threads threads"; \
@@ -73,7 +75,7 @@ resume: setup
 faults: setup
 	$(BIN)/python -m pytest -m faults -ra -n $(TEST_JOBS) --dist worksteal tests/faults
 
-# What stands in build/ from before would get into the wheel.
+# An old build/ folder would end up in the wheel.
 build: setup
 	rm -rf build dist
 	$(call pip,wheel,--no-deps --wheel-dir dist .)
@@ -101,7 +103,7 @@ actions: setup
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
-# The tables of config/README.md and workflow/schemas, from the keys' docstrings.
+# Writes the tables of config/README.md and workflow/schemas from the keys' docstrings.
 config-docs: setup
 	$(BIN)/python -m docs.config_docs
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("unet")
 
 
-def work(args: argparse.Namespace, paths: Paths) -> None:
-    from unet.cli.stage_inputs import checked
+def run_stage(args: argparse.Namespace, paths: Paths) -> None:
+    from unet.cli.stage_inputs import check_inputs
     from unet.data.store import Prepared
     from unet.evaluation.evaluate import evaluate_model, write_metrics
 
@@ -39,7 +39,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
     inputs = [paths.segmentation_done(args.dataset, args.model, fold) for fold in args.folds]
     inputs += [paths.prepared_done(args.dataset, args.model)]
     inputs += (chosen_there := _scores(args.model, settings.evaluate.metrics, paths))
-    made_by = checked(args, settings, inputs)
+    made_by = check_inputs(args, settings, inputs)
     prepared = Prepared(paths.prepared(args.dataset, args.model))
     rows = evaluate_model(
         args.dataset,
@@ -58,7 +58,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
 
 
 def _scores(model: str, families: Sequence[str], paths: Paths) -> list[Path]:
-    """Of a model of another dataset, the table that has the thresholds that were chosen there."""
+    """For a model of another dataset: the table with the thresholds that were chosen there."""
     origin = origin_of(model)
     if origin is None or not CHOOSING.intersection(families):
         return []
@@ -85,7 +85,7 @@ def _log_means(rows: list[MetricRow], task: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     p = parser("evaluate", __doc__ or "", model=True)
     p.add_argument("--folds", required=True, nargs="+", type=fold_number, help="names of the folds")
-    return run(p.parse_args(argv), work)
+    return run(p.parse_args(argv), run_stage)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from unet.paths import Paths
 log = logging.getLogger("unet")
 
 
-def work(args: argparse.Namespace, _: Paths) -> None:
+def run_stage(args: argparse.Namespace, _: Paths) -> None:
     from unet.config.sections import NormalizeSection
     from unet.models.keras_import import load_keras_unet
     from unet.models.model_file import save_model
@@ -40,10 +40,10 @@ def work(args: argparse.Namespace, _: Paths) -> None:
         args.model, arch.width, arch.depth, model.in_channels, ", ".join(model.head), args.output,
     )  # fmt: skip
     if args.normalize == "none":
-        after = "" if args.divide_by == 1 else f", divided by {args.divide_by:g} within"
+        after = "" if args.divide_by == 1 else f", and divides them by {args.divide_by:g}"
         log.info(
-            "normalisation: none (the network gets pixels as they are stored%s); if the Keras code "
-            "scaled them in another way, write --normalize or --divide-by", after,
+            "normalisation: none (the network gets pixels as stored%s); if the Keras code scaled "
+            "them differently, use --normalize or --divide-by", after,
         )  # fmt: skip
     else:
         log.info("normalisation: %s", args.normalize)
@@ -52,39 +52,39 @@ def work(args: argparse.Namespace, _: Paths) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(
         prog="python scripts/import_keras.py",
-        description="Carries the weights of a padded U-Net from a Keras file over into a model.pt. "
-        "Keras itself is not needed. What fits: docs/models.md.",
+        description="Writes the weights of a padded U-Net from a Keras file into a model.pt. "
+        "Keras itself is not needed. docs/models.md says which networks can be imported.",
     )
     p.add_argument("model", type=Path, help="the .keras, .h5 or .weights.h5 file to read.")
     p.add_argument("-o", "--output", type=Path, required=True, help="the model.pt to write")
     p.add_argument(
         "--classes",
         required=True,
-        help="names of the classes, in the order of the channels, such as background,cell; two for "
-        "one channel with sigmoid",
+        help="names of the classes, in the order of the channels, such as background,cell; two "
+        "names for a single channel with sigmoid",
     )
     p.add_argument(
         "--normalize",
         choices=sorted(NORMALIZATION_TABLE),
         default="none",
-        help="how images are normalised for this network, as in prepare.normalize (default none)",
+        help="how to normalise images for this network, as in prepare.normalize (default none)",
     )
     p.add_argument(
         "--divide-by",
         type=float,
         default=1.0,
-        help="what the Keras code divided pixels by, such as 255 (default 1)",
+        help="number that the Keras code divided pixels by, such as 255 (default 1)",
     )
     p.add_argument(
         "--order",
         choices=("act-norm", "norm-act"),
-        help="for files with weights only: whether ReLU comes before BatchNormalization or after "
-        "it (default act-norm)",
+        help="for files with weights only: ReLU before (act-norm) or after (norm-act) "
+        "BatchNormalization (default act-norm)",
     )
     p.add_argument(
         "--skip-first",
         action="store_true",
-        help="for files with weights only: concatenations are [skip, upsampled]",
+        help="for files with weights only: concatenations are [skip, upsampled], in this order",
     )
     p.add_argument(
         "--norm-eps",
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="for files with weights only: epsilon of BatchNormalization (default 0.001)",
     )
     p.add_argument("--log", type=Path, help="also write all messages to this file")
-    return run(p.parse_args(argv), work)
+    return run(p.parse_args(argv), run_stage)
 
 
 if __name__ == "__main__":

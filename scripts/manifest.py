@@ -1,4 +1,4 @@
-"""Lists a dataset's images and labels, decodes each once, and sets the bad ones aside."""
+"""Lists a dataset's images and labels, reads each file once, and leaves out unusable ones."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from unet.cli.stage import parser, run, settings_of
 from unet.paths import Paths
 
 
-def work(args: argparse.Namespace, paths: Paths) -> None:
+def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     from unet import provenance
-    from unet.cli.stage_inputs import checked
+    from unet.cli.stage_inputs import check_inputs
     from unet.config.data_settings import ManifestSettings
     from unet.data.manifest import RawSource, fingerprint, list_files, manifest_stage
 
     settings = settings_of(args, ManifestSettings)
     generated = args.root.resolve() == paths.raw(args.dataset).resolve()
-    made_by = checked(args, settings, [paths.raw_done(args.dataset)] if generated else [])
+    made_by = check_inputs(args, settings, [paths.raw_done(args.dataset)] if generated else [])
     where = (args.root, args.images, args.labels)
     source = RawSource(*where, settings.layout, settings.labelled, settings.required)
     if not settings.fingerprint:
         there = fingerprint(list_files(source), source.root, None)
         settings = settings.model_copy(update={"fingerprint": there})
     if not generated:
-        # By hand as in the workflow, which takes no fingerprint of generated files.
+        # The workflow has no fingerprint of generated files, so it must not be recorded here.
         made_by["settings"] = settings.to_json()
     manifest_stage(
         source,
@@ -43,10 +43,10 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     p = parser("manifest", __doc__ or "")
-    p.add_argument("--root", type=Path, default=Path(), help="what the paths are relative to")
+    p.add_argument("--root", type=Path, default=Path(), help="folder that paths are relative to")
     p.add_argument("--images", required=True, help="folder, glob or sheet (.csv) of the images")
-    p.add_argument("--labels", help="folder or glob of the labels (or what the layout takes)")
-    return run(p.parse_args(argv), work)
+    p.add_argument("--labels", help="folder or glob of the labels (or what the layout needs)")
+    return run(p.parse_args(argv), run_stage)
 
 
 if __name__ == "__main__":

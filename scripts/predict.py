@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from unet.prediction.tiles.prediction_job import PredictionData
 
 
-def work(args: argparse.Namespace, paths: Paths) -> None:
-    from unet.cli.stage_inputs import checked
+def run_stage(args: argparse.Namespace, paths: Paths) -> None:
+    from unet.cli.stage_inputs import check_inputs
     from unet.files import read_json, write_sentinel
     from unet.prediction.tiles.predict import gather, predict_fold
     from unet.prediction.tiles.prediction_job import PredictionResources, Share
@@ -41,7 +41,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
     inputs += [paths.prepared_done(args.dataset, args.model)]
     inputs += [] if origin_of(args.model) else [paths.splits(args.dataset)]
     inputs += shards if args.gather else []
-    made_by = checked(args, settings, inputs)
+    made_by = check_inputs(args, settings, inputs)
     if args.gather:
         found = [read_json(shard) for shard in shards]
         with _alone(args, tiles):
@@ -51,7 +51,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
     share = None if args.shard is None else Share(args.shard, args.shards)
     resources = PredictionResources(args.batch, args.memory_gb * 1e9, args.threads, args.gpus)
     data = _data(args, paths, folds)
-    # With all that it needs: a stage that cannot begin leaves no lock file.
+    # The data is loaded before locking: a stage that cannot start leaves no lock file.
     with _alone(args, tiles), _runner(args, data, paths, settings) as runner:
         images = predict_fold(data, settings, resources, share, runner)
     head = list(data.members[0].model.head)
@@ -60,7 +60,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
 
 
 def _data(args: argparse.Namespace, paths: Paths, folds: Sequence[int]) -> PredictionData:
-    """The networks of these folds, and the images that they are to predict."""
+    """The networks of these folds, and the images to predict."""
     from unet.data.records import read_splits
     from unet.files import read_json
     from unet.prediction.tiles.ensemble import Member, held_out
@@ -70,7 +70,7 @@ def _data(args: argparse.Namespace, paths: Paths, folds: Sequence[int]) -> Predi
     if origin_of(args.model) is None:
         parts, alone = held_out(read_splits(paths.splits(args.dataset)), folds)
     else:
-        # Of another dataset than the networks': they have seen none of its images.
+        # The networks were trained on another dataset and have seen none of these images.
         parts, alone = dict.fromkeys(prepared["images"], "test"), {}
     members = [Member.load(paths.model(args.dataset, args.model, fold)) for fold in folds]
     store, tiles = (
@@ -82,7 +82,7 @@ def _data(args: argparse.Namespace, paths: Paths, folds: Sequence[int]) -> Predi
 
 @contextmanager
 def _alone(args: argparse.Namespace, tiles: Path) -> Iterator[None]:
-    """Keeps other processes off: all of them, or those that do not share the fold with this one."""
+    """Locks out all other processes, or those that do not share the fold with this one."""
     from unet.files import lock_of, locked
 
     with ExitStack() as stack:
@@ -98,7 +98,7 @@ def _alone(args: argparse.Namespace, tiles: Path) -> Iterator[None]:
 def _runner(
     args: argparse.Namespace, data: PredictionData, paths: Paths, settings: PredictSettings
 ) -> Iterator[Run | None]:
-    """Does the batches on a cluster where one is wanted; None: in this process."""
+    """Runs the batches on a cluster if one is configured; None: in this process."""
     from unet.config.sections import ClusterSection
 
     section = ClusterSection.model_validate_json(args.cluster) if args.cluster else None
@@ -125,7 +125,7 @@ def _members(settings: PredictSettings, fold: int, dataset: str) -> list[int]:
         return [fold]
     if not settings.members:
         raise UserError(
-            f"--fold ensemble: datasets.{dataset}.split makes none; give both folds and test there"
+            f"--fold ensemble: datasets.{dataset}.split has none; set both folds and test there"
         )
     return list(settings.members)
 
@@ -137,21 +137,21 @@ def _batch(text: str) -> int | str:
 def main(argv: Sequence[str] | None = None) -> int:
     p = parser(
         "predict",
-        "Applies a trained model to the test and validation images of a fold, in tiles whose "
-        "cores put together equal the whole image's prediction; or the models of all folds "
-        "together to the test images that they share. Writes tiles.zarr.",
+        "Applies a trained model to the test and validation images of a fold, or the models of "
+        "all folds together to their common test images. Works in tiles whose cores together "
+        "equal the prediction of the whole image. Writes tiles.zarr.",
         model=True,
         fold=True,
     )
-    p.add_argument("--batch", type=_batch, default="auto", help="tiles at once, or auto")
+    p.add_argument("--batch", type=_batch, default="auto", help="tiles per batch, or auto")
     p.add_argument("--memory-gb", type=float, default=4.0, help="memory to use, in GB")
-    p.add_argument("--gpus", type=int, default=1, help="GPUs of this machine to use at once")
-    p.add_argument("--shards", type=int, default=1, help="jobs that share the fold")
+    p.add_argument("--gpus", type=int, default=1, help="GPUs of this machine to use")
+    p.add_argument("--shards", type=int, default=1, help="number of jobs that share the fold")
     part = p.add_mutually_exclusive_group()
-    part.add_argument("--shard", type=int, help="which of them this is, from 0")
-    part.add_argument("--gather", action="store_true", help="put together what they did")
+    part.add_argument("--shard", type=int, help="number of this job, from 0")
+    part.add_argument("--gather", action="store_true", help="join the tiles of all shards")
     p.add_argument("--cluster", help="JSON of the config's section predict.cluster")
-    return run(p.parse_args(argv), work)
+    return run(p.parse_args(argv), run_stage)
 
 
 if __name__ == "__main__":

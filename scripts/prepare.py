@@ -18,13 +18,13 @@ from unet.cli.stage import parser, run, settings_of
 from unet.paths import Paths
 
 
-def work(args: argparse.Namespace, paths: Paths) -> None:
-    from unet.cli.stage_inputs import checked
+def run_stage(args: argparse.Namespace, paths: Paths) -> None:
+    from unet.cli.stage_inputs import check_inputs
     from unet.config.data_settings import PrepareSettings
     from unet.data.prepare import prepare_stage
 
     settings = settings_of(args, PrepareSettings)
-    made_by = checked(args, settings, [paths.manifest(args.dataset)])
+    made_by = check_inputs(args, settings, [paths.manifest(args.dataset)])
     prepare_stage(
         paths.manifest(args.dataset),
         paths.inputs(args.dataset),
@@ -41,10 +41,10 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
 def main(argv: list[str] | None = None) -> int:
     p = parser("prepare", __doc__ or "")
     p.add_argument(
-        "--root", type=Path, help="the raw files' folder, if it is no longer where it was"
+        "--root", type=Path, help="folder of the raw files, if it has moved since the manifest"
     )
-    p.add_argument("--memory-gb", type=float, default=4.0, help="memory for pixels, in gigabytes")
-    return run(p.parse_args(argv), work)
+    p.add_argument("--memory-gb", type=float, default=4.0, help="memory for pixels, in GB")
+    return run(p.parse_args(argv), run_stage)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes a dataset's images as a model that was trained on another dataset wants them: with its
+"""Prepares a dataset's images for a model that was trained on another dataset: with that model's
 normalisation, at its pixel size."""
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from unet.errors import UserError
 from unet.paths import Paths, origin_of
 
 
-def work(args: argparse.Namespace, paths: Paths) -> None:
-    from unet.cli.stage_inputs import checked
+def run_stage(args: argparse.Namespace, paths: Paths) -> None:
+    from unet.cli.stage_inputs import check_inputs
     from unet.config.data_settings import PrepareAppliedSettings
     from unet.data.prepare import prepare_stage
     from unet.models.model_file import load_model
     from unet.prediction.tiles.applied_models import target_of
 
     if origin_of(args.model) is None:
-        raise UserError(f"--model: got {args.model}; write <model>@<dataset>, where it was trained")
+        raise UserError(f"--model: got {args.model}; write <model>@<dataset it was trained on>")
     settings = settings_of(args, PrepareAppliedSettings)
     files = [paths.model(args.dataset, args.model, fold) for fold in settings.networks or ()]
-    made_by = checked(args, settings, [paths.manifest(args.dataset), *files])
+    made_by = check_inputs(args, settings, [paths.manifest(args.dataset), *files])
     normalize, target = target_of({path: load_model(path) for path in files})
     prepare_stage(
         paths.manifest(args.dataset),
@@ -51,10 +51,10 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
 def main(argv: list[str] | None = None) -> int:
     p = parser("prepare_applied", __doc__ or "", model=True)
     p.add_argument(
-        "--root", type=Path, help="the raw files' folder, if it is no longer where it was"
+        "--root", type=Path, help="folder of the raw files, if it has moved since the manifest"
     )
-    p.add_argument("--memory-gb", type=float, default=4.0, help="memory for pixels, in gigabytes")
-    return run(p.parse_args(argv), work)
+    p.add_argument("--memory-gb", type=float, default=4.0, help="memory for pixels, in GB")
+    return run(p.parse_args(argv), run_stage)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Report tables and pages: of one dataset, or over all datasets of the run (--all)."""
+"""Writes report tables and pages: for one dataset, or over all datasets of the run (--all)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def _inputs(paths: Paths, dataset: str, settings: ReportSettings) -> list[Path]:
-    """What the report of a dataset is made of, as the workflow's rule has it."""
+    """The inputs of a dataset's report, as in the workflow's rule."""
     models, folds, applied = settings.models, settings.folds, settings.applied
     found = [paths.history(dataset, model, fold) for model in models for fold in folds]
     found += [paths.manifest(dataset)] + ([] if applied else [paths.splits(dataset)])
@@ -30,16 +30,16 @@ def _inputs(paths: Paths, dataset: str, settings: ReportSettings) -> list[Path]:
     return found + [paths.segmentation_done(dataset, m, fold) for m in models for fold in tested]
 
 
-def _work(args: argparse.Namespace, paths: Paths) -> None:
+def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     from unet import provenance
-    from unet.cli.stage_inputs import checked
+    from unet.cli.stage_inputs import check_inputs
     from unet.config.stage_settings import ReportAllSettings, ReportSettings
     from unet.report import pages
     from unet.report.score_tables import read_report
 
     if args.dataset is not None:
         settings = stage.settings_of(args, ReportSettings)
-        made_by = checked(args, settings, _inputs(paths, args.dataset, settings))
+        made_by = check_inputs(args, settings, _inputs(paths, args.dataset, settings))
         pages.report_dataset(paths, args.dataset, settings)
         provenance.write_sidecar(paths.dataset_report_csv(args.dataset), made_by)
         return
@@ -49,7 +49,7 @@ def _work(args: argparse.Namespace, paths: Paths) -> None:
         rows = read_report(paths.report_csv)
     else:
         reports = [paths.dataset_report_csv(name) for name in datasets]
-        made_by = checked(args, overall, reports)
+        made_by = check_inputs(args, overall, reports)
         rows = pages.report_all(paths, datasets)
         provenance.write_sidecar(paths.report_csv, made_by)
     _print_summary(paths, rows, datasets)
@@ -65,7 +65,7 @@ def _print_summary(
 
     console = Console()
     if not console.is_terminal:
-        # In a log file or a pipe there is no width to keep to.
+        # Log files and pipes have no fixed width.
         console.width = 120
     for table in summary_tables(rows, {name: e.task for name, e in datasets.items()}):
         console.print(table)
@@ -79,12 +79,12 @@ def main(argv: list[str] | None = None) -> int:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--dataset", help="name of the dataset in the config")
     which.add_argument(
-        "--all", action="store_true", help="the report over all datasets, from their own reports"
+        "--all", action="store_true", help="write the report over all datasets, from their reports"
     )
     parser.add_argument(
         "--show", action="store_true", help="with --all: print the main scores, write nothing"
     )
-    return stage.run(parser.parse_args(argv), _work)
+    return stage.run(parser.parse_args(argv), run_stage)
 
 
 if __name__ == "__main__":

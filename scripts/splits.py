@@ -13,21 +13,21 @@ from unet.cli.stage import parser, run, settings_of
 from unet.paths import Paths
 
 
-def work(args: argparse.Namespace, paths: Paths) -> None:
+def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     from unet import provenance
-    from unet.cli.stage_inputs import checked
+    from unet.cli.stage_inputs import check_inputs
     from unet.config.data_settings import SplitsSettings
     from unet.data.kept_splits import splits_stage
     from unet.data.records import read_manifest
 
     target, manifest = paths.splits(args.dataset), paths.manifest(args.dataset)
     settings = settings_of(args, SplitsSettings)
-    made_by = checked(args, settings, [manifest])
+    made_by = check_inputs(args, settings, [manifest])
     splits_stage(
         read_manifest(manifest),
         settings,
         splits=target,
-        # Beside the output, hidden: the workflow deletes outputs before it makes them again.
+        # A hidden file next to the output: the workflow deletes outputs before it remakes them.
         memory=target.with_name(".splits-kept.csv"),
         warnings=paths.warnings(args.dataset, "splits"),
     )
@@ -35,7 +35,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run(parser("splits", __doc__ or "").parse_args(argv), work)
+    return run(parser("splits", __doc__ or "").parse_args(argv), run_stage)
 
 
 if __name__ == "__main__":

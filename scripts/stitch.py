@@ -18,8 +18,8 @@ from unet.cli.stage import parser, run, settings_of
 from unet.paths import Paths, origin_of
 
 
-def work(args: argparse.Namespace, paths: Paths) -> None:
-    from unet.cli.stage_inputs import checked
+def run_stage(args: argparse.Namespace, paths: Paths) -> None:
+    from unet.cli.stage_inputs import check_inputs
     from unet.config.stage_settings import StitchSettings
     from unet.data.store import OwnGrid, Prepared
     from unet.files import lock_of, locked
@@ -32,12 +32,12 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
     where = (args.dataset, args.model, args.fold)
     inputs = [paths.tiles_done(*where), paths.prepared_done(*where[:2])]
     origin, folds = origin_of(args.model), settings.thresholds_of
-    # Thresholds that were chosen where the model was trained.
+    # The thresholds that were chosen on the dataset the model was trained on.
     chosen = origin and [paths.segmentation_done(origin.dataset, origin.model, k) for k in folds]
-    made_by = checked(args, settings, [*inputs, *(chosen or ())])
+    made_by = check_inputs(args, settings, [*inputs, *(chosen or ())])
     tiles, prepared = Tiles(paths.tiles(*where)), Prepared(paths.prepared(*where[:2]))
     if origin is not None:
-        # In the pixels of the user's files, whatever those are that the network saw.
+        # The results have the pixel size of the user's files, not that of the network's input.
         prepared = OwnGrid(prepared.path)
         tiles = ResampledTiles(tiles.path, prepared)
         if chosen:
@@ -54,7 +54,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     p = parser("stitch", __doc__ or "", model=True, fold=True)
-    return run(p.parse_args(argv), work)
+    return run(p.parse_args(argv), run_stage)
 
 
 if __name__ == "__main__":

@@ -13,18 +13,18 @@ from unet.cli.stage import parser, run, settings_of
 from unet.paths import Paths
 
 
-def work(args: argparse.Namespace, paths: Paths) -> None:
-    from unet.cli.stage_inputs import checked
+def run_stage(args: argparse.Namespace, paths: Paths) -> None:
+    from unet.cli.stage_inputs import check_inputs
     from unet.config.data_settings import SynthesizeSettings
     from unet.data.synthetic import write_dataset
     from unet.files import remove, replacing, write_sentinel
 
     settings = settings_of(args, SynthesizeSettings)
-    made_by = checked(args, settings, [])
+    made_by = check_inputs(args, settings, [])
     section = settings.synthetic
     size = (section.size, section.size)
     with replacing(paths.raw(args.dataset)) as temporary:
-        remove(temporary)  # it comes as an empty file
+        remove(temporary)  # it is an empty file
         stems = write_dataset(
             temporary, section.kind, settings.seed, section.images, size, section.pixel_size_um
         )
@@ -39,7 +39,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run(parser("synthesize", __doc__ or "").parse_args(argv), work)
+    return run(parser("synthesize", __doc__ or "").parse_args(argv), run_stage)
 
 
 if __name__ == "__main__":

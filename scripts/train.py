@@ -20,9 +20,9 @@ from unet.config.stage_settings import TrainSettings
 from unet.paths import ENSEMBLE, Paths
 
 
-def work(args: argparse.Namespace, paths: Paths) -> None:
+def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     from unet import provenance
-    from unet.cli.stage_inputs import checked
+    from unet.cli.stage_inputs import check_inputs
     from unet.data.records import ids_of, read_splits
     from unet.files import read_json
     from unet.report.figures import save_curves
@@ -32,7 +32,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
     from unet.training.training_job import TrainingData, TrainingOutputs, TrainingResources
 
     settings = settings_of(args, TrainSettings)
-    made_by = checked(args, settings, _inputs(args, paths))
+    made_by = check_inputs(args, settings, _inputs(args, paths))
     rows = read_splits(paths.splits(args.dataset))
     data = TrainingData(
         paths.prepared(args.dataset),
@@ -53,13 +53,14 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         save_curves(paths.history(*where), paths.curves(*where))
 
 
-def start(args: argparse.Namespace, paths: Paths) -> None:
-    """Runs this script in several processes; what would be an error of each is one of this."""
-    from unet.cli.stage_inputs import checked
+def start_processes(args: argparse.Namespace, paths: Paths) -> None:
+    """Runs this script in several processes. Checks the inputs first, so that a mistake shows only
+    once."""
+    from unet.cli.stage_inputs import check_inputs
     from unet.training.launch import launch
 
     settings = settings_of(args, TrainSettings)
-    checked(args, settings, _inputs(args, paths))
+    check_inputs(args, settings, _inputs(args, paths))
     launch(Path(__file__).resolve(), args.words, settings.device, args.gpus)
 
 
@@ -70,13 +71,13 @@ def _inputs(args: argparse.Namespace, paths: Paths) -> list[Path]:
 def main(argv: Sequence[str] | None = None) -> int:
     p = parser(
         "train",
-        "Trains a U-Net on the prepared images of a fold; stopped at any moment, the next call "
-        "goes on from the last checkpoint. Writes model.pt, history.csv and curves.png.",
+        "Trains a U-Net on the prepared images of a fold. If it is stopped, the next call "
+        "continues from the last checkpoint. Writes model.pt, history.csv and curves.png.",
         model=True,
         fold=True,
     )
     p.add_argument(
-        "--checkpoint-seconds", type=float, default=30.0, help="time between two checkpoints"
+        "--checkpoint-seconds", type=float, default=30.0, help="seconds between checkpoints"
     )
     p.add_argument(
         "--cache-gb", type=float, default=4.0, help="memory for images and targets, in GB"
@@ -84,13 +85,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--gpus", type=int, default=1, help="processes that train together, one per GPU")
     args = p.parse_args(argv)
     if args.fold == ENSEMBLE:
-        p.error("argument --fold: an ensemble is not trained, its folds are; write a number")
+        p.error("argument --fold: an ensemble cannot be trained, only its folds; write a number")
     if args.checkpoint_seconds <= 0:
         p.error(f"argument --checkpoint-seconds: got {args.checkpoint_seconds:g}, must be above 0")
     if args.gpus > 1 and "WORLD_SIZE" not in os.environ:
         args.words = list(sys.argv[1:] if argv is None else argv)
-        return run(args, start)
-    return run(args, work)
+        return run(args, start_processes)
+    return run(args, run_stage)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def check_made_by(folder: Path, output: str = "out") -> set[str]:
     for name, record in sorted(found.items()):
         jobs.setdefault((record["rule"], *record["log"]), []).append(name)
     for outputs in jobs.values():
-        made, record = stale.maker_of(str(folder / name) for name in outputs), found[outputs[0]]
+        made, record = stale.record_of(str(folder / name) for name in outputs), found[outputs[0]]
         assert made is not None, outputs
         assert {f"{output}/{name}" for name in made["inputs"]} == set(record["input"]), outputs
         assert repr(canonical(made["settings"])) in record["params"], outputs

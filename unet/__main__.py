@@ -1,4 +1,4 @@
-"""``python -m unet``: the command ``unet`` where it is not installed."""
+"""``python -m unet``: the same as the command ``unet``, without installing it."""
 
 from unet.cli.main import entry
 

@@ -1,15 +1,16 @@
-"""How stages take memory from the system.
+"""Memory allocator settings (glibc) for the stages.
 
-Those that compute with PyTorch on a processor: glibc hands every block of some megabytes back to
-the system when it is freed and asks for it again at the next layer, and each time the system fills
-all of its pages with zeros: with the tensors of a U-Net that is a third and more of the time
-(`benchmarks/allocator.py`). Kept by the process, in pages of 2 MB where the system has them, the
-same blocks go round, and its size stays what the largest batch needs.
+Stages that compute with PyTorch on a CPU: by default glibc returns every freed block of a few
+megabytes to the system and requests it again for the next layer. Each time the system fills all of
+its pages with zeros. With the tensors of a U-Net this takes a third of the time or more
+(`benchmarks/allocator.py`). With ``KEPT`` the process keeps freed blocks and reuses them, in pages
+of 2 MB if the system has them. Its size stays at what the largest batch needs.
 
-Those that work through images in blocks by threads: each thread has a heap of its own, which keeps
-what is free in it from all others. With one heap a process needs what its blocks need.
+Stages that process images in blocks with threads: by default each thread has its own heap, and
+memory that is free in one heap cannot be used by the other threads. With ``ONE_HEAP`` a process
+takes only the memory that its blocks need.
 
-glibc reads its settings when a process starts, so the process starts once more.
+glibc reads its settings when a process starts, so the process has to be restarted.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ KEPT = ONE_HEAP | {
 def settings_for(
     environment: Mapping[str, str], settings: Mapping[str, str] = KEPT
 ) -> dict[str, str]:
-    """The variables to add to an environment: none where ``UNET_ALLOCATOR`` is there already (its
-    value 0 keeps the system's ways), none that the user has set otherwise."""
+    """The variables to add to an environment: none if ``UNET_ALLOCATOR`` is already set (set it to
+    0 to keep the system's defaults), and none that the user has set."""
     if MARK in environment:
         return {}
     new = {name: value for name, value in settings.items() if name not in environment}
@@ -40,10 +41,10 @@ def settings_for(
 
 
 def restart(settings: Mapping[str, str] = KEPT) -> None:
-    """Starts this process once more, as the same process, with the settings that help it.
+    """Restarts this process with the allocator settings, under the same process id.
 
-    Returns only where nothing is to be done: under another C library than glibc, or done already.
-    To be called first of all, from a script and never from a library.
+    Returns only if there is nothing to do: the C library is not glibc, or the settings are already
+    in effect. Call it before anything else, and only from a script, never from a library.
     """
     new = settings_for(os.environ, settings)
     if not new or platform.libc_ver()[0] != "glibc":

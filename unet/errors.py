@@ -1,4 +1,4 @@
-"""The exception that stands for a mistake a user can fix, and how lack of memory shows."""
+"""The exception for mistakes that a user can fix, and how to recognise lack of memory."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class UserError(Exception):
 
 
 def one_line(said: object, most: int | None = None) -> str:
-    """A text, or an error's message (its type where it has none), on one line.
+    """A text, or an error's message (its type if it has none), on one line.
 
     Args:
-        most: characters; longer texts end in "...".
+        most: maximum number of characters; longer texts are cut and end in "...".
     """
     text = " ".join(str(said).split())
     if not text and isinstance(said, BaseException):
@@ -26,15 +26,15 @@ def one_line(said: object, most: int | None = None) -> str:
     return text if most is None or len(text) <= most else f"{text[: most - 3]}..."
 
 
-def meant(name: object, known: Iterable[str]) -> str:
-    """The end of a message that tells which of the known names may have been meant; "" for none."""
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """The end of a message that suggests the most similar known name; "" if none is similar."""
     near = get_close_matches(str(name), list(known), 1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
-# How PyTorch's allocators and the libraries below it say that there is no memory. Not all of them
-# raise OutOfMemoryError: a kernel that finds none says AcceleratorError, cuDNN and cuBLAS a
-# RuntimeError with their own status.
+# How PyTorch's allocators and the libraries below it report that memory is full. Not all of them
+# raise OutOfMemoryError: kernels raise AcceleratorError, cuDNN and cuBLAS a RuntimeError with their
+# own status.
 _NO_MEMORY = (
     "out of memory",
     "can't allocate memory",
@@ -44,7 +44,7 @@ _NO_MEMORY = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the machine or the device ran out of memory. Torch-free: by the words alone."""
+    """Whether the machine or the device ran out of memory. Torch-free: checks names and texts."""
     if isinstance(error, MemoryError):
         return True
     if not isinstance(error, RuntimeError):

@@ -1,4 +1,4 @@
-"""Small files that appear whole or not at all, hashes, and the sentinel of a store."""
+"""Atomic writing of small files, locks, hashes, and the sentinel files of stores."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _KINDS = {S_IFDIR: "a folder", S_IFIFO: "a named pipe", S_IFSOCK: "a socket"}
 
 
 def check_regular(path: Path, handle: int | None = None) -> None:
-    """Refuses what reading could hang on, or never come to an end with: pipes, sockets, devices.
+    """Refuses pipes, sockets and devices: reading them could hang or never end.
 
     Args:
-        handle: of the open file, where it is open already.
+        handle: the file's descriptor, if it is already open.
 
     Raises:
-        UserError: it is one of them, or a folder.
-        OSError: there is nothing.
+        UserError: it is one of these, or a folder.
+        OSError: it does not exist.
     """
     mode = (path.stat() if handle is None else os.fstat(handle)).st_mode
     if not S_ISREG(mode):
@@ -50,7 +50,7 @@ def check_regular(path: Path, handle: int | None = None) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 (64 hex digits) of a file, or of all files below a folder with their names.
+    """sha256 (64 hex digits) of a file, or of the names and contents of all files in a folder.
 
     Raises:
         UserError: it is neither (see :func:`check_regular`).
@@ -70,20 +70,20 @@ def file_sha256(path: Path) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path in the same folder, which takes the name ``path`` on success.
+    """Yields a temporary path in the same folder, which is renamed to ``path`` on success.
 
-    On an error the temporary file or folder is removed and ``path`` stays as it was. A folder
-    that is already there under ``path`` is replaced as a whole. Temporary files that a killed
-    process left in the folder over an hour ago are removed.
+    On an error the temporary file or folder is removed and ``path`` stays unchanged. If ``path`` is
+    an existing folder, all of it is replaced. Temporary files that a killed process left in the
+    folder over an hour ago are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path.parent)
     handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
-    # Held as long as it is written: one that nobody holds was left.
+    # The lock shows that the file is still being written; one without a lock was left behind.
     with suppress(OSError):
         take_lock(handle)
-    # mkstemp makes it private to the user; results are as open as any other file.
+    # mkstemp makes the file private to the user; results get the usual permissions.
     umask = os.umask(0)
     os.umask(umask)
     temporary.chmod(0o666 & ~umask)
@@ -102,21 +102,21 @@ def replacing(path: Path) -> Iterator[Path]:
         os.close(handle)
 
 
-# Age of a temporary file that may be a killed process's. Younger ones may just have been made by
-# another one, or be written on another machine, where the file system's locks do not reach.
+# Temporary files older than this may be removed. Younger ones may have just been created by another
+# process, or be written by another machine whose locks are not visible here.
 _LEFT_SECONDS = 3600.0
-# Each folder is looked through once: with thousands of files that takes its time.
+# Each folder is searched only once: with thousands of files that takes time.
 _swept: set[Path] = set()
 
 
 def _sweep(folder: Path) -> None:
-    """Removes temporary files that nobody holds any more; folders are their stages' matter."""
+    """Removes temporary files that no process has locked; stages clean up temporary folders."""
     if folder in _swept:
         return
     _swept.add(folder)
     with suppress(OSError):
         for path in folder.glob(".*.tmp"):
-            # Of another user, on a file system without locks, gone meanwhile: left alone.
+            # Skip files of other users, on file systems without locks, or deleted in the meantime.
             with suppress(OSError):
                 status = path.lstat()
                 if not S_ISREG(status.st_mode) or time.time() - status.st_mtime < _LEFT_SECONDS:
@@ -141,39 +141,42 @@ def take_lock(handle: int, *, shared: bool = False) -> bool:
 
 @contextmanager
 def locked(path: Path, what: str, *, shared: bool = False) -> Iterator[None]:
-    """Holds a lock file for this process; the lock dies with the process, however it ends.
+    """Locks a file for this process; the lock ends with the process, even if it is killed.
 
-    The last one to hold it removes the file; that of a killed process stays, and locks nobody out.
+    The last process to hold the lock removes the file. A killed process leaves the file behind, but
+    it blocks nobody.
 
     Args:
-        what: this process does, for the message to others ("training here").
-        shared: others may hold it too, if they share it.
+        what: what this process does, for the error message in other processes ("training here").
+        shared: other processes may hold the lock too, if they also pass ``shared``.
 
     Raises:
-        UserError: another process holds it (a job can outlive a killed workflow).
+        UserError: another process holds the lock (a job can outlive a killed workflow).
     """
-    path = path.absolute()  # the process may end in another folder
+    path = path.absolute()  # the working folder may change before the lock is released
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = _hold(path, what, shared)
     try:
         yield
     finally:
         with suppress(OSError):
-            # Where others still share it the file is theirs.
+            # If others still share the lock, they need the file.
             if (not shared or take_lock(handle)) and _is_at(handle, path):
                 path.unlink()
         os.close(handle)
 
 
 def _hold(path: Path, what: str, shared: bool) -> int:
-    """Opens and locks a file that is still at its path then."""
+    """Opens and locks the file, and makes sure that it is still at its path afterwards."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             taken = take_lock(handle, shared=shared)
         except OSError as error:
-            # Some network file systems have no locks, and most runs need none.
-            log.warning("%s: cannot be locked (%s); start no second run", path, error.strerror)
+            # Some network file systems have no locks, and most runs do not need them.
+            log.warning(
+                "%s: cannot be locked (%s); do not start a second run", path, error.strerror
+            )
             return handle
         there = _is_at(handle, path)
         if taken and there:
@@ -181,11 +184,11 @@ def _hold(path: Path, what: str, shared: bool) -> int:
         os.close(handle)
         if there:
             raise UserError(f"{path.parent}: another process is {what}; wait for it or stop it")
-        # Its holder removed it between the opening and the locking: it locks nobody out any more.
+        # Its holder removed the file after it was opened here: try again with a new one.
 
 
 def _is_at(handle: int, path: Path) -> bool:
-    """Whether this open file is the one at the path."""
+    """Whether this open file is still the one at the path."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
@@ -193,12 +196,12 @@ def _is_at(handle: int, path: Path) -> bool:
 
 
 def lock_of(store: Path) -> Path:
-    """The lock file of a store: beside it, as what is strange inside of it is removed."""
+    """The lock file of a store. It is next to the store: unknown files inside would be removed."""
     return store.with_name(f".{store.name}.lock")
 
 
 def remove(path: Path) -> None:
-    """Deletes a file or a folder with all that is in it; nothing there is fine."""
+    """Deletes a file, or a folder with its contents; does nothing if it does not exist."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -206,23 +209,23 @@ def remove(path: Path) -> None:
 
 
 def read_regular(path: Path, most: int) -> str:
-    """The text (UTF-8) of a small file that may come from anywhere.
+    """The text (UTF-8) of a small file from an untrusted source.
 
     Args:
-        most: bytes that it may have.
+        most: maximum size in bytes.
 
     Raises:
-        UserError: it is no regular file (see :func:`check_regular`); it is larger.
+        UserError: it is not a regular file (see :func:`check_regular`), or is too large.
         OSError, UnicodeDecodeError: it cannot be read.
     """
     check_regular(path)
-    # Should it be a pipe by now: one that nobody writes to would hold up the opening itself.
+    # It may have become a pipe since: opening a pipe without a writer would block.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
         check_regular(path, handle)
         data = file.read(most + 1)
     if len(data) > most:
-        raise UserError(f"{path}: larger than {most / 1e6:g} MB; give a file of less")
+        raise UserError(f"{path}: larger than {most / 1e6:g} MB; give a smaller file")
     return data.decode("utf-8")
 
 
@@ -254,24 +257,24 @@ def write_sentinel(
     made_by: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> None:
-    """Writes the JSON that stands for a finished store (last, when all else is in place).
+    """Writes the JSON file that marks a store as finished. Call it last.
 
     Args:
         version: the stage's version constant.
-        images: image id -> what is worth knowing of it; must determine the store's content.
+        images: image id -> facts about the image; together they must determine the store's content.
         made_by: see :mod:`unet.provenance`; the entry ``content`` does not depend on it.
-        more: further entries that describe the store as a whole.
+        more: further entries that describe the whole store.
     """
     value = {"version": version, "images": images, **more}
     made = {} if made_by is None else {"made_by": dict(made_by)}
     write_json(path, {**value, **made, "content": digest(value)})
 
 
-# Tables that people write: what is read, and what they try that is not.
+# Suffixes of tables that people write: those that can be read, and common ones that cannot.
 SHEETS = (".csv", ".tsv")
 WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 
 
 def is_sheet(name: str) -> bool:
-    """Whether a file of this name is taken for a sheet, of which some cannot be read."""
+    """Whether a file with this name counts as a sheet; workbooks do, though they cannot be read."""
     return name.lower().endswith(SHEETS + WORKBOOKS)

@@ -1,4 +1,4 @@
-"""Every path under the output folder has this one owner; nothing is created on import."""
+"""All paths below the output folder are defined here; nothing is created on import."""
 
 from __future__ import annotations
 
@@ -7,72 +7,72 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-# A fold is known by its number, from 0, and all folds' networks together by this one.
+# Folds are numbered from 0; this number stands for the networks of all folds together.
 ENSEMBLE = -1
 _ENSEMBLE_NAME = "ensemble"
-# What a fold may be called in paths, wildcards and tables.
+# Names of folds in paths, wildcards and tables.
 FOLD_PATTERN = rf"\d+|{_ENSEMBLE_NAME}"
 
-# What a dataset or a model may be called: a folder of that name stays in the output folder.
+# Allowed names of datasets and models: a folder with such a name stays inside the output folder.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 def folder_name(text: str) -> str:
-    """A dataset's or a model's name as a command line gives it (a model's may be
+    """Checks a dataset's or model's name from a command line (models may be
     ``<model>@<dataset>``).
 
     Raises:
-        ValueError: it is not usable as a folder, or leads out of the output folder.
+        ValueError: it is not usable as a folder name, or leads out of the output folder.
     """
     if not all(NAME.fullmatch(part) for part in text.split("@", 1)):
-        raise ValueError(f"{text!r} is no name: write letters, digits, '_' and '-'")
+        raise ValueError(f"{text!r} is not a valid name: use letters, digits, '_' and '-'")
     return text
 
 
 def fold_name(fold: int) -> str:
-    """What a fold is called in paths, tables and on the command line."""
+    """The name of a fold in paths, tables and on the command line."""
     return _ENSEMBLE_NAME if fold == ENSEMBLE else str(fold)
 
 
 def fold_number(name: str) -> int:
-    """The fold of that name.
+    """The number of the fold with this name.
 
     Raises:
-        ValueError: neither a number from 0 nor the name of the ensemble.
+        ValueError: it is neither a number from 0 nor the name of the ensemble.
     """
     if name == _ENSEMBLE_NAME:
         return ENSEMBLE
     if not name.isdecimal():
-        raise ValueError(f"{name!r} is no fold: write a number from 0, or {_ENSEMBLE_NAME}")
+        raise ValueError(f"{name!r} is not a fold: write a number from 0, or {_ENSEMBLE_NAME}")
     return int(name)
 
 
 class Origin(NamedTuple):
-    """A model that was trained on another dataset than the one it is applied to."""
+    """Where a model was trained that is applied to another dataset."""
 
     model: str
     dataset: str
 
     @property
     def name(self) -> str:
-        """What it is called beside the dataset's own models: ``<model>@<dataset>``."""
+        """Its name where it is applied: ``<model>@<dataset>``."""
         return f"{self.model}@{self.dataset}"
 
 
 def origin_of(model: str) -> Origin | None:
-    """Where a model of that name was trained; None for one of the dataset's own.
+    """Where a model with this name was trained; None for one of the dataset's own models.
 
-    No name in the config has an ``@``, so that there is one answer.
+    This is unambiguous: no name in the config has an ``@``.
     """
     name, mark, dataset = model.partition("@")
     return Origin(name, dataset) if mark else None
 
 
 def store_of(sentinel: Path) -> Path | None:
-    """The store that a sentinel stands for; None for any other file."""
+    """The store that a sentinel marks as finished; None for any other file."""
     if sentinel.name == "raw.json":
         return sentinel.with_suffix("")
-    # The jobs that share a prediction write one store.
+    # Jobs that share a prediction all write to the same store.
     stem = sentinel.name.split(".")[0]
     sharing = sentinel.match("tiles.shard-*.json")
     if stem not in _STORES or not (sharing or sentinel.name == f"{stem}.json"):
@@ -87,10 +87,10 @@ _STORES = ("prepared", "tiles", "segmentation")
 class Paths:
     """Where each stage writes, below ``output``.
 
-    A path whose stage runs once per dataset takes the dataset; per model and fold likewise.
-    Arguments may be Snakemake wildcard patterns such as ``"{dataset}"``; a fold is a number, its
-    name or a pattern. A model that is applied (``<model>@<dataset>``) has its network where it was
-    trained, and images that were prepared for it.
+    Each path takes what its stage runs once for: dataset, model, fold. Arguments may be Snakemake
+    wildcard patterns such as ``"{dataset}"``; a fold is a number, its name or a pattern. For a
+    model that is applied to another dataset (``<model>@<dataset>``), the network is in the folder
+    where it was trained, and the images are prepared separately.
     """
 
     output: Path
@@ -128,15 +128,15 @@ class Paths:
         return self._under(dataset, "splits.csv")
 
     def inputs(self, dataset: str) -> Path:
-        """Size, time and hash of each raw file when the manifest was made (``inputs.json``)."""
+        """Size, time and hash of each raw file at the time of the manifest (``inputs.json``)."""
         return self._under(dataset, "inputs.json")
 
     def warnings(self, dataset: str, stage: str) -> Path:
-        """What looked wrong to a stage; not declared to Snakemake, as older results lack it."""
+        """A stage's warnings; not declared to Snakemake, because older results do not have it."""
         return self._under(dataset, f"warnings.{stage}.json")
 
     def prepared(self, dataset: str, model: str = "") -> Path:
-        """The dataset's images, or those prepared for a model that is applied to them."""
+        """The prepared images: the dataset's own, or those for a model of another dataset."""
         return self._under(dataset, *_own_folder(model), "prepared.zarr")
 
     def prepared_done(self, dataset: str, model: str = "") -> Path:
@@ -175,7 +175,7 @@ class Paths:
         return self.fold(dataset, model, fold) / "tiles.json"
 
     def shard_done(self, dataset: str, model: str, fold: int | str, shard: int | str) -> Path:
-        """One job's share of the tiles, where several predict a fold."""
+        """Sentinel of one job's share of the tiles, if several jobs predict a fold."""
         return self.fold(dataset, model, fold) / f"tiles.shard-{shard}.json"
 
     def segmentation(self, dataset: str, model: str, fold: int | str) -> Path:
@@ -190,7 +190,7 @@ class Paths:
     def objects(self, dataset: str, model: str, fold: int | str) -> Path:
         return self.fold(dataset, model, fold) / "objects.csv"
 
-    # Beside the outputs: never declared to Snakemake, so that it neither deletes nor tracks them.
+    # Not outputs: never declared to Snakemake, so that it neither deletes nor tracks them.
     def checkpoints(self, dataset: str, model: str, fold: int | str) -> Path:
         return self._under("checkpoints", dataset, model, _folder_of(fold))
 
@@ -202,7 +202,7 @@ class Paths:
 
 
 def _own_folder(model: str) -> tuple[str, ...]:
-    """The folder between a dataset's and its prepared store's."""
+    """The folder between the dataset's folder and the prepared store, if there is one."""
     return () if origin_of(model) is None else (model,)
 
 

@@ -1,11 +1,11 @@
-"""What made an output: software, stage, settings and inputs, kept beside or in each result.
+"""Provenance: the software, stage, settings and inputs that made each output.
 
-Planning reads it where Snakemake has no record of a file (moved, renamed, copied, cloned), so this
-module loads neither torch nor dask nor pandas. A sentinel JSON has it under the key ``made_by``, a
-table in a sidecar ``<table>-metadata.json`` (the place where CSV on the Web looks for metadata,
-https://www.w3.org/TR/tabular-data-primer/). A model has its settings in ``model.pt`` itself; the
-rest is in the sidecar of its ``history.csv``: images that are only tested must not change the
-bytes of a model, which stand for its weights.
+Planning reads it if Snakemake has no record of a file (because it was moved, renamed, copied or
+cloned), so this module loads neither torch nor dask nor pandas. A sentinel JSON has the record
+under the key ``made_by``, a table in a sidecar ``<table>-metadata.json`` (where CSV on the Web
+looks for metadata, https://www.w3.org/TR/tabular-data-primer/). ``model.pt`` contains the settings
+of its training; the inputs are in the sidecar of ``history.csv``, because the bytes of a model
+identify its weights, and images that are only tested must not change them.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from unet.files import digest, file_sha256, write_json
 
 SOFTWARE = "unet-pipeline"
 KEY = "made_by"
-# More than a model's plain values take; what says it needs more is no model.
+# A model's plain values are far smaller than this; a file that claims more is not a model.
 _MAX_PLAIN = 1 << 26
 
-# The stage that makes a file, where its name does not tell.
+# The stage that makes a file, if it is not the file's stem.
 _MAKERS = {
     "raw.json": "synthesize",
     "prepared.json": "prepare",
@@ -42,18 +42,18 @@ MadeBy = dict[str, Any]
 
 
 def made_by(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> MadeBy:
-    """What is kept with an output.
+    """The record that is saved with an output.
 
     Args:
         stage: as in :data:`unet.versions.STAGES`.
-        settings: the slice of the config as the stage was told it.
+        settings: the stage's settings.
         inputs: name -> content id (see :func:`inputs_of`).
     """
     return {
         "software": SOFTWARE,
         "version": __version__,
         "stage": stage,
-        # As JSON has it: a tuple that is read back is a list.
+        # As they will be read back from JSON: tuples become lists.
         "settings": json.loads(json.dumps(settings)),
         "inputs": dict(inputs),
     }
@@ -64,15 +64,18 @@ def inputs_of(output: Path, paths: Iterable[Path]) -> dict[str, str]:
     return {name_of(output, path): content_id(path) for path in paths}
 
 
-def of_job(output: Path, stage: str, settings: Mapping[str, Any], inputs: Iterable[Path]) -> MadeBy:
-    """What a job that begins will have made its outputs by; before it changes its settings.
+def made_by_job(
+    output: Path, stage: str, settings: Mapping[str, Any], inputs: Iterable[Path]
+) -> MadeBy:
+    """The record for the outputs of a job that starts now.
 
-    With an entry ``models`` (name -> content id), where its results come from models, at first or
-    at second hand.
+    It has an entry ``models`` (name -> content id) if the results come from models, directly or
+    through other inputs.
 
     Args:
-        output: the run's output folder, which all inputs are in.
-        inputs: those that the workflow's rule names.
+        output: the run's output folder, which contains all inputs.
+        settings: those that the job was started with.
+        inputs: the inputs of the workflow's rule.
     """
     paths = list(inputs)
     made = made_by(stage, settings, inputs_of(output, paths))
@@ -87,22 +90,23 @@ def of_job(output: Path, stage: str, settings: Mapping[str, Any], inputs: Iterab
 
 
 def name_of(output: Path, path: Path) -> str:
-    """What an input is called: its path below the output folder, wherever that is."""
+    """The name of an input: its path relative to the output folder."""
     return path.relative_to(output).as_posix()
 
 
 def content_id(path: Path) -> str:
-    """What stands for a file's content, by its kind; hex digits.
+    """Identifies a file's content; hex digits.
 
-    Of a sentinel its entry ``content``; of a model the checksums of its tensors, which its archive
-    lists at its end (planning must not read gigabytes); of any other file its sha256.
+    For a sentinel: its entry ``content``. For a model: a hash of its tensors' checksums, which are
+    listed at the end of its archive (planning must not read gigabytes). For any other file: its
+    sha256.
 
     Raises:
-        UserError: it is not there.
+        UserError: the file is missing.
         OSError: it cannot be read.
     """
     if not path.exists():
-        raise UserError(f"{path}: is not there; run the {maker_of(path)} stage first")
+        raise UserError(f"{path}: missing; run the {stage_of(path)} stage first")
     if path.suffix == ".json" and (content := _json(path).get("content")):
         return str(content)
     if path.suffix == ".pt" and zipfile.is_zipfile(path):
@@ -111,23 +115,23 @@ def content_id(path: Path) -> str:
     return file_sha256(path)
 
 
-def maker_of(path: Path) -> str:
+def stage_of(path: Path) -> str:
     """The stage that makes a file."""
-    # One of the jobs that share a prediction makes what they all do.
+    # Jobs that share a prediction have the same stage.
     name = re.sub(r"\.shard-\d+", "", path.name)
     return _MAKERS.get(name, path.stem)
 
 
 def sidecar(table: Path) -> Path:
-    """Where a table's metadata is."""
+    """The path of a table's metadata."""
     return table.with_name(f"{table.name}-metadata.json")
 
 
 def write_sidecar(table: Path, made: Mapping[str, Any], **more: Any) -> None:
-    """Writes a table's metadata; after the table, which a stage may still fail to write.
+    """Writes a table's metadata. Call it after the table itself was written.
 
     Args:
-        made: what :func:`made_by` gave.
+        made: the record of :func:`made_by`.
         more: further entries of the table's metadata.
     """
     about = {"@context": "http://www.w3.org/ns/csvw", "url": table.name}
@@ -135,14 +139,14 @@ def write_sidecar(table: Path, made: Mapping[str, Any], **more: Any) -> None:
 
 
 def read_made_by(path: Path) -> MadeBy | None:
-    """What made an output, as far as it tells.
+    """The record of an output.
 
     Args:
         path: a sentinel, a table or a model.
 
     Returns:
-        as :func:`made_by`; of a model the stage and the settings alone; None if there is nothing
-        that can be read.
+        as :func:`made_by`; for a model only the stage and the settings; None if there is no
+        readable record.
     """
     if path.suffix == ".pt":
         settings = _settings_of_model(path)
@@ -152,15 +156,15 @@ def read_made_by(path: Path) -> MadeBy | None:
     return found if sound else None
 
 
-def says_inputs(path: Path) -> bool:
-    """Whether a file's inputs are known, so that it was made by a version that notes them."""
-    # Those of a model are beside it.
+def records_inputs(path: Path) -> bool:
+    """Whether a file's record has its inputs; early versions did not write them."""
+    # A model's inputs are in the record of its history.
     table = path.with_name("history.csv") if path.suffix == ".pt" else path
     return "inputs" in (read_made_by(table) or {})
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """A mapping; empty where there is none, or it is damaged."""
+    """The mapping in a JSON file; empty if the file is missing, damaged or not a mapping."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -169,7 +173,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 class _Inert:
-    """Takes the place of whatever a pickle asks for."""
+    """Replaces every class that a pickle refers to."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
@@ -182,7 +186,7 @@ class _Inert:
 
 
 class _PlainValues(pickle.Unpickler):
-    """Reads the plain values of a model without torch; nothing that the file names is looked up."""
+    """Reads the plain values of a model without torch; imports nothing that the file names."""
 
     def find_class(self, module: str, name: str) -> type[_Inert]:
         return _Inert
@@ -192,7 +196,7 @@ class _PlainValues(pickle.Unpickler):
 
 
 def _settings_of_model(path: Path) -> dict[str, Any] | None:
-    """The slice of the config that a ``model.pt`` was trained with."""
+    """The settings that a ``model.pt`` was trained with."""
     try:
         with zipfile.ZipFile(path) as archive:
             (info,) = (i for i in archive.infolist() if i.filename.endswith("/data.pkl"))
@@ -201,6 +205,6 @@ def _settings_of_model(path: Path) -> dict[str, Any] | None:
             with archive.open(info) as handle:
                 settings = json.loads(_PlainValues(handle).load()["settings"])
     except Exception:
-        # A pickle that is no model's can raise anything.
+        # A pickle that is not from a model can raise anything.
         return None
     return settings if isinstance(settings, dict) else None

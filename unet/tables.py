@@ -1,8 +1,8 @@
-"""The tables that people open: written and read as CSV, in one place.
+"""Reading and writing of CSV tables.
 
-UTF-8 whatever the locale, a row per line end, whole or not at all. A cell of text that a
-spreadsheet would take for a formula gets an apostrophe in front (OWASP, "CSV injection"), which
-reading takes away again. pandas is imported where it is used: planning imports this module's users.
+Always UTF-8, with a line feed after each row, written atomically. Text cells that a spreadsheet
+would run as a formula get a leading apostrophe (OWASP, "CSV injection"), which is removed on
+reading. pandas is imported only where it is used, because planning imports this module.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from unet.files import replacing
 if TYPE_CHECKING:
     import pandas as pd
 
-# What begins a formula, unless it is a number; apostrophes in front of it are counted, so that
+# The start of a formula, unless the cell is a number. Leading apostrophes are included, so that
 # guarding can be undone.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?")
@@ -32,18 +32,18 @@ Append = Callable[[Iterable[Sequence[Any]]], None]
 
 
 def guarded(text: str) -> str:
-    """The text as it may stand in a cell: no spreadsheet takes it for a formula."""
+    """The text as written to a cell, so that no spreadsheet runs it as a formula."""
     formula = _FORMULA.match(text) and not _NUMBER.fullmatch(text)
     return f"'{text}" if formula else text
 
 
 def unguarded(cell: str) -> str:
-    """The text that :func:`guarded` was given."""
+    """Undoes :func:`guarded`."""
     return cell[1:] if _GUARDED.match(cell) else cell
 
 
 class _Lines:
-    """Ends each row that a CSV writer writes with a line feed alone."""
+    """Replaces the line end of each row of a CSV writer by a single line feed."""
 
     def __init__(self, handle: TextIO) -> None:
         self._handle = handle
@@ -53,8 +53,8 @@ class _Lines:
 
 
 def csv_writer(handle: TextIO) -> Any:
-    """A writer of CSV whose cells may hold any character: Python's own quotes a carriage return
-    only where the rows end with one, and then no reader takes the file.
+    """A CSV writer whose cells may contain any character. Python's own writer quotes a carriage
+    return in a cell only if rows end with one; otherwise no reader accepts the file.
 
     Args:
         handle: opened with ``newline=""``.
@@ -63,7 +63,7 @@ def csv_writer(handle: TextIO) -> Any:
 
 
 def csv_rows(text: str) -> list[dict[str, str]]:
-    """The rows of a table's text, by column, "" where empty or missing; without pandas."""
+    """The rows of a CSV text by column, "" for empty or missing cells; without pandas."""
     rows = csv.DictReader(StringIO(text, newline=""), restkey="", restval="")
     return [{name: unguarded(cell) for name, cell in row.items() if name} for row in rows]
 
@@ -72,18 +72,18 @@ def csv_rows(text: str) -> list[dict[str, str]]:
 def table_writer(
     path: Path, columns: Sequence[str], digits: int = 8, *, comment: str = ""
 ) -> Iterator[Append]:
-    """Writes a table bit by bit: yields a function that appends rows.
+    """Writes a table piece by piece: yields a function that appends rows.
 
     Args:
         columns: the header.
-        comment: a line before it.
-        digits: significant digits of floats; NaN and None are empty cells, integers are whole.
+        digits: significant digits of floats; NaN and None become empty cells.
+        comment: a line above the header.
     """
 
     def cell(value: Any) -> Any:
         if isinstance(value, str):
             return guarded(value)
-        # NumPy's are none of Python's.
+        # Abstract types, because NumPy's numbers are not Python's.
         if isinstance(value, Real) and not isinstance(value, Integral):
             return "" if value != value else f"{value:.{digits}g}"
         return value
@@ -110,7 +110,7 @@ def write_table(
     *,
     comment: str = "",
 ) -> None:
-    """Writes a whole table, see :func:`table_writer`."""
+    """Writes a complete table; arguments as in :func:`table_writer`."""
     with table_writer(path, columns, digits, comment=comment) as append:
         append(rows)
 
@@ -122,15 +122,15 @@ def read_table(
     numbers: Collection[str] = (),
     delimiter: str = ",",
 ) -> pd.DataFrame:
-    """Reads a table: cells are text as it was written, "" where empty.
+    """Reads a table: cells are text as written, "" if empty.
 
     Args:
-        stage: that writes it, for messages.
-        columns: that must be there.
-        numbers: columns to read as float64, NaN where empty.
+        stage: the stage that writes the table, for messages.
+        columns: required columns.
+        numbers: columns to read as float64; empty cells become NaN.
 
     Raises:
-        UserError: it cannot be read, or lacks a column.
+        UserError: the table cannot be read, or a column is missing.
     """
     import pandas as pd
 
@@ -150,11 +150,9 @@ def read_table(
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{path}: cannot be read ({reason}); run the {stage} stage first") from None
-    except ValueError as error:  # pandas' errors and those of decoding are of this kind
+    except ValueError as error:  # includes pandas' errors and decoding errors
         reason = one_line(error, 160)
         raise UserError(f"{path}: damaged ({reason}); remove it and run again") from None
     if missing := [name for name in columns if name not in frame.columns]:
-        raise UserError(
-            f"{path}: has no column {', '.join(missing)}; run the {stage} stage again to remake it"
-        )
+        raise UserError(f"{path}: has no column {', '.join(missing)}; run the {stage} stage again")
     return frame

@@ -19,7 +19,7 @@ import zarr
 from tests.data.test_apply_prepare import blobs, model, write
 from unet import provenance
 from unet.cli import main, predict_request
-from unet.cli.predict_request import Trained, image_files, stitch_settings, trained
+from unet.cli.predict_request import TrainingChoices, image_files, stitch_settings, training_choices
 from unet.config.load import load
 from unet.config.sections import ReportSection
 from unet.config.stage_settings import Applied, DatasetTask, ReportSettings
@@ -169,12 +169,12 @@ def test_a_stopped_run_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["nowhere", "images"], "no model here; name a model.pt"),
+        (["nowhere", "images"], "no model here; give a model.pt"),
         (["m", "none/*.tif"], "IMAGES: "),
         (["m", "images/bad.tif"], "none of 1 images is usable; the first: bad.tif: "),
         (["m", "rgb.tif"], "rgb.tif: the images have 3 channel(s), the model wants 1; choose with"),
         (["m", "images", "--method", "grow"],
-         "--method: grow needs a model with head: border, this one has head: classes; write "),
+         "--method: grow needs a model with head: border, but this one has head: classes; write "),
         (["m", "images", "--model", "other.pt"], "their channels differ (1, 3)"),
         (["m", "images", "--pixel-size", "1,1,1"], "3 numbers for the 2 spatial axes"),
     ],
@@ -202,7 +202,7 @@ def test_foreign_results_are_not_overwritten(
     mine.parent.mkdir(parents=True)
     mine.write_text("drawn by hand")
     assert predict(place / "m", place / "images", "-o", place / "out") == 2
-    assert "masks: is there already, and not from this command" in capsys.readouterr().err
+    assert "masks: already exists and was not made by this command" in capsys.readouterr().err
     assert mine.read_text() == "drawn by hand"
 
 
@@ -230,9 +230,9 @@ def test_heads_and_classes(place: Path) -> None:
     args = argparse.Namespace(
         method=None, threshold=None, min_size=5, grow_px=None, geojson=None, rois=None
     )
-    told = stitch_settings(border, args, Trained()).stitch
+    told = stitch_settings(border, args, TrainingChoices()).stitch
     assert (told.method, told.grow_px, told.min_size) == ("grow", 4, 5)
-    known = Trained(stitch={"method": "components", "grow_px": 9, "threshold": 0.3})
+    known = TrainingChoices(stitch={"method": "components", "grow_px": 9, "threshold": 0.3})
     told = stitch_settings(border, args, known).stitch
     assert (told.method, told.grow_px, told.threshold) == ("components", 9, 0.3)
     args.grow_px, args.method = 7, "grow"
@@ -240,7 +240,7 @@ def test_heads_and_classes(place: Path) -> None:
     assert (told.method, told.grow_px) == ("grow", 7)
     args.method = None
     distance = model(head=("background", "foreground", "distance"))
-    assert stitch_settings(distance, args, Trained()).stitch.method == "watershed"
+    assert stitch_settings(distance, args, TrainingChoices()).stitch.method == "watershed"
 
 
 def test_a_model_in_results_brings_its_settings(place: Path) -> None:
@@ -255,17 +255,17 @@ def test_a_model_in_results_brings_its_settings(place: Path) -> None:
     }  # fmt: skip
     paths = Paths(place / "out")
     file = paths.model("d", "m", 0)
-    assert trained(file) == Trained()
+    assert training_choices(file) == TrainingChoices()
     Run(load(raw)).write_config()
-    assert trained(file).stitch["threshold"] == 0.5
+    assert training_choices(file).stitch["threshold"] == 0.5
     for fold, threshold in ((0, 0.3), (1, 0.4)):
         write_json(paths.segmentation_done("d", "m", fold), {"threshold": threshold})
-    found = trained(file)
+    found = training_choices(file)
     assert (found.stitch["threshold"], found.stitch["min_size"]) == (pytest.approx(0.35), 2)
     assert found.tta
     assert "tiff" not in found.stitch
     for other in (paths.model("other", "m", 0), Path("/model.pt")):
-        assert trained(other) == Trained()
+        assert training_choices(other) == TrainingChoices()
 
 
 def test_files_of_one_name_in_different_folders(place: Path) -> None:
@@ -337,7 +337,7 @@ def test_its_own_results_are_no_images(
         ]
     # A folder of the user's may be called masks.
     assert found == ["a.tif", "masks/mine.tif"]
-    assert "4 files are results of this command" in caplog.text
+    assert "skipped 4 files that are results of this command" in caplog.text
     with pytest.raises(UserError, match="IMAGES: all 1 files are results of this command"):
         image_files(["p/seg/masks"], Path("p/seg"))
 
@@ -372,7 +372,7 @@ def test_twice_over_a_folder_that_holds_the_output(place: Path) -> None:
 def test_outlines_as_the_config_says_unless_the_command_does(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = Trained(stitch={"geojson": True, "rois": True})
+    known = TrainingChoices(stitch={"geojson": True, "rois": True})
     args = argparse.Namespace(
         method=None, threshold=None, min_size=None, grow_px=None, geojson=None, rois=False
     )

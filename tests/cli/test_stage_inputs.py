@@ -95,7 +95,7 @@ class Run:
     def check(self, stage: str, config: Path | None = None) -> None:
         args = Namespace(stage=stage, output=self.paths.output, config=config)
         settings = ReportAllSettings.made(datasets={})
-        made = stage_inputs.checked(args, settings, self.sources(stage))
+        made = stage_inputs.check_inputs(args, settings, self.sources(stage))
         assert made["inputs"] == provenance.inputs_of(self.paths.output, self.sources(stage))
 
     def run(self, stage: str, config: Path) -> int:
@@ -195,13 +195,13 @@ def test_inputs_that_were_made_again(
     """And what was made of them was not: by hand an error; the workflow planned it so, as after
     ``snakemake --touch``."""
     run.make(redone, run.settings[redone], "other content")
-    with pytest.raises(UserError, match=f"made from another .*{source} than") as caught:
+    with pytest.raises(UserError, match=f"made from a different .*{source} than") as caught:
         run.check(stage, run.config)
     assert "\n" not in str(caught.value)
     assert not caplog.records
     run.check(stage)
     (said,) = (record.getMessage() for record in caplog.records)
-    assert re.search(f"{path}: made from another .*{source} than .*delete it to", said)
+    assert re.search(f"{path}: made from a different .*{source} than .*delete it to", said)
     assert "\n" not in said
 
 
@@ -232,7 +232,7 @@ def test_a_shard_of_other_networks_is_not_gathered(run: Run) -> None:
     said = io.StringIO()
     with redirect_stderr(said):
         assert predict.main(words) == 2
-    assert "tiles.shard-0.json: made with other settings than" in said.getvalue()
+    assert "tiles.shard-0.json: made with different settings than" in said.getvalue()
 
 
 def test_thresholds_of_the_dataset_that_a_model_comes_from(
@@ -257,7 +257,7 @@ def test_thresholds_of_the_dataset_that_a_model_comes_from(
         capsys.readouterr()
         assert script.main([*words, *more]) == 2
         said = capsys.readouterr().err
-        assert re.search(f"/d/m/.*{path}: made with other settings than", said), said
+        assert re.search(f"/d/m/.*{path}: made with different settings than", said), said
 
 
 def test_files_of_earlier_versions_are_taken(run: Run) -> None:
@@ -308,7 +308,7 @@ def test_stitch_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert stitch.main([*words, "--config", str(other)]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1
-    assert "tiles.json: made with other settings than" in said[0]
+    assert "tiles.json: made with different settings than" in said[0]
     assert "predict.tile: auto, now 64" in said[0]
-    assert "run scripts/predict.py with this config, or give the one that made it" in said[0]
+    assert "run scripts/predict.py with this config, or give the config that made it" in said[0]
     assert sorted(run.paths.output.rglob("*")) == before

@@ -324,8 +324,8 @@ def test_files(tmp_path: Path) -> None:
         load_file(path)
     for text, says in (
         ("a: [1", "not valid YAML"),
-        ("just words", "holds no keys"),
-        ("", "holds no keys"),
+        ("just words", "contains no keys"),
+        ("", "contains no keys"),
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=says) as caught:

@@ -203,12 +203,15 @@ def test_the_run(tmp_path: Path) -> None:
     done = [
         paths.segmentation_done("new", model, ENSEMBLE) for model in run.config.models_for("new")
     ]
-    assert run.reported("new") == done
-    assert (run.scores("new", "plain@nuclei"), run.scores("cells", "plain")) == ([], [])
+    assert run.report_inputs("new") == done
+    assert (
+        run.threshold_scores("new", "plain@nuclei"),
+        run.threshold_scores("cells", "plain"),
+    ) == ([], [])
     over = new(evaluate={"metrics": ["topology"]}, predict_with=["cells/plain"])
     choosing = Run(load({**merge(RAW, over), "output": str(tmp_path / "out")}))
-    assert choosing.scores("new", "plain@cells") == [paths.metrics("cells", "plain")]
-    assert run.reported("cells") == [paths.metrics("cells", "plain")]
+    assert choosing.threshold_scores("new", "plain@cells") == [paths.metrics("cells", "plain")]
+    assert run.report_inputs("cells") == [paths.metrics("cells", "plain")]
     run.write_config()
     assert load_file(paths.config) == run.config
 

@@ -12,8 +12,13 @@ from typing import Any
 import pytest
 
 from tests import key_table
-from unet.cli.predict_command import whole
-from unet.cli.predict_request import Trained, add_arguments, predict_settings, stitch_settings
+from unet.cli.predict_command import with_all_keys
+from unet.cli.predict_request import (
+    TrainingChoices,
+    add_arguments,
+    predict_settings,
+    stitch_settings,
+)
 from unet.config import presets, sections, stage_keys
 from unet.config import run as config_module
 from unet.config.data_settings import PrepareSettings
@@ -80,9 +85,12 @@ def all_keys(found: Mapping[str, Settings]) -> dict[str, str]:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     args = parser.parse_args(["m.pt", "i.tif", "-o", "out", "--tta", "--threshold", "0.25"])
-    predict, stitch = predict_settings(args, Trained()), stitch_settings(_Model, args, Trained())  # type: ignore[arg-type]
-    prepare = stage_keys.told("prepare_applied", PrepareSection())
-    keys["unet predict"] = digest([whole(predict), stitch.to_json(), prepare])
+    predict, stitch = (
+        predict_settings(args, TrainingChoices()),
+        stitch_settings(_Model, args, TrainingChoices()),
+    )  # type: ignore[arg-type]
+    prepare = stage_keys.written_keys("prepare_applied", PrepareSection())
+    keys["unet predict"] = digest([with_all_keys(predict), stitch.to_json(), prepare])
     return keys
 
 
@@ -257,8 +265,11 @@ def test_a_new_key_of_a_dataset(
     stage: str, base: Section, more: type[Section], value: dict[str, Any]
 ) -> None:
     given = base.model_dump(exclude_unset=True)
-    assert stage_keys.told(stage, more(**given)) == stage_keys.told(stage, base)
-    assert stage_keys.told(stage, more(**given, **value)) == stage_keys.told(stage, base) | value
+    assert stage_keys.written_keys(stage, more(**given)) == stage_keys.written_keys(stage, base)
+    assert (
+        stage_keys.written_keys(stage, more(**given, **value))
+        == stage_keys.written_keys(stage, base) | value
+    )
 
 
 def test_a_new_value_of_an_architecture() -> None:

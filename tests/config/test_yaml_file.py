@@ -23,22 +23,22 @@ SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workf
 
 # (text, line and column, what is likely)
 MISTAKES = [
-    ("train:\n\tlr: 1\n", (2, 1), "indent with spaces, there is a tab"),
-    ("train:\n  lr: 1\n\tbatch: 2\n", (3, 1), "indent with spaces, there is a tab"),
-    ("train: {lr: 1\nseed: 3\n", (2, 5), "is the { of line 1 closed"),
-    ("a: 1\nb: [1, 2\nc: 3\n", (3, 2), "is the [ of line 2 closed"),
-    ("a: [1", (1, 6), "is the [ of line 1 closed"),
-    ("a: 'x\nb: 1\n", (3, 1), "the quote of line 1 is not closed"),
+    ("train:\n\tlr: 1\n", (2, 1), "found a tab, indent with spaces"),
+    ("train:\n  lr: 1\n\tbatch: 2\n", (3, 1), "found a tab, indent with spaces"),
+    ("train: {lr: 1\nseed: 3\n", (2, 5), "is the { in line 1 closed"),
+    ("a: 1\nb: [1, 2\nc: 3\n", (3, 2), "is the [ in line 2 closed"),
+    ("a: [1", (1, 6), "is the [ in line 1 closed"),
+    ("a: 'x\nb: 1\n", (3, 1), "the quote in line 1 is not closed"),
     ('a: "x\\q"\n', (1, 7), "unknown escape character"),
     ("seed:3\noutput: x\n", (2, 7), "write a space after seed: (line 1)"),
     ("output: a: b\n", (1, 10), "needs quotes"),
     ("train:\n  lr: 1\n batch: 2\n", (3, 2), "the same indent"),
-    ("train: {lr: 1}}\n", (1, 15), "the } is one too many"),
-    ("train: {lr: 1, lr: 2}\n", (1, 16), "key 'lr' is here for the second time, first in line 1"),
-    ("a: 1\nb:\n  c: 1\n  c: 2\n", (4, 3), "key 'c' is here for the second time, first in line 3"),
-    ('{"a": 1, "a": 2}', (1, 10), "key 'a' is here for the second time, first in line 1"),
-    ('{\n\t"a": {"b":1,\n\t"b":2}}', (3, 2), "key 'b' is here for the second time, first in"),
-    ("a:\n- {c: 1, c: 2}\n", (2, 10), "key 'c' is here for the second time"),
+    ("train: {lr: 1}}\n", (1, 15), "there is one } too many"),
+    ("train: {lr: 1, lr: 2}\n", (1, 16), "key 'lr' occurs a second time, first in line 1"),
+    ("a: 1\nb:\n  c: 1\n  c: 2\n", (4, 3), "key 'c' occurs a second time, first in line 3"),
+    ('{"a": 1, "a": 2}', (1, 10), "key 'a' occurs a second time, first in line 1"),
+    ('{\n\t"a": {"b":1,\n\t"b":2}}', (3, 2), "key 'b' occurs a second time, first in"),
+    ("a:\n- {c: 1, c: 2}\n", (2, 10), "key 'c' occurs a second time"),
     ("a: @x\n", (1, 4), "cannot start any token"),
     ("a: *b\n", (1, 4), "undefined alias"),
     ("a: !!python/object:os.system x\n", (1, 4), "could not determine a constructor"),
@@ -63,9 +63,9 @@ def test_yaml_that_does_not_parse(
 @pytest.mark.parametrize(
     ("text", "likely"),
     [
-        ("seed:3", "holds no keys; write a space after seed: (line 1)"),
-        ("- a\n- b\n", "holds no keys"),
-        ("", "holds no keys"),
+        ("seed:3", "contains no keys; write a space after seed: (line 1)"),
+        ("- a\n- b\n", "contains no keys"),
+        ("", "contains no keys"),
         ("a: 2020-13-45\n", "not valid YAML: month"),
         ("[" * 5000, "not valid YAML"),
     ],
@@ -168,11 +168,11 @@ def test_mistakes_that_snakemake_would_meet_first(tmp_path: Path) -> None:
         ("none.yaml",): ["error: none.yaml: cannot be read: no such file"],
         ("pipe",): ["error: pipe: not a regular file (a named pipe)"],
         ("over.yaml", "results/d/splits.csv"): [
-            "error: results/d/splits.csv: cannot be read: no such file; what is to be made stands "
-            "before --configfile"
+            "error: results/d/splits.csv: cannot be read: no such file; write "
+            "targets before --configfile"
         ],
         # It names no datasets, and there is no other config here.
-        ("over.yaml",): ["error: config/config.yaml: not in this folder"],
+        ("over.yaml",): ["error: config/config.yaml: missing"],
     }
     for files, lines in cases.items():
         said = said_by_snakemake(tmp_path, "--configfile", *files)
@@ -200,7 +200,7 @@ def test_mistakes_under_each_profile(tmp_path: Path, name: str) -> None:
     words = ["--workflow-profile", str(PROFILES[name].parent), "--configfile", "bad.yaml"]
     (line,) = said_by_snakemake(tmp_path, *words)
     assert line.startswith("error: bad.yaml: line 2, column 1: ")
-    assert "there is a tab" in line
+    assert "found a tab" in line
 
 
 def test_profiles_share_what_checks_the_config() -> None:

@@ -148,7 +148,6 @@ def test_command_line_without_segmentation(
     told = {"version": 1, "evaluate": section, "task": "semantic", "class_names": list(NAMES)}
     assert main([*arguments(stores, 0, 1), "--settings", json.dumps(told)]) == 2
     assert (
-        "fold-1/segmentation.json: is not there; run the stitch stage first"
-        in capsys.readouterr().err
+        "fold-1/segmentation.json: missing; run the stitch stage first" in capsys.readouterr().err
     )
     assert not stores.metrics.exists()

@@ -263,7 +263,7 @@ BOMB = "\n".join(
         ("x: 2024-99-99", "not valid YAML"),
         ("x: !!timestamp abc", "not valid YAML"),
         ("datasets: " + "a" * 100_000, r"got 'aaaa.*\.\.\.\)"),
-        ("output: -x", "does not begin with '-'"),
+        ("output: -x", "does not start with '-'"),
         ("output: '{dataset}'", "braces"),
         ('output: "a\\nb"', "braces"),
     ],

@@ -168,16 +168,16 @@ def hostile(path: Path) -> dict[str, Any]:
 def test_a_config_beside_a_model_does_no_harm(
     tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`unet predict` reads it for the threshold; a downloaded model may come with one."""
-    from unet.cli.predict_request import Trained, trained
+    """`unet predict` reads it for the threshold: a model from elsewhere may bring one along."""
+    from unet.cli.predict_request import TrainingChoices, training_choices
 
     file = tmp_path / "results" / "d" / "m" / "fold-0" / "model.pt"
     file.parent.mkdir(parents=True)
     path = tmp_path / "results" / "config.yaml"
-    assert trained(file) == Trained()
-    assert caplog.text == ""  # a model without its run is normal
+    assert training_choices(file) == TrainingChoices()
+    assert caplog.text == ""  # a model without its run is nothing unusual
     hostile(path)[how]()
-    assert trained(file) == Trained()
+    assert training_choices(file) == TrainingChoices()
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2
     assert str(path) in lines[0]

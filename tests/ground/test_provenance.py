@@ -63,7 +63,7 @@ def test_a_table_has_a_sidecar(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_the_stage_of_what_is_missing_is_named(tmp_path: Path, name: str, stage: str) -> None:
     assert stage in STAGES
-    with pytest.raises(UserError, match=f"{name}: is not there; run the {stage} stage first"):
+    with pytest.raises(UserError, match=f"{name}: missing; run the {stage} stage first"):
         provenance.content_id(tmp_path / name)
 
 
@@ -93,10 +93,14 @@ def test_results_name_their_models_at_any_distance(tmp_path: Path) -> None:
     weights.parent.mkdir(parents=True)
     save_model(weights, a_model())
     prepared, tiles, segmented = (tmp_path / f"{n}.json" for n in ("prepared", "tiles", "seg"))
-    write_sentinel(prepared, 1, {}, provenance.of_job(tmp_path, "prepare", {}, []))
-    write_sentinel(tiles, 1, {}, provenance.of_job(tmp_path, "predict", {}, [weights, prepared]))
-    write_sentinel(segmented, 1, {}, provenance.of_job(tmp_path, "stitch", {}, [tiles, prepared]))
-    made = provenance.of_job(tmp_path, "evaluate", {}, [segmented])
+    write_sentinel(prepared, 1, {}, provenance.made_by_job(tmp_path, "prepare", {}, []))
+    write_sentinel(
+        tiles, 1, {}, provenance.made_by_job(tmp_path, "predict", {}, [weights, prepared])
+    )
+    write_sentinel(
+        segmented, 1, {}, provenance.made_by_job(tmp_path, "stitch", {}, [tiles, prepared])
+    )
+    made = provenance.made_by_job(tmp_path, "evaluate", {}, [segmented])
     assert made["models"] == {"m/fold-0/model.pt": provenance.content_id(weights)}
     assert "models" not in (provenance.read_made_by(prepared) or {})
 

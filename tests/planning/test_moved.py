@@ -96,7 +96,7 @@ def then_trained(folder: Path) -> None:
     inputs = [paths.prepared_done("own"), paths.splits("own")]
     made = provenance.read_made_by(model)
     assert made is not None
-    made = provenance.of_job(paths.output, "train", made["settings"], inputs)
+    made = provenance.made_by_job(paths.output, "train", made["settings"], inputs)
     provenance.write_sidecar(paths.history("own", "b", 0), made)
 
 
@@ -260,7 +260,7 @@ def test_what_has_changed(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x", encoding="utf-8")
     settings = {"version": 1, "a": [1.5, None]}
-    made = provenance.of_job(tmp_path / "o", "stitch", settings, [table, other])
+    made = provenance.made_by_job(tmp_path / "o", "stitch", settings, [table, other])
     told = '{"a":[1.5,null],"version":1}'
     assert stale.change(made, told, [str(table), str(other)]) == stale.Change()
     assert stale.change(made, "{}", [str(other), str(table)]).settings == told

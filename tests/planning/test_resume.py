@@ -143,7 +143,7 @@ def test_jobs_that_do_not_end(tmp_path: Path, queue: Path) -> None:
     folder = killed_run(tmp_path / "work", "run-a")
     (queue / "run-a.7").touch()
     (queue.parent / "scancel").write_text("#!/bin/sh\ntrue\n")
-    with pytest.raises(UserError, match=r"^jobs still there after 0.2 s: 7; try again later$"):
+    with pytest.raises(UserError, match=r"^jobs still queued after 0.2 s: 7; try again later$"):
         resume.clear(folder, 0.2)
 
 
@@ -177,7 +177,7 @@ def test_a_run_that_lives_is_left_alone(
     remember(tmp_path, ["--cores", "1"])
     assert main(["--folder", str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
-        f"error: the workflow still runs here (process {os.getpid()}); nothing to resume\n"
+        f"error: the workflow is still running here (process {os.getpid()}); nothing to resume\n"
     )
     assert calls(queue) == []
 

@@ -62,7 +62,7 @@ def test_the_ensemble_is_called_so(tmp_path: Path) -> None:
     assert paths.tiles("d", "m", ENSEMBLE) == tmp_path / "d" / "m" / "fold-ensemble" / "tiles.zarr"
     assert paths.tiles("d", "m", "{fold}") == tmp_path / "d" / "m" / "fold-{fold}" / "tiles.zarr"
     for name in ("-1", "", "one", "1.0", "²"):
-        with pytest.raises(ValueError, match="is no fold"):
+        with pytest.raises(ValueError, match="is not a fold"):
             fold_number(name)
     assert FOLD_PATTERN == r"\d+|ensemble"
 
@@ -227,7 +227,7 @@ def test_a_split_that_makes_no_ensemble(tmp_path: Path, capsys: pytest.CaptureFi
     told = run_of(tmp_path, folds=3).settings("predict", "d", "m")
     assert predict([*words, "--settings", told]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: --fold ensemble: datasets.d.split makes none; give both folds")
+    assert said.startswith("error: --fold ensemble: datasets.d.split has none; set both folds")
     assert said.count("\n") == 1
     with pytest.raises(SystemExit):
         train([*words, "--settings", told])

@@ -223,7 +223,7 @@ def test_the_whole_chain_with_snakemake_killed(lab: Lab, limited: Limited, site:
     refused = site.start("refused", *resume)
     assert refused.wait() == 2
     assert site.said("refused") == (
-        f"error: the workflow still runs here (process {first.pid}); nothing to resume\n"
+        f"error: the workflow is still running here (process {first.pid}); nothing to resume\n"
     )
     first.send_signal(signal.SIGKILL)
     first.wait()

@@ -304,5 +304,5 @@ def test_a_single_file_from_elsewhere_is_refused(
         done = run([python, "-m", "snakemake", "--dry-run"], place, **home)
         server.shutdown()
     assert done.returncode != 0
-    assert "needs its package and scripts beside it" in done.stdout + done.stderr
+    assert "needs its package and scripts next to it" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr

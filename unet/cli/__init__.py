@@ -1,8 +1,8 @@
-"""The command lines: the `unet` command, and what the scripts of the stages share.
+"""The command lines: the `unet` command, and the shared code of the stages' scripts.
 
-In: the words of a command line.
-Out: one call of the package, then an exit code and, for an error of the user, one line.
+In: the arguments of a command line.
+Out: one call of the package, then an exit code and, for a user's mistake, a one-line message.
 
-Start with `main.py` for `unet models` and `unet predict`, or with `stage.py`, through which every
-script in `scripts/` runs its stage. `failures.py` writes what the console shows of a failed job.
+Start with `main.py` for `unet models` and `unet predict`, or with `stage.py`, which every script in
+`scripts/` uses to run its stage. `failures.py` writes the console message for a failed job.
 """

@@ -1,9 +1,9 @@
-"""What the console shows when a job of this workflow fails: which job, why, and where its log is.
+"""The console message for a failed job of this workflow: which job, why, and where its log is.
 
-Snakemake shows the command with all its settings, twice, a Python traceback, and the whole log. The
-cause is one line of that log. Snakemake's own log file keeps all of it, and so does the console
-with ``--verbose`` or ``--printshellcmds``. Jobs of a workflow that has this one as a module are
-shown as Snakemake shows them.
+Snakemake itself prints the command with all its settings (twice), a Python traceback, and the whole
+log, although the cause is one line of that log. Its own log file still has all of this, and so does
+the console with ``--verbose`` or ``--printshellcmds``. If another workflow uses this one as a
+module, Snakemake's output for the other workflow's jobs is unchanged.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from unet.errors import one_line
 _CAUSE = re.compile(r"^\S+ \S+ (?:ERROR|WARNING) ((?:error:|stopped).*)$", re.MULTILINE)
 # How a command ended, in the words of Python's subprocess.
 _STATUS = re.compile(r"returned non-zero exit status (\d+)|died with <(\w+\.\w+): \d+>")
-# Snakemake's words at the end of what each queue says.
+# What Snakemake appends to every queue's message.
 _EMPTY = re.compile(r"For further error details see the cluster/cloud log and .*")
-# What of a log is looked at, in bytes from its end: a traceback may follow the cause.
+# Bytes read from the end of a log: a traceback may follow the cause.
 _TAIL = 1 << 16
-# Lines that are shown of a cause (a config may have many mistakes), and characters of any other.
+# Most lines shown of a cause (a config may have many mistakes); most characters of other lines.
 _LINES, _WIDTH = 5, 400
 
 
 def _tail(path: Path, since: float) -> str:
-    """The end of a log; nothing of one that is not there, or is older than that (Unix time, s)."""
+    """The end of a log; "" if it is missing or older than ``since`` (Unix time in s)."""
     try:
         with path.open("rb") as handle:
             status = os.fstat(handle.fileno())
@@ -47,10 +47,10 @@ def _tail(path: Path, since: float) -> str:
 
 
 def causes(logs: Sequence[Path], since: float) -> list[str]:
-    """The lines of a job's logs that tell why it ended, if there are any.
+    """The lines of a job's logs that say why it ended, if there are any.
 
     Args:
-        since: logs that are older (Unix time in s) are of an earlier run.
+        since: logs older than this (Unix time in s) are from an earlier run and are ignored.
     """
     for path in logs:
         if found := _CAUSE.findall(_tail(path, since)):
@@ -59,13 +59,13 @@ def causes(logs: Sequence[Path], since: float) -> list[str]:
 
 
 def summary(failed: Mapping[str, Any], since: float, ended: str = "") -> str:
-    """The lines on a failed job.
+    """The message for a failed job.
 
     Args:
-        failed: Snakemake's record: ``rule_name``, ``log``, and, where an executor says something,
+        failed: Snakemake's record: ``rule_name``, ``log``, and optionally the executor's
             ``rule_msg`` and ``aux``.
         since: see :func:`causes`.
-        ended: how its command ended, where that is known.
+        ended: how its command ended, if known.
     """
     paths = [Path(log) for log in failed["log"]]
     name = f"{failed['rule_name']} {paths[0].stem}" if paths else failed["rule_name"]
@@ -90,34 +90,34 @@ def _last(text: str) -> str:
 
 
 def _ended(text: str) -> str:
-    """How a command ended, from Snakemake's words on it."""
+    """How a command ended, taken from Snakemake's message."""
     match = _STATUS.search(text)
     if match is None:
         return ""
     if match[1] is None:
         return f"ended by {match[2].removeprefix('Signals.')}"
     name = ""
-    # So does a shell pass on the signal that ended its command.
+    # A shell reports a signal that ended its command as 128 + the signal's number.
     with suppress(ValueError):
         name = f" ({signal.Signals(int(match[1]) - 128).name})"
     return f"ended with exit status {match[1]}{name}"
 
 
 class _Brief(logging.Formatter):
-    """Formats failed jobs of this workflow by :func:`summary` and all else as before."""
+    """Formats failed jobs of this workflow with :func:`summary`, everything else as before."""
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()
-        # Clocks of file systems may be behind this machine's.
+        # The clock of a file system may be behind this machine's.
         self._inner, self._since = inner, time.time() - 5
-        # Folders of scripts: several versions of this workflow may be modules of another one.
+        # Several: another workflow may use several versions of this one as modules.
         self.scripts: set[Path] = set()
         self._exceptions: list[str] = []
 
     def format(self, record: logging.LogRecord) -> str:
         if self.is_failure(record):
             command = str(vars(record)["shellcmd"])
-            # It has come before the record on the job.
+            # Snakemake logs the exception before the record of the job.
             known = [text for text in self._exceptions if command in text]
             self._exceptions = [text for text in self._exceptions if text not in known]
             return summary(vars(record), self._since, _ended("".join(known[-1:])))
@@ -128,25 +128,24 @@ class _Brief(logging.Formatter):
             and any(f"{folder}{os.sep}" in text for folder in self.scripts)
         ):
             self._exceptions.append(text)
-            # Nothing is printed for no text.
-            return ""
+            return ""  # prints nothing
         return text
 
     def is_failure(self, record: logging.LogRecord) -> bool:
-        """Whether a job that calls one of this workflow's scripts has failed."""
+        """Whether the record says that a job with one of this workflow's scripts failed."""
         known = vars(record)
         event = getattr(known.get("event"), "name", "")
         if event != "JOB_ERROR" or not {"rule_name", "log", "shellcmd"} <= known.keys():
             return False
         try:
             words = shlex.split(known["shellcmd"] or "")
-        except ValueError:  # a quote that is not closed
+        except ValueError:  # unclosed quote
             return False
         return any(Path(word).parent in self.scripts for word in words[1:2])
 
 
 class _Shown(logging.Filterer):
-    """Lets failed jobs through in any case: ``--quiet rules`` would hide them."""
+    """Always shows failed jobs: ``--quiet rules`` would hide them."""
 
     def __init__(self, handler: logging.Handler, brief: _Brief) -> None:
         super().__init__()
@@ -157,22 +156,22 @@ class _Shown(logging.Filterer):
 
 
 def show_causes(workflow: Any, scripts: Path) -> bool:
-    """From here on the console shows the cause of a failed job instead of its command.
+    """Makes the console show the cause of a failed job instead of its command.
 
-    The jobs are told by the environment, so that none of them prints it as well.
+    An environment variable tells the jobs, so that they do not print the cause as well.
 
     Args:
-        workflow: Snakemake's, in a Snakefile.
-        scripts: the folder of the scripts that this workflow's jobs call; others' are not touched.
+        workflow: Snakemake's ``workflow`` object in a Snakefile.
+        scripts: the folder of this workflow's scripts; jobs of other workflows are not affected.
 
     Returns:
-        False where nothing is changed: more than that is asked for, nothing is, or this version of
-        Snakemake has no such handler.
+        False if nothing was changed: the user requested more output or none at all, or this version
+        of Snakemake has no such handler.
     """
     os.environ.pop(CAUSE_SHOWN, None)
     try:
         output = workflow.output_settings
-        asked = output.verbose or output.printshellcmds
+        detailed = output.verbose or output.printshellcmds
         silent = "ALL" in {choice.name for choice in output.quiet or ()}
     except AttributeError:
         return False
@@ -181,7 +180,7 @@ def show_causes(workflow: Any, scripts: Path) -> bool:
         for handler in logging.getLogger("snakemake.logging").handlers
         if handler.name == "DefaultStreamHandler" and handler.formatter is not None
     ]
-    if asked or silent or not handlers:
+    if detailed or silent or not handlers:
         return False
     for handler, brief in handlers:
         if not isinstance(brief, _Brief):

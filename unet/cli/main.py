@@ -1,4 +1,4 @@
-"""The ``unet`` command: what there is to know before a run, and trained models without one."""
+"""The ``unet`` command: lists the presets, and applies trained models without the workflow."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from unet.versions import library_versions
 
 
 def _accepted(fp: Footprint, number: int = 5) -> list[int]:
-    """The accepted sizes from about the paper's tile upwards (or the smallest)."""
+    """Accepted sizes, starting near the paper's tile size (or at the smallest one)."""
     first = fp.fit_below(max(fp.smallest, 572 - 2 * fp.grid)) if fp.margin else fp.grid
     return [first + i * fp.grid for i in range(number)]
 
 
 def network_facts(name: str, arch: AnyArchitecture, channels: int, classes: int) -> dict[str, Any]:
-    """Everything about a preset that a user may want to know, as plain values."""
+    """Facts about a preset for the user, as plain values."""
     import torch
 
     from unet.models.build import NETWORKS
@@ -32,7 +32,7 @@ def network_facts(name: str, arch: AnyArchitecture, channels: int, classes: int)
 
     with torch.device("meta"):  # shapes only: no memory, no time
         total, trainable = parameter_counts(NETWORKS[arch.kind](channels, classes, arch))
-    # The presets are alike along all axes.
+    # A preset is the same along all axes.
     fp = footprint(arch)[-1]
     return {
         "preset": name,
@@ -55,7 +55,7 @@ def _models(args: argparse.Namespace) -> int:
     for name in sorted(PRESETS):
         given = {"width": args.width, "depth": args.depth, "dims": args.dims}
         if PRESETS[name].kind != "unet":
-            given = {}  # a sliding-window classifier has its stages instead
+            given = {}  # a sliding-window classifier has none of these options
         arch = architecture_of(name, **given)
         rows.append(network_facts(name, arch, args.channels, args.classes))
     if args.json:
@@ -80,13 +80,13 @@ def _models(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from unet.cli.predict_command import work
+    from unet.cli.predict_command import predict_images
 
-    return run(args, work)
+    return run(args, predict_images)
 
 
 class _Versions(argparse.Action):
-    """Prints what a bug report needs: this package, Python, the system, the libraries."""
+    """Prints the versions a bug report needs: this package, Python, the system, the libraries."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         found = {"unet-pipeline": __version__, "Python": platform.python_version()}
@@ -110,34 +110,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     models = commands.add_parser(
         "models",
         help="list the presets: parameters, receptive field, halo, accepted sizes",
-        description="Lists each preset's number of parameters (in all, with running statistics, "
+        description="Lists each preset's number of parameters (all, including running statistics, "
         "and trainable), receptive field, halo, grid and accepted input sizes in pixels.",
     )
     models.add_argument("--json", action="store_true", help="print JSON")
-    models.add_argument("--width", type=_positive, help="another width than the preset's")
-    models.add_argument("--depth", type=_positive, help="another depth than the preset's")
+    models.add_argument("--width", type=_positive, help="use this width instead of the preset's")
+    models.add_argument("--depth", type=_positive, help="use this depth instead of the preset's")
     models.add_argument("--dims", type=int, choices=(2, 3), help="spatial axes (default 2)")
-    models.add_argument("--channels", type=_positive, default=1, help="of the images (default 1)")
+    models.add_argument("--channels", type=_positive, default=1, help="image channels (default 1)")
     models.add_argument("--classes", type=_positive, default=2, help="classes (default 2)")
-    models.set_defaults(work=_models)
+    models.set_defaults(command=_models)
     predict = commands.add_parser(
         "predict",
         help="apply a trained model to images",
-        description="Applies a trained model, or several together, to images: with its own "
+        description="Applies a trained model, or several together, to images: with the model's own "
         "normalisation, at its pixel size, in tiles without seams. Writes masks/*.tif, "
         "segmentation.zarr (OME-Zarr: probabilities and labels), objects.csv and manifest.csv "
-        "(which image is which, and what was left out). Stopped at any moment, the same command "
-        "goes on.",
+        "(the id of each image, and which images were left out). If it is stopped, run the same "
+        "command again to continue.",
     )
     add_arguments(predict)
-    predict.set_defaults(work=_predict)
+    predict.set_defaults(command=_predict)
     args = p.parse_args(argv)
-    code: int = args.work(args)
+    code: int = args.command(args)
     return code
 
 
 def entry() -> int:
-    """What the command ``unet`` calls."""
+    """Entry point of the installed command ``unet``."""
     if sys.argv[1:2] == ["predict"]:
         allocator.restart()
     return main()

@@ -1,7 +1,7 @@
-"""``unet predict``: trained networks applied to a folder of images, without a config or a workflow.
+"""``unet predict``: applies trained networks to images, without a config or the workflow.
 
-The stages are those of the workflow (manifest, prepare_applied, predict, stitch), called one after
-the other in this process, with a work folder of their own below the output.
+It calls the workflow's stages (manifest, prepare_applied, predict, stitch) one after the other in
+this process, with a work folder below the output folder.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from unet.cli.predict_request import (
     predict_settings,
     stitch_settings,
     top_folder,
-    trained,
+    training_choices,
 )
 from unet.config.data_settings import ManifestSettings, PrepareAppliedSettings
 from unet.config.sections import PrepareSection
-from unet.config.stage_keys import told
+from unet.config.stage_keys import written_keys
 from unet.config.stage_settings import PredictSettings, StitchSettings
 from unet.errors import UserError
 from unet.files import digest, locked, read_json, remove, replacing, write_json
@@ -44,7 +44,7 @@ log = logging.getLogger("unet")
 
 @dataclass(frozen=True)
 class Output:
-    """Where everything is written, below one folder."""
+    """The paths of all results, below one folder."""
 
     folder: Path
 
@@ -66,7 +66,7 @@ class Output:
 
     @property
     def outlines(self) -> tuple[Path, ...]:
-        """There where they were asked for."""
+        """Written only on request."""
         return tuple(self.folder / name for name in OUTLINES)
 
     @property
@@ -75,18 +75,18 @@ class Output:
 
     @property
     def done(self) -> Path:
-        """Written last: what the results were made of."""
+        """Written last: marks the results as complete, and says what they were made from."""
         return self.folder / "predict.json"
 
     @property
     def work(self) -> Path:
-        """What a run that was stopped goes on from."""
+        """Intermediate files, from which a stopped run continues."""
         return self.folder / "work"
 
 
 @dataclass(frozen=True)
 class PredictTask:
-    """The networks, the settings of each stage, and what the networks want of the images."""
+    """The networks, the settings of each stage, and the normalisation and pixel size they need."""
 
     members: Sequence[Member]
     manifest: ManifestSettings
@@ -97,26 +97,27 @@ class PredictTask:
 
     @property
     def key(self) -> str:
-        """Stands for all that determines the results."""
+        """A hash of everything that determines the results."""
         settings = [
             self.manifest.to_json(),
             self.prepare.to_json(),
-            whole(self.predict),
+            with_all_keys(self.predict),
             self.stitch.to_json(),
         ]
         return digest([*settings, [member.key for member in self.members]])
 
 
-def whole(settings: PredictSettings) -> dict[str, Any]:
-    """The settings with all keys of their section, as they are in the key of earlier results."""
-    return {**settings.to_json(), "predict": told(settings.stage, settings.predict)}
+def with_all_keys(settings: PredictSettings) -> dict[str, Any]:
+    """The settings with all keys of their section, because the keys of earlier results have them
+    too."""
+    return {**settings.to_json(), "predict": written_keys(settings.stage, settings.predict)}
 
 
-def work(args: argparse.Namespace, paths: Paths) -> None:
-    """All stages, as the command line asks for.
+def predict_images(args: argparse.Namespace, paths: Paths) -> None:
+    """Runs all stages with the settings of the command line.
 
     Raises:
-        UserError: a model or an image is not there or cannot be used, or they do not fit.
+        UserError: a model or an image is missing or cannot be used, or they do not fit together.
     """
     from unet.prediction.tiles.ensemble import Member
 
@@ -127,7 +128,7 @@ def work(args: argparse.Namespace, paths: Paths) -> None:
         source = _source(images, out, args.stack)
         task = _task(members, source, args)
         if _is_done(out, task.key):
-            log.info("%s: all is there already; nothing to do", out.folder)
+            log.info("%s: all results exist; nothing to do", out.folder)
             if not read_json(out.done).get("kept"):
                 remove(out.work)
             return
@@ -145,12 +146,12 @@ def _task(members: Sequence[Member], source: RawSource, args: argparse.Namespace
     from unet.data.raw_changes import fingerprint
     from unet.prediction.tiles.applied_models import target_of
 
-    model, known = members[0].model, trained(members[0].path)
+    model, known = members[0].model, training_choices(members[0].path)
     normalize, target = target_of({member.path: member.model for member in members})
     common = {
         "task": model.task, "ignore": None, "axes": args.axes, "channels": args.channels,
     }  # fmt: skip
-    # The sheet is written anew by each run; what it lists is what counts.
+    # Each run writes the sheet again, so its time says nothing; the files that it lists count.
     files = [path for path in list_files(source) if path != source.sheet]
     return PredictTask(
         members,
@@ -171,7 +172,7 @@ def _task(members: Sequence[Member], source: RawSource, args: argparse.Namespace
 def _run(
     task: PredictTask, source: RawSource, out: Output, args: argparse.Namespace
 ) -> tuple[int, int]:
-    """The stages; the numbers of images that were segmented and left out."""
+    """Runs the stages; returns how many images were segmented and how many left out."""
     from unet.data.manifest import manifest_stage
     from unet.data.prepare import prepare_stage
     from unet.data.records import read_manifest, write_manifest
@@ -180,7 +181,7 @@ def _run(
     from unet.prediction.tiles.prediction_job import PredictionData, PredictionResources
 
     inputs, store, tiles = (out.work / n for n in ("inputs.json", "prepared.zarr", "tiles.zarr"))
-    # Named by what it was made of: every image is looked at once.
+    # The name contains a hash of its settings, so that each image is checked only once.
     manifest = out.work / f"manifest-{digest(task.manifest.to_json())[:12]}.csv"
     if not manifest.is_file():
         warnings = out.work / "warnings.manifest.json"
@@ -211,7 +212,7 @@ def _run(
 
 
 def _stitched(task: PredictTask, tiles: Path, store: Path, out: Output, threads: int) -> float:
-    """The threshold that the results were made with."""
+    """Stitches the tiles; returns the threshold that was used."""
     from unet.data.store import OwnGrid
     from unet.prediction.stitch.source_scale import ResampledTiles
     from unet.prediction.stitch.stitch import Outputs, stitch_dataset
@@ -232,7 +233,7 @@ def _stitched(task: PredictTask, tiles: Path, store: Path, out: Output, threads:
 
 
 def _short(model: Path) -> str:
-    """A model's file as results name it: as below a run's output folder, wherever that is."""
+    """A model's name in the results: its path relative to the output folder of its run."""
     return "/".join(model.parts[-4:])
 
 
@@ -243,7 +244,7 @@ def _classes(model: ModelFile) -> list[tuple[str, int]] | None:
 
 
 def _source(images: Sequence[tuple[str, Path]], out: Output, stack: bool) -> RawSource:
-    """The images as a sheet, which may list files from anywhere."""
+    """Writes the images into a sheet, which may list files from any folder."""
     from unet.data.raw_files import RawSource
 
     sheet = out.work / "images.csv"
@@ -257,16 +258,17 @@ def _source(images: Sequence[tuple[str, Path]], out: Output, stack: bool) -> Raw
 
 @contextmanager
 def _locked(out: Output) -> Iterator[None]:
-    """Makes the work folder, which no other run may be using.
+    """Creates the work folder and locks it for this run.
 
     Raises:
-        UserError: one does, or what is in the output folder is not from here.
+        UserError: another run uses it, or the output folder contains results of something else.
     """
     ours = out.done.exists() or out.work.exists()
-    strange = [path for path in (*out.results, *out.outlines) if path.exists()]
-    if strange and not ours:
+    existing = [path for path in (*out.results, *out.outlines) if path.exists()]
+    if existing and not ours:
         raise UserError(
-            f"{strange[0]}: is there already, and not from this command; name another folder by -o"
+            f"{existing[0]}: already exists and was not made by this command; choose another "
+            "folder with -o"
         )
     with locked(out.work / "lock", "predicting here"):
         yield

@@ -1,4 +1,4 @@
-"""What the command line of ``unet predict`` asks for: models, images, and the stages' settings."""
+"""The arguments of ``unet predict``, and the models, images and settings that they stand for."""
 
 from __future__ import annotations
 
@@ -24,25 +24,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("unet")
 
-# Keys of the section stitch that make objects what they are.
-SHAPING = (
+# Keys of the section stitch that decide how objects are made.
+OBJECT_KEYS = (
     "threshold", "method", "grow_px", "watershed_h", "connectivity", "min_size", "fill_holes",
 )  # fmt: skip
-# Its keys that say what else is written of them.
+# Keys of the section stitch that add files with the objects' outlines.
 OUTLINES = ("geojson", "rois")
-# What the command writes its results and its notes to, below the output folder, and which file or
-# folder there tells that it does.
+# Names of the results in the output folder, and files that show that this command wrote them.
 RESULTS = ("masks", "segmentation.zarr", "work", *OUTLINES)
-NOTES = ("predict.json", "work/images.csv")
-# The method for each head unless --method says otherwise: the first one that takes it.
+MARKERS = ("predict.json", "work/images.csv")
+# The default method for each head: the first method that can use it.
 METHOD_OF_HEAD = {method.head or "classes": name for name, method in reversed(METHOD_TABLE.items())}
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    """The arguments of ``unet predict``."""
+    """Adds the arguments of ``unet predict``."""
     p.add_argument(
         "model", type=Path, metavar="MODEL",
-        help="model.pt, or a folder of results: of a fold, or of a model (all its folds together)",
+        help="model.pt, the results folder of a fold, or that of a model (all its folds together)",
     )  # fmt: skip
     p.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders or globs")
     p.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
@@ -50,35 +49,37 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "--model", dest="with_model", type=Path, action="append", default=[], metavar="MODEL",
         help="one more model, whose probabilities are averaged with the first one's (repeatable)",
     )  # fmt: skip
-    p.add_argument("--threshold", type=_share, help="probability from which on it is foreground")
-    p.add_argument("--min-size", type=_count, help="drop smaller objects (pixels of the images)")
+    p.add_argument("--threshold", type=_share, help="minimum foreground probability")
+    p.add_argument("--min-size", type=_count, help="drop objects smaller than this (image pixels)")
     p.add_argument("--method", choices=sorted(METHOD_TABLE), help="how objects are made")
-    p.add_argument("--grow-px", type=_count, help="method grow: how far, in pixels of the images")
+    p.add_argument("--grow-px", type=_count, help="method grow: largest distance (image pixels)")
     p.add_argument(
         "--geojson", action=argparse.BooleanOptionalAction,
-        help="write outlines of objects as GeoJSON, too (QuPath, GIS)",
+        help="also write outlines of objects as GeoJSON (QuPath, GIS)",
     )  # fmt: skip
     p.add_argument(
         "--rois", action=argparse.BooleanOptionalAction,
-        help="write outlines of objects as ImageJ ROIs, too",
+        help="also write outlines of objects as ImageJ ROIs",
     )  # fmt: skip
     p.add_argument(
         "--tta", action=argparse.BooleanOptionalAction,
-        help="average over 8 symmetries: 8 times the work",
+        help="average over 8 symmetries (takes 8 times as long)",
     )  # fmt: skip
     p.add_argument("--tile", type=_sizes, help="largest window in px, or one per axis: 64,256,256")
     p.add_argument("--float32", action="store_true", help="compute and store in 32 bits")
     p.add_argument(
         "--pixel-size", type=_lengths, metavar="UM",
-        help="micrometres per pixel (or one per axis: 2,0.5,0.5), over what the files say",
+        help="micrometres per pixel, or one value per axis (2,0.5,0.5); overrides the files",
     )  # fmt: skip
-    p.add_argument("--axes", type=_axes, help="of the files, such as CYX, where they tell none")
-    p.add_argument("--channels", type=_names, help="numbers from 0 or names to take: 0,2")
+    p.add_argument("--axes", type=_axes, help="axes of files that do not declare them, such as CYX")
+    p.add_argument("--channels", type=_names, help="channels to use, numbers from 0 or names: 0,2")
     p.add_argument("--stack", action="store_true", help="each page of a file is an image")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to run")
-    p.add_argument("--threads", type=_positive, default=os.cpu_count() or 1, help="to compute with")
+    p.add_argument("--threads", type=_positive, default=os.cpu_count() or 1, help="CPU threads")
     p.add_argument("--memory-gb", type=_length, default=4.0, help="memory for pixels (default 4)")
-    p.add_argument("--keep", action="store_true", help="keep OUT/work, so that more images are new")
+    p.add_argument(
+        "--keep", action="store_true", help="keep OUT/work: a later call predicts only new images"
+    )
     p.add_argument("--log", type=Path, help="also write all messages to this file")
 
 
@@ -129,7 +130,7 @@ def _axes(text: str) -> str:
     known = set(letters) <= set("SCZYX") and {"Y", "X"} <= set(letters)
     if not known or len(set(letters)) < len(letters):
         raise argparse.ArgumentTypeError(
-            f"got {text}; write each of Y, X and, where there, C, Z or S once, such as CYX"
+            f"got {text}; write Y, X and, if present, C, Z or S once each, such as CYX"
         )
     return letters
 
@@ -139,8 +140,8 @@ def _names(text: str) -> list[int | str]:
 
 
 def model_files(given: Sequence[Path]) -> list[Path]:
-    """The model files that are meant: a file itself, of a fold's folder its ``model.pt``, of a
-    model's folder that of each fold.
+    """The model files of the given paths: a file itself, a fold folder's ``model.pt``, or the
+    ``model.pt`` of each fold in a model's folder.
 
     Raises:
         UserError: there is none.
@@ -153,7 +154,7 @@ def model_files(given: Sequence[Path]) -> list[Path]:
             found = [own] if own.is_file() else folds
         if not found or not found[0].is_file():
             raise UserError(
-                f"{path}: no model here; name a model.pt, a fold's folder or a model's folder in "
+                f"{path}: no model here; give a model.pt, a fold's folder or a model's folder in "
                 "the results, such as results/nuclei/unet-border"
             )
         files += found
@@ -164,10 +165,11 @@ def image_files(given: Sequence[str], output: Path) -> list[tuple[str, Path]]:
     """Id and path of each image of the files, folders and globs, sorted by id.
 
     Args:
-        output: folder for the results. What this command wrote, there or elsewhere, is no image.
+        output: folder for the results. Files that this command wrote, to this or another folder,
+            are skipped.
 
     Raises:
-        UserError: one of them stands for no image.
+        UserError: one of the patterns matches no image.
     """
     from unet.data.file_names import find, safe_id, spelling, warn_of_label_names
 
@@ -181,7 +183,7 @@ def image_files(given: Sequence[str], output: Path) -> list[tuple[str, Path]]:
     written = _written(found, output)
     if written:
         log.info(
-            "%d files are results of this command, such as %s: not taken for images",
+            "skipped %d files that are results of this command, such as %s",
             *(len(written), written[0]),
         )
     for path in written:
@@ -190,24 +192,24 @@ def image_files(given: Sequence[str], output: Path) -> list[tuple[str, Path]]:
     if not names:
         raise UserError(
             f"IMAGES: all {len(written)} files are results of this command, such as {written[0]}; "
-            "name images"
+            "give images"
         )
     warn_of_label_names(list(found.values()), "IMAGES", warn)
     if len({spelling(name) for name in names.values()}) < len(names):
-        # The same names in different folders: these tell them apart.
+        # The same names occur in different folders: include the folders.
         top = top_folder(list(names))
         names = {p: p.relative_to(top).with_name(_last(n)).as_posix() for p, n in names.items()}
     return sorted((safe_id(name), path) for path, name in names.items())
 
 
 def _written(paths: Iterable[Path], output: Path) -> list[Path]:
-    """Those of the paths that this command wrote, in this folder or in another."""
+    """The paths that this command wrote, to this output folder or another one."""
     ours = {output.absolute().resolve(): True}
 
     def is_ours(folder: Path) -> bool:
         folder = folder.resolve()
         if folder not in ours:
-            ours[folder] = any((folder / note).is_file() for note in NOTES)
+            ours[folder] = any((folder / marker).is_file() for marker in MARKERS)
         return ours[folder]
 
     return [
@@ -225,86 +227,89 @@ def top_folder(paths: Sequence[Path]) -> Path:
     return Path(os.path.commonpath([path.parent for path in paths]))
 
 
-def kind_of(head: tuple[str, ...]) -> str:
+def head_name(channels: tuple[str, ...]) -> str:
     """The name of the head with these channels."""
-    return next((name for name, known in HEADS.items() if known.channels == head), "classes")
+    return next((name for name, head in HEADS.items() if head.channels == channels), "classes")
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What was done with a model where it was trained, as far as that is known.
+class TrainingChoices:
+    """Settings that the run which trained a model used for its predictions, if they are known.
 
     Attributes:
-        tta: whether its predictions were averaged over symmetries; the threshold goes with that.
-        stitch: keys of the section that make objects, with the threshold that was used.
+        tta: whether predictions were averaged over symmetries; the threshold depends on this.
+        stitch: the keys in OBJECT_KEYS and OUTLINES, with the threshold that was used.
     """
 
     tta: bool = False
     stitch: Mapping[str, Any] = field(default_factory=dict)
 
 
-def trained(file: Path) -> Trained:
-    """What is known of a model that lies in the results of a run; of another one nothing.
+def training_choices(file: Path) -> TrainingChoices:
+    """The settings of the run that trained a model; the defaults for a model that is not in the
+    results of a run.
 
     Args:
-        file: ``<output>/<dataset>/<model>/fold-<k>/model.pt``, or any other.
+        file: ``<output>/<dataset>/<model>/fold-<k>/model.pt``, or any other path.
     """
     from unet.config.load import load_file
 
     folder = file.parent.parent
     name, dataset, paths = folder.name, folder.parent.name, Paths(folder.parent.parent)
     if not os.path.lexists(paths.config):
-        return Trained()
+        return TrainingChoices()
     try:
-        return _trained_by(load_file(paths.config), paths, dataset, name)
+        return _choices_in(load_file(paths.config), paths, dataset, name)
     except (UserError, OSError) as error:
         said = str(error).splitlines()[0]
         log.warning("%s", said if str(paths.config) in said else f"{paths.config}: {said}")
         log.warning(
-            "so threshold, objects and averaging (tta) of the training are not known: defaults are "
-            "used; give --threshold, --method, --grow-px, --tta, or fix that file"
+            "so the training's settings for threshold, objects and averaging (tta) are unknown; "
+            "using defaults: give --threshold, --method, --grow-px, --tta, or fix that file"
         )
-        return Trained()
+        return TrainingChoices()
 
 
-def _trained_by(config: Config, paths: Paths, dataset: str, name: str) -> Trained:
+def _choices_in(config: Config, paths: Paths, dataset: str, name: str) -> TrainingChoices:
     from unet.prediction.objects.threshold import DEFAULT_THRESHOLD, carried_threshold
 
     if dataset not in config.datasets or name not in config.models_for(dataset):
-        return Trained()
-    section = config.stitch_for(dataset, name).model_dump(include={*SHAPING, *OUTLINES})
+        return TrainingChoices()
+    section = config.stitch_for(dataset, name).model_dump(include={*OBJECT_KEYS, *OUTLINES})
     if section["threshold"] == "auto":
         done = [paths.segmentation_done(dataset, name, k) for k in config.tested_for(dataset)]
         there = [path for path in done if path.is_file()]
         section["threshold"] = carried_threshold(there) if there else DEFAULT_THRESHOLD
     tta = config.predict_for(dataset, name).tta
     log.info(
-        "as in %s (dataset %s, model %s): objects%s, unless said otherwise",
-        *(paths.config, dataset, name, ", and the mean over symmetries (tta)" if tta else ""),
+        "unless options override it, objects%s are made as in %s (dataset %s, model %s)",
+        *(" and the mean over symmetries (tta)" if tta else "", paths.config, dataset, name),
     )
-    return Trained(tta, section)
+    return TrainingChoices(tta, section)
 
 
-def stitch_settings(model: ModelFile, args: argparse.Namespace, known: Trained) -> StitchSettings:
-    """Settings of the stitch stage: by the command line, else as where the model was trained, else
-    by its head.
+def stitch_settings(
+    model: ModelFile, args: argparse.Namespace, known: TrainingChoices
+) -> StitchSettings:
+    """Settings of the stitch stage: from the command line, otherwise from the run that trained the
+    model, otherwise the defaults for the model's head.
 
     Raises:
-        UserError: the method does not go with the model's head.
+        UserError: the method does not fit the model's head.
     """
-    kind = kind_of(model.head)
+    kind = head_name(model.head)
     method = args.method or known.stitch.get("method") or METHOD_OF_HEAD[kind]
     if METHOD_TABLE[method].head not in (None, kind):
         raise UserError(
-            f"--method: {method} needs a model with head: {METHOD_TABLE[method].head}, this one "
-            f"has head: {kind}; write --method {METHOD_OF_HEAD[kind]}, or leave it out"
+            f"--method: {method} needs a model with head: {METHOD_TABLE[method].head}, but this "
+            f"one has head: {kind}; write --method {METHOD_OF_HEAD[kind]}, or leave it out"
         )
-    asked = {"--method": args.method, "--min-size": args.min_size is not None}
-    asked |= {"--geojson": args.geojson, "--rois": args.rois}
-    useless = ", ".join(name for name, given in asked.items() if given)
+    options = {"--method": args.method, "--min-size": args.min_size is not None}
+    options |= {"--geojson": args.geojson, "--rois": args.rois}
+    useless = ", ".join(name for name, given in options.items() if given)
     if model.task == "semantic" and useless:
-        log.warning("%s: without effect, the model was trained for classes", useless)
-    # The border between objects is given back to them, and a pixel for its outline.
+        log.warning("%s: no effect, because the model was trained for classes", useless)
+    # Objects grow back over their border, plus one pixel for the outline.
     grow_px = int(model.settings.get("border_width", 2)) + 1
     values = {"grow_px": grow_px, **known.stitch, "method": method}
     for name in ("threshold", "min_size", "grow_px", *OUTLINES):
@@ -319,7 +324,7 @@ def stitch_settings(model: ModelFile, args: argparse.Namespace, known: Trained) 
     )
 
 
-def predict_settings(args: argparse.Namespace, known: Trained) -> PredictSettings:
+def predict_settings(args: argparse.Namespace, known: TrainingChoices) -> PredictSettings:
     """Settings of the predict stage."""
     values: dict[str, Any] = {"tta": known.tta if args.tta is None else args.tta}
     if args.tile is not None:

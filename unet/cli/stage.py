@@ -1,4 +1,4 @@
-"""What the command lines share: arguments, logging, and one-line errors."""
+"""Shared code of the command lines: arguments, logging, and one-line errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
-from unet.errors import UserError, is_out_of_memory, meant, one_line
+from unet.errors import UserError, did_you_mean, is_out_of_memory, one_line
 from unet.paths import Paths, fold_number, folder_name
 
 if TYPE_CHECKING:
@@ -27,13 +27,12 @@ S = TypeVar("S", bound="Settings")
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 143
-# Set where the workflow shows why a job ended, from the job's log (see unet.cli.failures).
+# Set if the workflow itself shows why a job ended, from the job's log (see unet.cli.failures).
 CAUSE_SHOWN = "UNET_CAUSE_SHOWN"
 
 
 class LogFile(logging.FileHandler):
-    """A job's log; a disk that is full takes its last lines, but puts no stack trace in their
-    place on the console."""
+    """A job's log file. If the disk is full, lines are lost, but no stack trace is printed."""
 
     incomplete = False
 
@@ -42,11 +41,11 @@ class LogFile(logging.FileHandler):
 
 
 class Interrupted(Exception):
-    """The job was asked to stop and has saved its state; the next run goes on from there."""
+    """The job was asked to stop and has saved its state; the next run continues from there."""
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows an option's default where it has one."""
+    """Shows the default of options that have one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
@@ -55,10 +54,10 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
 def parser(
     stage: str, description: str, *, model: bool = False, fold: bool = False, dataset: bool = True
 ) -> argparse.ArgumentParser:
-    """The arguments that every stage's command line has.
+    """A parser with the arguments that all stages share.
 
-    ``--settings`` is what the workflow passes (the stage's own slice of the config); by hand
-    ``--config`` names a config file from which the same slice is taken.
+    The workflow passes the stage's settings with ``--settings``. A user passes ``--config``
+    instead: the same settings are taken from that config file.
     """
     p = argparse.ArgumentParser(
         prog=f"python scripts/{stage}.py",
@@ -80,13 +79,13 @@ def parser(
     source = p.add_mutually_exclusive_group(required=True)
     source.add_argument("--config", type=Path, help="config file to take the settings from")
     source.add_argument("--settings", help="the stage's settings as JSON (the workflow does this)")
-    p.add_argument("--threads", type=int, default=2, help="threads to compute with")
+    p.add_argument("--threads", type=int, default=2, help="number of CPU threads")
     p.add_argument("--log", type=Path, help="also write all messages to this file")
     return p
 
 
 def settings_of(args: argparse.Namespace, kind: type[S]) -> S:
-    """The stage's settings, of this kind: given as JSON, or taken from the config file.
+    """The stage's settings, from the JSON in ``--settings`` or from the config file.
 
     Raises:
         UserError: the JSON or the config file is not valid, or has no such dataset or model.
@@ -104,20 +103,19 @@ def settings_of(args: argparse.Namespace, kind: type[S]) -> S:
     config = load_file(args.config)
     names = {key: getattr(args, key, None) for key in ("dataset", "model")}
     for key, name in names.items():
-        if name is None:  # a stage of the run as a whole has neither
+        if name is None:  # a stage for the whole run has neither
             continue
         known = list(getattr(config, key + "s"))
         if key == "model" and config.origins_for(args.dataset):
             known = list(config.models_for(args.dataset))
         if name not in known:
-            listed = f"{', '.join(sorted(known))}{meant(name, known)}"
+            listed = f"{', '.join(sorted(known))}{did_you_mean(name, known)}"
             raise UserError(f"--{key}: no {key} {name!r}; there are: {listed}")
     return kind.of(config, **{key: name for key, name in names.items() if name is not None})
 
 
-def printable() -> None:
-    """From here on printing fails for no character: one that the terminal's encoding lacks is shown
-    as its number."""
+def escape_unprintable() -> None:
+    """Makes printing never fail: characters that the terminal's encoding lacks are escaped."""
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):  # not under pytest
             reconfigure(errors="backslashreplace")
@@ -125,18 +123,19 @@ def printable() -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """SIGTERM (time limits, ``kill``) ends a stage as Ctrl-C does, so that nothing half-written
-    stays and the log says why it ended; the second one ends the process at once."""
+    """Makes SIGTERM (time limits, ``kill``) end a stage in the same way as Ctrl-C, so that no
+    half-written files remain and the log says why it ended. A second SIGTERM ends the process
+    immediately."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def tell(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         # Not Interrupted: what catches any Exception must not catch this.
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, tell)
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
@@ -144,13 +143,13 @@ def stoppable() -> Iterator[None]:
 
 
 def setup_logging(path: Path | None, *, shown: bool = False) -> None:
-    """Messages go to the console (stderr) and, with more detail, to the job's log file.
+    """Sends messages to the console (stderr) and, with more detail, to the job's log file.
 
-    Of several processes that work together only the first speaks; the others warn.
+    If several processes work together, only the first logs everything; the others log warnings.
 
     Args:
-        shown: the workflow shows the error that ends the job, so the console need not, unless the
-            log could not take it.
+        shown: the workflow shows the error that ends the job, so this process does not print it,
+            unless the log file is incomplete.
     """
     if os.environ.get("RANK", "0") != "0":
         plain = "%(message)s"
@@ -163,7 +162,7 @@ def setup_logging(path: Path | None, *, shown: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = LogFile(path, mode="w", encoding="utf-8", errors="backslashreplace")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        # First, so that the console knows of each line whether the file has it.
+        # The file comes first: the console then knows whether the file has the line.
         handlers.insert(0, file)
         if shown:
             console.addFilter(lambda record: file.incomplete or not hasattr(record, "ends_job"))
@@ -171,14 +170,14 @@ def setup_logging(path: Path | None, *, shown: bool = False) -> None:
     logging.captureWarnings(True)
 
 
-def run(args: argparse.Namespace, work: Callable[[argparse.Namespace, Paths], None]) -> int:
-    """Runs a stage and turns what goes wrong into one line and an exit code.
+def run(args: argparse.Namespace, stage: Callable[[argparse.Namespace, Paths], None]) -> int:
+    """Runs a stage and turns errors into a one-line message and an exit code.
 
     Returns:
-        0, or 2 for a user's mistake, 143 for an interruption, 1 for an internal error (whose stack
-        trace goes to the log file, or to the console when there is none).
+        0, or 2 for a user's mistake, 143 for an interruption, 1 for an internal error (its stack
+        trace goes to the log file, or to the console if there is none).
     """
-    printable()
+    escape_unprintable()
     try:
         by_workflow = getattr(args, "settings", None) is not None and CAUSE_SHOWN in os.environ
         setup_logging(args.log, shown=by_workflow)
@@ -188,7 +187,7 @@ def run(args: argparse.Namespace, work: Callable[[argparse.Namespace, Paths], No
         return EXIT_USER_ERROR
     try:
         with stoppable():
-            work(args, Paths(args.output))
+            stage(args, Paths(args.output))
     except UserError as error:
         for line in str(error).splitlines():
             _end("%s", line)
@@ -197,19 +196,19 @@ def run(args: argparse.Namespace, work: Callable[[argparse.Namespace, Paths], No
         log.warning("%s; run the same command to continue", f"stopped {error}".strip())
         return EXIT_INTERRUPTED
     except OSError as error:
-        # Full disks, missing rights: the user's to fix, and no stack trace helps with it.
+        # Full disk, missing permissions: the user must fix these, a stack trace does not help.
         _end("%s: %s", error.filename or args.output, error.strerror or error)
         log.debug("", exc_info=True)
         return EXIT_USER_ERROR
     except UnicodeEncodeError as error:
         name = str(error.object)[error.start : error.end + 20]
-        _end("%a: this locale cannot write this name; run under LC_ALL=C.UTF-8", name)
+        _end("%a: the current locale cannot write this name; set LC_ALL=C.UTF-8", name)
         log.debug("", exc_info=True)
         return EXIT_USER_ERROR
     except Exception as error:
         if is_out_of_memory(error):
             said = one_line(error, 160)
-            _end("out of memory (%s); see docs/reliability.md for what to lower", said)
+            _end("out of memory (%s); docs/reliability.md lists what to lower", said)
             log.debug("", exc_info=True)
             return EXIT_USER_ERROR
         said = one_line(error, 300)

@@ -1,9 +1,9 @@
-"""Whether the inputs of a stage are what it is asked for. Loads neither torch nor dask nor pandas.
+"""Checks whether the inputs of a stage are up to date. Loads neither torch nor dask nor pandas.
 
-Each output tells what made it (:mod:`unet.provenance`). By hand it is refused where one of its own
-inputs has changed since, or where the given config has other settings for it. In the workflow
-planning decides what is out of date, and a stage only warns. What tells nothing, as an earlier
-version made it, is taken as it is.
+Each output has a record of what made it (:mod:`unet.provenance`). If a user runs a stage by hand,
+an input is refused if the files that it was made from have changed since, or if the given config
+has different settings for it. In the workflow, planning decides what is out of date, and a stage
+only warns. Inputs without a record (made by an early version) are accepted.
 """
 
 from __future__ import annotations
@@ -25,38 +25,37 @@ from unet.errors import UserError
 
 log = logging.getLogger(__name__)
 
-# Settings that no config has: what stands for the raw files.
+# Settings that are not in any config: they identify the raw files.
 _NOT_CONFIGURED = {"fingerprint"}
 
 
-def checked(args: Namespace, settings: Settings, inputs: Iterable[Path]) -> provenance.MadeBy:
-    """Looks at what a stage is about to read.
+def check_inputs(args: Namespace, settings: Settings, inputs: Iterable[Path]) -> provenance.MadeBy:
+    """Checks the files that a stage is about to read.
 
     Args:
-        args: of its command line. Without ``config`` the workflow calls; then an input that was
-            made from other files than there are is a warning: planning knows of it, as after
-            ``snakemake --touch``.
-        settings: its own.
-        inputs: all files that it reads and that tell what made them, as the workflow's rule has
-            them.
+        args: of the command line. Without ``config`` the workflow has called the stage; then an
+            outdated input is only a warning, because planning has accepted it (for example after
+            ``snakemake --touch``).
+        settings: the stage's settings.
+        inputs: the files that the stage reads and that have a record, as in the workflow's rule.
 
     Returns:
-        what its outputs are made by (:func:`unet.provenance.of_job`).
+        the record for the stage's outputs (:func:`unet.provenance.made_by_job`).
 
     Raises:
-        UserError: an input is not there; or, by hand, it was made from other files than there are,
-            or with other settings.
+        UserError: an input is missing; or, by hand, it was made from different files than the
+            current ones, or with different settings.
     """
     paths = list(inputs)
     config = None if args.config is None else load_file(args.config)
     seen: set[Path] = set()
-    content_id = cache(provenance.content_id)  # many are made from the same files
+    content_id = cache(provenance.content_id)  # many inputs are made from the same files
     changed = [line for path in paths for line in _changed(path, args, config, seen, content_id)]
-    # Of processes that work together the first one speaks.
+    # If several processes work together, only the first warns.
     if changed and os.environ.get("RANK", "0") == "0":
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-        log.warning("warning: %s%s; used as it is, delete it to make it again", changed[0], more)
-    return provenance.of_job(args.output, args.stage, settings.to_json(), paths)
+        log.warning("warning: %s%s (used anyway; delete it to remake it)", changed[0], more)
+    return provenance.made_by_job(args.output, args.stage, settings.to_json(), paths)
 
 
 def _changed(
@@ -66,9 +65,10 @@ def _changed(
     seen: set[Path],
     content_id: Callable[[Path], str],
 ) -> Iterator[str]:
-    """A line for each file that this one was made from and that is another one now.
+    """A line for each file that this one was made from and that has changed since.
 
-    With a config the first is an error, and what the file was made from is looked at as well.
+    With a config the first change is an error, and the files that this one was made from are
+    checked in the same way.
     """
     if path in seen or not path.is_file():
         return
@@ -77,7 +77,7 @@ def _changed(
     if record is not None and config is not None:
         _check_settings(path, record, config, args)
     if path.suffix == ".pt":
-        # What it was trained on stands beside its history.
+        # A model's inputs are in the record of its history.
         record = provenance.read_made_by(path.with_name("history.csv"))
     if record is None:
         return
@@ -86,7 +86,7 @@ def _changed(
         if not source.is_file():
             continue
         if content_id(source) != content:
-            line = f"{path}: made from another {name} than the one that is there"
+            line = f"{path}: made from a different {name} than the current one"
             if config is not None:
                 raise UserError(f"{line}; run scripts/{record['stage']}.py again")
             yield line
@@ -105,14 +105,14 @@ def _check_settings(path: Path, record: Mapping[str, Any], config: Config, args:
     if model and model not in {*config.models, *config.models_for(dataset)}:
         raise UserError(f"{path}: {args.config} has no model {model!r}")
     if stage == "synthesize" and config.datasets[dataset].synthetic is None:
-        return  # generated files that a config names as any others
+        return  # the config lists generated files in the same way as other images
     wanted = SETTINGS[stage].of(config, dataset, model).to_json()
     found = _difference(_configured(record["settings"]), _configured(wanted))
     if found is not None:
         key, was, now = found
         raise UserError(
-            f"{path}: made with other settings than {args.config} has ({key}: {was}, now {now}); "
-            f"run scripts/{stage}.py with this config, or give the one that made it"
+            f"{path}: made with different settings than those in {args.config} ({key}: {was}, now "
+            f"{now}); run scripts/{stage}.py with this config, or give the config that made it"
         )
 
 
@@ -121,7 +121,7 @@ def _configured(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _difference(one: Any, other: Any, key: str = "") -> tuple[str, str, str] | None:
-    """The first key, dotted, in which two JSON values differ, with both values as text."""
+    """The first dotted key in which two JSON values differ, and both values as text."""
     if isinstance(one, dict) and isinstance(other, dict):
         for name in sorted({*one, *other}):
             found = _difference(

@@ -1,8 +1,8 @@
 """Kernels and poolings for volumes whose slices are further apart than their pixels. Torch-free.
 
-The rule of 3D U-Net practice (Cicek et al. 2016 pooled in Y X first; Isensee et al. 2021 made it a
-rule): an axis that is at least twice as coarse as the finest is neither pooled nor convolved over
-until pooling has brought the others to its resolution.
+The usual rule for 3D U-Nets (Cicek et al. 2016 pooled along Y and X first; Isensee et al. 2021 made
+it a rule): an axis that is at least twice as coarse as the finest one is neither pooled nor
+convolved over until pooling has brought the other axes to its resolution.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ COARSE = 2.0
 
 
 def anisotropic_layers(depth: int, spacing: Sequence[float]) -> tuple[PerLevel, PerLevel]:
-    """Sizes of the convolutions per level, and factors of the poolings, for voxels of this size.
+    """Kernel sizes of the convolutions and factors of the poolings, for voxels of this size.
 
     Args:
         depth: number of poolings.
         spacing: size of a voxel per axis, in any unit.
 
     Returns:
-        kernels (``depth + 1`` entries) and pools (``depth`` entries), a number per axis each.
+        kernels (``depth + 1`` entries) and pools (``depth`` entries), each with a number per axis.
     """
     if any(step <= 0 for step in spacing):
         raise ValueError(f"spacing: got {list(spacing)}, needs positive numbers")
@@ -38,8 +38,8 @@ def anisotropic_layers(depth: int, spacing: Sequence[float]) -> tuple[PerLevel, 
 
 
 def fitted(arch: Architecture, spacing: Sequence[float] | None) -> Architecture:
-    """The architecture with kernels and poolings for this voxel size; itself where they are given,
-    in 2D, for an unknown size, or where all axes are alike."""
+    """The architecture with kernels and poolings for this voxel size. It is unchanged if they are
+    given, in 2D, if the size is unknown, or if all axes have the same resolution."""
     if arch.dims != 3 or spacing is None or arch.kernels is not None or arch.pools is not None:
         return arch
     kernels, pools = anisotropic_layers(arch.depth, spacing)

@@ -1,7 +1,7 @@
-"""What is wrong with a config between its sections, one line per mistake: names that must exist,
+"""Checks that involve several sections of a config, one line per mistake: names that must exist,
 sizes that must fit the network.
 
-Mistakes within a section are Pydantic's to find; :mod:`unet.config.messages` words them.
+Pydantic finds mistakes within a section; :mod:`unet.config.messages` writes their messages.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from unet.config.presets import AnyArchitecture, Architecture
 from unet.config.recipes import expanded
 from unet.config.run import Config, merge, overlaid
 from unet.config.sections import TrainSection
-from unet.errors import UserError, meant
+from unet.errors import UserError, did_you_mean
 from unet.paths import origin_of
 
 
 def _override_mistakes(config: Config) -> list[str]:
-    """Checks each override alone, so that its mistake carries its own key."""
+    """Checks each override separately, so that the message names the override's key."""
     lines: list[str] = []
     for group, members in (("datasets", config.datasets), ("models", config.models)):
         for name, member in members.items():
@@ -56,12 +56,12 @@ def _dataset_mistakes(config: Config) -> list[str]:
             lines.append(f"{key}.models: got {list(data.models)}; name each model once")
         for model in data.models or ():
             if model not in config.models:
-                known = f"{', '.join(sorted(config.models))}{meant(model, config.models)}"
+                known = f"{', '.join(sorted(config.models))}{did_you_mean(model, config.models)}"
                 lines.append(f"{key}.models: no model {model!r}; there are: {known}")
         if not data.labelled and not data.predict_with:
             lines.append(f"{key}.labels: this key is needed to train (a path or glob)")
         if data.synthetic is not None and not data.predict_with:
-            # In each fold at least one image trains, one validates and one tests.
+            # Each fold needs at least one training, one validation and one test image.
             folds, images = data.split.folds, data.synthetic.images
             least = 3 if folds is None else max(folds, 4 if folds == 2 else 3)
             if folds is not None and data.split.ensemble:
@@ -88,7 +88,7 @@ def _size_mistakes(
     where: str,
     blended: bool = False,
 ) -> list[str]:
-    """Patch and tile against the network, axis by axis."""
+    """Checks patch and tile against the network, axis by axis."""
     lines = []
     dims = len(footprints)
     for key, value in (("train.patch", patch), ("predict.tile", tile)):
@@ -107,7 +107,7 @@ def _size_mistakes(
                 f"accepted sizes are {' and '.join(map(str, near))}"
             )
     for size, fp in zip(() if tile == "auto" else sizes_for(tile, footprints), footprints):  # noqa: B905
-        # Blended windows keep all of their output, whatever the halo.
+        # Blended windows keep their whole output, so they need no halo.
         least = fp.smallest if blended else fp.least_tile
         if size < least:
             lines.append(
@@ -120,7 +120,7 @@ def _size_mistakes(
 def _norm_mistakes(
     train: TrainSection, arch: AnyArchitecture, footprints: Footprints, where: str
 ) -> list[str]:
-    """A single value has no variance: what is normalised must have more than one pixel."""
+    """Normalisation needs more than one pixel: a single value has no variance."""
     if not isinstance(arch, Architecture) or isinstance(train.patch, tuple):
         return []
     alone = arch.norm == "instance" or (arch.norm == "batch" and train.batch == 1)
@@ -139,7 +139,7 @@ def _classes_of(config: Config, dataset: str, model: str) -> tuple[str, ...]:
 
 
 def _loss_mistakes(config: Config, dataset: str, model: str, where: str) -> list[str]:
-    """The loss against its options and class weights."""
+    """Checks the loss against its options and class weights."""
     lines = []
     train = config.train_for(dataset, model)
     info, weights = LOSS_TABLE[train.loss], train.class_weights
@@ -175,7 +175,7 @@ def _pair_mistakes(config: Config, dataset: str, model: str) -> list[str]:
     train = config.train_for(dataset, model)
     arch = config.architecture_for(model)
     if arch is not None:
-        # With anisotropic layers the sizes follow from the pixel size, which training will know.
+        # Sizes for anisotropic layers depend on the pixel size, which is known only in training.
         derived = arch.dims == 3 and section.anisotropic and section.pools is None
         predict = config.predict_for(dataset, model)
         blended = predict.blend != "none"
@@ -198,7 +198,7 @@ def _pair_mistakes(config: Config, dataset: str, model: str) -> list[str]:
 
 
 def _use_mistakes(config: Config, dataset: str, model: str, where: str) -> list[str]:
-    """What is done with a trained network, against its classes and its head."""
+    """Checks the settings for using a trained network against its classes and head."""
     lines: list[str] = []
     skip = config.predict_for(dataset, model).skip
     classes = _classes_of(config, dataset, model)
@@ -218,7 +218,7 @@ def _use_mistakes(config: Config, dataset: str, model: str, where: str) -> list[
 
 
 def _applied_mistakes(config: Config, dataset: str, model: str) -> list[str]:
-    """What a dataset may have wrong for a model that was trained (and is checked) elsewhere."""
+    """Checks a dataset with a model of another dataset, where the model itself is checked."""
     where = f"(dataset {dataset}, model {model})"
     origin, section = origin_of(model), config.model_section(model)
     arch = None if origin is None else config.architecture_for(origin.model)
@@ -234,7 +234,7 @@ def _applied_mistakes(config: Config, dataset: str, model: str) -> list[str]:
 
 
 def mistakes(config: Config) -> list[str]:
-    """Every cross-field mistake, one line each; empty when the config is sound."""
+    """Every mistake that involves several sections, one line each; empty if there is none."""
     lines = _override_mistakes(config)
     if lines:
         return lines

@@ -1,11 +1,11 @@
-"""The names that keys of the config take: one table for each kind of thing, free of torch.
+"""The names that keys of the config take: one table for each kind of name. Torch-free.
 
-A table says what the config must know of each name: one line of text and what it needs. The code
-behind a name lies elsewhere, in a registry under the same name; ``tests/config/test_choices.py``
-names what either side lacks. The allowed values of a key, its messages, its lists in
-``config/README.md`` and the JSON schema all come from its table.
+A table contains what the config must know about each name: one line of text, and what it needs. The
+code for a name is elsewhere, in a registry under the same name; ``tests/config/test_choices.py``
+checks that table and registry have the same names. A key's allowed values, its messages, its lists
+in ``config/README.md`` and the JSON schema all come from its table.
 
-Tables that say more, on which results depend, have files of their own:
+Tables with values that results depend on have their own files:
 :mod:`unet.config.loss_table`, :mod:`unet.config.engine_table`, :mod:`unet.config.heads`,
 :mod:`unet.config.presets`, :mod:`unet.config.recipes`.
 """
@@ -21,7 +21,7 @@ from pydantic import GetCoreSchemaHandler
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What the config knows of a name."""
+    """What the config knows about a name."""
 
     text: str
     """What it is, in one line that fits a cell of a table."""
@@ -30,18 +30,18 @@ class Entry:
 
     @property
     def line(self) -> str:
-        """What it is and needs, in one line."""
+        """What it is and what it needs, in one line."""
         return self.text
 
 
 @dataclass(frozen=True, eq=False)
 class OneOf:
-    """Says in a key's ``Annotated[str, OneOf(TABLE)]`` that its values are the names of a table."""
+    """Limits a key's values to the names in a table: ``Annotated[str, OneOf(TABLE)]``."""
 
     table: Mapping[str, Entry]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
-        # As a Literal of the names: the same message, and an enum in the JSON schema.
+        # Like a Literal of the names: the same messages, and an enum in the JSON schema.
         return handler.generate_schema(Literal[tuple(self.table)])
 
 
@@ -98,7 +98,7 @@ OPTIMIZER_TABLE = {
 }
 
 SCHEDULE_TABLE = {
-    "constant": Entry(text="it stays"),
+    "constant": Entry(text="it stays the same"),
     "poly": Entry(text="it falls to 0 as (1 - t)^0.9, t from 0 to 1"),
     "cosine": Entry(text="it falls to 0 as half a cosine"),
     "plateau": Entry(
@@ -115,8 +115,8 @@ class Method(Entry):
     """How probabilities become objects."""
 
     head: str | None = None
-    """The head whose channels it reads (a key of `unet.config.heads.HEADS`); None: any head that
-    has a channel "background"."""
+    """The head that it needs (a key of `unet.config.heads.HEADS`); None: any head with a channel
+    "background"."""
 
     @property
     def line(self) -> str:
@@ -144,7 +144,7 @@ class Family(Entry):
     """A family of metrics."""
 
     chooses: bool = False
-    """Whether validation images choose its threshold."""
+    """Whether its threshold is chosen on the validation images."""
 
 
 # `unet.evaluation.families.FAMILIES`
@@ -168,4 +168,4 @@ FAMILY_TABLE = {
 }
 
 CHOOSING = frozenset(name for name, family in FAMILY_TABLE.items() if family.chooses)
-"""Families whose threshold validation images choose."""
+"""Families whose threshold is chosen on the validation images."""

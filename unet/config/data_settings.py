@@ -1,4 +1,4 @@
-"""Settings of the stages that make a dataset's images ready; see
+"""Settings of the stages that prepare a dataset's images; see
 :mod:`unet.config.stage_settings`."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Task = Literal["semantic", "instances"]
 
 
 class SynthesizeSettings(Settings):
-    """Settings of a generated dataset; the keys of its section are written beside the others."""
+    """Settings of a generated dataset; written as one flat mapping, with the section's keys."""
 
     stage = "synthesize"
     synthetic: SyntheticSection
@@ -46,7 +46,7 @@ class SynthesizeSettings(Settings):
 
 
 class DataSettings(Settings):
-    """Keys of a dataset that are settings of a stage as they are."""
+    """Keys of a dataset that are also settings of several stages."""
 
     task: Task
     label_kind: Literal["instances", "binary"] = "instances"
@@ -59,10 +59,11 @@ class ManifestSettings(DataSettings):
     """Settings of the manifest.
 
     Attributes:
-        group, column: of the dataset's split.
-        strict: stop at the first bad image.
-        labelled, required: whether labels are looked for, and needed.
-        fingerprint: stands for the content of the raw files; "" where a sentinel does.
+        group, column: from the dataset's split.
+        strict: stop at the first unusable image.
+        labelled, required: whether labels are searched for, and whether they are required.
+        fingerprint: identifies the content of the raw files; "" for generated files, whose
+            sentinel does this.
     """
 
     stage = "manifest"
@@ -79,7 +80,7 @@ class ManifestSettings(DataSettings):
     @classmethod
     def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
         data = config.datasets[dataset]
-        # Where models of other datasets predict, labels are welcome but not needed.
+        # If models of other datasets predict, labels are optional.
         required = not config.origins_for(dataset)
         own = {"labelled": data.labelled or required, "required": required, "fingerprint": ""}
         split = data.split
@@ -95,12 +96,12 @@ class SplitsSettings(Settings):
 
     @property
     def untracked(self) -> frozenset[str]:
-        # Which folds are run does not change who is in them.
+        # Which folds are run does not change which images are in them.
         return frozenset({"run"})
 
     @classmethod
     def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
-        split = inactive.of_split(config.datasets[dataset].split)
+        split = inactive.reset_split(config.datasets[dataset].split)
         return cls.filled(config, dataset, split=split)
 
 
@@ -108,8 +109,8 @@ class PrepareSettings(DataSettings):
     """Settings of the prepared images.
 
     Attributes:
-        classes: name and label value. As pairs: the order of the classes is their index, and
-            canonical JSON sorts mappings.
+        classes: pairs of name and label value. Not a mapping, because canonical JSON sorts
+            mappings, and the order of the classes is their index.
     """
 
     stage = "prepare"
@@ -124,11 +125,11 @@ class PrepareSettings(DataSettings):
 
 
 class PrepareAppliedSettings(PrepareSettings):
-    """Settings of images that are prepared for a model of another dataset: its files, which are
-    inputs of the stage, bring the normalisation and the pixel size.
+    """Settings of images that are prepared for a model of another dataset. The normalisation and
+    the pixel size are in the model files, which are inputs of the stage.
 
     Attributes:
-        networks: the folds whose networks predict; None once the normalisation is theirs.
+        networks: the folds whose networks predict; None after their normalisation was filled in.
     """
 
     stage = "prepare_applied"
@@ -149,16 +150,16 @@ class PrepareAppliedSettings(PrepareSettings):
         return self.model_copy(update={"prepare": prepare, "networks": None})
 
 
-# The keys of a dataset that are a stage's settings as they are.
+# stage -> keys of a dataset that are also keys of the stage's settings.
 DATA_KEYS = {
-    # The section prepare is the run's, with the dataset's keys laid over it.
+    # prepare is merged from the sections of the run and the dataset.
     kind.stage: sorted(kind.model_fields.keys() & DatasetSection.model_fields.keys() - {"prepare"})
     for kind in (ManifestSettings, PrepareSettings)
 }
 
 
 def networks_of(config: Config, dataset: str, model: str) -> tuple[int, ...]:
-    """The folds whose networks make an ensemble; none where there is no ensemble."""
+    """The folds whose networks form an ensemble; none if there is no ensemble."""
     origin = origin_of(model)
     if origin is not None:
         return config.folds_for(origin.dataset)

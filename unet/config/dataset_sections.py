@@ -1,4 +1,4 @@
-"""A dataset of the config: where its images lie, what its labels mean, how it is split."""
+"""A dataset of the config: where its images are, what its labels mean, how it is split."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class DatasetSection(Section):
     synthetic: Annotated[SyntheticSection | None, Shown(reruns="synthesize")] = None
     """Generate images instead of reading files."""
     layout: Annotated[str, OneOf(LAYOUT_TABLE)] = "folders"
-    """How images and labels lie on disk."""
+    """How images and labels are stored on disk."""
     task: Literal["semantic", "instances"] = "semantic"
     """semantic: a class for each pixel. instances: labels number the objects, 0 is background."""
     classes: Annotated[
@@ -146,11 +146,11 @@ class DatasetSection(Section):
     """What the values in the label files mean. Their order is that of the class index; the first
     one counts as background in means over the foreground."""
     ignore: int | None = None
-    """Label value of pixels that count in no loss and no score."""
+    """Label value of pixels that are ignored in losses and scores."""
     label_kind: Literal["instances", "binary"] = "instances"
     """For task instances. binary: labels are masks of one value (such as 0 and 255), and each
-    connected piece is an object; pieces that touch at a corner are one. Objects that touch cannot
-    be told apart then."""
+    connected piece is an object; pieces that touch at a corner are one. Touching objects then count
+    as one."""
     axes: Annotated[
         str | None, Shown("letters of S C Z Y X, each once, with Y and X", "from the file")
     ] = None
@@ -179,9 +179,9 @@ class DatasetSection(Section):
         Annotated[tuple[str, ...], Field(min_length=1)] | None,
         Shown("list of `<dataset>/<model>`", reruns="manifest of that dataset"),
     ] = None
-    """Train nothing: the networks that this run trains for that dataset and model predict all
-    images together. Labels are optional. Task and classes are the model's unless they are given:
-    docs/apply.md."""
+    """Train nothing: all images are predicted by the networks that this run trains for that dataset
+    and model, averaged over the folds. Labels are optional. Task and classes are the model's unless
+    they are given: docs/apply.md."""
     prepare: Annotated[dict[str, Any], Changes("prepare"), Shown("mapping", reruns="prepare")] = {}
     """Changes to `prepare` for this dataset."""
     train: Annotated[
@@ -205,8 +205,8 @@ class DatasetSection(Section):
         letters = value.upper()
         if sorted(set(letters)) != sorted(letters) or set(letters) - set("SCZYX"):
             raise ValueError(
-                f"got {value!r}; write each of Y, X and, where there, C (channel), Z (depth) or S "
-                "(separate images) once, in the order of the file, such as CYX"
+                f"got {value!r}; write Y, X and, if present, C (channel), Z (depth) or S (separate "
+                "images) once each, in the order of the file, such as CYX"
             )
         if not {"Y", "X"} <= set(letters):
             raise ValueError(f"got {value!r}; Y and X must be among the axes, such as YX")
@@ -228,9 +228,9 @@ class DatasetSection(Section):
             raise ValueError("give either images (a path or glob) or synthetic (generated images)")
         if self.synthetic is not None and self.labels is not None:
             raise ValueError("labels: generated images bring their own labels; drop this key")
-        # Where other datasets' models predict, theirs are taken (unet.config.predict_with).
-        taken = self.predict_with is not None and self.classes is None
-        if self.task == "semantic" and not self.classes and not taken:
+        # With predict_with the classes are those of the models (unet.config.predict_with).
+        of_models = self.predict_with is not None and self.classes is None
+        if self.task == "semantic" and not self.classes and not of_models:
             raise ValueError(
                 "classes: needed for task semantic; name each class and its label value, such as "
                 "{background: 0, cell: 255}"
@@ -253,7 +253,7 @@ class DatasetSection(Section):
 
     @property
     def labelled(self) -> bool:
-        """Whether labels are looked for: where they are given, or the layout brings them."""
+        """Whether labels are searched for: if they are given, or the layout has them."""
         by_name = self.layout in ("folders", "stack")
         return self.labels is not None or self.synthetic is not None or self.sheet or not by_name
 
@@ -264,5 +264,5 @@ class DatasetSection(Section):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names in the order of the class index (the order in which the config gives them)."""
+        """Names in the order of the class index (their order in the config)."""
         return tuple(self.classes) if self.classes else ("background", "foreground")

@@ -1,4 +1,4 @@
-"""What can compute a network's scores, and what each engine needs; free of torch. The code is in
+"""The engines that can run a network, and what each of them needs. Torch-free. The code is in
 `unet.models.engines.ENGINES`."""
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from unet.config.choices import Entry
 
 @dataclass(frozen=True, kw_only=True)
 class Engine(Entry):
-    """What computes a network's scores."""
+    """A library that runs networks."""
 
     packages: tuple[str, ...] = ()
-    """What must be installed for it."""
+    """Packages that it needs."""
     precisions: tuple[str, ...] = ("float32",)
-    """What it can compute in."""
+    """Precisions that it can compute in."""
 
     @property
     def line(self) -> str:

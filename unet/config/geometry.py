@@ -1,10 +1,11 @@
 """Receptive field, halo and accepted sizes, derived from an architecture. Torch-free.
 
-Along each axis an interval ``[a, b)`` of output pixels is carried backwards through the layers: a
-convolution of size k widens it by (k - 1) / 2 a side, a pooling multiplies it by its factor, an
-up-convolution divides it (rounded outwards), a skip connection takes the hull of both ways. What
-arrives at the input is what the output depends on. Since pooling ties pixels to a grid, the answer
-depends on the interval's phase on that grid; windows that start on it and keep the halo are exact.
+Along each axis an interval ``[a, b)`` of output pixels is traced back through the layers: a
+convolution of size k widens it by (k - 1) / 2 on each side, a pooling multiplies it by its factor,
+an up-convolution divides it (rounded outwards), a skip connection takes the hull of both paths. The
+interval that arrives at the input is what the output depends on. Because poolings tie pixels to a
+grid, the result depends on where the interval starts on that grid; windows that start on the grid
+and keep the halo are exact.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from unet.config.presets import AnyArchitecture, Architecture
 
 @dataclass(frozen=True)
 class Footprint:
-    """How a network sits on the pixel grid along one axis; all in pixels.
+    """Grid, halo and sizes of a network along one axis; all in pixels.
 
     Attributes:
         grid: windows must start on multiples of this (the product of the poolings).
-        halo: context that a window needs on each side so that its core, on the grid, is exact
-            (a multiple of ``grid``; 0 for unpadded networks, whose ``margin`` is their context).
-        margin: what an unpadded network's output is smaller by on each side (0 when padded).
+        halo: context that a window needs on each side so that its core is exact (a multiple of
+            ``grid``; 0 for unpadded networks, whose ``margin`` is their context).
+        margin: how much smaller an unpadded network's output is on each side (0 if padded).
         remainder: accepted input sizes are ``remainder`` modulo ``grid``.
         smallest: the smallest accepted input size.
         receptive_field: the widest input interval that one output pixel depends on.
@@ -54,7 +55,7 @@ class Footprint:
 
     @property
     def least_tile(self) -> int:
-        """The smallest window that has anything to keep when an image takes several."""
+        """The smallest window that still has a core if an image needs several windows."""
         return self.smallest + self.grid if self.margin else 2 * self.halo + self.grid
 
 
@@ -62,10 +63,10 @@ Footprints = tuple[Footprint, ...]
 
 
 def sizes_for(size: int | Sequence[int], footprints: Footprints) -> tuple[int, ...]:
-    """One size per axis, from one for all or from a sequence.
+    """One size per axis, from a single number or a sequence.
 
     Raises:
-        ValueError: a sequence of another length.
+        ValueError: the sequence has a different length.
     """
     if isinstance(size, int):
         return (size,) * len(footprints)
@@ -75,13 +76,13 @@ def sizes_for(size: int | Sequence[int], footprints: Footprints) -> tuple[int, .
 
 
 def _fitting(layers: Layers, axis: int) -> list[int]:
-    """Size of each map along an axis, from the smallest input that every layer fits."""
+    """Size of each map along an axis, for the smallest input that fits every layer."""
     sizes, steps = [1], [1]  # steps: input pixels from one pixel of a map to the next
     while len(sizes) < len(layers):
         layer = layers[len(sizes)]
         source, stride = layer.sources[0], layer.stride[axis]
         size, rest = layer.size(sizes[source], axis)
-        # An odd size before a pooling drops its last row, which no tile could make up for.
+        # A pooling drops the last row of an odd size, and no other tile would have it.
         short = max((1 - size) * stride - rest, -rest % stride)
         if short > 0:
             sizes, steps = [sizes[0] + short * steps[source]], [1]
@@ -95,7 +96,7 @@ def _dependence(layers: Layers, sizes: list[int], interval: Interval, axis: int)
     """Input pixels that the output pixels ``[a, b)`` depend on."""
     needed = {len(layers) - 1: interval}
     for place in range(len(layers) - 1, 0, -1):
-        if place not in needed:  # it serves in training only
+        if place not in needed:  # used only in training
             continue
         layer = layers[place]
         a, b = layer.reach(needed.pop(place), axis)
@@ -125,8 +126,8 @@ def _along(layers: Layers, axis: int) -> Footprint:
 def input_interval(arch: Architecture, interval: Interval, axis: int = -1) -> Interval:
     """Input pixels that the output pixels ``[a, b)`` depend on, in the input's coordinates.
 
-    For unpadded networks output pixel 0 lies ``margin`` pixels inside the input, so the interval
-    that comes back begins near the given one; for padded networks it may begin below 0.
+    For unpadded networks output pixel 0 is ``margin`` pixels inside the input, so the returned
+    interval starts near the given one; for padded networks it may start below 0.
     """
     layers = layers_of(arch)
     return _dependence(layers, _fitting(layers, axis), interval, axis)
@@ -134,5 +135,5 @@ def input_interval(arch: Architecture, interval: Interval, axis: int = -1) -> In
 
 @lru_cache(maxsize=256)
 def footprint(arch: AnyArchitecture) -> Footprints:
-    """The architecture's place on the pixel grid, per spatial axis ((Z) Y X)."""
+    """The architecture's footprint per spatial axis ((Z) Y X)."""
     return tuple(_along(layers_of(arch), axis) for axis in range(arch.dims))

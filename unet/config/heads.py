@@ -1,4 +1,4 @@
-"""What a network puts out, by name: its channels and what they are learned from. Torch-free.
+"""The kinds of network output, by name: their channels, and what they are learned from. Torch-free.
 
 Adding a head is one entry in ``HEADS`` and, if it learns something new, its target in
 :mod:`unet.training.sampling`.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from unet.config.choices import Entry
 
-# Class index of pixels that take no part in training and scores.
+# Class index of pixels that are ignored in training and scores.
 IGNORE = 255
 
 
@@ -20,8 +20,8 @@ class Head(Entry):
 
     Attributes:
         channels: names of the output's channels; None = the dataset's classes.
-        softmax: how many of them are classes, under a softmax; the rest are numbers in [0, 1],
-            each under a sigmoid. None = all.
+        softmax: how many of them are classes, with a softmax; the others are numbers in [0, 1],
+            each with a sigmoid. None = all.
         maps: names of the float maps that training needs besides the class target.
         needs_instances: whether it can be learned from instance labels only.
     """
@@ -32,7 +32,7 @@ class Head(Entry):
     needs_instances: bool = False
 
     def names(self, class_names: tuple[str, ...]) -> tuple[str, ...]:
-        """Names of the output's channels for a dataset of these classes."""
+        """Names of the output's channels for a dataset with these classes."""
         return class_names if self.channels is None else self.channels
 
     def classes(self, class_names: tuple[str, ...]) -> int:
@@ -63,7 +63,7 @@ HEADS: dict[str, Head] = {
 
 
 def classes_among(head: tuple[str, ...]) -> int:
-    """How many of an output's channels, given by name, are classes under a softmax."""
+    """How many of an output's channels, given by name, are classes with a softmax."""
     for known in HEADS.values():
         if known.channels == head and known.softmax is not None:
             return known.softmax

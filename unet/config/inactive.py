@@ -1,9 +1,10 @@
-"""Keys of the config that have no effect given others: the width of a border in a network without
-one. In a stage's settings they stand at their default, so that to edit them reruns nothing.
+"""Keys of the config that have no effect given the other settings, such as the border width of a
+network without borders. A stage's settings contain their defaults instead, so that editing them
+reruns nothing.
 
 The tables of names say which keys each name reads (``Entry.keys``). A key belongs there only if the
-stage's results are the same whatever its value: the seed's random numbers included
-(``train.augment.elastic_grid`` draws them even where nothing is deformed).
+stage's results are the same for any value, including the random numbers that are drawn
+(``train.augment.elastic_grid`` draws some even if nothing is deformed).
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ def at_default(section: S, keys: Iterable[str]) -> S:
 
 
 def _unread(section: Section, *chosen: tuple[Mapping[str, Entry], Collection[str]]) -> list[str]:
-    """Keys of the section that only names of these tables read that are not chosen."""
+    """Keys of the section that are read only by names in these tables that are not chosen."""
     known = {key for table, _ in chosen for entry in table.values() for key in entry.keys}
     read = {key for table, names in chosen for name in names for key in table[name].keys}
     return [key for key in type(section).model_fields if key in known - read]
 
 
-def of_train(section: TrainSection, head: str) -> TrainSection:
-    """Without what this loss, optimizer, schedule and head do not read."""
+def reset_train(section: TrainSection, head: str) -> TrainSection:
+    """Resets keys that this loss, optimizer, schedule and head do not read."""
     unread = _unread(
         section,
         (LOSS_TABLE, [section.loss]),
@@ -60,30 +61,30 @@ def of_train(section: TrainSection, head: str) -> TrainSection:
 
 
 def border_width(section: ModelSection) -> int:
-    """Of a head without borders, the default."""
+    """The border width; the default for a head without borders."""
     return at_default(section, _unread(section, (HEADS, [section.head]))).border_width
 
 
-def of_architecture(arch: AnyArchitecture) -> AnyArchitecture:
-    """``groups`` is of norm group alone."""
+def reset_architecture(arch: AnyArchitecture) -> AnyArchitecture:
+    """Resets ``groups`` unless the norm is group."""
     if not isinstance(arch, Architecture) or arch.norm == "group":
         return arch
     return replace(arch, groups=Architecture.groups)
 
 
-def of_split(section: SplitSection) -> SplitSection:
-    """In an ensemble each fold validates one part of the images, whatever the share."""
+def reset_split(section: SplitSection) -> SplitSection:
+    """Resets ``val`` for an ensemble, in which each fold validates on one part of the images."""
     return at_default(section, ["val"] if section.ensemble else [])
 
 
-def of_stitch(section: StitchSection, task: str) -> StitchSection:
-    """Without what this method does not read; where no objects are made, without all about them."""
+def reset_stitch(section: StitchSection, task: str) -> StitchSection:
+    """Resets keys that this method does not read, and all keys for objects if there are none."""
     if task == "instances":
         return at_default(section, _unread(section, (METHOD_TABLE, [section.method])))
-    of_objects = ("method", "connectivity", "min_size", "fill_holes", "geojson", "rois")
-    return at_default(section, [*of_objects, *_unread(section, (METHOD_TABLE, []))])
+    object_keys = ("method", "connectivity", "min_size", "fill_holes", "geojson", "rois")
+    return at_default(section, [*object_keys, *_unread(section, (METHOD_TABLE, []))])
 
 
-def of_evaluate(section: EvaluateSection) -> EvaluateSection:
-    """Without settings of families that are not computed."""
+def reset_evaluate(section: EvaluateSection) -> EvaluateSection:
+    """Resets keys of families that are not computed."""
     return at_default(section, _unread(section, (FAMILY_TABLE, section.metrics)))

@@ -1,11 +1,11 @@
-"""What a network consists of: one list of layers. Torch-free.
+"""The layers of a network, as one list. Torch-free.
 
-``unet.models`` builds each network from its list. All that the pipeline needs to know of a network
-before it runs follows from the same list: parameters and FLOP (here), accepted sizes and receptive
-field (``geometry.py``), memory of a training step (``unet/training/auto/memory.py``).
+``unet.models`` builds each network from its list. Everything that the pipeline needs to know about
+a network before it runs is computed from the same list: parameters and FLOP (here), accepted sizes
+and receptive field (``geometry.py``), memory of a training step (``unet/training/auto/memory.py``).
 
-A map is what a layer puts out. Layers stand in the order of their work; each names the layers whose
-maps it takes, so that skip connections and shortcuts are ordinary entries.
+The output of a layer is called a map. Layers are listed in the order in which they run. Each names
+the layers whose maps it takes, so that skip connections and shortcuts are ordinary entries.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any, Literal
 
 from unet.config.presets import AnyArchitecture, Architecture, WindowArchitecture
 
-# image: the input. up: transposed convolution. enlarge: nearest neighbour. join: the maps side by
-# side. add: their sum. head: the convolution that puts out class scores. Maps that join or add are
-# cropped around their centres to the first one's size.
+# image: the input. up: transposed convolution. enlarge: nearest neighbour. join: concatenation.
+# add: sum. head: the convolution that outputs class scores. Maps for join or add are cropped around
+# their centres to the size of the first one.
 LayerKind = Literal[
     "image", "conv", "norm", "activation", "pool", "up", "enlarge", "join", "add", "dropout", "head"
 ]
@@ -30,22 +30,24 @@ Interval = tuple[int, int]
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer; whatever has a number per axis has it in the order (Z) Y X.
+    """One layer. Values with a number per axis are in the order (Z) Y X.
 
     Attributes:
         kind: what it does.
-        name: of its module in the network, as in the state dict; or what it would be.
-        sources: the layers whose maps it takes, by their places in the list.
-        inputs, outputs: channels.
-        level: poolings between the image and its output, less the ways up.
+        name: name of its module in the network, as in the state dict (for layers without a module:
+            the name it would have).
+        sources: indices in the list of the layers whose maps it takes.
+        inputs, outputs: numbers of channels.
+        level: number of poolings minus number of upsamplings from the image to its output.
         kernel, stride, padding: in pixels of its input.
-        scale: its output has so many times the pixels.
-        dilation: pixels from one of the kernel to the next.
-        bias: whether a convolution has one.
-        groups: of channels that a norm takes statistics of, per sample; 0 = of the whole batch.
-        value: what a norm adds to the variance, an activation's slope below 0, or the probability
-            of dropout.
-        training_only: it puts out scores that training alone needs (deep supervision).
+        scale: factor by which it enlarges its input.
+        dilation: distance in pixels between neighbouring kernel elements.
+        bias: whether a convolution has a bias.
+        groups: number of channel groups over which a norm computes statistics, per sample; 0 =
+            per channel, over the whole batch.
+        value: the constant that a norm adds to the variance, an activation's slope below 0, or the
+            probability of dropout.
+        training_only: its scores are used only in training (deep supervision).
     """
 
     kind: LayerKind
@@ -73,20 +75,20 @@ class Layer:
 
     @property
     def parameters(self) -> int:
-        """Numbers that training changes."""
+        """Number of trainable parameters."""
         if self.kind == "norm":
             return 2 * self.outputs
         bias = self.outputs if self.products and self.bias else 0
         return self.products * math.prod(self.scale) + bias
 
     def size(self, n: int, axis: int) -> tuple[int, int]:
-        """Pixels of its output along an axis, from ``n`` of its input; input pixels left over."""
+        """Output size along an axis for an input of ``n`` pixels, and unused input pixels."""
         free = n + 2 * self.padding[axis] - self.dilation * (self.kernel[axis] - 1) - 1
         steps, rest = divmod(free, self.stride[axis])
         return (steps + 1) * self.scale[axis], rest
 
     def reach(self, interval: Interval, axis: int) -> Interval:
-        """Pixels [a, b) of its input that these pixels of its output depend on."""
+        """Input pixels [a, b) that these output pixels depend on."""
         (a, b), scale = interval, self.scale[axis]
         a, b = a // scale, -(-b // scale)
         first = a * self.stride[axis] - self.padding[axis]
@@ -98,7 +100,7 @@ Layers = tuple[Layer, ...]
 
 
 class _List:
-    """A list of layers under construction; a layer is known by its place."""
+    """A list of layers under construction; layers are referred to by their index."""
 
     def __init__(self, dims: int, channels: int) -> None:
         one, zero = (1,) * dims, (0,) * dims
@@ -107,7 +109,8 @@ class _List:
     def add(
         self, kind: LayerKind, name: str, *sources: int, outputs: int | None = None, **values: Any
     ) -> int:
-        """Adds a layer; channels and level follow from its sources where they aren't given."""
+        """Adds a layer and returns its index; channels (by default) and level follow from its
+        sources."""
         taken = [self.layers[source] for source in sources]
         inputs = sum(t.outputs for t in taken) if kind == "join" else taken[0].outputs
         step = (kind == "pool") - (kind in ("up", "enlarge"))
@@ -127,7 +130,7 @@ def _norm(net: _List, arch: Architecture, name: str, x: int) -> int:
 
 
 def _shortcut(net: _List, arch: Architecture, name: str, x: int, width: int) -> int:
-    """The way around a block: the map itself, or a 1x1 convolution where the channels differ."""
+    """The shortcut around a block: the map itself, or a 1x1 convolution if channels differ."""
     if net.layers[x].outputs == width:
         return x
     if arch.norm == "none":
@@ -145,7 +148,7 @@ def _block(net: _List, arch: Architecture, name: str, x: int, level: int) -> int
         if arch.order == "norm-act":
             y = _norm(net, arch, f"{name}.norms.{i}", y)
         if arch.residual and i == arch.convs - 1:
-            # The sum comes before the block's last activation (He et al. 2016).
+            # The sum is before the block's last activation (He et al. 2016).
             y = net.add("add", f"{name}.sum", y, _shortcut(net, arch, name, x, width))
         slope = 0.01 if arch.activation == "leaky_relu" else 0.0
         y = net.add("activation", f"{name}.activation", y, value=slope)
@@ -173,7 +176,7 @@ def _unet(arch: Architecture, channels: int, classes: int) -> Layers:
     for level in range(arch.depth):
         x = _block(net, arch, f"down.{level}", x, level)
         if level == arch.depth - 1:
-            # As in the published network: at the end of the contracting path, its last two levels.
+            # As in the published network: at the end of the contracting path, on two levels.
             x = _dropout(net, arch.dropout, x)
         skips.append(x)
         x = net.add("pool", f"pool.{level}", x, kernel=arch.pool(level), stride=arch.pool(level))
@@ -190,19 +193,19 @@ def _unet(arch: Architecture, channels: int, classes: int) -> Layers:
 def window_layers(
     arch: WindowArchitecture, channels: int, classes: int, dense: bool = True
 ) -> Layers:
-    """Layers of a sliding-window classifier: ``dense`` as they run over an image, where poolings
-    keep each pixel and what follows them is dilated; else as published, for one window."""
+    """Layers of a sliding-window classifier. ``dense``: as they run over an image, with poolings of
+    stride 1 and dilated layers after them; otherwise as published, for a single window."""
     net, x, step, pool = _List(arch.dims, channels), 0, 1, (arch.pool,) * arch.dims
     for i, (maps, size) in enumerate(arch.stages):
         kernel = (size,) * arch.dims
         x = net.add("conv", f"convs.{i}", x, outputs=maps, kernel=kernel, dilation=step)
         stride = (1,) * arch.dims if dense else pool
-        # Before the activation: the largest value is the same, and it is a quarter of the work.
+        # Pooling before the activation gives the same result with a quarter of the work.
         x = net.add("pool", f"pool.{i}", x, kernel=pool, stride=stride, dilation=step)
         x = net.add("activation", f"activation.{i}", x)
         step *= arch.pool if dense else 1
-    # Fully connected layers, written as convolutions so that they can slide: the first one covers
-    # what is left of the window, the others one pixel.
+    # Fully connected layers, written as convolutions so that they can slide over the image: the
+    # first one covers the remaining window, the others one pixel.
     kernel = (arch.sizes[-1],) * arch.dims
     for i, neurons in enumerate(arch.hidden):
         x = net.add("conv", f"full.{i}", x, outputs=neurons, kernel=kernel, dilation=step)
@@ -223,12 +226,12 @@ def layers_of(arch: AnyArchitecture, channels: int = 1, classes: int = 1) -> Lay
 
 
 def parameters(layers: Layers) -> int:
-    """Numbers that training changes."""
+    """Number of trainable parameters."""
     return sum(layer.parameters for layer in layers)
 
 
 def map_shapes(layers: Layers, shape: Sequence[int]) -> list[Axes]:
-    """Shape of each layer's map, from the spatial shape of the image."""
+    """Spatial shape of each layer's map, for an image of this spatial shape."""
     found = [tuple(shape)]
     for layer in layers[1:]:
         source = found[layer.sources[0]]
@@ -237,8 +240,8 @@ def map_shapes(layers: Layers, shape: Sequence[int]) -> list[Axes]:
 
 
 def flop(layers: Layers, shape: Sequence[int], training: bool = False) -> int:
-    """FLOP of the convolutions in a forward pass of one image; a multiplication and its addition
-    are two."""
+    """FLOP of the convolutions in a forward pass of one image; a multiplication with an addition
+    counts as two."""
     return sum(
         2 * layer.products * math.prod(size)
         for layer, size in zip(layers, map_shapes(layers, shape), strict=True)

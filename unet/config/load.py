@@ -1,4 +1,4 @@
-"""The only way to a :class:`unet.config.run.Config`: validated, or one line per mistake."""
+"""Validates a config: returns a :class:`unet.config.run.Config`, or one line per mistake."""
 
 from __future__ import annotations
 
@@ -41,6 +41,6 @@ def load_file(path: Path) -> Config:
     """Reads and validates a YAML file.
 
     Raises:
-        UserError: the file is missing, is not YAML, or does not hold a valid config.
+        UserError: the file is missing, is not YAML, or does not contain a valid config.
     """
     return load(read_yaml(path))

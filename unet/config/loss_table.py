@@ -1,5 +1,5 @@
-"""The losses: what each is and needs, readable without torch, for the config's checks and for the
-data path. The classes are in `unet.training.losses`.
+"""The losses: what each is and needs, for the config's checks and for loading data. Torch-free. The
+classes are in `unet.training.losses`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ BORDER_WEIGHT = "border-weight"
 """Map [N, 1, *S]: weight of each pixel (`unet.training.targets.border_weight_map`)."""
 
 SIGNED_DISTANCE = "signed-distance"
-"""Map [N, K, *S]: pixels to each class, negative inside (`signed_distances`)."""
+"""Map [N, K, *S]: distance to each class in pixels, negative inside (`signed_distances`)."""
 
 DISTANCE = "distance"
 """Map [N, 1, *S]: distance to the object's edge in [0, 1] (`object_distance`)."""
@@ -23,7 +23,7 @@ DISTANCE = "distance"
 
 @dataclass(frozen=True)
 class Option:
-    """A number that a user may set: its default and the range low <= value <= high."""
+    """A number that a user may set, with its default and the range low <= value <= high."""
 
     default: float
     low: float
@@ -33,7 +33,7 @@ class Option:
     above: bool = False
     """Whether `low` itself is refused."""
     index: bool = False
-    """Whether it is the index of a class, so that it must be below their number, too."""
+    """Whether it is the index of a class, so that it must also be below the number of classes."""
 
     def range(self) -> str:
         """The range in words."""
@@ -53,15 +53,15 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class LossInfo(Entry):
-    """A loss: what the data path and the user must give to it."""
+    """A loss, with the maps, class weights and options that it takes."""
 
     maps: tuple[str, ...] = ()
-    """Names of the maps that it needs beside the target."""
+    """Names of the maps that it needs in addition to the target."""
     class_weights: Literal["needed", "optional", "refused"] = "refused"
     options: Mapping[str, Option] = field(default_factory=dict)
-    """Its numbers, by the name of the argument."""
+    """Its options, by the name of the argument."""
     axes: tuple[int, ...] = (2, 3)
-    """Numbers of spatial axes that it works with."""
+    """Numbers of spatial axes that it supports."""
 
     @property
     def line(self) -> str:
@@ -119,7 +119,7 @@ def class_weight_losses() -> tuple[str, ...]:
 
 
 def check_options(name: str, options: Mapping[str, float], num_classes: int | None = None) -> None:
-    """Raises UserError, one line, if a loss has no such option or its value is out of range."""
+    """Raises a one-line UserError if a loss has no such option or a value is out of range."""
     known = LOSS_TABLE[name].options
     for key, value in options.items():
         if key not in known:

@@ -1,7 +1,7 @@
-"""What Pydantic finds wrong with a config, in one line per mistake: the key, what is allowed, what
+"""Turns Pydantic's errors about a config into one line per mistake: the key, what is allowed, what
 was found.
 
-Where sections must fit together, :mod:`unet.config.checks` finds the mistakes.
+:mod:`unet.config.checks` finds mistakes that involve several sections.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from pydantic import ValidationError
 
 from unet.config.run import Config
 from unet.config.section_base import sections_of
-from unet.errors import meant, one_line
+from unet.errors import did_you_mean, one_line
 
 # Sections that a dataset or a model may override.
 OVERRIDES = ("prepare", "train", "predict", "stitch", "evaluate")
 
-# pydantic's words where they speak of Python rather than of the file.
+# Replacements for Pydantic's messages that are about Python and not about the file.
 _WORDS = {
-    "model_type": "must hold keys of its own",
-    "dict_type": "must hold keys of its own",
+    "model_type": "must have keys of its own",
+    "dict_type": "must have keys of its own",
     "tuple_type": "must be a list, such as [a, b]",
     "extra_forbidden": "unknown key",
     "missing": "this key is needed",
@@ -30,18 +30,17 @@ _WORDS = {
     "string_too_short": "must not be empty",
 }
 
-# A config of 100 datasets has some thousand values, four levels deep.
+# A config with 100 datasets has a few thousand values, four levels deep.
 _MOST_VALUES, _MOST_LEVELS = 100_000, 50
-# Letters of a value in a message; the longest of its own texts lists the choices of a key.
+# Most characters of a value in a message; the longest message lists the choices of a key.
 _LONGEST = 400
 
 
 def too_large(raw: Any) -> str:
-    """What is wrong with the shape of a raw config, before anything walks through it; "" if
-    nothing is.
+    """Says why a raw config is too large or too deep to be processed; "" if it is not.
 
-    An alias of YAML costs a few letters and may stand for a structure of any size (ten of ten of
-    ten ..., or one that holds itself), which would be written out by the first copy of it.
+    A YAML alias takes a few characters, but may stand for a structure of any size (ten times ten
+    times ten ..., or one that contains itself), which the first copy would write out in full.
     """
     sizes: dict[int, int] = {}
 
@@ -65,8 +64,8 @@ def too_large(raw: Any) -> str:
 
 
 def _located(loc: tuple[int | str, ...], raw: Any) -> tuple[tuple[str, ...], Any]:
-    """The key that a mistake belongs to and its value, without the names that pydantic gives to
-    the alternatives of a key (a number or ``auto``)."""
+    """The key and value of a mistake, without the names that Pydantic gives to the alternatives of
+    a key (a number or ``auto``)."""
     key: list[str] = []
     for depth, part in enumerate(loc):
         last = depth == len(loc) - 1
@@ -95,7 +94,7 @@ def lines_of(error: ValidationError, raw: Any, prefix: tuple[str, ...] = ()) -> 
     items = error.errors(include_url=False)
     for item in items:
         if item["type"] == "too_short" and len(items) > 1 and item["input"]:
-            continue  # what is in the list is wrong, not that there is too little
+            continue  # the list is not too short, its entries are wrong
         where, value = _located(item["loc"], raw)
         if item["loc"][-1] == "[key]":
             # YAML reads 2024 as a number, and yes, no, on, off as true or false.
@@ -108,12 +107,12 @@ def lines_of(error: ValidationError, raw: Any, prefix: tuple[str, ...] = ()) -> 
         if item["type"] == "extra_forbidden":
             message += _known_key((*prefix, *where))
         elif item["type"] == "literal_error" and isinstance(value, str):
-            near = meant(value, re.findall("'([^']+)'", item["ctx"]["expected"]))
+            near = did_you_mean(value, re.findall("'([^']+)'", item["ctx"]["expected"]))
             nears[".".join([*prefix, *where])] = near
         plain = item["type"] in ("extra_forbidden", "missing", "value_error")
         key = ".".join([*prefix, *where]) or "config"
         messages, _ = found.setdefault(key, ([], "" if plain else f" (got {_shown(value)})"))
-        # A second message for the same key is of another alternative.
+        # A second message for the same key is about another alternative.
         message = message.removeprefix("must be ") if messages else message
         messages.append(one_line(message, _LONGEST))
     return [
@@ -123,28 +122,28 @@ def lines_of(error: ValidationError, raw: Any, prefix: tuple[str, ...] = ()) -> 
 
 
 def _known_key(path: tuple[str, ...]) -> str:
-    """What may have been meant by a key that there is not: one of its section, or the same key of
-    another one."""
+    """Suggests a replacement for an unknown key: a similar key of its section, or the same key in
+    another section."""
     *above, key = path
     section: Any = Config
     for part in above:
         if part in OVERRIDES:
-            section = Config  # of a dataset or a model: as at the top
+            section = Config  # overrides in a dataset or model have the keys of the top level
         field = section.model_fields.get(part)
         if field is None:
             # A dataset's or a model's name.
             continue
         section = next(iter(sections_of(field.annotation)), section)
-    if near := meant(key, section.model_fields):
+    if near := did_you_mean(key, section.model_fields):
         return near
     for name, field in Config.model_fields.items():
         for inner in sections_of(field.annotation):
             if key in inner.model_fields:
                 named = ".<name>" if name in ("datasets", "models") else ""
                 return f"; did you mean {name}{named}.{key}?"
-    return "; see config/README.md for the keys that there are"
+    return "; config/README.md lists all keys"
 
 
 def _shown(value: Any) -> str:
-    """A value as a message has room for it."""
+    """A value, shortened to fit a message."""
     return one_line(repr(value), _LONGEST)

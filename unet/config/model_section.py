@@ -1,4 +1,4 @@
-"""A model of the config: its network, and what it changes of other sections."""
+"""A model of the config: its network, and its changes to other sections."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ModelSection(Section):
     reruns: ClassVar[str] = "train"
 
     preset: Annotated[str, OneOf(PRESET_TABLE)]
-    """The layers: docs/models.md. auto chooses them from the images and writes its plan beside the
+    """The layers: docs/models.md. auto chooses them from the images and writes its plan next to the
     model: docs/auto.md."""
     dims: Literal[2, 3] | None = None
     """Spatial axes: 3 for volumes (Z Y X)."""
@@ -37,7 +37,7 @@ class ModelSection(Section):
     """Channels of the first level, doubled at each level below. Time and parameters grow with its
     square. Write 16 to 32 for small data or without a GPU."""
     max_width: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Most channels that a level may have; null: no limit."""
+    """Largest number of channels of a level; null: no limit."""
     depth: Annotated[int, Field(ge=1, le=8)] | None = None
     """Number of poolings. Each doubles the context that a pixel sees, and the grid that sizes must
     fit."""
@@ -73,7 +73,7 @@ class ModelSection(Section):
     """Factors of the poolings, 1 or 2: `[[1, 2, 2], ...]`."""
     anisotropic: bool = True
     """For volumes: kernels and poolings leave out an axis while it is at least twice as coarse as
-    the finest one (by the pixel size). Has no effect where `kernels` or `pools` are given."""
+    the finest one (by the pixel size). Has no effect if `kernels` or `pools` are given."""
     window: Annotated[
         Annotated[int, Field(ge=9, le=511)] | None,
         Shown("odd integer, 9 to 511"),
@@ -92,8 +92,8 @@ class ModelSection(Section):
     head: Annotated[str, OneOf(HEADS)] = "classes"
     """What the network learns."""
     border_width: Annotated[int, Field(ge=1, le=32)] = 2
-    """Thickness of the inner border in pixels, for head border. About the width of the gap that
-    must be seen."""
+    """Thickness of the inner border in pixels, for head border. About the width of the gaps between
+    objects."""
     train: Annotated[str | dict[str, Any], Changes("train"), Shown("mapping, or a recipe")] = {}
     """Changes to `train` for this model."""
     predict: Annotated[dict[str, Any], Changes("predict"), Shown("mapping", reruns="predict")] = {}
@@ -107,8 +107,8 @@ class ModelSection(Section):
             architecture_of(self.preset, **self.layers)
         elif self.layers:
             raise ValueError(
-                f"{', '.join(self.layers)}: preset auto chooses this; copy the plan that it wrote "
-                "beside a model and edit that"
+                f"{', '.join(self.layers)}: preset auto chooses this; to change it, copy and edit "
+                "the plan that it wrote next to a model"
             )
         return self
 

@@ -1,29 +1,31 @@
-"""Datasets that models of other datasets predict (``predict_with``). Torch- and dask-free.
+"""Datasets that are predicted by models of other datasets (``predict_with``). Loads neither torch
+nor dask.
 
-Such a dataset trains nothing. What it does not say of its classes it takes from the dataset that
-the model was trained on; all of its images are predicted by the ensemble of that model's folds.
+Such a dataset trains nothing. If it has no task and classes of its own, it takes those of the
+dataset that the model was trained on. All of its images are predicted by the ensemble of that
+model's folds.
 """
 
 from __future__ import annotations
 
 from unet.config.run import Config
 from unet.config.sections import DatasetSection, SplitSection
-from unet.errors import meant
+from unet.errors import did_you_mean
 from unet.paths import Origin
 
 
 def origin_mistakes(config: Config) -> list[str]:
-    """What is wrong with the datasets that others' models predict, one line each."""
+    """Mistakes in datasets with ``predict_with``, one line each."""
     lines: list[str] = []
     for name, data in config.datasets.items():
         if data.predict_with is not None:
-            found = _unknown(config, name) or _without_say(name, data)
-            lines += found or _unfit(config, name)
+            found = _unknown(config, name) or _without_effect(name, data)
+            lines += found or _differences(config, name)
     return lines
 
 
 def resolved(config: Config) -> Config:
-    """The config with the task and the classes that such datasets do not write themselves."""
+    """The config, with the models' task and classes filled in for such datasets."""
     datasets = dict(config.datasets)
     for name, data in config.datasets.items():
         for origin in config.origins_for(name)[:1]:
@@ -37,24 +39,24 @@ def resolved(config: Config) -> Config:
 
 
 def _task(data: DatasetSection) -> str | None:
-    """The task, if the dataset says one; classes speak of task semantic."""
+    """The task, if the dataset gives one; classes imply task semantic."""
     return data.task if "task" in data.model_fields_set or data.classes is not None else None
 
 
 def _unknown(config: Config, name: str) -> list[str]:
-    """Names that are not there, or train no model."""
+    """Unknown datasets and models, and datasets that train no model."""
     key, lines = f"config: datasets.{name}.predict_with", []
     trained = [d for d in sorted(config.datasets) if not config.origins_for(d)]
     datasets = ", ".join(trained) or "none that trains a model"
     for origin in config.origins_for(name):
         text = _named(origin)
         if origin.dataset == name:
-            lines.append(f"{key}: {text} is of the dataset itself; name one of another dataset")
+            lines.append(f"{key}: {text} is of the dataset itself; name a model of another one")
         elif origin.dataset not in config.datasets:
-            near = meant(origin.dataset, trained)
+            near = did_you_mean(origin.dataset, trained)
             lines.append(f"{key}: no dataset {origin.dataset!r}; there are: {datasets}{near}")
         elif origin.dataset not in trained:
-            # Neither chains nor cycles: a model is trained in one place.
+            # This excludes chains and cycles.
             lines.append(
                 f"{key}: dataset {origin.dataset} has predict_with itself and trains no model; "
                 f"there are: {datasets}"
@@ -63,7 +65,7 @@ def _unknown(config: Config, name: str) -> list[str]:
             known = config.models_for(origin.dataset)
             lines.append(
                 f"{key}: dataset {origin.dataset} trains no model {origin.model!r}; "
-                f"there are: {', '.join(known)}{meant(origin.model, known)}"
+                f"there are: {', '.join(known)}{did_you_mean(origin.model, known)}"
             )
     return list(dict.fromkeys(lines))
 
@@ -72,8 +74,8 @@ def _named(origin: Origin) -> str:
     return f"{origin.dataset}/{origin.model}"
 
 
-def _without_say(name: str, data: DatasetSection) -> list[str]:
-    """Keys that have no effect where nothing is trained, so that nobody trusts in them."""
+def _without_effect(name: str, data: DatasetSection) -> list[str]:
+    """Keys that have no effect if nothing is trained: an error, so that nobody relies on them."""
     key = f"config: datasets.{name}"
     grouped = SplitSection(test=0.25, group=data.split.group)
     wrong = {
@@ -89,8 +91,8 @@ def _without_say(name: str, data: DatasetSection) -> list[str]:
     ]
 
 
-def _unfit(config: Config, name: str) -> list[str]:
-    """Tasks, classes and channels that differ from those of the models."""
+def _differences(config: Config, name: str) -> list[str]:
+    """A task, classes or channels that differ from those of the models."""
     data, key = config.datasets[name], f"config: datasets.{name}"
     origins = config.origins_for(name)
     first = config.datasets[origins[0].dataset]

@@ -22,9 +22,9 @@ class SkipSection(Section):
     """Transmitted light: pixels above this intensity are empty. Write a little less than the
     bright background."""
     channel: Count = 0
-    """The channel to look at, one of those that the dataset uses."""
+    """The channel to check, one of those that the dataset uses."""
     share: Annotated[float, Field(gt=0, le=1)] = 0.999
-    """Share of a window's pixels that must be empty. Lower it, with care, where there is dirt."""
+    """Share of a window's pixels that must be empty. Lower it, with care, if there is dirt."""
     fill: Annotated[str | None, Shown("name of a class", "the first")] = None
     """The class that empty tiles get, with probability 1."""
 
@@ -51,18 +51,20 @@ class ClusterSection(Section):
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads of each worker."""
     memory_gb: Size = 8.0
-    """Memory of each worker, in GB. A worker that takes more is started again."""
+    """Memory of each worker, in GB. A worker that uses more is restarted."""
     hours: Annotated[float, Field(gt=0, le=1000)] = 4.0
-    """Longest run of each of the queue's jobs, in hours."""
+    """Time limit of each of the queue's jobs, in hours."""
     interface: str | None = None
-    """Network by which workers reach the scheduler, such as ib0."""
+    """Network interface by which workers reach the scheduler, such as ib0."""
     options: Annotated[tuple[str, ...], Shown(default="[]")] = ()
-    """More options of the queue's jobs, such as --partition=gpu, --gres=gpu:1."""
+    """More options for the queue's jobs, such as --partition=gpu, --gres=gpu:1."""
 
     @model_validator(mode="after")
     def _one_place(self) -> ClusterSection:
         if self.address is not None and self.queue is not None:
-            raise ValueError("give either address (a scheduler that runs) or queue (starts jobs)")
+            raise ValueError(
+                "give either address (of a running scheduler) or queue (to start jobs)"
+            )
         return self
 
 
@@ -85,21 +87,21 @@ class PredictSection(Section):
     precision: Precision = "auto"
     """As for training."""
     engine: Annotated[str, OneOf(ENGINE_TABLE)] = "torch"
-    """What computes. Engines other than torch run on CPUs and need
+    """The library that runs the network. Engines other than torch run on CPUs and need
     `pip install 'unet-pipeline[engines]'`. At the start, an engine's result on a piece of the first
-    image is compared with float32; if it is too coarse, PyTorch in float32 is used."""
+    image is compared with float32; if it is too inaccurate, PyTorch in float32 is used."""
     dtype: Literal["float16", "float32"] = "float16"
     """How probabilities are stored."""
     tta: bool = False
     """Average over the 8 symmetries of the square (in 3D the 8 flips). Takes eight times as
     long."""
     gpus: Annotated[Gpus, Shown(reruns="-")] = 1
-    """GPUs of one machine that a job uses at once."""
+    """GPUs of one machine that a job uses."""
     shards: Annotated[
         Annotated[int, Field(ge=1, le=1000)], Shown(reruns="predict (keeps what is there)")
     ] = 1
-    """Jobs that share the tiles of a fold (or ensemble); one more job puts them together. For
-    clusters whose workers cannot share a scheduler."""
+    """Jobs that share the tiles of a fold (or ensemble); one more job joins them. For clusters
+    whose workers cannot share a scheduler."""
     cluster: Annotated[ClusterSection | None, Shown("mapping, see below, or null", reruns="-")] = (
         None
     )
@@ -113,4 +115,4 @@ class PredictSection(Section):
     ] = 0.5
     """With blend gaussian: share of a window that the next one covers too."""
     skip: Annotated[SkipSection | None, Shown("mapping, see below, or null")] = None
-    """Which tiles are empty and are not predicted."""
+    """Which tiles count as empty; they are not predicted."""

@@ -1,4 +1,4 @@
-"""The presets: each a named set of values of a network class. Torch-free.
+"""The presets: named sets of values for a network class. Torch-free.
 
 Adding a preset is one entry in ``PRESET_TABLE``; the networks are built by
 :func:`unet.models.build.build`.
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from unet.config.choices import Entry
-from unet.config.stage_keys import told
+from unet.config.stage_keys import written_keys
 
 Padding = Literal["valid", "same"]
 Norm = Literal["none", "batch", "instance", "group"]
@@ -23,42 +23,42 @@ PerLevel = tuple[tuple[int, ...], ...]
 
 
 def _frozen(levels: Any) -> PerLevel | None:
-    """Lists, as JSON has them, as tuples."""
+    """Converts lists (from JSON) to tuples."""
     return None if levels is None else tuple(tuple(int(n) for n in level) for level in levels)
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything that fixes a U-Net's layers, apart from its input and output channels.
+    """All values that define a U-Net's layers, except its input and output channels.
 
-    All values combine freely, in 2D and 3D.
+    They can be combined freely, in 2D and 3D.
 
     Attributes:
-        padding: ``valid`` loses a pixel per 3x3 convolution and side and crops the skips;
+        padding: ``valid`` loses a pixel on each side per 3x3 convolution and crops the skips;
             ``same`` keeps the size by zero padding.
-        norm: normalisation in each convolution block, if any. ``instance`` and ``group`` take the
-            statistics of a sample while training; all of them take running averages afterwards, so
-            that a tile's prediction does not depend on what else is in its window.
+        norm: normalisation in each convolution block, if any. ``instance`` and ``group`` use the
+            statistics of a sample in training; all norms use running averages in prediction, so
+            that a pixel's prediction does not depend on what else is in its window.
         norm_eps: constant added to the variance (Keras: 1e-3, PyTorch: 1e-5).
-        groups: of ``group`` (as many as divide the channels, at most this).
+        groups: number of groups for ``group``: the largest that divides the channels, at most this.
         order: ``act-norm`` is conv - activation - norm (Keras code), ``norm-act`` conv - norm -
             activation (nnU-Net).
-        activation: of every convolution.
-        residual: a shortcut around the convolutions of a level (1x1 convolution where the channels
+        activation: the activation after every convolution.
+        residual: a shortcut around the convolutions of a level (1x1 convolution if the channels
             differ), as in ResUNet and nnU-Net's ResEnc.
         convs: convolutions per level and path.
         up: ``transposed`` convolution as in the paper, or ``nearest`` neighbour after a 1x1
             convolution.
-        deep_supervision: in training, class scores of the coarser levels too (Lee et al. 2015;
-            all levels but the two coarsest, as in nnU-Net).
+        deep_supervision: the coarser levels output class scores too, in training (Lee et al. 2015;
+            all levels except the two coarsest, as in nnU-Net).
         width: channels of the first level; doubled at each level below.
-        max_width: more channels than this has no level (None = no limit).
+        max_width: largest number of channels of a level (None = no limit).
         depth: number of poolings.
         dropout: probability at the end of the contracting path (its last two levels), as in the
             published Caffe network.
         dims: spatial axes, 2 (Y X) or 3 (Z Y X).
-        kernels: size of the convolutions per level (``depth + 1`` of them) and axis; odd. None = 3.
-        pools: factor of each pooling (``depth`` of them) per axis, 1 or 2. None = 2.
+        kernels: size of the convolutions per level (``depth + 1`` entries) and axis; odd. None = 3.
+        pools: factor of each pooling (``depth`` entries) per axis, 1 or 2. None = 2.
     """
 
     padding: Padding
@@ -98,12 +98,12 @@ class Architecture:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of each level, the bridge's last."""
+        """Channels of each level; the last entry is the bridge."""
         limit = self.max_width or self.width * 2**self.depth
         return tuple(min(self.width * 2**level, limit) for level in range(self.depth + 1))
 
     def groups_of(self, channels: int) -> int:
-        """Groups of channels that norm ``instance`` or ``group`` takes statistics of."""
+        """Number of channel groups for the statistics of norm ``instance`` or ``group``."""
         if self.norm != "group":
             return channels
         most = min(self.groups, channels)
@@ -119,7 +119,7 @@ class Architecture:
 
     @property
     def supervised(self) -> tuple[int, ...]:
-        """Levels that put out class scores in training, the finest (0) first."""
+        """Levels that output class scores in training, the finest (0) first."""
         return tuple(range(max(1, self.depth - 1))) if self.deep_supervision else (0,)
 
     @property
@@ -133,7 +133,7 @@ class Architecture:
 
     def to_json(self) -> dict[str, Any]:
         """The values as a plain mapping, which :func:`architecture_from` reads back."""
-        return told("train", self)
+        return written_keys("train", self)
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class WindowArchitecture:
     :class:`unet.models.sliding_window.WindowClassifier`.
 
     Attributes:
-        window: its side in pixels; such that every pooling divides its input.
+        window: its side in pixels; every pooling must divide its input.
         stages: (maps, size of the kernel) of each convolution; a pooling follows each.
         pool: factor of the poolings.
         hidden: neurons of each fully connected layer before the last.
@@ -171,10 +171,10 @@ class WindowArchitecture:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Side of the maps that each stage puts out, the last one being fully connected.
+        """Side of each stage's output maps; the last is the input of the fully connected layers.
 
         Raises:
-            ValueError: a pooling does not divide its input, or nothing is left of the window.
+            ValueError: a pooling does not divide its input, or the window is too small.
         """
         size, sizes = self.window, []
         for _, kernel in self.stages:
@@ -190,12 +190,12 @@ class WindowArchitecture:
 
     @property
     def strides(self) -> PerLevel:
-        """As :attr:`Architecture.strides`: there is one output, at the image's resolution."""
+        """As :attr:`Architecture.strides`, for a single output at the image's resolution."""
         return ((1,) * self.dims,)
 
     @property
     def width(self) -> int:
-        """Most maps of a stage, for estimates of memory."""
+        """Largest number of maps of a stage, for memory estimates."""
         return max(maps for maps, _ in self.stages)
 
     @property
@@ -205,7 +205,7 @@ class WindowArchitecture:
 
     def to_json(self) -> dict[str, Any]:
         """The values as a plain mapping, which :func:`architecture_from` reads back."""
-        return told("train", self)
+        return written_keys("train", self)
 
 
 AnyArchitecture = Architecture | WindowArchitecture
@@ -220,7 +220,7 @@ class Preset(Entry):
     """A named set of values of a network class."""
 
     architecture: AnyArchitecture | None
-    """None: the training chooses it."""
+    """None: training chooses it."""
 
 
 PRESET_TABLE = {
@@ -253,7 +253,7 @@ PRESET_TABLE = {
         text="a sliding-window classifier (Ciresan, Giusti, Gambardella, Schmidhuber 2012, NIPS)",
         architecture=WindowArchitecture(),
     ),
-    "auto": Preset(text="the training chooses a U-Net for the images", architecture=None),
+    "auto": Preset(text="training chooses a U-Net for the images", architecture=None),
 }
 PRESETS: dict[str, AnyArchitecture] = {
     name: preset.architecture for name, preset in PRESET_TABLE.items() if preset.architecture
@@ -261,19 +261,19 @@ PRESETS: dict[str, AnyArchitecture] = {
 
 
 def architecture_from(values: Mapping[str, Any]) -> AnyArchitecture:
-    """What ``to_json`` made.
+    """The architecture that ``to_json`` wrote.
 
     Raises:
-        KeyError, TypeError, ValueError: it is of another kind, or its values do not fit.
+        KeyError, TypeError, ValueError: the kind is unknown, or the values do not fit.
     """
     return ARCHITECTURES[values.get("kind", "unet")](**values)
 
 
 def architecture_of(preset: str, **given: Any) -> AnyArchitecture:
-    """The preset's values with those that are given (not None) put in their place.
+    """The preset's values, replaced by the given ones that are not None.
 
     Raises:
-        ValueError: a value that the preset's network does not have, or that does not fit.
+        ValueError: the preset's network has no such value, or a value does not fit.
     """
     base = PRESETS[preset]
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}

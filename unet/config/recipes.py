@@ -1,8 +1,8 @@
 """Training recipes: named sets of values for the ``train`` section. Torch-free.
 
-``train: ronneberger2015``, or ``train: {recipe: ronneberger2015, epochs: 20}``, wherever a train
-section may stand: globally, under a dataset, under a model. Keys that stand beside ``recipe`` win
-over it. Adding a recipe is one entry in ``RECIPE_TABLE``.
+Write ``train: ronneberger2015`` or ``train: {recipe: ronneberger2015, epochs: 20}``, in the global
+train section or in that of a dataset or model. Keys next to ``recipe`` override the recipe's.
+Adding a recipe is one entry in ``RECIPE_TABLE``.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ RECIPE_TABLE = {
         },
     ),
     # Ciresan et al. 2012 (NIPS): windows around single pixels, gradient descent, mirrored and
-    # turned by right angles. Both classes weigh the same, as in their balanced sample; what this
-    # does to the probabilities they mended by a calibration, here stitch.threshold: auto does.
-    # docs/sliding_window.md says what of this is known from where.
+    # turned by right angles. Both classes have the same weight, as in their balanced sample. This
+    # distorts the probabilities; they corrected it by a calibration, here stitch.threshold: auto
+    # does. docs/sliding_window.md gives the sources.
     "ciresan2012": Recipe(
         text="windows around single pixels, SGD; for preset ciresan2012",
         values={
@@ -76,14 +76,14 @@ RECIPE_TABLE = {
             "weight_decay": 0.0,
             "schedule": "poly",
             "warmup_steps": 0,
-            # One window of network N4: another window needs another patch, a larger patch trains
+            # One window of network N4. Another window needs another patch; a larger patch trains
             # densely.
             "patch": 95,
             "batch": 64,
             "clip_norm": None,
             "ema": 0.0,
             "foreground": 0.0,
-            # What deforms or filters is off: the network is to see windows of the image itself.
+            # No deformation and no filtering: the network sees windows of the original image.
             "augment": {
                 "flip": True,
                 "rotate90": True,
@@ -133,10 +133,10 @@ RECIPES = {name: recipe.values for name, recipe in RECIPE_TABLE.items()}
 
 
 def expanded(section: Any) -> Any:
-    """A train section or override with its recipe's values laid under its own.
+    """A train section or override, with its recipe's values for the keys that it does not set.
 
-    A bare name stands for ``{recipe: name}``. What is no mapping, or names no known recipe, comes
-    back as it is, for the validation to complain about.
+    A bare name stands for ``{recipe: name}``. A value that is not a mapping, or has an unknown
+    recipe, is returned unchanged, and validation reports it.
     """
     if isinstance(section, str):
         section = {"recipe": section}
@@ -145,7 +145,7 @@ def expanded(section: Any) -> Any:
     name = section.get("recipe")
     if not isinstance(name, str) or name not in RECIPES:
         return section
-    # Deep, since `augment` is a mapping of its own.
+    # A deep merge, because `augment` is a mapping.
     merged = dict(RECIPES[name])
     for key, value in section.items():
         old = merged.get(key)

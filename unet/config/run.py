@@ -1,9 +1,9 @@
-"""The run's configuration: typed, frozen, validated once. Imports neither torch nor dask.
+"""The run's configuration: typed, frozen, validated once. Loads neither torch nor dask.
 
-``load(...)`` is the only way in: it returns a :class:`Config` or raises
-:class:`unet.errors.UserError` with one line per mistake. Each stage's *slice* (what Snakemake
-tracks in ``params``) is made by :mod:`unet.config.stage_settings` from this object, never from the
-raw mapping.
+Always make it with :func:`unet.config.load.load`, which returns a :class:`Config` or raises
+:class:`unet.errors.UserError` with one line per mistake. :mod:`unet.config.stage_settings` makes
+each stage's settings (which Snakemake tracks in ``params``) from this object, never from the raw
+mapping.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from unet.config.sections import (
 from unet.paths import ENSEMBLE, NAME, Origin, origin_of
 
 S = TypeVar("S", bound=Section)
-# Folder names that the pipeline itself uses beside the datasets, and beside a dataset's models.
+# Folder names that the pipeline itself uses next to the datasets, or next to a dataset's models.
 RESERVED_NAMES = frozenset({"logs", "benchmarks", "checkpoints", "raw"})
 
 
@@ -41,8 +41,8 @@ class Config(Section):
     output: Annotated[
         Annotated[str, Field(min_length=1)], Shown("folder", reruns="all, in the new folder")
     ] = "results"
-    """Folder in which everything is written. It has no braces and does not begin with `-`. Another
-    folder is another run: nothing is shared."""
+    """Folder for all results. It must not contain braces or start with `-`. Another folder is
+    another run: nothing is shared."""
     data_root: Annotated[
         str,
         Shown("folder", "empty (the working directory)", "- (files are compared by content)"),
@@ -83,10 +83,10 @@ class Config(Section):
     @field_validator("output")
     @classmethod
     def _folder(cls, value: str) -> str:
-        # Braces are wildcards to Snakemake; a dash in front makes an option of a path.
+        # Braces are wildcards for Snakemake, and a path with a leading dash looks like an option.
         if value.startswith("-") or set(value) & set("{}") or not value.isprintable():
             raise ValueError(
-                f"got {value!r}; write a folder without braces, that does not begin with '-'"
+                f"got {value!r}; write a folder without braces that does not start with '-'"
             )
         return value
 
@@ -103,7 +103,7 @@ class Config(Section):
                 )
         return value
 
-    # Sections with the overrides of a dataset and of a model laid over them (the model's win).
+    # Sections merged with the overrides of a dataset and of a model (the model's win).
     def prepare_for(self, dataset: str) -> PrepareSection:
         return overlaid(self.prepare, self.datasets[dataset].prepare)
 
@@ -112,7 +112,7 @@ class Config(Section):
         return overlaid(self.train, *(expanded(o) for o in over))
 
     def train_given(self, dataset: str, model: str) -> set[str]:
-        """Names of the keys of train that are written somewhere, by hand or by a recipe."""
+        """Keys of train that are set anywhere, by the user or by a recipe."""
         over = (self.datasets[dataset].train, self.models[model].train)
         return set(self.train.model_fields_set).union(*(expanded(o) for o in over))
 
@@ -123,15 +123,15 @@ class Config(Section):
         return overlaid(self.stitch, *self._overrides("stitch", dataset, model))
 
     def _overrides(self, section: str, dataset: str, model: str) -> list[dict[str, Any]]:
-        """What is laid over a section; of a model that is applied elsewhere, first what holds where
-        it was trained."""
+        """The overrides of a section, in the order in which they are applied. For a model of
+        another dataset, those of the dataset that it was trained on come first."""
         origin = origin_of(model)
         datasets = [dataset] if origin is None else [origin.dataset, dataset]
         over = [self.datasets[name] for name in datasets]
         return [getattr(member, section) for member in (*over, self.model_section(model))]
 
     def model_section(self, model: str) -> ModelSection:
-        """The section of a model, also under the name that it has where it is applied."""
+        """The section of a model; also takes names such as ``<model>@<dataset>``."""
         origin = origin_of(model)
         return self.models[model if origin is None else origin.model]
 
@@ -139,7 +139,7 @@ class Config(Section):
         return overlaid(self.evaluate, self.datasets[dataset].evaluate)
 
     def models_for(self, dataset: str) -> tuple[str, ...]:
-        """The models that predict a dataset: trained on it, or applied to it."""
+        """The models that predict a dataset: those trained on it, or those applied to it."""
         applied = self.origins_for(dataset)
         if applied:
             return tuple(origin.name for origin in applied)
@@ -147,16 +147,16 @@ class Config(Section):
         return tuple(sorted(self.models)) if chosen is None else chosen
 
     def origins_for(self, dataset: str) -> tuple[Origin, ...]:
-        """Of a dataset that is predicted by models of other datasets, these; else nothing."""
+        """The models of other datasets that predict a dataset; none if it trains its own."""
         named = self.datasets[dataset].predict_with or ()
         return tuple(Origin(text.partition("/")[2], text.partition("/")[0]) for text in named)
 
     def folds_for(self, dataset: str) -> tuple[int, ...]:
-        """The folds that are trained; of a dataset that others' models predict none."""
+        """The folds that are trained; none for a dataset that models of others predict."""
         return () if self.origins_for(dataset) else self.datasets[dataset].split.to_run
 
     def tested_for(self, dataset: str) -> tuple[int, ...]:
-        """The folds that are predicted and evaluated: those trained, or an ensemble."""
+        """The folds that are predicted and evaluated: the trained ones, or an ensemble."""
         if self.origins_for(dataset):
             return (ENSEMBLE,)
         return self.datasets[dataset].split.tested
@@ -168,7 +168,7 @@ class Config(Section):
         return HEADS[self.model_section(model).head].names(self.datasets[trained].class_names)
 
     def architecture_for(self, model: str) -> AnyArchitecture | None:
-        """The network's layers; None if the training is to choose them (preset auto)."""
+        """The network's layers; None if training chooses them (preset auto)."""
         section = self.models[model]
         return (
             None if section.preset == "auto" else architecture_of(section.preset, **section.layers)
@@ -176,9 +176,9 @@ class Config(Section):
 
 
 def overlaid(base: S, *overrides: Mapping[str, Any]) -> S:
-    """The section with partial mappings laid over it, in their order; validated anew."""
+    """The section merged with partial mappings, one after the other, and validated again."""
     if not any(overrides):
-        return base  # the plan asks for each of thousands of jobs
+        return base  # fast, because planning calls this for each of thousands of jobs
     merged = base.model_dump()
     for override in overrides:
         merged = merge(merged, override)
@@ -186,7 +186,7 @@ def overlaid(base: S, *overrides: Mapping[str, Any]) -> S:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` laid over ``base``: mappings merge deeply, everything else is replaced."""
+    """Merges ``over`` into ``base``: mappings are merged deeply, other values are replaced."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)

@@ -1,6 +1,6 @@
-"""The config as a JSON schema: for editors, and for the table of Snakemake's workflow catalog.
+"""The JSON schema of the config: for editors, and for the table of Snakemake's workflow catalog.
 
-A run is checked by :func:`unet.config.load.load`, which also holds keys against each other.
+A run is checked by :func:`unet.config.load.load`, which also checks keys against each other.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _section(kind: type[Section]) -> dict[str, Any]:
 
 
 def _plain_key(made: dict[str, Any]) -> dict[str, Any]:
-    """A key's schema as Pydantic made it, in its shortest form."""
+    """A key's schema from Pydantic, in a shorter form."""
     if "x-changes" in made:
         return {"$ref": f"#/properties/{made['x-changes']}"}
     value = {key: part for key, part in made.items() if key != "title"}
@@ -71,7 +71,7 @@ def text_of(kind: type[Section], name: str) -> str:
     """What a key does, in one line.
 
     Raises:
-        TypeError: nothing stands below the key.
+        TypeError: the key has no docstring.
     """
     text = kind.model_fields[name].description
     if not text:
@@ -80,7 +80,7 @@ def text_of(kind: type[Section], name: str) -> str:
 
 
 def description(kind: type[Section], name: str) -> str:
-    """What a key does, with its named values and with a default that is known in words only."""
+    """What a key does, with its named values and with a default that is given in words."""
     parts = [text_of(kind, name)]
     if table := table_of(kind.model_fields[name]):
         parts += [f"`{value}`: {entry.line}." for value, entry in table.items()]
@@ -90,12 +90,12 @@ def description(kind: type[Section], name: str) -> str:
 
 
 def shown(field: FieldInfo) -> Shown:
-    """What the key's row shows where it cannot be derived."""
+    """The parts of the key's row that cannot be derived."""
     return next((part for part in field.metadata if isinstance(part, Shown)), Shown())
 
 
 def table_of(field: FieldInfo) -> Any:
-    """The table of the names that a key takes; None of other keys."""
+    """The table of the names that a key takes; None for other keys."""
     parts: list[Any] = [*field.metadata, field.annotation]
     while parts:
         part = parts.pop()
@@ -106,13 +106,13 @@ def table_of(field: FieldInfo) -> Any:
 
 
 def default_in_words(kind: type[Section], name: str) -> str:
-    """A default that depends on other things; "" where it is the key's own."""
+    """A default that depends on other things, in words; "" if the key has a plain default."""
     words = shown(kind.model_fields[name]).default
     return words or (_default_of_presets(name) if kind is ModelSection else "")
 
 
 def _default_of_presets(name: str) -> str:
-    """The values of a network's option in the presets that have it."""
+    """The values of a network option in the presets that have it."""
     presets: dict[str, list[str]] = {}
     for preset, arch in PRESETS.items():
         if name in {field.name for field in fields(arch)}:
@@ -123,7 +123,7 @@ def _default_of_presets(name: str) -> str:
 
 
 def in_yaml(value: Any) -> str:
-    """A value as one writes it in the config."""
+    """A value as it is written in the config."""
     if isinstance(value, str):
         return value
     if isinstance(value, tuple):

@@ -1,8 +1,8 @@
-"""What the sections of the config share: their base class and the types of their values.
+"""The base class of the config's sections, and common types of values.
 
-A section's class holds its keys: each with its type, range and default, and below it a docstring
-that says what the key does. ``make config-docs`` makes the tables of ``config/README.md`` and the
-JSON schema from them.
+A section's class defines its keys: each with its type, range and default, followed by a docstring
+that says what the key does. ``make config-docs`` writes the tables of ``config/README.md`` and the
+JSON schema from these.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Gpus = Annotated[int, Field(ge=1, le=64)]
 
 @dataclass(frozen=True)
 class Shown:
-    """What a key's row in ``config/README.md`` shows where it cannot be derived from the key."""
+    """Parts of a key's row in ``config/README.md`` that cannot be derived from the key."""
 
     values: str = ""
     """The allowed values, in words."""
@@ -37,7 +37,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Changes:
-    """Says of a key of a dataset or model that it holds changes to a section of the config."""
+    """Marks a key of a dataset or model that contains changes to a section of the config."""
 
     section: str
 
@@ -46,14 +46,14 @@ class Changes:
 
 
 def sections_of(annotation: Any) -> list[type[Section]]:
-    """The sections that a key may hold, also in a mapping of them."""
+    """The sections that a key may contain, directly or in a mapping."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     return [found for part in get_args(annotation) for found in sections_of(part)]
 
 
 def _named_type(annotation: Any) -> Any:
-    """The type of the values of a key that holds names; None of another key."""
+    """The type of the values in a key that is a mapping; None for other keys."""
     for kind in (annotation, *get_args(annotation)):
         if get_origin(kind) is dict:
             return get_args(kind)[1]
@@ -65,19 +65,19 @@ def _takes_null(annotation: Any) -> bool:
 
 
 class Section(BaseModel):
-    """Base of every section: unknown keys are refused, values cannot change after the load."""
+    """Base class of all sections: unknown keys are errors, and values cannot change."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
     reruns: ClassVar[str] = ""
-    """The first stage that runs again when a key changes, if the key does not say another one."""
+    """The first stage that runs again when a key changes, unless the key itself says otherwise."""
 
     @model_validator(mode="before")
     @classmethod
     def _unset(cls, value: Any) -> Any:
-        """``null`` unsets a key, and a dataset, model or class that has the name; but not where it
-        is one of the key's values (``clip_norm: null``)."""
+        """Lets ``null`` unset a key, or drop a dataset, model or class; but not if null is one of
+        the key's values (``clip_norm: null``)."""
         if not isinstance(value, Mapping):
             return value
         kept = dict(value)

@@ -1,4 +1,4 @@
-"""All sections of the config; :mod:`unet.config.run` puts them together. Torch- and dask-free."""
+"""All sections of the config, which :mod:`unet.config.run` combines."""
 
 from unet.config.choices import CHOOSING
 from unet.config.dataset_sections import DatasetSection, SplitSection, SyntheticSection

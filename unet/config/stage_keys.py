@@ -1,10 +1,10 @@
-"""How a section of the config is written into a stage's settings, and into what is keyed by them.
+"""How a section of the config is written into a stage's settings, and into the hashes of them.
 
-A key at its default is as if it were not there, so that a new key reruns nothing. The settings of
-finished runs hold more: every key that there was when their stage's version was made. So those
-keys, listed in ``told.json`` with their defaults, are always written, and any other only where it
-differs from its default. A new key needs no entry. ``tests/config/test_stage_keys.py`` holds the
-defaults; ``make stage-hashes`` lists the keys once more where a stage's version was raised.
+New keys are written only if they differ from their default, so that a new key reruns nothing. The
+settings of finished runs contain all keys that existed when their stage's version was made. So
+these keys, listed in ``stage_keys.json`` with their defaults, are always written. A new key needs
+no entry there. ``tests/config/test_stage_keys.py`` checks that the defaults do not change; ``make
+stage-hashes`` lists the keys again if a stage's version was raised.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from typing import Any
 from pydantic import BaseModel
 
 TABLE = Path(__file__).with_suffix(".json")
-# Beside any value: of a key that must be given.
+# The default of a key that has none.
 REQUIRED = object()
 
 
 @cache
 def table() -> dict[str, Any]:
-    """stage -> ``version``, ``keys`` (class -> key -> default) that are always written, and
-    ``later``: the same of keys that came since, for their defaults."""
+    """stage -> ``version``; ``keys`` (class -> key -> default), which are always written; and
+    ``later``: the same for keys that were added since, to check their defaults."""
     read: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))
     return read
 
 
-def told(stage: str, section: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
-    """A section as a stage is told it.
+def written_keys(stage: str, section: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
+    """The keys of a section that are written into a stage's settings.
 
     Args:
         section: a section of the config, or a dataclass of plain values such as an architecture.
-        without: keys that are left out.
+        without: keys to leave out.
 
     Returns:
-        plain values by their key; those of a section as in JSON.
+        plain values by key; those of a section as in JSON.
     """
-    # A class that adds keys to another one is told as that one.
+    # A subclass that adds keys is written like its base class.
     always = _always(stage, *(kind.__name__ for kind in type(section).__mro__))
     plain = _plain(section)
     found = {}
@@ -51,12 +51,14 @@ def told(stage: str, section: Any, *, without: Collection[str] = ()) -> dict[str
             continue
         value = getattr(section, name)
         if name in always or value != default:
-            found[name] = told(stage, value) if isinstance(value, BaseModel) else plain[name]
+            found[name] = (
+                written_keys(stage, value) if isinstance(value, BaseModel) else plain[name]
+            )
     return found
 
 
 def defaults(kind: type[Any]) -> Iterator[tuple[str, Any]]:
-    """The keys of a class with their defaults, REQUIRED where there is none."""
+    """The keys of a class with their defaults; REQUIRED for keys without one."""
     if issubclass(kind, BaseModel):
         for name, info in kind.model_fields.items():
             required = info.is_required()
@@ -69,7 +71,7 @@ def defaults(kind: type[Any]) -> Iterator[tuple[str, Any]]:
 
 @cache
 def _always(stage: str, *names: str) -> frozenset[str]:
-    """The keys that are written in any case, of the first of the classes that is listed."""
+    """The keys that are always written, for the first of these classes that is listed."""
     known = table()[stage]["keys"]
     return frozenset(next((known[name] for name in names if name in known), ()))
 

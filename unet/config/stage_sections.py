@@ -1,4 +1,4 @@
-"""Further sections of the config, one per stage: prepare, stitch, evaluate, report."""
+"""The sections of the config for the stages prepare, stitch, evaluate and report."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class NormalizeSection(Section):
     )
     """Lower percentile."""
     high: Annotated[float, Field(ge=0, le=100)] = 99.8
-    """Upper percentile. Lower it where bright specks set the scale."""
+    """Upper percentile. Lower it if bright specks dominate the scale."""
     scope: Literal["image", "dataset"] = "image"
-    """Whose statistics are used. Write dataset where absolute intensities mean something; a new
-    image then changes all of them."""
+    """Use the statistics of each image or of the whole dataset. Write dataset if absolute
+    intensities are meaningful; a new image then changes all of them."""
 
     @model_validator(mode="after")
     def _ordered(self) -> NormalizeSection:
@@ -40,28 +40,30 @@ class PrepareSection(Section):
     normalize: NormalizeSection = NormalizeSection()
     """How intensities are scaled."""
     tile: Annotated[int, Field(ge=32, le=8192)] = 512
-    """Side of a chunk of the store, in pixels, cut to the image. About the size of a training patch
-    reads fastest. A chunk of a volume has 8 sections, and a side that gives as many voxels."""
+    """Side of a chunk of the store, in pixels, cut to the image. Reading is fastest at about the
+    size of a training patch. A chunk of a volume has 8 sections and the same number of voxels."""
     shard: Annotated[int, Field(ge=1, le=64)] = 4
-    """Chunks along a side of a file. More: fewer and larger files, more memory while writing."""
+    """Chunks along a side of a file. More chunks: fewer and larger files, more memory while
+    writing."""
 
 
 class StitchSection(Section):
     reruns: ClassVar[str] = "stitch"
 
     threshold: Share | Literal["auto"] = 0.5
-    """Minimum probability of a pixel that is foreground (components, watershed), inside (grow), or
-    of the second of two classes. auto: chosen on the validation images. Has no effect for three and
+    """Minimum probability for a pixel to be foreground (components, watershed), inside (grow), or
+    the second of two classes. auto: chosen on the validation images. Has no effect for three or
     more classes, where the largest probability wins."""
     method: Annotated[str, OneOf(METHOD_TABLE)] = "components"
     """How objects are made (task instances)."""
     grow_px: Annotated[int, Field(ge=0, le=512)] = 8
-    """For grow: the farthest that a seed grows, in pixels. A little more than the border width."""
+    """For grow: largest distance that a seed grows, in pixels. Write a little more than the border
+    width."""
     watershed_h: Share = 0.1
     """For watershed: how far the predicted distance (0 to 1) must fall between two peaks for them
-    to be two objects. Raise it where objects are cut, lower it where neighbours are joined."""
+    to be two objects. Raise it if objects are cut, lower it if neighbours are joined."""
     connectivity: Literal["face", "full"] = "face"
-    """face: pixels of an object touch by their sides. full: by corners as well."""
+    """face: pixels of an object touch at their sides. full: also at corners."""
     min_size: Count = 16
     """Objects smaller than this, in pixels, are dropped (task instances)."""
     fill_holes: Count = 64
@@ -76,7 +78,7 @@ class StitchSection(Section):
     """Version of the OME-Zarr written. 0.4 (Zarr v2, a file per chunk) is for programs that do not
     read 0.5 yet."""
     pyramid: Annotated[int, Field(ge=1, le=10)] = 3
-    """Most levels of the OME-Zarr pyramids. None is smaller than 64 pixels."""
+    """Largest number of levels of the OME-Zarr pyramids. No level is smaller than 64 pixels."""
     label_pyramid: Literal["nearest", "mode"] = "nearest"
     """Coarser levels of the labels. nearest: every second pixel. mode: the most frequent of four (a
     little slower, smoother)."""
@@ -89,7 +91,7 @@ class StitchSection(Section):
     @field_validator("ome_zarr", mode="before")
     @classmethod
     def _version_as_text(cls, value: Any) -> Any:
-        # In YAML 0.4 without quotes is a number.
+        # YAML reads 0.4 without quotes as a number.
         return str(value) if isinstance(value, float) else value
 
 
@@ -111,8 +113,8 @@ class EvaluateSection(Section):
     """For topology. thinned: predicted membranes are thinned first, as in the ISBI 2012
     challenge."""
     boundary_tolerance: Annotated[str, Shown("a distance in px or um, such as 0.5 um")] = "2 px"
-    """For boundary: how far an outline may be off and still be right. um needs the pixel size of
-    every image."""
+    """For boundary: how far off an outline may be and still count as correct. um needs the pixel
+    size of every image."""
 
     @field_validator("boundary_tolerance")
     @classmethod
@@ -123,7 +125,7 @@ class EvaluateSection(Section):
         return f"{float(match[1]):g} {match[2]}"
 
 
-# Random sign flips of a test between models: up to so many.
+# Largest number of random sign flips of a test between models.
 MOST_FLIPS = 100_000
 
 
@@ -142,13 +144,13 @@ class ReportSection(Section):
 
     @model_validator(mode="after")
     def _can_be_clear(self) -> ReportSection:
-        # The smallest p of so many random flips is 1 / (bootstrap + 1).
+        # The smallest possible p-value is 1 / (bootstrap + 1).
         least = math.ceil(1 / (1 - self.confidence) - 1e-6) - 1
         if self.bootstrap < least:
             lower = f"a confidence of at most {1 - 1 / MOST_FLIPS:g}"
             advice = f"bootstrap: {least}" if least <= MOST_FLIPS else lower
             raise ValueError(
-                f"got bootstrap {self.bootstrap} beside confidence {self.confidence:g}: no "
+                f"got bootstrap {self.bootstrap} with confidence {self.confidence:g}: no "
                 f"difference could be clear; write {advice}"
             )
         return self

@@ -1,8 +1,8 @@
 """The settings of each stage: one frozen, typed model per stage, made from the config.
 
-An edit of the config reruns exactly the jobs whose settings it changes, and what follows. Keys that
-have no effect given the other settings are at their default (:mod:`unet.config.inactive`). How
-they are written and read: :mod:`unet.config.tracked`.
+An edit of the config reruns exactly the jobs whose settings it changes, and the jobs that depend on
+them. Keys that have no effect given the other settings are set to their defaults
+(:mod:`unet.config.inactive`). :mod:`unet.config.tracked` writes and reads settings.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from unet.config.sections import (
     StitchSection,
     TrainSection,
 )
-from unet.config.stage_keys import told
+from unet.config.stage_keys import written_keys
 from unet.config.tracked import Settings, Tracked
 from unet.paths import ENSEMBLE, fold_name, origin_of
 
@@ -42,15 +42,16 @@ def _architecture(value: Any) -> Any:
     try:
         return architecture_from(value) if isinstance(value, Mapping) else value
     except (KeyError, TypeError) as error:
-        raise ValueError(f"no such network ({error})") from None
+        raise ValueError(f"unknown network ({error})") from None
 
 
 class TrainSettings(Settings):
     """Settings of a training.
 
     Attributes:
-        architecture: None: the training chooses (preset auto), within ``memory_gb`` of memory, but
-            leaves the keys of ``train`` in ``given`` as they are; else these two are None.
+        architecture: None: training chooses it (preset auto).
+        memory_gb: memory that preset auto may use; None for other presets.
+        given: keys of ``train`` that preset auto must not change; None for other presets.
         anisotropic: whether kernels and poolings follow from the pixel size.
         head, border_width: kind of the head.
         head_names: names of the network's outputs.
@@ -74,8 +75,8 @@ class TrainSettings(Settings):
 
     @property
     def untracked(self) -> frozenset[str]:
-        # When to save and how much to hold in memory changes no weight; what a recipe stands for
-        # is spelled out in the other keys.
+        # Checkpoint interval, cache and GPUs change no weights; the recipe's values are in the
+        # other keys.
         return frozenset({"checkpoint_seconds", "cache_gb", "gpus", "recipe"})
 
     @classmethod
@@ -85,14 +86,14 @@ class TrainSettings(Settings):
         return cls.filled(
             config,
             dataset,
-            architecture=None if arch is None else inactive.of_architecture(arch),
+            architecture=None if arch is None else inactive.reset_architecture(arch),
             memory_gb=config.memory_gb if arch is None else None,
             given=given if arch is None else None,
             anisotropic=section.anisotropic and section.kernels is None and section.pools is None,
             head=section.head,
             border_width=inactive.border_width(section),
             head_names=config.head_for(dataset, model),
-            train=inactive.of_train(config.train_for(dataset, model), section.head),
+            train=inactive.reset_train(config.train_for(dataset, model), section.head),
         )
 
 
@@ -100,7 +101,7 @@ class PredictSettings(Settings):
     """Settings of a prediction.
 
     Attributes:
-        members: the folds whose networks predict together; () where there is no ensemble.
+        members: the folds whose networks predict together; () if there is no ensemble.
     """
 
     stage = "predict"
@@ -108,12 +109,13 @@ class PredictSettings(Settings):
     device: Device
     members: tuple[int, ...] = ()
 
-    # Keys of speed and memory, or of where it is done.
-    how: ClassVar = frozenset({"batch", "gpus", "shards", "cluster"})
+    # Keys that change only speed, memory, or where the work is done.
+    execution_keys: ClassVar = frozenset({"batch", "gpus", "shards", "cluster"})
 
     @property
     def untracked(self) -> frozenset[str]:
-        return self.how | ({"overlap"} if self.predict.blend == "none" else frozenset())
+        overlap = {"overlap"} if self.predict.blend == "none" else frozenset()
+        return self.execution_keys | overlap
 
     @classmethod
     def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
@@ -121,10 +123,11 @@ class PredictSettings(Settings):
         return cls.filled(config, dataset, predict=section, members=members)
 
     def keyed(self) -> dict[str, Any]:
-        """What determines the tiles of an image."""
-        # Each image's own key says which networks predict it.
+        """The settings that determine the tiles of an image."""
+        # Without members: each image's own key contains the networks that predict it.
         plain = self.model_copy(update={"members": ()}).to_json()
-        return {**plain, "predict": told(self.stage, self.predict, without=self.how)}
+        section = written_keys(self.stage, self.predict, without=self.execution_keys)
+        return {**plain, "predict": section}
 
 
 class StitchSettings(Settings):
@@ -132,11 +135,11 @@ class StitchSettings(Settings):
 
     Attributes:
         class_names: in the order of the class index.
-        class_values: the value that stands for each class in the user's labels and so in the
-            masks; None = the class index. Only for task semantic.
-        head: names of the probabilities' classes.
-        thresholds_of: names of the folds whose threshold is taken, for a model of another dataset:
-            here there are no validation images to choose one by.
+        class_values: the value of each class in the user's labels, and so in the masks; None = the
+            class index. Only for task semantic.
+        head: names of the network's outputs.
+        thresholds_of: for a model of another dataset: names of the folds there whose threshold is
+            used, because this dataset has no validation images to choose one.
     """
 
     stage = "stitch"
@@ -156,7 +159,7 @@ class StitchSettings(Settings):
         return cls.filled(
             config,
             dataset,
-            stitch=inactive.of_stitch(section, data.task),
+            stitch=inactive.reset_stitch(section, data.task),
             class_values=None if data.classes is None else tuple(data.classes.values()),
             head=config.head_for(dataset, model),
             thresholds_of=chosen,
@@ -167,7 +170,7 @@ class EvaluateSettings(Settings):
     """Settings of the scores.
 
     Attributes:
-        applied: whether images without labels are predicted, but not scored.
+        applied: whether images without labels are allowed; they are predicted but not scored.
     """
 
     stage = "evaluate"
@@ -178,7 +181,7 @@ class EvaluateSettings(Settings):
 
     @classmethod
     def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
-        section = inactive.of_evaluate(config.evaluate_for(dataset))
+        section = inactive.reset_evaluate(config.evaluate_for(dataset))
         applied = bool(config.origins_for(dataset))
         return cls.filled(config, dataset, evaluate=section, applied=applied)
 
@@ -187,7 +190,7 @@ class Applied(Tracked):
     """The models of other datasets that predict a dataset.
 
     Attributes:
-        labelled: whether labels are looked for.
+        labelled: whether labels are searched for.
         networks: name of the model -> the folds whose networks predict together.
     """
 
@@ -199,9 +202,9 @@ class ReportSettings(Settings):
     """Settings of a dataset's report.
 
     Attributes:
-        folds: those that were trained.
-        tested: names of the folds that were tested, where these are others (the ensemble).
-        applied: None for a dataset that trains its models.
+        folds: the trained folds.
+        tested: names of the tested folds, if they differ from the trained ones (the ensemble).
+        applied: None for a dataset that trains its own models.
     """
 
     stage = "report"
@@ -226,7 +229,7 @@ class ReportSettings(Settings):
 
 
 class DatasetTask(Tracked):
-    """What the report over all datasets needs to know of one."""
+    """What the report over all datasets needs to know about a dataset."""
 
     task: Task
     models: tuple[str, ...]
@@ -248,7 +251,7 @@ class ReportAllSettings(Settings):
         return cls.made(datasets=datasets)
 
 
-# By the stage that an output names.
+# By the stage that is named in an output's record.
 SETTINGS: dict[str, type[Settings]] = {
     kind.stage: kind
     for kind in (

@@ -1,8 +1,8 @@
 """How a stage's settings (:mod:`unet.config.stage_settings`) are written and read.
 
-They hold no path of the machine and no time stamp, and have the stage's version in them. Of a
-section, a key that is new and at its default is left out (:mod:`unet.config.stage_keys`); of the
-other keys, each that has a default in its class and is at it.
+They contain the stage's version, but no paths and no time stamps. New keys of a section are left
+out at their default (:mod:`unet.config.stage_keys`), and so is every other key that is at the
+default of its class.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from unet.config.inactive import at_default
 from unet.config.messages import lines_of
 from unet.config.run import Config
 from unet.config.sections import Section
-from unet.config.stage_keys import defaults, told
+from unet.config.stage_keys import defaults, written_keys
 from unet.errors import UserError
 from unet.versions import STAGES
 
 
 class Tracked(BaseModel):
-    """Typed values that are written without those that are at their default."""
+    """Typed values; those at their default are not written."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     stage: ClassVar[str]
 
     @property
     def untracked(self) -> frozenset[str]:
-        """Keys of the section that change no result of the stage: they are not written."""
+        """Keys of the section that change no result of the stage; they are not written."""
         return frozenset()
 
     @model_serializer(mode="wrap")
@@ -44,14 +44,14 @@ class Tracked(BaseModel):
         for name, default in defaults(type(self)):
             value = getattr(self, name)
             if isinstance(value, Section):
-                found[name] = told(self.stage, value, without=self.untracked)
+                found[name] = written_keys(self.stage, value, without=self.untracked)
             elif value == default:
                 del found[name]
         return found
 
 
 class Settings(Tracked):
-    """What a stage gets of the config.
+    """Settings of a stage.
 
     Attributes:
         stage: its name in :data:`unet.versions.STAGES`.
@@ -62,12 +62,13 @@ class Settings(Tracked):
 
     @classmethod
     def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
-        """The settings for a dataset, and for a model where the stage's jobs are of one."""
+        """The settings for a dataset, and for a model if the stage runs once per model."""
         return cls.filled(config, dataset)
 
     @classmethod
     def filled(cls, config: Config, dataset: str, **values: Any) -> Self:
-        """These values, and what else the dataset or the run has under the same name."""
+        """Settings with these values; the others are taken from the keys of the same name in the
+        dataset or the run."""
         owners = (config.datasets[dataset], config)
         for name in cls.model_fields.keys() - values.keys():
             owner = next((owner for owner in owners if hasattr(owner, name)), None)
@@ -77,7 +78,8 @@ class Settings(Tracked):
 
     @classmethod
     def made(cls, **values: Any) -> Self:
-        """Of the stage's present version; what is not tracked is at its default."""
+        """Settings with these values and the stage's current version; untracked keys are set to
+        their defaults."""
         new = cls(version=STAGES[cls.stage], **values)
         sections = {name: part for name, part in new if isinstance(part, Section)}
         return new.model_copy(
@@ -85,7 +87,7 @@ class Settings(Tracked):
         )
 
     def with_section(self, **values: Any) -> Self:
-        """With other values of the section that has the stage's name."""
+        """A copy with other values in the section that has the stage's name."""
         section: Section = getattr(self, self.stage)
         return self.model_copy(update={self.stage: section.model_copy(update=values)})
 
@@ -95,10 +97,10 @@ class Settings(Tracked):
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """What ``to_json`` wrote, also in earlier runs.
+        """The settings that ``to_json`` wrote, also in earlier runs.
 
         Raises:
-            UserError: a key is missing or unknown, or has a value that does not fit.
+            UserError: a key is missing or unknown, or has an invalid value.
         """
         try:
             return cls.model_validate(values)

@@ -33,12 +33,12 @@ class AugmentSection(Section):
     flip: bool = True
     """Mirror each axis, half of the time."""
     rotate90: bool = True
-    """Turn by right angles. Switch it off where up and down differ."""
+    """Rotate by multiples of 90 degrees. Switch it off if up and down differ."""
     rotate_deg: Annotated[float, Field(ge=0, le=180)] = 180.0
     """Rotate freely by up to this many degrees either way; volumes in the YX plane."""
     scale: Annotated[float, Field(ge=0, lt=0.9)] = 0.2
-    """Magnify by 1 - scale to 1 + scale. Raise it where object sizes vary more than in the
-    training images."""
+    """Magnify by 1 - scale to 1 + scale. Raise it if object sizes vary more than in the training
+    images."""
     elastic_px: Annotated[float, Field(ge=0, le=100)] = 5.0
     """Standard deviation of the elastic displacements, in pixels (the paper: 10). In volumes in
     pixels of the finest axis, and less where a patch is thin: docs/training.md."""
@@ -65,9 +65,9 @@ class TrainSection(Section):
     reruns: ClassVar[str] = "train"
 
     recipe: Annotated[str, OneOf(RECIPE_TABLE)] | None = None
-    """A published recipe: values for the keys below. Keys beside it win over it.
-    `train: ronneberger2015` is short for it: docs/training.md."""
-    # Along one axis it may be short: volumes can have few sections.
+    """A published recipe: values for the keys below. Keys next to it override the recipe's.
+    `train: ronneberger2015` is the short form: docs/training.md."""
+    # It may be short along one axis: volumes can have few sections.
     patch: Annotated[
         Patch | Annotated[tuple[PatchAxis, ...], Field(min_length=2, max_length=3)],
         Shown(
@@ -75,12 +75,12 @@ class TrainSection(Section):
             "256 (preset auto chooses)",
         ),
     ] = 256
-    """Size of a training patch, the network's input, in pixels. The network must accept it: the
-    message names the nearest accepted sizes."""
+    """Size of a training patch (the network's input), in pixels. If the network does not accept it,
+    the message names the nearest accepted sizes."""
     batch: Annotated[Positive, Shown(default="8 (preset auto chooses)")] = 8
     """Patches per step, over all GPUs together. Lower it when memory runs out."""
     accumulate: Positive = 1
-    """Batches per step, whose gradients are averaged: for a larger batch than fits in memory."""
+    """Batches per step, whose gradients are averaged: for batches larger than fit in memory."""
     epochs: Positive = 50
     """Number of epochs. An epoch is a number of steps, not a pass over the data."""
     steps_per_epoch: Positive = 100
@@ -88,13 +88,13 @@ class TrainSection(Section):
     loss: Annotated[str, OneOf(LOSS_TABLE)] = "ce-dice"
     """The loss: docs/training.md."""
     loss_options: Annotated[dict[str, float], Shown("mapping")] = {}
-    """Numbers of the loss, such as `{gamma: 2}` for focal."""
+    """Options of the loss, such as `{gamma: 2}` for focal."""
     class_weights: Annotated[
         tuple[NotNegative, ...] | Literal["auto"] | None,
         Shown("a number per class, auto, or null"),
     ] = None
-    """A weight for each class, for the losses that need or take them; the others refuse them. auto:
-    inverse to the classes' pixels in the training images."""
+    """A weight for each class, for losses that need or take them; other losses refuse them. auto:
+    inverse to the number of each class's pixels in the training images."""
     w0: NotNegative = 10.0
     """For border-ce: height of the border weight."""
     sigma: Size = 5.0
@@ -106,12 +106,12 @@ class TrainSection(Section):
     """For head distance and loss boundary: distances are cut off here, in pixels (of the finest
     axis). About the radius of small objects."""
     distance_weight: NotNegative = 1.0
-    """For head distance: weight of the distance beside the loss of the classes."""
+    """For head distance: weight of the distance loss relative to the loss of the classes."""
     optimizer: Annotated[str, OneOf(OPTIMIZER_TABLE)] = "adamw"
     """The optimizer."""
     lr: Size = 1e-3
-    """Largest learning rate. Lower it when the loss jumps or is no longer a number. sgd with
-    momentum 0.99 needs a much smaller one."""
+    """Largest learning rate. Lower it if the loss jumps or becomes NaN. sgd with momentum 0.99
+    needs a much smaller one."""
     momentum: BelowOne = 0.99
     """Momentum of sgd and nesterov."""
     weight_decay: NotNegative = 1e-4
@@ -128,10 +128,10 @@ class TrainSection(Section):
     """Share of the training after which normalisation uses its running averages, as prediction
     does. 0.7 is good for norm instance or group. null: never."""
     ema: Annotated[BelowOne, Shown(default="0 (off)")] = 0.0
-    """Decay of a running average of the weights, which is then what is validated and kept. 0.98 to
-    0.999: the longer the training, the larger."""
+    """Decay of a running average of the weights, which is then validated and kept instead of the
+    weights. 0.98 to 0.999: the longer the training, the larger."""
     clip_norm: Size | None = 12.0
-    """Longer gradients are cut to this length. null: no limit."""
+    """Gradients longer than this are cut to this length. null: no limit."""
     foreground: Probability = 0.33
     """Share of the patches that are placed on a pixel of a class after the first, each class
     equally often. Raise it for rare classes."""
@@ -147,7 +147,8 @@ class TrainSection(Section):
     checkpoint_seconds: Annotated[float, Field(gt=0, le=60), Shown(reruns="-")] = 30.0
     """Seconds between checkpoints."""
     cache_gb: Annotated[NotNegative, Shown(reruns="-")] = 4.0
-    """Memory for images and targets, in GB. The rest is read from the store when needed."""
+    """Memory for images and targets, in GB. Images that do not fit are read from the store when
+    needed."""
     gpus: Annotated[Gpus, Shown(reruns="-")] = 1
     """GPUs that train one model together and share each batch. Without GPUs: processes."""
 

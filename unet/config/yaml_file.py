@@ -1,4 +1,4 @@
-"""Reads a config file; what is wrong with it is one line: file, line, column, the likely cause."""
+"""Reads a config file; an error is one line: file, line, column and the likely cause."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from unet.errors import UserError, meant, one_line
+from unet.errors import UserError, did_you_mean, one_line
 from unet.files import read_regular
 
-# A key without a space after its colon, but not a path of Windows or an address.
+# A key without a space after its colon, but not a Windows path or a URL.
 _NO_SPACE = re.compile(r"^\s*(?:- +)?([A-Za-z_][A-Za-z0-9_.-]*):(?=[^\s:/\\])(?!.*: )")
-# Bytes of a config file, and keys of one mapping, that are read at most.
+# Most bytes of a config file, and most keys of one mapping.
 LARGEST_FILE, MOST_KEYS = 1_000_000, 10_000
 
 
@@ -22,7 +22,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The keys of a YAML (or JSON) file.
 
     Raises:
-        UserError: it is no file, cannot be read, is not YAML, has a key twice, or holds no keys.
+        UserError: it is not a file, cannot be read, is not YAML, or has a key twice or no keys.
     """
     import yaml
 
@@ -30,7 +30,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         text = read_regular(path, LARGEST_FILE)
     except FileNotFoundError:
         beside = path.parent.iterdir() if path.parent.is_dir() else ()
-        near = meant(path.name, (p.name for p in beside if p.is_file()))
+        near = did_you_mean(path.name, (p.name for p in beside if p.is_file()))
         raise UserError(f"{path}: cannot be read: no such file{near}") from None
     except UnicodeDecodeError as error:
         raise UserError(
@@ -43,10 +43,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         if text.lstrip().startswith("{"):
             raw = json.loads(text, object_pairs_hook=_once)
     except _Twice:
-        # As YAML, which knows the place. JSON may indent with tabs, and has none elsewhere.
+        # Parse it as YAML, which gives line and column. Tabs in JSON can only be indentation.
         text = text.replace("\t", " ")
     except (ValueError, RecursionError):
-        pass  # YAML may begin like that
+        pass  # YAML may start with a brace too
     try:
         if raw is None:
             _refuse_doubles(yaml.compose(text, yaml.SafeLoader))
@@ -54,12 +54,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         raise UserError(f"{path}: {_said(error, text)}") from None
     except Exception as error:
-        # Beside its own errors the parser lets out any of Python's: dates and numbers that are
-        # none, lists in lists in lists.
+        # The parser also raises Python's own errors: for invalid dates and numbers, and for deeply
+        # nested lists.
         raise UserError(f"{path}: not valid YAML: {one_line(error, 300)}") from None
     if not isinstance(raw, dict):
         space = _without_space(text.splitlines()[:1], 1)
-        raise UserError(f"{path}: holds no keys{space}; see config/config.yaml for an example")
+        raise UserError(f"{path}: contains no keys{space}; see config/config.yaml for an example")
     return raw
 
 
@@ -67,9 +67,9 @@ def safe_yaml(text: str) -> Any:
     """Plain values of a YAML text, in bounded time and memory.
 
     Raises:
-        Exception: what the parser raises; lists in lists in lists a RecursionError, merged keys
-            (``<<``) that merge merged keys a ValueError (other aliases are shared, and take no
-            memory before someone writes them out: see :func:`unet.config.messages.too_large`).
+        Exception: any error of the parser; RecursionError for deeply nested lists; ValueError for
+            merged keys (``<<``) that multiply. (Other aliases are shared and take no memory until
+            they are copied: see :func:`unet.config.messages.too_large`.)
     """
     import yaml
 
@@ -83,12 +83,12 @@ def safe_yaml(text: str) -> Any:
 
 
 def check(paths: Iterable[Path], missing: str = "") -> None:
-    """Ends the process with a line per file that cannot be read.
+    """Ends the process with a line for each file that cannot be read.
 
-    For Snakemake, which reads the files by itself, but says of a mistake neither file nor line.
+    Call it before Snakemake reads the files: Snakemake's errors name neither file nor line.
 
     Args:
-        missing: what is said of a file that is not there, in place of the usual words.
+        missing: message for a missing file, instead of the usual one.
     """
     lines = []
     for path in paths:
@@ -97,8 +97,8 @@ def check(paths: Iterable[Path], missing: str = "") -> None:
         except UserError as error:
             line = f"{path}: {missing}" if missing and not path.exists() else str(error)
             if not path.exists() and path.suffix not in (".yaml", ".yml", ".json"):
-                # The option takes all that follows it for files.
-                line += "; what is to be made stands before --configfile"
+                # The option takes all following words as files.
+                line += "; write targets before --configfile"
             lines.append(f"error: {line}")
     if lines:
         sys.exit("\n".join(lines))
@@ -109,14 +109,14 @@ class _Twice(ValueError):
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A mapping of JSON, none of whose keys is lost."""
+    """A JSON mapping; raises _Twice if a key occurs twice."""
     if len(value := dict(pairs)) < len(pairs):
         raise _Twice
     return value
 
 
 def _refuse_doubles(node: Any) -> None:
-    """Raises an error of YAML for a key that a mapping has twice: the last would win in silence."""
+    """Raises a YAML error for a key that a mapping has twice; otherwise the last would win."""
     import yaml
 
     waiting, seen = [node], set()
@@ -133,13 +133,13 @@ def _refuse_doubles(node: Any) -> None:
                 waiting.append(value)
                 name = key.value if isinstance(key, yaml.ScalarNode) else id(key)
                 if name in first and name != "<<":
-                    what = f"key {name!r} is here for the second time, first in line {first[name]}"
+                    what = f"key {name!r} occurs a second time, first in line {first[name]}"
                     raise yaml.MarkedYAMLError(problem=what, problem_mark=key.start_mark)
                 first[name] = key.start_mark.line + 1
 
 
 def _said(error: Any, text: str) -> str:
-    """What the parser says, with what is likely behind it."""
+    """The parser's message, with the likely cause."""
     mark = error.problem_mark or error.context_mark
     lines = text.splitlines()
     number = min(mark.line, max(len(lines) - 1, 0))
@@ -153,21 +153,21 @@ def _cause(error: Any, lines: list[str], number: int) -> str:
     near = lines[max(0, number - 2) : number + 1]
     opened = error.context_mark
     if any("\t" in line[: len(line) - len(line.lstrip())] for line in near):
-        return "; indent with spaces, there is a tab"
+        return "; found a tab, indent with spaces"
     if "flow" in (error.context or "") and opened is not None:
         line = lines[opened.line] if opened.line < len(lines) else ""
         bracket = line[opened.column : opened.column + 1]
-        return f"; is the {bracket} of line {opened.line + 1} closed, and are there commas?"
+        return f"; is the {bracket} in line {opened.line + 1} closed, and are there commas?"
     if "quoted" in (error.context or "") and "end" in error.problem and opened is not None:
-        return f"; the quote of line {opened.line + 1} is not closed"
+        return f"; the quote in line {opened.line + 1} is not closed"
     if space := _without_space(near, number + 2 - len(near)):
         return space
     if "mapping values" in error.problem:
-        return "; a value with ': ' in it needs quotes, and keys side by side the same indent"
+        return "; a value that contains ': ' needs quotes, and keys of one level the same indent"
     if found := re.search(r"found '([]}])'$", error.problem):
-        return f"; the {found[1]} is one too many"
+        return f"; there is one {found[1]} too many"
     if "block" in (error.context or ""):
-        return "; keys side by side need the same indent"
+        return "; keys of one level need the same indent"
     return ""
 
 

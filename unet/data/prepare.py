@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unet.config.data_settings import PrepareSettings
-from unet.config.stage_keys import told
+from unet.config.stage_keys import written_keys
 from unet.data.blocks import Budget, Progress, gigabytes, mapped
 from unet.data.dataset_warnings import write_warnings
 from unet.data.prepare_image import (
@@ -75,7 +75,7 @@ def prepare_stage(
             task=settings.task,
             class_names=list(dict(classes or BINARY)),
             class_values=None if classes is None else [value for _, value in classes],
-            normalize=told(settings.stage, settings.prepare.normalize),
+            normalize=written_keys(settings.stage, settings.prepare.normalize),
             channels=next(iter(images.values()))["shape"][0],
         )
 

@@ -1,6 +1,6 @@
-"""What the workflow asks for: sources, fingerprints and targets of a run. Torch- and dask-free.
+"""Sources, fingerprints, inputs and targets of a run. Loads neither torch nor dask.
 
-The Snakefile's logic lives here, where it can be tested.
+This is the Snakefile's logic, in a place where it can be tested.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SourcePaths:
-    """Where a dataset's raw files are; passed to the manifest stage, never tracked."""
+    """The paths of a dataset's raw files; passed to the manifest stage, never tracked."""
 
     root: Path
     images: str
@@ -37,8 +37,8 @@ class SourcePaths:
 
 
 def offer_interpreter() -> None:
-    """Puts the running interpreter's folder first on PATH, so that a job's ``python`` is the one
-    that runs the workflow, also where no environment is activated."""
+    """Puts the running interpreter's folder first on PATH, so that jobs use the same ``python`` as
+    the workflow even if no environment is activated."""
     folder = str(Path(sys.executable).parent)
     known = os.environ.get("PATH", "").split(os.pathsep)
     os.environ["PATH"] = os.pathsep.join([folder, *(p for p in known if p != folder)])
@@ -58,8 +58,8 @@ class Run:
         self._listed: dict[str, list[Path]] = {}
         self._settings: dict[tuple[str, str, str | None], str] = {}
         self._raw: dict[str, Images] = {}
-        # What this process holds until its end.
-        self._held = ExitStack()
+        # Locks that this process keeps until it ends.
+        self._locks = ExitStack()
 
     @cached_property
     def pairs(self) -> list[tuple[str, str]]:
@@ -67,55 +67,54 @@ class Run:
         return [(d, m) for d in sorted(self.config.datasets) for m in self.config.models_for(d)]
 
     def folds(self, dataset: str) -> tuple[int, ...]:
-        """The folds that are trained; of a dataset that others' models predict none."""
+        """The folds that are trained; none for a dataset that models of others predict."""
         return self.config.folds_for(dataset)
 
     def tested(self, dataset: str) -> tuple[int, ...]:
-        """The folds that are predicted and evaluated: those trained, or their ensemble."""
+        """The folds that are predicted and evaluated: the trained ones, or their ensemble."""
         return self.config.tested_for(dataset)
 
     def members(self, dataset: str, fold: str, model: str = "") -> tuple[int, ...]:
-        """The folds whose networks predict the fold of that name."""
+        """The folds whose networks predict the fold with this name."""
         origin, number = origin_of(model), fold_number(fold)
         trained = self.folds(dataset if origin is None else origin.dataset)
         return trained if number == ENSEMBLE else (number,)
 
     def networks(self, dataset: str, model: str, fold: str = fold_name(ENSEMBLE)) -> list[Path]:
-        """The model files of what predicts the fold of that name."""
+        """The model files that predict the fold with this name."""
         members = self.members(dataset, fold, model)
         return [self.paths.model(dataset, model, member) for member in members]
 
     def splits(self, dataset: str) -> list[Path]:
-        """The table of who is tested; none where all are."""
+        """The table of training and test images; none if all images are tested."""
         return [] if self.config.origins_for(dataset) else [self.paths.splits(dataset)]
 
     def shards(self, dataset: str, model: str, fold: str) -> list[Path]:
-        """What the jobs that share the prediction of a fold leave; none where one does it all."""
+        """The sentinels of the jobs that share the prediction of a fold; none for a single job."""
         count = self.config.predict_for(dataset, model).shards
         if count == 1:
             return []
         return [self.paths.shard_done(dataset, model, fold, shard) for shard in range(count)]
 
     def thresholds(self, dataset: str, model: str) -> list[Path]:
-        """Where the thresholds of a model that was trained elsewhere are taken from, if it does not
-        bring one in the config."""
+        """For a model that was trained on another dataset: the files with the thresholds that were
+        chosen there; none if the config sets a threshold."""
         origin = origin_of(model)
         if origin is None or self.config.stitch_for(dataset, model).threshold != "auto":
             return []
         folds = self.tested(origin.dataset)
         return [self.paths.segmentation_done(origin.dataset, origin.model, k) for k in folds]
 
-    def scores(self, dataset: str, model: str) -> list[Path]:
-        """Where the thresholds of metrics that choose one are taken from, for a model that was
-        trained elsewhere."""
+    def threshold_scores(self, dataset: str, model: str) -> list[Path]:
+        """For a model that was trained on another dataset: the scores with the thresholds that
+        metrics chose there."""
         origin = origin_of(model)
         if origin is None or not CHOOSING.intersection(self.config.evaluate_for(dataset).metrics):
             return []
         return [self.paths.metrics(origin.dataset, origin.model)]
 
-    def reported(self, dataset: str) -> list[Path]:
-        """What a dataset's report is made of, for each of its models: the scores; without labels
-        what was segmented."""
+    def report_inputs(self, dataset: str) -> list[Path]:
+        """The scores of each model, for the dataset's report; without labels the segmentations."""
         models = self.config.models_for(dataset)
         if self.config.datasets[dataset].labelled:
             return [self.paths.metrics(dataset, model) for model in models]
@@ -123,14 +122,14 @@ class Run:
         return [self.paths.segmentation_done(dataset, m, k) for m in models for k in folds]
 
     def results(self, dataset: str, model: str, fold: str) -> list[Path]:
-        """What people look at of a segmented fold, which ``segmentation.json`` stands for."""
+        """The results of a segmented fold for the user; ``segmentation.json`` is their sentinel."""
         where = (dataset, model, fold)
         masks = [self.paths.masks(*where)] if self.config.stitch_for(dataset, model).tiff else []
         return [self.paths.segmentation(*where), self.paths.objects(*where), *masks]
 
     @cached_property
     def targets(self) -> list[Path]:
-        """What a whole run makes for people to use: reports, models, segmentations, scores."""
+        """The results of a whole run for the user: reports, models, segmentations, scores."""
         paths, found = self.paths, [self.paths.report_csv, self.paths.report_html]
         for dataset, model in self.pairs:
             found += [paths.model(dataset, model, fold) for fold in self.folds(dataset)]
@@ -144,7 +143,7 @@ class Run:
         return self.config.datasets[dataset].synthetic is not None
 
     def source(self, dataset: str) -> SourcePaths:
-        """Where the raw files are: below ``data_root``, or where they are generated."""
+        """The paths of the raw files: below ``data_root``, or where they are generated."""
         data = self.config.datasets[dataset]
         if data.synthetic is not None:
             return SourcePaths(self.paths.raw(dataset), "images", "labels")
@@ -152,7 +151,7 @@ class Run:
         return SourcePaths(root, data.images or "", data.labels)
 
     def fingerprint(self, dataset: str) -> str:
-        """What stands for the raw files' content (names, sizes, times; hashes where touched).
+        """Identifies the raw files' content (by names, sizes and times; by hashes if touched).
 
         Raises:
             UserError: a folder is missing or a glob matches nothing.
@@ -160,7 +159,7 @@ class Run:
         from unet.data.raw_changes import FolderListing, fingerprint
 
         if self.is_synthetic(dataset):
-            return ""  # the synthesize stage's sentinel stands for them
+            return ""  # the synthesize stage's sentinel identifies them
         if dataset not in self._fingerprints:
             inputs, root = self.paths.inputs(dataset), self.source(dataset).root
             if not inputs.is_file():
@@ -178,7 +177,7 @@ class Run:
         return self._fingerprints[dataset]
 
     def _source(self, dataset: str) -> RawSource:
-        """A dataset's raw files, as the manifest looks for them."""
+        """A dataset's raw files, with the same arguments as in the manifest stage."""
         from unet.data.raw_files import RawSource
 
         data, raw = self.config.datasets[dataset], self.source(dataset)
@@ -202,7 +201,7 @@ class Run:
         return self._listed[dataset]
 
     def raw_images(self, dataset: str) -> Images:
-        """What is known of the raw files' sizes; nothing where they are generated."""
+        """Image sizes estimated from the raw files; empty if they are generated."""
         if self.is_synthetic(dataset):
             return Images()
         if dataset not in self._raw:
@@ -210,10 +209,10 @@ class Run:
         return self._raw[dataset]
 
     def check_sources(self) -> None:
-        """Looks for every dataset's raw files, so that a wrong path shows before any job runs.
+        """Searches every dataset's raw files, so that a wrong path shows before any job runs.
 
         Raises:
-            UserError: one line per dataset whose files are not there.
+            UserError: one line per dataset whose files are missing.
         """
         lines = []
         for dataset in sorted(self.config.datasets):
@@ -229,31 +228,30 @@ class Run:
 
     def settings(self, stage: str, dataset: str, model: str | None = None) -> str:
         """A stage's settings as canonical JSON (see :mod:`unet.config.stage_settings`)."""
-        # Made once for all folds.
-        asked = (stage, dataset, model)
-        if asked not in self._settings:
+        # All folds share them.
+        key = (stage, dataset, model)
+        if key not in self._settings:
             made = SETTINGS[stage].of(self.config, dataset, model or "")
             if isinstance(made, ManifestSettings):
-                found = self.fingerprint(dataset)
-                made = made.model_copy(update={"fingerprint": found})
-            self._settings[asked] = canonical(made.to_json())
-        return self._settings[asked]
+                made = made.model_copy(update={"fingerprint": self.fingerprint(dataset)})
+            self._settings[key] = canonical(made.to_json())
+        return self._settings[key]
 
     def settings_all(self) -> str:
-        """Those of the report over all datasets."""
+        """Settings of the report over all datasets, as canonical JSON."""
         return canonical(ReportAllSettings.of(self.config).to_json())
 
     def begin(self) -> None:
-        """Takes the output folder for this process, and notes the config in it.
+        """Locks the output folder for this process, and writes the config into it.
 
-        Snakemake's own lock keeps two runs of one working folder apart, this one also those of
-        others that have the same output.
+        Snakemake's own lock only separates runs in the same working folder; this one also separates
+        runs in different working folders with the same output.
 
         Raises:
-            UserError: another run has it, or it may not be written.
+            UserError: another run uses the folder, or it is not writable.
         """
         try:
-            self._held.enter_context(locked(self.paths.output / ".lock", "running here"))
+            self._locks.enter_context(locked(self.paths.output / ".lock", "running here"))
             atexit.register(self._end, os.getpid())
             self.write_config()
         except OSError as error:
@@ -261,9 +259,9 @@ class Run:
             raise UserError(f"{where}: {error.strerror or error}") from None
 
     def _end(self, process: int) -> None:
-        # Not in a process that was forked from it.
+        # Forked processes must not release the locks.
         if os.getpid() == process:
-            self._held.close()
+            self._locks.close()
 
     def write_config(self) -> None:
         """Writes ``results/config.yaml``: the merged and validated config of the run."""
@@ -272,7 +270,7 @@ class Run:
         from unet.files import replacing
 
         with replacing(self.paths.config) as temporary:
-            # What preset auto is to choose must not look as if it had been written.
+            # Keys that preset auto will choose must not look as if the user had set them.
             chosen = {"patch", "batch"} - self.config.train.model_fields_set
             auto = any(model.preset == "auto" for model in self.config.models.values())
             left_out = {"train": chosen} if auto else {}

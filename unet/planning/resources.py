@@ -1,8 +1,8 @@
-"""What a job asks a cluster for: memory and time, from the config and the sizes of the images.
+"""Memory and time that a job requests, estimated from the config and the sizes of the images.
 
-A queue ends jobs that take more than they asked for and delays those that request a lot: these are
-estimates on the safe side, and each further attempt asks for more: so many times the first's.
-Every stage but ``manifest`` goes on where the attempt before it was ended. Torch- and dask-free.
+A queue ends jobs that use more than they requested, and delays jobs that request a lot. So these
+estimates are on the safe side, and attempt n requests n times as much as the first. Every stage
+except ``manifest`` continues where the previous attempt ended. Loads neither torch nor dask.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from unet.paths import origin_of
 from unet.tables import csv_rows
 from unet.training.auto.memory import Numerics, step_bytes
 
-# Bytes, whatever the images: interpreter and libraries, and the workflow's own two processes that
-# a cluster's job consists of besides. With PyTorch more, with CUDA still more.
+# Bytes that do not depend on the images: the interpreter and libraries, and the two Snakemake
+# processes in each cluster job. PyTorch and CUDA need more.
 PROCESS = 0.7e9
 TORCH = 0.5e9
 CUDA = 2.5e9
-# Bytes per pixel of a window and channel of the first level, in prediction (see
-# unet.prediction.tiles.windows), and the side of a validation window (see unet.training.train).
+# Bytes per window pixel and first-level channel in prediction (see unet.prediction.tiles.windows),
+# and the side of a validation window (see unet.training.train).
 WINDOW = 32
 VALIDATION_SIDE = 1024
-# Bytes that pixels take in the stages that work through images part by part: however few they are,
-# and per value of a channel or class, in all the copies that are made of it.
+# Memory for pixels in stages that process images in blocks: the least in bytes, and bytes per
+# channel or class value (for all copies of it together).
 LEAST_MEMORY = 0.3e9
 COPIES = 24
-# Bytes per pixel and thread of the scores that take a whole slice of an image.
+# Bytes per pixel and thread for scores that need a whole slice of an image.
 SLICE = 48
-# FLOP per second and core that a slow machine gets out of a network; a GPU has no part here, so
-# that a job that finds none comes to its end too.
+# FLOP per second and core of a network on a slow machine. GPUs are not taken into account, so that
+# a job without one has enough time.
 CORE = 20e9
-# Share of the images that validate, at most.
+# Largest share of validation images.
 VALIDATED = 0.3
-# Pixel values per second and thread: read, scaled and compressed; stitched; scored.
+# Pixel values per second and thread: reading, scaling and compressing; stitching; scoring.
 READ, STITCHED, SCORED = 2e6, 1e6, 0.5e6
 # Seconds that starting, waiting for a file system and writing may take.
 SLACK_SECONDS = 20 * 60
-# Minutes that a job asks for at most: what most queues grant.
+# Most minutes that a job requests: what most queues grant.
 LONGEST = 24 * 60
-# Characters of a table, and raw files, that are looked at.
+# Number of characters of a table, and of raw files, that are read for an estimate.
 HEAD = 1 << 18
 SAMPLE = 20
 
@@ -62,10 +62,10 @@ class Images:
     """Sizes of a dataset's images.
 
     Attributes:
-        count: how many.
-        channels: of each, at most.
-        pixels: of all together.
-        largest: pixels of the largest.
+        count: number of images.
+        channels: most channels of an image.
+        pixels: pixels of all images together.
+        largest: pixels of the largest image.
         slice: pixels of the largest Y X slice.
     """
 
@@ -79,11 +79,11 @@ class Images:
 def images_of(table: str | Path) -> Images:
     """The sizes from ``manifest.csv`` or ``prepared.json``.
 
-    Of a long table the first part is read and the rest taken to be alike, so that a million images
-    plan as fast as ten.
+    Only the first part of a long table is read, and extrapolated to the rest, so that planning is
+    as fast for a million images as for ten.
 
     Raises:
-        FileNotFoundError: it is not made yet (Snakemake then asks again when it is).
+        FileNotFoundError: the table does not exist yet (Snakemake asks again when it does).
     """
     status = os.stat(table)  # noqa: PTH116 - the name goes into the error
     return _images_of(str(table), status.st_mtime_ns, status.st_size)
@@ -108,7 +108,7 @@ def _images_of(table: str, _time: int, size: int) -> Images:
 
 
 def _from_manifest(head: str) -> list[list[int]]:
-    if len(head) == HEAD:  # the last row may be cut
+    if len(head) == HEAD:  # the last row may be incomplete
         head = head.rpartition("\n")[0]
     rows = csv_rows(head)
     return [json.loads(row["shape"]) for row in rows if row["status"] == "ok" and row["shape"]]
@@ -120,8 +120,8 @@ def _from_sentinel(head: str) -> list[list[int]]:
 
 
 def raw_images(files: Sequence[Path]) -> Images:
-    """What is known before the files are looked into: their bytes, taken for pixels. A few of many
-    stand for all."""
+    """An estimate before the files are read: a byte counts as a pixel. Checks a sample of the
+    files if there are many."""
     some = files[:: max(1, len(files) // SAMPLE)]
     sizes = [max(0, stamp(path)[0]) for path in some]
     if not sizes:
@@ -132,7 +132,7 @@ def raw_images(files: Sequence[Path]) -> Images:
 
 def flop_per_pixel(arch: Architecture, channels: int, outputs: int) -> float:
     """FLOP of a forward pass per pixel of the input; a training step takes three times as much."""
-    # As if no convolution lost a border: an unpadded network's input is mostly the next window's.
+    # As if convolutions lost no border: neighbouring windows of an unpadded network overlap.
     endless = replace(arch, padding="same")
     step = [axis.grid for axis in footprint(endless)]
     return flop(layers_of(endless, channels, outputs), step) / math.prod(step)
@@ -140,13 +140,13 @@ def flop_per_pixel(arch: Architecture, channels: int, outputs: int) -> float:
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """A job of the workflow, as far as its needs go.
+    """A job of the workflow, with everything that its resources depend on.
 
     Attributes:
-        model: "" for stages that have none.
-        threads: that it gets.
-        networks: that predict together.
-        gather: predicts nothing itself (see ``predict.shards``).
+        threads: number of threads that it gets.
+        model: "" for stages without a model.
+        networks: number of networks that predict together.
+        gather: it only joins shards (see ``predict.shards``).
     """
 
     config: Config
@@ -168,18 +168,18 @@ class PlannedJob:
 
     @property
     def budget(self) -> float:
-        """Bytes that the config allows for pixels; of few small images no more than they take."""
+        """Bytes that the config allows for pixels; less if the images are few and small."""
         values = self.images.channels + len(self.config.datasets[self.dataset].class_names)
         return min(self.config.memory_gb * 1e9, LEAST_MEMORY + COPIES * self.images.pixels * values)
 
     @property
     def device(self) -> float:
-        """Bytes that the driver of a GPU takes of the machine's own memory."""
+        """Bytes of main memory that a GPU's driver takes."""
         return 0.0 if self.config.device == "cpu" else CUDA
 
     def flop(self, pixels: float) -> float | None:
-        """FLOP that predicting so many pixels takes; None where the layers are not known yet, or
-        are no U-Net's."""
+        """FLOP for predicting this many pixels; None if the layers are not known yet, or the
+        network is not a U-Net."""
         arch = self.architecture
         if not isinstance(arch, Architecture):
             return None
@@ -195,7 +195,7 @@ def _plain(job: PlannedJob) -> float:
 
 
 def _manifest(job: PlannedJob) -> float:
-    # A block of a file per thread.
+    # Each thread reads one block of a file.
     return PROCESS + job.threads * 0.4e9
 
 
@@ -207,8 +207,8 @@ def _train(job: PlannedJob) -> float:
     section = job.config.train_for(job.dataset, job.model)
     outputs = len(job.config.head_for(job.dataset, job.model))
     # float32 images, classes, and maps that a loss may need; training and validation images.
-    whole = job.images.pixels * (4 * job.images.channels + 1 + 4 * 2)
-    cache = min(2 * section.cache_gb * 1e9, whole)
+    all_images = job.images.pixels * (4 * job.images.channels + 1 + 4 * 2)
+    cache = min(2 * section.cache_gb * 1e9, all_images)
     arch = job.architecture
     if not isinstance(arch, Architecture):
         work = job.config.memory_gb * 1e9
@@ -218,7 +218,7 @@ def _train(job: PlannedJob) -> float:
         step = step_bytes(arch, job.images.channels, outputs, sides, section.batch, Numerics())
         window = min(job.images.largest, VALIDATION_SIDE**2)
         work = max(step, float(window) * arch.width * WINDOW)
-    # A job that finds no GPU does all of it by the processor.
+    # Without a GPU the job computes on the CPU, so it needs all of this in main memory.
     return PROCESS + TORCH + job.device + work + section.gpus * cache
 
 
@@ -235,7 +235,7 @@ def _predict(job: PlannedJob) -> float:
             tile = section.tile
             sides = (tile,) * arch.dims if isinstance(tile, int) else tile
             window = float(math.prod(sides)) * arch.width * WINDOW
-        # All windows at once, with as much halo as core.
+        # All windows in one batch; halos take as many pixels as cores.
         most = min(most, LEAST_MEMORY + 2 * job.images.pixels * arch.width * WINDOW)
     work = 0.0 if section.cluster is not None else max(most, window) + job.device
     return PROCESS + TORCH + 2 * weights + work
@@ -243,14 +243,14 @@ def _predict(job: PlannedJob) -> float:
 
 def _evaluate(job: PlannedJob) -> float:
     families = job.config.evaluate_for(job.dataset).metrics
-    whole = 0.0
+    slices = 0.0
     if CHOOSING.intersection(families):
-        whole = float(min(job.threads, job.images.count)) * job.images.slice * SLICE
-    return PROCESS + job.budget + whole
+        slices = float(min(job.threads, job.images.count)) * job.images.slice * SLICE
+    return PROCESS + job.budget + slices
 
 
 def _report(job: PlannedJob) -> float:
-    # Overlays of a few images, and what draws them.
+    # Overlays of a few images, and the plotting library.
     return PROCESS + TORCH + 1e9
 
 
@@ -274,7 +274,7 @@ def _trained(job: PlannedJob) -> float | None:
 
 def _predicted(job: PlannedJob) -> float | None:
     section = job.predict
-    # As much halo as core; all flips and turns.
+    # Halos take as many pixels as cores; tta predicts 8 symmetries.
     times = 2.0 * (8 if section.tta else 1) * job.networks / section.shards
     flop = 0.0 if job.gather else job.flop(times * job.images.pixels)
     if flop is None:
@@ -312,12 +312,12 @@ NEEDS: dict[str, tuple[Callable[[PlannedJob], float], Callable[[PlannedJob], flo
 
 
 def memory_mb(stage: str, job: PlannedJob, attempt: int = 1) -> int:
-    """MB (10^6 bytes) that the job asks for, in hundreds."""
+    """MB (10^6 bytes) that the job requests, in hundreds."""
     return attempt * 100 * math.ceil(NEEDS[stage][0](job) / 1e8)
 
 
 def minutes(stage: str, job: PlannedJob, attempt: int = 1) -> int:
-    """Minutes that the job asks for, in tens."""
+    """Minutes that the job requests, in tens."""
     seconds = NEEDS[stage][1](job)
     if seconds is None:
         return LONGEST

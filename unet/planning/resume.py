@@ -1,13 +1,14 @@
-"""Going on after the workflow was killed: none of its jobs may still run when it starts again.
+"""Resuming a killed workflow: none of its jobs may still run when it starts again.
 
-A killed workflow leaves a lock, files that are marked as incomplete, and jobs that go on, on the
-cluster and on this machine. Started as it is, it refuses; unlocked by hand, it starts each of those
-jobs a second time. So: see that it is dead, cancel what it submitted, stop what it started, wait
-until all of that is gone, unlock, and start the same command again.
+A killed workflow leaves a lock, files that are marked as incomplete, and jobs that are still
+running on the cluster or on this machine. With the lock, Snakemake refuses to start. If the user
+removes the lock by hand, it starts each of those jobs a second time. So: make sure that the
+workflow has ended, cancel the jobs that it submitted, stop the processes that it started, wait
+until all of them have ended, unlock, and start the same command again.
 
-SLURM is asked by the name that all jobs of a run share, which is in Snakemake's logs of the folder.
-Asked by the folder alone, it would also give the user's other jobs that were submitted there; and
-without the logs nothing says whether the run used SLURM at all.
+All SLURM jobs of a run share a name, which is in Snakemake's logs in the folder, and are queried by
+that name. A query by the folder would also return the user's other jobs that were submitted there,
+and without the logs nothing says whether the run used SLURM at all.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 
 STATE = ".snakemake"
 RUN_ID = re.compile(r"SLURM run ID: ([A-Za-z0-9_-]+)")
-# What executor cluster-generic says: Snakemake's number of a job and the queue's; and its end.
+# Log lines of executor cluster-generic: a job's number in Snakemake and in the queue; its end.
 SUBMITTED = re.compile(r"^Submitted (?:group )?job (\S+) with external jobid '([^']*)'", re.M)
 FINISHED = re.compile(r"^Finished jobid: (\d+)", re.M)
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -43,12 +44,13 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 @dataclass(frozen=True)
 class Command:
-    """A start of the workflow, as the workflow itself notes it.
+    """A start of the workflow, as the workflow itself records it.
 
     Attributes:
-        words: what stood after ``snakemake``.
+        words: the arguments of ``snakemake``.
         folder: where it was called.
-        host, pid: which process it was; ``born``, when that started, tells it from later ones.
+        host, pid: the process.
+        born: when the process started; later processes may get the same pid.
     """
 
     words: tuple[str, ...]
@@ -63,8 +65,8 @@ def _note(folder: Path) -> Path:
 
 
 def remember(folder: Path, words: Sequence[str]) -> None:
-    """Notes this process, called with these words, as the workflow that runs in the folder."""
-    # Snakemake has gone to its working folder since; the shell's own note of where it was stays.
+    """Records this process and its arguments as the workflow that runs in the folder."""
+    # Snakemake has changed to its working folder; PWD still has the folder where it was called.
     shell = Path(os.environ.get("PWD", folder))
     called_in = shell if working_folder(words, shell) == folder.resolve() else folder
     pid = os.getpid()
@@ -84,15 +86,15 @@ def remembered(folder: Path) -> Command:
         return Command(**{**value, "words": tuple(value["words"])})
     except FileNotFoundError:
         raise UserError(
-            f"{folder}: no run of the workflow was started here; call this in the folder where "
-            "snakemake was called, or with the same --directory"
+            f"{folder}: no run of the workflow was started here; run this command in the folder "
+            "where snakemake was called, or with the same --directory"
         ) from None
     except (ValueError, TypeError, KeyError):
         raise UserError(f"{_note(folder)}: cannot be read; start snakemake by hand") from None
 
 
 def working_folder(words: Sequence[str], called_in: Path) -> Path:
-    """Where Snakemake works if it is called with these words."""
+    """The working folder of Snakemake if it is called with these arguments."""
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     options.add_argument("-d", "--directory", default=".", nargs="?", const=".")
     directory: str = options.parse_known_args(list(words))[0].directory
@@ -100,7 +102,7 @@ def working_folder(words: Sequence[str], called_in: Path) -> Path:
 
 
 def is_alive(command: Command) -> bool:
-    """Whether that process still runs; only its own machine can tell.
+    """Whether the process still runs; this can only be checked on the same machine.
 
     Raises:
         ValueError: it was started on another machine.
@@ -116,21 +118,21 @@ def is_alive(command: Command) -> bool:
 
 
 def _logs(folder: Path, since: float = 0.0) -> Iterator[str]:
-    """Snakemake's logs of this folder that were written after ``since`` (Unix time in s)."""
+    """Snakemake's logs in this folder that were written after ``since`` (Unix time in s)."""
     for path in sorted((folder / STATE / "log").glob("*.snakemake.log")):
         if path.stat().st_mtime >= since:
             yield path.read_text(encoding="utf-8", errors="replace")
 
 
 def run_ids(folder: Path) -> list[str]:
-    """The names of the SLURM jobs of all runs in this folder: the jobs of a run share one, which no
-    other run has."""
+    """The names of the SLURM jobs of all runs in this folder. All jobs of a run share a name that
+    no other run has."""
     return list(dict.fromkeys(name for text in _logs(folder) for name in RUN_ID.findall(text)))
 
 
 def unfinished(folder: Path, since: float) -> list[str]:
-    """Ids of the jobs that were submitted by a command of the user's (executor cluster-generic),
-    and whose end the workflow has not seen.
+    """Ids of jobs that were submitted with the user's own command (executor cluster-generic) and
+    had not ended when the workflow was killed.
 
     Args:
         since: when the last run was started (Unix time in s).
@@ -143,23 +145,23 @@ def unfinished(folder: Path, since: float) -> list[str]:
 
 
 def queued(names: Sequence[str]) -> list[str]:
-    """Ids of the SLURM jobs of these names that wait, run or are just being ended.
+    """Ids of the SLURM jobs with these names that are waiting, running or ending.
 
     Raises:
-        UserError: the queue cannot be asked.
+        UserError: the queue cannot be queried.
     """
     if not names:
         return []
     if shutil.which("squeue") is None:
         raise UserError(
-            "squeue: not found, but the last runs here submitted to SLURM; call this on a machine "
-            "that knows the cluster"
+            "squeue: not found, but earlier runs here submitted jobs to SLURM; run this command on "
+            "a machine of the cluster"
         )
     return _call("squeue", "--noheader", "--format=%i", f"--name={','.join(names)}").split()
 
 
 def cancel(names: Sequence[str], patience: float) -> None:
-    """Cancels all jobs of these names, and waits until the queue has none of them.
+    """Cancels all jobs with these names, and waits until the queue has none of them.
 
     Raises:
         UserError: some are left after ``patience`` seconds.
@@ -170,7 +172,7 @@ def cancel(names: Sequence[str], patience: float) -> None:
     while left := queued(names):
         if time.monotonic() >= end:
             listed = ", ".join(left)
-            raise UserError(f"jobs still there after {patience:g} s: {listed}; try again later")
+            raise UserError(f"jobs still queued after {patience:g} s: {listed}; try again later")
         time.sleep(1)
 
 
@@ -185,7 +187,7 @@ def _call(*words: str) -> str:
 
 
 def leftovers(folder: Path) -> list[int]:
-    """Processes of this machine that are a stage of the workflow, at work in this folder."""
+    """Processes on this machine that run a stage of the workflow in this folder."""
     found = []
     for process in psutil.process_iter(["cmdline", "cwd"]):
         words, cwd = process.info["cmdline"] or [], process.info["cwd"]
@@ -198,7 +200,7 @@ def leftovers(folder: Path) -> list[int]:
 
 
 def stop(pids: Sequence[int], patience: float) -> None:
-    """Ends processes: first by a request, so that a training saves its state."""
+    """Ends processes: first with SIGTERM, so that a training saves its state, then with SIGKILL."""
     left: list[psutil.Process] = []
     for pid in pids:
         with suppress(psutil.NoSuchProcess):
@@ -213,19 +215,19 @@ def stop(pids: Sequence[int], patience: float) -> None:
 def clear(
     folder: Path, patience: float = 300.0, *, gone: bool = False, cancelled: bool = False
 ) -> Command:
-    """Makes sure that nothing of the last run in this folder is left.
+    """Makes sure that nothing of the last run in this folder is still running.
 
     Args:
-        folder: that Snakemake works in.
+        folder: Snakemake's working folder.
         patience: seconds to wait for jobs to end.
-        gone: the user knows that a workflow that was started on another machine has ended.
-        cancelled: and that no job is left in a queue that is not asked here.
+        gone: the user confirms that a workflow on another machine has ended.
+        cancelled: the user confirms that no jobs are left in a queue other than SLURM.
 
     Returns:
-        what was called last.
+        the command of the last run.
 
     Raises:
-        UserError: it still runs, or that cannot be told, or its jobs do not end.
+        UserError: the run is still active, or this cannot be checked, or its jobs do not end.
     """
     command = remembered(folder)
     try:
@@ -233,16 +235,18 @@ def clear(
     except ValueError:
         if not gone:
             raise UserError(
-                f"the last run here was started on {command.host}, which this machine cannot look "
-                "at; call this there, or add --gone if you know that it has ended"
+                f"the last run here was started on {command.host} and cannot be checked from this "
+                "machine; run this command there, or add --gone if you know that it has ended"
             ) from None
         alive = False
     if alive:
-        raise UserError(f"the workflow still runs here (process {command.pid}); nothing to resume")
+        raise UserError(
+            f"the workflow is still running here (process {command.pid}); nothing to resume"
+        )
     if not cancelled and (jobs := unfinished(folder, command.born)):
         raise UserError(
-            f"the last run submitted {', '.join(jobs)} to the queue by a command of its profile; "
-            "cancel them, wait until they are gone, and add --cancelled"
+            f"the last run submitted {', '.join(jobs)} to the queue with a command of its profile; "
+            "cancel these jobs, wait until they have ended, and add --cancelled"
         )
     names = run_ids(folder)
     if jobs := queued(names):
@@ -262,22 +266,22 @@ def resume(
     gone: bool = False,
     cancelled: bool = False,
 ) -> tuple[list[str], Path]:
-    """Clears away what a killed run left, and unlocks its folder.
+    """Ends everything that a killed run left running, and unlocks its folder.
 
     Args:
-        called_in: where the command is to be called.
-        words: for Snakemake; nothing: those of the last run in this folder.
+        called_in: the folder in which this was called.
+        words: arguments for Snakemake; if empty, those of the last run in this folder.
         patience, gone, cancelled: see :func:`clear`.
 
     Returns:
-        the command that goes on with the run, and where to call it.
+        the command that resumes the run, and the folder in which to call it.
 
     Raises:
-        UserError: see :func:`clear`; Snakemake cannot unlock.
+        UserError: see :func:`clear`; or Snakemake cannot unlock.
     """
     folder = working_folder(words, called_in)
     if not (folder / STATE).is_dir():
-        remembered(folder)  # says so
+        remembered(folder)  # raises UserError
     with locked(folder / STATE / "unet-resume.lock", "resuming here"):
         last = clear(folder, patience, gone=gone, cancelled=cancelled)
         where = called_in if words else Path(last.folder)

@@ -1,7 +1,7 @@
-"""Where the workflow's package and scripts are, also where it is a module of another workflow.
+"""Finds the workflow's package and scripts, also if another workflow uses it as a module.
 
-``workflow/rules/root.smk`` runs this file before it can import the package, so it imports nothing
-of it.
+``workflow/rules/root.smk`` runs this file before the package can be imported, so this file imports
+nothing from the package.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 
 def unpacked(repository: Any, ref: str, inner: str) -> Path:
-    """A commit's package and scripts, below .snakemake, where all jobs of the run see them.
+    """Unpacks a commit's package and scripts below .snakemake, where all jobs of the run see them.
 
     Args:
         repository: a ``git.Repo``.
-        ref: names the commit.
-        inner: the project's folder in the repository, "" for the whole of it.
+        ref: a name of the commit.
+        inner: the project's folder in the repository; "" if it is the top folder.
     """
     commit = repository.commit(ref).hexsha
     root = Path(".snakemake", "unet", commit).absolute()
@@ -35,7 +35,7 @@ def unpacked(repository: Any, ref: str, inner: str) -> Path:
                     _extract(archive, new)
             new.rename(root)
         except OSError:
-            # Where another job of the run has been faster its files do as well.
+            # Another job may have been faster; then use its files.
             if not root.exists():
                 raise
         finally:
@@ -47,7 +47,7 @@ def _extract(archive: tarfile.TarFile, folder: Path) -> None:
     if hasattr(tarfile, "data_filter"):
         archive.extractall(folder, filter="data")
     else:
-        # Python before 3.11.4 has no filters. Git made the archive, of code that is run anyway.
+        # Python before 3.11.4 has no filters. This is safe: the code in the archive runs anyway.
         archive.extractall(folder)
 
 
@@ -55,7 +55,7 @@ def root_of(folder: Any) -> Path:
     """The project's folder.
 
     Args:
-        folder: Snakemake's note of where ``workflow/rules`` comes from.
+        folder: Snakemake's object for the source of ``workflow/rules``.
     """
     from snakemake import sourcecache
 
@@ -70,6 +70,6 @@ def root_of(folder: Any) -> Path:
     if isinstance(folder, sourcecache.HostingProviderFile):
         return unpacked(folder.hosted_repo.repo, folder.ref, inner)
     sys.exit(
-        f"error: {folder}: the workflow needs its package and scripts beside it; give the module's "
-        "snakefile as a path, or by github(), gitlab() or gitfile()"
+        f"error: {folder}: the workflow needs its package and scripts next to it; give the "
+        "module's snakefile as a path, or with github(), gitlab() or gitfile()"
     )

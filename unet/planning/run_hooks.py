@@ -1,4 +1,4 @@
-"""What the workflow does before its first job, and at the end of a run in which a job failed."""
+"""What the workflow does before its first job, and after a run in which a job failed."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from unet.planning.jobs import Run
 from unet.planning.resume import remember
 
 
-def begin(run: Run) -> None:
-    """Takes the output folder; ends the process where it cannot be had."""
+def begin_run(run: Run) -> None:
+    """Locks the output folder; ends the process if this fails."""
     try:
         run.begin()
-        # For scripts/resume.py, should this process be killed.
+        # For scripts/resume.py, in case this process is killed.
         remember(Path.cwd(), sys.argv[1:])
     except UserError as error:
         sys.exit(f"error: {error}")
 
 
-def warn(run: Run) -> None:
-    """Prints the run's warnings. A run that ends well prints them below the report's table."""
+def print_warnings(run: Run) -> None:
+    """Prints the run's warnings. A successful run prints them below the report's table instead."""
     models = {name: run.config.models_for(name) for name in sorted(run.config.datasets)}
     for line in warning_lines(run.paths, models):
         print(line, file=sys.stderr)  # noqa: T201 - this is the workflow's output
 
 
-def add_to(workflow: Any, run: Run) -> None:
-    """Does both after what another workflow does then, in one that has this one as a module:
-    Snakemake takes neither ``onstart`` nor ``onerror`` of a module.
+def add_hooks(workflow: Any, run: Run) -> None:
+    """Adds both hooks to a workflow that uses this one as a module, after its own hooks: Snakemake
+    ignores ``onstart`` and ``onerror`` of a module.
 
-    Each ``use rule`` reads a module again; once per output folder is enough.
+    Each ``use rule`` reads the module again; the hooks are added only once per output folder.
     """
     known: set[Path] = workflow.__dict__.setdefault("unet_outputs", set())
     if run.paths.output not in known:
         known.add(run.paths.output)
-        workflow._onstart = _after(workflow._onstart, begin, run)
-        workflow._onerror = _after(workflow._onerror, warn, run)
+        workflow._onstart = _after(workflow._onstart, begin_run, run)
+        workflow._onerror = _after(workflow._onerror, print_warnings, run)
 
 
 def _after(
-    before: Callable[[Any], None], do: Callable[[Run], None], run: Run
+    own_hook: Callable[[Any], None], hook: Callable[[Run], None], run: Run
 ) -> Callable[[Any], None]:
     def both(log: Any) -> None:
-        before(log)
-        do(run)
+        own_hook(log)
+        hook(run)
 
     return both

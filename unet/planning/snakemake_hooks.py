@@ -1,7 +1,7 @@
-"""What a dry run prints, where Snakemake prints too much or too little.
+"""Changes what a dry run prints.
 
-A dry run prints sixteen lines per job; one is enough to say what runs and why. And
-``snakemake -n --quiet`` leaves out the job counts together with the jobs.
+Snakemake prints sixteen lines per job; one is enough to say what runs and why. And
+``snakemake -n --quiet`` leaves out not only the jobs but also their counts.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Any
 
 
 class _Counts(logging.Handler):
-    """Prints the job counts of a quiet dry run, and nothing else."""
+    """Prints only the job counts of a quiet dry run."""
 
     def __init__(self, workflow: Any) -> None:
         super().__init__()
         self._workflow = workflow
 
     def emit(self, record: logging.LogRecord) -> None:
-        # Whether this is a dry run is known only when the jobs are planned.
+        # Snakemake knows only after planning whether this is a dry run.
         if _event(record) == "RUN_INFO" and self._workflow.dryrun:
             sys.stderr.write(record.getMessage() + "\n")
 
 
 class _Table(logging.Filter):
-    """Holds back the jobs of a dry run, and prints one line for each at the end."""
+    """Collects the jobs of a dry run, and prints one line for each at the end."""
 
     HEAD = ("job", "of", "why")
 
@@ -42,7 +42,7 @@ class _Table(logging.Filter):
         if event == "JOB_INFO":
             self._seen = True
             job: Any = record
-            if job.output:  # not the target that only gathers them
+            if job.output:  # not rule all
                 named = " ".join(str(value) for value in job.wildcards.values())
                 self._rows.append((job.rule_name, named, why(job.reason)))
             return False
@@ -67,18 +67,18 @@ def _event(record: logging.LogRecord) -> str:
 
 
 def why(reason: str) -> str:
-    """Snakemake's reasons for a job in one line: without the changed parameters, which are
-    kilobytes of JSON, and with the first of several files."""
+    """Snakemake's reasons for a job in one line: without the changed parameters (kilobytes of
+    JSON), and with only the first of several files."""
     short = []
     for part in reason.split("; "):
         phrase, colon, files = part.partition(": ")
         if "execution" in phrase or not colon:
             short.append(phrase)
             continue
-        names = sorted(files.split(", "))  # Snakemake holds them in a set
+        names = sorted(files.split(", "))  # Snakemake has them in a set
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         short.append(f"{phrase}: {names[0]}{more}")
-    # A file that another job will write is not a reason of its own.
+    # That another job will write an input is not a reason of its own.
     own = [part for part in short if not part.startswith("Input files updated by another")]
     return "; ".join(own or short)
 
@@ -88,10 +88,10 @@ def show_table(workflow: Any) -> bool:
     ``--printshellcmds`` or ``--verbose`` Snakemake's own output stays.
 
     Args:
-        workflow: Snakemake's, in a Snakefile.
+        workflow: Snakemake's ``workflow`` object in a Snakefile.
 
     Returns:
-        whether the output differs from Snakemake's own.
+        whether Snakemake's output was changed.
     """
     logger = logging.getLogger("snakemake.logging")
     try:
@@ -103,10 +103,10 @@ def show_table(workflow: Any) -> bool:
         if quiet & {"RULES", "PROGRESS", "ALL"} or settings.printshellcmds or settings.verbose:
             return False
     except AttributeError:
-        return False  # of another version
+        return False  # another version of Snakemake
     streams = [handler for handler in logger.handlers if handler.name == "DefaultStreamHandler"]
     for handler in streams:
-        # It is there already if the file is read again as a module of another workflow.
+        # The filter already exists if this is a module of another workflow and is read again.
         if not any(isinstance(one, _Table) for one in handler.filters):
             handler.addFilter(_Table(workflow))
     return bool(streams)

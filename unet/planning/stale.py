@@ -1,18 +1,18 @@
-"""Which outputs are out of date, where Snakemake cannot know.
+"""Finds outputs that are out of date in cases where Snakemake cannot know it.
 
-Snakemake compares a job with its record of each output, kept in the working folder under the
-output's path. Outputs that were moved, renamed, copied, cloned or fetched have none, and it takes
-them as they are, or goes by the times of files. But each output says what made it
-(:mod:`unet.provenance`). So where there is no record, or it is of a file with another time than
-the one that is there, this is compared: settings, set of inputs, and content of inputs, whatever
-their times. An output that does not say (made by an earlier version) is kept, unless an input that
-does say is newer: it was made since, and Snakemake's own rule decides.
+Snakemake compares a job with its record of each output, which is stored in the working folder under
+the output's path. Outputs that were moved, renamed, copied, cloned or fetched have no such record;
+Snakemake then accepts them, or compares file times. But each output has its own record of what made
+it (:mod:`unet.provenance`). So if Snakemake has no record, or its record is for a file with a
+different time, the output's own record is compared: settings, set of inputs, and content of the
+inputs, ignoring file times. An output without a record (made by an early version) is kept, unless
+an input with a record is newer: that input was made later, and Snakemake's own rule decides.
 
-Also, a sentinel does not stand for a store that someone has deleted: results are made again, and
-intermediate stores when a job needs them.
+Also, a sentinel does not count if someone has deleted its store: results are made again, and
+intermediate stores are made again when a job needs them.
 
-All this is in memory, while Snakemake plans; where a version of Snakemake has other names inside,
-it plans as it does by itself.
+All of this happens in memory while Snakemake plans. If a version of Snakemake has different
+internal names, nothing is changed.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Change:
     """What has changed since a job's outputs were made.
 
     Attributes:
-        settings: those that made them, where these are others now.
-        inputs: whether other files are its inputs now.
-        updated: its inputs of which the content has changed.
+        settings: the old settings, if they have changed.
+        inputs: whether the set of inputs has changed.
+        updated: the inputs whose content has changed.
     """
 
     settings: str | None = None
@@ -47,38 +47,38 @@ class Change:
 
 
 def change(made: provenance.MadeBy, settings: str, inputs: Iterable[str]) -> Change:
-    """What a job would do in another way than it was done.
+    """Compares the record of a job's outputs with the job as it would run now.
 
     Args:
-        made: what its outputs were made by.
-        settings: what it would be told, as canonical JSON.
-        inputs: what it would be given.
+        made: the record.
+        settings: the current settings, as canonical JSON.
+        inputs: the current inputs.
     """
     then = canonical(made["settings"])
     other = None if then == settings else then
     if "inputs" not in made:  # a model.pt alone
         return Change(other)
     names, paths = sorted(made["inputs"]), sorted(map(str, inputs))
-    # In the same order: they differ by the path of the output folder alone.
+    # Sorted in the same order, they differ only by the path of the output folder.
     folder = paths[0].removesuffix(names[0]) if names and paths else ""
     if [folder + name for name in names] != paths:
         return Change(other, inputs=True)
-    # What was deleted is not known to have changed.
+    # Deleted inputs do not count as changed.
     known = dict(zip(paths, (made["inputs"][name] for name in names), strict=True))
     there = [path for path in paths if Path(path).exists()]
     return Change(other, updated=tuple(p for p in there if _content_id(p) != known[p]))
 
 
-@cache  # inputs are shared by many jobs
+@cache  # many jobs share their inputs
 def _content_id(path: str) -> str:
     return provenance.content_id(Path(path))
 
 
-def maker_of(outputs: Iterable[str]) -> provenance.MadeBy | None:
-    """What made the outputs of a job, as far as any of them says.
+def record_of(outputs: Iterable[str]) -> provenance.MadeBy | None:
+    """The record of a job's outputs; None if none of them has one.
 
-    The settings are those of the first one that knows them: a model.pt knows its own, whatever
-    table lies beside it.
+    The settings are those of the first output with a record: a model.pt contains its own settings,
+    whatever table is next to it.
     """
     found = [made for path in outputs if (made := provenance.read_made_by(Path(path))) is not None]
     if not found:
@@ -88,8 +88,8 @@ def maker_of(outputs: Iterable[str]) -> provenance.MadeBy | None:
     return {"settings": found[0]["settings"], **more}
 
 
-def missing(paths: Iterable[str]) -> Iterator[str]:
-    """Stores that are gone, of sentinels that are there."""
+def missing_stores(paths: Iterable[str]) -> Iterator[str]:
+    """Stores that do not exist although their sentinels do."""
     for path in paths:
         store = store_of(Path(path))
         if store is not None and not store.exists() and Path(path).exists():
@@ -97,13 +97,13 @@ def missing(paths: Iterable[str]) -> Iterator[str]:
 
 
 class Planning:
-    """What is put between Snakemake's planning and its records.
+    """Replacements for the methods with which Snakemake's planning reads its records.
 
     Args:
-        job: Snakemake's class of jobs.
-        records: its class of records.
-        changes: its class for params that have changed.
-        warn: takes a line for the user.
+        job: Snakemake's class for jobs.
+        records: its class for records.
+        changes: its class for changed params.
+        warn: logs a line for the user.
     """
 
     def __init__(self, job: Any, records: Any, changes: Any, warn: Any) -> None:
@@ -111,39 +111,39 @@ class Planning:
         self._oldest, self._missing = job.output_mintime.fget, job.missing_output
         self._has, self._outdated = records.has_metadata, records.has_outdated_metadata
         self._params, self._inputs = records.params_changed, records.input_changed
-        # Of the jobs that are compared here.
+        # Results for the jobs that are compared here, and all jobs that were checked.
         self._found: dict[Any, Change] = {}
-        self._looked_at: set[Any] = set()
+        self._checked: set[Any] = set()
         self._warned = False
 
     async def oldest(self, job: Any) -> float | None:
-        """In the place of ``Job.output_mintime``, which is asked first: time of the oldest output;
-        the end of time where times say nothing."""
+        """Replaces ``Job.output_mintime``, which Snakemake calls first: time of the oldest output;
+        infinity if file times must be ignored."""
         time: float | None = await self._oldest(job)
         self._found.pop(job, None)
-        self._looked_at.discard(job)
+        self._checked.discard(job)
         if time is None or _settings(job) is None:
             return time
         if results := _results(job):
             gone = [path for path in results if not Path(path).exists()]
             if gone and any(Path(path).exists() for path in job.output):
                 job.dag.reason(job).missing_output.update(gone)
-        # Most jobs have no newer input; they are looked at only if nothing else makes them run.
-        if (newer := _newer_inputs(job, time)) and self._look(job, newer):
+        # Most jobs have no newer input; they are checked only if nothing else makes them run.
+        if (newer := _newer_inputs(job, time)) and self._check(job, newer):
             return math.inf
         return time
 
-    def _look(self, job: Any, newer: Sequence[Path] = ()) -> bool:
-        """Compares a job with what made its outputs, where Snakemake's record is not of these or
-        an input is newer, which may be too large for Snakemake to look into.
+    def _check(self, job: Any, newer: Sequence[Path] = ()) -> bool:
+        """Compares a job with the record of its outputs, if Snakemake's record is missing or for
+        other files, or if an input is newer (it may be too large for Snakemake to compare).
 
         Args:
-            newer: its inputs that are newer than an output.
+            newer: the inputs that are newer than an output.
 
         Returns:
-            whether times say nothing.
+            whether file times must be ignored.
         """
-        self._looked_at.add(job)
+        self._checked.add(job)
         records, settings = job.dag.workflow.persistence, _settings(job)
         there = [path for path in job.output if Path(path).exists()]
         if settings is None or not there:
@@ -151,45 +151,45 @@ class Planning:
         known = self._has(records, job)
         if known and not newer and _is_of(records, there):
             return False
-        made = maker_of(there)
-        says_inputs = made is not None and "inputs" in made
-        if known and not says_inputs:
+        made = record_of(there)
+        has_inputs = made is not None and "inputs" in made
+        if known and not has_inputs:
             return False
         if made is not None:
             self._found[job] = change(made, settings, job.input)
-        # An output of an earlier version, and an input that was made by this one, so later.
-        if not says_inputs and any(map(provenance.says_inputs, newer)):
+        # The output is from an early version, but the input is from this one, so it is newer.
+        if not has_inputs and any(map(provenance.records_inputs, newer)):
             return False
         if made is None:
-            self._say(there[0])
+            self._warn_once(there[0])
         return True
 
-    def _say(self, path: str) -> None:
+    def _warn_once(self, path: str) -> None:
         if not self._warned:
             self._warned = True
             self._warn(
-                f"cannot tell with which settings {path} was made, and perhaps others: results of "
-                "an earlier version that were moved or copied do not say. They are kept; delete "
-                "what is to be made again."
+                f"cannot tell with which settings {path} (and maybe other files) was made: results "
+                "of an early version that were moved or copied have no record of it. They are "
+                "kept; delete those that you want to remake."
             )
 
     async def missing(self, job: Any, requested: Any) -> AsyncIterator[Any]:
-        """In the place of ``Job.missing_output``."""
+        """Replaces ``Job.missing_output``."""
         wanted = list(requested)
         gone = [path async for path in self._missing(job, wanted)]
         for path in gone:
             yield path
         if len(gone) < len(wanted) and _settings(job) is not None:
-            for store in missing(map(str, wanted)):
+            for store in missing_stores(map(str, wanted)):
                 yield store
 
     def has_record(self, records: Any, job: Any) -> bool:
-        """In the place of ``has_metadata``, which is asked before the three below."""
-        if job not in self._looked_at:
-            self._look(job)
+        """Replaces ``has_metadata``, which Snakemake calls before the three below."""
+        if job not in self._checked:
+            self._check(job)
         if job not in self._found:
             return bool(self._has(records, job))
-        # Times do not tell of these.
+        # Snakemake cannot find these by file times.
         job.dag.reason(job).updated_input.update(self._found[job].updated)
         return True
 
@@ -213,20 +213,21 @@ class Planning:
 
 
 def _settings(job: Any) -> str | None:
-    """The settings of a job of this workflow; None for another's, that has it as a module."""
+    """The settings of a job of this workflow; None for jobs of a workflow that uses it as a
+    module."""
     own = job.output and isinstance(getattr(job.params, "common", None), Untracked)
-    told = getattr(job.params, "settings", None) if own else None
-    return told if isinstance(told, str) else None
+    settings = getattr(job.params, "settings", None) if own else None
+    return settings if isinstance(settings, str) else None
 
 
 def _results(job: Any) -> tuple[str, ...]:
-    """Paths that must be there, as long as any of the outputs is."""
+    """Paths that must exist if any of the outputs exists."""
     words: tuple[str, ...] = getattr(getattr(job.params, "results", None), "words", ())
     return words
 
 
 def _is_of(records: Any, outputs: Iterable[Any]) -> bool:
-    """Whether the records are of these very files, by their times."""
+    """Whether the records are for these files, judged by their times."""
     return all(records.metadata(path).endtime == Path(path).stat().st_mtime for path in outputs)
 
 
@@ -236,10 +237,10 @@ def _newer_inputs(job: Any, time: float) -> list[Path]:
 
 
 def compare_what_made_outputs() -> bool:
-    """From here on Snakemake plans as this module says.
+    """Makes Snakemake plan as described in this module.
 
     Returns:
-        False where this version of Snakemake has other names inside: then nothing is changed.
+        False if this version of Snakemake has different internal names: then nothing is changed.
     """
     try:
         from snakemake import persistence

@@ -1,5 +1,5 @@
-"""Params of a job that are no part of its record; a param ``common`` of this kind also tells this
-workflow's jobs from those of one that has it as a module."""
+"""Params of a job that Snakemake does not track. A param ``common`` of this type also marks the
+jobs of this workflow, if another workflow uses it as a module."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import shlex
 
 
 class Untracked:
-    """Shell words that are passed on but are no part of a job's record: Snakemake does not compare
-    objects. For what changes no result: paths, memory, batch sizes."""
+    """Shell words that are passed to a job but are not part of its record, because Snakemake does
+    not compare objects. For options that change no result: paths, memory, batch sizes."""
 
     def __init__(self, *words: object) -> None:
         self.words = tuple(map(str, words))

@@ -5,7 +5,7 @@ rule evaluate:
     input:
         segmentation=lambda w: tested(PATHS.segmentation_done, w.dataset, w.model),
         prepared=lambda w: PATHS.prepared_done(w.dataset, w.model),
-        thresholds=lambda w: RUN.scores(w.dataset, w.model),
+        thresholds=lambda w: RUN.threshold_scores(w.dataset, w.model),
     output:
         PATHS.metrics("{dataset}", "{model}"),
     log:

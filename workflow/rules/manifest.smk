@@ -1,5 +1,5 @@
-"""Raw files -> manifest.csv (a row per image, bad ones with the reason), inputs.json (size, time
-and hash of each file), splits.csv (image x fold -> train, val, test)."""
+"""Raw files -> manifest.csv (a row per image; unusable images with the reason), inputs.json (size,
+time and hash of each file), splits.csv (image x fold -> train, val, test)."""
 
 
 rule manifest:

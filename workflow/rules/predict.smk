@@ -1,6 +1,6 @@
-"""model.pt (of all folds for an ensemble), prepared.zarr -> tiles.zarr: per held-out image the
+"""model.pt (of all folds for an ensemble), prepared.zarr -> tiles.zarr: for each held-out image the
 cores of its tiles, float16 [tile, class, y, x], with their grid; tiles.json is its sentinel. With
-predict.shards several jobs predict, and this one joins their tiles.
+predict.shards several jobs predict, and rule predict joins their tiles.
 """
 
 

@@ -1,6 +1,7 @@
-"""manifest.csv and raw files -> prepared.zarr: per image `image` float32 [C, Y, X], normalised,
-`classes` uint8 [Y, X] (255 = ignore), `instances` uint32 [Y, X]; prepared.json is its sentinel.
-For a model of another dataset: with that model's normalisation and pixel size, from model.pt.
+"""manifest.csv and raw files -> prepared.zarr: for each image `image` float32 [C, Y, X],
+normalised, `classes` uint8 [Y, X] (255 = ignore), `instances` uint32 [Y, X]; prepared.json is its
+sentinel. prepare_applied prepares images for a model of another dataset: with the normalisation and
+pixel size in its model.pt.
 """
 
 

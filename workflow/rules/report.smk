@@ -1,10 +1,10 @@
 """metrics.csv of all models (without labels: segmentation.json), history.csv, manifest and splits ->
-report.csv, report.html per dataset and over all."""
+report.csv and report.html, for each dataset and over all datasets."""
 
 
 rule report_dataset:
     input:
-        metrics=lambda w: RUN.reported(w.dataset),
+        metrics=lambda w: RUN.report_inputs(w.dataset),
         history=lambda w: [
             path
             for m in CONFIG.models_for(w.dataset)

@@ -1,11 +1,11 @@
-"""ROOT: the folder that holds the package and the scripts. It is also right if this is a module of
-another workflow, from a folder or from a git repository (Snakemake fetches only single files of it).
+"""ROOT: the folder with the package and the scripts. This also works if another workflow uses this
+one as a module, from a folder or a git repository (of which Snakemake fetches only single files).
 """
 
 import runpy
 import sys
 
-# One file of the package, which finds the others.
+# This one file of the package finds all others.
 ROOT = runpy.run_path(str(workflow.source_path("../../unet/planning/root.py")))[
     "root_of"
 ](workflow.current_basedir)

@@ -1,5 +1,5 @@
 """tiles.zarr -> segmentation.zarr (OME-Zarr: probabilities [C, Y, X], labels/classes uint8 and
-labels/instances uint32 [Y, X]), masks/*.tif, objects.csv, on request geojson/*.geojson and
+labels/instances uint32 [Y, X]), masks/*.tif, objects.csv, and on request geojson/*.geojson and
 rois/*.zip; segmentation.json is their sentinel.
 """
 

@@ -1,4 +1,4 @@
-"""U-Nets of every combination of options, small enough to be run by the hundred."""
+"""U-Nets with all combinations of options, small enough to run hundreds of them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from unet.models.network import Network
 from unet.models.norms import BatchNorm, SampleNorm
 from unet.models.unet import ConvBlock, UNet
 
-BATCH = 7  # samples for saved_bytes: no number of channels here
+BATCH = 7  # samples for saved_bytes: differs from every number of channels here
 
 
 @st.composite
 def architectures(draw: st.DrawFn, dims: tuple[int, ...] = (2, 3)) -> Architecture:
-    """Any values, at tiny widths and depths."""
+    """Architectures with any options, at tiny widths and depths."""
     axes = draw(st.sampled_from(dims))
     # The volumes of deep unpadded 3D networks would be large.
     depth = draw(st.integers(1, 3 if axes == 2 else 2))
@@ -50,12 +50,12 @@ def architectures(draw: st.DrawFn, dims: tuple[int, ...] = (2, 3)) -> Architectu
 
 
 def saved_bytes(network: Network, x: Tensor, precision: str) -> int:
-    """What autograd keeps of a forward pass, weights and statistics left out."""
+    """Bytes that autograd keeps from a forward pass, without weights and statistics."""
     kept: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        # A map of the network, or one sample of it; a bfloat16 copy of the weights is no map.
+        # Count maps of the network, or one sample of them, but not bfloat16 copies of weights.
         if tensor.ndim == x.ndim and (
             tensor.shape[0] == len(x) or storage.nbytes() == len(x) * tensor.nbytes
         ):
@@ -69,7 +69,7 @@ def saved_bytes(network: Network, x: Tensor, precision: str) -> int:
 
 
 def settle(network: nn.Module, seed: int = 0) -> None:
-    """Random running statistics, scales and shifts, as training would leave behind."""
+    """Sets random running statistics, scales and shifts, as after a training."""
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in network.modules():
@@ -82,8 +82,8 @@ def settle(network: nn.Module, seed: int = 0) -> None:
 
 @torch.no_grad()
 def see(network: UNet, channel: int, level: float, gain: float = 20.0) -> None:
-    """Chosen weights, so that what is found does not depend on the processor: the score of class 1
-    is gain * (x - level), x being a channel of the pixel itself, plus a little of all around it."""
+    """Sets the weights, so that results do not depend on the processor: the score of class 1 is
+    gain * (x - level), with x a channel of the pixel itself, plus a little of its surroundings."""
     settle(network)
     for block, source in ((network.down[0], channel), (network.expand[-1], network.arch.width)):
         assert isinstance(block, ConvBlock)
@@ -102,7 +102,7 @@ def see(network: UNet, channel: int, level: float, gain: float = 20.0) -> None:
 
 
 def _keep(conv: Any, norm: Any, source: int | None) -> None:
-    """Makes the first output of a convolution and its norm its input ``source`` (None: 0)."""
+    """Makes the first output of a convolution and its norm equal its input ``source`` (None: 0)."""
     conv.weight[0] = 0
     if conv.bias is not None:
         conv.bias[0] = 0

@@ -1,5 +1,5 @@
 """Shared by all tests: OMP_NUM_THREADS threads for torch (1 if unset), so that results and times do
-not depend on what else runs; hypothesis without a deadline (a loaded machine is not a failure); a
+not depend on other processes; hypothesis without a deadline (a busy machine is not a failure); a
 tiny prepared store."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-# Before torch is imported; jobs that tests start inherit it.
+# Set before torch is imported; jobs that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
@@ -33,7 +33,7 @@ THREADS = int(os.environ["OMP_NUM_THREADS"])
 
 @pytest.fixture(autouse=True)
 def same_threads() -> Iterator[None]:
-    """Stages set the number of threads for their process, which all tests share."""
+    """Resets the number of threads: stages change it for the process that all tests share."""
     torch.set_num_threads(THREADS)
     yield
     torch.set_num_threads(THREADS)
@@ -42,7 +42,7 @@ def same_threads() -> Iterator[None]:
 def discs(
     seed: int, shape: tuple[int, int], channels: int = 1
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bright discs on a noisy ground: image [C, Y, X], classes [Y, X], instances [Y, X]."""
+    """Bright discs on a noisy background: image [C, Y, X], classes [Y, X], instances [Y, X]."""
     rng = np.random.default_rng(seed)
     instances = np.zeros(shape, dtype=np.uint32)
     y, x = np.mgrid[: shape[0], : shape[1]]
@@ -56,9 +56,9 @@ def discs(
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a whole run of the workflow, made once for all tests that look at one; they
-    leave it as it is, or copy it. Of several processes (pytest-xdist) the first one makes it, and
-    each has a copy, since dry runs write their config and locks into the folder."""
+    """The folder of a finished run of the workflow, made once for all tests. Tests must not change
+    it, only a copy. With several processes (pytest-xdist) the first one makes it, and each gets a
+    copy, because dry runs write their config and locks into the folder."""
     from tests.workflow.test_workflow import finish
 
     base = tmp_path_factory.getbasetemp()
@@ -68,7 +68,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (base.parent / "finished.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
-            # Of one that failed nothing stays, so that the next process tells why, too.
+            # Remove a failed run, so that the next process also reports why it fails.
             shutil.rmtree(made, ignore_errors=True)
             finish(made)
             done.touch()
@@ -80,7 +80,7 @@ StoreMaker = Callable[..., tuple[Paths, dict[str, Any]]]
 
 @pytest.fixture
 def make_store(tmp_path: Path) -> StoreMaker:
-    """Makes the prepared store, its sentinel and the splits of a dataset ``d`` of discs.
+    """Makes the prepared store, its sentinel and the splits of a dataset ``d`` with discs.
 
     The images are a, b (train), c (val), d (test). Returns the run's paths and the sentinel.
     """

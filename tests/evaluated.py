@@ -1,4 +1,4 @@
-"""Stores as the stages before evaluate write them, for tests of what is measured."""
+"""Stores like those that the stages before evaluate write, for tests of scores."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def cells(gap: slice = slice(5, 6)) -> Any:
 
 
 def probability(membrane: float, cell: float, gap: slice = slice(5, 6)) -> Any:
-    """Probabilities [2, 5, 11] of which the second class is ``cell`` but in the membrane."""
+    """Probabilities [2, 5, 11]: the second class has ``cell``, but ``membrane`` in the gap."""
     p = np.where(cells(gap) == 1, cell, membrane)
     return np.stack([1 - p, p])
 

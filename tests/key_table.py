@@ -2,7 +2,7 @@
 they were when the stage's version was made (see :mod:`unet.config.stage_keys`). ``make
 stage-hashes`` calls it.
 
-Keys that are new since then are noted too: not to be written, but for their defaults to be held.
+Keys that were added since then are listed too, so that their defaults are checked.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ CLASSES: dict[str, dict[type, tuple[str, ...] | None]] = {
     "report": {sections.ReportSection: None, Config: ("seed",)},
 }
 CLASSES["prepare_applied"] = CLASSES["prepare"]
-# Of any other stage the sections that its settings hold.
+# For any other stage: the sections in its settings.
 for _stage in SETTINGS.keys() - CLASSES.keys():
     CLASSES[_stage] = {
         kind: None
         for field in SETTINGS[_stage].model_fields.values()
         for kind in sections_of(field.annotation)
     }
-# Written where there is no default; and in the place of a section, whose keys have their own.
+# Written for a key without a default, and for a section (its keys are listed separately).
 NONE, SECTION = "(required)", "(a section)"
 
 Keys = dict[str, dict[str, Any]]
 
 
 def now(stage: str) -> Keys:
-    """class -> key -> default, of the code as it is."""
+    """class -> key -> default, in the current code."""
     found: Keys = {}
     for kind, only in CLASSES[stage].items():
         found[kind.__name__] = {
@@ -82,7 +82,7 @@ def _shown(default: Any) -> Any:
 
 
 def changed(stage: str, entry: Mapping[str, Any], found: Keys) -> list[str]:
-    """What cannot be, as long as the stage has the version of the entry."""
+    """Changes that are not allowed while the stage has the version of the entry."""
     lines = []
     for kept in (entry["keys"], entry["later"]):
         for kind, keys in kept.items():
@@ -97,7 +97,7 @@ def changed(stage: str, entry: Mapping[str, Any], found: Keys) -> list[str]:
 
 
 def updated(stage: str, entry: Mapping[str, Any] | None, found: Keys) -> dict[str, Any]:
-    """The entry of a stage: a new one where its version was raised, else with what came since."""
+    """The entry of a stage: a new one if its version was raised, otherwise with added keys."""
     if entry is None or entry["version"] != STAGES[stage]:
         return {"version": STAGES[stage], "keys": found, "later": {}}
     later = {
@@ -124,8 +124,8 @@ def main() -> int:
 
 
 HINT = (
-    "a key at its default is not written, so results with the old one would pass for new ones: "
-    "raise the stage's version in unet/versions.py, then run `make stage-hashes`"
+    "a key at its default is not written, so results with the old default would count as up to "
+    "date: raise the stage's version in unet/versions.py, then run `make stage-hashes`"
 )
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the outputs of a run say of themselves, beside what Snakemake has in its record of them."""
+"""Compares the records in the outputs of a run with Snakemake's own records."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from unet.planning import stale
 
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:
-    """Output -> Snakemake's record of it."""
+    """Output -> Snakemake's record for it."""
     found, root = {}, folder / ".snakemake" / "metadata"
     for path in root.rglob("*"):
         if path.is_file():
-            # A long name is that of several folders, which begin with an @.
+            # A long name is split into several folders that start with an @.
             coded = "".join(path.relative_to(root).parts).replace("@", "")
             name = base64.urlsafe_b64decode(coded).decode()
             found[name] = json.loads(path.read_text(encoding="utf-8"))
@@ -24,10 +24,10 @@ def records(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def check_made_by(folder: Path, output: str = "out") -> set[str]:
-    """Holds each job's settings and inputs against the record.
+    """Compares each job's settings and inputs with Snakemake's record.
 
     Returns:
-        the rules whose jobs were looked at.
+        the rules whose jobs were checked.
     """
     found = records(folder)
     jobs: dict[tuple[str, ...], list[str]] = {}

@@ -1,8 +1,8 @@
-"""Dry runs of the workflow, many of them and fast: ``python -m tests.planner``.
+"""Many dry runs of the workflow, fast: ``python -m tests.planner``.
 
-Each is a process of its own that calls Snakemake's ``main`` with its own command line, as
-``snakemake`` does; but it is forked from one that has loaded Snakemake already, which is most of
-the time that a small dry run takes. Requests come as JSON on stdin, answers go to stdout.
+Each dry run is a separate process that calls Snakemake's ``main`` with its own command line, as
+``snakemake`` does. But it is forked from a process that has already loaded Snakemake, which is most
+of the time that a small dry run takes. Requests are read as JSON from stdin, answers go to stdout.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 SNAKEFILE = ROOT / "workflow" / "Snakefile"
 
-# What Snakemake says of a job -> why it runs. A job with none of them follows another one's.
+# Snakemake's reason for a job -> short reason. A job without any of them runs because of others.
 REASONS = {
     "Params have changed": "settings",
     "Set of input files has changed": "inputs",
@@ -34,11 +34,11 @@ REASONS = {
 
 @dataclass(frozen=True)
 class Request:
-    """One dry run: in that folder, with that config.
+    """One dry run, in this folder, with this config.
 
     Attributes:
-        words: more of the command line.
-        versions: of stages, in the place of those in :mod:`unet.versions`.
+        words: further arguments of the command line.
+        versions: versions of stages that replace those in :mod:`unet.versions`.
     """
 
     folder: Path
@@ -49,11 +49,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a dry run said it would do.
+    """What a dry run would do.
 
     Attributes:
-        jobs: ``rule dataset model fold``, as far as a rule has them -> why it runs, "" where it
-            only follows another one.
+        jobs: ``rule dataset model fold`` (those that the rule has) -> why the job runs; "" if it
+            only follows another job.
     """
 
     code: int
@@ -67,7 +67,7 @@ class Plan:
 
 
 def plans(requests: Sequence[Request], at_once: int = 2) -> list[Plan]:
-    """The answers, in the order of the requests.
+    """The plans, in the order of the requests.
 
     Raises:
         RuntimeError: the planner itself failed.
@@ -106,7 +106,7 @@ def jobs_in(text: str) -> dict[str, str]:
 
 
 def _load() -> None:
-    """Loads what every dry run needs, and runs nothing."""
+    """Imports everything that a dry run needs, without running anything."""
     from importlib import import_module
 
     from snakemake.cli import get_argument_parser
@@ -122,7 +122,7 @@ def _load() -> None:
 
 
 def _dry_run(asked: Mapping[str, Any], output: Path) -> None:
-    """Takes this process's place; does not return."""
+    """Runs Snakemake in this process and exits; does not return."""
     code = 1
     try:
         handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

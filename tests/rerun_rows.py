@@ -1,4 +1,4 @@
-"""An edit of every key of the config, and what it is to do again
+"""An edit of every key of the config, and what must run again after it
 (:mod:`tests.planning.test_reruns`)."""
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any
 from tests.workflow.test_workflow import CONFIG, FOLDS, since
 from unet.config.run import merge
 
-# Configs beside the finished run's own, for keys that have a say only there. What is in them goes
-# into the workflow's record by `snakemake --touch`: as if the run had been made with it.
-BESIDE: dict[str, dict[str, Any]] = {
+# Additions to the finished run's config, for keys that have an effect only with them. `snakemake
+# --touch` updates the workflow's records, as if the run had been made with the additions.
+ADDITIONS: dict[str, dict[str, Any]] = {
     "paper": {
         "train": {"loss": "border-ce", "optimizer": "sgd", "schedule": "plateau"},
         "models": {"a": {"norm": "group"}, "b": {"head": "border", "stitch": {"method": "grow"}}},
@@ -40,12 +40,12 @@ class Row:
     """An edit of one key.
 
     Attributes:
-        over: what is laid over the config.
-        stage: the first that runs again; "" where nothing does.
-        beside: key of BESIDE, for a key that does nothing in the run's own config.
-        jobs: all that is to run, where it is not the stage and what follows, of these datasets
-            and models.
-        only: what the key needs beside it, in words.
+        over: the changes to the config.
+        stage: the first stage that runs again; "" if none does.
+        datasets, models: those that it concerns.
+        addition: key of ADDITIONS, for a key that has no effect in the run's own config.
+        only: the setting that the key needs to have an effect, in words.
+        jobs: all jobs that must run, if these are not the stage and the following ones.
     """
 
     key: str
@@ -53,7 +53,7 @@ class Row:
     stage: str
     datasets: tuple[str, ...] = ("sem", "own")
     models: tuple[str, ...] = ("a", "b")
-    beside: str = ""
+    addition: str = ""
     only: str = ""
     jobs: frozenset[str] | None = None
 
@@ -65,23 +65,23 @@ class Row:
 
 
 def follows(stage: str, datasets: Iterable[str], models: Iterable[str]) -> set[str]:
-    """A stage of these datasets and models, and all that follows it."""
-    # Who is in which part changes no prepared image.
+    """The jobs of a stage for these datasets and models, and all that follow."""
+    # The split changes no prepared image.
     without = ("prepare",) if stage == "splits" else ()
     found = since(stage, *datasets, models=list(models), without=without)
-    # Their files are no generated ones.
+    # The files of `own` are not generated.
     return {job for job in found if job != "synthesize own"}
 
 
 def at(key: str, value: Any) -> dict[str, Any]:
-    """The mapping that has this value under a dotted key."""
+    """A nested mapping with this value under a dotted key."""
     for part in reversed(key.split(".")):
         value = {part: value}
     return dict(value)
 
 
 def of_all(stage: str, **values: Any) -> list[Row]:
-    """Keys of the run as a whole; ``__`` stands for a dot."""
+    """Rows for keys of the whole run; ``__`` stands for a dot."""
     return [
         Row(k.replace("__", "."), at(k.replace("__", "."), v), stage) for k, v in values.items()
     ]
@@ -95,23 +95,23 @@ def of_dataset(stage: str, name: str, **values: Any) -> list[Row]:
     ]
 
 
-def of_model(stage: str, name: str, beside: str = "", only: str = "", **values: Any) -> list[Row]:
+def of_model(stage: str, name: str, addition: str = "", only: str = "", **values: Any) -> list[Row]:
     return [
         Row(f"models.<name>.{k}", at(f"models.{name}.{k}", v), stage,
-            models=(name,), beside=beside, only=only)
+            models=(name,), addition=addition, only=only)
         for k, v in values.items()
     ]  # fmt: skip
 
 
 def only_with(
-    beside: str, only: str, stage: str, values: dict[str, Any], **scope: Any
+    addition: str, only: str, stage: str, values: dict[str, Any], **scope: Any
 ) -> list[Row]:
-    """Keys that have a say only beside another; ``where=key``: written there, for one dataset."""
+    """Rows for keys that need another setting; ``where=key``: the key is set there."""
     rows = []
     for where, value in values.items():
         path, _, key = where.rpartition("=")
         over = at(path or key, value)
-        rows.append(Row(key, over, stage, beside=beside, only=only, **scope))
+        rows.append(Row(key, over, stage, addition=addition, only=only, **scope))
     return rows
 
 
@@ -120,7 +120,7 @@ def _jobs(*names: str) -> frozenset[str]:
 
 
 EVERYTHING = frozenset(follows("synthesize", ("sem", "own"), ("a", "b")))
-# Beside `sem`, which trains on generated images, `own`, whose models are trained on the user's.
+# `sem` is trained on generated images, which depend on the seed, `own` on the user's.
 SEEDED = frozenset(
     follows("synthesize", ("sem",), ("a",)) | follows("splits", ("own",), ("a", "b"))
 )
@@ -149,7 +149,7 @@ ROWS: list[Row] = [
     Row("seed", {"seed": 1}, "", jobs=SEEDED),
     *of_all("manifest", strict=True),
     *of_all("train", device="auto"),
-    Row("memory_gb", {"memory_gb": 3}, "train", models=("a",), beside="auto",
+    Row("memory_gb", {"memory_gb": 3}, "train", models=("a",), addition="auto",
         only="preset: auto"),
     # Datasets.
     *of_dataset("", "own", images="images", labels="labels"),
@@ -198,7 +198,7 @@ ROWS: list[Row] = [
             train__weight_decay=0.01, train__schedule="poly", train__warmup_steps=2,
             train__ema=0.9, train__freeze_norm=0.5, train__clip_norm=5, train__foreground=0.5,
             train__precision="float32", train__validate_every=2, train__patience=1),
-    # Each of the models has its own.
+    # Each model has its own patch size.
     Row("train.patch", at("models.a.train.patch", 64), "train", models=("a",)),
     *only_with("window", "a loss that has any", "train", {"train.loss_options": {"gamma": 1}}),
     *only_with("paper", "loss: border-ce", "train", {"train.w0": 5, "train.sigma": 4}),
@@ -235,7 +235,7 @@ ROWS: list[Row] = [
       for k, v in {"connectivity": "full", "min_size": 9, "fill_holes": 3, "geojson": True,
                    "rois": True}.items()],
     Row("stitch.method", at("models.b.stitch.method", "components"), "stitch", ("own",), ("b",),
-        beside="paper", only="head: border or distance"),
+        addition="paper", only="head: border or distance"),
     Row("stitch.grow_px", at("stitch.grow_px", 5), "stitch", ("own",), ("b",), "paper",
         "method: grow"),
     Row("stitch.watershed_h", at("stitch.watershed_h", 0.2), "stitch", ("own",), ("b",),
@@ -255,8 +255,8 @@ ROWS: list[Row] = [
 
 def config_of(row: Row) -> dict[str, Any]:
     """The config with the edit."""
-    return merge(base_of(row.beside), row.over)
+    return merge(base_of(row.addition), row.over)
 
 
-def base_of(beside: str) -> dict[str, Any]:
-    return merge(CONFIG, BESIDE[beside]) if beside else CONFIG
+def base_of(addition: str) -> dict[str, Any]:
+    return merge(CONFIG, ADDITIONS[addition]) if addition else CONFIG

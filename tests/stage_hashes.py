@@ -1,7 +1,7 @@
-"""Writes ``stage_hashes.json``: of each stage its version and a hash of the code behind it.
+"""Writes ``stage_hashes.json``: the version of each stage and a hash of its code.
 
-``make stage-hashes`` calls it, after whoever edited the code has decided whether the stage's
-version in ``unet/versions.py`` must be raised.
+``make stage-hashes`` calls it. Before that, decide whether the stage's version in
+``unet/versions.py`` must be raised.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from unet.versions import STAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 STORED = Path(__file__).with_suffix(".json")
-# They hand settings to the stages: what they change shows in a stage's settings, which Snakemake
-# compares by itself. `unet` itself holds the release number, which changes no result.
+# These modules make the stages' settings: their changes show in the settings, which Snakemake
+# compares. `unet` itself contains the release number, which changes no result.
 EXCLUDED = {"unet"} | {
     f"unet.{name}"
     for name in (
@@ -29,12 +29,12 @@ EXCLUDED = {"unet"} | {
         "config.stage_settings", "config.tracked", "config.training_sections",
     )
 }  # fmt: skip
-# Script -> modules that only draw what it has computed, which is no reason to compute it again.
+# Script -> modules that only draw its results, so a change is no reason to compute them again.
 DRAWING = {"train": {"unet.report", "unet.report.figures"}}
 
 
 def file_of(module: str, root: Path = ROOT) -> Path | None:
-    """The source of a module of the package, None if there is none of that name."""
+    """The source file of a module of the package; None if there is no such module."""
     path = root.joinpath(*module.split("."))
     for candidate in (path.with_suffix(".py"), path / "__init__.py"):
         if candidate.is_file():
@@ -43,7 +43,7 @@ def file_of(module: str, root: Path = ROOT) -> Path | None:
 
 
 def imports_of(tree: ast.AST, root: Path = ROOT) -> set[str]:
-    """Modules of the package that are imported anywhere in the code, also inside functions."""
+    """Modules of the package that the code imports anywhere, also inside functions."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -60,7 +60,7 @@ def imports_of(tree: ast.AST, root: Path = ROOT) -> set[str]:
 
 
 def reachable(entry: Path, root: Path = ROOT) -> dict[str, Path]:
-    """Module name -> source of all that an entry script runs, but for what is excluded."""
+    """Module name -> source file of all modules that a script uses, except excluded ones."""
     found: dict[str, Path] = {}
     skipped = EXCLUDED | DRAWING.get(entry.stem, set())
     todo = [("", entry)]
@@ -76,8 +76,8 @@ def reachable(entry: Path, root: Path = ROOT) -> dict[str, Path]:
 
 
 def plain(node: Any) -> Any:
-    """A syntax tree without docstrings, positions and empty fields: the same for every version of
-    Python (later ones add fields), every formatting and every comment."""
+    """A syntax tree without docstrings, positions and empty fields. It does not depend on the
+    version of Python (later ones add fields), on formatting or on comments."""
     if isinstance(node, list):
         return [plain(item) for item in node]
     if not isinstance(node, ast.AST):
@@ -102,7 +102,7 @@ def _is_text(body: list[Any]) -> bool:
 
 
 def stage_hash(entry: Path, root: Path = ROOT) -> str:
-    """sha256 of the code that a stage's script reaches."""
+    """sha256 of all code that a stage's script uses."""
     modules = reachable(entry, root)
     trees = {
         name: plain(ast.parse(path.read_text(encoding="utf-8"))) for name, path in modules.items()
@@ -112,7 +112,7 @@ def stage_hash(entry: Path, root: Path = ROOT) -> str:
 
 
 def current() -> dict[str, dict[str, Any]]:
-    """stage -> version and sha256, of the code as it is."""
+    """stage -> version and sha256, for the current code."""
     return {
         stage: {"version": version, "sha256": stage_hash(ROOT / "scripts" / f"{stage}.py")}
         for stage, version in STAGES.items()

@@ -40,7 +40,7 @@ TINY: dict[str, Any] = {
 
 
 def augmentation(**changes: Any) -> AugmentSection:
-    """Flips and right angles, all else off, but for the changes."""
+    """Only flips and right-angle rotations, apart from the changes."""
     return AugmentSection(**{**PLAIN, "intensity_probability": 0.5, **changes})
 
 
@@ -65,7 +65,7 @@ def settings_of(
 def data_of(
     paths: Paths, sentinel: dict[str, Any], train: str = "ab", val: str = "c"
 ) -> TrainingData:
-    """Images whose ids are these letters."""
+    """Training data with images whose ids are these letters."""
     return TrainingData(paths.prepared("d"), sentinel, list(train), list(val))
 
 
@@ -75,7 +75,7 @@ def outputs_of(paths: Paths, name: str = "m") -> TrainingOutputs:
 
 
 def train(paths: Paths, sentinel: dict[str, Any], name: str = "m", **settings: Any) -> Any:
-    """Trains by the stage's function; returns the model and the history's rows."""
+    """Trains with the stage's function; returns the model and the history's rows."""
     seconds = settings.pop("checkpoint_seconds", 30.0)
     resources = TrainingResources(seconds, threads=1)
     data, outputs = data_of(paths, sentinel), outputs_of(paths, name)
@@ -100,7 +100,7 @@ def trainer(
     arch: Any = ARCH,
     **train: Any,
 ) -> Trainer:
-    """A trainer on noise, with a validation of the test's own."""
+    """A trainer on noise images, with the given validation."""
     section = TrainSection(**{**TINY, **train})
     rng = np.random.default_rng(0)
     image = rng.normal(size=(1, 40, 40)).astype(np.float32)

@@ -127,7 +127,7 @@ def test_errors(
     assert ("Traceback" in log) == (code == 1)
 
 
-def test_a_fault_without_a_log_shows_its_trace(tmp_path: Path, capsys: Any) -> None:
+def test_an_internal_error_without_a_log_shows_its_trace(tmp_path: Path, capsys: Any) -> None:
     code, stderr, _ = outcome(raising(ZeroDivisionError("x")), tmp_path, capsys, log=False)
     assert code == 1
     assert "Traceback" in stderr
@@ -146,7 +146,7 @@ def test_success(tmp_path: Path, capsys: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "says"), [("{", "not valid JSON"), ("[1]", "must be a JSON object")]
 )
-def test_settings_that_are_none(text: str, says: str) -> None:
+def test_invalid_settings(text: str, says: str) -> None:
     args = stage.parser("x", "X.").parse_args(["--dataset", "d", "--settings", text])
     with pytest.raises(UserError, match=f"--settings: {says}"):
         stage.settings_of(args, PrepareSettings)
@@ -199,11 +199,11 @@ def test_models_as_json() -> None:
 
 
 def cells(line: str) -> list[str]:
-    """Of a row of a Markdown table, without code marks."""
+    """The cells of a row of a Markdown table, without backticks."""
     return [cell.strip().replace("`", "") for cell in line.strip().strip("|").split("|")]
 
 
-def test_the_table_of_the_docs_is_what_the_command_says(capsys: Any) -> None:
+def test_the_table_of_the_docs_agrees_with_the_command(capsys: Any) -> None:
     """Every number of the table of presets in docs/models.md."""
     assert main.main(["models", "--json"]) == 0
     rows = {row["preset"]: row for row in json.loads(capsys.readouterr().out)}

@@ -1,4 +1,4 @@
-"""Printing and files under any locale: a character that a terminal lacks ends no job."""
+"""Printing and files under any locale: a character that the terminal lacks is no error."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def place(tmp_path: Path, quiet: Any) -> Path:
 
 
 def expected_probabilities(place: Path, name: str, grid: Resampling | None) -> np.ndarray:
-    """Worked out without the pipeline: normalised, resampled, the networks on the whole image."""
+    """Computed without the pipeline: normalise, resample, run the networks on the whole image."""
     data = tifffile.imread(place / "images" / f"{name}.ome.tif").astype(np.float32)
     image = ((data - data.min()) / (data.max() - data.min()))[None]
     if grid is not None:
@@ -104,15 +104,15 @@ def test_a_folder_of_images(place: Path, capsys: pytest.CaptureFixture[str]) -> 
         ids = found.instances(name)
         assert ids is not None
         assert np.array_equal(mask, ids[...])
-        # Nothing that is dropped or filled is larger than the defaults say.
+        # Only small objects are dropped and small holes filled.
         assert abs((mask > 0).sum() - (p[1] > 0.4).sum()) < 0.1 * mask.size
     assert found.attrs("b")["pixel_size_um"] == pytest.approx([0.2, 0.2])
     assert {row["image"] for row in table(out / "objects.csv")} <= {"a", "b"}
     bad = [r for r in read_manifest(out / "manifest.csv") if r.status != "ok"]
     assert [record.id for record in bad] == ["bad"]
-    told = read_json(out / "predict.json")
-    assert (told["images"], told["left_out"], told["threshold"]) == (2, 1, 0.4)
-    assert len(told["models"]) == 2
+    done = read_json(out / "predict.json")
+    assert (done["images"], done["left_out"], done["threshold"]) == (2, 1, 0.4)
+    assert len(done["models"]) == 2
     assert "1 left out" in capsys.readouterr().err
 
     # The same again: nothing to do. With another threshold it is another result.
@@ -137,7 +137,7 @@ def test_one_network_or_several_by_hand(place: Path) -> None:
     assert len(read_json(place / "one" / "predict.json")["models"]) == 1
 
 
-def test_a_stopped_run_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_continues(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, out = place / "whole", place / "out"
     assert predict(place / "m", place / "images", "-o", whole) == 0
 
@@ -161,7 +161,7 @@ def test_a_stopped_run_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert predict(place / "m", place / "images", "-o", out, "--keep") == 0
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert (out / "masks" / "c.tif").exists()
-    # What is kept stays, where nothing is to do and it is not asked for again.
+    # The kept folder stays if there is nothing to do, also without --keep.
     assert predict(place / "m", place / "images", "-o", out) == 0
     assert (out / "work").is_dir()
 
@@ -230,21 +230,21 @@ def test_heads_and_classes(place: Path) -> None:
     args = argparse.Namespace(
         method=None, threshold=None, min_size=5, grow_px=None, geojson=None, rois=None
     )
-    told = stitch_settings(border, args, TrainingChoices()).stitch
-    assert (told.method, told.grow_px, told.min_size) == ("grow", 4, 5)
+    section = stitch_settings(border, args, TrainingChoices()).stitch
+    assert (section.method, section.grow_px, section.min_size) == ("grow", 4, 5)
     known = TrainingChoices(stitch={"method": "components", "grow_px": 9, "threshold": 0.3})
-    told = stitch_settings(border, args, known).stitch
-    assert (told.method, told.grow_px, told.threshold) == ("components", 9, 0.3)
+    section = stitch_settings(border, args, known).stitch
+    assert (section.method, section.grow_px, section.threshold) == ("components", 9, 0.3)
     args.grow_px, args.method = 7, "grow"
-    told = stitch_settings(border, args, known).stitch
-    assert (told.method, told.grow_px) == ("grow", 7)
+    section = stitch_settings(border, args, known).stitch
+    assert (section.method, section.grow_px) == ("grow", 7)
     args.method = None
     distance = model(head=("background", "foreground", "distance"))
     assert stitch_settings(distance, args, TrainingChoices()).stitch.method == "watershed"
 
 
 def test_a_model_in_results_brings_its_settings(place: Path) -> None:
-    """What the run's config said, and the threshold that validation chose."""
+    """The settings of the run's config, and the threshold that validation chose."""
     raw = {
         "output": str(place / "out"),
         "datasets": {"d": {"synthetic": {"kind": "nuclei"}, "task": "instances",
@@ -284,7 +284,7 @@ def test_files_of_one_name_in_different_folders(place: Path) -> None:
 
 
 def test_report_without_labels(place: Path) -> None:
-    """What there is: images, objects, overlays without a truth."""
+    """It shows images, objects, and overlays without ground truth."""
     out = place / "made"
     assert predict(place / "m", place / "images", "-o", out, "--keep") == 0
     paths, name = Paths(place / "results"), "m@src"
@@ -320,7 +320,7 @@ def test_report_without_labels(place: Path) -> None:
     assert ">new</th>" in overall
 
 
-def test_its_own_results_are_no_images(
+def test_its_own_results_are_not_taken_as_images(
     place: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
@@ -335,7 +335,7 @@ def test_its_own_results_are_no_images(
         found = [
             path.relative_to(p).as_posix() for _, path in image_files(["p/**/*.tif"], p / "seg")
         ]
-    # A folder of the user's may be called masks.
+    # A user's folder may be called masks.
     assert found == ["a.tif", "masks/mine.tif"]
     assert "skipped 4 files that are results of this command" in caplog.text
     with pytest.raises(UserError, match="IMAGES: all 1 files are results of this command"):
@@ -369,9 +369,7 @@ def test_twice_over_a_folder_that_holds_the_output(place: Path) -> None:
     assert (out / "predict.json").read_bytes() == first
 
 
-def test_outlines_as_the_config_says_unless_the_command_does(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_outline_options_override_the_config(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = TrainingChoices(stitch={"geojson": True, "rois": True})
     args = argparse.Namespace(
         method=None, threshold=None, min_size=None, grow_px=None, geojson=None, rois=False
@@ -414,12 +412,12 @@ def test_an_absurd_pixel_size_is_set_aside_with_what_to_write(
     alone = place / "alone"
     assert predict(place / "m", place / "images" / "huge.ome.tif", "-o", alone) == 2
     assert "no usable image; the first: huge.ome.tif: pixel size" in capsys.readouterr().err
-    # In the end it is the user who knows.
+    # The user can override the pixel size.
     words = (place / "images" / "huge.ome.tif", "-o", alone, "--pixel-size", "0.5")
     assert predict(place / "m", *words) == 0
 
 
-def test_results_among_many_images_are_gone_through_once(
+def test_results_among_many_images_are_checked_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times: list[int] = []

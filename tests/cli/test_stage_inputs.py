@@ -1,5 +1,5 @@
-"""By hand as in the workflow: no stage takes inputs that were made from other files or for another
-config than it is asked for."""
+"""By hand and in the workflow: stages notice inputs that were made from different files or with a
+different config."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STAGES = [*STAGES_MADE[1:], "all"]
 
 
 class Run:
-    """A run's files as each stage leaves them, by one config, as small as can be."""
+    """The files of a run after each stage, for one config, as small as possible."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -135,7 +135,7 @@ def changed(**keys: Any) -> dict[str, Any]:
 
 
 OTHERS: list[tuple[str, dict[str, Any], str]] = [
-    # The first stage that must notice what is other in the config, and what it says.
+    # The first stage that must notice the change in the config, the change, the message.
     ("manifest", {"datasets__d__synthetic__images": 5}, "raw.json: .*images: 4, now 5"),
     ("splits", {"datasets__d__axes": "YX"}, "manifest.csv: made with .*axes: None, now YX"),
     ("splits", {"strict": True}, "manifest.csv: made with .*strict: False, now True"),
@@ -173,7 +173,7 @@ def test_other_settings_by_hand(
 
 
 CHANGES = [
-    # What was made again, and the next stage that reads what was made of the one before.
+    # The stage that was rerun, a later stage, its outdated input, what that was made from.
     ("synthesize", "prepare", "manifest.csv", "raw.json"),
     ("manifest", "train", "prepared.json", "manifest.csv"),
     ("prepare", "predict", "model.pt", "prepared.json"),
@@ -192,8 +192,8 @@ CHANGES = [
 def test_inputs_that_were_made_again(
     run: Run, redone: str, stage: str, path: str, source: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And what was made of them was not: by hand an error; the workflow planned it so, as after
-    ``snakemake --touch``."""
+    """Files that were made from them were not made again: an error by hand, but only a warning in
+    the workflow, whose planning accepted it (for example after ``snakemake --touch``)."""
     run.make(redone, run.settings[redone], "other content")
     with pytest.raises(UserError, match=f"made from a different .*{source} than") as caught:
         run.check(stage, run.config)
@@ -275,7 +275,7 @@ def test_files_of_earlier_versions_are_taken(run: Run) -> None:
         run.check(stage, other)
 
 
-def test_a_config_that_knows_it_no_more(run: Run) -> None:
+def test_a_config_without_the_dataset_or_model(run: Run) -> None:
     value = changed()
     value["models"] = {"n": value["models"]["m"]}
     with pytest.raises(UserError, match=r"tiles.json: .*other.yaml has no model 'm'"):
@@ -286,7 +286,7 @@ def test_a_config_that_knows_it_no_more(run: Run) -> None:
         run.check("train", run.written(value, "other.yaml"))
 
 
-def test_an_error_of_the_program_is_no_mistake_of_the_config(
+def test_an_internal_error_is_not_reported_as_a_mistake_in_the_config(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> dict[str, Any]:
@@ -298,7 +298,7 @@ def test_an_error_of_the_program_is_no_mistake_of_the_config(
 
 
 def test_stitch_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The command line: one line, and nothing is written."""
+    """The command line prints one line and writes nothing."""
     from scripts import stitch
 
     run = Run(tmp_path)

@@ -1,4 +1,4 @@
-"""Jobs that are stopped or fail: what is saved, and what the console and the log say of it."""
+"""Jobs that are stopped or fail: what is saved, and what the console and the log say."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ UNKNOWN = "killed (memory? time limit?), or never started; see above"
 
 
 def failed(rule: str, *logs: Path, **more: Any) -> dict[str, Any]:
-    """What Snakemake's record of a failed job holds."""
+    """The contents of Snakemake's record for a failed job."""
     return {
         "rule_name": rule,
         "log": [str(log) for log in logs],
@@ -132,12 +132,12 @@ def test_the_cause_is_taken_from_the_log(tmp_path: Path) -> None:
     assert summary(failed("train", log), 0, "ended with exit status 2") == (
         f"Job train nuclei.m.0: error: one\nJob train nuclei.m.0: error: two\n    log: {log}"
     )
-    # Of an earlier run; none at all.
+    # A log of an earlier run; no log at all.
     for path, since in ((log, time.time() + 100), (tmp_path / "none.log", 0)):
         assert causes([path], since) == []
         said = summary(failed("train", path), since)
         assert said.splitlines()[0].endswith(f": ended without an error message: {UNKNOWN}")
-    # One that was killed: what is known is said, and nothing guessed.
+    # A killed job: only what is known is shown.
     log.write_text(f"{STAMP} INFO step 3\n\n", encoding="utf-8")
     last = f"    log: {log}\n        last line: {STAMP} INFO step 3"
     name = "Job train nuclei.m.0"
@@ -249,7 +249,7 @@ def test_the_error_of_a_job_is_printed_once(
     tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch,
     shown: bool, settings: str | None, full: bool,
 ) -> None:  # fmt: skip
-    """By the stage, or by the workflow that shows it, from a log that has it."""
+    """Printed by the stage, or by the workflow if the log has it."""
     monkeypatch.delenv(stage.CAUSE_SHOWN, raising=False)
     if shown:
         monkeypatch.setenv(stage.CAUSE_SHOWN, "1")

@@ -1,5 +1,5 @@
-"""One table for each kind of name: the config's table and the code behind the names are in step,
-and the pages of docs/ that list the names list all of them."""
+"""Each kind of name has one table: the config's table and the code have the same names, and pages
+of docs/ that list the names list all of them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_table_and_the_code_have_the_same_names(kind: str) -> None:
     assert list(table) == list(code), f"{registry}: not in the order of {config}"
 
 
-def test_what_heads_and_presets_need_is_there() -> None:
+def test_what_heads_and_presets_need_exists() -> None:
     for name, head in HEADS.items():
         missing = set(head.maps) - set(MAPS)
         assert not missing, f"unet.training.sampling.MAPS: head {name} needs {sorted(missing)}"
@@ -101,7 +101,7 @@ def keys_with_a_table(kind: type[Section] = Config, prefix: str = "") -> Iterato
 KEYS = dict(keys_with_a_table())
 
 
-def test_each_table_is_that_of_a_key() -> None:
+def test_each_table_belongs_to_a_key() -> None:
     found = {id(table) for table in KEYS.values()}
     tables = {kind: table for kind, (table, *_) in CODE.items() if kind != "file format"}
     tables |= {"head": HEADS, "preset": PRESET_TABLE, "recipe": RECIPE_TABLE}
@@ -149,8 +149,8 @@ def test_a_message_lists_the_names_of_the_table() -> None:
             assert repr(name) in line, (key, name, line)
 
 
-# Pages with more to say of each name than the config's line: page, first cell of the table's
-# heading, table.
+# Pages with tables that describe the names in more detail: page, first cell of the table's heading,
+# table.
 LISTED: list[tuple[str, str, Mapping[str, Entry]]] = [
     ("training.md", "`loss`", LOSS_TABLE),
     ("training.md", "`schedule`", choices.SCHEDULE_TABLE),
@@ -188,4 +188,4 @@ DESCRIBED: list[tuple[str, Collection[str]]] = [
 def test_a_page_of_the_docs_describes_each_name(page: str, names: Collection[str]) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     missing = [name for name in names if f"`{name}`" not in text]
-    assert not missing, f"docs/{page}: says nothing of {', '.join(missing)}"
+    assert not missing, f"docs/{page}: does not mention {', '.join(missing)}"

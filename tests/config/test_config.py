@@ -1,5 +1,5 @@
-"""The config: every mistake is one line with key, value and what is allowed; overrides; and the
-model, config/config.yaml, its examples and config/README.md in step."""
+"""The config: every mistake is one line with the key, the value and what is allowed; overrides; and
+the model, config/config.yaml, its examples and config/README.md agree."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def semantic(**keys: Any) -> dict[str, Any]:
 CLASSES = {"background": 0, "cell": 255}
 SOURCE = {"synthetic": {"kind": "nuclei"}, "task": "instances"}
 
-# Laid over BASE: (what is wrong, the key, what else the line must say).
+# (changes to BASE, the key, what else the line must say)
 MISTAKES: list[tuple[dict[str, Any], str, list[str]]] = [
     # Unknown and missing keys, at every level.
     ({"xyz": {}}, "xyz", ["unknown key", "config/README.md"]),
@@ -113,7 +113,7 @@ MISTAKES: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"train": {"class_weights": [1, -1]}}, "train.class_weights", ["[1, -1]", "equal to 0"]),
     (in_dataset(pixel_size_um=0), "datasets.d.pixel_size_um", ["0", "greater than 0"]),
     (in_dataset(pixel_size_um=[1, -1]), "datasets.d.pixel_size_um", ["[1, -1]", "greater than 0"]),
-    # Names that would leave the folder, or meet one that is there.
+    # Names that would leave the folder, or that the pipeline uses itself.
     ({"datasets": {"../up": SOURCE}}, "datasets", ["'../up'", "letters, digits"]),
     ({"datasets": {"a/b": SOURCE}}, "datasets", ["'a/b'"]),
     ({"datasets": {"a\n": SOURCE}}, "datasets", ["'a\\n'"]),
@@ -194,14 +194,14 @@ def test_the_base_of_the_mistakes_is_sound() -> None:
     assert config.head_for("d", "m") == ("background", "foreground")
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     with pytest.raises(UserError) as caught:
         load(merge(BASE, {"train": {"lr": 0, "batch": 0}, "seeed": 1}))
     lines = str(caught.value).splitlines()
     assert sorted(line.split(": ")[1] for line in lines) == ["seeed", "train.batch", "train.lr"]
 
 
-def test_nothing_at_all() -> None:
+def test_an_empty_config() -> None:
     with pytest.raises(UserError, match=r"datasets: this key is needed\nconfig: models: this key"):
         load({})
     for key in ("datasets", "models"):
@@ -220,7 +220,7 @@ def test_values_do_not_change_after_the_load() -> None:
 # Overrides.
 
 
-def test_the_model_wins_over_the_dataset_and_this_over_the_section() -> None:
+def test_the_model_overrides_the_dataset_which_overrides_the_section() -> None:
     config = load(
         merge(
             BASE,
@@ -297,7 +297,7 @@ def test_merge(base: dict[str, Any], over: dict[str, Any]) -> None:
     assert merge({}, base) == base
 
 
-# Values as YAML and the command line bring them.
+# Values as YAML and the command line give them.
 
 
 def test_numbers_as_text_are_numbers() -> None:
@@ -355,7 +355,7 @@ def test_configs_of_the_project_are_sound(path: Path) -> None:
     ids=lambda path: path.stem,
 )
 def test_overlays_fit_the_example_that_they_are_named_after(path: Path) -> None:
-    # plant-em-original lies over plant-em, dsb2018-rgb-original not over dsb2018.
+    # plant-em-original changes plant-em, but dsb2018-rgb-original does not change dsb2018.
     examples = [
         p for p in (ROOT / "config" / "examples").glob("*.yaml") if path.stem.startswith(p.stem)
     ]
@@ -377,7 +377,7 @@ def test_a_dry_run_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-# config.py, config.yaml and README.md in step.
+# The code, config.yaml and README.md agree.
 
 
 def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -426,7 +426,7 @@ def test_every_key_of_the_readme_exists() -> None:
 
 
 def default_of(key: str) -> Any:
-    """The default of a key; a marker where there is none."""
+    """The default of a key; ... if there is none."""
     model: Any = Config
     *path, last = [part for part in key.split(".") if part != "<name>"]
     for part in path:
@@ -437,13 +437,13 @@ def default_of(key: str) -> Any:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_plain_defaults_are_those_of_the_readme(key: str) -> None:
-    """Numbers, words and switches; what the others default to is said in words."""
+    """Numbers, words and switches; other defaults are described in words."""
     default = default_of(key)
     if default is ... or default is None or isinstance(default, (dict, tuple)):
         return
     for line in README.read_text(encoding="utf-8").splitlines():
         if line.startswith(f"| `{key}` |"):
-            # A bar within backticks would part the cell, but no default has one.
+            # A bar within backticks would split the cell, but no default has one.
             cell = line.split("|")[3].strip().strip("`")
     said = cell.split(" (")[0].split(":")[0].strip("` ")
     if isinstance(default, bool):
@@ -466,7 +466,7 @@ def yaml_keys(node: yaml.Node, prefix: tuple[str, ...] = ()) -> Iterator[tuple[s
             yield from yaml_keys(value, path)
 
 
-def test_every_key_is_commented_where_it_first_stands() -> None:
+def test_every_key_has_a_comment_where_it_first_occurs() -> None:
     path = ROOT / "config" / "config.yaml"
     text = path.read_text(encoding="utf-8")
     lines = text.splitlines()

@@ -1,4 +1,4 @@
-"""What is derived from the config's classes: the tables of config/README.md and the JSON schema are
+"""The tables of config/README.md and the JSON schema, which are made from the config's classes, are
 up to date, and the schema accepts what a run accepts."""
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def property_of(key: str) -> dict[str, Any]:
     return found
 
 
-def test_the_schema_is_one() -> None:
+def test_the_schema_is_valid() -> None:
     Draft202012Validator.check_schema(SCHEMA)
     assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
 
@@ -102,7 +102,7 @@ def test_recipes_overrides_and_null_fit_the_schema() -> None:
         ] == [], over
 
 
-# Mistakes that one key makes alone: the schema holds no keys against each other.
+# Mistakes that involve a single key: the schema does not compare keys.
 ALONE = [
     over
     for over, _, says in MISTAKES

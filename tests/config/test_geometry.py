@@ -1,4 +1,4 @@
-"""Receptive field, halo and accepted sizes: known figures, and against the networks themselves."""
+"""Receptive field, halo and accepted sizes: known values, and comparison with the networks."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_halo_by_depth(depth: int, halo: int) -> None:
 
 
 def test_each_axis_on_its_own() -> None:
-    """An axis is what it would be if the others were like it."""
+    """Each axis has the footprint that it would have if all axes were like it."""
     kernels, pools = ((1, 3, 5), (3, 3, 5), (3, 3, 5)), ((1, 2, 2), (2, 2, 1))
     arch = replace(PADDED, dims=3, depth=2, kernels=kernels, pools=pools)
     for axis, found in enumerate(footprint(arch)):
@@ -93,14 +93,14 @@ def test_one_size_or_one_per_axis() -> None:
 
 
 def positive_network(arch: Architecture) -> UNet:
-    """Every path from an input pixel to an output pixel has a positive gradient: what the gradient
-    leaves at 0 is out of reach. Norms take their running averages, 0 and 1."""
+    """Every path from an input pixel to an output pixel has a positive gradient, so a pixel with
+    gradient 0 is out of reach. Norms use their running averages, 0 and 1."""
     network = UNet(1, 1, arch).eval().double()
     average = nn.AvgPool2d if arch.dims == 2 else nn.AvgPool3d
     network.pool = nn.ModuleList(average(arch.pool(level)) for level in range(arch.depth))
     with torch.no_grad():
         for parameter in network.parameters():
-            # Of any size, so that values neither grow nor vanish on the way.
+            # Averages, so that values neither grow nor vanish through the layers.
             weights = parameter.ndim > 1
             parameter.fill_(1.0 / parameter[0].numel() if weights else 0.0)
         for module in network.modules():
@@ -128,7 +128,7 @@ def compare_with_gradients(arch: Architecture) -> None:
     """Every phase on the grid, all axes at once; then a whole step of the grid."""
     arch = replace(arch, dropout=0.0)
     network, fps = positive_network(arch), footprint(arch)
-    # In the middle of an image large enough for nothing to be cut off at its border.
+    # In the middle of an image that is large enough that nothing is cut off at its border.
     starts = [0 if fp.margin else fp.halo for fp in fps]
     size = [
         fp.fit(2 * start + fp.grid + 2 * fp.margin) for fp, start in zip(fps, starts, strict=True)
@@ -158,7 +158,7 @@ def test_receptive_field_is_that_of_the_network(arch: Architecture, depth: int) 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])
 def test_receptive_field_of_volumes(padding: str) -> None:
-    """Anisotropic, as the voxel size would have it."""
+    """Anisotropic layers, as chosen from a voxel size."""
     arch = Architecture(
         padding=padding, norm="none", dims=3, depth=2, width=1,  # type: ignore[arg-type]
         kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3)), pools=((1, 2, 2), (2, 2, 2)),
@@ -201,7 +201,7 @@ def test_network_runs_on_exactly_the_accepted_sizes(arch: Architecture) -> None:
             except RuntimeError:
                 fits = False
             if arch.padding == "valid" and fits:
-                # An odd size before a pooling drops its last row, which no tile could make up for.
+                # A pooling drops the last row of an odd size, and no other tile would have it.
                 fits = all(n % pool == 0 for n, pool in pooled_sizes(arch, axis, size))
             assert fits == fp.accepts(size), size
 
@@ -245,6 +245,6 @@ def test_a_larger_part_depends_on_more(
         c, d = input_interval(arch, (start, start + length + more), axis)
         assert c <= a
         assert d >= b
-        # Shifted by a grid step, all is shifted by as much.
+        # A shift by one grid step shifts the result by the same amount.
         shifted = input_interval(arch, (start + fp.grid, start + fp.grid + length), axis)
         assert shifted == (a + fp.grid, b + fp.grid)

@@ -1,5 +1,5 @@
-"""The list of a network's layers against the network built from it: an option that changes one and
-not the other fails here."""
+"""Compares the list of a network's layers with the network built from it: an option that changes
+only one of them fails here."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WINDOWS = [
 
 
 def calls(network: Network, x: Tensor) -> Counter[tuple[str, tuple[int, ...]]]:
-    """(name, shape of the output) of each time that one of the network's layers ran."""
+    """Counts (name, shape of the output) for each call of one of the network's layers."""
     seen: Counter[tuple[str, tuple[int, ...]]] = Counter()
     handles = []
     for name, module in network.named_modules():
@@ -48,7 +48,7 @@ def calls(network: Network, x: Tensor) -> Counter[tuple[str, tuple[int, ...]]]:
 
 
 def compare(arch: AnyArchitecture, layers: Layers, shape: list[int], saved: bool = True) -> None:
-    """Everything that is derived from the list, against the network."""
+    """Compares everything that is computed from the list with the network."""
     channels, classes = layers[0].outputs, layers[-1].outputs
     network = build(channels, classes, arch).train()
     # Parameters: all, and each layer's in the module of its name.
@@ -76,22 +76,20 @@ def compare(arch: AnyArchitecture, layers: Layers, shape: list[int], saved: bool
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(architectures(), st.integers(1, 3), st.integers(1, 3))
-def test_any_combination_is_what_its_list_says(
-    arch: Architecture, channels: int, classes: int
-) -> None:
+def test_any_combination_matches_its_list(arch: Architecture, channels: int, classes: int) -> None:
     # Batch statistics of one pixel are refused.
     shape = [fp.smallest + fp.grid for fp in footprint(arch)]
     compare(arch, layers_of(arch, channels, classes), shape)
 
 
 @pytest.mark.parametrize("arch", WINDOWS, ids=lambda arch: f"{arch.window}px")
-def test_window_classifiers_are_what_their_lists_say(arch: WindowArchitecture) -> None:
+def test_window_classifiers_match_their_lists(arch: WindowArchitecture) -> None:
     compare(arch, layers_of(arch, 2, 3), [arch.window + 2, arch.window + 5])
     compare(arch, window_layers(arch, 2, 3, dense=False), [arch.window] * 2)
 
 
 def test_every_option_is_tried() -> None:
-    """What tests/architectures.py does not draw, no property test sees."""
+    """Options that tests/architectures.py does not draw are in no property test."""
     plain = asdict(Architecture(padding="same", norm="none"))
     quick = settings(phases=[Phase.generate], max_examples=300, database=None)
     for name in set(plain) - {"kind"}:
@@ -104,7 +102,7 @@ def test_every_option_is_tried() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_what_their_lists_say(name: str) -> None:
+def test_presets_match_their_lists(name: str) -> None:
     arch = PRESETS[name]
     if isinstance(arch, Architecture):
         arch = replace(arch, width=2)

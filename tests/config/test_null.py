@@ -1,5 +1,5 @@
-"""``null`` in a config unsets a key, whatever has been written before: for every key there is, in
-every section, and where a dataset or a model overrides one."""
+"""``null`` in a config unsets a key that was set before: for every key, in every section and in the
+overrides of datasets and models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unet.config.run import Config, merge
 from unet.config.sections import sections_of
 from unet.errors import UserError
 
-# Keys that have null as one of their values, beside another default.
+# Keys for which null is a value, but not the default.
 VALUES = {("train", "clip_norm")}
 OVERRIDES = ("prepare", "train", "predict", "stitch", "evaluate")
 KEYS = [
@@ -65,7 +65,7 @@ def test_null_is_as_if_the_key_were_not_there(row: Row) -> None:
         whole = path[0] in ("datasets", "models") and len(path) > 2 and path[2] in OVERRIDES
         if not whole:
             assert outcome(merge(given, at(path, None))) == outcome(without(given, path)), path
-        # A section above it as well, an override, and the dataset or model as a whole.
+        # The same for the sections above the key, an override, and a whole dataset or model.
         for depth in range(1, min(len(path), 4) if whole else len(path)):
             above = path[:depth]
             assert outcome(merge(given, at(above, None))) == outcome(without(given, above)), above
@@ -99,7 +99,7 @@ def test_null_in_a_section_within_a_section(section: str) -> None:
     for name, key in nested(kind):
         default = getattr(kind(), name)
         if default is None:
-            continue  # of one that is off
+            continue  # a section that is off
         for above in ((), ("datasets", "d")):
             raw = merge(BASE, at((*above, section, name, key), None))
             pair = ("d", "m") if section in ("train", "predict", "stitch") else ("d",)
@@ -107,7 +107,7 @@ def test_null_in_a_section_within_a_section(section: str) -> None:
             assert getattr(getattr(found, name), key) == getattr(default, key), (name, key)
 
 
-def test_an_override_goes_back_to_the_table_not_to_the_section() -> None:
+def test_null_in_an_override_gives_the_default_not_the_value_of_the_section() -> None:
     raw = merge(BASE, {"train": {"lr": 0.5, "patience": 3}})
     raw = merge(raw, {"models": {"m": {"train": {"lr": None, "patience": None}}}})
     train = load(raw).train_for("d", "m")
@@ -116,7 +116,7 @@ def test_an_override_goes_back_to_the_table_not_to_the_section() -> None:
     assert load(merge(raw, {"models": {"m": {"train": None}}})).train_for("d", "m").lr == 0.5
 
 
-def test_null_beside_a_recipe() -> None:
+def test_null_next_to_a_recipe() -> None:
     train = {"recipe": "ronneberger2015", "optimizer": None, "clip_norm": None}
     config = load(merge(BASE, {"train": train}))
     assert (config.train.optimizer, config.train.clip_norm) == ("adamw", None)

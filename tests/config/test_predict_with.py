@@ -1,4 +1,4 @@
-"""Trained models on other images: what the config may say, what reruns, which thresholds hold."""
+"""Trained models on other images: the config, what reruns, which thresholds are used."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RAW: dict[str, Any] = {
     },
     "train": {"patch": 64},
 }  # fmt: skip
-# `border` needs instances, so that `cells` must not have it.
+# `border` needs instances, so `cells` must not use it.
 
 
 def new(**keys: Any) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def test_what_a_dataset_takes_from_the_models() -> None:
     assert config.models_for("new") == ("plain@nuclei", "border@nuclei")
     assert config.head_for("new", "border@nuclei") == ("background", "inside", "border")
     assert (config.folds_for("new"), config.tested_for("new")) == ((), (ENSEMBLE,))
-    # What holds where it was trained holds here, and what the dataset says over it.
+    # Overrides of the dataset it was trained on apply here, then those of this dataset.
     over = new(predict_with=["cells/plain"], stitch={"pyramid": 4}, predict={"tile": 200})
     config = load(merge(RAW, over))
     data = config.datasets["new"]
@@ -73,7 +73,7 @@ def test_what_a_dataset_takes_from_the_models() -> None:
     assert (section.min_size, section.pyramid) == (3, 4)
     assert config.predict_for("new", "plain@cells").tta
     assert config.predict_for("new", "plain@cells").tile == 200
-    # The values of the labels may be others than those of training.
+    # The label values may differ from those in training.
     named = new(predict_with=["cells/plain"], labels="x", classes={"membrane": 7, "cell": 1})
     config = load(merge(RAW, named))
     assert config.datasets["new"].labelled
@@ -114,7 +114,7 @@ def test_what_a_dataset_takes_from_the_models() -> None:
         (new(predict_with=["nuclei/plain"], predict={"tile": 8}), "predict.tile: 8 is too small"),
         (merge(new(channels=[0, 1, 2]), {"datasets": {"nuclei": {"channels": [0]}}}),
          "datasets.new.channels: got 3 of them, but nuclei/plain was trained on 1; choose as many"),
-        # What is needed elsewhere still is.
+        # Datasets without predict_with still need these keys.
         ({"datasets": {"other": {"images": "x"}}}, "datasets.other: classes: needed"),
         ({"datasets": {"other": {"images": "x", "task": "instances"}}}, "datasets.other.labels"),
     ],
@@ -128,8 +128,8 @@ def test_mistakes_are_one_line_each(over: dict[str, Any], line: str) -> None:
     assert all(text.startswith("config: ") for text in lines)
 
 
-def all_slices(config: Config, *without: str) -> dict[str, str]:
-    """Every slice of the datasets, less those named."""
+def all_settings(config: Config, *without: str) -> dict[str, str]:
+    """The settings of all jobs, except those of the given datasets."""
     found = {}
     for dataset in config.datasets:
         if dataset in without:
@@ -150,12 +150,12 @@ def all_slices(config: Config, *without: str) -> dict[str, str]:
     return found
 
 
-def test_a_dataset_more_changes_no_other_slice() -> None:
+def test_another_dataset_changes_no_other_settings() -> None:
     alone = {key: RAW["datasets"][key] for key in ("cells", "nuclei")}
-    before = all_slices(load({**RAW, "datasets": alone}))
+    before = all_settings(load({**RAW, "datasets": alone}))
     config = load(RAW)
-    assert all_slices(config, "new") == before
-    mine = {k: v for k, v in all_slices(config).items() if k not in before}
+    assert all_settings(config, "new") == before
+    mine = {k: v for k, v in all_settings(config).items() if k not in before}
     assert {key.split(":")[0] for key in mine} == {
         "manifest", "evaluate", "report", "prepare_applied", "predict", "stitch",
     }  # fmt: skip
@@ -169,14 +169,14 @@ def test_a_dataset_more_changes_no_other_slice() -> None:
     assert "labelled" not in overall["cells"]
 
 
-def test_what_changes_the_slices_of_such_a_dataset() -> None:
-    base = all_slices(load(RAW))
+def test_what_changes_the_settings_of_such_a_dataset() -> None:
+    base = all_settings(load(RAW))
 
     def changed(over: dict[str, Any]) -> set[str]:
-        now = all_slices(load(merge(RAW, over)))
+        now = all_settings(load(merge(RAW, over)))
         return {key for key in base if now.get(key) != base[key] and ":new" in key}
 
-    # Trained anew, a network is another file: an input of the stages, and in no slice.
+    # A retrained network is another file: an input of the stages, not part of any settings.
     assert changed({"train": {"lr": 0.5}}) == set()
     assert changed({"prepare": {"normalize": {"method": "minmax"}}}) == set()
     assert changed({"prepare": {"tile": 64}}) == {
@@ -228,7 +228,7 @@ def test_the_carried_threshold_is_the_mean_over_folds(tmp_path: Path) -> None:
 
 
 def test_thresholds_of_metrics_come_from_where_the_model_was_trained(tmp_path: Path) -> None:
-    """And images without labels are passed over."""
+    """Images without labels are skipped."""
     source = Stores(tmp_path, "src")
     for fold, membrane in ((0, 0.32), (1, 0.52)):
         add_cells(source, f"v{fold}", membrane, membrane + 0.1, part="val", fold=fold)

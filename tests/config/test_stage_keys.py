@@ -1,4 +1,4 @@
-"""Settings as stages are told them: finished runs stay finished, whatever keys are added."""
+"""Settings as they are written for the stages: new keys do not rerun finished runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from unet.training.train import training_key
 from unet.training.training_job import TrainingData
 from unet.versions import STAGES
 
-# Slices, and keys that follow from them, as the code wrote them before there was this mechanism.
+# Settings, and the keys made from them, as the code wrote them before this mechanism existed.
 OLD: dict[str, Any] = json.loads(Path(__file__).with_name("old_slices.json").read_text())
 
 
@@ -62,7 +62,7 @@ def written(found: Mapping[str, Settings]) -> dict[str, dict[str, Any]]:
 
 
 def all_keys(found: Mapping[str, Settings]) -> dict[str, str]:
-    """The hashes by which trainings, tiles, prepared images and splits are found again."""
+    """The hashes that identify trainings, tiles, prepared images and splits."""
     images = {name: {"key": name} for name in "abc"}
     record = ImageRecord(
         "a", "a.tif", "l.tif", axes="CYX", shape=(1, 8, 9), sha256="1", label_sha256="2"
@@ -77,7 +77,7 @@ def all_keys(found: Mapping[str, Settings]) -> dict[str, str]:
             used = value.with_section(precision="float32", engine="torch")
             keys[name] = image_key("model", "image", used.keyed())
         elif stage == "splits":
-            # Under which the parts of images are kept.
+            # The key under which images' parts are kept.
             keys[name] = digest(value.to_json())
         elif stage == "prepare":
             assert isinstance(value, PrepareSettings)
@@ -101,7 +101,7 @@ class _Model:
 
 
 def comparable(name: str) -> bool:
-    """Whether the stage still has the version that it had then."""
+    """Whether the stage still has the version that it had in old_slices.json."""
     wanted = ("predict", "stitch", "prepare_applied") if name == "unet predict" else (name,)
     stages = [item.split(":")[0].removesuffix("_all") for item in wanted]
     return all(OLD["versions"][stage] == STAGES[stage] for stage in stages)
@@ -134,7 +134,7 @@ def test_finished_runs_stay_finished() -> None:
     assert {name.split(":")[0] for name in same} >= {"train", "prepare", "splits"}
     for name in same:
         assert canonical(found[name].to_json()) == OLD["slices"][name]
-        # What finished runs have recorded is read, and is the same settings.
+        # The records of finished runs are read as the same settings.
         read = type(found[name]).from_json(json.loads(OLD["slices"][name]))
         assert read == found[name]
         assert canonical(read.to_json()) == OLD["slices"][name]
@@ -205,7 +205,7 @@ class SplitMore(sections.SplitSection):
     stratify: str | None = None
 
 
-# The section of the config, the class, an edit of the new key, the stages that it concerns.
+# The section of the config, the new class, an edit of the new key, the stages that it affects.
 ADDED: list[tuple[str, type[Section], dict[str, Any], set[str]]] = [
     ("train", TrainMore, {"mixup": 0.2}, {"train"}),
     ("train", TrainWithAugmentMore, {"augment": {"shear_deg": 3}}, {"train"}),
@@ -220,12 +220,12 @@ ADDED: list[tuple[str, type[Section], dict[str, Any], set[str]]] = [
 
 
 def with_class(name: str, kind: type[Section]) -> type[Config]:
-    """The config as it would be if the section had more keys."""
+    """The config class, with a section that has more keys."""
     return type("Config", (Config,), {"__annotations__": {name: kind}, name: kind()})
 
 
 def text_of(value: object) -> str:
-    """The same in every process, which the order of a set is not."""
+    """A test id that is the same in every process (the order of a set is not)."""
     return str(sorted(value) if isinstance(value, set) else value)[:50]
 
 
@@ -243,7 +243,7 @@ def test_a_new_key_changes_nothing_at_its_default(
     after = all_settings(load(OLD["config"]))
     assert written(after) == before
     assert all_keys(after) == keys
-    # With another value: its stages alone, wherever nothing else is written under it.
+    # With another value only its stages change, unless the key is overridden.
     raw = {**OLD["config"], name: config_module.merge(OLD["config"].get(name, {}), over)}
     more = all_settings(load(raw))
     edited = written(more)
@@ -279,7 +279,7 @@ def test_a_new_value_of_an_architecture() -> None:
     values = {"padding": "same", "norm": "batch", "depth": 2}
     assert more(**values).to_json() == Architecture(**values).to_json()  # type: ignore[arg-type]
     assert more(**values, gate=True).to_json()["gate"] is True
-    # And a model.pt without it has its default.
+    # A model.pt without the value has its default.
     known = {**presets.ARCHITECTURES, "unet": more}
     old = Architecture(**values).to_json()  # type: ignore[arg-type]
     assert known["unet"](**old).gate is False
@@ -300,7 +300,7 @@ def test_the_defaults_are_those_of_the_version(stage: str) -> None:
     assert not lines, "\n".join([*lines, key_table.HINT])
 
 
-def test_every_section_that_is_told_has_its_defaults_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_defaults_of_every_written_section_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: set[tuple[str, str]] = set()
 
     def spy(stage: str, name: str, *_: str) -> frozenset[str]:
@@ -311,8 +311,10 @@ def test_every_section_that_is_told_has_its_defaults_held(monkeypatch: pytest.Mo
     settings = all_settings(load(OLD["config"]))
     written(settings)
     all_keys(settings)
-    held = {(stage, kind.__name__) for stage, kinds in key_table.CLASSES.items() for kind in kinds}
-    assert asked <= held
+    checked = {
+        (stage, kind.__name__) for stage, kinds in key_table.CLASSES.items() for kind in kinds
+    }
+    assert asked <= checked
 
 
 def test_a_changed_default_is_noticed() -> None:
@@ -320,7 +322,7 @@ def test_a_changed_default_is_noticed() -> None:
     found = json.loads(json.dumps(key_table.now("train")))
     assert key_table.changed("train", entry, found) == []
     later = key_table.updated("train", entry, found)["later"]
-    # A new key is nobody's business, until it has been noted.
+    # A new key is not checked until it is listed.
     found["TrainSection"]["mixup"] = 0.0
     assert key_table.changed("train", entry, found) == []
     noted = key_table.updated("train", entry, found)
@@ -334,6 +336,6 @@ def test_a_changed_default_is_noticed() -> None:
         "TrainSection.lr", "AugmentSection.flip", "TrainSection.mixup",
     ]  # fmt: skip
     assert lines[0].endswith("was 0.001, is 0.5")
-    # Another version is another list.
+    # A new version gets a new list.
     raised = key_table.updated("train", {**noted, "version": 0}, found)
     assert raised == {"version": STAGES["train"], "keys": found, "later": {}}

@@ -1,4 +1,4 @@
-"""Slices: what each stage is told, and which config keys change which slice."""
+"""Each stage's settings, and which config keys change which settings."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ RAW: dict[str, Any] = {
     "models": {"a": {"preset": "unet-bn"}, "b": {"preset": "unet2015", "train": {"patch": 188}}},
 }  # fmt: skip
 
-Slices = dict[str, str]
+Settings = dict[str, str]
 
 
 def text(stage: str, config: Config, *names: str) -> str:
     return canonical(SETTINGS[stage].of(config, *names).to_json())
 
 
-def all_slices(config: Config) -> Slices:
+def all_settings(config: Config) -> Settings:
     """stage:dataset[:model] -> canonical JSON."""
     found = {}
     for dataset in config.datasets:
@@ -53,11 +53,11 @@ def all_slices(config: Config) -> Slices:
     return found
 
 
-BASE = all_slices(load(RAW))
+BASE = all_settings(load(RAW))
 
 
 def changed(over: dict[str, Any]) -> set[str]:
-    now = all_slices(load(merge(RAW, over)))
+    now = all_settings(load(merge(RAW, over)))
     return {key for key in set(BASE) | set(now) if BASE.get(key) != now.get(key)}
 
 
@@ -65,7 +65,7 @@ def of(*stages: str) -> set[str]:
     return {key for key in BASE if key.split(":")[0] in stages}
 
 
-def test_slices_are_plain_and_name_no_path() -> None:
+def test_settings_are_plain_and_contain_no_path() -> None:
     for key, text in BASE.items():
         value = json.loads(text)
         assert canonical(value) == text
@@ -77,20 +77,20 @@ def test_slices_are_plain_and_name_no_path() -> None:
 @pytest.mark.parametrize(
     ("over", "expected"),
     [
-        # What changes no result is in no slice.
+        # Keys that change no result are in no settings.
         ({"output": "x", "data_root": "y", "memory_gb": 9}, set()),
         ({"train": {"checkpoint_seconds": 5, "cache_gb": 1}, "predict": {"batch": 3}}, set()),
         ({"datasets": {"own": {"images": "elsewhere", "labels": "there"}}}, set()),
         ({"train": {"lr": 0.1}}, of("train")),
         ({"train": {"augment": {"noise": 0}}}, of("train")),
         ({"predict": {"tile": 512}}, of("predict")),
-        # The overlap means something only to windows that overlap.
+        # The overlap has an effect only if windows overlap.
         ({"predict": {"overlap": 0.25}}, set()),
         ({"predict": {"blend": "gaussian"}}, of("predict")),
         ({"predict": {"skip": {"darker_than": 5}}}, of("predict")),
         ({"stitch": {"threshold": 0.3}}, of("stitch")),
         ({"evaluate": {"boundary_tolerance": "3 px"}}, of("evaluate")),
-        # Keys without a say: no thinned outlines but for topology, no border but for head border.
+        # Keys without effect here: only topology thins membranes, only head border has borders.
         ({"evaluate": {"boundary": "as-is", "topology_class": None}}, set()),
         ({"train": {"w0": 5, "sigma": 2, "distance_px": 4, "distance_weight": 2}}, set()),
         ({"train": {"momentum": 0.5, "plateau_patience": 2, "plateau_factor": 0.1}}, set()),
@@ -111,38 +111,38 @@ def test_slices_are_plain_and_name_no_path() -> None:
         ({"datasets": {"made": {"synthetic": {"size": 128}}}}, {"synthesize:made"}),
         ({"datasets": {"made": {"models": ["a"]}}},
          {"train:made:b", "predict:made:b", "stitch:made:b", "report:made", "report_all"}),
-        # Which folds are run decides on jobs, not on who is in a fold.
+        # Which folds are run changes the jobs, but not which images are in a fold.
         ({"datasets": {"own": {"split": {"run": [1]}}}}, {"report:own"}),
         ({"datasets": {"own": {"split": {"val": 0.3}}}}, {"splits:own"}),
         ({"datasets": {"own": {"ignore": 7}}}, {"manifest:own", "prepare:own"}),
         ({"datasets": {"own": {"split": {"group": "(x)"}}}}, {"manifest:own", "splits:own"}),
     ],
 )  # fmt: skip
-def test_a_key_changes_its_slices_alone(over: dict[str, Any], expected: set[str]) -> None:
+def test_a_key_changes_only_its_own_settings(over: dict[str, Any], expected: set[str]) -> None:
     assert changed(over) == expected
 
 
 def test_the_order_of_keys_changes_nothing() -> None:
-    assert all_slices(load({key: RAW[key] for key in reversed(RAW)})) == BASE
+    assert all_settings(load({key: RAW[key] for key in reversed(RAW)})) == BASE
     same = {
         **RAW,
         "train": {"lr": "1e-3", "batch": 8.0},
     }  # the defaults, written out in other words
-    assert all_slices(load(same)) == BASE
+    assert all_settings(load(same)) == BASE
 
 
 def test_the_order_of_classes_is_their_index() -> None:
     turned = {"cell": 0, "sky": 1}
     raw = {**RAW, "datasets": {**RAW["datasets"]}}
     raw["datasets"]["own"] = {**RAW["datasets"]["own"], "classes": turned}
-    now = all_slices(load(raw))
+    now = all_settings(load(raw))
     assert {key for key in BASE if now[key] != BASE[key]} >= {"prepare:own", "evaluate:own"}
     assert json.loads(now["prepare:own"])["classes"] == [["cell", 0], ["sky", 1]]
-    # Neither the values that are allowed nor who is in a fold depends on it.
+    # Neither the allowed values nor the splits depend on the order.
     assert not {"manifest:own", "splits:own"} & {key for key in BASE if now[key] != BASE[key]}
 
 
-def test_what_the_stages_are_told() -> None:
+def test_the_settings_of_some_stages() -> None:
     train = json.loads(BASE["train:own:b"])
     assert train["head_names"] == ["sky", "cell"]
     assert (train["architecture"]["padding"], train["architecture"]["dropout"]) == ("valid", 0.5)
@@ -175,8 +175,8 @@ def test_versions_of_libraries() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
-def test_a_recipe_is_its_values_wherever_it_stands(name: str) -> None:
-    """Written as a name, with keys beside it or spelled out: the same training."""
+def test_a_recipe_is_the_same_as_its_values(name: str) -> None:
+    """Given by name globally or in a model, or written out in full: the same training."""
     patch = {"patch": 92}
     base: dict[str, Any] = {
         "datasets": {"d": {"synthetic": {"kind": "nuclei"}, "task": "instances"}},
@@ -192,7 +192,7 @@ def test_a_recipe_is_its_values_wherever_it_stands(name: str) -> None:
     assert TrainSettings.of(load(base), "d", "m") != TrainSettings.of(spelled, "d", "m")
 
 
-def test_keys_beside_a_recipe_win() -> None:
+def test_keys_next_to_a_recipe_override_it() -> None:
     section = TrainSection.model_validate(
         {"recipe": "ronneberger2015", "batch": 2, "augment": {"elastic_px": 3}}
     )
@@ -200,16 +200,16 @@ def test_keys_beside_a_recipe_win() -> None:
     assert (section.augment.elastic_px, section.augment.noise) == (3, 0)
 
 
-def test_an_ensemble_has_no_share_to_validate() -> None:
+def test_split_val_has_no_effect_in_an_ensemble() -> None:
     ensemble = {"datasets": {"own": {"split": {"test": 0.2}}}}
     base = load(merge(RAW, ensemble))
     over = load(merge(merge(RAW, ensemble), {"datasets": {"own": {"split": {"val": 0.4}}}}))
     assert SplitsSettings.of(base, "own") == SplitsSettings.of(over, "own")
 
 
-def test_a_key_has_a_say_beside_its_own() -> None:
-    """Each of the keys above, with the other key that it needs."""
-    for beside, over, stage in (
+def test_a_key_has_an_effect_with_the_setting_that_it_needs() -> None:
+    """The keys without effect above, each with the other setting that it needs."""
+    for needed, over, stage in (
         ({"train": {"loss": "border-ce"}}, {"train": {"w0": 5}}, "train"),
         ({"train": {"loss": "border-ce"}}, {"train": {"sigma": 2}}, "train"),
         ({"train": {"loss": "boundary"}}, {"train": {"distance_px": 4}}, "train"),
@@ -220,8 +220,8 @@ def test_a_key_has_a_say_beside_its_own() -> None:
         ({"evaluate": {"metrics": ["isbi2012"]}},
          {"datasets": {"own": {"evaluate": {"topology_class": "sky"}}}}, "evaluate"),
     ):  # fmt: skip
-        config = merge(RAW, beside)
-        before, after = all_slices(load(config)), all_slices(load(merge(config, over)))
+        config = merge(RAW, needed)
+        before, after = all_settings(load(config)), all_settings(load(merge(config, over)))
         found = {key for key in before if before[key] != after[key]}
         assert found, over
         assert {key.split(":")[0] for key in found} == {stage}

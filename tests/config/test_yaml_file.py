@@ -1,5 +1,5 @@
-"""What is wrong with a config file is one line: which file, where in it, what is likely; also where
-Snakemake is the one that reads it."""
+"""An error in a config file is one line: which file, where, and the likely cause; also if Snakemake
+reads the file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from unet.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile")]
 
-# (text, line and column, what is likely)
+# (text, line and column, likely cause)
 MISTAKES = [
     ("train:\n\tlr: 1\n", (2, 1), "found a tab, indent with spaces"),
     ("train:\n  lr: 1\n\tbatch: 2\n", (3, 1), "found a tab, indent with spaces"),
@@ -79,7 +79,7 @@ def test_yaml_without_a_place(tmp_path: Path, text: str, likely: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_mistake(tmp_path: Path) -> None:
+def test_valid_files(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     for text, value in (
         ("a: &x {b: 1}\nc: {<<: *x}\nd: *x\n", {"a": {"b": 1}, "c": {"b": 1}, "d": {"b": 1}}),
@@ -93,7 +93,7 @@ def test_what_is_no_mistake(tmp_path: Path) -> None:
             assert read_yaml(path) == value
 
 
-# Without control characters, which not even the writer of YAML brings through.
+# Without control characters, which even YAML's own writer does not preserve.
 WORDS = st.text(alphabet=string.ascii_letters + "019:-#{}[]'\"\n ,äß°", max_size=8)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | WORDS,
@@ -125,7 +125,7 @@ def test_any_text_is_read_or_refused_in_a_line(
     assert len(said.splitlines()) == 1
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_paths_that_are_not_readable_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "latin.yaml").write_bytes("output: größe\n".encode("latin-1"))
     (tmp_path / "my.yaml").write_text("a: 1\n")
@@ -143,7 +143,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         read_yaml(Path("/dev/null"))
 
 
-# What Snakemake reads itself.
+# Files that Snakemake reads itself.
 
 
 def said_by_snakemake(folder: Path, *words: str) -> list[str]:
@@ -171,7 +171,7 @@ def test_mistakes_that_snakemake_would_meet_first(tmp_path: Path) -> None:
             "error: results/d/splits.csv: cannot be read: no such file; write "
             "targets before --configfile"
         ],
-        # It names no datasets, and there is no other config here.
+        # It has no datasets, and there is no config/config.yaml here.
         ("over.yaml",): ["error: config/config.yaml: missing"],
     }
     for files, lines in cases.items():
@@ -215,7 +215,7 @@ def test_profiles_share_what_checks_the_config() -> None:
 
 @pytest.mark.workflow
 def test_from_another_folder(tmp_path: Path) -> None:
-    """Relative paths start from the folder where it is called; a file stands alone."""
+    """Relative paths start from the current folder; a file with datasets is used alone."""
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "config.yaml").write_text("nothing: of this workflow\n")
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(BASE))
@@ -226,7 +226,7 @@ def test_from_another_folder(tmp_path: Path) -> None:
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     assert "extended by additional config" not in said
-    # The profile beside the Snakefile holds.
+    # The profile next to the Snakefile is used.
     assert said.startswith(f"Using workflow specific profile {ROOT}/workflow/profiles/default")
     assert (tmp_path / "results" / "d" / "raw.json").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == [

@@ -1,4 +1,4 @@
-"""A stage starts once more with the settings that keep its memory, as the same process."""
+"""A stage restarts itself with the allocator settings, as the same process."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def started(**extra: str) -> list[str]:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are glibc's")
-def test_the_same_process_starts_once_more() -> None:
+def test_the_same_process_restarts_once() -> None:
     before, pid, arguments, arenas = started()
-    # Once before, under the same number, with the same arguments.
+    # One earlier start, with the same process id and the same arguments.
     assert before == pid
     assert arguments == "--images a b $x"
     assert arenas == "1"
 
 
-def test_not_where_it_is_declined() -> None:
+def test_no_restart_if_the_user_declines() -> None:
     before, _, arguments, arenas = started(**{allocator.MARK: "0"})
     assert (before, arguments, arenas) == ("", "--images a b $x", "None")

@@ -1,4 +1,4 @@
-"""Locks, unfinished notes, logs on a full disk: the small parts that restarts stand on."""
+"""Locks, unfinished files, logs on a full disk: the parts that restarts depend on."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_no_lock_file_stays(tmp_path: Path) -> None:
         assert path.exists()
         assert other(path, shared=False).returncode == 1
     assert not path.exists()
-    # One that is gone already, with its folder, is nobody's matter.
+    # A lock file that is already deleted, with its folder, is no error.
     with locked(tmp_path / "work" / "lock", "here"):
         shutil.rmtree(tmp_path / "work")
 
@@ -82,7 +82,7 @@ def test_a_lock_file_that_is_removed_between_opening_and_locking(
 
     def late(handle: int, kind: int) -> None:
         if not stolen:
-            # Meanwhile its holder ends, and a third process makes a new one.
+            # In between, its holder ends, and a third process creates a new file.
             stolen.append(handle)
             path.unlink()
             path.touch()
@@ -245,7 +245,7 @@ with replacing(Path(sys.argv[1])) as temporary:
 
 
 def writer(path: Path) -> tuple[subprocess.Popen[str], Path]:
-    """A process that is in the midst of writing, long ago, and its temporary file."""
+    """A process that is still writing, and its temporary file, with an old time."""
     words = [sys.executable, "-c", WRITES, str(path)]
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -278,7 +278,7 @@ def test_what_a_killed_process_was_writing(tmp_path: Path, monkeypatch: pytest.M
         live.wait()
 
 
-def test_a_folder_is_looked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_searched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_swept", set())
     for index in range(2):
         with replacing(tmp_path / "x") as temporary:

@@ -1,4 +1,4 @@
-"""What made an output: written with it, read back without torch."""
+"""Records of what made an output: written with it, read without torch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_sentinel_says_what_made_it(tmp_path: Path) -> None:
         "settings": PLAIN,
         "inputs": {"without.json": json.loads(without.read_text())["content"]},
     }
-    # What others compare is the same with and without it.
+    # The content id is the same with and without the record.
     assert provenance.content_id(done) == provenance.content_id(without)
     assert provenance.read_made_by(without) is None
 
@@ -80,7 +80,7 @@ def test_a_model_tells_its_settings(tmp_path: Path) -> None:
     model = a_model()
     save_model(path, model)
     assert provenance.read_made_by(path) == {"stage": "train", "settings": model.settings}
-    # Of a tensor that differs, another id; the file's name and time are nothing.
+    # A different tensor gives another id; the file's name and time do not matter.
     other.write_bytes(path.read_bytes())
     assert provenance.content_id(other) == provenance.content_id(path)
     next(iter(model.weights.values())).flatten()[0] += 1

@@ -1,4 +1,4 @@
-"""The tables that people open."""
+"""Reading and writing of tables."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_failed_write_leaves_nothing(tmp_path):
         (b"a,c\nx,2\n", "damaged"),
     ],
 )
-def test_bad_tables_are_told_in_one_line(tmp_path, content, says):
+def test_errors_of_bad_tables_are_one_line(tmp_path, content, says):
     path = tmp_path / "t.csv"
     if content is not None:
         path.write_bytes(content)
@@ -107,7 +107,7 @@ def test_planning_does_without_pandas():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_integers_stay_whole_whatever_is_beside_them(tmp_path):
+def test_integers_stay_whole_in_columns_with_other_values(tmp_path):
     path = tmp_path / "n.csv"
     rows = [(123456789, 123456789, 2**60), (None, 0.123456789, None), (np.int64(7), 1, None)]
     write_table(path, ["a", "b", "c"], rows)

@@ -1,4 +1,4 @@
-"""Results that were moved, renamed, copied or cloned: what differs is done again, the rest is kept,
+"""Results that were moved, renamed, copied or cloned: what differs is recomputed, the rest is kept,
 whatever the times of the files."""
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def renamed(folder: Path) -> None:
 
 
 def shuffled(folder: Path) -> None:
-    """As by ``git clone``, which writes files in any order, and by a fresh ``.snakemake``."""
+    """Like ``git clone``, which writes files in any order, without ``.snakemake``."""
     shutil.rmtree(folder / ".snakemake")
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     random.Random(0).shuffle(paths)
@@ -50,7 +50,7 @@ def shuffled(folder: Path) -> None:
 
 
 def without_times(folder: Path) -> None:
-    """``cp -r``: with its records, but the files have new times; those of the models are the
+    """Like ``cp -r``: Snakemake's records exist, but the files have new times, the models the
     latest."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     now = time.time()
@@ -59,7 +59,7 @@ def without_times(folder: Path) -> None:
 
 
 def of_before(folder: Path) -> None:
-    """As an earlier version made it: no output says what made it, but for the models."""
+    """Like results of an early version: only the models have records."""
     renamed(folder)
     for path in (folder / "moved").rglob("*.csv-metadata.json"):
         path.unlink()
@@ -70,7 +70,7 @@ def of_before(folder: Path) -> None:
 
 
 def of_another_release(folder: Path) -> None:
-    """As a release before made it, with the same stage versions."""
+    """Like results of an earlier release with the same stage versions."""
     renamed(folder)
     for path in (folder / "moved").rglob("*.json"):
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -80,7 +80,7 @@ def of_another_release(folder: Path) -> None:
 
 
 def then_prepared(folder: Path) -> None:
-    """Results of an earlier version, of which one stage was done again by this one."""
+    """Results of an early version, in which this version has rerun one stage."""
     of_before(folder)
     words = ("--cores", "2", "--forcerun", "prepare", "--until", "prepare")
     done = Workplace(folder).snakemake(*words, config=TILED)
@@ -88,7 +88,7 @@ def then_prepared(folder: Path) -> None:
 
 
 def then_trained(folder: Path) -> None:
-    """As if a model had been trained again by this version."""
+    """Results of an early version, in which this version has retrained a model."""
     of_before(folder)
     paths = Paths(folder / "moved")
     for path in (model := paths.model("own", "b", 0), paths.history("own", "b", 0)):
@@ -101,7 +101,7 @@ def then_trained(folder: Path) -> None:
 
 
 def replaced(folder: Path) -> None:
-    """The record speaks of other results than those that are there under its name."""
+    """Snakemake's records are for other results than the existing ones."""
     touched = merge(CONFIG, {"train": {"epochs": 3}})
     shutil.copytree(folder / "out", folder / "kept")
     (plan,) = plans([Request(folder, touched, ("--touch", "--cores", "1"))])
@@ -119,7 +119,7 @@ def and_then(*changes: Callable[[Path], None]) -> Callable[[Path], None]:
 
 
 def mixed_up(dataset: str) -> Callable[[Path], None]:
-    """The model of another fold of ``sem`` in the place of one, as old as that."""
+    """Replaces a model by that of another fold of ``sem``, with the same file time."""
 
     def change(folder: Path) -> None:
         paths = Paths(folder / "moved")
@@ -149,7 +149,7 @@ PLACES: dict[str, tuple[Callable[[Path], None], Mapping[str, Any]]] = {
     "cloned": (shuffled, CONFIG),
     "copied": (without_times, CONFIG),
 }
-# place, edit -> what is to run.
+# place, edit -> the jobs that must run.
 CASES: dict[str, tuple[Callable[[Path], None], Mapping[str, Any], set[str]]] = {
     f"{place}: {edit}": (change, merge(config, over), jobs)
     for place, (change, config) in PLACES.items()
@@ -199,7 +199,7 @@ def found(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_done_again(found: dict[str, Plan], case: str) -> None:
+def test_what_runs_again(found: dict[str, Plan], case: str) -> None:
     plan = found[case]
     assert plan.code == 0, plan.text
     assert set(plan.jobs) == CASES[case][-1]
@@ -208,7 +208,7 @@ def test_what_is_done_again(found: dict[str, Plan], case: str) -> None:
     assert plan.text.count("cannot tell with which settings") == before
 
 
-def test_the_reason_is_told(found: dict[str, Plan]) -> None:
+def test_the_reason_is_shown(found: dict[str, Plan]) -> None:
     for place in PLACES:
         plan = found[f"{place}: epochs"]
         assert {job.split()[0]: why for job, why in plan.first.items()} == {"train": "settings"}
@@ -226,7 +226,7 @@ def test_no_lock_file_stays(finished_run: Path) -> None:
 
 
 def test_results_are_really_made_again(finished_run: Path, tmp_path: Path) -> None:
-    """A folder that someone deletes to have it made again; and in a moved run."""
+    """A user deletes a folder of a moved run to have it made again."""
     place = Workplace(copied(finished_run, tmp_path / "run"))
     renamed(place.folder)
     paths = Paths(place.folder / "moved")
@@ -261,28 +261,28 @@ def test_what_has_changed(tmp_path: Path) -> None:
         path.write_text("x", encoding="utf-8")
     settings = {"version": 1, "a": [1.5, None]}
     made = provenance.made_by_job(tmp_path / "o", "stitch", settings, [table, other])
-    told = '{"a":[1.5,null],"version":1}'
-    assert stale.change(made, told, [str(table), str(other)]) == stale.Change()
-    assert stale.change(made, "{}", [str(other), str(table)]).settings == told
-    assert stale.change(made, told, [str(table)]).inputs
-    assert stale.change(made, told, [str(table), str(table)]).inputs
+    text = '{"a":[1.5,null],"version":1}'
+    assert stale.change(made, text, [str(table), str(other)]) == stale.Change()
+    assert stale.change(made, "{}", [str(other), str(table)]).settings == text
+    assert stale.change(made, text, [str(table)]).inputs
+    assert stale.change(made, text, [str(table), str(table)]).inputs
     stale._content_id.cache_clear()
     other.write_text("y", encoding="utf-8")
-    assert stale.change(made, told, [str(table), str(other)]).updated == (str(other),)
+    assert stale.change(made, text, [str(table), str(other)]).updated == (str(other),)
     other.unlink()
-    assert stale.change(made, told, [str(table), str(other)]) == stale.Change()
-    assert stale.change({"settings": settings}, told, []) == stale.Change()
+    assert stale.change(made, text, [str(table), str(other)]) == stale.Change()
+    assert stale.change({"settings": settings}, text, []) == stale.Change()
 
 
 def test_jobs_of_others_are_left_alone() -> None:
-    told = '{"version":1}'
+    text = '{"version":1}'
 
     def job(**params: object) -> SimpleNamespace:
         return SimpleNamespace(output=["a"], params=SimpleNamespace(**params))
 
-    assert stale._settings(job(settings=told, common=Untracked("train.py"))) == told
+    assert stale._settings(job(settings=text, common=Untracked("train.py"))) == text
     for params in ({}, {"common": "train.py"}, {"common": None}):
-        assert stale._settings(job(settings=told, **params)) is None
+        assert stale._settings(job(settings=text, **params)) is None
     assert stale._settings(job(common=Untracked("train.py"))) is None
 
 

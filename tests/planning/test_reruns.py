@@ -1,6 +1,6 @@
-"""Which edit makes the workflow do what again: every key of the config, the raw files, the command
-line and the stages' versions, each by a dry run of Snakemake on a finished run. The tables of
-docs/reruns.md are what was found (``UNET_WRITE_RERUNS=1`` writes them)."""
+"""What reruns after which edit: every key of the config, the raw files, the command line and the
+stages' versions, each checked by a dry run of Snakemake on a finished run. The tables of
+docs/reruns.md show the results (``UNET_WRITE_RERUNS=1`` writes them)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import yaml
 
 from tests.config.test_config import KEYS, README
 from tests.planner import REASONS, Plan, Request, plans
-from tests.rerun_rows import BESIDE, EVERYTHING, ROWS, Row, base_of, config_of, follows
+from tests.rerun_rows import ADDITIONS, EVERYTHING, ROWS, Row, base_of, config_of, follows
 from tests.workflow.test_workflow import CONFIG, STAGES, Workplace, jobs_of, since, turned, without
 from unet.config.load import load
 from unet.config.run import merge
@@ -36,11 +36,11 @@ ORDER = [*STAGES[:4], "prepare_applied", "train", "predict_shard", *STAGES[5:], 
 
 @dataclass(frozen=True)
 class Case:
-    """Something else than a key of the config that is changed.
+    """A change to something other than a key of the config.
 
     Attributes:
-        change: of the run's folder.
-        config, words, versions: as of :class:`tests.planner.Request`.
+        change: changes the run's folder.
+        config, words, versions: see :class:`tests.planner.Request`.
     """
 
     what: str
@@ -57,7 +57,7 @@ OWN = {job for job in since("manifest", "own") if job != "synthesize own"}
 OUT = Paths(Path("out"))
 CHECKPOINTS = OUT.output / "checkpoints"
 THRESHOLD = merge(CONFIG, {"stitch": {"threshold": 0.3}})
-# Of the model `b` of `own`, from its training on.
+# The jobs of model `b` of `own`, from its training on.
 B = follows("train", ("own",), ("b",))
 
 
@@ -116,7 +116,7 @@ def renamed(folder: Path) -> None:
 
 
 def swapped(folder: Path) -> None:
-    """The labels of two images, one for the other."""
+    """Swaps the labels of two images."""
     first, second, *_ = sorted((folder / "raw" / "labels").glob("*.tif"))
     kept = first.read_bytes()
     first.write_bytes(second.read_bytes())
@@ -148,8 +148,8 @@ FILES = [
     Case("a label removed", OWN, removed(label)),
     Case("an image and its label renamed", OWN, renamed),
     Case("a label that belongs to no image added", set(), added(label)),
-    Case("a file that is no image added", set(), noted),
-    Case("all raw files copied elsewhere, `data_root` following", set(), moved,
+    Case("a file added that is not an image", set(), noted),
+    Case("all raw files copied to another folder, with a new `data_root`", set(), moved,
          config={**CONFIG, "data_root": "moved"}),
     Case("`report.html` deleted", {"report"}, removed(output_of(OUT.report_html))),
     Case("`metrics.csv` deleted", B - {"train own b 0", "predict own b 0", "stitch own b 0"},
@@ -160,14 +160,14 @@ FILES = [
                    OUT.segmentation("own", "b", 0), OUT.masks("own", "b", 0))],
     Case("`model.pt` deleted", B, removed(output_of(OUT.model("own", "b", 0)))),
     Case("`fold-0` deleted", B, removed(output_of(OUT.fold("own", "b", 0)))),
-    # Snakemake makes it again when somebody needs it.
-    *[Case(f"`{path.name}` deleted, which others were made of", set(), removed(output_of(path)))
+    # Snakemake makes an intermediate result again when a job needs it.
+    *[Case(f"`{path.name}` deleted (an intermediate result)", set(), removed(output_of(path)))
       for path in (OUT.tiles_done("own", "b", 0), OUT.tiles("own", "b", 0),
                    OUT.prepared_done("own"), OUT.prepared("own"))],
-    Case("`tiles.zarr` deleted, and `masks`", B - {"train own b 0"},
+    Case("`tiles.zarr` and `masks` deleted", B - {"train own b 0"},
          removed(*map(output_of, (OUT.tiles("own", "b", 0), OUT.masks("own", "b", 0))))),
-    Case("`prepared.zarr` and `checkpoints` deleted, and `stitch: {threshold: 0.3}` (`train` finds "
-         "its finished model)",
+    Case("`prepared.zarr` and `checkpoints` deleted, with `stitch: {threshold: 0.3}` (`train` "
+         "reuses its finished model)",
          follows("prepare", ("own",), ("a", "b")) | follows("stitch", ("sem",), ("a",)),
          removed(output_of(OUT.prepared("own")), output_of(CHECKPOINTS)), config=THRESHOLD),
     Case("a log and a benchmark deleted", set(),
@@ -181,17 +181,17 @@ OTHERS = [
     Case("a dataset added", jobs_of(STAGES, "new", ["a"], [0]) | {"report"},
          config=merge(CONFIG, {"datasets": {"new": NEW}})),
     Case("a dataset removed", {"report"}, config=without(CONFIG, "datasets", "sem")),
-    Case("a model added that no dataset names", set(),
+    Case("a model added that no dataset uses", set(),
          config=merge(CONFIG, {"models": {"c": {"preset": "unet-res"}}})),
-    Case("a model added, for a dataset that names it",
+    Case("a model added and used by a dataset",
          {"train own c 0", "predict own c 0", "stitch own c 0", "evaluate own c",
           "report_dataset own", "report"},
          config=merge(CONFIG, {"models": {"c": CONFIG["models"]["a"]},
                                "datasets": {"own": {"models": ["a", "b", "c"]}}})),
-    Case("a model taken from a dataset", {"report_dataset own", "report"},
+    Case("a model removed from a dataset", {"report_dataset own", "report"},
          config=merge(CONFIG, {"datasets": {"own": {"models": ["a"]}}})),
     Case("the keys of the config in another order", set(), config=turned(CONFIG)),
-    Case("the classes in another order (it is that of their index)", since("prepare", "sem"),
+    Case("the classes in another order (which changes their index)", since("prepare", "sem"),
          config=merge(without(CONFIG, "datasets", "sem", "classes"),
                       {"datasets": {"sem": {"classes": {"membrane": 0, "cell": 255}}}})),
     Case("every default written out", set(),
@@ -217,7 +217,7 @@ CASES = [*FILES, *OTHERS]
 
 @dataclass(frozen=True)
 class Found:
-    """Every dry run that the tests below look at."""
+    """The dry runs that the tests below check."""
 
     rows: Mapping[str, Plan]
     alone: Mapping[str, Plan]
@@ -237,19 +237,21 @@ def is_sound(config: Mapping[str, Any]) -> bool:
     return True
 
 
-# Keys that have a say only beside others, without these (where that is not refused anyway).
-ALONE = [row for row in ROWS if row.beside and is_sound(merge(CONFIG, row.over))]
-# Decided again in another folder, from configs in another order.
+# Keys that have an effect only with other settings, without these (unless that is an error).
+ALONE = [row for row in ROWS if row.addition and is_sound(merge(CONFIG, row.over))]
+# Planned again in another folder, from configs with keys in another order.
 AGAIN = ROWS[::6]
 
 
 @pytest.fixture(scope="module")
 def found(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
     scratch = tmp_path_factory.mktemp("reruns")
-    folders = {name: copied(finished_run, scratch / (name or "run")) for name in ("", *BESIDE)}
-    # `data_root`: the same files elsewhere.
+    folders = {name: copied(finished_run, scratch / (name or "run")) for name in ("", *ADDITIONS)}
+    # For `data_root`: the same files in another folder.
     moved(folders[""])
-    record = [Request(folders[name], base_of(name), ("--touch", "--cores", "1")) for name in BESIDE]
+    record = [
+        Request(folders[name], base_of(name), ("--touch", "--cores", "1")) for name in ADDITIONS
+    ]
     assert [plan.code for plan in plans(record)] == [0] * len(record)
     other = copied(folders[""], scratch / "in" / "another folder")
     cases = []
@@ -261,11 +263,11 @@ def found(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Found
         words = ("--dry-run", *case.words)
         cases.append(Request(folder, case.config, words, case.versions))
     asked = {
-        "rows": {row.key: Request(folders[row.beside], config_of(row)) for row in ROWS},
+        "rows": {row.key: Request(folders[row.addition], config_of(row)) for row in ROWS},
         "alone": {row.key: Request(folders[""], merge(CONFIG, row.over)) for row in ALONE},
         "cases": {case.what: request for case, request in zip(CASES, cases, strict=True)},
         "elsewhere": {
-            row.key: Request(other, turned(config_of(row))) for row in AGAIN if not row.beside
+            row.key: Request(other, turned(config_of(row))) for row in AGAIN if not row.addition
         },
     }
     answers = iter(plans([request for group in asked.values() for request in group.values()]))
@@ -276,7 +278,7 @@ def check(plan: Plan, expected: set[str]) -> None:
     assert plan.code == 0, plan.text
     assert set(plan.jobs) == expected
     assert plan.jobs or "Nothing to be done" in plan.text
-    # Nobody runs without a reason, or for one that nobody knows.
+    # At least one job has a reason of its own, and a known one.
     assert not plan.jobs or plan.first
 
 
@@ -293,12 +295,12 @@ def test_what_a_key_reruns(found: Found, row: Row) -> None:
 
 
 @pytest.mark.parametrize("row", ALONE, ids=lambda row: row.key)
-def test_a_key_without_a_say_reruns_nothing(found: Found, row: Row) -> None:
+def test_a_key_without_effect_reruns_nothing(found: Found, row: Row) -> None:
     check(found.alone[row.key], set())
 
 
-# Where config/README.md speaks of something else than the row's edit: of new folds, not of one
-# that is left out; of models of preset auto.
+# Keys for which config/README.md describes another edit than the row: new folds, not fewer; models
+# with preset auto.
 DIFFERENT = {"output", "datasets.<name>.split.run", "memory_gb"}
 
 
@@ -329,7 +331,7 @@ def test_what_else_reruns(found: Found, case: Case) -> None:
     check(found.cases[case.what], case.expected)
 
 
-# Really run.
+# Real runs.
 
 
 def test_one_image_more_prepares_one_image(finished_run: Path, tmp_path: Path) -> None:
@@ -343,7 +345,7 @@ def test_one_image_more_prepares_one_image(finished_run: Path, tmp_path: Path) -
 
     before, images = times(), json.loads(sentinel.read_text())["images"]
     added(image, label)(place.folder)
-    # An image like any other, not the double of one.
+    # A new image, not a copy of another one.
     edited(lambda folder: folder / "raw" / "images" / "zzz.tif")(place.folder)
     target = str(sentinel.relative_to(place.folder))
     done = place.snakemake("--quiet", "rules", "--cores", "2", target)
@@ -353,7 +355,7 @@ def test_one_image_more_prepares_one_image(finished_run: Path, tmp_path: Path) -
     assert {name: now[name] for name in images} == images
     log = paths.log("prepare", "own").read_text()
     assert "prepare: 1 of 6 images to prepare, 5 stay as they are" in log
-    # Not a byte of the others was written again.
+    # Nothing of the other images was written again.
     arrays = {name for name in before if "/" in name}
     assert arrays
     assert {name: after[name] for name in arrays} == {name: before[name] for name in arrays}
@@ -387,7 +389,7 @@ def test_what_may_be_deleted_costs_no_training(finished_run: Path, tmp_path: Pat
 
 
 def first_stages(plan: Plan) -> list[str]:
-    """Of each dataset the first rule that runs for a reason of its own."""
+    """For each dataset the first rule that runs for a reason of its own."""
     firsts: dict[str, str] = {}
     for job in sorted(plan.first, key=lambda job: ORDER.index(job.split()[0])):
         rule, *names = job.split()

@@ -1,5 +1,5 @@
-"""What jobs ask for: sizes read from the tables, network costs against what was counted, more for
-more work and with each attempt."""
+"""What jobs request: image sizes are read from the tables, network costs agree with counted ones,
+and more is requested for more work and with each attempt."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_sizes_from_a_sentinel(tmp_path: Path) -> None:
     assert images_of(tmp_path / "prepared.json") == Images(2, 3, 600, 400, 400)
 
 
-def test_none_usable_and_not_there(tmp_path: Path) -> None:
+def test_no_usable_image_and_a_missing_table(tmp_path: Path) -> None:
     write_manifest(tmp_path / "manifest.csv", [])
     assert images_of(tmp_path / "manifest.csv") == Images()
     with pytest.raises(FileNotFoundError) as error:
@@ -91,7 +91,7 @@ def test_of_a_long_table_only_the_beginning_is_read(tmp_path: Path, kind: str) -
         )
     assert path.stat().st_size > 2 * HEAD
     kept = path.read_text()
-    # What comes later is not looked at: cut to nonsense of the same length.
+    # Later parts are not read: replace them by nonsense of the same length.
     path.write_text(kept[:HEAD] + "x" * (len(kept) - HEAD))
     found = images_of(path)
     assert found.count == pytest.approx(number, rel=0.03)
@@ -121,7 +121,7 @@ def test_raw_files(tmp_path: Path) -> None:
 
 
 def test_flop_are_those_that_torch_counted() -> None:
-    """``benchmarks/train.py`` counts a step's of this network by torch itself."""
+    """``benchmarks/train.py`` counts the FLOP of a step of this network with torch."""
     measured = json.loads((ROOT / "benchmarks" / "results" / "train.json").read_text())
     arch = architecture_of("unet-bn", width=measured["settings"]["width"])
     pixels = measured["settings"]["patch"] ** 2
@@ -129,14 +129,14 @@ def test_flop_are_those_that_torch_counted() -> None:
     assert 3 * pixels * flop_per_pixel(arch, 1, 2) == pytest.approx(counted, rel=0.02)
 
 
-def test_every_stage_has_its_needs() -> None:
+def test_every_stage_has_estimates() -> None:
     from unet.versions import STAGES
 
     assert list(resources.NEEDS) == list(STAGES), "unet/planning/resources.py: NEEDS"
 
 
 @pytest.mark.parametrize("stage", sorted(resources.NEEDS))
-def test_each_attempt_asks_for_more(stage: str) -> None:
+def test_each_attempt_requests_more(stage: str) -> None:
     asked = [(memory_mb(stage, job(), n), minutes(stage, job(), n)) for n in (1, 2, 3)]
     (memory, time), *later = asked
     assert memory % 100 == 0
@@ -159,7 +159,7 @@ def test_what_training_memory_follows_from() -> None:
     assert asked(train={"cache_gb": 1}) - base == 2000
     few = job(Images(4, 1, 4e4, 10_000, 10_000), train={"cache_gb": 1})
     assert memory_mb("train", few) <= base
-    # Layers that the training is to choose: within its memory.
+    # Layers that training chooses: within its memory.
     auto = {"models": {"m": {"preset": "auto"}}}
     assert asked(**auto, memory_gb=16) - asked(**auto, memory_gb=8) == 8000
 
@@ -223,7 +223,7 @@ def test_what_time_follows_from() -> None:
     st.integers(0, 10**8),
     st.sampled_from(sorted(resources.NEEDS)),
 )
-def test_more_pixels_never_ask_for_less(threads: int, count: int, pixels: int, stage: str) -> None:
+def test_more_pixels_never_request_less(threads: int, count: int, pixels: int, stage: str) -> None:
     def asked(factor: int) -> tuple[int, int]:
         images = Images(count, 1, float(factor * count * pixels), pixels, pixels)
         one = job(images, threads)

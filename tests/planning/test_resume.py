@@ -1,5 +1,5 @@
-"""Going on after a kill: nothing is touched while a run lives; its jobs are cancelled and waited
-for, its processes stopped, and the same command is called again. The queue is two small programs.
+"""Resuming after a kill: nothing is touched while a run is alive; its jobs are cancelled, its
+processes stopped, and the same command is called again. The queue is two small programs.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from unet.planning.resume import Command, remember, remembered, run_ids, working
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# A queue in a folder: a file per job, named <name>.<id>. `scancel` ends a job only when it is asked
-# for the second time, as jobs take a while to end.
+# A queue in a folder: a file per job, named <name>.<id>. After `scancel` a job disappears only at
+# the second `squeue`, because jobs take a while to end.
 SQUEUE = """#!/bin/sh
 cd "$(dirname "$0")/queue" && echo "squeue $*" >>../calls
 for word in "$@"; do case $word in --name=*) names=${word#--name=};; esac; done
@@ -71,7 +71,7 @@ def gone() -> int:
 
 
 def killed_run(folder: Path, *names: str, host: str = "", pid: int = 0) -> Path:
-    """What a run leaves that was killed: its note, and its names in the logs."""
+    """The files of a killed run: its record, and its names in the logs."""
     write_json(
         folder / ".snakemake" / "unet-run.json",
         {"words": ["--cores", "1"], "folder": str(folder), "host": host or socket.gethostname(),
@@ -84,7 +84,7 @@ def killed_run(folder: Path, *names: str, host: str = "", pid: int = 0) -> Path:
     return folder
 
 
-def test_a_process_is_remembered_and_told_from_others(tmp_path: Path) -> None:
+def test_a_process_is_recorded_and_recognised(tmp_path: Path) -> None:
     remember(tmp_path, ["--cores", "2"])
     found = remembered(tmp_path)
     assert (found.words, found.pid, found.host) == (
@@ -157,7 +157,7 @@ def test_a_run_without_a_cluster_asks_no_queue(tmp_path: Path, queue: Path) -> N
     assert calls(queue) == []
 
 
-def test_a_queue_that_cannot_be_asked(
+def test_a_queue_that_cannot_be_queried(
     tmp_path: Path, queue: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = killed_run(tmp_path / "work", "run-a")
@@ -169,7 +169,7 @@ def test_a_queue_that_cannot_be_asked(
         resume.clear(folder)
 
 
-def test_a_run_that_lives_is_left_alone(
+def test_a_live_run_is_left_alone(
     tmp_path: Path, queue: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     killed_run(tmp_path, "run-a")
@@ -182,7 +182,7 @@ def test_a_run_that_lives_is_left_alone(
     assert calls(queue) == []
 
 
-def test_a_run_of_another_machine_needs_a_word(tmp_path: Path, queue: Path) -> None:
+def test_a_run_of_another_machine_needs_confirmation(tmp_path: Path, queue: Path) -> None:
     folder = killed_run(tmp_path / "work", "run-a", host="login7")
     (queue / "run-a.1").touch()
     with pytest.raises(UserError, match=r"started on login7.*--gone"):
@@ -248,8 +248,8 @@ def test_processes_are_asked_first_then_ended(tmp_path: Path) -> None:
 def test_a_run_on_this_machine_is_killed_and_resumed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A training outlives its workflow; it is stopped, which saves its state, and the folder is
-    free for the next one."""
+    """A training outlives its workflow; it is stopped and saves its state, and the folder is free
+    for the next run."""
     longer = {**CONFIG["train"], "epochs": 4000, "checkpoint_seconds": 0.2}
     config = {**CONFIG, "datasets": {"sem": CONFIG["datasets"]["sem"]}, "train": longer}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
@@ -276,5 +276,5 @@ def test_a_run_on_this_machine_is_killed_and_resumed(
     assert "stopped" in log
     assert not list((tmp_path / ".snakemake").glob("locks/*"))
     assert remembered(tmp_path).words[-4:] == tuple(words)
-    # What it would call, as it says, is what was called.
+    # It shows the same command again.
     assert f"{target} --cores 2 " in capsys.readouterr().err

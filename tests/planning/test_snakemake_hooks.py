@@ -32,7 +32,7 @@ def dry_run(folder: Path, *words: str) -> str:
     [
         ((), 1, True, False),
         (("--quiet",), 1, False, False),
-        # Not the numbers, so the rest is Snakemake's own.
+        # No counts and no table: the output is Snakemake's own.
         (("--quiet", "progress"), 0, False, True),
         (("--printshellcmds",), 2, False, True),
     ],
@@ -79,8 +79,8 @@ def test_a_reason_in_a_line(reason: str, short: str) -> None:
     assert why(reason) == short
 
 
-def test_a_run_has_no_table_more(capsys: pytest.CaptureFixture[str]) -> None:
-    """What a quiet run prints stays as it is."""
+def test_a_quiet_run_prints_no_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """The output of a quiet run is unchanged."""
 
     class Workflow:
         dryrun = False

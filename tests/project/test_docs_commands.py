@@ -1,6 +1,6 @@
-"""Every command of README, docs/, config/README.md and CONTRIBUTING.md: those of Snakemake are
-planned, those of the scripts are run or held against their own options, the others are looked
-through. A block that no test knows is a failure, so that a new command is tried, too."""
+"""Every command in README, docs/, config/README.md and CONTRIBUTING.md: Snakemake commands are
+planned, scripts are run or their options checked, other commands are parsed. An unknown command is
+a failure, so that new commands get tested too."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "config/README.md")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
-# Blocks without a language that are no commands, by the beginning of their first line.
+# Blocks without a language that are not commands, by the start of their first line.
 TEXTS = ("results/", "data_root/", "30 pages of 512 x 512")
-# Who does not start with one of these is no command.
+# Every command starts with one of these.
 PROGRAMS = (
     "snakemake", "python", ".venv-peers/bin/python", "unet", "make", "pip", "conda", "source",
     "docker", "apptainer", "sbatch", "squeue", "scancel", "tail", "git", "pre-commit",
 )  # fmt: skip
-# What needs a cluster, a container or another environment: only its shell syntax is looked at.
+# Commands that need a cluster, a container or another environment: only the syntax is checked.
 ELSEWHERE = (
     "docker", "apptainer", "sbatch", "squeue", "scancel", "tail", "source", "git", "pre-commit",
 )  # fmt: skip
@@ -52,7 +52,7 @@ CONFIG: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Command:
-    """One command of a page; ``words`` without assignments before it."""
+    """One command of a page; ``words`` does not include assignments before it."""
 
     page: str
     words: tuple[str, ...]
@@ -66,8 +66,8 @@ class Command:
 
 
 def blocks(text: str) -> Iterator[tuple[str, str]]:
-    """(language, text) of the fenced blocks, of those that are indented, and of what stands in
-    backticks and begins like a command ("inline")."""
+    """(language, text) of fenced blocks, indented blocks ("indented"), and text in backticks
+    ("inline")."""
     fence = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.M | re.S)
     for match in fence.finditer(text):
         yield match[2], re.sub(rf"^{match[1]}", "", match[3], flags=re.M)
@@ -79,7 +79,7 @@ def blocks(text: str) -> Iterator[tuple[str, str]]:
 
 
 def commands_in(text: str) -> list[tuple[str, ...]]:
-    """The commands of shell text; variables that it sets are put in."""
+    """The commands in a shell text; variables that it sets are substituted."""
     found = []
     set_before: dict[str, str] = {}
     for line in re.sub(r"\\\n", " ", text).splitlines():
@@ -130,10 +130,10 @@ def of(*programs: str) -> Any:
     return pytest.mark.parametrize("command", chosen, ids=str)
 
 
-def test_each_command_is_of_a_program_that_is_known() -> None:
+def test_each_command_runs_a_known_program() -> None:
     unknown = [str(command) for command in COMMANDS if command.words[0] not in PROGRAMS]
     assert not unknown, "say in this file how they are tested, or name their block in TEXTS"
-    # The pages have what they had, so that nothing is left out by a slip of the search.
+    # Guards against a search that misses commands.
     pages = {command.page for command in COMMANDS}
     assert {"README.md", "CONTRIBUTING.md", "config/README.md", "docs/cluster.md"} <= pages
     assert len(COMMANDS) > 60
@@ -157,8 +157,8 @@ def test_the_search_finds_commands() -> None:
 
 
 @of("snakemake")
-def test_snakemake_takes_it_as_it_is_meant(command: Command) -> None:
-    """An option with several values takes what follows it, also a target."""
+def test_snakemake_reads_the_command_as_intended(command: Command) -> None:
+    """An option with several values takes all following words, even a target."""
     from snakemake.cli import get_argument_parser
 
     words = [word for word in command.words[1:] if word != "..."]
@@ -175,7 +175,7 @@ def test_snakemake_takes_it_as_it_is_meant(command: Command) -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the commands of the pages hold, with a small run's config."""
+    """A folder in which the pages' commands work, with the config of a small run."""
     folder = tmp_path_factory.mktemp("project")
     for name in ("workflow", "scripts", "unet", "config"):
         (folder / name).symlink_to(ROOT / name)
@@ -270,7 +270,7 @@ def test_the_command_of_the_package(command: Command) -> None:
 
 @of("make")
 def test_make(command: Command) -> None:
-    # A target that is none would be an error; nothing is made.
+    # An unknown target is an error; nothing is executed.
     run(ROOT, "make", "--dry-run", *command.words[1:])
 
 

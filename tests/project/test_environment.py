@@ -1,4 +1,4 @@
-"""environment.yml, workflow/envs/unet.yaml, pyproject.toml and requirements.lock say the same."""
+"""environment.yml, workflow/envs/unet.yaml, pyproject.toml and requirements.lock agree."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
-# conda-forge's and bioconda's names where they are not PyPI's.
+# Names on conda-forge and bioconda that differ from those on PyPI.
 CONDA_NAMES = {
     "pytorch": "torch",
     "matplotlib-base": "matplotlib",
@@ -43,7 +43,7 @@ OPTIONAL = {
 }
 
 REQUIRED = Requirement(f"python{pyproject()['requires-python']}").specifier
-# Those that the project says it runs on.
+# The versions that the project supports.
 PYTHONS = [f"3.{minor}" for minor in range(8, 30) if f"3.{minor}" in REQUIRED]
 
 
@@ -53,7 +53,7 @@ def lock_lines() -> list[str]:
 
 
 def lock(python: str) -> dict[str, Version]:
-    """Name -> version that a version of Python gets."""
+    """Name -> locked version, for a version of Python."""
     found = {}
     for requirement in map(Requirement, lock_lines()):
         marker = requirement.marker
@@ -93,7 +93,7 @@ def test_the_lock_fits_the_ranges(name: str) -> None:
         locked = lock(python)
         assert name in locked, f"requirements.lock: {name} of pyproject.toml is missing"
         assert locked[name] in wanted.specifier
-    # An honest range has a lowest version.
+    # Every range needs a lowest version.
     assert any(spec.operator in (">=", "~=", "==") for spec in wanted.specifier), name
 
 
@@ -153,7 +153,7 @@ def test_what_is_imported_is_declared() -> None:
 def test_the_entry_of_the_workflow_catalog() -> None:
     text = (ROOT / ".snakemake-workflow-catalog.yml").read_text(encoding="utf-8")
     usage = yaml.safe_load(text)["usage"]
-    # What the catalog reads, at the level where it looks for it.
+    # The keys that the catalog reads, at the level where it expects them.
     assert set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
     deployment = usage["software-stack-deployment"]
     assert set(deployment) == {"conda", "apptainer", "apptainer+conda"}
@@ -162,5 +162,5 @@ def test_the_entry_of_the_workflow_catalog() -> None:
     # Each rule that has a shell command names its environment.
     assert deployment["conda"] == (rules.count("conda:") == rules.count("shell:"))
     assert deployment["apptainer"] == bool(re.search(r"container(ized)?:", rules))
-    # Where a workflow is deployed, what stands in `profiles` comes along.
+    # Deploying a workflow copies `profiles`.
     assert (ROOT / "profiles").resolve() == ROOT / "workflow" / "profiles"

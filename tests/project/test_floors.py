@@ -1,5 +1,5 @@
-"""The floors of the package: imports run one way, the light folders stay light, and each folder
-says what it is for."""
+"""The layers of the package: imports run one way, light folders load no heavy libraries, and each
+folder says what it is for."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_an_import_upwards_is_found(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(code, encoding="utf-8")
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    # The small package has two of the floors only.
+    # The small package has only two of the layers.
     text = re.sub(
         r"^layers = \[\n.*?^\]\n", 'layers = ["report", "config"]\n', text, flags=re.M | re.S
     )
@@ -89,6 +89,6 @@ def test_a_folder_says_what_it_is_for(folder: Path) -> None:
     assert text, f"{where}: write a docstring: what comes in, what goes out, where to start reading"
     for word in (r"\bIn: ", r"\bOut: ", r"\bStart with\b"):
         assert re.search(word, text), f"{where}: the docstring has no {word!r}"
-    # What it sends the reader to is there.
+    # The files that it mentions exist.
     for name in re.findall(r"`([a-z0-9_/]+\.py|[a-z]+/)`", text):
         assert (folder / name).exists() or (ROOT / name).exists(), f"{where}: {name} is missing"

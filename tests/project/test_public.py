@@ -49,7 +49,7 @@ def test_a_release_changes_every_place() -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_a_workflow_runs_what_can_be_run_here(path: Path) -> None:
-    """Each command is a make target that .ci/run calls, too; actions are pinned to a commit."""
+    """Each command is a make target that .ci/run also calls; actions are pinned to a commit."""
     called = set(re.findall(r"\bmake ([a-z-]+)$", text_of(".ci/run"), re.M))
     targets = set(re.findall(r"^([a-z-]+):", text_of("Makefile"), re.M))
     commands = [step["run"] for step in steps_of(path) if "run" in step]
@@ -74,7 +74,7 @@ def test_the_tests_run_on_every_python() -> None:
 def test_the_small_run_is_a_valid_config() -> None:
     config = load_file(ROOT / ".test" / "config" / "config.yaml")
     assert {dataset.task for dataset in config.datasets.values()} == {"semantic", "instances"}
-    # Nothing is needed but the clone.
+    # It needs nothing but the clone.
     assert all(dataset.synthetic for dataset in config.datasets.values())
 
 

@@ -1,4 +1,4 @@
-"""`make setup` where pip cannot install."""
+"""`make setup` when pip cannot install."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ pytestmark = pytest.mark.workflow
         ("numpy=2.4.6\n", "pip: ERROR: Invalid requirement: 'numpy=2.4.6'"),
     ],
 )
-def test_what_pip_cannot_do_is_one_line(tmp_path: Path, lock: str, said: str) -> None:
+def test_an_error_of_pip_is_one_line(tmp_path: Path, lock: str, said: str) -> None:
     (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text(encoding="utf-8"))
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "requirements.lock").write_text(lock)
-    # As from a shell of one's own: the tests may have been started by make.
+    # As from a fresh shell: the tests may have been started by make.
     ours = ("PIP_", "MAKE", "MFLAGS")
     alone = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    # Nobody listens at this port.
+    # Nothing listens on this port.
     index = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": os.devnull}
     done = subprocess.run(
         ["make", "setup", f"PYTHON={sys.executable}", "VENV=env"],

@@ -1,4 +1,4 @@
-"""Whoever edits the code behind a stage decides knowingly whether its results change."""
+"""Reminds developers who edit the code of a stage to decide whether its results change."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_stored_hashes_are_those_of_the_code() -> None:
     stale = sorted(stage for stage in {*stored, *now} if stored.get(stage) != now.get(stage))
     assert not stale, (
         f"the code behind {', '.join(stale)} has changed. If results change, raise STAGES[stage] "
-        "in unet/versions.py, so that the stage and what follows is done again; then, in either "
+        "in unet/versions.py, so that the stage and the following ones run again; then, in either "
         "case, run `make stage-hashes` and commit tests/stage_hashes.json"
     )
 
@@ -82,7 +82,7 @@ def test_what_is_behind_a_stage(stage: str, there: set[str], absent: set[str]) -
         ("unet.prediction.objects.watershed", {"stitch", "evaluate"}),
     ],
 )
-def test_an_edit_concerns_the_stages_that_it_can_change(module: str, stages: set[str]) -> None:
+def test_an_edit_affects_the_stages_that_use_the_module(module: str, stages: set[str]) -> None:
     scripts = {stage: ROOT / "scripts" / f"{stage}.py" for stage in STAGES}
     assert {stage for stage, script in scripts.items() if module in reachable(script)} == stages
 
@@ -116,7 +116,7 @@ def test_only_code_counts(tmp_path: Path) -> None:
     assert stage_hash(script, tmp_path) != with_b
 
 
-def test_texts_that_are_no_docstrings_count() -> None:
+def test_texts_that_are_not_docstrings_count() -> None:
     trees = [plain(ast.parse(f"x = {text!r}")) for text in ("a", "b")]
     assert trees[0] != trees[1]
     assert plain(ast.parse("def f():\n    'doc'")) == plain(ast.parse("def f():\n    'cod'"))

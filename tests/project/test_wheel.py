@@ -1,4 +1,4 @@
-"""What is in the wheel that `make build` made; `UNET_WHEEL` names it."""
+"""The contents of the wheel that `make build` made; `UNET_WHEEL` is its path."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_all_of_the_package_and_nothing_else() -> None:
     with zipfile.ZipFile(ROOT / WHEEL) as wheel:
         files = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert files == package
-    # Those that are no modules are the ones that get lost.
+    # Files that are not modules are easily forgotten.
     assert {"unet/py.typed", "unet/config/stage_keys.json"} <= files
     assert any(name.startswith("unet/report/templates/") for name in files)
 

@@ -1,4 +1,4 @@
-"""Volumes through every stage: from files to the report, in tiles along Z, Y and X."""
+"""Volumes in every stage: from files to the report, in tiles along Z, Y and X."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Rows = list[dict[str, str]]
 
 
 def stage(name: str, paths: Paths, config: Path, *words: str, expected: int = 0) -> None:
-    """A stage's script in this process, its messages kept from changing the tests' logging."""
+    """Runs a stage's script in this process, without changing the tests' logging."""
     handlers, level = logging.root.handlers[:], logging.root.level
     argv = ["--output", str(paths.output), "--config", str(config), *words]
     try:
@@ -58,7 +58,7 @@ def rows_of(path: Path) -> Rows:
 
 
 def everything(paths: Paths, config: Path, raw: Path, dataset: str, model: str) -> None:
-    """All stages from the files in ``raw``."""
+    """Runs all stages on the files in ``raw``."""
     of, run = ("--dataset", dataset), ("--dataset", dataset, "--model", model)
     fold = (*run, "--fold", "0")
     where = ("--root", str(raw), "--images", "images", "--labels", "labels")
@@ -66,7 +66,7 @@ def everything(paths: Paths, config: Path, raw: Path, dataset: str, model: str) 
     stage("splits", paths, config, *of)
     stage("prepare", paths, config, *of)
     stage("train", paths, config, *fold, "--threads", "1")
-    # What a few steps of training find depends on the processor.
+    # The result of a few training steps depends on the processor, so the weights are replaced.
     trained = load_model(paths.model(dataset, model, 0))
     network = trained.network()
     assert isinstance(network, UNet)
@@ -81,7 +81,7 @@ def everything(paths: Paths, config: Path, raw: Path, dataset: str, model: str) 
 
 @pytest.fixture(scope="module")
 def nuclei(tmp_path_factory: pytest.TempPathFactory) -> tuple[Paths, Path]:
-    """Generated volumes whose sections lie three times as far apart as pixels."""
+    """Generated volumes whose sections are three times as far apart as pixels."""
     folder = tmp_path_factory.mktemp("nuclei3d")
     paths = Paths(folder / "results")
     config = written(
@@ -121,7 +121,7 @@ def balls(seed: int, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         away = np.sqrt(((places - middle[:, None, None, None]) ** 2).sum(0))
         ids[(away < radius) & (ids == 0)] = number
     rim = (ids > 0) & (ndimage.minimum_filter(ids, 3) != ids)
-    # No value lies between 120 and 140: what is inside a ball does not hang on rounding.
+    # No value lies between 120 and 140, so the inside of a ball does not depend on rounding.
     noise = rng.normal(0, 15, (2, *shape)).clip(-20, 20)
     return (100 + 60 * np.stack([ids > 0, rim]) + noise).astype(np.uint8), ids
 
@@ -177,7 +177,7 @@ def test_network_is_fitted_to_the_voxels(nuclei: tuple[Paths, Path]) -> None:
     assert model.pixel_size_um == pytest.approx((0.6, 0.2, 0.2))
 
 
-def test_tiles_lie_along_all_axes(nuclei: tuple[Paths, Path]) -> None:
+def test_there_are_tiles_along_all_axes(nuclei: tuple[Paths, Path]) -> None:
     tiles = Tiles(nuclei[0].tiles("n", "m", 0))
     for image in tiles.ids():
         starts = [{core[axis].start for core in tiles.cores(image)} for axis in range(3)]
@@ -298,7 +298,7 @@ def test_tiles_of_two_channels_give_the_labels_of_the_whole(
     for image in tiled.ids():
         first, second = (np.asarray(found.instances(image)) for found in labels)
         np.testing.assert_array_equal(first, second)
-        # Balls that touch are one object; less than min_size of one is none.
+        # Balls that touch are one object; objects below min_size are dropped.
         balls = np.asarray(Prepared(paths.prepared("c")).instances(image)) > 0
         assert ((first > 0) <= balls).all()
         assert (balls & (first == 0)).sum() < 5
@@ -350,7 +350,7 @@ def test_the_cheapest_tile_computes_no_more_than_any_other(
         [min(fp.least_tile, fp.fit(n)) for n, fp in zip(shape, footprints, strict=True)]
     )
     assert np.prod(tile) <= max(largest, least)
-    # Cubes and squares that are as large, and what leaves one axis whole.
+    # Cubes and squares of the same size, and tiles that do not divide one axis.
     side = int(max(largest, least) ** (1 / len(shape)))
     for other in (side, [min(n, 10**9) if a == 0 else side // 2 for a, n in enumerate(shape)]):
         rival = plan(shape, other, footprints)

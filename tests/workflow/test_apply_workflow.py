@@ -1,5 +1,5 @@
-"""Models of one dataset applied to others by the workflow: a tiny run to its end, and what edits
-make it do again."""
+"""Models of one dataset applied to others by the workflow: a complete tiny run, and what reruns
+after edits."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_results_are_in_the_users_pixels(place: Workplace) -> None:
         assert not paths.splits(dataset).exists()
 
 
-def test_labels_are_scored_where_there_are_any(place: Workplace) -> None:
+def test_labels_are_scored_if_there_are_any(place: Workplace) -> None:
     paths = Paths(place.folder / "out")
     rows = table(paths.metrics("there", "a@src"))
     assert {(row["model"], row["fold"]) for row in rows} == {("a@src", "ensemble")}
@@ -104,22 +104,22 @@ def test_labels_are_scored_where_there_are_any(place: Workplace) -> None:
 
 EDITS: list[tuple[dict[str, Any], set[str]]] = [
     (CONFIG, set()),
-    # What is applied elsewhere has no effect where it was trained.
+    # Settings of the dataset that it is applied to do not affect the training dataset.
     (merge(CONFIG, {"datasets": {"there": {"stitch": {"min_size": 9}}}}),
      {"stitch there a@src ensemble", "evaluate there a@src", "report_dataset there", "report"}),
     (merge(CONFIG, {"datasets": {"other": NEW}}),
      {job.replace("new", "other") for job in NEW_JOBS}),
-    # Another network is another result everywhere; the images are looked through again, too.
+    # Another network changes all results, and the images are prepared for it again.
     (merge(CONFIG, {"train": {"lr": 0.02}}),
      (SOURCE_JOBS | THERE_JOBS | NEW_JOBS)
      - {"manifest src", "splits src", "prepare src", "manifest there", "manifest new"}),
-    # Its threshold is taken over.
+    # Its threshold is used there.
     (merge(CONFIG, {"datasets": {"src": {"stitch": {"fill_holes": 1}}}}),
      {job for job in SOURCE_JOBS | THERE_JOBS | NEW_JOBS
       if job.split()[0] in ("stitch", "evaluate", "report_dataset", "report")}),
     (merge(CONFIG, {"report": {"bootstrap": 200}}),
      {f"report_dataset {name}" for name in ("src", "there", "new")} | {"report"}),
-    # Less of it.
+    # Without the other datasets.
     (SOURCE, {"report"}),
 ]  # fmt: skip
 

@@ -1,5 +1,5 @@
-"""Bad files through the stages' command lines: set aside with a reason, or one line and exit code
-2; never a stack trace, never a half-written output."""
+"""Bad files in the stages' command lines: left out with a reason, or one line and exit code 2, but
+never a stack trace or a half-written output."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ BAD: list[tuple[Callable[[Path], None], list[str]]] = [
 
 
 def spoilt(root: Path) -> None:
-    """A dataset of three good images and one of each kind of bad ones."""
+    """A dataset with three good images and one of each kind of bad image."""
     good(root)
     for spoil, _ in BAD:
         write(root / "l" / "bad.tif", label())
@@ -162,7 +162,7 @@ def spoilt(root: Path) -> None:
                 path.rename(path.with_stem(spoil.__name__))
 
 
-def test_bad_images_are_set_aside_and_the_others_go_on(tmp_path: Path) -> None:
+def test_bad_images_are_left_out_and_the_others_used(tmp_path: Path) -> None:
     spoilt(tmp_path)
     done = manifest(tmp_path)
     assert done.code == 0, done.stderr
@@ -182,7 +182,7 @@ def test_bad_images_are_set_aside_and_the_others_go_on(tmp_path: Path) -> None:
     assert "3 images" in done.stderr
     assert done.stderr.count("left out") > 5
 
-    # What follows takes the usable ones alone.
+    # The next stage uses only the usable ones.
     normalize = {"method": "percentile", "low": 1.0, "high": 99.8, "scope": "image"}
     settings = {
         "version": 1, "prepare": {"normalize": normalize, "tile": 32, "shard": 4},
@@ -192,7 +192,7 @@ def test_bad_images_are_set_aside_and_the_others_go_on(tmp_path: Path) -> None:
     made = stage("prepare", done.paths, settings)
     assert made.code == 0, made.stderr
     assert set(Prepared(done.paths.prepared("d")).ids()) == usable
-    # A raw file that is spoilt after the manifest: one line, and no sentinel.
+    # A raw file that is damaged after the manifest: one line, and no sentinel.
     done.paths.prepared_done("d").unlink()
     (tmp_path / "i" / "good1.tif").write_bytes(b"")
     broken = stage(
@@ -236,7 +236,7 @@ def test_nothing_usable(tmp_path: Path) -> None:
     assert not done.paths.manifest("d").exists()
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     done = manifest(tmp_path)
     assert done.code == 2
@@ -248,13 +248,13 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_copy_in_another_part_is_an_error(tmp_path: Path) -> None:
-    """The same content in training and test would flatter the scores."""
+    """The same content in training and test would make the scores too good."""
     good(tmp_path, 6)
     (tmp_path / "i" / "good1.tif").write_bytes((tmp_path / "i" / "good0.tif").read_bytes())
     done = manifest(tmp_path)
     assert done.code == 0
     assert "same content as good0" in done.records["good1"].reason
-    # With as many folds as images each is tested alone, so that the two are apart.
+    # With as many folds as images each is tested alone, so the two are in different parts.
     split = {"folds": 6, "test": None, "column": None, "group": None, "val": 0.2}
     made = stage("splits", done.paths, {"version": 1, "seed": 0, "split": split})
     assert made.code == 2

@@ -1,6 +1,6 @@
-"""What the demo promises, read from the results of a finished `make demo`.
+"""Checks the scores that the demo promises on the results of a finished `make demo`.
 
-`UNET_DEMO_RESULTS` names its output folder; without it there is nothing to look at.
+`UNET_DEMO_RESULTS` is its output folder; without it the tests are skipped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
     not RESULTS, reason="UNET_DEMO_RESULTS does not name the results of a `make demo`"
 )
 
-# The class whose IoU is promised, per dataset.
+# Dataset -> the class whose IoU is promised.
 CLASSES = {"membranes": "membrane", "nuclei": "foreground", "phase": "foreground"}
 
 

@@ -1,5 +1,5 @@
-"""The workflow as a module of another one, by a Python that does not have the package installed:
-from a folder, from a local git repository, as snakedeploy writes it; with and without a prefix."""
+"""The workflow as a module of another one, with a Python without the package: from a folder, from a
+local git repository, as snakedeploy writes it; with and without a prefix."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ use rule * from unet as {name}
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An interpreter with all that the tests' own has, but for the package."""
+    """An interpreter with all packages of the tests' own, except this one."""
     folder = tmp_path_factory.mktemp("python")
     venv.create(folder, symlinks=True)
     known = sysconfig.get_path("purelib")
     site = next((folder / "lib").glob("python*/site-packages"))
-    # Of a folder that is named here no .pth file is read, so not that of an editable install.
+    # .pth files in folders that are listed here are not read, such as those of editable installs.
     (site / "known.pth").write_text(known + "\n")
     interpreter = folder / "bin" / "python"
     done = run([interpreter, "-c", "import unet"], folder)
@@ -78,7 +78,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """What keeps Snakemake's cache out of the user's home."""
+    """Environment variables that keep Snakemake's cache out of the user's home."""
     return {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
 
 
@@ -91,7 +91,7 @@ def run(words: list[Any], folder: Path, **environment: str) -> subprocess.Comple
 
 
 def importing(folder: Path, snakefile: str, prefix: str, name: str) -> Path:
-    """A workflow that has this one as its module."""
+    """A workflow that uses this one as a module."""
     line = f'prefix: "{prefix}"' if prefix else ""
     for path, text in (
         ("workflow/Snakefile", IMPORTING.format(snakefile=snakefile, prefix=line, name=name)),
@@ -115,7 +115,7 @@ def test_a_module(
     place = importing(
         tmp_path / "work", local if kind == "folder" else git, prefix, "unet_*" if prefix else "*"
     )
-    # One of them to its end.
+    # Only one of the cases is run completely.
     whole = kind == "git" and bool(prefix)
     target = [] if whole else [Path(prefix, SPLITS)]
     snakemake = [python, "-m", "snakemake"]
@@ -125,11 +125,11 @@ def test_a_module(
     for path in (paths.splits("d"), paths.manifest("d"), paths.raw_done("d"), paths.config):
         assert path.stat().st_size > 0, path
     assert (paths.report_html.exists(), prefix != "" and (place / "out").exists()) == (whole, False)
-    # What is done stays done.
+    # A second run has nothing to do.
     done = run([*snakemake, *target, "--dry-run"], place, **home)
     assert "Nothing to be done" in done.stdout + done.stderr, done.stdout + done.stderr
     if whole:
-        # A package and the scripts, which can go on with the run, and nothing half unpacked.
+        # Package and scripts are unpacked completely, and can resume the run.
         (unpacked,) = (place / ".snakemake" / "unet").iterdir()
         assert {path.name for path in unpacked.iterdir()} == {"unet", "scripts"}
         done = run([python, unpacked / "scripts" / "resume.py", "--stay"], place, **home)
@@ -139,7 +139,7 @@ def test_a_module(
 def test_a_raw_file_of_a_module_is_looked_for_in_the_working_folder(
     tmp_path: Path, python: Path, home: dict[str, str]
 ) -> None:
-    """A prefix is of what is written alone."""
+    """A prefix applies only to outputs."""
     from unet.data.synthetic import write_dataset
 
     place = importing(tmp_path / "work", f'"{ROOT}/workflow/Snakefile"', "below", "*")
@@ -171,7 +171,7 @@ def test_the_importing_workflow_has_its_own_start(
 def test_the_importing_workflow_has_its_own_failures(
     tmp_path: Path, python: Path, home: dict[str, str]
 ) -> None:
-    """Its jobs are shown as Snakemake shows them, this one's in a line; both hooks are called."""
+    """Its failed jobs are shown in Snakemake's way, this one's in one line; both hooks run."""
     from unet.data.dataset_warnings import write_warnings
     from unet.data.synthetic import write_dataset
 
@@ -184,7 +184,7 @@ def test_the_importing_workflow_has_its_own_failures(
     )
     snakefile.write_text(own + snakefile.read_text())
     write_warnings(place / "out" / "d" / "warnings.splits.json", ["looks odd"])
-    # Numbers of objects are no classes.
+    # The labels are object numbers, not classes.
     write_dataset(place / "raw", "nuclei", 3, 3, (64, 64), 0.5)
     files = {"images": "raw/images", "labels": "raw/labels", "classes": {"a": 0, "b": 255}}
     config = {**CONFIG, "datasets": {"d": files}}
@@ -193,7 +193,7 @@ def test_the_importing_workflow_has_its_own_failures(
     done = run([python, "-m", "snakemake", *words], place, **home)
     said = done.stdout + done.stderr
     assert done.returncode == 1, said
-    # Its own log, and what Snakemake says of the command.
+    # Its own log, and Snakemake's message about the command.
     assert "Error in rule mine:" in said
     assert "returned non-zero exit status 3" in said
     assert "\ndisk quota exceeded\n" in said
@@ -254,7 +254,7 @@ use rule * from unet_pipeline
 def test_what_snakedeploy_writes(
     tmp_path: Path, python: Path, repository: Path, home: dict[str, str], by: str
 ) -> None:
-    # What is asked of GitHub is answered by a folder.
+    # A folder replaces GitHub.
     environment = {
         **home,
         "GIT_CONFIG_COUNT": "1",
@@ -264,7 +264,7 @@ def test_what_snakedeploy_writes(
     place = tmp_path / "work"
     url = "https://github.com/owner/unet-pipeline"
     if by == "itself":
-        # Not in requirements.lock: it does not install on every Python that the project runs on.
+        # Not in requirements.lock: it cannot be installed on every supported Python.
         found = pytest.importorskip("snakedeploy", reason="snakedeploy is not installed")
         code = (
             f"import sys; sys.path.append({str(Path(found.__file__).parents[1])!r});"
@@ -278,7 +278,7 @@ def test_what_snakedeploy_writes(
             shutil.copytree(repository / part, place / part)
         (place / "workflow").mkdir()
         (place / "workflow" / "Snakefile").write_text(DEPLOYED.format(url=url, tag=TAG))
-    # The configs come with it, and the profiles, where Snakemake finds them.
+    # The configs and profiles are copied to where Snakemake finds them.
     for path in ("config/config.yaml", "config/README.md", "profiles/default/config.yaml"):
         assert (place / path).is_file(), path
     (place / "config" / "config.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))

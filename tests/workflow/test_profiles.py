@@ -1,5 +1,5 @@
-"""The profiles for clusters: what they ask for in a dry run, and a queue with PBS's commands, which
-are small programs here, through to results. On a real SLURM: tests/slurm."""
+"""The profiles for clusters: what jobs request in a dry run, and a run with PBS's commands, which are
+small programs here. On a real SLURM: tests/slurm."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def snakemake(
 
 
 def asked(text: str) -> dict[str, dict[str, str]]:
-    """Rule -> resources (of its last job) in what a dry run says."""
+    """Rule -> resources (of its last job) in the output of a dry run."""
     found = {}
     for rule, resources in re.findall(
         r"^rule (\w+):\n(?:    .*\n)*?    resources: (.*)\n", text, re.M
@@ -65,7 +65,7 @@ def test_a_dry_run(tmp_path: Path, name: str, place: str) -> None:
         gpu = rule in (*with_gpu, "predict")
         assert resources[place] == ("gpu" if gpu else "cpu"), rule
         assert resources.get("gpu", "0") == with_gpu.get(rule, "0"), rule
-        # What is not known yet follows from files of the stages before.
+        # Unknown values depend on files of earlier stages.
         known = rule in ("synthesize", "manifest")
         for key in ("mem_mb", "runtime"):
             assert (resources[key] == "<TBD>") != (resources[key].isdigit()), (rule, key)
@@ -77,16 +77,16 @@ def test_a_dry_run(tmp_path: Path, name: str, place: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["slurm", "cluster-generic"])
-def test_what_holds_for_both(name: str) -> None:
-    """A profile stands in the place of the default one, so it must say what that says."""
+def test_settings_of_both_profiles(name: str) -> None:
+    """A profile replaces the default one, so it must repeat its settings."""
     ours, default = profile(name), profile("default")
     for key in ("rerun-triggers", "rerun-incomplete", "scheduler", "show-failed-logs"):
         assert ours[key] == default[key], key
     assert ours["retries"] == 2
     assert "keep-incomplete" not in ours
-    # What takes seconds is done on the spot.
+    # Rules that take seconds run where snakemake runs.
     assert ours["local-cores"] >= 1
-    # In a rule it would be tried again inside of the same job.
+    # With retries in a rule, a job's own Snakemake would try again inside the same job.
     for path in (ROOT / "workflow").rglob("*.smk"):
         assert not re.search(r"^\s*retries:", path.read_text(), re.M), path
 
@@ -99,12 +99,12 @@ def test_three_lines_to_edit() -> None:
     assert "slurm_partition" in marked[1]
     assert "slurm_partition" in marked[2]
     assert "three lines marked (1), (2) and (3)" in text
-    # Nothing else is of one site.
+    # Nothing else depends on the site.
     rest = "\n".join(line for line in text.splitlines() if line not in marked)
     assert not re.search(r"^[^#]*(account|partition)", rest, re.M)
 
 
-# PBS in a folder: jobs run at once, one after the other; their ends are kept.
+# PBS in a folder: jobs run immediately, one after the other; their exit codes are kept.
 
 QSUB = """#!/bin/sh
 cd "$(dirname "$0")" || exit 1
@@ -162,7 +162,9 @@ def test_a_queue_with_the_commands_of_pbs(tmp_path: Path) -> None:
         ("R", None, "running"), ("Q", None, "running"),
     ],
 )  # fmt: skip
-def test_how_a_pbs_job_fares(tmp_path: Path, state: str, code: str | None, expected: str) -> None:
+def test_the_status_of_a_pbs_job(
+    tmp_path: Path, state: str, code: str | None, expected: str
+) -> None:
     exit_status = "" if code is None else f"\n    Exit_status = {code}"
     text = f"Job Id: 7.pbs\n    Job_Name = Exit_status = 0?\n    job_state = {state}{exit_status}\n"
     if expected == "failed":

@@ -1,7 +1,7 @@
-"""Real microscopy images through the stages, as a user would run them.
+"""The stages on real microscopy images, as a user would run them.
 
-`UNET_REAL_DATA` names a folder that holds isbi2012_em, dsb2018_fluo, t98g_phase and others, each
-with `images` and `labels` (what is in them: config/examples).
+`UNET_REAL_DATA` is a folder that contains isbi2012_em, dsb2018_fluo, t98g_phase and others, each
+with `images` and `labels` (config/examples describes them).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-# Without the variable a path that is never a folder.
+# Without the variable: a path that is never a folder.
 DATA = Path(os.environ.get("UNET_REAL_DATA") or os.devnull)
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [
@@ -88,7 +88,7 @@ def test_manifest_reads_every_file(
 
 
 def snakemake(folder: Path, config: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    # Each in a working folder of its own: they may run at the same time.
+    # Each run has its own working folder, because they may run at the same time.
     folder_of = ("--directory", str(folder))
     done = run("-m", "snakemake", "--cores", "2", *folder_of, "--configfile", str(config), *words)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -142,7 +142,7 @@ def test_from_images_to_report_and_a_changed_threshold(tmp_path: Path) -> None:
 
 
 def test_a_published_stack_as_it_is(tmp_path: Path) -> None:
-    """Pages of one multi-page file; a dozen steps, to see that all stages take it."""
+    """Pages of one multi-page file, with a dozen training steps: all stages accept it."""
     config = config_file(
         tmp_path,
         data_root=str(DATA / "isbi2012_em" / "stacks"),
@@ -165,7 +165,7 @@ def test_a_published_stack_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_volume_cut_into_blocks(tmp_path: Path) -> None:
-    """Nuclei in a confocal stack: a short training of a narrow network find where they are."""
+    """Nuclei in a confocal stack: a short training of a narrow network finds them."""
     done = run(
         "benchmarks/volumes.py", str(DATA / "plant_ovule_nuclei_3d"), str(tmp_path / "blocks"),
         "--size", "0.284", "0.127", "0.127",

@@ -1,5 +1,5 @@
-"""The workflow as a user runs it: a tiny run to its end, and what each edit of the config, or of
-the files, makes it do again."""
+"""The workflow as a user runs it: a complete tiny run, and what reruns after an edit of the config
+or the files."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ MODELS = {"sem": ["a"], "own": ["a", "b"]}
 
 @dataclass
 class Workplace:
-    """A folder with raw data and a config, in which the workflow was run once."""
+    """A folder with raw data and a config, in which the workflow runs."""
 
     folder: Path
 
@@ -79,7 +79,7 @@ class Workplace:
         )  # fmt: skip
 
     def wanted(self, config: dict[str, Any] = CONFIG) -> set[str]:
-        """What a dry run would do: `rule dataset model fold`, as far as a rule has them."""
+        """The jobs of a dry run: `rule dataset model fold` (those that the rule has)."""
         done = self.snakemake("--dry-run", config=config)
         assert done.returncode == 0, done.stdout + done.stderr
         text = done.stdout + done.stderr
@@ -89,7 +89,7 @@ class Workplace:
 
 
 def finish(folder: Path) -> Workplace:
-    """Makes the raw data, and a whole run. Once for all tests: see conftest.py."""
+    """Makes the raw data and a complete run, once for all tests (see conftest.py)."""
     place = Workplace(folder)
     write_dataset(place.folder / "raw", "nuclei", 3, 5, (96, 96), 0.5)
     assert len(list((place.folder / "raw" / "images").glob("*.tif"))) == 5
@@ -112,7 +112,7 @@ STAGES = ["synthesize", "manifest", "splits", "prepare", "train", "predict", "st
 def jobs_of(
     stages: list[str], dataset: str, models: list[str] | None = None, folds: list[int] | None = None
 ) -> set[str]:
-    """The jobs of these stages of one dataset."""
+    """The jobs of these stages for one dataset."""
     found = set()
     for stage in stages:
         if stage in ("train", "predict", "stitch"):
@@ -131,7 +131,7 @@ def jobs_of(
 def since(
     first: str, *datasets: str, models: list[str] | None = None, without: tuple[str, ...] = ()
 ) -> set[str]:
-    """All that follows from a stage on, of these datasets (all), and the report over all."""
+    """All jobs from a stage on, for these datasets (default: all), and the overall report."""
     stages = [s for s in STAGES[STAGES.index(first) :] if s not in without]
     found = {"report"}
     for dataset in datasets or ("sem", "own"):
@@ -141,7 +141,7 @@ def since(
     return found
 
 
-# What a run leaves.
+# The results of a run.
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -149,7 +149,7 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(handle))
 
 
-def test_everything_is_there(place: Workplace) -> None:
+def test_all_results_exist(place: Workplace) -> None:
     paths = Paths(place.folder / "out")
     for dataset in ("sem", "own"):
         images = {path.name for path in paths.prepared(dataset).iterdir() if path.is_dir()}
@@ -209,11 +209,11 @@ def test_a_second_run_has_nothing_to_do(place: Workplace) -> None:
     assert place.wanted() == set()
 
 
-# What an edit of the config makes it do again.
+# What reruns after an edit of the config.
 
 
 def without(config: dict[str, Any], *keys: str) -> dict[str, Any]:
-    """The config less one entry."""
+    """The config without one entry."""
     changed = copy.deepcopy(config)
     inner = changed
     for key in keys[:-1]:
@@ -223,7 +223,7 @@ def without(config: dict[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def turned(value: Any) -> Any:
-    """The same mapping with its keys in the other order, but for the classes, where it counts."""
+    """The same mapping with its keys in reverse order, except the classes, whose order counts."""
     if not isinstance(value, dict):
         return value
     return {k: value[k] if k == "classes" else turned(value[k]) for k in reversed(value)}
@@ -235,7 +235,7 @@ NO_RESULT = {
     "train": {"checkpoint_seconds": 7, "cache_gb": 1},
     "seed": 0,  # its default, written out
 }
-# Some by the command line itself; tests/planning/test_reruns.py has every key.
+# A few edits with the real command line; tests/planning/test_reruns.py has every key.
 EDITS: list[tuple[str, dict[str, Any], set[str]]] = [
     ("memory, batch, cluster, checkpoints", merge(CONFIG, NO_RESULT), set()),
     ("train.lr", merge(CONFIG, {"train": {"lr": 0.02}}), since("train")),
@@ -316,7 +316,7 @@ def test_an_ensemble_of_folds(tmp_path: Path) -> None:
         assert shown in page
     assert not paths.tiles("ens", "a", 0).exists()
 
-    # The same by jobs that share it.
+    # The same with several jobs that share it.
     whole = json.loads(paths.tiles_done("ens", "a", "ensemble").read_text())
     shared_out = merge(ENSEMBLE, {"predict": {"shards": 2}})
     assert place.wanted(shared_out) >= {f"predict_shard ens a ensemble {i}" for i in range(2)}
@@ -325,11 +325,11 @@ def test_an_ensemble_of_folds(tmp_path: Path) -> None:
     done = place.snakemake("--cores", "2", "--quiet", "rules", config=shared_out)
     assert done.returncode == 0, done.stdout + done.stderr
     parts = json.loads(paths.tiles_done("ens", "a", "ensemble").read_text())
-    # Made of more files, with the same in it.
+    # Made from more files, with the same content.
     assert parts.pop("made_by")["models"] == whole.pop("made_by")["models"]
     assert parts == whole
     assert place.wanted(shared_out) == set()
 
-    # Another network joins: it is trained, the others stay.
+    # One more network: only it is trained.
     more = merge(ENSEMBLE, {"datasets": {"ens": {"split": {"run": [0, 1, 2]}}}})
     assert place.wanted(more) == {"train ens a 1", *once, *reports}

@@ -1,5 +1,5 @@
-"""The profiles for clusters: what jobs request in a dry run, and a run with PBS's commands, which are
-small programs here. On a real SLURM: tests/slurm."""
+"""The profiles for clusters: what jobs request in a dry run, and a run with the commands of PBS,
+which are small programs here. On a real SLURM: tests/slurm."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ def test_a_config_beside_a_model_does_no_harm(
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2
     assert str(path) in lines[0]
-    assert "defaults are used" in lines[1]
+    assert "using defaults" in lines[1]
     assert all("\n" not in line and len(line) < 600 for line in lines)
     assert not (tmp_path / "executed").exists()
 

@@ -231,4 +231,4 @@ def test_a_split_that_makes_no_ensemble(tmp_path: Path, capsys: pytest.CaptureFi
     assert said.count("\n") == 1
     with pytest.raises(SystemExit):
         train([*words, "--settings", told])
-    assert "an ensemble is not trained" in capsys.readouterr().err
+    assert "an ensemble cannot be trained" in capsys.readouterr().err

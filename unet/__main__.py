@@ -1,5 +1,7 @@
 """``python -m unet``: the same as the command ``unet``, without installing it."""
 
+import sys
+
 from unet.cli.main import entry
 
-entry()
+sys.exit(entry())

@@ -24,6 +24,7 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     from unet import provenance
     from unet.cli.stage_inputs import check_inputs
     from unet.data.records import ids_of, read_splits
+    from unet.errors import UserError
     from unet.files import read_json
     from unet.report.figures import save_curves
     from unet.training.progress import Stopped
@@ -34,6 +35,9 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     settings = settings_of(args, TrainSettings)
     made_by = check_inputs(args, settings, _inputs(args, paths))
     rows = read_splits(paths.splits(args.dataset))
+    if args.fold not in (folds := sorted({row.fold for row in rows})):
+        there = ", ".join(map(str, folds))
+        raise UserError(f"--fold: no fold {args.fold} in {args.dataset}; there are: {there}")
     data = TrainingData(
         paths.prepared(args.dataset),
         read_json(paths.prepared_done(args.dataset)),

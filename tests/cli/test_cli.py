@@ -109,7 +109,7 @@ def raising(error: BaseException) -> Any:
         (UserError("one\ntwo"), 2, "error: one\nerror: two\n"),
         (stage.Interrupted("after step 4; state saved"), 143,
          "stopped after step 4; state saved; run the same command to continue\n"),
-        (KeyboardInterrupt(), 143, "stopped; run the same command to continue\n"),
+        (KeyboardInterrupt(), 143, "stopped by Ctrl-C; run the same command to continue\n"),
         (PermissionError(13, "Permission denied", "x.csv"), 2, "error: x.csv: Permission denied\n"),
         (OSError(28, "No space left on device"), 2, None),
         (ZeroDivisionError("division by zero"), 1,

@@ -100,7 +100,7 @@ def test_a_stage_that_is_told_to_end_says_so(tmp_path: Path, capfd: Any) -> None
 
     args = argparse.Namespace(log=tmp_path / "a.log", output=tmp_path)
     assert stage.run(args, work) == 143
-    line = "stopped; run the same command to continue"
+    line = "stopped by SIGTERM; run the same command to continue"
     assert capfd.readouterr().err == line + "\n"
     assert signal.getsignal(signal.SIGTERM) == before
     assert causes([args.log], 0) == [line]
@@ -169,11 +169,12 @@ def test_what_the_queue_says_is_shown(tmp_path: Path) -> None:
         "        last line: slurmstepd: error: Detected 1 oom_kill event",
     ]
     # A time limit asks the job to stop first.
-    job.write_text(f"{STAMP} WARNING stopped after step 4; state saved\n", encoding="utf-8")
+    stopped = "stopped after step 4; state saved; run the same command to continue"
+    job.write_text(f"{STAMP} WARNING {stopped}\n", encoding="utf-8")
     told = told.replace("OUT_OF_MEMORY", "TIMEOUT")
     record["rule_msg"] = told + ending
     assert summary(record, 0).splitlines()[:2] == [
-        "Job train nuclei.m.0: stopped after step 4; state saved", f"    {told}",
+        f"Job train nuclei.m.0: {stopped}", f"    {told}",
     ]  # fmt: skip
     # Other queues have no message of their own, and the job may not have begun.
     record = failed("train", tmp_path / "none.log", rule_msg=ending, aux={"external_jobid": "7"})

@@ -113,6 +113,12 @@ MISTAKES: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"train": {"class_weights": [1, -1]}}, "train.class_weights", ["[1, -1]", "equal to 0"]),
     (in_dataset(pixel_size_um=0), "datasets.d.pixel_size_um", ["0", "greater than 0"]),
     (in_dataset(pixel_size_um=[1, -1]), "datasets.d.pixel_size_um", ["[1, -1]", "greater than 0"]),
+    # true is no number, though Python counts it as 1.
+    ({"train": {"epochs": True}}, "train.epochs", ["must be a number", "true"]),
+    ({"train": {"clip_norm": False}}, "train.clip_norm", ["must be a number", "false"]),
+    (in_dataset(train={"lr": True}), "datasets.d.train.lr", ["must be a number", "true"]),
+    # What YAML makes of `{no: 0, yes: 1}`.
+    (in_dataset(classes={False: 0, "cell": 1}), "datasets.d.classes.False", ["yes, no", "'no'"]),
     # Names that would leave the folder, or that the pipeline uses itself.
     ({"datasets": {"../up": SOURCE}}, "datasets", ["'../up'", "letters, digits"]),
     ({"datasets": {"a/b": SOURCE}}, "datasets", ["'a/b'"]),

@@ -232,3 +232,11 @@ def test_from_another_folder(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         ".snakemake", "config", "my.yaml", "results",
     ]  # fmt: skip
+
+
+def test_copied_profiles_find_the_check_under_its_old_name() -> None:
+    # Profiles suppress the ImportError, so a missing name would silently turn the check off.
+    from unet import config_file
+    from unet.config import yaml_file
+
+    assert config_file.check is yaml_file.check

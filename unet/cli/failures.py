@@ -23,7 +23,10 @@ from unet.cli.stage import CAUSE_SHOWN
 from unet.errors import one_line
 
 # A line of a job's log (see unet.cli.stage) that tells why it ended.
-_CAUSE = re.compile(r"^\S+ \S+ (?:ERROR|WARNING) ((?:error:|stopped).*)$", re.MULTILINE)
+_CAUSE = re.compile(
+    r"^\S+ \S+ (?:ERROR|WARNING) (error: .*|stopped .*; run the same command to continue)$",
+    re.MULTILINE,
+)
 # How a command ended, in the words of Python's subprocess.
 _STATUS = re.compile(r"returned non-zero exit status (\d+)|died with <(\w+\.\w+): \d+>")
 # What Snakemake appends to every queue's message.

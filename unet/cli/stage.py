@@ -133,7 +133,7 @@ def stoppable() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         # Not Interrupted: what catches any Exception must not catch this.
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("by SIGTERM")
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
@@ -193,7 +193,8 @@ def run(args: argparse.Namespace, stage: Callable[[argparse.Namespace, Paths], N
             _end("%s", line)
         return EXIT_USER_ERROR
     except (Interrupted, KeyboardInterrupt) as error:
-        log.warning("%s; run the same command to continue", f"stopped {error}".strip())
+        how = str(error) or "by Ctrl-C"
+        log.warning("stopped %s; run the same command to continue", how)
         return EXIT_INTERRUPTED
     except OSError as error:
         # Full disk, missing permissions: the user must fix these, a stack trace does not help.
@@ -211,7 +212,7 @@ def run(args: argparse.Namespace, stage: Callable[[argparse.Namespace, Paths], N
             _end("out of memory (%s); docs/reliability.md lists what to lower", said)
             log.debug("", exc_info=True)
             return EXIT_USER_ERROR
-        said = one_line(error, 300)
+        said = one_line(str(error), 300)
         _end("%s: %s (internal error)", type(error).__name__, said)
         _trace(args.log)
         return 1

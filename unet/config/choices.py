@@ -77,7 +77,7 @@ SYNTHETIC_TABLE = {
     "phase": Entry(text="cells in phase contrast; instance labels"),
 }
 
-# `unet.data.normalize.METHODS`
+# `unet.data.normalize.NORMALIZE_METHODS`
 NORMALIZATION_TABLE = {
     "percentile": Entry(text="the percentile `low` becomes 0, the percentile `high` 1"),
     "zscore": Entry(text="mean 0, standard deviation 1"),

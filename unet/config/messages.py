@@ -72,7 +72,8 @@ def _located(loc: tuple[int | str, ...], raw: Any) -> tuple[tuple[str, ...], Any
         if isinstance(raw, Mapping) and (part in raw or (last and raw is not None)):
             if part not in raw and str(part).startswith(("[", "tuple", "literal", "constrained")):
                 break
-            key.append(str(part))
+            # Pydantic gives a key that YAML read as true or false as a number.
+            key.append(str(next((name for name in raw if name == part), part)))
             raw = raw.get(part)
         elif isinstance(raw, list | tuple) and isinstance(part, int) and part < len(raw):
             key.append(str(part))
@@ -97,9 +98,11 @@ def lines_of(error: ValidationError, raw: Any, prefix: tuple[str, ...] = ()) -> 
             continue  # the list is not too short, its entries are wrong
         where, value = _located(item["loc"], raw)
         if item["loc"][-1] == "[key]":
-            # YAML reads 2024 as a number, and yes, no, on, off as true or false.
             name = where[-1] if where else "name"
-            messages = [f"a name must be text; write it in quotes, such as '{name}'"]
+            advice = f"write it in quotes, such as '{name}'"
+            if name in ("True", "False"):
+                advice = "YAML reads yes, no, on, off so; write it in quotes, such as 'no'"
+            messages = [f"a name must be text; {advice}"]
             found[".".join([*prefix, *where])] = (messages, "")
             continue
         message = _WORDS.get(item["type"], item["msg"]).removeprefix("Value error, ")

@@ -9,9 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -60,6 +68,12 @@ def _named_type(annotation: Any) -> Any:
     return None
 
 
+def _takes_number(annotation: Any) -> bool:
+    if get_origin(annotation) in (Annotated, Union, UnionType):
+        return any(map(_takes_number, get_args(annotation)))
+    return annotation in (int, float)
+
+
 def _takes_null(annotation: Any) -> bool:
     return annotation is Any or type(None) in get_args(annotation)
 
@@ -72,6 +86,15 @@ class Section(BaseModel):
     )
     reruns: ClassVar[str] = ""
     """The first stage that runs again when a key changes, unless the key itself says otherwise."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuses true and false for a number: Pydantic reads them as 1 and 0."""
+        field = cls.model_fields[info.field_name or ""]
+        if isinstance(value, bool) and _takes_number(field.annotation):
+            raise ValueError(f"must be a number (got {str(value).lower()})")
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -63,9 +63,7 @@ def read_keras(path: Path) -> KerasFile:
             of layers.
     """
     if h5py is None:
-        raise UserError(
-            f"{path}: a Keras file needs the package h5py; run pip install 'unet-pipeline[keras]'"
-        )
+        raise UserError(f"{path}: a Keras file needs the package h5py; run pip install h5py")
     if not path.is_file():
         raise UserError(f"{path}: no such file; {_KINDS}")
     try:

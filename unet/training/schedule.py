@@ -1,7 +1,7 @@
 """Optimizers and learning-rate schedules by name; the running average of the weights.
 
-To add one, write a function and add a line here, and a line in `unet.config.choices` to describe
-it.
+To add one: a function and a line here, and an entry in ``SCHEDULE_TABLE`` or ``OPTIMIZER_TABLE`` of
+`unet.config.choices`.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--venv", type=Path, default=environment.DEFAULT, help="for the peers")
     p.add_argument("--work", type=Path, help="default: results-peers/nnunet-<dataset>-<budget>")
-    p.add_argument("--score-only", action="store_true", help="score the last prediction anew")
+    p.add_argument("--score-only", action="store_true", help="score the last prediction again")
     p.add_argument("--out", type=Path, help="result file")
     return p.parse_args(argv)
 

@@ -58,7 +58,8 @@ class Ours:
         from unet.training.augment import Augment
         from unet.training.checkpoint import Checkpoints
         from unet.training.losses import make_loss
-        from unet.training.sampling import PatchSampler, TargetSettings, TrainingImage
+        from unet.training.patch_targets import TargetSettings
+        from unet.training.sampling import PatchSampler, TrainingImage
         from unet.training.trainer import Trainer
 
         self.setting = setting

@@ -21,7 +21,8 @@ from unet.paths import Paths
 from unet.training.augment import Augment
 from unet.training.checkpoint import Checkpoints
 from unet.training.losses import make_loss
-from unet.training.sampling import PatchSampler, TargetSettings, TrainingImage
+from unet.training.patch_targets import TargetSettings
+from unet.training.sampling import PatchSampler, TrainingImage
 from unet.training.train import train_fold
 from unet.training.trainer import Trainer
 from unet.training.training_job import TrainingData, TrainingOutputs, TrainingResources

@@ -31,7 +31,7 @@ from unet.io.formats import READERS
 from unet.models.engines import ENGINES
 from unet.prediction.objects.methods import METHODS
 from unet.training.losses import LOSSES
-from unet.training.sampling import MAPS, TARGETS
+from unet.training.patch_targets import MAPS, TARGETS
 from unet.training.schedule import OPTIMIZERS, SCHEDULES
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -73,15 +73,15 @@ def test_a_table_and_the_code_have_the_same_names(kind: str) -> None:
 def test_what_heads_and_presets_need_exists() -> None:
     for name, head in HEADS.items():
         missing = set(head.maps) - set(MAPS)
-        assert not missing, f"unet.training.sampling.MAPS: head {name} needs {sorted(missing)}"
+        assert not missing, f"unet.training.patch_targets.MAPS: head {name} needs {sorted(missing)}"
         channels = (head.channels or INSTANCE_CLASSES)[: head.softmax]
         own = channels != INSTANCE_CLASSES
         assert own == (name in TARGETS), (
-            f"unet.training.sampling.TARGETS: head {name} {'lacks' if own else 'has'} its target"
+            f"patch_targets.TARGETS: head {name} {'lacks' if own else 'has'} its target"
         )
     for name, loss in LOSS_TABLE.items():
         missing = set(loss.maps) - set(MAPS)
-        assert not missing, f"unet.training.sampling.MAPS: loss {name} needs {sorted(missing)}"
+        assert not missing, f"unet.training.patch_targets.MAPS: loss {name} needs {sorted(missing)}"
     for name, preset in PRESET_TABLE.items():
         if name == "auto":
             assert preset.architecture is None

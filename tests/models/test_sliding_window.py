@@ -28,7 +28,8 @@ from unet.models.network import parameter_counts
 from unet.models.sliding_window import WindowClassifier
 from unet.training.augment import Augment
 from unet.training.losses import make_loss
-from unet.training.sampling import PatchSampler, TargetSettings, TrainingImage
+from unet.training.patch_targets import TargetSettings
+from unet.training.sampling import PatchSampler, TrainingImage
 from unet.training.supervision import supervised_loss
 
 CPU = torch.device("cpu")

@@ -8,15 +8,8 @@ import pytest
 from tests.conftest import discs
 from unet.data.store import Prepared
 from unet.data.tiling import read_window
-from unet.training.sampling import (
-    POSITIONS,
-    Batch,
-    PatchSampler,
-    TargetSettings,
-    TrainingImage,
-    make_targets,
-    open_images,
-)
+from unet.training.patch_targets import TargetSettings, make_targets
+from unet.training.sampling import POSITIONS, Batch, PatchSampler, TrainingImage, open_images
 
 CLASSES = TargetSettings()
 BORDER = TargetSettings(head="border", border_width=2)

@@ -38,8 +38,9 @@ from unet.models.inference import Predictor
 from unet.models.model_file import load_model
 from unet.models.network import Network
 from unet.paths import Paths
+from unet.training.patch_targets import TargetSettings
 from unet.training.progress import Stopped
-from unet.training.sampling import TargetSettings, TrainingImage, open_images
+from unet.training.sampling import TrainingImage, open_images
 from unet.training.train import HISTORY_COLUMNS, train_fold, training_key, write_history
 from unet.training.trainer import Trainer
 from unet.training.training_job import TrainingResources

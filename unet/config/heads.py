@@ -1,7 +1,7 @@
 """The kinds of network output, by name: their channels, and what they are learned from. Torch-free.
 
 Adding a head is one entry in ``HEADS`` and, if it learns something new, its target in
-:mod:`unet.training.sampling`.
+:mod:`unet.training.patch_targets`.
 """
 
 from __future__ import annotations

@@ -32,8 +32,9 @@ from unet.training.auto.planned import planned
 from unet.training.checkpoint import Checkpoints
 from unet.training.finished import Finished
 from unet.training.losses import DistanceLoss, Loss, make_loss
+from unet.training.patch_targets import TargetSettings
 from unet.training.ranks import Ranks
-from unet.training.sampling import PatchSampler, TargetSettings, TrainingImage, open_images
+from unet.training.sampling import PatchSampler, TrainingImage, open_images
 from unet.training.targets import balanced_class_weights
 from unet.training.trainer import Trainer
 from unet.training.training_job import TrainingData, TrainingOutputs, TrainingResources

@@ -64,7 +64,7 @@ def test_nothing_is_matched_twice(place: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("unet.data.layouts.list_files", never)
     assert planned(config(place)) == FINGERPRINT
-    # Another pattern, another manifest: looked at anew.
+    # Another pattern, another manifest: inspected again.
     with pytest.raises(AssertionError):
         planned(config(place, labels="labels"))
     path = Run(load(config(place))).paths.inputs("d")

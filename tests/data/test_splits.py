@@ -113,7 +113,7 @@ def test_an_ensemble_tests_what_one_held_out_set_would() -> None:
     for fold in range(4):
         assert ids_of(rows, fold, "test") == ids_of(alone, 0, "test")
         assert len(ids_of(rows, fold, "val")) == 10
-    # val has no say, and which folds are run changes nothing.
+    # val has no effect, and neither has the choice of folds to run.
     for other in (
         SplitSection(test=0.2, folds=4, val=0.6),
         SplitSection(test=0.2, folds=4, run=(1,)),
@@ -274,7 +274,7 @@ def kept_under(split: SplitSection, seed: int, version: int) -> str:
 
 def test_stage_keeps_parts(tmp_path: Path) -> None:
     first = parts(stage(images(9), tmp_path, folds=3))
-    (tmp_path / "splits.csv").unlink()  # as the workflow does before it makes it anew
+    (tmp_path / "splits.csv").unlink()  # as the workflow does before it makes it again
     second = parts(stage(images(14), tmp_path, folds=3))
     assert {key: second[key] for key in first} == first
     stage(images(9, start=5), tmp_path, folds=3)

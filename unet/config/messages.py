@@ -101,7 +101,8 @@ def lines_of(error: ValidationError, raw: Any, prefix: tuple[str, ...] = ()) -> 
             name = where[-1] if where else "name"
             advice = f"write it in quotes, such as '{name}'"
             if name in ("True", "False"):
-                advice = "YAML reads yes, no, on, off so; write it in quotes, such as 'no'"
+                read = "YAML reads yes, no, on and off as true or false"
+                advice = f"{read}; write it in quotes, such as 'no'"
             messages = [f"a name must be text; {advice}"]
             found[".".join([*prefix, *where])] = (messages, "")
             continue

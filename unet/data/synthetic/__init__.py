@@ -61,7 +61,7 @@ def write_dataset(
     """Writes `count` pairs as OME-TIFF and returns their stems (`<kind>_000`, ...).
 
     Files: `<folder>/images/<stem>.tif` and `<folder>/labels/<stem>.tif`, axes (Z)YX, zlib, pixel
-    size in micrometres (sections of volumes are `Z_STEP` times as far apart). Each file appears
+    size in micrometres (in volumes, sections are `Z_STEP` times as far apart). Each file appears
     whole, by renaming; two runs write the same bytes. Raises UserError like `generate`, and for a
     pixel size or count that is not positive.
     """

@@ -21,7 +21,7 @@ STORED = Path(__file__).with_suffix(".json")
 EXCLUDED = {"unet"} | {
     f"unet.{name}"
     for name in (
-        "errors", "paths", "versions", "cli.main", "cli.stage", "planning.jobs",
+        "errors", "paths", "versions", "cli.commands", "cli.main", "cli.stage", "planning.jobs",
         "planning.resources", "config.checks", "config.choices", "config.data_settings",
         "config.dataset_sections", "config.inactive", "config.load", "config.messages",
         "config.model_section", "config.prediction_sections", "config.recipes", "config.run",

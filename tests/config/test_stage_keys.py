@@ -15,7 +15,7 @@ from tests import key_table
 from unet.cli.predict_command import with_all_keys
 from unet.cli.predict_request import (
     TrainingChoices,
-    add_arguments,
+    add_request,
     predict_settings,
     stitch_settings,
 )
@@ -83,7 +83,7 @@ def all_keys(found: Mapping[str, Settings]) -> dict[str, str]:
             assert isinstance(value, PrepareSettings)
             keys[name] = _keys({"a": record}, value, None)["a"]
     parser = argparse.ArgumentParser()
-    add_arguments(parser)
+    add_request(parser)
     args = parser.parse_args(["m.pt", "i.tif", "-o", "out", "--tta", "--threshold", "0.25"])
     predict, stitch = (
         predict_settings(args, TrainingChoices()),

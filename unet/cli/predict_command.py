@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from unet import provenance
 from unet.cli.predict_request import (
     OUTLINES,
+    add_request,
     image_files,
     model_files,
     predict_settings,
@@ -24,6 +25,7 @@ from unet.cli.predict_request import (
     top_folder,
     training_choices,
 )
+from unet.cli.stage import run
 from unet.config.data_settings import ManifestSettings, PrepareAppliedSettings
 from unet.config.sections import PrepareSection
 from unet.config.stage_keys import written_keys
@@ -111,6 +113,23 @@ def with_all_keys(settings: PredictSettings) -> dict[str, Any]:
     """The settings with all keys of their section, because the keys of earlier results have them
     too."""
     return {**settings.to_json(), "predict": written_keys(settings.stage, settings.predict)}
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """Adds the arguments of ``unet predict``."""
+    p.description = (
+        "Applies a trained model, or several together, to images: with the model's own "
+        "normalisation, at its pixel size, in tiles without seams. Writes masks/*.tif, "
+        "segmentation.zarr (OME-Zarr: probabilities and labels), objects.csv and manifest.csv "
+        "(the id of each image, and which images were left out). If it is stopped, run the same "
+        "command again to continue."
+    )
+    add_request(p)
+
+
+def command(args: argparse.Namespace) -> int:
+    """Runs ``unet predict``; returns the exit code."""
+    return run(args, predict_images)
 
 
 def predict_images(args: argparse.Namespace, paths: Paths) -> None:

@@ -37,7 +37,7 @@ MARKERS = ("predict.json", "work/images.csv")
 METHOD_OF_HEAD = {method.head or "classes": name for name, method in reversed(METHOD_TABLE.items())}
 
 
-def add_arguments(p: argparse.ArgumentParser) -> None:
+def add_request(p: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``unet predict``."""
     p.add_argument(
         "model", type=Path, metavar="MODEL",

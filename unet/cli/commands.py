@@ -1,0 +1,55 @@
+"""The table of the commands of ``unet``. Light: a command's module is imported when it is called.
+
+To add a command, write a module with ``add_arguments(parser)`` and ``command(args) -> exit code``,
+and add one line here.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import cast
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of ``unet``.
+
+    Attributes:
+        name: the first word after ``unet``.
+        module: it has ``add_arguments(parser)`` and ``command(args)``.
+        text: what it does, in a few words, for the list of commands.
+        computes: whether it restarts itself with an allocator for large arrays
+            (:mod:`unet.allocator`).
+    """
+
+    name: str
+    module: str
+    text: str
+    computes: bool = False
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the description, the arguments and the examples of the command."""
+        add = cast(
+            Callable[[argparse.ArgumentParser], None],
+            import_module(self.module).add_arguments,
+        )
+        add(parser)
+
+    def __call__(self, args: argparse.Namespace) -> int:
+        """Runs the command; returns the exit code."""
+        call = cast(Callable[[argparse.Namespace], int], import_module(self.module).command)
+        return call(args)
+
+
+# In the order in which people use them.
+COMMANDS = (
+    Command("predict", "unet.cli.predict_command", "apply a trained model to images", True),
+    Command(
+        "models",
+        "unet.cli.models_command",
+        "list the presets: parameters, receptive field, halo, accepted sizes",
+    ),
+)

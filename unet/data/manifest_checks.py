@@ -79,8 +79,8 @@ def note_copies(records: list[ImageRecord], source: RawSource) -> list[ImageReco
     return result
 
 
-def summarise(records: Sequence[ImageRecord], source: RawSource) -> None:
-    """Logs which images are left out and why; raises UserError if none is usable."""
+def summarise(records: Sequence[ImageRecord], source: RawSource, *, refuse: bool = True) -> None:
+    """Logs which images are left out and why; raises UserError if none is usable (``refuse``)."""
     bad = [r for r in records if r.status != "ok"]
     if bad:
         first = f"{bad[0].image}: {bad[0].reason}"
@@ -94,7 +94,7 @@ def summarise(records: Sequence[ImageRecord], source: RawSource) -> None:
         log.warning("left out: %s", one_line(f"{names[0]}{more}: {reason}"))
     if len(reasons) > LISTED_IMAGES:
         log.warning("left out for %d other reasons: see manifest.csv", len(reasons) - LISTED_IMAGES)
-    if len(bad) == len(records):
+    if refuse and len(bad) == len(records):
         first = f"; the first: {bad[0].image}: {bad[0].reason}" if bad else ""
         raise UserError(f"{source.images}: none of {len(records)} images is usable{first}")
     log.info("manifest: %d images, %d left out", len(records) - len(bad), len(bad))

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 
 from unet.config.layers import flop, layers_of
-from unet.config.presets import AnyArchitecture, Architecture, architecture_of
+from unet.config.presets import AnyArchitecture, architecture_of
 from unet.config.sections import TrainSection
 from unet.models.build import build
 from unet.models.devices import choose_device, choose_precision
@@ -80,7 +80,7 @@ def measured_flops(device: str = "auto", threads: int = 0) -> float:
 class _Step:
     """A network with all that a training step needs."""
 
-    def __init__(self, arch: Architecture, probe: _Probe, device: torch.device) -> None:
+    def __init__(self, arch: AnyArchitecture, probe: _Probe, device: torch.device) -> None:
         size = (probe.patch,) * arch.dims
         self.flop = step_flop(arch, 1, CLASSES, size, probe.batch)
         settings = TrainSection()
@@ -104,7 +104,7 @@ class _Step:
             scores = self.network(images.contiguous(memory_format=memory_format(self.network)))
         scores = scores[0] if isinstance(scores, list) else scores
         loss = self.loss(scores, labels[:, 0], None)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         loss.item()  # a GPU computes in the background: wait for it
         if self.device.type == "cuda":

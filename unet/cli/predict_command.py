@@ -12,7 +12,7 @@ from unet.cli.predict_request import add_request, image_files, requested
 from unet.cli.stage import run
 from unet.files import read_json, remove
 from unet.paths import Paths
-from unet.prediction.apply.applied_images import Output, apply, source_of, task_of
+from unet.prediction.apply.applied_images import Output, apply, mark_done, source_of, task_of
 from unet.prediction.apply.chosen_settings import model_files
 
 log = logging.getLogger("unet")
@@ -55,9 +55,12 @@ def predict_images(args: argparse.Namespace, paths: Paths) -> None:
                 remove(out.work)
             return
         remove(out.done)
-        found, left_out = apply(task, source, out, asked)
+        applied = apply(task, source, out, asked)
+        mark_done(task, applied, out, asked)
         if not args.keep:
             remove(out.work)
     written = [*out.results, *(path for path in out.outlines if path.exists())]
+    left_out = applied.left_out
     missing = f", {left_out} left out (manifest.csv says why)" if left_out else ""
+    found = len(applied.images)
     log.info("%d images segmented%s: %s", found, missing, ", ".join(map(str, written)))

@@ -53,3 +53,18 @@ COMMANDS = (
         "list the presets: parameters, receptive field, halo, accepted sizes",
     ),
 )
+
+# How the help groups the commands; a command that is in no group is listed last.
+GROUPS = {
+    "start with your images": ("init", "check", "run"),
+    "use a trained model": ("predict", "evaluate", "info", "view", "export", "download"),
+    "look things up": ("models", "config", "completion"),
+}
+
+
+def grouped() -> dict[str, list[Command]]:
+    """Title -> the commands of that group, in the order of the table; empty groups are left out."""
+    groups = {title: [c for c in COMMANDS if c.name in names] for title, names in GROUPS.items()}
+    known = {name for names in GROUPS.values() for name in names}
+    groups["more"] = [c for c in COMMANDS if c.name not in known]
+    return {title: commands for title, commands in groups.items() if commands}

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
+from unet.cli.arguments import Parser, checked
 from unet.errors import UserError, did_you_mean, is_out_of_memory, one_line
 from unet.paths import Paths, fold_number, folder_name
 
@@ -44,38 +45,31 @@ class Interrupted(Exception):
     """The job was asked to stop and has saved its state; the next run continues from there."""
 
 
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the default of options that have one."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
-
-
 def parser(
     stage: str, description: str, *, model: bool = False, fold: bool = False, dataset: bool = True
-) -> argparse.ArgumentParser:
+) -> Parser:
     """A parser with the arguments that all stages share.
 
     The workflow passes the stage's settings with ``--settings``. A user passes ``--config``
     instead: the same settings are taken from that config file.
     """
-    p = argparse.ArgumentParser(
-        prog=f"python scripts/{stage}.py",
-        description=description,
-        formatter_class=_Formatter,
-    )
+    p = Parser(prog=f"python scripts/{stage}.py", description=description)
     p.set_defaults(stage=stage)
     p.add_argument("--output", type=Path, default=Path("results"), help="the run's output folder")
     if dataset:
         p.add_argument(
-            "--dataset", required=True, type=folder_name, help="name of the dataset in the config"
-        )
+            "--dataset", required=True, type=checked(folder_name),
+            help="name of the dataset in the config",
+        )  # fmt: skip
     if model:
         p.add_argument(
-            "--model", required=True, type=folder_name, help="name of the model in the config"
-        )
+            "--model", required=True, type=checked(folder_name),
+            help="name of the model in the config",
+        )  # fmt: skip
     if fold:
-        p.add_argument("--fold", required=True, type=fold_number, help="0, 1, ...; or ensemble")
+        p.add_argument(
+            "--fold", required=True, type=checked(fold_number), help="0, 1, ...; or ensemble"
+        )
     source = p.add_mutually_exclusive_group(required=True)
     source.add_argument("--config", type=Path, help="config file to take the settings from")
     source.add_argument("--settings", help="the stage's settings as JSON (the workflow does this)")

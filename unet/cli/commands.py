@@ -47,10 +47,16 @@ class Command:
 # In the order in which people use them.
 COMMANDS = (
     Command("predict", "unet.cli.predict_command", "apply a trained model to images", True),
+    Command("info", "unet.cli.info_command", "say what a model is, and how good"),
+    Command("view", "unet.cli.view_command", "look at results in napari"),
     Command(
         "models",
         "unet.cli.models_command",
         "list the presets: parameters, receptive field, halo, accepted sizes",
+    ),
+    Command("config", "unet.cli.config_command", "check a config and print all its keys"),
+    Command(
+        "completion", "unet.cli.completion_command", "print what makes the shell complete words"
     ),
 )
 

@@ -167,6 +167,9 @@ def setup_logging(path: Path | None, *, shown: bool = False) -> None:
 def run(args: argparse.Namespace, stage: Callable[[argparse.Namespace, Paths], None]) -> int:
     """Runs a stage and turns errors into a one-line message and an exit code.
 
+    Args:
+        args: with ``output`` and ``log``, if the command has these options.
+
     Returns:
         0, or 2 for a user's mistake, 143 for an interruption, 1 for an internal error (its stack
         trace goes to the log file, or to the console if there is none).
@@ -174,14 +177,14 @@ def run(args: argparse.Namespace, stage: Callable[[argparse.Namespace, Paths], N
     escape_unprintable()
     try:
         by_workflow = getattr(args, "settings", None) is not None and CAUSE_SHOWN in os.environ
-        setup_logging(args.log, shown=by_workflow)
+        setup_logging(getattr(args, "log", None), shown=by_workflow)
     except OSError as error:
         logging.basicConfig(format="%(message)s", stream=sys.stderr, force=True)
         log.error("error: %s: %s", args.log, error.strerror or error)
         return EXIT_USER_ERROR
     try:
         with stoppable():
-            stage(args, Paths(args.output))
+            stage(args, Paths(getattr(args, "output", Path())))
     except UserError as error:
         for line in str(error).splitlines():
             _end("%s", line)
@@ -192,7 +195,8 @@ def run(args: argparse.Namespace, stage: Callable[[argparse.Namespace, Paths], N
         return EXIT_INTERRUPTED
     except OSError as error:
         # Full disk, missing permissions: the user must fix these, a stack trace does not help.
-        _end("%s: %s", error.filename or args.output, error.strerror or error)
+        where = error.filename or getattr(args, "output", "")
+        _end("%s: %s", where, error.strerror or error)
         log.debug("", exc_info=True)
         return EXIT_USER_ERROR
     except UnicodeEncodeError as error:
@@ -208,7 +212,7 @@ def run(args: argparse.Namespace, stage: Callable[[argparse.Namespace, Paths], N
             return EXIT_USER_ERROR
         said = one_line(str(error), 300)
         _end("%s: %s (internal error)", type(error).__name__, said)
-        _trace(args.log)
+        _trace(getattr(args, "log", None))
         return 1
     return 0
 

@@ -31,6 +31,7 @@ r"""Turns the facts of a dataset into findings: what stops, what looks wrong, wh
 | `float_label` | note | label values that are not stored as integers |
 | `odd_pixel_size` | warn | an impossible or unusual pixel size |
 | `white_is_zero` | note | the file says that zero is white |
+| `palette_file` | note | values are indices of colours |
 | `files_not_read` | warn | files of kinds that have no reader, names that are not UTF-8 |
 | `named_like_labels` | warn | images that are named like labels of others |
 | `labels_among_images` | note | label files in the folder of the images; they are not images |

@@ -25,6 +25,7 @@ OF_IMAGES: Known = (
     (r"label contains no object", "warn", "empty_label"),
     (r"its label is .* everywhere", "warn", "one_class_label"),
     (r"white is zero", "note", "white_is_zero"),
+    (r"palette file", "note", "palette_file"),
     (r"values of type float", "note", "float_label"),
     (r"pixel size|pixels of .* um|pixel_size_um", "warn", "odd_pixel_size"),
     (r"all pixels have the value", "note", "blank_image"),

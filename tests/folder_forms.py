@@ -73,7 +73,7 @@ def nnunet(root: Path) -> Path:
 def ctc(root: Path) -> Path:
     for sequence in ("01", "02", "03"):
         for i in range(3):
-            image, label = scene(i + int(sequence))
+            image, label = scene(i + 10 * int(sequence))
             write(root / sequence / f"t{i:03}.tif", image)
             write(root / f"{sequence}_GT" / "SEG" / f"man_seg{i:03}.tif", label)
     return root

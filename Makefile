@@ -7,7 +7,7 @@ CORES  ?= all
 TEST_JOBS ?= auto
 
 .PHONY: help setup demo small-run test test-processors lint actions build container clean \
-  stage-hashes config-docs faults slurm-test resume
+  stage-hashes config-docs faults slurm-test resume notebooks
 
 help:
 	@echo "make demo    set up, run the default config on generated data, show the scores"
@@ -20,6 +20,7 @@ help:
 	@echo "make lint    ruff, mypy, import-linter, snakefmt, snakemake --lint, and make actions"
 	@echo "make actions  only yamllint, zizmor and the schema checks of .github and CITATION.cff"
 	@echo "make small-run  run the config in .test/config (about a minute) and snakemake --report"
+	@echo "make notebooks  run the notebooks in docs/notebooks on the results of the small run"
 	@echo "make build   build the wheel into dist and test it"
 	@echo "make container  build the container image"
 	@echo "make config-docs  write the tables of config/README.md and the JSON schema of the config"
@@ -52,6 +53,10 @@ demo: setup
 small-run: setup
 	$(BIN)/snakemake --directory .test --cores $(CORES) --quiet rules
 	$(BIN)/snakemake --directory .test --report results/report.zip
+
+notebooks: setup
+	@test -f .test/results/report.csv || { echo "error: .test/results: no report.csv; run make small-run first" >&2; exit 1; }
+	UNET_RESULTS=$(CURDIR)/.test/results $(BIN)/python -m pytest --nbmake docs/notebooks
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal

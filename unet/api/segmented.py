@@ -181,7 +181,9 @@ def arrays_of(stored: Stored, *, lazy: bool) -> tuple[Any, Any]:
             ids = ids.map_blocks(lambda block: values[block], dtype=values.dtype)
         return ids, scores
     pixels = np.asarray(labels[...]) if labels is not None else np.empty(0)
-    return pixels if stored.values is None else stored.values[pixels], np.asarray(probabilities[...])
+    return pixels if stored.values is None else stored.values[pixels], np.asarray(
+        probabilities[...]
+    )
 
 
 def _lazy(array: Any, folder: Temporary | None) -> DaskArray:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unet.cli.predict_request import model_files
 from unet.cli.stage import run
 from unet.paths import Paths
+from unet.prediction.apply.chosen_settings import model_files
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

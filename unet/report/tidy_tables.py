@@ -42,7 +42,9 @@ def score_files(path: Path, *, each_image: bool) -> list[Path]:
         if path.name != ("metrics.csv" if each_image else path.name):
             raise UserError(f"{path}: has no scores of each image; give a metrics.csv or a folder")
         return [path]
-    patterns = ("metrics.csv", "*/metrics.csv", "*/*/metrics.csv") if each_image else ("report.csv",)
+    patterns = (
+        ("metrics.csv", "*/metrics.csv", "*/*/metrics.csv") if each_image else ("report.csv",)
+    )
     for pattern in patterns:
         if found := sorted(path.glob(pattern)):
             return found

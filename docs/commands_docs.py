@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from pathlib import Path
 
@@ -63,12 +62,12 @@ def _names(action: argparse.Action) -> str:
 
 
 def _help(action: argparse.Action) -> str:
-    text = _escaped((action.help or "").replace("%%", "%"))
-    if not shows_default(action):
-        return text
+    text = (action.help or "").replace("%%", "%")
+    if shows_default(action):
+        text += " (default: %(default)s)"
     # The page must not depend on the machine.
-    machine = action.dest in ("threads", "cores", "jobs") and action.default == os.cpu_count()
-    return f"{text} (default: {'all CPUs' if machine else _escaped(str(action.default))})"
+    default = "all CPUs" if action.dest in ("threads", "cores", "jobs") else str(action.default)
+    return _escaped(text.replace("%(default)s", default))
 
 
 def _escaped(text: str) -> str:

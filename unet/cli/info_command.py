@@ -114,7 +114,10 @@ def _score_rows(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "from", results["scores_from"]
     else:
         yield "none", "there is no report.csv or metrics.csv of the run beside this model"
-    yield "threshold used", _each(f"{value:g}" for value in results["threshold"] if value is not None)
+    yield (
+        "threshold used",
+        _each(f"{value:g}" for value in results["threshold"] if value is not None),
+    )
 
 
 def _count(number: int, what: str) -> str:
@@ -147,7 +150,7 @@ def _images(folds: Mapping[str, Mapping[str, int]]) -> str:
 
 def _normalization(section: Mapping[str, Any]) -> str:
     """``percentile (low 1, high 99.8, scope image)``."""
-    method, *_ = [section.get("method", "unknown")]
+    method = section.get("method", "unknown")
     rest = {key: value for key, value in section.items() if key not in ("method", "statistics")}
     inner = ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
                       for key, value in sorted(rest.items()))  # fmt: skip

@@ -48,6 +48,12 @@ class Command:
 COMMANDS = (
     Command("predict", "unet.cli.predict_command", "apply a trained model to images", True),
     Command(
+        "evaluate",
+        "unet.cli.evaluate_command",
+        "score masks of any tool against true ones, without a training",
+        True,
+    ),
+    Command(
         "models",
         "unet.cli.models_command",
         "list the presets: parameters, receptive field, halo, accepted sizes",

@@ -51,6 +51,12 @@ COMMANDS = (
     Command("info", "unet.cli.info_command", "say what a model is, and how good"),
     Command("view", "unet.cli.view_command", "look at results in napari"),
     Command(
+        "evaluate",
+        "unet.cli.evaluate_command",
+        "score masks of any tool against true ones, without a training",
+        True,
+    ),
+    Command(
         "models",
         "unet.cli.models_command",
         "list the presets: parameters, receptive field, halo, accepted sizes",

@@ -48,37 +48,39 @@ def report_dataset(paths: Paths, dataset: str, settings: ReportSettings) -> list
         else applied_picks(paths, dataset, model, settings.task, section.overlays)
         for model in (models if columns or applied else ())
     }
-    page = _page(
+    page = render(
         "dataset.html.j2",
         dataset=dataset,
         task=settings.task,
         models=models,
         confidence=section.confidence,
-        **_scores(metrics, rows, columns, models, statistics),
+        **score_values(metrics, rows, columns, models, statistics),
         **_images(paths, dataset, settings),
         **_runs(paths, dataset, settings),
         overlays=shown_overlays(paths, dataset, settings.task, models, chosen, section.overlays),
         colours=COLOURS,
         config=collect.config_text(paths),
     )
-    _write(paths.dataset_report_html(dataset), page)
+    write_page(paths.dataset_report_html(dataset), page)
     return rows
 
 
-def _scores(
+def score_values(
     metrics: Sequence[MetricRow],
     rows: Sequence[ReportRow],
     columns: Sequence[MeanScore],
     models: Sequence[str],
     statistics: Statistics,
+    what: str = "model",
 ) -> dict[str, Any]:
-    """The page's values about scores; ``columns``: the main scores, empty if there are none."""
+    """The page's values about scores; ``columns``: the main scores, empty if there are none;
+    ``what``: what is compared."""
     grouped = len({row.group for row in metrics if row.group}) > 1
     headline = score_tables.comparison(rows, [(s.class_, s.metric) for s in columns], models)
     verdict, differences = "", []
     if columns:
         main = {model: cells[0] for model, cells in headline.items()}
-        verdict = console.verdict(main, columns[0].label, statistics.confidence, grouped)
+        verdict = console.verdict(main, columns[0].label, statistics.confidence, grouped, what)
         differences = score_tables.differences(metrics, columns[0], models, statistics)
     return {
         "grouped": grouped,
@@ -167,7 +169,7 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
             }
         )
     score_tables.write_report(paths.report_csv, rows)
-    page = _page(
+    page = render(
         "overall.html.j2",
         sections={task: (_union(task, found), found) for task, found in sections.items()},
         unscored=unscored,
@@ -176,7 +178,7 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
         versions=collect.versions(),
         config=collect.config_text(paths),
     )
-    _write(paths.report_html, page)
+    write_page(paths.report_html, page)
     return rows
 
 
@@ -186,7 +188,8 @@ def _union(task: str, found: Sequence[Mapping[str, Any]]) -> list[MeanScore]:
     return [columns[s.label] for s in score_tables.HEADLINE[task] if s.label in columns]
 
 
-def _write(path: Path, page: str) -> None:
+def write_page(path: Path, page: str) -> None:
+    """Writes a page atomically."""
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     log.info("wrote %s (%.1f MB)", path, len(page) / 1e6)
@@ -251,7 +254,8 @@ def _trainings(
     return {"curves": curves, "trainings": rows}
 
 
-def _page(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
+    """A page made from one of the templates."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

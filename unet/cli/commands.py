@@ -46,6 +46,7 @@ class Command:
 
 # In the order in which people use them.
 COMMANDS = (
+    Command("run", "unet.cli.run_command", "check, train, predict, evaluate and report"),
     Command("predict", "unet.cli.predict_command", "apply a trained model to images", True),
     Command(
         "models",

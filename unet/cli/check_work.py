@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from unet.config.run import Config
 from unet.data.raw_files import RawSource
@@ -16,9 +15,7 @@ from unet.paths import Paths
 from unet.planning.estimates import Machine, estimates
 from unet.planning.jobs import Run
 from unet.report.checked import Checked, suggestions
-
-if TYPE_CHECKING:
-    from unet.training.auto.proposals import Proposal
+from unet.training.auto.proposals import proposals
 
 
 def raw_source(config: Config, dataset: str) -> RawSource:
@@ -48,7 +45,6 @@ def judged(
     dataset: str,
     surveys: Mapping[str, DatasetSurvey],
     machine: Machine,
-    propose: Callable[[DatasetSurvey], Sequence[Proposal]],
 ) -> Checked:
     """A survey with proposals and estimates; without them if nothing can be trained.
 
@@ -58,7 +54,7 @@ def judged(
     survey = surveys[dataset]
     if not any(image.status == "ok" for image in survey.images):
         return Checked(survey)
-    proposed = [] if config.origins_for(dataset) else propose(survey)
+    proposed = [] if config.origins_for(dataset) else proposals(survey)
     found = [(each.key, each.value, each.reason) for each in proposed]
     costs = estimates(config, dataset, surveys, machine)
     return Checked(survey, suggestions(config, dataset, found), tuple(costs))
@@ -91,8 +87,3 @@ def write_checked(
     write_check_page(paths.check_html(dataset), checked, config.datasets[dataset], root)
     made = {} if made_by is None else {"made_by": dict(made_by)}
     write_json(paths.check_json(dataset), {**checked.to_json(), **made})
-
-
-def check_page_of(paths: Paths, dataset: str) -> Path:
-    """The page of a dataset's check."""
-    return paths.check_html(dataset)

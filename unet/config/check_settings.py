@@ -56,6 +56,17 @@ class CheckSettings(Settings):
         return load({**self.config, **where, "datasets": datasets})
 
 
+class CheckAllSettings(Settings):
+    """Settings of what joins the checks of all datasets."""
+
+    stage = "check"
+    datasets: tuple[str, ...]
+
+    @classmethod
+    def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
+        return cls.made(datasets=tuple(sorted(config.datasets)))
+
+
 def _without_paths(section: Mapping[str, Any]) -> dict[str, Any]:
     """A dataset's keys with names instead of its paths. A sheet stays a sheet: it has columns."""
     found = dict(section)

@@ -17,6 +17,7 @@ from unet.paths import Paths
 if TYPE_CHECKING:
     from unet.config.run import Config
     from unet.data.survey.facts import DatasetSurvey
+    from unet.planning.estimates import Machine
     from unet.report.checked import Checked
 
 log = logging.getLogger("unet")
@@ -33,11 +34,16 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.epilog = (
         "examples:\n"
         "  unet check my.yaml                        all datasets of a config\n"
+        "  unet check images-and-masks               a folder, without a config\n"
         "  unet check my.yaml --dataset nuclei       one of them\n"
         "  unet check my.yaml --json > found.json    for scripts\n\n"
         "exit code: 0; 2 if a finding must stop a run, or after a mistake in the config"
     )
-    p.add_argument("config", type=Path, metavar="CONFIG", help="a config file")
+    p.add_argument(
+        "config", type=Path, metavar="CONFIG|FOLDER",
+        help="a config file; or a folder, which is checked with the config that `unet init` would "
+        "write",
+    )  # fmt: skip
     p.add_argument(
         "--dataset", action="append", metavar="NAME", help="check only this one (may be repeated)"
     )
@@ -72,9 +78,9 @@ def _check(args: argparse.Namespace) -> Sequence[str]:
 
     # The results themselves are printed.
     log.setLevel(logging.WARNING)
-    config = _config(args)
+    config, machine = _config(args)
     paths = Paths(Path(config.output))
-    found = checks(config, _names(config, args.dataset), args.threads)
+    found = checks(config, _names(config, args.dataset), args.threads, machine)
     for checked in found.values():
         write_checked(paths, config, checked)
     if args.json:
@@ -84,13 +90,22 @@ def _check(args: argparse.Namespace) -> Sequence[str]:
     return stop_lines(found)
 
 
-def _config(args: argparse.Namespace) -> Config:
-    from unet.config.load import load_file
+def _config(args: argparse.Namespace) -> tuple[Config, Machine | None]:
+    """The config; and this machine, if its speed had to be measured for the config."""
+    from unet.config.load import load, load_file
 
+    if args.config.is_dir():
+        import yaml
+
+        from unet.cli.init_command import config_text
+
+        machine = this_machine("auto", args.threads)
+        folder = None if args.folder is None else str(args.folder)
+        return load(yaml.safe_load(config_text(args.config, folder, flops=machine.flops))), machine
     config = load_file(args.config)
-    if args.folder is None:
-        return config
-    return config.model_copy(update={"output": str(args.folder)})
+    if args.folder is not None:
+        config = config.model_copy(update={"output": str(args.folder)})
+    return config, None
 
 
 def _names(config: Config, wanted: Sequence[str] | None) -> list[str]:
@@ -109,16 +124,19 @@ def _names(config: Config, wanted: Sequence[str] | None) -> list[str]:
     return found
 
 
-def checks(config: Config, datasets: Sequence[str], threads: int) -> dict[str, Checked]:
+def checks(
+    config: Config, datasets: Sequence[str], threads: int, machine: Machine | None = None
+) -> dict[str, Checked]:
     """Checks datasets in this process; reads their files and writes nothing.
 
     Args:
         threads: number of CPU threads.
+        machine: None: its speed is measured.
     """
     if not datasets:
         return {}
     surveys: dict[str, DatasetSurvey] = {name: surveyed(config, name, threads) for name in datasets}
-    machine = this_machine(config.device, threads)
+    machine = machine or this_machine(config.device, threads)
     return {name: judged(config, name, surveys, machine) for name in datasets}
 
 

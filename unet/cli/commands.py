@@ -46,6 +46,7 @@ class Command:
 
 # In the order in which people use them.
 COMMANDS = (
+    Command("init", "unet.cli.init_command", "write a config for a folder of images and labels"),
     Command("check", "unet.cli.check_command", "look at images and labels before training"),
     Command("predict", "unet.cli.predict_command", "apply a trained model to images", True),
     Command(

@@ -102,7 +102,7 @@ class _Facts:
 
     def diameter(self, percentile: int, objects: SurveyedObjects) -> float:
         """Diameter of a disc or ball with the area of an object; percentile 0, 1, 2 = 5, 50, 95."""
-        return objects.diameter[percentile] * math.prod(self.steps) ** (1 / self.dims)
+        return objects.diameter[percentile] * float(math.prod(self.steps) ** (1 / self.dims))
 
     def dims_proposal(self) -> Proposal | None:
         if self.dims == 2:
@@ -112,7 +112,7 @@ class _Facts:
     def width(self) -> Proposal:
         width = next(width for most, width in WIDTHS if self.pixels < most)
         size = f"{self.pixels / 1e6:.2g} million pixels"
-        return Proposal("models.<name>.width", width, f"{size} are labelled: more need more")
+        return Proposal("models.<name>.width", width, f"{size} to learn from")
 
     # The network and its patch -------------------------------------------------------------------
 

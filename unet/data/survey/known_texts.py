@@ -51,7 +51,7 @@ OF_DATASETS: Known = (
     (r"files are (labels|images), such as", "note", "labels_among_images"),
     (r"labels match no image", "warn", "labels_alone"),
     (r"same image under several names|images have copies", "warn", "copies"),
-    (r"trains on only", "warn", "few_images"),
+    (r"trains on only", "warn", "few_to_train"),
     (r"no training image has class", "warn", "class_missing"),
     (r"is never split up", "warn", "huge_group"),
     (r"were requested", "warn", "uneven_split"),

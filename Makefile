@@ -10,7 +10,7 @@ TEST_JOBS ?= auto
   stage-hashes config-docs faults slurm-test view-test resume notebooks
 
 help:
-	@echo "make demo    set up, run the default config on generated data, show the scores"
+	@echo "make demo    set up, check and run the default config on generated data, show the scores"
 	@echo "make test    set up, run the tests (UNET_REAL_DATA=folder adds those on real images)"
 	@echo "make test-processors  run the numerical tests with six CPU settings, in random order"
 	@echo "make faults  break runs on purpose and check that they recover (minutes; root tests more)"
@@ -48,6 +48,7 @@ $(VENV)/.stamp: requirements.lock pyproject.toml
 setup: $(VENV)/.stamp
 
 demo: setup
+	$(BIN)/snakemake check --cores $(CORES) --quiet all
 	$(BIN)/snakemake --cores $(CORES) --quiet rules
 	$(BIN)/python scripts/report.py --all --show --config config/config.yaml
 

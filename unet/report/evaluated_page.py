@@ -20,7 +20,8 @@ from unet.io.images import open_image
 from unet.report import collect, overlays, score_tables
 from unet.report.cuts import Cut, cuts_of
 from unet.report.overlays import OverlayView
-from unet.report.pages import render, score_values, write_page
+from unet.report.page_file import render, write_page
+from unet.report.pages import score_values
 from unet.report.paired import Statistics
 from unet.report.score_tables import ReportRow
 from unet.report.shown_overlays import COLOURS, MANY_OVERLAYS, Overlay, overlays_of_plane

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from unet.config.stage_settings import Applied, DatasetTask, ReportSettings
 from unet.data.dataset_warnings import read_warnings
 from unet.data.records import read_manifest, read_splits
 from unet.evaluation.metrics.rows import MetricRow
-from unet.files import replacing
-from unet.paths import ENSEMBLE, Paths, fold_name, fold_number
+from unet.paths import ENSEMBLE, Paths, fold_number
 from unet.report import collect, console, costs, figures, overlays, score_tables
 from unet.report.applied import Predicted, applied_picks, predicted
-from unet.report.numbers import number
+from unet.report.page_file import render, write_page
 from unet.report.paired import Statistics
 from unet.report.pooling import BINS_OF, pool, reliability_bins
 from unet.report.score_tables import MeanScore, ReportRow
 from unet.report.shown_overlays import COLOURS, shown_overlays
-
-log = logging.getLogger(__name__)
 
 # Number of warnings, ids per part of a split, and quarantined files to list; the files have all.
 LISTED_WARNINGS = 200
@@ -188,13 +183,6 @@ def _union(task: str, found: Sequence[Mapping[str, Any]]) -> list[MeanScore]:
     return [columns[s.label] for s in score_tables.HEADLINE[task] if s.label in columns]
 
 
-def write_page(path: Path, page: str) -> None:
-    """Writes a page atomically."""
-    with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    log.info("wrote %s (%.1f MB)", path, len(page) / 1e6)
-
-
 def _everything(
     rows: Sequence[ReportRow], models: Sequence[str]
 ) -> list[tuple[str, str, list[score_tables.Cell]]]:
@@ -252,30 +240,3 @@ def _trainings(
             named = {f"fold {fold}": history for fold, history in found.items()}
             curves[model] = figures.figure_uri(figures.fold_curves(named))
     return {"curves": curves, "trainings": rows}
-
-
-def render(template: str, **values: Any) -> str:
-    """A page made from one of the templates."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(
-        number=number,
-        interval=console.interval,
-        caution=console.caution,
-        arrow=console.arrow,
-        duration=console.duration,
-        memory=console.memory,
-        percent=console.percent,
-        integer=console.integer,
-        fold=fold_name,
-        rgb=lambda colour: "rgb({}, {}, {})".format(*colour),
-    )
-    return str(environment.get_template(template).render(**values))

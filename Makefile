@@ -36,8 +36,8 @@ define pip
   echo "error: $$what; full output: $(VENV)/pip.log" >&2; exit 1; }
 endef
 
-# A stamp file: installs again only if the lock file or pyproject.toml has changed.
-$(VENV)/.stamp: requirements.lock pyproject.toml
+# A stamp file: installs again only if the lock file, pyproject.toml or setup.py has changed.
+$(VENV)/.stamp: requirements.lock pyproject.toml setup.py
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed, this is " + sys.version.split()[0] + "; write make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the versions of requirements.lock into $(VENV)"
@@ -48,9 +48,7 @@ $(VENV)/.stamp: requirements.lock pyproject.toml
 setup: $(VENV)/.stamp
 
 demo: setup
-	$(BIN)/snakemake check --cores $(CORES) --quiet all
-	$(BIN)/snakemake --cores $(CORES) --quiet rules
-	$(BIN)/python scripts/report.py --all --show --config config/config.yaml
+	$(BIN)/unet run config/config.yaml --cores $(CORES)
 
 small-run: setup
 	$(BIN)/snakemake --directory .test --cores $(CORES) --quiet rules

@@ -14,6 +14,7 @@ from unet.report.console import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 # Facts of the page that are also shown on the console, if they say something.
 FACTS = (
@@ -21,8 +22,6 @@ FACTS = (
     "Files not read", "Size, px", "Type", "Pixel size, µm", "Channels", "Groups",
 )  # fmt: skip
 STYLES = {"stop": "bold white on red", "warn": "bold yellow", "note": "dim"}
-# Width without a terminal: log files and pipes have none.
-WIDTH = 120
 
 
 def print_checked(
@@ -38,12 +37,10 @@ def print_checked(
     from rich.text import Text
 
     console = Console() if console is None else console
-    if not console.is_terminal:
-        console.width = WIDTH
     for name, checked in found.items():
         console.print(Text(name, style="bold"))
         for label, value in _rows(checked):
-            _print_row(console, f"  {label:<24}", value)
+            _print_row(console, Text(f"  {label:<24}", style="dim"), value)
         for finding in checked.survey.findings:
             _print_finding(console, finding)
         if name in pages:
@@ -85,30 +82,29 @@ def _rows(checked: Checked) -> list[tuple[str, str]]:
     return rows
 
 
-def _print_row(console: Console, label: str, value: str) -> None:
-    from rich.padding import Padding
+def _print_row(console: Console, label: Text, text: str) -> None:
+    """Prints a text beside its label; longer ones continue below their beginning. Without a
+    terminal on one line each, for scripts."""
     from rich.table import Table
     from rich.text import Text
 
     # As Text, because a name in square brackets would be read as markup.
+    if not console.is_terminal:
+        console.print(label + Text(text), soft_wrap=True)
+        return
     row = Table.grid()
     row.add_column(no_wrap=True)
     row.add_column(overflow="fold")
-    row.add_row(Text(label, style="dim"), Text(value))
-    console.print(Padding(row, 0, expand=False))
+    row.add_row(label, Text(text))
+    console.print(row)
 
 
 def _print_finding(console: Console, finding: Finding) -> None:
-    from rich.table import Table
     from rich.text import Text
 
     where = f"{finding.where}: " if finding.where else ""
-    row = Table.grid()
-    row.add_column(no_wrap=True)
-    row.add_column(overflow="fold")
     word = Text(f"{WORDS[finding.level]}:", style=STYLES[finding.level])
-    row.add_row(Text("  ") + word + Text(" "), Text(f"{where}{finding.text}"))
-    console.print(row)
+    _print_row(console, Text("  ") + word + Text(" "), f"{where}{finding.text}")
 
 
 def stop_lines(found: Mapping[str, Checked]) -> Sequence[str]:

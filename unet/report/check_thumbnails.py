@@ -16,7 +16,8 @@ from unet.data.survey.facts import DatasetSurvey, SurveyedImage
 from unet.errors import UserError, one_line
 from unet.io.axes import LazyImage
 from unet.io.images import open_image, open_label
-from unet.report.overlays import OverlayView, marked
+from unet.io.raw import RGB_NAMES
+from unet.report.overlays import Marked, OverlayView, marked
 
 log = logging.getLogger(__name__)
 
@@ -116,12 +117,24 @@ def _thumbnail(
     if label is None:
         nothing = np.zeros(pixels.shape[1:], np.uint8)
         view = OverlayView(pixels, nothing, nothing, nothing > 0)
-        uri, _ = marked(view, "instances", SIDE).uris("instances")
+        uri, _ = _drawn(view, "instances", opened).uris("instances")
         return Thumbnail(image.id, uri, note=", ".join([*notes, "no label"]), named=named)
     truth = _shown(_computed(label, (*section, *where)), task, data)
     view = OverlayView(pixels, truth, truth, np.zeros(truth.shape, bool), stride)
-    uri, marks = marked(view, task, SIDE).uris(task)
+    uri, marks = _drawn(view, task, opened).uris(task)
     return Thumbnail(image.id, uri, marks, ", ".join(notes), named)
+
+
+def _drawn(view: OverlayView, task: str, opened: LazyImage) -> Marked:
+    """The picture; colour photographs keep their colours."""
+    drawn = marked(view, task, SIDE)
+    if opened.channel_names[:3] != RGB_NAMES or view.image.dtype != np.uint8:
+        return drawn
+    from PIL import Image
+
+    height, width = drawn.marks.shape
+    photo = Image.fromarray(np.ascontiguousarray(np.moveaxis(view.image[:3], 0, -1)))
+    return Marked(np.array(photo.resize((width, height), Image.Resampling.LANCZOS)), drawn.marks)
 
 
 def _computed(opened: LazyImage, where: tuple[int | slice, ...]) -> NDArray[Any]:

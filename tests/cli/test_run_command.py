@@ -379,7 +379,8 @@ def test_a_stop(stand_in: Callable[[str], None], capfd: Any, number: int, expect
     """Whatever stops `unet run`, Snakemake gets one Ctrl-C."""
     stand_in(
         JOB + "def end(n, f):\n"
-        "    tell('failed', id=1, rule='train', mistake=False, text='Job train d: stopped after step 3; "
+        "    tell('failed', id=1, rule='train', mistake=False,\n"
+        "        text='Job train d: stopped after step 3; "
         "run the same command to continue' + chr(10) + '    log: x')\n"
         "    sys.exit(1)\n"
         "signal.signal(signal.SIGINT, end)\n"
@@ -405,6 +406,40 @@ def test_a_second_stop_ends_it_at_once(stand_in: Callable[[str], None]) -> None:
         "while True: time.sleep(1)\n"
     )
     assert main.main(["run", "my.yaml"]) == 130
+
+
+@pytest.mark.parametrize(("found", "expected"), [(True, 2), (False, 0)])
+def test_a_finding_of_the_check_stops_the_run(
+    stand_in: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, capfd: Any,
+    found: bool, expected: int,
+) -> None:  # fmt: skip
+    """The check comes first, and what it found is shown before the run starts."""
+    from unet.cli import check_command
+
+    monkeypatch.setattr(check_command, "show_checks", lambda paths, names: print(paths, names))
+    monkeypatch.setattr(check_command, "stopped", lambda paths, names: ["d: labels: all empty"])
+    stand_in(
+        "tell('run', folder=os.getcwd(), output='out', tasks=dict(d='semantic'),"
+        " models=dict(d=['m']))\n"
+        "first = not os.path.exists('checked')\n"
+        "open('checked', 'w').close()\n"
+        "tell('planned', counts={'check_dataset' if first else 'train': 1})\n"
+        "rule = 'check_dataset' if first else 'train'\n"
+        "tell('job', id=1, rule=rule, wildcards=dict(dataset='d'), log='x')\n"
+        "tell('finished', id=1)\n"
+        f"if first and {found}:\n"
+        "    tell('failed', id=2, rule='check', mistake=True, text='Job check all: error: x')\n"
+        "    sys.exit(1)\n"
+    )
+    assert main.main(["run", "my.yaml"]) == expected
+    out, err = capfd.readouterr()
+    assert "['d']" in out
+    lines = ["check: 1 job", "[1/1] check d: done in 0:00"]
+    lines += (
+        ["error: d: labels: all empty"] if found
+        else ["run: 1 job", "[1/1] train d: done in 0:00"]
+    )  # fmt: skip
+    assert err.splitlines() == lines
 
 
 def test_who_has_made_the_mistake() -> None:

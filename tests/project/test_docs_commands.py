@@ -265,6 +265,9 @@ def test_python(command: Command) -> None:
 @of("unet")
 def test_the_command_of_the_package(command: Command) -> None:
     shown = help_of("-m", "unet", command.words[1])
+    if command.words[1] == "run":
+        # Words that it does not know itself go to Snakemake.
+        shown += help_of("-m", "snakemake")
     assert [option for option in options(command.words) if option not in shown] == []
 
 
@@ -283,7 +286,7 @@ def test_pip(command: Command) -> None:
             assert match[1] in (".", project["name"])
             assert set(match[2].split(",")) <= set(project["optional-dependencies"])
         else:
-            assert word in ("-e", "--editable", ".", "pre-commit"), word
+            assert word in ("-e", "--editable", ".", "pre-commit", project["name"]), word
 
 
 @of("conda")

@@ -25,6 +25,7 @@ from unet.cli.predict_request import (
     top_folder,
     training_choices,
 )
+from unet.cli.predict_review import Finished, review, short_name
 from unet.cli.stage import run
 from unet.config.data_settings import ManifestSettings, PrepareAppliedSettings
 from unet.config.sections import PrepareSection
@@ -226,6 +227,12 @@ def _run(
     left_out = sum(record.status != "ok" for record in records)
     models = {str(member.path): member.key for member in task.members}
     about = {"models": models, "images": len(parts), "left_out": left_out, "threshold": threshold}
+    finished = Finished(
+        out.folder, store, out.work, records,
+        {member.path: member.model for member in task.members},
+        {member.path: member.key for member in task.members}, task.stitch, threshold,
+    )  # fmt: skip
+    about |= review(finished, args.page)
     write_json(out.done, {"key": task.key, "kept": bool(args.keep), **about})
     return len(parts), left_out
 
@@ -245,15 +252,10 @@ def _stitched(task: PredictTask, tiles: Path, store: Path, out: Output, threads:
         threads=threads,
         made_by={
             **provenance.made_by("stitch", task.stitch.to_json(), {}),
-            "models": {_short(m.path): provenance.content_id(m.path) for m in task.members},
+            "models": {short_name(m.path): provenance.content_id(m.path) for m in task.members},
         },
     )
     return float(read_json(done)["threshold"])
-
-
-def _short(model: Path) -> str:
-    """A model's name in the results: its path relative to the output folder of its run."""
-    return "/".join(model.parts[-4:])
 
 
 def _classes(model: ModelFile) -> list[tuple[str, int]] | None:

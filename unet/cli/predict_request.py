@@ -80,6 +80,10 @@ def add_request(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--keep", action="store_true", help="keep OUT/work: a later call predicts only new images"
     )
+    p.add_argument(
+        "--page", action=argparse.BooleanOptionalAction, default=True,
+        help="write index.html and overview.png, to look at the result",
+    )  # fmt: skip
     p.add_argument("--log", type=Path, help="also write all messages to this file")
 
 

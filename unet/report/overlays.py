@@ -37,6 +37,9 @@ CLASS_COLOURS: tuple[Rgb, ...] = (
     (213, 94, 0),
     (0, 114, 178),
 )
+# On images of any kind: a bright yellow, and the classes' colours without white.
+OUTLINE: Rgb = (255, 214, 10)
+MARKED_CLASSES: tuple[Rgb, ...] = (CLASS_COLOURS[2], *CLASS_COLOURS[1:2], *CLASS_COLOURS[3:])
 _OBJECT_COLOURS: tuple[Rgb, ...] = tuple(
     (round(255 * r), round(255 * g), round(255 * b))
     # Golden-ratio steps of the hue, so that consecutive ids, which are often neighbours, differ.
@@ -132,6 +135,69 @@ def _semantic_panels(view: OverlayView, side: int) -> tuple[list[str], NDArray[n
     colours = {k + 1: class_colour(k + 1) for k in range(int(max(truth.max(), pred.max(), 1)))}
     shown = [np.where(ignored, _GREY, labels).astype(np.uint8) for labels in (truth, pred)]
     return [_palette_png(labels, colours) for labels in shown], error
+
+
+@dataclass(frozen=True, eq=False)
+class Marked:
+    """A picture of an image and the marks to lay over it.
+
+    Attributes:
+        image: uint8 [Y, X, 3].
+        marks: uint8 [Y, X]: 0 = nothing; for task instances 1 = outline of an object, for task
+            semantic the class index.
+    """
+
+    image: NDArray[np.uint8]
+    marks: NDArray[np.uint8]
+
+    def together(self, task: str) -> NDArray[np.uint8]:
+        """The image with its marks, uint8 [Y, X, 3]."""
+        rgb = self.image.copy()
+        for mark in range(1, int(self.marks.max(initial=0)) + 1):
+            _tint(rgb, self.marks == mark, *mark_colour(task, mark))
+        return rgb
+
+    def uris(self, task: str) -> tuple[str, str]:
+        """The image (JPEG) and its marks (PNG, transparent elsewhere) as data URIs."""
+        from PIL import Image
+
+        marks = Image.fromarray(self.marks)
+        found = [mark_colour(task, mark) for mark in range(1, 256)]
+        marks.putpalette(bytes([0, 0, 0, *(value for colour, _ in found for value in colour)]))
+        alpha = bytes([0, *(round(255 * opacity) for _, opacity in found)])
+        picture = Image.fromarray(self.image)
+        return (
+            image_uri(picture, "JPEG", quality=80),
+            image_uri(marks, "PNG", transparency=alpha),
+        )
+
+
+def mark_colour(task: str, mark: int) -> tuple[Rgb, float]:
+    """Colour and opacity of a mark: lines are opaque, classes let the image through."""
+    if task == "instances":
+        return OUTLINE, 1.0
+    return MARKED_CLASSES[(mark - 1) % len(MARKED_CLASSES)], 0.4
+
+
+def marked(view: OverlayView, task: str, side: int) -> Marked:
+    """The image and the marks of what was predicted, at most ``side`` pixels on the longer side."""
+    image = _resized_image(_shown(view.image), view.pred.shape, side, enlarge=True)
+    labels = _nearest(view.pred, (image.shape[0], image.shape[1]))
+    if task == "instances":
+        return Marked(image, _thin_contour(labels).astype(np.uint8))
+    return Marked(image, labels.astype(np.uint8))
+
+
+def _thin_contour(labels: Labels) -> NDArray[np.bool_]:
+    """Pixels of objects whose right or lower neighbour is another label or the background, or whose
+    left or upper neighbour is background: lines of one pixel, also between objects that touch."""
+    edge = np.zeros(labels.shape, bool)
+    for axis in (0, 1):
+        moved, marks = np.moveaxis(labels, axis, 0), np.moveaxis(edge, axis, 0)
+        differs = moved[:-1] != moved[1:]
+        marks[:-1] |= differs
+        marks[1:] |= differs & (moved[:-1] == 0)
+    return edge & (labels > 0)
 
 
 def class_colour(index: int) -> Rgb:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from unet.config.stage_settings import Applied, DatasetTask, ReportSettings
 from unet.data.dataset_warnings import read_warnings
 from unet.data.records import read_manifest, read_splits
 from unet.evaluation.metrics.rows import MetricRow
-from unet.files import replacing
-from unet.paths import ENSEMBLE, Paths, fold_name, fold_number
+from unet.paths import ENSEMBLE, Paths, fold_number
 from unet.report import collect, console, costs, figures, overlays, score_tables
 from unet.report.applied import Predicted, applied_picks, predicted
-from unet.report.numbers import number
+from unet.report.page_file import render, write_page
 from unet.report.paired import Statistics
 from unet.report.pooling import BINS_OF, pool, reliability_bins
 from unet.report.score_tables import MeanScore, ReportRow
 from unet.report.shown_overlays import COLOURS, shown_overlays
-
-log = logging.getLogger(__name__)
 
 # Number of warnings, ids per part of a split, and quarantined files to list; the files have all.
 LISTED_WARNINGS = 200
@@ -48,7 +43,7 @@ def report_dataset(paths: Paths, dataset: str, settings: ReportSettings) -> list
         else applied_picks(paths, dataset, model, settings.task, section.overlays)
         for model in (models if columns or applied else ())
     }
-    page = _page(
+    page = render(
         "dataset.html.j2",
         dataset=dataset,
         task=settings.task,
@@ -61,7 +56,7 @@ def report_dataset(paths: Paths, dataset: str, settings: ReportSettings) -> list
         colours=COLOURS,
         config=collect.config_text(paths),
     )
-    _write(paths.dataset_report_html(dataset), page)
+    write_page(paths.dataset_report_html(dataset), page)
     return rows
 
 
@@ -167,7 +162,7 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
             }
         )
     score_tables.write_report(paths.report_csv, rows)
-    page = _page(
+    page = render(
         "overall.html.j2",
         sections={task: (_union(task, found), found) for task, found in sections.items()},
         unscored=unscored,
@@ -176,7 +171,7 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
         versions=collect.versions(),
         config=collect.config_text(paths),
     )
-    _write(paths.report_html, page)
+    write_page(paths.report_html, page)
     return rows
 
 
@@ -184,12 +179,6 @@ def _union(task: str, found: Sequence[Mapping[str, Any]]) -> list[MeanScore]:
     """The columns of all datasets of one task, each label once, in the task's order."""
     columns = {score.label: score for entry in found for score in entry["columns"]}
     return [columns[s.label] for s in score_tables.HEADLINE[task] if s.label in columns]
-
-
-def _write(path: Path, page: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    log.info("wrote %s (%.1f MB)", path, len(page) / 1e6)
 
 
 def _everything(
@@ -249,29 +238,3 @@ def _trainings(
             named = {f"fold {fold}": history for fold, history in found.items()}
             curves[model] = figures.figure_uri(figures.fold_curves(named))
     return {"curves": curves, "trainings": rows}
-
-
-def _page(template: str, **values: Any) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(
-        number=number,
-        interval=console.interval,
-        caution=console.caution,
-        arrow=console.arrow,
-        duration=console.duration,
-        memory=console.memory,
-        percent=console.percent,
-        integer=console.integer,
-        fold=fold_name,
-        rgb=lambda colour: "rgb({}, {}, {})".format(*colour),
-    )
-    return str(environment.get_template(template).render(**values))

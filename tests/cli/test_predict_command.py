@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import zarr
 from tests.data.test_apply_prepare import blobs, model, write
 from unet import provenance
 from unet.cli import main, predict_request
-from unet.cli.predict_request import TrainingChoices, image_files, stitch_settings, training_choices
+from unet.cli.predict_request import image_files
 from unet.config.load import load
 from unet.config.sections import ReportSection
 from unet.config.stage_settings import Applied, DatasetTask, ReportSettings
@@ -31,6 +31,12 @@ from unet.models.inference import Predictor
 from unet.models.model_file import load_model, save_model
 from unet.paths import ENSEMBLE, Paths
 from unet.planning.jobs import Run
+from unet.prediction.apply.chosen_settings import (
+    Requested,
+    TrainingChoices,
+    stitch_settings,
+    training_choices,
+)
 from unet.prediction.stitch import stitch
 from unet.prediction.stitch.segmentation import Segmentation
 from unet.report import pages
@@ -227,20 +233,18 @@ def test_heads_and_classes(place: Path) -> None:
     assert set(np.unique(mask)) <= set(values)
     assert [row["class"] for row in table(place / "s" / "objects.csv")] == list(names)
     border = model(head=("background", "inside", "border"))
-    args = argparse.Namespace(
-        method=None, threshold=None, min_size=5, grow_px=None, geojson=None, rois=None
-    )
-    section = stitch_settings(border, args, TrainingChoices()).stitch
+    asked = Requested(min_size=5)
+    section = stitch_settings(border, asked, TrainingChoices()).stitch
     assert (section.method, section.grow_px, section.min_size) == ("grow", 4, 5)
     known = TrainingChoices(stitch={"method": "components", "grow_px": 9, "threshold": 0.3})
-    section = stitch_settings(border, args, known).stitch
+    section = stitch_settings(border, asked, known).stitch
     assert (section.method, section.grow_px, section.threshold) == ("components", 9, 0.3)
-    args.grow_px, args.method = 7, "grow"
-    section = stitch_settings(border, args, known).stitch
+    asked = replace(asked, grow_px=7, method="grow")
+    section = stitch_settings(border, asked, known).stitch
     assert (section.method, section.grow_px) == ("grow", 7)
-    args.method = None
+    asked = replace(asked, method=None)
     distance = model(head=("background", "foreground", "distance"))
-    assert stitch_settings(distance, args, TrainingChoices()).stitch.method == "watershed"
+    assert stitch_settings(distance, asked, TrainingChoices()).stitch.method == "watershed"
 
 
 def test_a_model_in_results_brings_its_settings(place: Path) -> None:
@@ -371,10 +375,7 @@ def test_twice_over_a_folder_that_holds_the_output(place: Path) -> None:
 
 def test_outline_options_override_the_config(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = TrainingChoices(stitch={"geojson": True, "rois": True})
-    args = argparse.Namespace(
-        method=None, threshold=None, min_size=None, grow_px=None, geojson=None, rois=False
-    )
-    section = stitch_settings(model(), args, known).stitch
+    section = stitch_settings(model(), Requested(rois=False), known).stitch
     assert (section.geojson, section.rois) == (True, False)
 
 

@@ -12,13 +12,7 @@ from typing import Any
 import pytest
 
 from tests import key_table
-from unet.cli.predict_command import with_all_keys
-from unet.cli.predict_request import (
-    TrainingChoices,
-    add_request,
-    predict_settings,
-    stitch_settings,
-)
+from unet.cli.predict_request import add_request, requested
 from unet.config import presets, sections, stage_keys
 from unet.config import run as config_module
 from unet.config.data_settings import PrepareSettings
@@ -32,6 +26,12 @@ from unet.data.prepare import _keys
 from unet.data.records import ImageRecord
 from unet.errors import UserError
 from unet.files import canonical, digest
+from unet.prediction.apply.applied_images import with_all_keys
+from unet.prediction.apply.chosen_settings import (
+    TrainingChoices,
+    predict_settings,
+    stitch_settings,
+)
 from unet.prediction.tiles.prediction_job import image_key
 from unet.training.train import training_key
 from unet.training.training_job import TrainingData
@@ -84,10 +84,12 @@ def all_keys(found: Mapping[str, Settings]) -> dict[str, str]:
             keys[name] = _keys({"a": record}, value, None)["a"]
     parser = argparse.ArgumentParser()
     add_request(parser)
-    args = parser.parse_args(["m.pt", "i.tif", "-o", "out", "--tta", "--threshold", "0.25"])
+    asked = requested(
+        parser.parse_args(["m.pt", "i.tif", "-o", "out", "--tta", "--threshold", "0.25"])
+    )
     predict, stitch = (
-        predict_settings(args, TrainingChoices()),
-        stitch_settings(_Model, args, TrainingChoices()),
+        predict_settings(asked, TrainingChoices()),
+        stitch_settings(_Model, asked, TrainingChoices()),
     )  # type: ignore[arg-type]
     prepare = stage_keys.written_keys("prepare_applied", PrepareSection())
     keys["unet predict"] = digest([with_all_keys(predict), stitch.to_json(), prepare])

@@ -119,7 +119,7 @@ def other_formats(folder: Path, marker: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize("how", ["script", "tar", "polyglot", "pipe", "device"])
 def test_other_formats_of_models_are_refused(tmp_path: Path, how: str) -> None:
-    from unet.cli.predict_request import model_files
+    from unet.prediction.apply.chosen_settings import model_files
 
     path = other_formats(tmp_path, tmp_path / "executed")[how]
     for read in (load_model, lambda path: model_files([path]) and load_model(path)):
@@ -169,7 +169,7 @@ def test_a_config_beside_a_model_does_no_harm(
     tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """`unet predict` reads it for the threshold: a model from elsewhere may bring one along."""
-    from unet.cli.predict_request import TrainingChoices, training_choices
+    from unet.prediction.apply.chosen_settings import TrainingChoices, training_choices
 
     file = tmp_path / "results" / "d" / "m" / "fold-0" / "model.pt"
     file.parent.mkdir(parents=True)

@@ -1,119 +1,30 @@
 """``unet predict``: applies trained networks to images, without a config or the workflow.
 
-It calls the workflow's stages (manifest, prepare_applied, predict, stitch) one after the other in
-this process, with a work folder below the output folder.
+It parses, locks and reports; `unet.prediction.apply` runs the stages.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import partial
 
-from unet import provenance
-from unet.cli.predict_request import (
-    OUTLINES,
-    add_request,
-    image_files,
-    model_files,
-    predict_settings,
-    stitch_settings,
-    top_folder,
-    training_choices,
-)
-from unet.cli.predict_review import Finished, review, short_name
+from unet.cli.predict_request import add_request, image_files, requested
+from unet.cli.predict_review import review
 from unet.cli.stage import run
-from unet.config.data_settings import ManifestSettings, PrepareAppliedSettings
-from unet.config.sections import PrepareSection
-from unet.config.stage_keys import written_keys
-from unet.config.stage_settings import PredictSettings, StitchSettings
-from unet.errors import UserError
-from unet.files import digest, locked, read_json, remove, replacing, write_json
+from unet.files import read_json, remove, write_json
 from unet.paths import Paths
-from unet.tables import csv_writer
-
-if TYPE_CHECKING:
-    from unet.data.prepare_image import Target
-    from unet.data.raw_files import RawSource
-    from unet.models.model_file import ModelFile
-    from unet.prediction.tiles.ensemble import Member
+from unet.prediction.apply.applied_images import (
+    Applied,
+    Output,
+    PredictTask,
+    apply,
+    source_of,
+    task_of,
+)
+from unet.prediction.apply.chosen_settings import model_files
 
 log = logging.getLogger("unet")
-
-
-@dataclass(frozen=True)
-class Output:
-    """The paths of all results, below one folder."""
-
-    folder: Path
-
-    @property
-    def segmentation(self) -> Path:
-        return self.folder / "segmentation.zarr"
-
-    @property
-    def masks(self) -> Path:
-        return self.folder / "masks"
-
-    @property
-    def objects(self) -> Path:
-        return self.folder / "objects.csv"
-
-    @property
-    def results(self) -> tuple[Path, ...]:
-        return (self.segmentation, self.masks, self.objects)
-
-    @property
-    def outlines(self) -> tuple[Path, ...]:
-        """Written only on request."""
-        return tuple(self.folder / name for name in OUTLINES)
-
-    @property
-    def manifest(self) -> Path:
-        return self.folder / "manifest.csv"
-
-    @property
-    def done(self) -> Path:
-        """Written last: marks the results as complete, and says what they were made from."""
-        return self.folder / "predict.json"
-
-    @property
-    def work(self) -> Path:
-        """Intermediate files, from which a stopped run continues."""
-        return self.folder / "work"
-
-
-@dataclass(frozen=True)
-class PredictTask:
-    """The networks, the settings of each stage, and the normalisation and pixel size they need."""
-
-    members: Sequence[Member]
-    manifest: ManifestSettings
-    prepare: PrepareAppliedSettings
-    predict: PredictSettings
-    stitch: StitchSettings
-    target: Target
-
-    @property
-    def key(self) -> str:
-        """A hash of everything that determines the results."""
-        settings = [
-            self.manifest.to_json(),
-            self.prepare.to_json(),
-            with_all_keys(self.predict),
-            self.stitch.to_json(),
-        ]
-        return digest([*settings, [member.key for member in self.members]])
-
-
-def with_all_keys(settings: PredictSettings) -> dict[str, Any]:
-    """The settings with all keys of their section, because the keys of earlier results have them
-    too."""
-    return {**settings.to_json(), "predict": written_keys(settings.stage, settings.predict)}
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
@@ -121,9 +32,10 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.description = (
         "Applies a trained model, or several together, to images: with the model's own "
         "normalisation, at its pixel size, in tiles without seams. Writes masks/*.tif, "
-        "segmentation.zarr (OME-Zarr: probabilities and labels), objects.csv and manifest.csv "
-        "(the id of each image, and which images were left out). If it is stopped, run the same "
-        "command again to continue."
+        "segmentation.zarr (OME-Zarr: probabilities and labels), objects.csv, manifest.csv (the id "
+        "of each image, and which images were left out), and index.html and overview.png to look "
+        "at the result. Warns about images that are unlike those of the training, and about "
+        "objects that look wrong. If it is stopped, run the same command again to continue."
     )
     add_request(p)
 
@@ -141,161 +53,44 @@ def predict_images(args: argparse.Namespace, paths: Paths) -> None:
     """
     from unet.prediction.tiles.ensemble import Member
 
-    out = Output(paths.output)
+    out, asked = Output(paths.output), requested(args)
     members = [Member.load(path) for path in model_files([args.model, *args.with_model])]
     images = image_files(args.images, out.folder)
-    with _locked(out):
-        source = _source(images, out, args.stack)
-        task = _task(members, source, args)
-        if _is_done(out, task.key):
+    with out.locked():
+        source = source_of(images, out, stack=args.stack)
+        task = task_of(members, source, asked)
+        if out.is_done(task.key):
             log.info("%s: all results exist; nothing to do", out.folder)
+            _missing_page(task, out, args.page)
             if not read_json(out.done).get("kept"):
                 remove(out.work)
             return
         remove(out.done)
-        found, left_out = _run(task, source, out, args)
+        found, left_out = apply(task, source, out, asked, partial(review, page=args.page))
         if not args.keep:
             remove(out.work)
     written = [*out.results, *(path for path in out.outlines if path.exists())]
     missing = f", {left_out} left out (manifest.csv says why)" if left_out else ""
-    log.info("%d images segmented%s: %s", found, missing, ", ".join(map(str, written)))
+    images_text = "1 image" if found == 1 else f"{found} images"
+    log.info("%s segmented%s: %s", images_text, missing, ", ".join(map(str, written)))
+    if args.page:
+        log.info("look at %s", out.pages[0])
 
 
-def _task(members: Sequence[Member], source: RawSource, args: argparse.Namespace) -> PredictTask:
-    from unet.data.layouts import list_files
-    from unet.data.raw_changes import fingerprint
-    from unet.prediction.tiles.applied_models import target_of
+def _missing_page(task: PredictTask, out: Output, page: bool) -> None:
+    """Writes the page of finished results that have none, if the images are still prepared."""
+    from unet.data.records import read_manifest
 
-    model, known = members[0].model, training_choices(members[0].path)
-    normalize, target = target_of({member.path: member.model for member in members})
-    common = {
-        "task": model.task, "ignore": None, "axes": args.axes, "channels": args.channels,
-    }  # fmt: skip
-    # Each run writes the sheet again, so its time says nothing; the files that it lists count.
-    files = [path for path in list_files(source) if path != source.sheet]
-    return PredictTask(
-        members,
-        ManifestSettings.made(
-            **common, layout=source.layout, classes=None, pixel_size_um=args.pixel_size,
-            group=None, column=None, strict=False, labelled=False,
-            fingerprint=fingerprint(files, source.root, None),
-        ),
-        PrepareAppliedSettings.made(
-            **common, classes=_classes(model), prepare=PrepareSection(normalize=normalize)
-        ),
-        predict_settings(args, known),
-        stitch_settings(model, args, known),
-        target,
-    )  # fmt: skip
-
-
-def _run(
-    task: PredictTask, source: RawSource, out: Output, args: argparse.Namespace
-) -> tuple[int, int]:
-    """Runs the stages; returns how many images were segmented and how many left out."""
-    from unet.data.manifest import manifest_stage
-    from unet.data.prepare import prepare_stage
-    from unet.data.records import read_manifest, write_manifest
-    from unet.data.scale_check import quarantine_far
-    from unet.prediction.tiles.predict import predict_fold
-    from unet.prediction.tiles.prediction_job import PredictionData, PredictionResources
-
-    inputs, store, tiles = (out.work / n for n in ("inputs.json", "prepared.zarr", "tiles.zarr"))
-    # The name contains a hash of its settings, so that each image is checked only once.
-    manifest = out.work / f"manifest-{digest(task.manifest.to_json())[:12]}.csv"
-    if not manifest.is_file():
-        warnings = out.work / "warnings.manifest.json"
-        manifest_stage(source, task.manifest, manifest, inputs, args.threads, warnings)
-    records = quarantine_far(read_manifest(manifest), task.target)
-    write_manifest(out.manifest, records)
-    memory = args.memory_gb * 1e9
-    sentinel = out.work / "prepared.json"
-    prepare_stage(
-        *(manifest, inputs, store, sentinel, task.prepare, args.threads, int(memory)),
-        root=source.root,
-        target=task.target,
-        warnings=out.work / "warnings.prepare.json",
-    )
-    prepared = read_json(sentinel)
-    parts: dict[str, Any] = dict.fromkeys(prepared["images"], "test")
-    predict_fold(
-        PredictionData(task.members, store, prepared, parts, tiles),
-        task.predict,
-        PredictionResources(memory_bytes=memory, threads=args.threads),
-    )
-    threshold = _stitched(task, tiles, store, out, args.threads)
-    left_out = sum(record.status != "ok" for record in records)
-    models = {str(member.path): member.key for member in task.members}
-    about = {"models": models, "images": len(parts), "left_out": left_out, "threshold": threshold}
-    finished = Finished(
-        out.folder, store, out.work, records,
-        {member.path: member.model for member in task.members},
-        {member.path: member.key for member in task.members}, task.stitch, threshold,
-    )  # fmt: skip
-    about |= review(finished, args.page)
-    write_json(out.done, {"key": task.key, "kept": bool(args.keep), **about})
-    return len(parts), left_out
-
-
-def _stitched(task: PredictTask, tiles: Path, store: Path, out: Output, threads: int) -> float:
-    """Stitches the tiles; returns the threshold that was used."""
-    from unet.data.store import OwnGrid
-    from unet.prediction.stitch.source_scale import ResampledTiles
-    from unet.prediction.stitch.stitch import Outputs, stitch_dataset
-
-    prepared, done = OwnGrid(store), out.work / "segmentation.json"
-    stitch_dataset(
-        ResampledTiles(tiles, prepared),
-        prepared,
-        Outputs(segmentation=out.segmentation, done=done, masks=out.masks, objects=out.objects),
-        task.stitch,
-        threads=threads,
-        made_by={
-            **provenance.made_by("stitch", task.stitch.to_json(), {}),
-            "models": {short_name(m.path): provenance.content_id(m.path) for m in task.members},
-        },
-    )
-    return float(read_json(done)["threshold"])
-
-
-def _classes(model: ModelFile) -> list[tuple[str, int]] | None:
-    if model.class_values is None:
-        return None
-    return list(zip(model.class_names, model.class_values, strict=True))
-
-
-def _source(images: Sequence[tuple[str, Path]], out: Output, stack: bool) -> RawSource:
-    """Writes the images into a sheet, which may list files from any folder."""
-    from unet.data.raw_files import RawSource
-
-    sheet = out.work / "images.csv"
-    with replacing(sheet) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv_writer(handle)
-        writer.writerow(["id", "image"])
-        writer.writerows(images)
-    root = top_folder([path for _, path in images])
-    return RawSource(root, str(sheet.absolute()), None, "stack" if stack else "folders", False)
-
-
-@contextmanager
-def _locked(out: Output) -> Iterator[None]:
-    """Creates the work folder and locks it for this run.
-
-    Raises:
-        UserError: another run uses it, or the output folder contains results of something else.
-    """
-    ours = out.done.exists() or out.work.exists()
-    existing = [path for path in (*out.results, *out.outlines) if path.exists()]
-    if existing and not ours:
-        raise UserError(
-            f"{existing[0]}: already exists and was not made by this command; choose another "
-            "folder with -o"
+    if not page or (out.pages[0]).is_file():
+        return
+    done = read_json(out.done)
+    if not (out.store / "zarr.json").is_file():
+        log.info(
+            "there is no %s, since it is written while images are predicted; to get it, remove %s "
+            "and run again",
+            *(out.pages[0].name, out.done),
         )
-    with locked(out.work / "lock", "predicting here"):
-        yield
-
-
-def _is_done(out: Output, key: str) -> bool:
-    if not out.done.is_file() or not all(path.exists() for path in out.results):
-        return False
-    return bool(read_json(out.done).get("key") == key)
+        return
+    records = read_manifest(out.manifest)
+    applied = Applied(task, out, out.store, records, float(done["threshold"]))
+    write_json(out.done, {**done, **review(applied, page=True)})

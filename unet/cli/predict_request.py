@@ -1,40 +1,28 @@
-"""The arguments of ``unet predict``, and the models, images and settings that they stand for."""
+"""The arguments of ``unet predict``, and the images that they stand for."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unet.config.choices import METHOD_TABLE
-from unet.config.heads import HEADS
-from unet.config.sections import PredictSection, StitchSection
-from unet.config.stage_settings import PredictSettings, StitchSettings
 from unet.errors import UserError
-from unet.paths import Paths
+from unet.prediction.apply.applied_images import PAGES, top_folder
+from unet.prediction.apply.chosen_settings import OUTLINES, Requested
 
 if TYPE_CHECKING:
-    from unet.config.run import Config
     from unet.data.file_names import Found
-    from unet.models.model_file import ModelFile
 
 log = logging.getLogger("unet")
 
-# Keys of the section stitch that decide how objects are made.
-OBJECT_KEYS = (
-    "threshold", "method", "grow_px", "watershed_h", "connectivity", "min_size", "fill_holes",
-)  # fmt: skip
-# Keys of the section stitch that add files with the objects' outlines.
-OUTLINES = ("geojson", "rois")
 # Names of the results in the output folder, and files that show that this command wrote them.
-RESULTS = ("masks", "segmentation.zarr", "work", *OUTLINES)
+RESULTS = ("masks", "segmentation.zarr", "work", *OUTLINES, *PAGES)
 MARKERS = ("predict.json", "work/images.csv")
-# The default method for each head: the first method that can use it.
-METHOD_OF_HEAD = {method.head or "classes": name for name, method in reversed(METHOD_TABLE.items())}
 
 
 def add_request(p: argparse.ArgumentParser) -> None:
@@ -143,26 +131,10 @@ def _names(text: str) -> list[int | str]:
     return [int(part) if part.isdecimal() else part for part in text.split(",")]
 
 
-def model_files(given: Sequence[Path]) -> list[Path]:
-    """The model files of the given paths: a file itself, a fold folder's ``model.pt``, or the
-    ``model.pt`` of each fold in a model's folder.
-
-    Raises:
-        UserError: there is none.
-    """
-    files: list[Path] = []
-    for path in given:
-        found = [path]
-        if path.is_dir():
-            own, folds = path / "model.pt", sorted(path.glob("fold-*/model.pt"))
-            found = [own] if own.is_file() else folds
-        if not found or not found[0].is_file():
-            raise UserError(
-                f"{path}: no model here; give a model.pt, a fold's folder or a model's folder in "
-                "the results, such as results/nuclei/unet-border"
-            )
-        files += found
-    return list(dict.fromkeys(file.resolve() for file in files))
+def requested(args: argparse.Namespace) -> Requested:
+    """The arguments that decide what is computed."""
+    names = {item.name for item in fields(Requested)} & set(vars(args))
+    return Requested(**{name: getattr(args, name) for name in names})
 
 
 def image_files(given: Sequence[str], output: Path) -> list[tuple[str, Path]]:
@@ -225,115 +197,3 @@ def _written(paths: Iterable[Path], output: Path) -> list[Path]:
 
 def _last(name: str) -> str:
     return name.rpartition("/")[2]
-
-
-def top_folder(paths: Sequence[Path]) -> Path:
-    return Path(os.path.commonpath([path.parent for path in paths]))
-
-
-def head_name(channels: tuple[str, ...]) -> str:
-    """The name of the head with these channels."""
-    return next((name for name, head in HEADS.items() if head.channels == channels), "classes")
-
-
-@dataclass(frozen=True)
-class TrainingChoices:
-    """Settings that the run which trained a model used for its predictions, if they are known.
-
-    Attributes:
-        tta: whether predictions were averaged over symmetries; the threshold depends on this.
-        stitch: the keys in OBJECT_KEYS and OUTLINES, with the threshold that was used.
-    """
-
-    tta: bool = False
-    stitch: Mapping[str, Any] = field(default_factory=dict)
-
-
-def training_choices(file: Path) -> TrainingChoices:
-    """The settings of the run that trained a model; the defaults for a model that is not in the
-    results of a run.
-
-    Args:
-        file: ``<output>/<dataset>/<model>/fold-<k>/model.pt``, or any other path.
-    """
-    from unet.config.load import load_file
-
-    folder = file.parent.parent
-    name, dataset, paths = folder.name, folder.parent.name, Paths(folder.parent.parent)
-    if not os.path.lexists(paths.config):
-        return TrainingChoices()
-    try:
-        return _choices_in(load_file(paths.config), paths, dataset, name)
-    except (UserError, OSError) as error:
-        said = str(error).splitlines()[0]
-        log.warning("%s", said if str(paths.config) in said else f"{paths.config}: {said}")
-        log.warning(
-            "so the training's settings for threshold, objects and averaging (tta) are unknown; "
-            "using defaults: give --threshold, --method, --grow-px, --tta, or fix that file"
-        )
-        return TrainingChoices()
-
-
-def _choices_in(config: Config, paths: Paths, dataset: str, name: str) -> TrainingChoices:
-    from unet.prediction.objects.threshold import DEFAULT_THRESHOLD, carried_threshold
-
-    if dataset not in config.datasets or name not in config.models_for(dataset):
-        return TrainingChoices()
-    section = config.stitch_for(dataset, name).model_dump(include={*OBJECT_KEYS, *OUTLINES})
-    if section["threshold"] == "auto":
-        done = [paths.segmentation_done(dataset, name, k) for k in config.tested_for(dataset)]
-        there = [path for path in done if path.is_file()]
-        section["threshold"] = carried_threshold(there) if there else DEFAULT_THRESHOLD
-    tta = config.predict_for(dataset, name).tta
-    log.info(
-        "unless options override it, objects%s are made as in %s (dataset %s, model %s)",
-        *(" and the mean over symmetries (tta)" if tta else "", paths.config, dataset, name),
-    )
-    return TrainingChoices(tta, section)
-
-
-def stitch_settings(
-    model: ModelFile, args: argparse.Namespace, known: TrainingChoices
-) -> StitchSettings:
-    """Settings of the stitch stage: from the command line, otherwise from the run that trained the
-    model, otherwise the defaults for the model's head.
-
-    Raises:
-        UserError: the method does not fit the model's head.
-    """
-    kind = head_name(model.head)
-    method = args.method or known.stitch.get("method") or METHOD_OF_HEAD[kind]
-    if METHOD_TABLE[method].head not in (None, kind):
-        raise UserError(
-            f"--method: {method} needs a model with head: {METHOD_TABLE[method].head}, but this "
-            f"one has head: {kind}; write --method {METHOD_OF_HEAD[kind]}, or leave it out"
-        )
-    options = {"--method": args.method, "--min-size": args.min_size is not None}
-    options |= {"--geojson": args.geojson, "--rois": args.rois}
-    useless = ", ".join(name for name, given in options.items() if given)
-    if model.task == "semantic" and useless:
-        log.warning("%s: no effect, because the model was trained for classes", useless)
-    # Objects grow back over their border, plus one pixel for the outline.
-    grow_px = int(model.settings.get("border_width", 2)) + 1
-    values = {"grow_px": grow_px, **known.stitch, "method": method}
-    for name in ("threshold", "min_size", "grow_px", *OUTLINES):
-        if getattr(args, name) is not None:
-            values[name] = getattr(args, name)
-    return StitchSettings.made(
-        stitch=StitchSection.model_validate(values),
-        task=model.task,
-        class_names=model.class_names,
-        class_values=model.class_values,
-        head=model.head,
-    )
-
-
-def predict_settings(args: argparse.Namespace, known: TrainingChoices) -> PredictSettings:
-    """Settings of the predict stage."""
-    values: dict[str, Any] = {"tta": known.tta if args.tta is None else args.tta}
-    if args.tile is not None:
-        values["tile"] = args.tile
-    if args.float32:
-        values |= {"precision": "float32", "dtype": "float32"}
-    section = PredictSection.model_validate(values)
-    return PredictSettings.made(predict=section, device=args.device)

@@ -122,7 +122,9 @@ def _reasons(own: Floats, known: Floats, spread: Floats, contrast: float) -> lis
             text += f" (normalised median {median}, of the training images {least} to {most})"
         found.append((float(beyond[:_POLARITY].max()), text))
     if beyond[_FINEST:].max() > 0:
-        k = _FINEST + int(beyond[_FINEST:].argmax())
+        # Shares add up to 1: more noise means less of everything else, but noise is what one sees.
+        finest = own[_FINEST] > high[_FINEST] and beyond[_FINEST] > 1
+        k = _FINEST if finest else _FINEST + int(beyond[_FINEST:].argmax())
         found.append((float(beyond[k]), _texture_reason(k - _FINEST, own[k], low[k], high[k])))
     found.sort(key=lambda item: -item[0])
     return [text for _, text in found[:2]] or [

@@ -139,8 +139,9 @@ def odd_images(
         specks = int((one.sizes < limits.get(image, 0.0)).sum())
         largest = float(one.sizes.max()) / pixels[image] if count else 0.0
         if specks > MOST * count:
+            kind = "is a speck" if specks == 1 else "are specks"
             found[image] = (
-                f"{specks} of {count} object{'s' if count != 1 else ''} are specks "
+                f"{specks} of {count} object{'s' if count != 1 else ''} {kind} "
                 f"of less than {limits[image]:.0f} pixels"
             )
         elif largest >= NEARLY_ALL:
@@ -151,7 +152,7 @@ def odd_images(
 def object_warnings(counted: Mapping[str, Counted], odd: Mapping[str, str], task: str) -> list[str]:
     """What looks wrong about the objects, one line each, with what to try."""
     lines = []
-    specks = {image: text for image, text in odd.items() if "specks" in text}
+    specks = {image: text for image, text in odd.items() if "speck" in text}
     covered = {image: text for image, text in odd.items() if image not in specks}
     for line in grouped(specks.items()):
         lines.append(

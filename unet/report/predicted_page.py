@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -13,20 +12,21 @@ import numpy as np
 from unet.data.records import ImageRecord
 from unet.data.scale_check import sizes_text
 from unet.data.store import OwnGrid
+from unet.prediction.apply.applied_images import Output
 from unet.prediction.object_counts import Counted
 from unet.prediction.stitch.segmentation import Segmentation
 from unet.report import collect, figures
 from unet.report.collect import evenly_spaced
-from unet.report.numbers import NO_VALUE, number
+from unet.report.numbers import NO_VALUE
 from unet.report.overlays import OUTLINE, Rgb, mark_colour
 from unet.report.page_file import render, write_page
 from unet.report.predicted_pictures import SHEET_IMAGES, Picture, picture, write_sheet
 
-PAGE, SHEET = "index.html", "overview.png"
 # Images that the page shows (the table lists all), and the longest side of a picture by how many
 # there are, in pixels: a page of 100 images stays below 15 MB.
 SHOWN = 100
 SIDES = ((6, 720), (24, 512), (SHOWN, 340))
+UNLIKE = "unlike the training images"
 # Rows of the table of images, and of the images left out, on the page; the files have all.
 LISTED, LISTED_LEFT_OUT = 5000, 200
 
@@ -42,7 +42,7 @@ class PredictedImages:
         counted: what was predicted in each segmented image.
         unlike: images that differ from the training images, and how.
         odd: images whose result looks wrong, and why.
-        warnings: one line each.
+        warnings, new_warnings: one line each, of the stages, and about the results.
         threshold: minimum foreground probability.
         models: name -> hash of each network.
         settings: name -> value of the settings that made the objects.
@@ -55,9 +55,15 @@ class PredictedImages:
     unlike: Mapping[str, Sequence[str]] = field(default_factory=dict)
     odd: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    new_warnings: Sequence[str] = ()
     threshold: float = 0.5
     models: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def all_warnings(self) -> list[str]:
+        """All warnings; those about the results first."""
+        return [*self.new_warnings, *self.warnings]
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class ImageRow:
         diameter: median equivalent diameter, with its unit; "" without objects.
         shares: (class, share) pairs (task semantic).
         mask: link to the mask, relative to the page; "" if there is none.
-        notes: what looks wrong.
+        notes, short: what looks wrong, in full and for the picture.
         shown: whether its picture is on the page.
     """
 
@@ -82,6 +88,7 @@ class ImageRow:
     shares: tuple[tuple[str, float], ...]
     mask: str
     notes: tuple[str, ...]
+    short: tuple[str, ...]
     shown: bool
 
 
@@ -97,24 +104,24 @@ class Card:
     height: int
 
 
-def write_predicted(folder: Path, prepared: OwnGrid, found: PredictedImages) -> None:
+def write_predicted(out: Output, prepared: OwnGrid, found: PredictedImages) -> None:
     """Writes ``index.html`` and ``overview.png`` next to the results.
 
     Memory is bounded: one image at a time, at reduced resolution.
 
     Args:
-        folder: of the results, with ``segmentation.zarr`` and ``masks``.
+        out: the results.
         prepared: the images on their own pixels.
 
     Raises:
         UserError: a store lacks an image.
     """
-    segmentation = Segmentation(folder / "segmentation.zarr")
+    segmentation = Segmentation(out.segmentation)
     ids = sorted(found.counted)
     shown = {ids[k] for k in evenly_spaced(len(ids), SHOWN)}
     sheet = {ids[k] for k in evenly_spaced(len(ids), SHEET_IMAGES)}
     side = next(side for most, side in SIDES if len(shown) <= most)
-    rows = {row.id: row for row in _rows(folder, found, shown)}
+    rows = {row.id: row for row in _rows(out, found, shown)}
     cards, small = [], []
     for image in sorted(shown | sheet):
         one = picture(prepared, segmentation, image, found.task, side)
@@ -122,22 +129,22 @@ def write_predicted(folder: Path, prepared: OwnGrid, found: PredictedImages) -> 
             cards.append(_card(rows[image], one, found.task))
         if image in sheet:
             small.append((one.marked, image, _summary(rows[image])))
+    page_file, sheet_file = out.pages
     if small:
-        write_sheet(folder / SHEET, small, found.task, len(ids))
+        write_sheet(sheet_file, small, found.task, len(ids))
     page = render("predicted.html.j2", cards=cards, **_values(found, list(rows.values())))
-    write_page(folder / PAGE, page)
+    write_page(page_file, page)
 
 
-def _rows(folder: Path, found: PredictedImages, shown: Iterable[str]) -> list[ImageRow]:
+def _rows(out: Output, found: PredictedImages, shown: Iterable[str]) -> list[ImageRow]:
     records = {record.id: record for record in found.records}
     rows = []
     for image in sorted(found.counted):
         one, record = found.counted[image], records[image]
         unlike = found.unlike.get(image, ())
-        notes = [f"unlike the training images: {'; '.join(unlike)}"] if unlike else []
-        if image in found.odd:
-            notes.append(found.odd[image])
-        mask = folder / "masks" / f"{image}.tif"
+        odd = [found.odd[image]] if image in found.odd else []
+        full = [f"{UNLIKE}: {'; '.join(unlike)}"] if unlike else []
+        mask = out.masks / f"{image}.tif"
         rows.append(
             ImageRow(
                 id=image,
@@ -147,7 +154,8 @@ def _rows(folder: Path, found: PredictedImages, shown: Iterable[str]) -> list[Im
                 diameter=_diameter(one) if found.task == "instances" else "",
                 shares=tuple(one.shares.items()) if found.task == "semantic" else (),
                 mask=quote(f"masks/{image}.tif") if mask.is_file() else "",
-                notes=(*notes, *record.warnings),
+                notes=(*full, *odd, *record.warnings),
+                short=tuple([UNLIKE] * bool(unlike) + odd),
                 shown=image in shown,
             )
         )
@@ -198,7 +206,7 @@ def _values(found: PredictedImages, rows: Sequence[ImageRow]) -> dict[str, Any]:
         "listed": LISTED,
         "left_out": left_out,
         "listed_left_out": LISTED_LEFT_OUT,
-        "warnings": found.warnings,
+        "warnings": found.all_warnings,
         "legend": _legend(found),
         "objects": sum(row.count or 0 for row in rows) if instances else None,
         "per_image": float(np.median([row.count or 0 for row in rows])) if instances else None,
@@ -230,5 +238,5 @@ def _sizes(counted: Mapping[str, Counted]) -> dict[str, Any]:
     diameters = np.concatenate(scaled)
     return {
         "histogram": figures.figure_uri(figures.size_histogram(diameters, unit)),
-        "median_diameter": f"{number(float(np.median(diameters)))} {unit}",
+        "median_diameter": f"{float(np.median(diameters)):.3g} {unit}",
     }

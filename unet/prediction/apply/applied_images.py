@@ -1,0 +1,306 @@
+"""Applies networks to images: calls the workflow's stages (manifest, prepare_applied, predict,
+stitch) one after the other in this process, with a work folder below the output folder.
+
+`unet predict` and `import unet` both come here. Light to import: the stages are imported when they
+run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unet import provenance
+from unet.config.data_settings import ManifestSettings, PrepareAppliedSettings
+from unet.config.sections import PrepareSection
+from unet.config.stage_keys import written_keys
+from unet.config.stage_settings import PredictSettings, StitchSettings
+from unet.errors import UserError
+from unet.files import digest, locked, read_json, replacing, write_json
+from unet.prediction.apply.chosen_settings import (
+    OUTLINES,
+    Requested,
+    predict_settings,
+    stitch_settings,
+    training_choices,
+)
+from unet.tables import csv_writer
+
+if TYPE_CHECKING:
+    from unet.data.prepare_image import Target
+    from unet.data.raw_files import RawSource
+    from unet.data.records import ImageRecord
+    from unet.models.model_file import ModelFile
+    from unet.prediction.tiles.ensemble import Member
+
+
+# The page and the sheet of pictures.
+PAGES = ("index.html", "overview.png")
+
+
+@dataclass(frozen=True)
+class Output:
+    """The paths of all results, below one folder."""
+
+    folder: Path
+
+    @property
+    def segmentation(self) -> Path:
+        return self.folder / "segmentation.zarr"
+
+    @property
+    def masks(self) -> Path:
+        return self.folder / "masks"
+
+    @property
+    def objects(self) -> Path:
+        return self.folder / "objects.csv"
+
+    @property
+    def results(self) -> tuple[Path, ...]:
+        return (self.segmentation, self.masks, self.objects)
+
+    @property
+    def outlines(self) -> tuple[Path, ...]:
+        """Written only on request."""
+        return tuple(self.folder / name for name in OUTLINES)
+
+    @property
+    def pages(self) -> tuple[Path, ...]:
+        """To look at the results; written unless they are not wanted."""
+        return tuple(self.folder / name for name in PAGES)
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / "manifest.csv"
+
+    @property
+    def done(self) -> Path:
+        """Written last: marks the results as complete, and says what they were made from."""
+        return self.folder / "predict.json"
+
+    @property
+    def work(self) -> Path:
+        """Intermediate files, from which a stopped run continues."""
+        return self.folder / "work"
+
+    @property
+    def store(self) -> Path:
+        """The prepared images."""
+        return self.work / "prepared.zarr"
+
+    @contextmanager
+    def locked(self, another: str = "choose another folder with -o") -> Iterator[None]:
+        """Creates the work folder and locks it for this run.
+
+        Args:
+            another: what to write to get another output folder.
+
+        Raises:
+            UserError: another run uses it, or the folder contains results of something else.
+        """
+        ours = self.done.exists() or self.work.exists()
+        existing = [path for path in (*self.results, *self.outlines, *self.pages) if path.exists()]
+        if existing and not ours:
+            raise UserError(
+                f"{existing[0]}: already exists and was not made by this command; {another}"
+            )
+        with locked(self.work / "lock", "predicting here"):
+            yield
+
+    def is_done(self, key: str) -> bool:
+        """Whether the folder contains all results of a task with this key."""
+        if not self.done.is_file() or not all(path.exists() for path in self.results):
+            return False
+        return bool(read_json(self.done).get("key") == key)
+
+
+@dataclass(frozen=True)
+class PredictTask:
+    """The networks, the settings of each stage, and the normalisation and pixel size they need."""
+
+    members: Sequence[Member]
+    manifest: ManifestSettings
+    prepare: PrepareAppliedSettings
+    predict: PredictSettings
+    stitch: StitchSettings
+    target: Target
+
+    @property
+    def key(self) -> str:
+        """A hash of everything that determines the results."""
+        settings = [
+            self.manifest.to_json(),
+            self.prepare.to_json(),
+            with_all_keys(self.predict),
+            self.stitch.to_json(),
+        ]
+        return digest([*settings, [member.key for member in self.members]])
+
+
+def with_all_keys(settings: PredictSettings) -> dict[str, Any]:
+    """The settings with all keys of their section, because the keys of earlier results have them
+    too."""
+    return {**settings.to_json(), "predict": written_keys(settings.stage, settings.predict)}
+
+
+def task_of(members: Sequence[Member], source: RawSource, asked: Requested) -> PredictTask:
+    """What these networks compute from these images.
+
+    Raises:
+        UserError: the networks do not fit together, or a request does not fit them.
+    """
+    from unet.data.layouts import list_files
+    from unet.data.raw_changes import fingerprint
+    from unet.prediction.tiles.applied_models import target_of
+
+    model, known = members[0].model, training_choices(members[0].path, asked)
+    normalize, target = target_of({member.path: member.model for member in members})
+    common = {
+        "task": model.task, "ignore": None, "axes": asked.axes, "channels": asked.channels,
+    }  # fmt: skip
+    # Each run writes the sheet again, so its time says nothing; the files that it lists count.
+    files = [path for path in list_files(source) if path != source.sheet]
+    return PredictTask(
+        members,
+        ManifestSettings.made(
+            **common, layout=source.layout, classes=None, pixel_size_um=asked.pixel_size,
+            group=None, column=None, strict=False, labelled=False,
+            fingerprint=fingerprint(files, source.root, None),
+        ),
+        PrepareAppliedSettings.made(
+            **common, classes=_classes(model), prepare=PrepareSection(normalize=normalize)
+        ),
+        predict_settings(asked, known),
+        stitch_settings(model, asked, known),
+        target,
+    )  # fmt: skip
+
+
+def top_folder(paths: Sequence[Path]) -> Path:
+    """The deepest folder that contains all paths."""
+    return Path(os.path.commonpath([path.parent for path in paths]))
+
+
+def source_of(images: Sequence[tuple[str, Path]], out: Output, *, stack: bool = False) -> RawSource:
+    """Writes the images (id, path) into a sheet, which may list files from any folder."""
+    from unet.data.raw_files import RawSource
+
+    sheet = out.work / "images.csv"
+    with replacing(sheet) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv_writer(handle)
+        writer.writerow(["id", "image"])
+        writer.writerows(images)
+    root = top_folder([path for _, path in images])
+    return RawSource(root, str(sheet.absolute()), None, "stack" if stack else "folders", False)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """The results of the stages, to look at.
+
+    Attributes:
+        store: the prepared images.
+        records: rows of the manifest.
+        threshold: the one that was used.
+    """
+
+    task: PredictTask
+    out: Output
+    store: Path
+    records: Sequence[ImageRecord]
+    threshold: float
+
+
+# Looks at the results, before they count as complete; returns more values for predict.json.
+Review = Callable[[Applied], Mapping[str, Any]]
+
+
+def apply(
+    task: PredictTask,
+    source: RawSource,
+    out: Output,
+    asked: Requested,
+    review: Review | None = None,
+) -> tuple[int, int]:
+    """Runs the stages; the caller has locked the folder.
+
+    Returns:
+        how many images were segmented, and how many left out.
+
+    Raises:
+        UserError: no image can be used, or the images do not fit the networks.
+    """
+    from unet.data.manifest import manifest_stage
+    from unet.data.prepare import prepare_stage
+    from unet.data.records import read_manifest, write_manifest
+    from unet.data.scale_check import quarantine_far
+    from unet.prediction.tiles.predict import predict_fold
+    from unet.prediction.tiles.prediction_job import PredictionData, PredictionResources
+
+    inputs, store, tiles = out.work / "inputs.json", out.store, out.work / "tiles.zarr"
+    # The name contains a hash of its settings, so that each image is checked only once.
+    manifest = out.work / f"manifest-{digest(task.manifest.to_json())[:12]}.csv"
+    if not manifest.is_file():
+        warnings = out.work / "warnings.manifest.json"
+        manifest_stage(source, task.manifest, manifest, inputs, asked.threads, warnings)
+    records = quarantine_far(read_manifest(manifest), task.target)
+    write_manifest(out.manifest, records)
+    memory = asked.memory_gb * 1e9
+    sentinel = out.work / "prepared.json"
+    prepare_stage(
+        *(manifest, inputs, store, sentinel, task.prepare, asked.threads, int(memory)),
+        root=source.root,
+        target=task.target,
+        warnings=out.work / "warnings.prepare.json",
+    )
+    prepared = read_json(sentinel)
+    parts: dict[str, Any] = dict.fromkeys(prepared["images"], "test")
+    predict_fold(
+        PredictionData(task.members, store, prepared, parts, tiles),
+        task.predict,
+        PredictionResources(memory_bytes=memory, threads=asked.threads),
+    )
+    threshold = _stitched(task, tiles, store, out, asked.threads)
+    left_out = sum(record.status != "ok" for record in records)
+    models = {str(member.path): member.key for member in task.members}
+    about = {"models": models, "images": len(parts), "left_out": left_out, "threshold": threshold}
+    more = {} if review is None else review(Applied(task, out, store, records, threshold))
+    write_json(out.done, {"key": task.key, "kept": bool(asked.keep), **about, **more})
+    return len(parts), left_out
+
+
+def _stitched(task: PredictTask, tiles: Path, store: Path, out: Output, threads: int) -> float:
+    """Stitches the tiles; returns the threshold that was used."""
+    from unet.data.store import OwnGrid
+    from unet.prediction.stitch.source_scale import ResampledTiles
+    from unet.prediction.stitch.stitch import Outputs, stitch_dataset
+
+    prepared, done = OwnGrid(store), out.work / "segmentation.json"
+    stitch_dataset(
+        ResampledTiles(tiles, prepared),
+        prepared,
+        Outputs(segmentation=out.segmentation, done=done, masks=out.masks, objects=out.objects),
+        task.stitch,
+        threads=threads,
+        made_by={
+            **provenance.made_by("stitch", task.stitch.to_json(), {}),
+            "models": {short_name(m.path): provenance.content_id(m.path) for m in task.members},
+        },
+    )
+    return float(read_json(done)["threshold"])
+
+
+def short_name(model: Path) -> str:
+    """A model's name in the results: its path relative to the output folder of its run."""
+    return "/".join(model.parts[-4:])
+
+
+def _classes(model: ModelFile) -> list[tuple[str, int]] | None:
+    if model.class_values is None:
+        return None
+    return list(zip(model.class_names, model.class_values, strict=True))

@@ -1,0 +1,203 @@
+"""The settings of the stages that apply a model: as requested, otherwise as in the run that trained
+it, otherwise the defaults."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unet.config.choices import METHOD_TABLE
+from unet.config.heads import HEADS
+from unet.config.sections import PredictSection, StitchSection
+from unet.config.stage_settings import PredictSettings, StitchSettings
+from unet.errors import UserError
+from unet.paths import Paths
+
+if TYPE_CHECKING:
+    from unet.config.run import Config
+    from unet.models.model_file import ModelFile
+
+log = logging.getLogger("unet")
+
+# Keys of the section stitch that decide how objects are made.
+OBJECT_KEYS = (
+    "threshold", "method", "grow_px", "watershed_h", "connectivity", "min_size", "fill_holes",
+)  # fmt: skip
+# Keys of the section stitch that add files with the objects' outlines.
+OUTLINES = ("geojson", "rois")
+# The default method for each head: the first method that can use it.
+METHOD_OF_HEAD = {method.head or "classes": name for name, method in reversed(METHOD_TABLE.items())}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requested:
+    """What a user asks for; None: as in the run that trained the model, otherwise the default.
+
+    Attributes:
+        axes, channels, pixel_size: override those of the files.
+        threshold, method, grow_px, min_size, geojson, rois: keys of the section stitch.
+        tta, tile: keys of the section predict; float32: compute and store in 32 bits.
+        threads: number of CPU threads.
+        memory_gb: memory for pixels.
+        keep: keep the intermediate files.
+        options: whether messages name the options of the command ("--min-size"), not the
+            arguments in Python ("min_size").
+    """
+
+    axes: str | None = None
+    channels: Sequence[int | str] | None = None
+    pixel_size: float | Sequence[float] | None = None
+    threshold: float | None = None
+    method: str | None = None
+    grow_px: int | None = None
+    min_size: int | None = None
+    geojson: bool | None = None
+    rois: bool | None = None
+    tta: bool | None = None
+    tile: int | Sequence[int] | None = None
+    float32: bool = False
+    device: str = "auto"
+    threads: int = 1
+    memory_gb: float = 4.0
+    keep: bool = False
+    options: bool = True
+
+    def word(self, name: str) -> str:
+        """An argument's name, for messages."""
+        return "--" + name.replace("_", "-") if self.options else name
+
+
+def model_files(given: Sequence[Path]) -> list[Path]:
+    """The model files of the given paths: a file itself, a fold folder's ``model.pt``, or the
+    ``model.pt`` of each fold in a model's folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    files: list[Path] = []
+    for path in given:
+        found = [path]
+        if path.is_dir():
+            own, folds = path / "model.pt", sorted(path.glob("fold-*/model.pt"))
+            found = [own] if own.is_file() else folds
+        if not found or not found[0].is_file():
+            raise UserError(
+                f"{path}: no model here; give a model.pt, a fold's folder or a model's folder in "
+                "the results, such as results/nuclei/unet-border"
+            )
+        files += found
+    return list(dict.fromkeys(file.resolve() for file in files))
+
+
+def head_name(channels: tuple[str, ...]) -> str:
+    """The name of the head with these channels."""
+    return next((name for name, head in HEADS.items() if head.channels == channels), "classes")
+
+
+@dataclass(frozen=True)
+class TrainingChoices:
+    """Settings that the run which trained a model used for its predictions, if they are known.
+
+    Attributes:
+        tta: whether predictions were averaged over symmetries; the threshold depends on this.
+        stitch: the keys in OBJECT_KEYS and OUTLINES, with the threshold that was used.
+    """
+
+    tta: bool = False
+    stitch: Mapping[str, Any] = field(default_factory=dict)
+
+
+def training_choices(file: Path, asked: Requested | None = None) -> TrainingChoices:
+    """The settings of the run that trained a model; the defaults for a model that is not in the
+    results of a run.
+
+    Args:
+        file: ``<output>/<dataset>/<model>/fold-<k>/model.pt``, or any other path.
+        asked: says how messages name the arguments.
+    """
+    from unet.config.load import load_file
+
+    folder = file.parent.parent
+    name, dataset, paths = folder.name, folder.parent.name, Paths(folder.parent.parent)
+    if not os.path.lexists(paths.config):
+        return TrainingChoices()
+    try:
+        return _choices_in(load_file(paths.config), paths, dataset, name)
+    except (UserError, OSError) as error:
+        said = str(error).splitlines()[0]
+        log.warning("%s", said if str(paths.config) in said else f"{paths.config}: {said}")
+        word = (asked or Requested()).word
+        log.warning(
+            "so the training's settings for threshold, objects and averaging (tta) are unknown; "
+            "using defaults: give %s, or fix that file",
+            ", ".join(map(word, ("threshold", "method", "grow_px", "tta"))),
+        )
+        return TrainingChoices()
+
+
+def _choices_in(config: Config, paths: Paths, dataset: str, name: str) -> TrainingChoices:
+    from unet.prediction.objects.threshold import DEFAULT_THRESHOLD, carried_threshold
+
+    if dataset not in config.datasets or name not in config.models_for(dataset):
+        return TrainingChoices()
+    section = config.stitch_for(dataset, name).model_dump(include={*OBJECT_KEYS, *OUTLINES})
+    if section["threshold"] == "auto":
+        done = [paths.segmentation_done(dataset, name, k) for k in config.tested_for(dataset)]
+        there = [path for path in done if path.is_file()]
+        section["threshold"] = carried_threshold(there) if there else DEFAULT_THRESHOLD
+    tta = config.predict_for(dataset, name).tta
+    log.info(
+        "unless options override it, objects%s are made as in %s (dataset %s, model %s)",
+        *(" and the mean over symmetries (tta)" if tta else "", paths.config, dataset, name),
+    )
+    return TrainingChoices(tta, section)
+
+
+def stitch_settings(model: ModelFile, asked: Requested, known: TrainingChoices) -> StitchSettings:
+    """Settings of the stitch stage: as requested, otherwise from the run that trained the model,
+    otherwise the defaults for the model's head.
+
+    Raises:
+        UserError: the method does not fit the model's head.
+    """
+    kind = head_name(model.head)
+    method = asked.method or known.stitch.get("method") or METHOD_OF_HEAD[kind]
+    if METHOD_TABLE[method].head not in (None, kind):
+        word = asked.word("method")
+        raise UserError(
+            f"{word}: {method} needs a model with head: {METHOD_TABLE[method].head}, but this "
+            f"one has head: {kind}; write {word} {METHOD_OF_HEAD[kind]}, or leave it out"
+        )
+    given = {"method": asked.method, "min_size": asked.min_size is not None}
+    given |= {"geojson": asked.geojson, "rois": asked.rois}
+    useless = ", ".join(asked.word(name) for name, is_given in given.items() if is_given)
+    if model.task == "semantic" and useless:
+        log.warning("%s: no effect, because the model was trained for classes", useless)
+    # Objects grow back over their border, plus one pixel for the outline.
+    grow_px = int(model.settings.get("border_width", 2)) + 1
+    values = {"grow_px": grow_px, **known.stitch, "method": method}
+    for name in ("threshold", "min_size", "grow_px", *OUTLINES):
+        if getattr(asked, name) is not None:
+            values[name] = getattr(asked, name)
+    return StitchSettings.made(
+        stitch=StitchSection.model_validate(values),
+        task=model.task,
+        class_names=model.class_names,
+        class_values=model.class_values,
+        head=model.head,
+    )
+
+
+def predict_settings(asked: Requested, known: TrainingChoices) -> PredictSettings:
+    """Settings of the predict stage."""
+    values: dict[str, Any] = {"tta": known.tta if asked.tta is None else asked.tta}
+    if asked.tile is not None:
+        values["tile"] = asked.tile if isinstance(asked.tile, int) else list(asked.tile)
+    if asked.float32:
+        values |= {"precision": "float32", "dtype": "float32"}
+    section = PredictSection.model_validate(values)
+    return PredictSettings.made(predict=section, device=asked.device)

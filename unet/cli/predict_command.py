@@ -12,6 +12,7 @@ from functools import partial
 from unet.cli.predict_request import add_request, image_files, requested
 from unet.cli.predict_review import review
 from unet.cli.stage import run
+from unet.errors import how_many
 from unet.files import read_json, remove, write_json
 from unet.paths import Paths
 from unet.prediction.apply.applied_images import (
@@ -71,8 +72,7 @@ def predict_images(args: argparse.Namespace, paths: Paths) -> None:
             remove(out.work)
     written = [*out.results, *(path for path in out.outlines if path.exists())]
     missing = f", {left_out} left out (manifest.csv says why)" if left_out else ""
-    images_text = "1 image" if found == 1 else f"{found} images"
-    log.info("%s segmented%s: %s", images_text, missing, ", ".join(map(str, written)))
+    log.info("%s segmented%s: %s", how_many(found, "image"), missing, ", ".join(map(str, written)))
     if args.page:
         log.info("look at %s", out.pages[0])
 

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unet.data.dataset_warnings import grouped
+from unet.errors import how_many
 
 # Rows of the table in memory at once.
 ROWS = 1 << 18
@@ -141,7 +142,7 @@ def odd_images(
         if specks > MOST * count:
             kind = "is a speck" if specks == 1 else "are specks"
             found[image] = (
-                f"{specks} of {count} object{'s' if count != 1 else ''} {kind} "
+                f"{specks} of {how_many(count, 'object')} {kind} "
                 f"of less than {limits[image]:.0f} pixels"
             )
         elif largest >= NEARLY_ALL:
@@ -167,9 +168,8 @@ def object_warnings(counted: Mapping[str, Counted], odd: Mapping[str, str], task
     empty = [image for image, one in counted.items() if _is_empty(one, task)]
     if len(empty) > MOST * len(counted):
         what = "no object" if task == "instances" else "only the first class"
-        total = len(counted)
         lines.append(
-            f"{what} in {len(empty)} of {total} image{'s' if total != 1 else ''}; if there should "
+            f"{what} in {len(empty)} of {how_many(len(counted), 'image')}; if there should "
             "be some, try a lower --threshold, the right --pixel-size, or another model"
         )
     return lines

@@ -12,6 +12,7 @@ import numpy as np
 from unet.data.records import ImageRecord
 from unet.data.scale_check import sizes_text
 from unet.data.store import OwnGrid
+from unet.errors import how_many
 from unet.prediction.apply.applied_images import Output
 from unet.prediction.object_counts import Counted
 from unet.prediction.stitch.segmentation import Segmentation
@@ -186,7 +187,7 @@ def _diameter(one: Counted) -> str:
 def _summary(row: ImageRow) -> str:
     """What was found in an image, in a few words."""
     if row.count is not None:
-        return f"{row.count} object{'s' if row.count != 1 else ''}"
+        return how_many(row.count, "object")
     return ", ".join(f"{name} {100 * share:.0f} %" for name, share in row.shares[1:])
 
 

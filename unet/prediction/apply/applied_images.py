@@ -236,6 +236,7 @@ def apply(
         UserError: no image can be used, or the images do not fit the networks.
     """
     from unet.data.manifest import manifest_stage
+    from unet.data.manifest_checks import NoUsableImage
     from unet.data.prepare import prepare_stage
     from unet.data.records import read_manifest, write_manifest
     from unet.data.scale_check import quarantine_far
@@ -247,7 +248,11 @@ def apply(
     manifest = out.work / f"manifest-{digest(task.manifest.to_json())[:12]}.csv"
     if not manifest.is_file():
         warnings = out.work / "warnings.manifest.json"
-        manifest_stage(source, task.manifest, manifest, inputs, asked.threads, warnings)
+        try:
+            manifest_stage(source, task.manifest, manifest, inputs, asked.threads, warnings)
+        except NoUsableImage as error:
+            write_manifest(out.manifest, error.records)  # says why
+            raise
     records = quarantine_far(read_manifest(manifest), task.target)
     write_manifest(out.manifest, records)
     memory = asked.memory_gb * 1e9

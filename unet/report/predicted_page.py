@@ -19,7 +19,7 @@ from unet.prediction.stitch.segmentation import Segmentation
 from unet.report import collect, figures
 from unet.report.collect import evenly_spaced
 from unet.report.numbers import NO_VALUE
-from unet.report.overlays import OUTLINE, Rgb, mark_colour
+from unet.report.overlays import Rgb, mark_colour
 from unet.report.page_file import render, write_page
 from unet.report.predicted_pictures import SHEET_IMAGES, Picture, picture, write_sheet
 
@@ -123,17 +123,18 @@ def write_predicted(out: Output, prepared: OwnGrid, found: PredictedImages) -> N
     sheet = {ids[k] for k in evenly_spaced(len(ids), SHEET_IMAGES)}
     side = next(side for most, side in SIDES if len(shown) <= most)
     rows = {row.id: row for row in _rows(out, found, shown)}
-    cards, small = [], []
+    cards, small, marks = [], [], set[int]()
     for image in sorted(shown | sheet):
         one = picture(prepared, segmentation, image, found.task, side)
         if image in shown:
             cards.append(_card(rows[image], one, found.task))
+            marks.add(int(one.marked.marks.max(initial=0)))
         if image in sheet:
             small.append((one.marked, image, _summary(rows[image])))
     page_file, sheet_file = out.pages
     if small:
         write_sheet(sheet_file, small, found.task, len(ids))
-    page = render("predicted.html.j2", cards=cards, **_values(found, list(rows.values())))
+    page = render("predicted.html.j2", cards=cards, **_values(found, list(rows.values()), marks))
     write_page(page_file, page)
 
 
@@ -197,8 +198,8 @@ def _card(row: ImageRow, one: Picture, task: str) -> Card:
     return Card(row, image, marks, one.note, width, height)
 
 
-def _values(found: PredictedImages, rows: Sequence[ImageRow]) -> dict[str, Any]:
-    """The page's values other than pictures."""
+def _values(found: PredictedImages, rows: Sequence[ImageRow], marks: set[int]) -> dict[str, Any]:
+    """The page's values other than pictures; ``marks`` are those drawn in them."""
     left_out = [record for record in found.records if record.status != "ok"]
     instances = found.task == "instances"
     return {
@@ -208,7 +209,7 @@ def _values(found: PredictedImages, rows: Sequence[ImageRow]) -> dict[str, Any]:
         "left_out": left_out,
         "listed_left_out": LISTED_LEFT_OUT,
         "warnings": found.all_warnings,
-        "legend": _legend(found),
+        "legend": _legend(found, marks),
         "objects": sum(row.count or 0 for row in rows) if instances else None,
         "per_image": float(np.median([row.count or 0 for row in rows])) if instances else None,
         "noted": any(row.notes for row in rows),
@@ -221,9 +222,13 @@ def _values(found: PredictedImages, rows: Sequence[ImageRow]) -> dict[str, Any]:
     }
 
 
-def _legend(found: PredictedImages) -> list[tuple[str, Rgb]]:
+def _legend(found: PredictedImages, marks: set[int]) -> list[tuple[str, Rgb]]:
     if found.task == "instances":
-        return [("outline of an object", OUTLINE)]
+        text = "outline of an object"
+        colours = [mark_colour(found.task, mark)[0] for mark in sorted(marks - {0})]
+        return [
+            (text if k == 0 else f"{text} (on a bright image)", c) for k, c in enumerate(colours)
+        ]
     names = enumerate(found.class_names)
     return [(name, mark_colour(found.task, k)[0]) for k, name in names if k]
 

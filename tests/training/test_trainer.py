@@ -105,7 +105,7 @@ def test_no_validation_images_keep_the_last_weights(make_store) -> None:  # type
     model = load_model(paths.model("d", "m", 0))
     assert model.step == 12
     assert model.appearance is not None
-    assert len(model.appearance["images"]) == 2  # the training images a and b
+    assert len(model.appearance["images"]) == 1  # the training image a
     assert [row["val_score"] for row in history(paths)] == ["", "", ""]
 
 

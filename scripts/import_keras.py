@@ -11,6 +11,7 @@ from pathlib import Path
 # So that `python scripts/import_keras.py` finds the package, which need not be installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from unet.cli.arguments import Parser
 from unet.cli.stage import run
 from unet.config.choices import NORMALIZATION_TABLE
 from unet.paths import Paths
@@ -50,7 +51,7 @@ def run_stage(args: argparse.Namespace, _: Paths) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog="python scripts/import_keras.py",
         description="Writes the weights of a padded U-Net from a Keras file into a model.pt. "
         "Keras itself is not needed. docs/models.md says which networks can be imported.",

@@ -14,6 +14,7 @@ from pathlib import Path
 # So that `python scripts/resume.py` finds the package, which need not be installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from unet.cli.arguments import Parser
 from unet.cli.stage import log, run
 from unet.paths import Paths
 from unet.planning.resume import resume
@@ -29,7 +30,7 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog="python scripts/resume.py",
         description=__doc__,
     )

@@ -14,6 +14,14 @@ class UserError(Exception):
     """
 
 
+class ArgumentError(UserError, ValueError):
+    """A wrong argument of a function of ``import unet``; the message names the argument.
+
+    Like all errors that a user can fix it is a UserError; it is a ValueError, too, as people who
+    write Python expect.
+    """
+
+
 def one_line(said: object, most: int | None = None) -> str:
     """A text, or an error's message (its type if it has none), on one line.
 

@@ -46,10 +46,32 @@ class Command:
 
 # In the order in which people use them.
 COMMANDS = (
+    Command("init", "unet.cli.init_command", "write a config for a folder of images and labels"),
     Command("predict", "unet.cli.predict_command", "apply a trained model to images", True),
+    Command("info", "unet.cli.info_command", "say what a model is, and how good"),
+    Command("view", "unet.cli.view_command", "look at results in napari"),
     Command(
         "models",
         "unet.cli.models_command",
         "list the presets: parameters, receptive field, halo, accepted sizes",
     ),
+    Command("config", "unet.cli.config_command", "check a config and print all its keys"),
+    Command(
+        "completion", "unet.cli.completion_command", "print what makes the shell complete words"
+    ),
 )
+
+# How the help groups the commands; a command that is in no group is listed last.
+GROUPS = {
+    "start with your images": ("init", "check", "run"),
+    "use a trained model": ("predict", "evaluate", "info", "view", "export", "download"),
+    "look things up": ("models", "config", "completion"),
+}
+
+
+def grouped() -> dict[str, list[Command]]:
+    """Title -> the commands of that group, in the order of the table; empty groups are left out."""
+    groups = {title: [c for c in COMMANDS if c.name in names] for title, names in GROUPS.items()}
+    known = {name for names in GROUPS.values() for name in names}
+    groups["more"] = [c for c in COMMANDS if c.name not in known]
+    return {title: commands for title, commands in groups.items() if commands}

@@ -14,21 +14,27 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``unet models``."""
     p.description = (
         "Lists each preset's number of parameters (all, including running statistics, and "
-        "trainable), receptive field, halo, grid and accepted input sizes in pixels."
+        "trainable), receptive field, halo, grid, and the sizes that a patch or tile may have, in "
+        "pixels. Images may have any size: they are cut into tiles, and small ones are padded."
+    )
+    p.epilog = (
+        "examples:\n"
+        "  unet models\n"
+        "  unet models --width 32 --channels 3    the numbers of a smaller network\n"
+        "  unet models --json                     for programs"
     )
     p.add_argument("--json", action="store_true", help="print JSON")
     p.add_argument("--width", type=_positive, help="use this width instead of the preset's")
     p.add_argument("--depth", type=_positive, help="use this depth instead of the preset's")
     p.add_argument("--dims", type=int, choices=(2, 3), help="spatial axes (default 2)")
-    p.add_argument("--channels", type=_positive, default=1, help="image channels (default 1)")
-    p.add_argument("--classes", type=_positive, default=2, help="classes (default 2)")
+    p.add_argument("--channels", type=_positive, default=1, help="channels of an image")
+    p.add_argument("--classes", type=_positive, default=2, help="number of classes")
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {value}, must be at least 1")
-    return value
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"got {text}; write a whole number above 0")
+    return int(text)
 
 
 def _accepted(fp: Footprint, number: int = 5) -> list[int]:
@@ -43,6 +49,7 @@ def network_facts(name: str, arch: AnyArchitecture, channels: int, classes: int)
 
     from unet.models.build import NETWORKS
     from unet.models.network import parameter_counts
+    from unet.report.model_facts import rule_in_words
 
     with torch.device("meta"):  # shapes only: no memory, no time
         total, trainable = parameter_counts(NETWORKS[arch.kind](channels, classes, arch))
@@ -60,7 +67,7 @@ def network_facts(name: str, arch: AnyArchitecture, channels: int, classes: int)
         "grid": fp.grid,
         "output_smaller_by": 2 * fp.margin,
         "accepted_sizes": _accepted(fp),
-        "accepted_rule": f"{fp.smallest} and above, {fp.remainder} modulo {fp.grid}",
+        "accepted_rule": rule_in_words(fp),
     }
 
 

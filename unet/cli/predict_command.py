@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-from functools import partial
 
 from unet.cli.predict_request import add_request, image_files, requested
 from unet.cli.predict_review import review
@@ -20,6 +19,7 @@ from unet.prediction.apply.applied_images import (
     Output,
     PredictTask,
     apply,
+    mark_done,
     source_of,
     task_of,
 )
@@ -67,12 +67,19 @@ def predict_images(args: argparse.Namespace, paths: Paths) -> None:
                 remove(out.work)
             return
         remove(out.done)
-        found, left_out = apply(task, source, out, asked, partial(review, page=args.page))
+        applied = apply(task, source, out, asked)
+        mark_done(task, applied, out, asked, **review(task, out, applied, args.page))
         if not args.keep:
             remove(out.work)
     written = [*out.results, *(path for path in out.outlines if path.exists())]
+    left_out = applied.left_out
     missing = f", {left_out} left out (manifest.csv says why)" if left_out else ""
-    log.info("%s segmented%s: %s", how_many(found, "image"), missing, ", ".join(map(str, written)))
+    log.info(
+        "%s segmented%s: %s",
+        how_many(len(applied.images), "image"),
+        missing,
+        ", ".join(map(str, written)),
+    )
     if args.page:
         log.info("look at %s", out.pages[0])
 
@@ -81,7 +88,7 @@ def _missing_page(task: PredictTask, out: Output, page: bool) -> None:
     """Writes the page of finished results that have none, if the images are still prepared."""
     from unet.data.records import read_manifest
 
-    if not page or (out.pages[0]).is_file():
+    if not page or out.pages[0].is_file():
         return
     done = read_json(out.done)
     if not (out.store / "zarr.json").is_file():
@@ -92,5 +99,6 @@ def _missing_page(task: PredictTask, out: Output, page: bool) -> None:
         )
         return
     records = read_manifest(out.manifest)
-    applied = Applied(task, out, out.store, records, float(done["threshold"]))
-    write_json(out.done, {**done, **review(applied, page=True)})
+    used = tuple(record.id for record in records if record.status == "ok")
+    applied = Applied(records, used, float(done["threshold"]), out.store)
+    write_json(out.done, {**done, **review(task, out, applied, page=True)})

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
+from unet.cli.arguments import Parser, checked
 from unet.errors import UserError, did_you_mean, is_out_of_memory, one_line
 from unet.paths import Paths, fold_number, folder_name
 
@@ -44,38 +45,31 @@ class Interrupted(Exception):
     """The job was asked to stop and has saved its state; the next run continues from there."""
 
 
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the default of options that have one."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
-
-
 def parser(
     stage: str, description: str, *, model: bool = False, fold: bool = False, dataset: bool = True
-) -> argparse.ArgumentParser:
+) -> Parser:
     """A parser with the arguments that all stages share.
 
     The workflow passes the stage's settings with ``--settings``. A user passes ``--config``
     instead: the same settings are taken from that config file.
     """
-    p = argparse.ArgumentParser(
-        prog=f"python scripts/{stage}.py",
-        description=description,
-        formatter_class=_Formatter,
-    )
+    p = Parser(prog=f"python scripts/{stage}.py", description=description)
     p.set_defaults(stage=stage)
     p.add_argument("--output", type=Path, default=Path("results"), help="the run's output folder")
     if dataset:
         p.add_argument(
-            "--dataset", required=True, type=folder_name, help="name of the dataset in the config"
-        )
+            "--dataset", required=True, type=checked(folder_name),
+            help="name of the dataset in the config",
+        )  # fmt: skip
     if model:
         p.add_argument(
-            "--model", required=True, type=folder_name, help="name of the model in the config"
-        )
+            "--model", required=True, type=checked(folder_name),
+            help="name of the model in the config",
+        )  # fmt: skip
     if fold:
-        p.add_argument("--fold", required=True, type=fold_number, help="0, 1, ...; or ensemble")
+        p.add_argument(
+            "--fold", required=True, type=checked(fold_number), help="0, 1, ...; or ensemble"
+        )
     source = p.add_mutually_exclusive_group(required=True)
     source.add_argument("--config", type=Path, help="config file to take the settings from")
     source.add_argument("--settings", help="the stage's settings as JSON (the workflow does this)")
@@ -173,6 +167,9 @@ def setup_logging(path: Path | None, *, shown: bool = False) -> None:
 def run(args: argparse.Namespace, stage: Callable[[argparse.Namespace, Paths], None]) -> int:
     """Runs a stage and turns errors into a one-line message and an exit code.
 
+    Args:
+        args: with ``output`` and ``log``, if the command has these options.
+
     Returns:
         0, or 2 for a user's mistake, 143 for an interruption, 1 for an internal error (its stack
         trace goes to the log file, or to the console if there is none).
@@ -180,14 +177,14 @@ def run(args: argparse.Namespace, stage: Callable[[argparse.Namespace, Paths], N
     escape_unprintable()
     try:
         by_workflow = getattr(args, "settings", None) is not None and CAUSE_SHOWN in os.environ
-        setup_logging(args.log, shown=by_workflow)
+        setup_logging(getattr(args, "log", None), shown=by_workflow)
     except OSError as error:
         logging.basicConfig(format="%(message)s", stream=sys.stderr, force=True)
         log.error("error: %s: %s", args.log, error.strerror or error)
         return EXIT_USER_ERROR
     try:
         with stoppable():
-            stage(args, Paths(args.output))
+            stage(args, Paths(getattr(args, "output", Path())))
     except UserError as error:
         for line in str(error).splitlines():
             _end("%s", line)
@@ -198,7 +195,8 @@ def run(args: argparse.Namespace, stage: Callable[[argparse.Namespace, Paths], N
         return EXIT_INTERRUPTED
     except OSError as error:
         # Full disk, missing permissions: the user must fix these, a stack trace does not help.
-        _end("%s: %s", error.filename or args.output, error.strerror or error)
+        where = error.filename or getattr(args, "output", "")
+        _end("%s: %s", where, error.strerror or error)
         log.debug("", exc_info=True)
         return EXIT_USER_ERROR
     except UnicodeEncodeError as error:
@@ -214,7 +212,7 @@ def run(args: argparse.Namespace, stage: Callable[[argparse.Namespace, Paths], N
             return EXIT_USER_ERROR
         said = one_line(str(error), 300)
         _end("%s: %s (internal error)", type(error).__name__, said)
-        _trace(args.log)
+        _trace(getattr(args, "log", None))
         return 1
     return 0
 

@@ -44,17 +44,22 @@ def grouped(warnings: Iterable[tuple[str, str]]) -> list[str]:
     Returns:
         such as ``a.tif and 4 more images: one number, 14 separate regions``.
     """
+    return [f"{where}: {text}" for where, text in merged(warnings)]
+
+
+def merged(warnings: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """As :func:`grouped`, with the images (``a.tif and 4 more images``) and the text apart."""
     same: dict[str, list[tuple[str, str]]] = {}
     for name, text in warnings:
         same.setdefault(_NUMBER.sub("#", text), []).append((name, text))
-    lines = []
+    found = []
     for members in same.values():
         name, text = members[0]
         others = len(members) - 1
         more = f" and {others} more image{'s' if others > 1 else ''}" if others else ""
         # File names can contain line breaks.
-        lines.append(one_line(f"{name}{more}: {text}"))
-    return lines
+        found.append((one_line(f"{name}{more}"), one_line(text)))
+    return found
 
 
 def first_lines(lines: Sequence[str], rest: str, most: int = SHOWN) -> list[str]:

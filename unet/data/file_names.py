@@ -159,17 +159,22 @@ def _named(found: list[Found], key: str, warn: Warn) -> list[Found]:
     return [item for item in found if item not in strange]
 
 
-def warn_of_unread_files(paths: Iterable[Path], key: str, warn: Warn) -> None:
-    """Warns about files that may be images but have no reader."""
-    if warn is ignore_warning:
-        return  # there may be millions
+def unread_kinds(paths: Iterable[Path]) -> Counter[str]:
+    """Number of the files that may be images but have no reader, by ending."""
     kinds: Counter[str] = Counter()
     for path in paths:
         suffix = path.suffix.lower()
         aside = not suffix or suffix in SUFFIXES or suffix in _ASIDE or path.name.startswith(".")
         if not aside and not path.is_dir():
             kinds[suffix] += 1
-    if kinds:
+    return kinds
+
+
+def warn_of_unread_files(paths: Iterable[Path], key: str, warn: Warn) -> None:
+    """Warns about files that may be images but have no reader."""
+    if warn is ignore_warning:
+        return  # there may be millions
+    if kinds := unread_kinds(paths):
         count, listed = kinds.total(), ", ".join(sorted(kinds))
         many = f"{count} files of other kinds ({listed}) are" if count > 1 else (
             f"1 file of another kind ({listed}) is"

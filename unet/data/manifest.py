@@ -77,6 +77,8 @@ def build_manifest(
     threads: int,
     hashes: Hashes | None = None,
     classes: list[dict[str, Any]] | None = None,
+    *,
+    refuse: bool = True,
 ) -> list[ImageRecord]:
     """Decodes every image and label once; quarantines bad ones with a reason.
 
@@ -84,6 +86,7 @@ def build_manifest(
         threads: images inspected at the same time; each holds one block of its file in memory.
         classes: if given, share and mean intensity of each class are appended
             (:func:`unet.data.label_warnings.class_table`).
+        refuse: whether to raise an error if all images are bad.
 
     Returns:
         sorted by id.
@@ -98,7 +101,7 @@ def build_manifest(
     if strict and bad:
         raise UserError(f"{bad[0].image}: {bad[0].reason} (strict: true)")
     records = warn_of_sizes(quarantine_mixed(records, strict))
-    summarise(records, source)
+    summarise(records, source, refuse=refuse)
     records = sorted(records, key=lambda r: r.id)
     by_id = {record.id: label for record, label in found if label is not None}
     labels = {r.id: by_id[r.id] for r in records if r.status == "ok" and r.id in by_id}

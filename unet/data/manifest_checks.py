@@ -87,11 +87,11 @@ class NoUsableImage(UserError):
         self.records = records
 
 
-def summarise(records: Sequence[ImageRecord], source: RawSource) -> None:
+def summarise(records: Sequence[ImageRecord], source: RawSource, *, refuse: bool = True) -> None:
     """Logs which images are left out and why.
 
     Raises:
-        NoUsableImage: none can be used.
+        NoUsableImage: none can be used (``refuse``).
     """
     bad = [r for r in records if r.status != "ok"]
     if bad:
@@ -108,7 +108,7 @@ def summarise(records: Sequence[ImageRecord], source: RawSource) -> None:
         log.warning("left out: %s", one_line(f"{names[0]}{more}: {reason}"))
     if len(reasons) > LISTED_IMAGES:
         log.warning("left out for %d other reasons: see manifest.csv", len(reasons) - LISTED_IMAGES)
-    if len(bad) == len(records):
+    if refuse and len(bad) == len(records):
         first = f"; the first: {bad[0].image}: {bad[0].reason}" if bad else ""
         what = f"none of {len(records)} images is usable{first}"
         if len(bad) == 1:

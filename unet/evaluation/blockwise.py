@@ -41,7 +41,7 @@ class ScoredPair:
     Attributes:
         truth, pred: class index, uint8; 255 in ``truth`` = ignore.
         truth_ids, pred_ids: instance ids, uint32, 0 = background; None for task semantic.
-        probabilities: [C, (Z,) Y, X], float16 or float32.
+        probabilities: [C, (Z,) Y, X], float16 or float32; None for masks without them.
         head: names of the C classes.
         pixel_size_um: per spatial axis, None = unknown.
     """
@@ -51,7 +51,7 @@ class ScoredPair:
     pred: ZarrArray
     truth_ids: ZarrArray | None
     pred_ids: ZarrArray | None
-    probabilities: ZarrArray
+    probabilities: ZarrArray | None
     head: tuple[str, ...]
     pixel_size_um: tuple[float, ...] | None = None
 
@@ -146,7 +146,7 @@ def reliability_of(
     channels = [_channel(pair, name, class_names, "calibration") for name in class_names]
 
     def one(region: Slices) -> Reliability:
-        p = np.asarray(pair.probabilities[(slice(None), *region)]).astype(np.float32)
+        p = _probabilities(pair, (slice(None), *region))
         classes = np.stack([1 - p[k] if inverted else p[k] for k, inverted in channels])
         return reliability(_read(pair.truth, region), classes)
 
@@ -223,7 +223,7 @@ def cell_slices(pair: ScoredPair, name: str, class_names: Sequence[str]) -> Iter
     depths: list[tuple[int, ...]] = [(z,) for z in range(pair.truth.shape[0])]
     for z in depths if pair.truth.ndim == 3 else [()]:
         truth = _read(pair.truth, z)
-        p = _read(pair.probabilities, (channel, *z)).astype(np.float32)
+        p = _probabilities(pair, (channel, *z))
         yield Slice(truth == class_names.index(name), 1 - p if inverted else p, truth != IGNORE)
 
 
@@ -239,6 +239,12 @@ def _channel(
         f"image {pair.image}: {what} is {name!r}, but the model predicts "
         f"{', '.join(pair.head)}; name one of these that the labels have too"
     )
+
+
+def _probabilities(pair: ScoredPair, where: tuple[int | slice, ...]) -> NDArray[np.float32]:
+    if pair.probabilities is None:
+        raise ValueError(f"image {pair.image} has no probabilities")
+    return _read(pair.probabilities, where).astype(np.float32)
 
 
 def _points(inside: NDArray[np.bool_], region: Slices) -> Points:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from unet.errors import UserError
 from unet.evaluation.blockwise import confusion_of, outlines_of, reliability_of
-from unet.evaluation.fold import Case, Fold, Scorer
+from unet.evaluation.fold import Case, Fold, Scored, Scorer
 from unet.evaluation.membrane_cells import isbi2012, topology
 from unet.evaluation.metrics.boundary import Tolerance, boundary_metrics
 from unet.evaluation.metrics.calibration import calibration_metrics
@@ -23,7 +23,7 @@ from unet.evaluation.metrics.rand import rand_metrics
 from unet.evaluation.metrics.rows import SEAM_SCORE, Score
 
 
-def pixel(fold: Fold) -> Scorer:
+def pixel(fold: Scored) -> Scorer:
     """Metrics of the class map, per class, from a confusion matrix summed over blocks."""
 
     def score(case: Case) -> list[Score]:
@@ -34,16 +34,16 @@ def pixel(fold: Fold) -> Scorer:
     return score
 
 
-def _of_table(metrics: Callable[[Contingency], list[Score]]) -> Callable[[Fold], Scorer | None]:
+def _of_table(metrics: Callable[[Contingency], list[Score]]) -> Callable[[Scored], Scorer | None]:
     """A family of object metrics, from the table of ids; None for task semantic."""
 
-    def family(fold: Fold) -> Scorer | None:
+    def family(fold: Scored) -> Scorer | None:
         return (lambda case: metrics(case.table)) if fold.task == "instances" else None
 
     return family
 
 
-def boundary(fold: Fold) -> Scorer:
+def boundary(fold: Scored) -> Scorer:
     """Distances between outlines: per class except the first, and of the objects."""
     tolerance = Tolerance.parse(fold.settings.boundary_tolerance)
     if tolerance.unit == "um":
@@ -59,7 +59,7 @@ def boundary(fold: Fold) -> Scorer:
     def score(case: Case) -> list[Score]:
         spacing = case.pair.pixel_size_um
         rows: list[Score] = []
-        where = (fold.threads_within(), fold.block, fold.segmentation.path)
+        where = (fold.threads_within(), fold.block, fold.scratch)
         with outlines_of(case.pair, len(names), *where) as (found, objects):
             for k, outlines in found.items():
                 rows += boundary_metrics(names[k], outlines, tolerance, spacing)
@@ -93,14 +93,19 @@ def seams(fold: Fold) -> Scorer:
     return score
 
 
-# A family of metrics: takes a fold and returns a function that scores one image, or None if the
-# family does not apply.
-FAMILIES: dict[str, Callable[[Fold], Scorer | None]] = {
+# The families that compare masks, so they need no probabilities.
+MASK_FAMILIES: dict[str, Callable[[Scored], Scorer | None]] = {
     "pixel": pixel,
     "instance": _of_table(instance_metrics),
     "objects": _of_table(object_metrics),
     "rand": _of_table(rand_metrics),
     "boundary": boundary,
+}
+
+# A family of metrics: takes a fold and returns a function that scores one image, or None if the
+# family does not apply.
+FAMILIES: dict[str, Callable[[Fold], Scorer | None]] = {
+    **MASK_FAMILIES,
     "calibration": calibration,
     "topology": topology,
     "isbi2012": isbi2012,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeAlias, TypeVar
+from pathlib import Path
+from typing import Protocol, TypeAlias, TypeVar
 
 from unet.config.sections import EvaluateSection
 from unet.data.blocks import Progress, mapped
@@ -17,6 +18,36 @@ from unet.paths import fold_name
 from unet.prediction.stitch.segmentation import Segmentation
 
 R = TypeVar("R")
+
+
+class Scored(Protocol):
+    """What the families that compare maps and objects need: a fold, or a pair of arrays."""
+
+    @property
+    def settings(self) -> EvaluateSection: ...
+
+    @property
+    def task(self) -> str: ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the class index."""
+
+    @property
+    def block(self) -> int | None:
+        """Side of the blocks in pixels, None = the arrays' own shards or chunks."""
+
+    @property
+    def scratch(self) -> Path:
+        """An existing folder for temporary files."""
+
+    def ids(self, part: str) -> list[str]:
+        """The images of a part, "test" or "val"."""
+
+    def open(self, image: str) -> ScoredPair: ...
+
+    def threads_within(self) -> int:
+        """Threads for the blocks of one image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +78,10 @@ class Fold:
     def name(self) -> str:
         """Its name in messages."""
         return f"fold {fold_name(self.number)}"
+
+    @property
+    def scratch(self) -> Path:
+        return self.segmentation.path
 
     def ids(self, part: str) -> list[str]:
         return [image for image, image_part in self.parts.items() if image_part == part]
@@ -80,7 +115,7 @@ class Case:
     """An image to score, with the data that several families share."""
 
     pair: ScoredPair
-    fold: Fold
+    fold: Scored
 
     @cached_property
     def table(self) -> Contingency:

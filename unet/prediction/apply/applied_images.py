@@ -8,7 +8,7 @@ run.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,6 +142,27 @@ class PredictTask:
         return digest([*settings, [member.key for member in self.members]])
 
 
+@dataclass(frozen=True)
+class Applied:
+    """What the stages found.
+
+    Attributes:
+        records: a row of the manifest for each image.
+        images: ids of the segmented images.
+        threshold: the minimum foreground probability that was used.
+        store: the prepared images (`work` holds it until that is removed).
+    """
+
+    records: Sequence[ImageRecord]
+    images: tuple[str, ...]
+    threshold: float
+    store: Path
+
+    @property
+    def left_out(self) -> int:
+        return sum(record.status != "ok" for record in self.records)
+
+
 def with_all_keys(settings: PredictSettings) -> dict[str, Any]:
     """The settings with all keys of their section, because the keys of earlier results have them
     too."""
@@ -199,38 +220,8 @@ def source_of(images: Sequence[tuple[str, Path]], out: Output, *, stack: bool = 
     return RawSource(root, str(sheet.absolute()), None, "stack" if stack else "folders", False)
 
 
-@dataclass(frozen=True)
-class Applied:
-    """The results of the stages, to look at.
-
-    Attributes:
-        store: the prepared images.
-        records: rows of the manifest.
-        threshold: the one that was used.
-    """
-
-    task: PredictTask
-    out: Output
-    store: Path
-    records: Sequence[ImageRecord]
-    threshold: float
-
-
-# Looks at the results, before they count as complete; returns more values for predict.json.
-Review = Callable[[Applied], Mapping[str, Any]]
-
-
-def apply(
-    task: PredictTask,
-    source: RawSource,
-    out: Output,
-    asked: Requested,
-    review: Review | None = None,
-) -> tuple[int, int]:
-    """Runs the stages; the caller has locked the folder.
-
-    Returns:
-        how many images were segmented, and how many left out.
+def apply(task: PredictTask, source: RawSource, out: Output, asked: Requested) -> Applied:
+    """Runs the stages; the caller has locked the folder, and calls :func:`mark_done` afterwards.
 
     Raises:
         UserError: no image can be used, or the images do not fit the networks.
@@ -271,12 +262,29 @@ def apply(
         PredictionResources(memory_bytes=memory, threads=asked.threads),
     )
     threshold = _stitched(task, tiles, store, out, asked.threads)
-    left_out = sum(record.status != "ok" for record in records)
-    models = {str(member.path): member.key for member in task.members}
-    about = {"models": models, "images": len(parts), "left_out": left_out, "threshold": threshold}
-    more = {} if review is None else review(Applied(task, out, store, records, threshold))
-    write_json(out.done, {"key": task.key, "kept": bool(asked.keep), **about, **more})
-    return len(parts), left_out
+    return Applied(records, tuple(parts), threshold, store)
+
+
+def mark_done(
+    task: PredictTask, applied: Applied, out: Output, asked: Requested, **more: Any
+) -> None:
+    """Writes `predict.json`, which marks the results as complete.
+
+    Args:
+        more: further entries.
+    """
+    write_json(
+        out.done,
+        {
+            "key": task.key,
+            "kept": bool(asked.keep),
+            "models": {str(member.path): member.key for member in task.members},
+            "images": len(applied.images),
+            "left_out": applied.left_out,
+            "threshold": applied.threshold,
+            **more,
+        },
+    )
 
 
 def _stitched(task: PredictTask, tiles: Path, store: Path, out: Output, threads: int) -> float:

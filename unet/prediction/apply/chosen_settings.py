@@ -44,6 +44,7 @@ class Requested:
         threads: number of CPU threads.
         memory_gb: memory for pixels.
         keep: keep the intermediate files.
+        viewed: also write what other programs show: masks as TIFF, reduced levels of OME-Zarr.
         options: whether messages name the options of the command ("--min-size"), not the
             arguments in Python ("min_size").
     """
@@ -64,6 +65,7 @@ class Requested:
     threads: int = 1
     memory_gb: float = 4.0
     keep: bool = False
+    viewed: bool = True
     options: bool = True
 
     def word(self, name: str) -> str:
@@ -183,6 +185,8 @@ def stitch_settings(model: ModelFile, asked: Requested, known: TrainingChoices) 
     for name in ("threshold", "min_size", "grow_px", *OUTLINES):
         if getattr(asked, name) is not None:
             values[name] = getattr(asked, name)
+    if not asked.viewed:
+        values |= {"tiff": False, "pyramid": 1, "geojson": False, "rois": False}
     return StitchSettings.made(
         stitch=StitchSection.model_validate(values),
         task=model.task,

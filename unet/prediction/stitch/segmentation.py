@@ -56,6 +56,13 @@ class Segmentation:
             return None
         return self._array(image, "labels/instances/0")
 
+    def levels(self, image: str, name: str = "") -> list[zarr.Array[Any]]:
+        """All levels of a pyramid, the finest first: of the probabilities [C, (Z,) Y, X], or of
+        ``labels/classes`` or ``labels/instances`` [(Z,) Y, X]."""
+        folder = self.path / image / name
+        numbers = sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
+        return [self._array(image, f"{name}/{number}".lstrip("/")) for number in numbers]
+
     def seam_score(self, image: str) -> float | None:
         """The seam score (`unet.prediction.stitch.seams`); None for an image of one tile."""
         seam = self._entries.get(image, {}).get("seam")

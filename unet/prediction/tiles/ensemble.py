@@ -97,7 +97,7 @@ class Ensemble:
         threads: int = 1,
     ) -> None:
         for member in members[1:]:
-            _check_alike(members[0], member)
+            check_alike(members[0], member)
         self.members, self.alone = tuple(members), dict(alone)
         head = members[0].model.head
         networks = [member.model.network() for member in members]
@@ -130,7 +130,8 @@ class Ensemble:
         return keys[0] if len(keys) == 1 else digest(keys)
 
 
-def _check_alike(one: Member, other: Member) -> None:
+def check_alike(one: Member, other: Member) -> None:
+    """Raises UserError if two networks cannot be averaged."""
     both = f"{one.path} and {other.path}"
     for what, of_one, of_other in (
         ("channels", one.model.in_channels, other.model.in_channels),

@@ -1,0 +1,57 @@
+"""``unet config``: prints a config with all its keys, or the schema that editors use."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from unet.cli.stage import run
+from unet.errors import UserError
+from unet.paths import Paths
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """Adds the arguments of ``unet config``."""
+    p.description = (
+        "Checks a config file and prints it with all keys and their values. A comment marks what "
+        "differs from the defaults. The output is a config file that gives the same results."
+    )
+    p.epilog = (
+        "examples:\n"
+        "  unet config my.yaml                   all keys\n"
+        "  unet config my.yaml --changed         only what differs from the defaults\n"
+        "  unet config --schema > schema.json    for an editor: see docs/commands.md"
+    )
+    p.add_argument(
+        "config", type=Path, nargs="?", metavar="CONFIG", help="config file (YAML or JSON)"
+    )
+    p.add_argument(
+        "--changed", action="store_true", help="print only what differs from the defaults"
+    )
+    p.add_argument(
+        "--schema",
+        action="store_true",
+        help="print the JSON schema of a config and do nothing else",
+    )
+
+
+def command(args: argparse.Namespace) -> int:
+    """Runs ``unet config``; returns the exit code."""
+    return run(args, _show)
+
+
+def _show(args: argparse.Namespace, _: Paths) -> None:
+    import json
+
+    from unet.config.load import load_file
+    from unet.config.schema import schema
+    from unet.config.shown_config import as_yaml
+
+    if args.schema:
+        if args.config is not None or args.changed:
+            raise UserError("--schema: write it alone; the schema is the same for every config")
+        print(json.dumps(schema(), indent=1, ensure_ascii=False))  # noqa: T201
+        return
+    if args.config is None:
+        raise UserError("CONFIG: missing; give a config file, such as config/config.yaml")
+    print(as_yaml(load_file(args.config), changed=args.changed), end="")  # noqa: T201

@@ -1,0 +1,202 @@
+"""What ``unet init`` decides for each dataset in a folder: keys of the config, with reasons."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unet.config.load import load
+from unet.errors import UserError
+
+if TYPE_CHECKING:
+    from unet.data.raw_files import RawPair
+    from unet.data.survey.facts import DatasetSurvey
+    from unet.data.survey.file_meaning import FileMeaning
+    from unet.data.survey.label_meaning import Kind, Meaning
+    from unet.data.survey.recognise import Place
+    from unet.training.auto.proposals import Proposal
+
+# Images (or groups of them) from which on a fifth is tested.
+ENOUGH, LEAST = 5, 3
+# Pages of a stack in a group, so that neighbours stay together; and groups that this must leave.
+PAGES_TOGETHER, LEAST_GROUPS = 10, 5
+# Images of which pixels are measured.
+SAMPLED = 30
+EACH_ALONE = {"group": "(.+)"}
+
+
+@dataclass(frozen=True)
+class DraftDataset:
+    """A dataset of the config to write.
+
+    Attributes:
+        name, root: its name, and the folder that its paths start from.
+        keys: of the section ``datasets.<name>``.
+        seen: what was seen, a line each.
+        checks: what a person should confirm: key of ``keys`` -> lines.
+        others: lines that could stand instead: key of ``keys`` -> lines.
+        dims: spatial axes.
+        proposals: by the last part of their keys.
+        survey: the facts.
+    """
+
+    name: str
+    root: Path
+    keys: Mapping[str, Any]
+    seen: tuple[str, ...]
+    checks: Mapping[str, Sequence[str]]
+    others: Mapping[str, Sequence[str]]
+    dims: int
+    survey: DatasetSurvey
+    proposals: Mapping[str, Proposal] = field(default_factory=dict)
+
+    @property
+    def task(self) -> str:
+        return str(self.keys["task"])
+
+    @property
+    def outputs(self) -> int:
+        """Number of classes of the network, near enough for an estimate of time."""
+        return len(self.keys.get("classes", ())) or 3
+
+    def value(self, key: str, default: Any = None) -> Any:
+        """The proposed value for a key."""
+        return self.proposals[key].value if key in self.proposals else default
+
+
+def drafts_of(folder: Path) -> list[DraftDataset]:
+    """Looks at a folder.
+
+    Raises:
+        UserError: nothing to train on, or files that cannot be read.
+    """
+    from unet.data.survey.recognise import recognise
+
+    return [_draft(name, place) for name, place in recognise(folder).items()]
+
+
+def _draft(name: str, place: Place) -> DraftDataset:
+    from unet.data.survey.file_meaning import meaning_of_files
+    from unet.data.survey.label_meaning import meaning_of
+    from unet.training.auto.proposals import proposals
+
+    pairs = place.pairs()
+    files = meaning_of_files(pairs, stack=place.layout == "stack")
+    labels = meaning_of(pairs, "ZYX" if files.stack else files.axes, stack=files.stack)
+    keys: dict[str, Any] = {"images": place.images}
+    if place.labels is not None:
+        keys["labels"] = place.labels
+    layout = "stack" if files.stack else place.layout
+    if layout != "folders":
+        keys["layout"] = layout
+    if files.axes:
+        keys["axes"] = files.axes
+    keys |= _task(labels)
+    split, split_check = _split(name, files, pairs)
+    keys |= {"split": split} | dict(place.keys)
+    checks = {"layout" if files.stack else "axes": list(files.checks), "task": list(labels.checks)}
+    if "split" not in place.keys:
+        checks["split"] = split_check
+    others = {
+        "labels": [f"{line}   # {why}" for line, why in place.others],
+        "layout": [files.alternative] if files.alternative else [],
+        "task": _other_task(labels),
+    }
+    seen = (*place.seen, *files.seen, *labels.seen)
+    survey = _survey(name, keys, place, files)
+    draft = DraftDataset(name, place.root, keys, seen, checks, others, files.dims, survey)
+    found = {p.key.rpartition(".")[2]: p for p in proposals(survey)}
+    return replace(draft, proposals=found)
+
+
+def _task(labels: Meaning) -> dict[str, Any]:
+    return _keys_of(labels.kind, labels) | (
+        {} if labels.ignore is None else {"ignore": labels.ignore}
+    )
+
+
+def _keys_of(kind: Kind, labels: Meaning) -> dict[str, Any]:
+    if kind == "semantic":
+        return {"task": "semantic", "classes": dict(labels.classes)}
+    binary = {"label_kind": "binary"} if kind == "binary" else {}
+    return {"task": "instances", **binary}
+
+
+def _other_task(labels: Meaning) -> list[str]:
+    """The lines for the other reading of the labels."""
+    from unet.cli.init_text import scalar
+
+    found = []
+    if labels.kind == "semantic" and len(labels.classes) == 2:
+        swapped = dict(reversed(labels.classes.items()))
+        found.append(f"classes: {scalar(swapped)}   # the other way round")
+    if labels.alternative is not None:
+        keys = _keys_of(labels.alternative, labels)
+        lines = [f"{key}: {scalar(value)}" for key, value in keys.items()]
+        reason = "numbered objects" if labels.alternative == "instances" else {
+            "binary": "each piece is an object", "semantic": "areas, no single objects",
+        }[labels.alternative]  # fmt: skip
+        found += [f"{lines[0]}   # {reason}; instead of the lines above", *lines[1:]]
+    return found
+
+
+def _split(
+    name: str, files: FileMeaning, pairs: Sequence[RawPair]
+) -> tuple[dict[str, Any], list[str]]:
+    """The split, and what to know about it.
+
+    Raises:
+        UserError: too few images to split.
+    """
+    number, extra, checks = files.images, dict[str, Any](), list[str]()
+    if number < LEAST:
+        raise UserError(
+            f"{name}: {number} labelled image{'s' if number > 1 else ''}; at least {LEAST} are "
+            "needed, one each to train, validate and test: label more, or cut each image and its "
+            "label into parts of the same names"
+        )
+    groups = len({pair.group for pair in pairs if pair.group and pair.label is not None})
+    if files.stack:
+        groups = math.ceil(number / PAGES_TOGETHER)
+        if groups >= LEAST_GROUPS and len(pairs) == 1:
+            extra = {"group": r"-p(\d+)\d"}
+            checks.append("ten neighbouring pages stay in one part, since they look alike")
+            number = groups
+        else:
+            checks.append(
+                "if neighbouring pages look alike, the test scores are too good: tested pages lie "
+                "beside trained ones"
+            )
+    elif 0 < groups < LEAST:
+        extra = dict(EACH_ALONE)
+        checks.append(
+            f"only {groups} group{'s' if groups > 1 else ''} (sequences, wells), so the images are "
+            "split one by one: images of a group look alike, and the test scores are too good"
+        )
+    elif groups:
+        number = groups
+    if number >= ENOUGH:
+        return {"folds": 5, "run": [0], **extra}, checks
+    checks.append(
+        f"only {number} to split: one is tested, one validates; the scores say little about others"
+    )
+    return {"folds": number, "run": [0], **extra}, checks
+
+
+def _survey(name: str, keys: Mapping[str, Any], place: Place, files: FileMeaning) -> DatasetSurvey:
+    """The facts and findings, as ``unet check`` would give them for this config."""
+    from unet.data.survey.survey import survey_dataset
+
+    raw = {
+        "data_root": str(place.root),
+        "datasets": {name: dict(keys)},
+        "models": {"unet": {"preset": "unet-bn", "dims": files.dims}},
+    }
+    layout = str(keys.get("layout", "folders"))
+    source = replace(place, layout=layout).source
+    threads = min(8, os.cpu_count() or 1)
+    return survey_dataset(load(raw), name, source, threads=threads, sampled=SAMPLED)

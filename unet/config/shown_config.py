@@ -1,0 +1,82 @@
+"""A validated config as YAML for people: every key, or only those that differ from the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from unet.config.run import Config
+from unet.config.schema import default_in_words
+from unet.config.section_base import Section
+
+
+def as_yaml(config: Config, *, changed: bool = False) -> str:
+    """The config as YAML; reading it back gives the same config.
+
+    A comment after each key that differs from its default says the default.
+
+    Args:
+        changed: leave out the keys that have their defaults.
+    """
+    return "\n".join(_lines(config, 0, changed)) + "\n"
+
+
+def _lines(section: Section, level: int, changed: bool) -> Iterator[str]:
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            yield from _block(name, _lines(value, level + 1, changed), level, value, field)
+        elif isinstance(value, Mapping) and any(isinstance(v, Section) for v in value.values()):
+            yield f"{'  ' * level}{name}:"
+            for key, part in value.items():
+                yield from _block(key, _lines(part, level + 2, changed), level + 1, part, None)
+        else:
+            comment = _comment(section, name, field, value)
+            if comment or not changed:
+                yield f"{'  ' * level}{name}: {_flow(_plain(section, name))}{comment}"
+
+
+def _block(
+    name: str, inner: Iterator[str], level: int, value: Section, field: FieldInfo | None
+) -> Iterator[str]:
+    """A section's key and lines. One without lines is left out, unless it is there only because it
+    was given: as an entry of a mapping, or in place of null."""
+    lines = list(inner)
+    title = f"{'  ' * level}{_flow(name)}:"
+    if lines:
+        yield title
+        yield from lines
+    elif field is None or field.default is None:
+        yield f"{title} {{}}"
+
+
+def _comment(section: Section, name: str, field: FieldInfo, value: Any) -> str:
+    if field.is_required():
+        return "  # given"
+    default = field.get_default(call_default_factory=True)
+    if value == default:
+        return ""
+    words = default_in_words(type(section), name)
+    # A sentence with a line of its own would not read well here.
+    short = words if 0 < len(words) < 40 else _flow(_json(default))
+    return f"  # default: {short}"
+
+
+def _plain(section: Section, name: str) -> Any:
+    return section.model_dump(mode="json", include={name})[name]
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, tuple | list | frozenset | set):
+        return [_json(part) for part in value]
+    return value
+
+
+def _flow(value: Any) -> str:
+    """A value on one line."""
+    import yaml
+
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**9)
+    return text.removesuffix("\n").removesuffix("\n...")

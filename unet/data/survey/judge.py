@@ -1,0 +1,140 @@
+"""Turns the facts of a dataset into findings: what stops, what looks wrong, what is good to know.
+
+| kind | level | about |
+|---|---|---|
+| `unreadable_dataset` | stop | nothing found, or names that do not show what belongs together |
+| `none_usable` | stop | all images are left out |
+| `no_labels` | stop | a dataset to train on without any label |
+| `too_few_to_split` | stop | too few images or groups to train, validate and test |
+| `split_unusable` | stop | the sheet's parts or the groups do not make a split |
+| `copies_across_parts` | stop | one file in two parts of a split |
+| `no_objects` | stop | no object in any label, or in any training image |
+| `one_class` | stop | the training labels have a single class |
+| `class_missing` | stop, warn | a class that no training image has (warn: in some folds) |
+| `left_out` | warn | an image that cannot be used, for another reason than those below |
+| `no_label` | warn | images without a label |
+| `labels_alone` | warn | labels without an image |
+| `not_a_file` | warn | links, pipes and devices |
+| `mixed_axes`, `mixed_channels` | warn | planes among volumes; numbers of channels differ |
+| `mixed_types` | warn | types of pixels differ |
+| `unknown_values` | warn | label values of no class |
+| `images_labels_swapped` | warn | labels look like images |
+| `label_is_image` | warn | a label is a copy of its image |
+| `size_mismatch` | warn | a label has another size than its image |
+| `blank_image` | warn, note | an image with a single value (note: it is only predicted) |
+| `binary_mask` | warn | one number, many separate pieces |
+| `scattered_numbers` | warn | one number in several places |
+| `swapped_classes` | warn | all classes but the first cover nearly everything |
+| `covered` | warn | objects cover nearly everything |
+| `empty_label` | warn | labels without an object |
+| `one_class_label` | warn | labels with a single class |
+| `float_label` | note | label values that are not stored as integers |
+| `odd_pixel_size` | warn | an impossible or unusual pixel size |
+| `white_is_zero` | note | the file says that zero is white |
+| `files_not_read` | warn | files of kinds that have no reader, names that are not UTF-8 |
+| `named_like_labels` | warn | images that are named like labels of others |
+| `labels_among_images` | note | label files in the folder of the images; they are not images |
+| `copies` | warn | one file under several names |
+| `few_images` | warn | few images to train on or to test |
+| `huge_group` | warn | a group with most of the images |
+| `uneven_split` | warn | a fold tests far more or fewer images than requested |
+| `no_pixel_size` | note | files do not say their pixel size |
+| `several_sizes` | note | images of several sizes |
+| `other_warning` | warn | other warnings of the stages |
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from unet.data.dataset_warnings import merged
+from unet.data.records import ImageRecord
+from unet.data.survey.facts import DatasetSurvey
+from unet.data.survey.findings import Finding, Level
+from unet.data.survey.known_texts import (
+    OF_DATASETS,
+    OF_ERRORS,
+    OF_IMAGES,
+    OF_REASONS,
+    Known,
+    named,
+)
+from unet.data.survey.understood import Understood
+
+OTHER: tuple[Level, str] = ("warn", "other_warning")
+
+
+def findings_of(survey: DatasetSurvey, found: Understood, trained: bool) -> list[Finding]:
+    """All findings, in the order of their causes.
+
+    Args:
+        survey: the facts, without findings.
+        trained: whether models are trained on the dataset.
+    """
+    return [
+        *_stops(found, trained),
+        *_of_lines(found.lines, OF_DATASETS),
+        *_of_images(found.records),
+        *_of_sizes(found.usable),
+    ]
+
+
+def _stops(found: Understood, trained: bool) -> Iterator[Finding]:
+    for text in found.stops:
+        level, kind = named(text, OF_ERRORS, ("stop", "unreadable_dataset")) or OTHER
+        if kind == "too_few_to_split":
+            text += (
+                "; add images, cut large ones into several files, or write predict_with to use "
+                "the model of another dataset"
+            )
+        yield Finding(level, kind, text)
+    if not found.records or found.usable:
+        return
+    number = len(found.records)
+    if trained and all(record.reason == "no label" for record in found.records):
+        text = f"none of {number} images has a label; write labels, or predict_with to use a model"
+        yield Finding("stop", "no_labels", text, "labels")
+    else:
+        yield Finding("stop", "none_usable", f"none of {number} images is usable; see the reasons")
+
+
+def _of_lines(lines: Sequence[str], known: Known) -> Iterator[Finding]:
+    for text in lines:
+        if named_as := named(text, known, OTHER):
+            yield Finding(*named_as, text)
+
+
+def _of_images(records: Sequence[ImageRecord]) -> Iterator[Finding]:
+    """One finding for all images with the same warning, or left out for the same reason."""
+    warned = [(record.image, text) for record in records for text in record.warnings]
+    for where, text in merged(warned):
+        level, kind = named(text, OF_IMAGES, OTHER) or OTHER
+        yield Finding(level, kind, text, where)
+    bad = [(record.image, record.reason) for record in records if record.status != "ok"]
+    for where, reason in merged(bad):
+        level, kind = named(reason, OF_REASONS, ("warn", "left_out")) or OTHER
+        yield Finding(level, kind, f"left out: {reason}", where)
+
+
+def _of_sizes(usable: Sequence[ImageRecord]) -> Iterator[Finding]:
+    without = [record.image for record in usable if record.pixel_size_um is None]
+    if without:
+        every = (
+            "no image says" if len(without) == len(usable) else f"{len(without)} images do not say"
+        )
+        yield Finding(
+            "note",
+            "no_pixel_size",
+            f"{every} its pixel size; write pixel_size_um if images of other sizes will follow",
+        )
+    sizes = Counter(record.shape[1:] for record in usable)
+    if len(sizes) > 1:
+        listed = [f"{number} of {' x '.join(map(str, s))}" for s, number in sizes.most_common(4)]
+        more = f" and {len(sizes) - 4} other sizes" if len(sizes) > 4 else ""
+        yield Finding("note", "several_sizes", f"sizes in pixels: {', '.join(listed)}{more}")
+    types = Counter(record.dtype for record in usable)
+    if len(types) > 1:
+        listed = [f"{number} of {name}" for name, number in types.most_common()]
+        text = f"types of pixels differ: {', '.join(listed)}; save all images in the same way"
+        yield Finding("warn", "mixed_types", text)

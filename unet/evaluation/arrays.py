@@ -1,0 +1,341 @@
+"""Scores a pair of label arrays of any origin, without a store, a config or a training.
+
+The numbers are those of the evaluate stage: the same families of metrics compute them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+
+from unet.config.choices import FAMILY_TABLE
+from unet.config.sections import EvaluateSection
+from unet.data.blocks import ArraySource, grid_of
+from unet.data.connected_components import ConnectedComponents
+from unet.data.label_maps import instance_maps, semantic_classes
+from unet.errors import UserError, did_you_mean
+from unet.evaluation.blockwise import ScoredPair, ZarrArray
+from unet.evaluation.families import MASK_FAMILIES
+from unet.evaluation.fold import Case
+from unet.evaluation.metrics.rows import Score
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TASKS = ("instances", "semantic")
+SIDES = ("predicted", "truth", "both")
+OBJECT_CLASSES = ("background", "foreground")
+COLUMNS = ("image", "class", "metric", "value")
+# Pixels of an image up to which its converted labels are in memory (10 bytes per pixel of a pair);
+# those of larger images are in temporary files.
+IN_MEMORY = 1 << 24
+# Side of a block of a larger image, and the bytes that decoding it may take.
+BLOCK = 2048
+ALLOWED = 1 << 29
+
+
+@dataclass(frozen=True)
+class MaskScoring:
+    """What masks mean and how to score them.
+
+    Attributes:
+        task: "instances" (values are ids of objects) or "semantic" (values are classes).
+        classes: task semantic: name -> value in the masks; the first one is the background.
+        ignore: value in the truth whose pixels do not count.
+        metrics: families of metrics (`MASK_FAMILIES`), None = all that fit the task.
+        binary: whose masks are only foreground and background, so that the connected components
+            are the objects: "predicted", "truth", "both" or None. Task instances.
+        boundary_tolerance: of the family boundary, such as "2 px" or "0.5 um".
+
+    Raises:
+        UserError: these do not fit together.
+    """
+
+    task: str = "instances"
+    classes: Mapping[str, int] | None = None
+    ignore: int | None = None
+    metrics: Sequence[str] | None = None
+    binary: str | None = None
+    boundary_tolerance: str = "2 px"
+    section: EvaluateSection = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise UserError(f"task: got {self.task!r}; write instances or semantic")
+        if self.binary is not None and self.binary not in SIDES:
+            raise UserError(f"binary: got {self.binary!r}; write one of {', '.join(SIDES)}")
+        if self.task == "instances" and self.classes is not None:
+            raise UserError("classes: they need task semantic; task instances has ids of objects")
+        if self.task == "semantic" and self.binary is not None:
+            raise UserError("binary: it is for objects; leave it out with task semantic")
+        if self.task == "semantic" and len(self.classes or ()) < 2:
+            raise UserError(
+                "classes: task semantic needs at least two, name and value in the masks, such as "
+                "background 0 and cell 255"
+            )
+        object.__setattr__(self, "section", self._section())
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the class index."""
+        return OBJECT_CLASSES if self.classes is None else tuple(self.classes)
+
+    def _section(self) -> EvaluateSection:
+        wanted = tuple(MASK_FAMILIES) if self.metrics is None else tuple(self.metrics)
+        known = ", ".join(MASK_FAMILIES)
+        for name in wanted:
+            if name in FAMILY_TABLE and name not in MASK_FAMILIES:
+                raise UserError(
+                    f"metrics: {name} needs probabilities, which masks do not hold; choose from "
+                    f"{known} (a run's stage evaluate computes {name})"
+                )
+            if name not in MASK_FAMILIES:
+                close = did_you_mean(name, MASK_FAMILIES)
+                raise UserError(f"metrics: no family {name!r}; there are: {known}{close}")
+        if self.task == "semantic" and not {"pixel", "boundary"} & set(wanted):
+            raise UserError(
+                f"metrics: {', '.join(wanted) or 'none'} cannot score task semantic, which has no "
+                "objects; write pixel or boundary"
+            )
+        try:
+            return EvaluateSection(metrics=wanted, boundary_tolerance=self.boundary_tolerance)
+        except ValueError:
+            raise UserError(
+                f"metrics {list(wanted)}, boundary_tolerance {self.boundary_tolerance!r}: write at "
+                "least one family, and a distance such as 2 px or 0.5 um"
+            ) from None
+
+
+def evaluate(
+    predicted: Any,
+    truth: Any,
+    *,
+    task: str = "instances",
+    classes: Mapping[str, int] | None = None,
+    ignore: int | None = None,
+    metrics: Sequence[str] | None = None,
+    pixel_size_um: float | Sequence[float] | None = None,
+    binary: str | None = None,
+    boundary_tolerance: str = "2 px",
+    threads: int = 1,
+    image: str = "image",
+) -> pd.DataFrame:
+    """Scores predicted labels against true ones: masks of any tool, in bounded memory.
+
+    Args:
+        predicted, truth: labels [(Z,) Y, X] of the same shape: NumPy, dask or zarr, whole numbers.
+        task, classes, ignore, metrics, binary, boundary_tolerance: see :class:`MaskScoring`.
+        pixel_size_um: micrometres per pixel, one number or one per axis; None: distances in pixels.
+        threads: for the blocks of large images.
+        image: its name in the table.
+
+    Returns:
+        one row per class and metric: image, class, metric, value (docs/metrics.md), as in
+        ``metrics.csv``; NaN where a metric is not defined.
+
+    Raises:
+        UserError: shapes differ, values are no labels, or the options do not fit together.
+    """
+    import pandas as pd
+
+    scoring = MaskScoring(task, classes, ignore, metrics, binary, boundary_tolerance)
+    with opened(scoring, predicted, truth, pixel_size_um, threads, image) as pair:
+        rows = [(image, *score[:3]) for score in scores(scoring, pair, threads)]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"value": np.float64})
+
+
+def scores(scoring: MaskScoring, pair: ScoredPair, threads: int = 1) -> list[Score]:
+    """All scores of an opened pair, in the order of the families."""
+    if scoring.section.boundary_tolerance.endswith("um") and pair.pixel_size_um is None:
+        raise UserError(
+            f"{pair.image}: boundary_tolerance is {scoring.section.boundary_tolerance}, but the "
+            "pixel size is unknown; give the pixel size, or write a distance in px"
+        )
+    fold = _Single(pair, scoring, threads)
+    case = Case(pair, fold)
+    wanted = [make for name, make in MASK_FAMILIES.items() if name in scoring.section.metrics]
+    scorers = [scorer for make in wanted if (scorer := make(fold)) is not None]
+    return [score for scorer in scorers for score in scorer(case)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Single:
+    """One pair of arrays in the form of :class:`unet.evaluation.fold.Scored`."""
+
+    pair: ScoredPair
+    scoring: MaskScoring
+    threads: int
+    block: int | None = None
+
+    @property
+    def settings(self) -> EvaluateSection:
+        return self.scoring.section
+
+    @property
+    def task(self) -> str:
+        return self.scoring.task
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.scoring.class_names
+
+    @property
+    def scratch(self) -> Path:
+        return Path(gettempdir())
+
+    def ids(self, part: str) -> list[str]:
+        return [self.pair.image] if part == "test" else []
+
+    def open(self, image: str) -> ScoredPair:
+        return self.pair
+
+    def threads_within(self) -> int:
+        return self.threads
+
+
+@contextmanager
+def opened(
+    scoring: MaskScoring,
+    predicted: Any,
+    truth: Any,
+    pixel_size_um: float | Sequence[float] | None = None,
+    threads: int = 1,
+    image: str = "image",
+) -> Iterator[ScoredPair]:
+    """Class indices and ids of a pair of label arrays, as long as the context lasts.
+
+    Args:
+        predicted: None stands for a mask without any object (task semantic: all background).
+
+    Raises:
+        UserError: as :func:`evaluate`.
+    """
+    shape = _checked_shape(truth, "truth", image)
+    if predicted is not None:
+        found = _checked_shape(predicted, "predicted", image)
+        if found != shape:
+            raise UserError(f"{image}: predicted labels of shape {found}, true ones of {shape}")
+    spacing = _spacing(pixel_size_um, len(shape), image)
+    with _new_group(shape) as group:
+        args = (scoring, shape, threads, image)
+        truth_maps = _converted(group, truth, "truth", *args)
+        pred_maps = _converted(group, predicted, "predicted", *args)
+        yield ScoredPair(
+            *(image, truth_maps[0], pred_maps[0], truth_maps[1], pred_maps[1]),
+            *(None, scoring.class_names, spacing),
+        )
+
+
+def _checked_shape(array: Any, side: str, image: str) -> tuple[int, ...]:
+    shape, dtype = getattr(array, "shape", None), getattr(array, "dtype", None)
+    if shape is None or dtype is None:
+        raise UserError(
+            f"{image}: {side} is {type(array).__name__}; give an array (NumPy, dask, zarr)"
+        )
+    if len(shape) not in (2, 3) or 0 in shape:
+        raise UserError(
+            f"{image}: {side} labels of shape {tuple(shape)}; give one array [Y, X] or [Z, Y, X] "
+            "per image"
+        )
+    if np.dtype(dtype).kind not in "biuf":
+        raise UserError(f"{image}: {side} labels of type {dtype}; give whole numbers")
+    return tuple(int(n) for n in shape)
+
+
+def _spacing(
+    pixel_size_um: float | Sequence[float] | None, axes: int, image: str
+) -> tuple[float, ...] | None:
+    if pixel_size_um is None:
+        return None
+    single = isinstance(pixel_size_um, int | float | np.number)
+    sizes = (pixel_size_um,) * axes if single else tuple(pixel_size_um)  # type: ignore[arg-type]
+    found = tuple(float(size) for size in sizes)  # type: ignore[arg-type]
+    if len(found) != axes or not all(0 < size < math.inf for size in found):
+        raise UserError(
+            f"{image}: pixel_size_um {pixel_size_um}; give one number above 0, or {axes} (one per "
+            "axis)"
+        )
+    return found
+
+
+@contextmanager
+def _new_group(shape: tuple[int, ...]) -> Iterator[zarr.Group]:
+    if math.prod(shape) <= IN_MEMORY:
+        yield zarr.open_group({}, mode="w", zarr_format=3)
+        return
+    with TemporaryDirectory(prefix=".labels-", suffix=".tmp") as folder:
+        yield zarr.open_group(str(Path(folder) / "pair.zarr"), mode="w", zarr_format=3)
+
+
+def _converted(
+    group: zarr.Group,
+    labels: Any,
+    side: str,
+    scoring: MaskScoring,
+    shape: tuple[int, ...],
+    threads: int,
+    image: str,
+) -> tuple[ZarrArray, ZarrArray | None]:
+    """Class indices and, for task instances, ids, in arrays of their own."""
+    in_memory = math.prod(shape) <= IN_MEMORY
+    block = shape if in_memory else grid_of(shape, BLOCK).block
+    block = tuple(min(b, n) for b, n in zip(block, shape, strict=True))
+
+    def new(name: str, dtype: str) -> Any:
+        return group.create_array(
+            f"{side}-{name}", shape=shape, dtype=dtype, chunks=block, fill_value=0,
+            compressors=None if in_memory else "auto",
+        )  # fmt: skip
+
+    classes = new("classes", "uint8")
+    ids = new("ids", "uint32") if scoring.task == "instances" else None
+    if labels is None:  # the arrays are 0 where nothing is written
+        return classes, ids
+    split = scoring.binary in (side, "both")
+    numbering = ConnectedComponents(shape) if split else None
+    for region, values in _regions(labels, block, threads):
+        try:
+            found, numbers = _maps(scoring, values, side, split)
+        except UserError as error:
+            raise UserError(f"{image}: {side}: {error}") from None
+        classes[region] = found
+        if ids is not None:
+            ids[region] = numbers if numbering is None else numbering.add(region, numbers > 0)
+    if numbering is not None:
+        numbering.settle(ids)
+    return classes, ids
+
+
+def _regions(labels: Any, block: tuple[int, ...], threads: int) -> Iterator[Any]:
+    import dask.array as da
+
+    if not hasattr(labels, "compute"):
+        wrap: Any = da.from_array
+        labels = wrap(labels, name=False)
+    source = ArraySource(labels, block, ALLOWED, threads)
+    source.load()
+    yield from source.regions()
+
+
+def _maps(scoring: MaskScoring, values: Any, side: str, split: bool) -> tuple[Any, Any]:
+    """Class indices and ids of a block. Only the truth has pixels to ignore, because a predicted
+    object may well have that number."""
+    if values.dtype == np.bool_:
+        if scoring.task == "instances" and not split:
+            raise UserError(
+                f"a mask of True and False has no ids of objects; write binary: {side} (or both) "
+                "to number its connected components"
+            )
+        values = values.astype(np.uint8)
+    ignore = scoring.ignore if side == "truth" else None
+    if scoring.classes is None:
+        return instance_maps(values, ignore)
+    return semantic_classes(values, dict(scoring.classes), ignore), None

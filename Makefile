@@ -7,7 +7,7 @@ CORES  ?= all
 TEST_JOBS ?= auto
 
 .PHONY: help setup demo small-run test test-processors lint actions build container clean \
-  stage-hashes config-docs faults slurm-test resume
+  stage-hashes config-docs faults slurm-test view-test resume notebooks
 
 help:
 	@echo "make demo    set up, run the default config on generated data, show the scores"
@@ -16,13 +16,15 @@ help:
 	@echo "make faults  break runs on purpose and check that they recover (minutes; root tests more)"
 	@echo "make slurm-test  run on a two-node SLURM on this machine (needs root and Debian packages)"
 	@echo "make resume  resume a run that was killed, also on a cluster (ARGS=options of scripts/resume.py)"
+	@echo "make view-test  install napari and test unet view with it (a minute and 500 MB more)"
 	@echo "make setup   only set up: a virtual environment in $(VENV), pinned by requirements.lock"
 	@echo "make lint    ruff, mypy, import-linter, snakefmt, snakemake --lint, and make actions"
 	@echo "make actions  only yamllint, zizmor and the schema checks of .github and CITATION.cff"
 	@echo "make small-run  run the config in .test/config (about a minute) and snakemake --report"
+	@echo "make notebooks  run the notebooks in docs/notebooks on the results of the small run"
 	@echo "make build   build the wheel into dist and test it"
 	@echo "make container  build the container image"
-	@echo "make config-docs  write the tables of config/README.md and the JSON schema of the config"
+	@echo "make config-docs  write the tables of config/README.md, the JSON schema, docs/commands.md"
 	@echo "make clean   remove the results of the demo and the small run, and the built files"
 
 # pip's output goes to a file; on an error, one line of it is shown.
@@ -53,6 +55,10 @@ small-run: setup
 	$(BIN)/snakemake --directory .test --cores $(CORES) --quiet rules
 	$(BIN)/snakemake --directory .test --report results/report.zip
 
+notebooks: setup
+	@test -f .test/results/report.csv || { echo "error: .test/results: no report.csv; run make small-run first" >&2; exit 1; }
+	UNET_RESULTS=$(CURDIR)/.test/results $(BIN)/python -m pytest --nbmake docs/notebooks
+
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
 
@@ -71,6 +77,12 @@ slurm-test: setup
 
 resume: setup
 	$(BIN)/python scripts/resume.py $(ARGS)
+
+# napari and Qt are added to the versions that requirements.lock does not name (about 500 MB).
+view-test: setup
+	$(call pip,install,--constraint requirements.lock --editable '.[view]')
+	QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest -ra -p no:napari -p no:npe2 \
+	  tests/cli/test_view_command.py
 
 faults: setup
 	$(BIN)/python -m pytest -m faults -ra -n $(TEST_JOBS) --dist worksteal tests/faults
@@ -103,9 +115,11 @@ actions: setup
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
-# Writes the tables of config/README.md and workflow/schemas from the keys' docstrings.
+# Writes the tables of config/README.md and workflow/schemas from the keys' docstrings, and the
+# sections of docs/commands.md from the commands' parsers.
 config-docs: setup
 	$(BIN)/python -m docs.config_docs
+	$(BIN)/python -m docs.commands_docs
 
 stage-hashes: setup
 	$(BIN)/python -m tests.key_table

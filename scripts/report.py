@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +14,7 @@ from unet.cli import stage
 from unet.paths import Paths
 
 if TYPE_CHECKING:
-    from unet.config.stage_settings import DatasetTask, ReportSettings
-    from unet.report.score_tables import ReportRow
+    from unet.config.stage_settings import ReportSettings
 
 
 def _inputs(paths: Paths, dataset: str, settings: ReportSettings) -> list[Path]:
@@ -35,6 +33,7 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     from unet.cli.stage_inputs import check_inputs
     from unet.config.stage_settings import ReportAllSettings, ReportSettings
     from unet.report import pages
+    from unet.report.run_summary import print_summary
     from unet.report.score_tables import read_report
 
     if args.dataset is not None:
@@ -52,26 +51,8 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
         made_by = check_inputs(args, overall, reports)
         rows = pages.report_all(paths, datasets)
         provenance.write_sidecar(paths.report_csv, made_by)
-    _print_summary(paths, rows, datasets)
-
-
-def _print_summary(
-    paths: Paths, rows: list[ReportRow], datasets: Mapping[str, DatasetTask]
-) -> None:
-    from rich.console import Console
-
-    from unet.data.dataset_warnings import warning_lines
-    from unet.report.console import summary_tables
-
-    console = Console()
-    if not console.is_terminal:
-        # Log files and pipes have no fixed width.
-        console.width = 120
-    for table in summary_tables(rows, {name: e.task for name, e in datasets.items()}):
-        console.print(table)
-    for line in warning_lines(paths, {name: e.models for name, e in datasets.items()}):
-        print(line)
-    print(f"Report: {paths.report_html}")
+    tasks = {name: entry.task for name, entry in datasets.items()}
+    print_summary(paths, rows, tasks, {name: e.models for name, e in datasets.items()})
 
 
 def main(argv: list[str] | None = None) -> int:

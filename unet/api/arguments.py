@@ -84,7 +84,7 @@ def _tile(value: Any, dims: int) -> int | list[int] | None:
     if value is None:
         return None
     sizes = [value] if isinstance(value, Integral) else list(value) if _is_list(value) else []
-    fits = all(isinstance(n, Integral) and LEAST_TILE <= n <= LARGEST_TILE for n in sizes)
+    fits = all(isinstance(n, Integral) and LEAST_TILE <= int(n) <= LARGEST_TILE for n in sizes)
     if not fits or len(sizes) not in (1, dims) or isinstance(value, bool):
         raise ArgumentError(
             f"tile: got {value!r}; write {LEAST_TILE} to {LARGEST_TILE} pixels, one number or one "

@@ -49,7 +49,8 @@ class Image:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the values."""
-        return np.dtype(self.array.dtype)
+        found: np.dtype[Any] = np.dtype(self.array.dtype)
+        return found
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self.array.compute(), dtype)
@@ -120,9 +121,11 @@ def read_report(path: str | os.PathLike[str], scores: str = "means") -> pd.DataF
 
     Example:
         >>> report = read_report("results")
-        >>> report.loc[report.metric == "ap50", ["model", "mean", "low", "high"]]  # doctest: +SKIP
+        >>> report.loc[report.metric == "ap_0.50", "mean"].tolist()
+        [0.5]
         >>> each = read_report("results", "images")
-        >>> each.groupby(["model", "metric"]).value.median()  # doctest: +SKIP
+        >>> each.groupby(["model", "metric"]).value.median()
+        Series([], Name: value, dtype: float64)
     """
     import pandas as pd
 

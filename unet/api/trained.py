@@ -17,15 +17,7 @@ from unet.config.geometry import footprint
 from unet.data.file_names import safe_id
 from unet.errors import ArgumentError, UserError
 from unet.files import remove
-from unet.prediction.apply.applied_images import (
-    Applied,
-    Output,
-    PredictTask,
-    apply,
-    mark_done,
-    source_of,
-    task_of,
-)
+from unet.prediction.apply.applied_images import Output, apply, mark_done, source_of, task_of
 from unet.prediction.apply.array_images import ArrayImage, image_of, write_image
 from unet.prediction.apply.chosen_settings import Requested, model_files
 
@@ -161,7 +153,7 @@ class Model:
             >>> found = model.predict(pixels, axes="YX", pixel_size_um=0.5, min_size=4)
             >>> found.labels.shape == pixels.shape
             True
-            >>> len(found.objects) == found.labels.max()
+            >>> len(found.objects) == int(found.labels.max())
             True
         """
         if isinstance(array, Image):
@@ -213,9 +205,10 @@ class Model:
             path = out.work / "image.zarr"
             write_image(image, path)
             source = source_of([(name, path)], out)
-            task = task_of(self.members, source, asked)
-            remove(out.done)
             with _words_of_python():
+                task = task_of(self.members, source, asked)
+            remove(out.done)
+            with _words_of_python("array: "):
                 applied = apply(task, source, out, asked)
             mark_done(task, applied, out, asked)
             remove(out.work)
@@ -229,15 +222,11 @@ class Model:
             task=self.task,
             channels=self.head,
             classes=names_of(self.classes, values),
-            pixel_size_um=_pixel_size(applied, task),
+            pixel_size_um=applied.records[0].pixel_size_um,
             threshold=applied.threshold,
             folder=folder if temporary is None else None,
             image=image.array,
         )
-
-
-def _pixel_size(applied: Applied, task: PredictTask) -> tuple[float, ...] | None:
-    return applied.records[0].pixel_size_um
 
 
 @contextmanager
@@ -253,14 +242,14 @@ def _threads_kept() -> Iterator[None]:
 
 
 @contextmanager
-def _words_of_python() -> Iterator[None]:
-    """Errors of the stages without the name of the temporary file."""
+def _words_of_python(argument: str = "") -> Iterator[None]:
+    """Errors of the stages, with the name of the argument instead of the temporary file's."""
     try:
         yield
     except UserError as error:
         text = re.sub(r"^.*image\.zarr: ", "", str(error))
         text = text.replace(" (unet predict: --pixel-size)", "")
-        raise ArgumentError(f"array: {text}") from error
+        raise ArgumentError(argument + text) from error
 
 
 def load_model(path: PathLike | Sequence[PathLike]) -> Model:

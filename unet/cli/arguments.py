@@ -15,6 +15,7 @@ T = TypeVar("T")
 _TYPES = {"int": "a whole number", "float": "a number"}
 _WORDS: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (r"invalid (int|float) value: (.*)", lambda m: f"got {m[2]}; write {_TYPES[m[1]]}"),
+    (r"invalid \S+ value: (.*)", lambda m: f"got {m[1]}, which cannot be read"),
     (r"expected one argument", lambda m: "needs a value"),
     (r"expected at least one argument", lambda m: "needs at least one value"),
     (r"not allowed with argument (.*)", lambda m: f"cannot be combined with {_option(m[1])}"),

@@ -47,9 +47,16 @@ class Command:
 # In the order in which people use them.
 COMMANDS = (
     Command("init", "unet.cli.init_command", "write a config for a folder of images and labels"),
+    Command("run", "unet.cli.run_command", "check, train, predict, evaluate and report"),
     Command("predict", "unet.cli.predict_command", "apply a trained model to images", True),
     Command("info", "unet.cli.info_command", "say what a model is, and how good"),
     Command("view", "unet.cli.view_command", "look at results in napari"),
+    Command(
+        "evaluate",
+        "unet.cli.evaluate_command",
+        "score masks of any tool against true ones, without a training",
+        True,
+    ),
     Command(
         "models",
         "unet.cli.models_command",

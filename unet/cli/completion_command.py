@@ -33,9 +33,9 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def command(args: argparse.Namespace) -> int:
     """Prints the code for a shell; returns the exit code."""
-    import argcomplete
+    from argcomplete.shell_integration import shellcode
 
-    print(argcomplete.shellcode(["unet"], shell=args.shell))  # noqa: T201 - the command's output
+    print(shellcode(["unet"], shell=args.shell))  # noqa: T201 - the command's output
     return 0
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unet.cli.stage import run
 from unet.errors import UserError
 from unet.paths import Paths
+
+if TYPE_CHECKING:
+    from unet.config.run import Config
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
@@ -43,7 +47,6 @@ def command(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace, _: Paths) -> None:
     import json
 
-    from unet.config.load import load_file
     from unet.config.schema import schema
     from unet.config.shown_config import as_yaml
 
@@ -54,4 +57,17 @@ def _show(args: argparse.Namespace, _: Paths) -> None:
         return
     if args.config is None:
         raise UserError("CONFIG: missing; give a config file, such as config/config.yaml")
-    print(as_yaml(load_file(args.config), changed=args.changed), end="")  # noqa: T201
+    print(as_yaml(_merged(args.config), changed=args.changed), end="")  # noqa: T201
+
+
+def _merged(file: Path) -> Config:
+    """The config that a run with this file has: a file without datasets is merged over the
+    default config of this folder."""
+    from unet.config.load import load
+    from unet.config.run import merge
+    from unet.config.yaml_file import read_yaml
+
+    raw, base = read_yaml(file), Path("config/config.yaml")
+    if not raw.get("datasets") and base.is_file():
+        raw = merge(read_yaml(base), raw)
+    return load(raw)

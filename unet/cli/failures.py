@@ -106,13 +106,13 @@ def _ended(text: str) -> str:
     return f"ended with exit status {match[1]}{name}"
 
 
-class _Brief(logging.Formatter):
+class Brief(logging.Formatter):
     """Formats failed jobs of this workflow with :func:`summary`, everything else as before."""
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()
         # The clock of a file system may be behind this machine's.
-        self._inner, self._since = inner, time.time() - 5
+        self._inner, self.since = inner, time.time() - 5
         # Several: another workflow may use several versions of this one as modules.
         self.scripts: set[Path] = set()
         self._exceptions: list[str] = []
@@ -123,7 +123,7 @@ class _Brief(logging.Formatter):
             # Snakemake logs the exception before the record of the job.
             known = [text for text in self._exceptions if command in text]
             self._exceptions = [text for text in self._exceptions if text not in known]
-            return summary(vars(record), self._since, _ended("".join(known[-1:])))
+            return summary(vars(record), self.since, _ended("".join(known[-1:])))
         text = self._inner.format(record)
         if (
             text.startswith("RuleException")
@@ -150,7 +150,7 @@ class _Brief(logging.Formatter):
 class _Shown(logging.Filterer):
     """Always shows failed jobs: ``--quiet rules`` would hide them."""
 
-    def __init__(self, handler: logging.Handler, brief: _Brief) -> None:
+    def __init__(self, handler: logging.Handler, brief: Brief) -> None:
         super().__init__()
         self.filters, self._brief = list(handler.filters), brief
 
@@ -186,8 +186,8 @@ def show_causes(workflow: Any, scripts: Path) -> bool:
     if detailed or silent or not handlers:
         return False
     for handler, brief in handlers:
-        if not isinstance(brief, _Brief):
-            brief = _Brief(brief)
+        if not isinstance(brief, Brief):
+            brief = Brief(brief)
             handler.setFormatter(brief)
             handler.filters[:] = [_Shown(handler, brief)]
         brief.scripts.add(scripts)

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unet.cli.predict_request import model_files
 from unet.cli.stage import run
 from unet.paths import Paths
+from unet.prediction.apply.chosen_settings import model_files
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
@@ -150,7 +150,7 @@ def _images(folds: Mapping[str, Mapping[str, int]]) -> str:
 
 def _normalization(section: Mapping[str, Any]) -> str:
     """``percentile (low 1, high 99.8, scope image)``."""
-    method, *_ = [section.get("method", "unknown")]
+    method = section.get("method", "unknown")
     rest = {key: value for key, value in section.items() if key not in ("method", "statistics")}
     inner = ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
                       for key, value in sorted(rest.items()))  # fmt: skip

@@ -98,7 +98,7 @@ def _text(
         flops = measured_flops(device)
     each = 60 * minutes / len(drafts)
     sizes = [sized(draft, flops, each) for draft in drafts]
-    speed = f"on this machine's {'GPU' if device == 'cuda' else 'CPU'}, as measured"
+    speed = f"on this machine's {'GPU' if device == 'cuda' else 'CPU'}"
     return text_of(drafts, sizes, output or f"results-{name}", minutes, speed)
 
 

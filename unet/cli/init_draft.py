@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -103,14 +104,24 @@ def _draft(name: str, place: Place) -> DraftDataset:
         checks["split"] = split_check
     others = {
         "labels": [f"{line}   # {why}" for line, why in place.others],
-        "layout": [files.alternative] if files.alternative else [],
+        "layout": _other_axes(files),
         "task": _other_task(labels),
     }
     seen = (*place.seen, *files.seen, *labels.seen)
     survey = _survey(name, keys, place, files)
+    seen += (_pixel_size(survey),)
     draft = DraftDataset(name, place.root, keys, seen, checks, others, files.dims, survey)
     found = {p.key.rpartition(".")[2]: p for p in proposals(survey)}
     return replace(draft, proposals=found)
+
+
+def _pixel_size(survey: DatasetSurvey) -> str:
+    known = Counter(i.pixel_size_um for i in survey.images if i.pixel_size_um is not None)
+    if not known:
+        return "pixel size: not in the files; if you know it, write pixel_size_um"
+    size, number = known.most_common(1)[0]
+    text = " x ".join(f"{n:.4g}" for n in size)
+    return f"pixel size: {text} um, from {number} of {len(survey.images)} images"
 
 
 def _task(labels: Meaning) -> dict[str, Any]:
@@ -132,7 +143,7 @@ def _other_task(labels: Meaning) -> list[str]:
 
     found = []
     if labels.kind == "semantic" and len(labels.classes) == 2:
-        swapped = dict(reversed(labels.classes.items()))
+        swapped = dict(reversed(list(labels.classes.items())))
         found.append(f"classes: {scalar(swapped)}   # the other way round")
     if labels.alternative is not None:
         keys = _keys_of(labels.alternative, labels)
@@ -142,6 +153,14 @@ def _other_task(labels: Meaning) -> list[str]:
         }[labels.alternative]  # fmt: skip
         found += [f"{lines[0]}   # {reason}; instead of the lines above", *lines[1:]]
     return found
+
+
+def _other_axes(files: FileMeaning) -> list[str]:
+    if not files.alternative:
+        return []
+    if files.stack:
+        return [f"{files.alternative}   # for volumes: instead of layout, with dims: 3 below"]
+    return [f"{files.alternative}   # to make each plane an image of its own"]
 
 
 def _split(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 # Share of the time for the steps of the training; the rest for the other stages.
 FOR_STEPS = 0.6
 # Fewer steps than this teach little: the patch is made smaller first, down to these sides.
-USEFUL_STEPS, LEAST_STEPS, MOST_STEPS = 300, 20, 5000
+USEFUL_STEPS, LEAST_STEPS, MOST_STEPS = 300, 100, 5000
 SMALL_PATCH, NARROW = {2: 128, 3: 32}, 16
 EPOCHS, MOST_EPOCH_STEPS = (10, 5, 2), 100
 # Share of the images that validates in each epoch, and a forward pass as a share of a step.
@@ -146,7 +147,7 @@ def text_of(
     lines = ["# A first config, written by unet init. Lines with CHECK need your eyes.", "#"]
     for draft in drafts:
         lines += [f"# Seen in {draft.root}{_of(draft, drafts)}:"]
-        lines += [f"#   {line}" for line in draft.seen]
+        lines += [part for line in draft.seen for part in _wrapped(line, "#   ")]
     lines += ["", f"output: {scalar(output)}", f"data_root: {scalar(str(drafts[0].root))}", ""]
     models = _model_names(drafts, sizes)
     lines += ["datasets:"]
@@ -182,22 +183,36 @@ def _dataset(draft: DraftDataset, models: Mapping[str, str], size: Sized | None)
     yield f"  {scalar(draft.name)}:"
     for key, value in draft.keys.items():
         for check in draft.checks.get(key, ()):
-            yield f"    # CHECK: {check}."
+            end = "" if check.endswith("?") else "."
+            yield from _wrapped(f"CHECK: {check}{end}", "    # ")
         comment = _MEANINGS.get(value, "") if isinstance(value, str) else ""
         if key == "task" and draft.keys.get("label_kind") == "binary":
             comment = ""
         if key == "split" and "run" in value:
             comment = f"one part of {value['folds']} is tested; without run, each part is, in turn"
         yield _commented(f"    {key}: {scalar(value)}", comment)
-        last = {"task": "classes" if "classes" in draft.keys else "task"}
-        for at in draft.others:
-            if last.get(at, at) == key:
-                yield from (f"    # {line}" for line in draft.others[at])
+        for at, lines in draft.others.items():
+            if _after(at, draft.keys) == key:
+                yield from (f"    # {line}" for line in lines)
     if size is not None:
         yield f"    models: [{models[draft.name]}]"
         yield f"    train: {{patch: {scalar(_patch(size))}}}"
         if "min_size" in draft.proposals:
             yield f"    stitch: {{min_size: {draft.value('min_size')}}}"
+
+
+def _after(key: str, keys: Mapping[str, Any]) -> str:
+    """The key after whose line the lines that could stand instead are shown."""
+    if key == "task":
+        return next((name for name in ("classes", "label_kind") if name in keys), key)
+    return "axes" if key == "layout" and "layout" not in keys else key
+
+
+def _wrapped(text: str, start: str) -> list[str]:
+    """Lines of a comment; further ones are indented."""
+    return textwrap.wrap(
+        text, 100, initial_indent=start, subsequent_indent=f"{start}  ", break_long_words=False
+    )
 
 
 def _patch(size: Sized) -> int | list[int]:
@@ -236,7 +251,9 @@ def _train(
     drafts: Sequence[DraftDataset], sizes: Sequence[Sized], minutes: float, speed: str
 ) -> Iterable[str]:
     size = sizes[0]
-    yield f"# Sized for a first result in about {minutes:g} minutes ({speed})."
+    training = max(1, round(sum(s.seconds for s in sizes) / 60))
+    yield (f"# Sized for a first result in about {minutes:g} minutes {speed};")
+    yield f"# the training alone takes about {training}."
     yield "# For a better one, train longer: epochs: 50 and steps_per_epoch: 100, say."
     yield "train:"
     if len(drafts) == 1:

@@ -94,9 +94,19 @@ def entry() -> int:
         from unet.cli.completion_command import answer
 
         answer()
+    try:
+        return _restarted()
+    except BrokenPipeError:  # of unet ... | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _restarted() -> int:
     if sys.argv[1:2] and sys.argv[1] in {each.name for each in COMMANDS if each.computes}:
         allocator.restart()
-    return main()
+    code = main()
+    sys.stdout.flush()
+    return code
 
 
 if __name__ == "__main__":

@@ -27,6 +27,11 @@ MARKERS = ("predict.json", "work/images.csv")
 
 def add_request(p: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``unet predict``."""
+    p.epilog = (
+        "examples:\n"
+        "  unet predict results/nuclei/unet-border images -o segmented\n"
+        "  unet predict model.pt 'plate1/*.tif' extra.tif -o segmented --threshold 0.4"
+    )
     p.add_argument(
         "model", type=Path, metavar="MODEL",
         help="model.pt, the results folder of a fold, or that of a model (all its folds together)",

@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from unet.config.run import Config
 from unet.config.schema import default_in_words
 from unet.config.section_base import Section
+from unet.config.sections import ModelSection, TrainSection
 
 
 def as_yaml(config: Config, *, changed: bool = False) -> str:
@@ -20,18 +21,28 @@ def as_yaml(config: Config, *, changed: bool = False) -> str:
     Args:
         changed: leave out the keys that have their defaults.
     """
-    return "\n".join(_lines(config, 0, changed)) + "\n"
+    return "\n".join(_lines(config, 0, changed, _chosen(config))) + "\n"
 
 
-def _lines(section: Section, level: int, changed: bool) -> Iterator[str]:
+def _chosen(config: Config) -> set[str]:
+    """Keys of train that preset auto chooses: written out, they would look as if they were given.
+    (So does planning when it writes the config of a run.)"""
+    auto = any(model.preset == "auto" for model in config.models.values())
+    return {"patch", "batch"} - config.train.model_fields_set if auto else set()
+
+
+def _lines(section: Section, level: int, changed: bool, hidden: set[str]) -> Iterator[str]:
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
+        if name in hidden and isinstance(section, TrainSection):
+            continue
         if isinstance(value, Section):
-            yield from _block(name, _lines(value, level + 1, changed), level, value, field)
+            yield from _block(name, _lines(value, level + 1, changed, hidden), level, value, field)
         elif isinstance(value, Mapping) and any(isinstance(v, Section) for v in value.values()):
             yield f"{'  ' * level}{name}:"
             for key, part in value.items():
-                yield from _block(key, _lines(part, level + 2, changed), level + 1, part, None)
+                inner = _lines(part, level + 2, changed, hidden)
+                yield from _block(key, inner, level + 1, part, None)
         else:
             comment = _comment(section, name, field, value)
             if comment or not changed:
@@ -59,9 +70,12 @@ def _comment(section: Section, name: str, field: FieldInfo, value: Any) -> str:
     if value == default:
         return ""
     words = default_in_words(type(section), name)
-    # A sentence with a line of its own would not read well here.
-    short = words if 0 < len(words) < 40 else _flow(_json(default))
-    return f"  # default: {short}"
+    if not words or len(words) > 40:  # a sentence would not read well here
+        if default is None and isinstance(section, ModelSection):
+            words = "the preset's"
+        else:
+            words = "none" if default in (None, {}, ()) else _flow(_json(default))
+    return f"  # default: {words}"
 
 
 def _plain(section: Section, name: str) -> Any:

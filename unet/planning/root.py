@@ -13,6 +13,17 @@ import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+# In the wheel, the folder in the package that holds workflow/, scripts/ and config/.
+INSIDE = "_pipeline"
+
+
+def pipeline_folder() -> Path:
+    """The folder with workflow/, scripts/ and config/: in the package if it was installed from a
+    wheel, beside it in a clone."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / INSIDE
+    return inside if inside.is_dir() else package.parent
+
 
 def unpacked(repository: Any, ref: str, inner: str) -> Path:
     """Unpacks a commit's package and scripts below .snakemake, where all jobs of the run see them.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -20,14 +21,12 @@ class _Counts(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         # Snakemake knows only after planning whether this is a dry run.
-        if _event(record) == "RUN_INFO" and self._workflow.dryrun:
+        if event_of(record) == "RUN_INFO" and self._workflow.dryrun:
             sys.stderr.write(record.getMessage() + "\n")
 
 
 class _Table(logging.Filter):
     """Collects the jobs of a dry run, and prints one line for each at the end."""
-
-    HEAD = ("job", "of", "why")
 
     def __init__(self, workflow: Any) -> None:
         super().__init__()
@@ -36,7 +35,7 @@ class _Table(logging.Filter):
         self._seen = False
 
     def filter(self, record: logging.LogRecord) -> bool:
-        event = _event(record)
+        event = event_of(record)
         if not self._workflow.dryrun or event not in ("JOB_INFO", "RUN_INFO"):
             return True
         if event == "JOB_INFO":
@@ -47,22 +46,27 @@ class _Table(logging.Filter):
                 self._rows.append((job.rule_name, named, why(job.reason)))
             return False
         if self._seen:
-            sys.stderr.write(self._text() + "\n\n")
+            sys.stderr.write(job_table(self._rows) + "\n\n")
             self._rows = []
         # Snakemake prints the counts before and after the jobs; once is enough.
         return self._seen
 
-    def _text(self) -> str:
-        rows = [self.HEAD, *self._rows]
-        widths = [max(len(row[column]) for row in rows) for column in range(2)]
-        rows.insert(1, ("-" * widths[0], "-" * widths[1], "-" * len(self.HEAD[2])))
-        return "\n".join(
-            f"{rule:<{widths[0]}}  {of:<{widths[1]}}  {reason}".rstrip()
-            for rule, of, reason in rows
-        )
+
+_HEAD = ("job", "of", "why")
 
 
-def _event(record: logging.LogRecord) -> str:
+def job_table(jobs: Sequence[tuple[str, str, str]]) -> str:
+    """The jobs of a dry run as a table: rule, wildcards, reason."""
+    rows = [_HEAD, *jobs]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    rows.insert(1, ("-" * widths[0], "-" * widths[1], "-" * len(_HEAD[2])))
+    return "\n".join(
+        f"{rule:<{widths[0]}}  {of:<{widths[1]}}  {reason}".rstrip() for rule, of, reason in rows
+    )
+
+
+def event_of(record: logging.LogRecord) -> str:
+    """The name of Snakemake's event; "" for other records."""
     return str(getattr(getattr(record, "event", None), "name", ""))
 
 

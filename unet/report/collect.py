@@ -282,6 +282,20 @@ def view(
     if truth is None or pred is None or classes is None:
         log.warning("no overlay of %s by %s: no labels", pick.image, model)
         return None
+    return view_of(image, truth, pred, classes, window, cut, labelled)
+
+
+def view_of(
+    image: Any,
+    truth: Any,
+    pred: Any,
+    classes: Any,
+    window: Window | None = None,
+    cut: Cut | None = None,
+    labelled: bool = True,
+) -> OverlayView:
+    """The same for stored arrays: ``image`` [C, (Z,) Y, X], the others [(Z,) Y, X]; ``classes``:
+    the true ones, 255 = ignored."""
     stride = -(-max(image.shape[-2:] if cut is None else image.shape[1:]) // LIMIT)
     where = (slice(None, None, stride), slice(None, None, stride))
     if window is not None:

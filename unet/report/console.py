@@ -36,12 +36,15 @@ def caution(cell: Cell) -> str:
     return ", ".join(found)
 
 
-def verdict(cells: Mapping[str, Cell], label: str, confidence: float, grouped: bool) -> str:
+def verdict(
+    cells: Mapping[str, Cell], label: str, confidence: float, grouped: bool, what: str = "model"
+) -> str:
     """Which model is best by a score, in one sentence; "" if there is nothing to compare.
 
     Args:
         cells: model -> its cell for that score.
         label: name of the score.
+        what: what is compared.
     """
     compared = {model: cell for model, cell in cells.items() if cell.clear}
     first = next((model for model, cell in compared.items() if cell.clear == BEST), None)
@@ -50,19 +53,19 @@ def verdict(cells: Mapping[str, Cell], label: str, confidence: float, grouped: b
     best = compared[first]
     if best.best:
         value = f"{number(best.mean)} {interval(best)}".strip()
-        others = "the other model" if len(compared) == 2 else "every other model"
+        others = f"the other {what}" if len(compared) == 2 else f"every other {what}"
         return f"{first} is best by {label}: {value}. It is clearly ahead of {others}."
     if any(cell.clear == FEW for cell in compared.values()):
         needed = next(n for n in range(1, 99) if enough(n, confidence))
-        what = "groups of images" if grouped else "images"
+        units = "groups of images" if grouped else "images"
         return (
-            f"Too few {what} to tell which model is best by {label}: the test needs at least "
+            f"Too few {units} to tell which {what} is best by {label}: the test needs at least "
             f"{needed}."
         )
     rivals = [model for model, cell in compared.items() if cell.tied]
     shown = ", ".join(rivals[:3]) + (f" and {len(rivals) - 3} more" if len(rivals) > 3 else "")
     return (
-        f"No model is clearly best by {label}: {first} has the best mean, but its difference to "
+        f"No {what} is clearly best by {label}: {first} has the best mean, but its difference to "
         f"{shown} may be chance."
     )
 

@@ -82,9 +82,9 @@ def nearest_preset(arch: AnyArchitecture) -> str:
     """The preset whose layers are of the same kind; "" if there is none."""
     for name, preset in PRESETS.items():
         names = {field.name for field in fields(preset)} - _FREE
-        if type(preset) is type(arch):
-            if all(getattr(preset, key) == getattr(arch, key) for key in names):
-                return name
+        same = type(preset) is type(arch)
+        if same and all(getattr(preset, key) == getattr(arch, key) for key in names):
+            return name
     return ""
 
 
@@ -221,8 +221,8 @@ def _terms(around: Surroundings) -> dict[str, str]:
     """Licence and citation, if the config names them: for the model, else for its dataset."""
     found: dict[str, str] = {}
     for group, name in (("datasets", around.dataset), ("models", around.model)):
-        section = (around.raw.get(group) or {}).get(name)
-        for key in _TERMS if isinstance(section, Mapping) else ():
-            if section.get(key):
-                found[key] = str(section[key])
+        section: Any = around.raw.get(group)
+        section = section.get(name) if isinstance(section, Mapping) else None
+        given = section if isinstance(section, Mapping) else {}
+        found |= {key: str(given[key]) for key in _TERMS if given.get(key)}
     return found

@@ -49,7 +49,7 @@ def report_dataset(paths: Paths, dataset: str, settings: ReportSettings) -> list
         task=settings.task,
         models=models,
         confidence=section.confidence,
-        **_scores(metrics, rows, columns, models, statistics),
+        **score_values(metrics, rows, columns, models, statistics),
         **_images(paths, dataset, settings),
         **_runs(paths, dataset, settings),
         overlays=shown_overlays(paths, dataset, settings.task, models, chosen, section.overlays),
@@ -60,20 +60,22 @@ def report_dataset(paths: Paths, dataset: str, settings: ReportSettings) -> list
     return rows
 
 
-def _scores(
+def score_values(
     metrics: Sequence[MetricRow],
     rows: Sequence[ReportRow],
     columns: Sequence[MeanScore],
     models: Sequence[str],
     statistics: Statistics,
+    what: str = "model",
 ) -> dict[str, Any]:
-    """The page's values about scores; ``columns``: the main scores, empty if there are none."""
+    """The page's values about scores; ``columns``: the main scores, empty if there are none;
+    ``what``: what is compared."""
     grouped = len({row.group for row in metrics if row.group}) > 1
     headline = score_tables.comparison(rows, [(s.class_, s.metric) for s in columns], models)
     verdict, differences = "", []
     if columns:
         main = {model: cells[0] for model, cells in headline.items()}
-        verdict = console.verdict(main, columns[0].label, statistics.confidence, grouped)
+        verdict = console.verdict(main, columns[0].label, statistics.confidence, grouped, what)
         differences = score_tables.differences(metrics, columns[0], models, statistics)
     return {
         "grouped": grouped,

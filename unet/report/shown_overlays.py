@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from unet.paths import Paths
 from unet.report import collect, overlays
 from unet.report.cuts import Cut
+from unet.report.overlays import OverlayView
 
 # With more overlays than this the panels are smaller, so that the file is only a few MB.
 MANY_OVERLAYS = 12
@@ -56,21 +57,27 @@ def overlays_of(
     """The overlays of an image; for a volume those of some planes."""
     found = []
     for cut in collect.cuts(paths, dataset, model, pick):
-        found += _overlays_of_plane(paths, dataset, task, model, pick, side, cut)
+
+        def view(window: collect.Window | None, cut: Cut | None = cut) -> OverlayView | None:
+            return collect.view(paths, dataset, model, task, pick, window, cut)
+
+        found += overlays_of_plane(view, task, pick, side, cut)
     return found
 
 
-def _overlays_of_plane(
-    paths: Paths,
-    dataset: str,
+def overlays_of_plane(
+    view: Callable[[collect.Window | None], OverlayView | None],
     task: str,
-    model: str,
     pick: collect.Pick,
     side: int,
     cut: Cut | None,
 ) -> list[Overlay]:
-    """The whole plane and, if it is too large to show details, its worst part, too."""
-    whole = collect.view(paths, dataset, model, task, pick, cut=cut)
+    """The whole plane and, if it is too large to show details, its worst part, too.
+
+    Args:
+        view: reads the plane, or a window of it; None if it cannot be read.
+    """
+    whole = view(None)
     if whole is None:
         return []
     name = "" if cut is None else cut.note
@@ -80,7 +87,7 @@ def _overlays_of_plane(
     step = whole.stride
     y, x = overlays.worst_window(overlays.errors(whole, task), DETAIL // step)
     window = (y * step, x * step, DETAIL)
-    detail = collect.view(paths, dataset, model, task, pick, window, cut)
+    detail = view(window)
     name = f"{name}, " if name else ""
     found = [Overlay(pick, f"{name}whole image, reduced", overlays.panels(whole, task, side))]
     if detail is not None:

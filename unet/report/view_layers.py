@@ -87,8 +87,8 @@ def find_result(path: Path, originals: Path | None = None) -> Result:
     folder = stores[0].parent
     if (folder / "manifest.csv").is_file():
         kept = folder / "work" / "prepared.zarr"
-        found = {} if originals is None else _originals(folder / "manifest.csv", originals)
-        return Result(path, predictions, kept if kept.is_dir() else None, found)
+        files = {} if originals is None else _originals(folder / "manifest.csv", originals)
+        return Result(path, predictions, kept if kept.is_dir() else None, files)
     model = folder.parent
     own = (model / "prepared.zarr", model.parent / "prepared.zarr")
     prepared = next((store for store in own if store.is_dir()), None)

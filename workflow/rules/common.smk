@@ -10,6 +10,7 @@ from unet.config.load import load
 from unet.planning.snakemake_hooks import show_table
 from unet.errors import UserError
 from unet.cli.failures import show_causes
+from unet.cli.run_events import tell_events
 from unet.planning.run_hooks import add_hooks, begin_run, print_warnings
 from unet.paths import FOLD_PATTERN, fold_name
 from unet.planning.jobs import Run, offer_interpreter
@@ -40,6 +41,7 @@ except UserError as error:
     # Print only the message, no stack trace.
     sys.exit(str(error))
 PATHS = RUN.paths
+tell_events(workflow, RUN, ROOT / "scripts")
 
 
 if not workflow.modifier.is_main_snakefile():

@@ -21,11 +21,15 @@ _OTHER = {"synthetic": {"kind": "membranes"}, "task": "instances"}
 
 def config_of(base: Path, data: dict[str, Any]) -> Config:
     """A config with the dataset ``d``, as a user would write it."""
+    data = {key: value for key, value in data.items() if value is not None}
     head = "classes" if data.get("task", "semantic") == "semantic" else "border"
     datasets: dict[str, Any] = {"d": data}
     if "predict_with" in data:
         datasets["other"], head = _OTHER, "border"
-    models = {"m": {"preset": "auto", "head": head}}
+    model = {"preset": "auto", "head": head}
+    if "Z" in data.get("axes", ""):
+        model |= {"preset": "unet-bn", "dims": 3}
+    models = {"m": model}
     return load({"data_root": str(base), "datasets": datasets, "models": models})
 
 
@@ -45,6 +49,7 @@ def survey(base: Path, **data: Any) -> DatasetSurvey:
     data = {"images": "images", "task": "instances", **data}
     if "predict_with" not in data and data.get("layout", "folders") in ("folders", "stack"):
         data.setdefault("labels", "labels")
+    data = {key: value for key, value in data.items() if value is not None}
     config = config_of(base, data)
     found = survey_dataset(config, "d", source_of(base, config), threads=2)
     assert DatasetSurvey.from_json(json.loads(json.dumps(found.to_json()))) == found

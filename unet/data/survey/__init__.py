@@ -2,5 +2,6 @@
 
 In: a config and the raw images and labels of one of its datasets. Out: a
 :class:`~unet.data.survey.facts.DatasetSurvey`, with findings: what looks wrong, and what to write.
-Start with `facts.py`.
+Start with `survey.py`; `judge.py` lists the
+kinds of findings.
 """

@@ -1,4 +1,4 @@
-"""Turns the facts of a dataset into findings: what stops, what looks wrong, what is good to know.
+r"""Turns the facts of a dataset into findings: what stops, what looks wrong, what is good to know.
 
 | kind | level | about |
 |---|---|---|
@@ -31,15 +31,31 @@
 | `float_label` | note | label values that are not stored as integers |
 | `odd_pixel_size` | warn | an impossible or unusual pixel size |
 | `white_is_zero` | note | the file says that zero is white |
+| `palette_file` | note | values are indices of colours |
 | `files_not_read` | warn | files of kinds that have no reader, names that are not UTF-8 |
 | `named_like_labels` | warn | images that are named like labels of others |
 | `labels_among_images` | note | label files in the folder of the images; they are not images |
 | `copies` | warn | one file under several names |
-| `few_images` | warn | few images to train on or to test |
+| `few_images` | warn, note | few labelled images (note: less than 25) |
+| `few_to_train` | warn | a fold trains on one or two images |
+| `few_tested` | warn | too few images or groups are tested to tell models apart |
 | `huge_group` | warn | a group with most of the images |
 | `uneven_split` | warn | a fold tests far more or fewer images than requested |
 | `no_pixel_size` | note | files do not say their pixel size |
 | `several_sizes` | note | images of several sizes |
+| `several_pixel_sizes` | note | pixel sizes differ |
+| `few_bits` | note | 16-bit files whose values need at most 14 bits |
+| `saturated` | warn, note | many pixels with the camera's largest value (warn: in most images) |
+| `blurred` | warn | images that are far less sharp than the others |
+| `specks` | warn | most objects are a few pixels large |
+| `larger_than_patch` | warn | objects larger than a model's patch |
+| `in_pieces` | warn, note | one number in several pieces (note: in few objects) |
+| `with_holes` | warn, note | objects with holes (note: few) |
+| `sparse_labels` | warn | much that looks like the objects has no label |
+| `same_across_parts`, `near_across_parts`, `neighbours_across_parts` | warn | images that look \
+alike, in different parts of the split |
+| `same_images`, `near_images`, `neighbours_images` | note | images that look alike |
+| `sequence` | note | images that follow each other look alike, without groups |
 | `other_warning` | warn | other warnings of the stages |
 """
 
@@ -48,10 +64,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from unet.config.run import Config
 from unet.data.dataset_warnings import merged
 from unet.data.records import ImageRecord
 from unet.data.survey.facts import DatasetSurvey
 from unet.data.survey.findings import Finding, Level
+from unet.data.survey.judge_facts import measured_findings
 from unet.data.survey.known_texts import (
     OF_DATASETS,
     OF_ERRORS,
@@ -60,35 +78,57 @@ from unet.data.survey.known_texts import (
     Known,
     named,
 )
+from unet.data.survey.measure import Measured
 from unet.data.survey.understood import Understood
 
 OTHER: tuple[Level, str] = ("warn", "other_warning")
+# The first kind says what the second one would repeat.
+_SAID_BETTER = (
+    ("copies", "same_images"),
+    ("copies_across_parts", "copies"),
+    ("binary_mask", "in_pieces"),
+    ("scattered_numbers", "in_pieces"),
+    ("odd_pixel_size", "several_pixel_sizes"),
+    ("too_few_to_split", "few_images"),
+)
 
 
-def findings_of(survey: DatasetSurvey, found: Understood, trained: bool) -> list[Finding]:
+def findings_of(
+    survey: DatasetSurvey, found: Understood, measured: Sequence[Measured], config: Config
+) -> list[Finding]:
     """All findings, in the order of their causes.
 
     Args:
         survey: the facts, without findings.
-        trained: whether models are trained on the dataset.
     """
-    return [
-        *_stops(found, trained),
+    trained = not config.origins_for(survey.dataset)
+    findings = [
+        *_stops(survey, found, trained),
         *_of_lines(found.lines, OF_DATASETS),
-        *_of_images(found.records),
+        *_of_images(found.records, config.strict),
         *_of_sizes(found.usable),
+        *measured_findings(survey, found, measured, config),
     ]
+    kinds = {finding.kind for finding in findings}
+    double = {kind for better, kind in _SAID_BETTER if better in kinds}
+    return [finding for finding in findings if finding.kind not in double]
 
 
-def _stops(found: Understood, trained: bool) -> Iterator[Finding]:
+def _stops(survey: DatasetSurvey, found: Understood, trained: bool) -> Iterator[Finding]:
     for text in found.stops:
         level, kind = named(text, OF_ERRORS, ("stop", "unreadable_dataset")) or OTHER
         if kind == "too_few_to_split":
+            smaller = ", write split.group with smaller groups" if survey.groups else ""
             text += (
-                "; add images, cut large ones into several files, or write predict_with to use "
-                "the model of another dataset"
+                f"; add images{smaller}, cut large ones into several files, or write predict_with "
+                "to use the model of another dataset"
             )
         yield Finding(level, kind, text)
+    shares = [record.class_shares for record in found.usable if record.class_shares]
+    empty = shares and not any(share.get("foreground") for share in shares)
+    if trained and empty and survey.task == "instances" and not found.splits:
+        text = f"no object in any of {len(shares)} labels; check them (0 is background)"
+        yield Finding("stop", "no_objects", text, "labels")
     if not found.records or found.usable:
         return
     number = len(found.records)
@@ -105,8 +145,12 @@ def _of_lines(lines: Sequence[str], known: Known) -> Iterator[Finding]:
             yield Finding(*named_as, text)
 
 
-def _of_images(records: Sequence[ImageRecord]) -> Iterator[Finding]:
-    """One finding for all images with the same warning, or left out for the same reason."""
+def _of_images(records: Sequence[ImageRecord], strict: bool) -> Iterator[Finding]:
+    """One finding for all images with the same warning, or left out for the same reason.
+
+    Args:
+        strict: whether the first bad image stops the run.
+    """
     warned = [(record.image, text) for record in records for text in record.warnings]
     for where, text in merged(warned):
         level, kind = named(text, OF_IMAGES, OTHER) or OTHER
@@ -114,7 +158,10 @@ def _of_images(records: Sequence[ImageRecord]) -> Iterator[Finding]:
     bad = [(record.image, record.reason) for record in records if record.status != "ok"]
     for where, reason in merged(bad):
         level, kind = named(reason, OF_REASONS, ("warn", "left_out")) or OTHER
-        yield Finding(level, kind, f"left out: {reason}", where)
+        if strict:
+            yield Finding("stop", kind, f"{reason} (strict: true)", where)
+        else:
+            yield Finding(level, kind, f"left out: {reason}", where)
 
 
 def _of_sizes(usable: Sequence[ImageRecord]) -> Iterator[Finding]:

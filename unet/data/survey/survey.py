@@ -6,13 +6,25 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from unet.config.run import Config
 from unet.data.raw_files import RawSource
 from unet.data.records import PARTS, ImageRecord, SplitRecord
 from unet.data.splits import groups_of
-from unet.data.survey.facts import DatasetSurvey, SurveyedClass, SurveyedImage
+from unet.data.survey.alike import alike_images
+from unet.data.survey.facts import (
+    DatasetSurvey,
+    SurveyedClass,
+    SurveyedImage,
+    SurveyedObjects,
+)
 from unet.data.survey.findings import worst_first
+from unet.data.survey.fingerprints import perceptual_hash
+from unet.data.survey.image_facts import PixelFacts, bits_of, saturated_share
 from unet.data.survey.judge import findings_of
+from unet.data.survey.measure import Measured, measured, spread
+from unet.data.survey.object_facts import summary
 from unet.data.survey.understood import Understood, understand
 
 __all__ = ["survey_dataset"]
@@ -41,48 +53,106 @@ def survey_dataset(
     """
     data = config.datasets[dataset]
     found = understand(config, dataset, source, threads, records, splits)
+    usable = sorted(found.usable, key=lambda record: record.id)
+    sample = measured(spread(usable, sampled), source, data, threads=threads)
     survey = DatasetSurvey(
         dataset=dataset,
         task=data.task,
         label_kind="classes" if data.task == "semantic" else data.label_kind,
         layout=data.layout,
-        images=tuple(_image(record) for record in sorted(found.records, key=lambda r: r.id)),
+        images=_images(found.records, sample),
         labelled=sum(bool(record.label) for record in found.usable),
-        measured=0,
+        measured=len(sample),
         images_alone=tuple(r.image for r in found.records if source.labelled and not r.label),
         labels_alone=found.labels_alone,
         unread=found.unread,
-        classes=_classes(found, data.classes or {}),
+        bits=_bits(sample),
+        classes=_classes(found, sample, data.classes or {}),
+        objects=_objects(found, sample) if data.task == "instances" else None,
         splits=_parts(found.splits),
-        groups=_groups(found.usable),
+        groups=_groups(usable),
+        alike=alike_images(sample, usable, found.splits),
     )
-    findings = findings_of(survey, found, trained=not config.origins_for(dataset))
+    findings = findings_of(survey, found, sample, config)
     return replace(survey, findings=tuple(worst_first(findings)))
 
 
-def _image(record: ImageRecord) -> SurveyedImage:
+def _images(
+    records: Sequence[ImageRecord], sample: Sequence[Measured]
+) -> tuple[SurveyedImage, ...]:
+    facts = {member.record.id: member.pixels for member in sample}
+    largest = _largest(sample)
+    ordered = sorted(records, key=lambda record: record.id)
+    return tuple(_image(r, facts.get(r.id), largest.get(r.dtype, 0.0)) for r in ordered)
+
+
+def _image(record: ImageRecord, facts: PixelFacts | None, largest: float) -> SurveyedImage:
     names = SurveyedImage.__dataclass_fields__.keys() & ImageRecord.__dataclass_fields__.keys()
-    foreground = None
+    image = SurveyedImage(**{name: getattr(record, name) for name in names})
     if record.class_shares:
         foreground = sum(list(record.class_shares.values())[1:])
-    return SurveyedImage(**{name: getattr(record, name) for name in names}, foreground=foreground)
+        image = replace(image, foreground=foreground)
+    if facts is None:
+        return image
+    return replace(
+        image,
+        low=facts.low,
+        median=facts.median,
+        high=facts.high,
+        largest=facts.largest,
+        saturated=saturated_share(facts.at_limit, largest),
+        sharpness=facts.sharpness,
+        hash=perceptual_hash(facts.thumbnail),
+    )
 
 
-def _classes(found: Understood, values: Mapping[str, int]) -> tuple[SurveyedClass, ...]:
+def _largest(sample: Sequence[Measured]) -> dict[str, float]:
+    """Type of pixels -> the largest value in all images of that type."""
+    found: dict[str, float] = {}
+    for member in sample:
+        name = member.record.dtype
+        found[name] = max(found.get(name, 0.0), member.pixels.largest)
+    return found
+
+
+def _bits(sample: Sequence[Measured]) -> int | None:
+    """Bits that the values of the widest type need."""
+    largest = _largest(sample)
+    if not largest:
+        return None
+    widest = max(largest, key=lambda name: np.dtype(name).itemsize)
+    return bits_of(largest[widest], widest)
+
+
+def _classes(
+    found: Understood, sample: Sequence[Measured], values: Mapping[str, int]
+) -> tuple[SurveyedClass, ...]:
     labelled = [record.class_shares for record in found.usable if record.class_shares]
     if not labelled:
         return ()
     values = values or {"background": 0}
-    return tuple(
-        SurveyedClass(
-            name,
-            values.get(name),
-            sum(shares[name] for shares in labelled) / len(labelled),
-            None,
-            sum(shares[name] > 0 for shares in labelled),
+    rows = []
+    for name in labelled[0]:
+        sums = [member.intensity.get(name, (0.0, 0)) for member in sample]
+        number = sum(pixels for _, pixels in sums)
+        rows.append(
+            SurveyedClass(
+                name,
+                values.get(name),
+                sum(shares[name] for shares in labelled) / len(labelled),
+                sum(value for value, _ in sums) / number if number else None,
+                sum(shares[name] > 0 for shares in labelled),
+            )
         )
-        for name in labelled[0]
-    )
+    return tuple(rows)
+
+
+def _objects(found: Understood, sample: Sequence[Measured]) -> SurveyedObjects | None:
+    labels = [member.objects for member in sample if member.objects is not None]
+    if not labels:
+        return None
+    empty = [r.id for r in found.usable if r.class_shares and not r.class_shares.get("foreground")]
+    return summary(labels, len(sample[0].record.shape) - 1, empty)
 
 
 def _parts(splits: Sequence[SplitRecord]) -> dict[int, dict[str, int]]:

@@ -10,13 +10,13 @@ TEST_JOBS ?= auto
   stage-hashes config-docs faults slurm-test view-test resume notebooks
 
 help:
-	@echo "make demo    set up, run the default config on generated data, show the scores"
+	@echo "make demo    set up, check and run the default config on generated data, show the scores"
 	@echo "make test    set up, run the tests (UNET_REAL_DATA=folder adds those on real images)"
 	@echo "make test-processors  run the numerical tests with six CPU settings, in random order"
 	@echo "make faults  break runs on purpose and check that they recover (minutes; root tests more)"
 	@echo "make slurm-test  run on a two-node SLURM on this machine (needs root and Debian packages)"
 	@echo "make resume  resume a run that was killed, also on a cluster (ARGS=options of scripts/resume.py)"
-	@echo "make view-test  install napari and test unet view with it (a minute and 500 MB more)"
+	@echo "make view-test  install napari and test unet view with it (a minute and 430 MB more)"
 	@echo "make setup   only set up: a virtual environment in $(VENV), pinned by requirements.lock"
 	@echo "make lint    ruff, mypy, import-linter, snakefmt, snakemake --lint, and make actions"
 	@echo "make actions  only yamllint, zizmor and the schema checks of .github and CITATION.cff"
@@ -36,8 +36,8 @@ define pip
   echo "error: $$what; full output: $(VENV)/pip.log" >&2; exit 1; }
 endef
 
-# A stamp file: installs again only if the lock file or pyproject.toml has changed.
-$(VENV)/.stamp: requirements.lock pyproject.toml
+# A stamp file: installs again only if the lock file, pyproject.toml or setup.py has changed.
+$(VENV)/.stamp: requirements.lock pyproject.toml setup.py
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed, this is " + sys.version.split()[0] + "; write make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the versions of requirements.lock into $(VENV)"
@@ -48,8 +48,7 @@ $(VENV)/.stamp: requirements.lock pyproject.toml
 setup: $(VENV)/.stamp
 
 demo: setup
-	$(BIN)/snakemake --cores $(CORES) --quiet rules
-	$(BIN)/python scripts/report.py --all --show --config config/config.yaml
+	$(BIN)/unet run config/config.yaml --cores $(CORES)
 
 small-run: setup
 	$(BIN)/snakemake --directory .test --cores $(CORES) --quiet rules
@@ -78,7 +77,7 @@ slurm-test: setup
 resume: setup
 	$(BIN)/python scripts/resume.py $(ARGS)
 
-# napari and Qt are added to the versions that requirements.lock does not name (about 500 MB).
+# napari and Qt are added to the versions that requirements.lock does not name (about 430 MB).
 view-test: setup
 	$(call pip,install,--constraint requirements.lock --editable '.[view]')
 	QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest -ra -p no:napari -p no:npe2 \

@@ -3,7 +3,7 @@
 In: a config (`unet.config`), raw images and labels (`unet.io`, `unet.data`).
 Out: trained models, seamless segmentations, tables of objects and scores, reports.
 
-In Python, `load_model`, `read_image`, `read_report` and `evaluate` are all you need (`api.py`,
+In Python, `load_model`, `read_image`, `read_report` and `evaluate` are all you need (`api/`,
 docs/python.md). `import unet` alone is quick: they are loaded when they are first used.
 
 The folders follow the data: config, io, data, export, models, training, prediction, evaluation,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import hashlib
 import json
 import logging
@@ -17,6 +17,10 @@ from stat import S_IFDIR, S_IFIFO, S_IFMT, S_IFSOCK, S_ISREG
 from typing import Any
 
 from unet.errors import UserError, one_line
+
+# Windows has neither.
+_O_CLOEXEC: int = getattr(os, "O_CLOEXEC", 0)
+_O_NONBLOCK: int = getattr(os, "O_NONBLOCK", 0)
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +134,12 @@ def take_lock(handle: int, *, shared: bool = False) -> bool:
     """Locks an open file until it is closed; False if another process holds it.
 
     Raises:
-        OSError: the file system has no locks.
+        OSError: the file system (or, on Windows, the system) has no locks.
     """
+    try:
+        import fcntl
+    except ImportError:
+        raise OSError(errno.ENOTSUP, "no file locks on this system") from None
     try:
         fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -169,7 +177,7 @@ def locked(path: Path, what: str, *, shared: bool = False) -> Iterator[None]:
 def _hold(path: Path, what: str, shared: bool) -> int:
     """Opens and locks the file, and makes sure that it is still at its path afterwards."""
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | _O_CLOEXEC, 0o666)
         try:
             taken = take_lock(handle, shared=shared)
         except OSError as error:
@@ -220,7 +228,7 @@ def read_regular(path: Path, most: int) -> str:
     """
     check_regular(path)
     # It may have become a pipe since: opening a pipe without a writer would block.
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    handle = os.open(path, os.O_RDONLY | _O_NONBLOCK | _O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
         check_regular(path, handle)
         data = file.read(most + 1)

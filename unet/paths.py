@@ -135,6 +135,13 @@ class Paths:
         """A stage's warnings; not declared to Snakemake, because older results do not have it."""
         return self._under(dataset, f"warnings.{stage}.json")
 
+    def check_json(self, dataset: str) -> Path:
+        """What the check found; ``check.html`` shows it."""
+        return self._under(dataset, "check.json")
+
+    def check_html(self, dataset: str) -> Path:
+        return self._under(dataset, "check.html")
+
     def prepared(self, dataset: str, model: str = "") -> Path:
         """The prepared images: the dataset's own, or those for a model of another dataset."""
         return self._under(dataset, *_own_folder(model), "prepared.zarr")

@@ -14,6 +14,7 @@ STAGES: dict[str, int] = {
     "synthesize": 1,
     "manifest": 2,
     "splits": 1,
+    "check": 1,
     "prepare": 1,
     "prepare_applied": 1,
     "train": 2,

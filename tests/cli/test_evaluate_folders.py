@@ -14,6 +14,7 @@ import tifffile
 import zarr
 from PIL import Image
 
+from tests.cli.test_predict_command import model, save_model
 from tests.evaluated import Stores
 from unet.cli.main import main
 from unet.evaluation.arrays import evaluate
@@ -284,3 +285,26 @@ def test_progress_is_shown(
     monkeypatch.setattr(blocks, "LOG_SECONDS", 0)
     assert run("cellpose", "truth", "--threads", "1") == 0
     assert "cellpose: images scored: 3 of 7" in capsys.readouterr().err
+
+
+def test_results_of_unet_predict_need_no_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever ids it made of the names of the images."""
+    monkeypatch.chdir(tmp_path)
+    save_model(Path("model.pt"), model())
+    for folder in ("images", "truth"):
+        Path(folder).mkdir()
+    for k, name in enumerate(("a", "well 2", "\u00e4_3")):
+        tifffile.imwrite(f"images/{name}.tif", (blobs(k) > 0).astype(np.uint16) * 300 + k)
+        tifffile.imwrite(f"truth/{name}_mask.tif", blobs(k))
+    assert main(["predict", "model.pt", "images", "-o", "out"]) == 0
+    for source in ("out", "out/masks", "out/segmentation.zarr"):
+        capsys.readouterr()
+        assert run(source, "truth", "--json") == 0
+        said = capsys.readouterr()
+        (method,) = json.loads(said.out)["methods"]
+        assert (method["name"], method["scored"]) == ("out", 3)
+        assert not method["missing"]
+        assert not method["extra"]
+        assert not method["left_out"]

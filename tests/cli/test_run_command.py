@@ -330,7 +330,9 @@ HEAD = (
     "print('Using workflow specific profile x for setting default command line arguments.')\n"
     "print('SNAKEMAKE'); print('  Config MD5: 12')\n"
 )
-FAILED = "tell('failed', id=1, text='Job train d: error: bad', mistake={})\nsys.exit(1)\n"
+FAILED = (
+    "tell('failed', id=1, rule='train', text='Job train d: error: bad', mistake={})\nsys.exit(1)\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -377,7 +379,7 @@ def test_a_stop(stand_in: Callable[[str], None], capfd: Any, number: int, expect
     """Whatever stops `unet run`, Snakemake gets one Ctrl-C."""
     stand_in(
         JOB + "def end(n, f):\n"
-        "    tell('failed', id=1, mistake=False, text='Job train d: stopped after step 3; "
+        "    tell('failed', id=1, rule='train', mistake=False, text='Job train d: stopped after step 3; "
         "run the same command to continue' + chr(10) + '    log: x')\n"
         "    sys.exit(1)\n"
         "signal.signal(signal.SIGINT, end)\n"

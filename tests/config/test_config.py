@@ -83,7 +83,7 @@ MISTAKES: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"output": ""}, "output", ["''", "not be empty"]),
     ({"train": {"lr": 0}}, "train.lr", ["0", "greater than 0"]),
     ({"train": {"lr": "fast"}}, "train.lr", ["'fast'", "number"]),
-    ({"train": {"epochs": 2.5}}, "train.epochs", ["2.5", "integer"]),
+    ({"train": {"epochs": 2.5}}, "train.epochs", ["2.5", "whole number"]),
     ({"train": {"loss": "l2"}}, "train.loss", ["'l2'", "border-ce", "dice"]),
     ({"train": {"checkpoint_seconds": 90}}, "train.checkpoint_seconds", ["90", "60"]),
     ({"train": 5}, "train", ["5", "keys of its own"]),

@@ -46,14 +46,27 @@ def test_copied_files_exist_and_are_sufficient() -> None:
     for word in copied:
         assert (ROOT / word).exists(), word
     assert {"unet", "scripts", "workflow", "config", "requirements.lock"} <= set(copied)
+    assert {"pyproject.toml", "setup.py"} <= set(copied)
+    sent = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    assert {f"!{word}" for word in copied} <= set(sent)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert {project["readme"], *project["license-files"]} <= set(copied)
-    extras = re.search(r'"\.\[([a-z,-]+)\]"', TEXT)
+    extras = re.search(r'whl\)\[([a-z,-]+)\]"', TEXT)
     assert extras is not None
     assert set(extras[1].split(",")) <= set(project["optional-dependencies"])
     version = re.search(r"^FROM python:([0-9.]+)-", TEXT, re.M)
     assert version is not None
     assert Version(version[1]) in Requirement(f"x{project['requires-python']}").specifier
+
+
+def test_it_starts_the_workflow_of_the_wheel() -> None:
+    from unet.planning.root import INSIDE
+
+    version = re.search(r"^FROM python:(\d+\.\d+)\.", TEXT, re.M)
+    assert version is not None
+    site = f"/usr/local/lib/python{version[1]}/site-packages"
+    assert f"{site}/unet/{INSIDE}/workflow/Snakefile" in TEXT
+    assert "--editable" not in TEXT
 
 
 def test_it_does_not_run_as_root() -> None:

@@ -47,6 +47,7 @@ class Command:
 # In the order in which people use them.
 COMMANDS = (
     Command("init", "unet.cli.init_command", "write a config for a folder of images and labels"),
+    Command("check", "unet.cli.check_command", "look at images and labels before training"),
     Command("run", "unet.cli.run_command", "check, train, predict, evaluate and report"),
     Command("predict", "unet.cli.predict_command", "apply a trained model to images", True),
     Command("info", "unet.cli.info_command", "say what a model is, and how good"),

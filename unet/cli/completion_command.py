@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 SHELLS = ("bash", "zsh", "fish")
@@ -39,12 +40,14 @@ def command(args: argparse.Namespace) -> int:
     return 0
 
 
-def answer() -> None:
-    """Writes the completions of the line in COMP_LINE for the shell, and ends the process."""
+def answer(parser_for: Callable[[Sequence[str]], argparse.ArgumentParser]) -> None:
+    """Writes the completions of the line in COMP_LINE for the shell, and ends the process.
+
+    Args:
+        parser_for: gives the parser for the words of a line.
+    """
     import argcomplete
     from argcomplete.completers import FilesCompleter
-
-    from unet.cli.main import command_parser
 
     line = os.environ.get("COMP_LINE", "")
     # In bytes, as the shell counts.
@@ -52,7 +55,7 @@ def answer() -> None:
     before = line.encode()[:point].decode(errors="ignore")
     # The last word is not complete, so it does not name a command yet.
     words = before.split()[1:] if before.endswith((" ", "\t")) else before.split()[1:-1]
-    parser = command_parser(words)
+    parser = parser_for(words)
     for action in _actions(parser):
         if isinstance(action.metavar, str) and action.metavar in SUFFIXES:
             own: Any = action

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from unet.config.load import load
 from unet.errors import UserError
 
@@ -67,6 +69,12 @@ class DraftDataset:
     def value(self, key: str, default: Any = None) -> Any:
         """The proposed value for a key."""
         return self.proposals[key].value if key in self.proposals else default
+
+
+def scalar(value: Any) -> str:
+    """A value in one line of YAML."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...").strip()
 
 
 def drafts_of(folder: Path) -> list[DraftDataset]:
@@ -139,8 +147,6 @@ def _keys_of(kind: Kind, labels: Meaning) -> dict[str, Any]:
 
 def _other_task(labels: Meaning) -> list[str]:
     """The lines for the other reading of the labels."""
-    from unet.cli.init_text import scalar
-
     found = []
     if labels.kind == "semantic" and len(labels.classes) == 2:
         swapped = dict(reversed(list(labels.classes.items())))

@@ -6,16 +6,12 @@ import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import yaml
-
+from unet.cli.init_draft import DraftDataset, scalar
 from unet.config.anisotropy import fitted
 from unet.config.geometry import footprint
 from unet.config.presets import Architecture, architecture_of
-
-if TYPE_CHECKING:
-    from unet.cli.init_draft import DraftDataset
 
 # Share of the time for the steps of the training; the rest for the other stages.
 FOR_STEPS = 0.6
@@ -45,12 +41,6 @@ class Sized:
     epochs: int
     steps_per_epoch: int
     seconds: float
-
-
-def scalar(value: Any) -> str:
-    """A value in one line of YAML."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False)
-    return text.removesuffix("\n").removesuffix("\n...").strip()
 
 
 def architecture(draft: DraftDataset, width: int) -> Architecture:

@@ -93,7 +93,7 @@ def entry() -> int:
     if "_ARGCOMPLETE" in os.environ:  # the shell asks how a line may go on
         from unet.cli.completion_command import answer
 
-        answer()
+        answer(command_parser)
     try:
         return _restarted()
     except BrokenPipeError:  # of unet ... | head

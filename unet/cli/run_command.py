@@ -126,7 +126,7 @@ def command(args: argparse.Namespace) -> int:
         if _system() == "Windows":
             raise UserError(
                 "unet run needs Linux or macOS; on Windows run it in WSL or in the container "
-                "(docs/install.md)"
+                "(docs/cluster.md)"
             )
         return run(Call.of(args.words))
     except UserError as error:
@@ -166,7 +166,22 @@ def run(call: Call) -> int:
 
 def _check(call: Call, words: Words, stopping: Stopping) -> int | None:
     """Checks the images before anything is trained; the exit code if the run must not start."""
-    return None
+    outcome = _follow(call, [*words.shared, "check"], "check", stopping)
+    if not outcome.stop_found and (code := _ended(call, words, outcome, stopping)):
+        return code
+    paths, told = _paths(outcome), outcome.told
+    # What was checked before, and has not changed, need not be read again.
+    if paths is None or told is None or not (outcome.done or outcome.stop_found):
+        return None
+    from unet.cli.check_command import show_checks, stopped
+
+    with _closed_pipe():
+        show_checks(paths, sorted(told.tasks))
+    if not outcome.stop_found:
+        return None
+    for line in stopped(paths, sorted(told.tasks)):
+        _say(f"error: {line}")
+    return EXIT_USER_ERROR
 
 
 def _follow(call: Call, words: Sequence[str], title: str, stopping: Stopping) -> Outcome:

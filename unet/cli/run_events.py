@@ -51,16 +51,19 @@ class EventWriter(logging.Handler):
     def _tell(self, event: str, record: logging.LogRecord) -> None:
         known = vars(record)
         if event == "JOB_INFO":
-            if known["output"]:  # not rule all
+            if known["output"]:  # not rules all and check
                 self._tell_job(known)
         elif event == "JOB_FINISHED":
             self.write("finished", id=known["job_id"])
         elif event == "JOB_ERROR":
             found = causes([Path(log) for log in known["log"]], self._brief.since)
             mistake = bool(found) and all(_is_mistake(line) for line in found)
-            self.write("failed", id=known["jobid"], text=self._text(record), mistake=mistake)
+            self.write(
+                "failed", id=known["jobid"], rule=known["rule_name"], text=self._text(record),
+                mistake=mistake,
+            )  # fmt: skip
         elif event == "RUN_INFO":
-            counts = {k: v for k, v in known["stats"].items() if k not in ("all", "total")}
+            counts = {k: v for k, v in known["stats"].items() if k not in ("all", "check", "total")}
             self.write("planned", counts=counts)
         elif record.levelno >= logging.WARNING and (text := self._text(record)):
             error = known.get("exception", "")

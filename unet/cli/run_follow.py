@@ -48,6 +48,7 @@ class Outcome:
         failed: a failed job -> whether its user can fix the cause.
         exceptions: Snakemake's own errors, by name.
         locked: another run has locked the folder, or a killed one has.
+        stop_found: the check found something that must stop the run.
         printed: the lines that Snakemake printed beside its events.
     """
 
@@ -59,6 +60,7 @@ class Outcome:
     failed: dict[int, bool] = field(default_factory=dict)
     exceptions: list[str] = field(default_factory=list)
     locked: bool = False
+    stop_found: bool = False
     printed: list[str] = field(default_factory=list)
 
     @property
@@ -147,6 +149,9 @@ class Follower:
                     self._view.finished(job, outcome.done)
             case "failed":
                 self._jobs.pop(event["id"], None)
+                if event["rule"] == "check" and not self._stopping:
+                    outcome.stop_found = True  # its findings are shown later
+                    return
                 outcome.failed[event["id"]] = event["mistake"]
                 self._view.say(_brief(event["text"]) if self._stopping else event["text"])
             case "message":

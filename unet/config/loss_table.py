@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from unet.config.choices import Entry
-from unet.errors import UserError
+from unet.errors import UserError, did_you_mean
 
 BORDER_WEIGHT = "border-weight"
 """Map [N, 1, *S]: weight of each pixel (`unet.training.targets.border_weight_map`)."""
@@ -124,7 +124,9 @@ def check_options(name: str, options: Mapping[str, float], num_classes: int | No
     for key, value in options.items():
         if key not in known:
             takes = f"takes {', '.join(known)}" if known else "takes none"
-            raise UserError(f"loss {name}: got the option {key!r}, {takes}")
+            raise UserError(
+                f"loss {name}: got the option {key!r}, {takes}{did_you_mean(key, known)}"
+            )
         option = known[key]
         if option.index and num_classes is not None:
             option = replace(option, high=num_classes - 1)

@@ -21,8 +21,15 @@ OVERRIDES = ("prepare", "train", "predict", "stitch", "evaluate")
 
 # Replacements for Pydantic's messages that are about Python and not about the file.
 _WORDS = {
-    "model_type": "must have keys of its own",
-    "dict_type": "must have keys of its own",
+    "model_type": "must have keys of its own, each on an indented line below",
+    "dict_type": "must have keys of its own, each on an indented line below",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
     "tuple_type": "must be a list, such as [a, b]",
     "extra_forbidden": "unknown key",
     "missing": "this key is needed",

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import PlainSerializer, PlainValidator
 
 from unet.config import inactive
+from unet.config.check_settings import CheckSettings
 from unet.config.data_settings import (
     ManifestSettings,
     PrepareAppliedSettings,
@@ -255,7 +256,7 @@ class ReportAllSettings(Settings):
 SETTINGS: dict[str, type[Settings]] = {
     kind.stage: kind
     for kind in (
-        SynthesizeSettings, ManifestSettings, SplitsSettings, PrepareSettings,
+        SynthesizeSettings, ManifestSettings, SplitsSettings, CheckSettings, PrepareSettings,
         PrepareAppliedSettings, TrainSettings, PredictSettings, StitchSettings, EvaluateSettings,
         ReportSettings,
     )

@@ -146,6 +146,9 @@ def _said(error: Any, text: str) -> str:
     where = f"line {mark.line + 1}, column {mark.column + 1}"
     if error.problem.startswith("key "):
         return f"{where}: {error.problem}"
+    if found := re.search(r"constructor for the tag '(?:tag:yaml.org,2002:)?(.+)'", error.problem):
+        tag = found[1] if found[1].startswith("!") else f"!!{found[1]}"
+        return f"{where}: tag {tag} is not allowed; write plain values, or quote the text"
     return f"{where}: not valid YAML ({error.problem}){_cause(error, lines, number)}"
 
 

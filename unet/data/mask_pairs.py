@@ -71,7 +71,7 @@ def find_masks(
         where = where / _PREDICTED[1]
     _refuse_pickles(where, key)
     found = find(str(where), Path.cwd(), key, warn)
-    if where.suffix.lower() == ".zarr" and (parts := images_inside(where)):
+    if where.suffix.lower() == ".zarr" and (parts := images_inside(Path.cwd() / where)):
         # In a collection, the images' own names are those of the other masks.
         names = {part.path: part.name for part in parts}
         found = [replace(item, name=names.get(item.path, item.name)) for item in found]

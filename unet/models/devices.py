@@ -120,9 +120,13 @@ def lease_gpus(
             waiting = _wait(waiting, wanted, poll_seconds)
 
 
+def _user() -> int:
+    return os.getuid() if hasattr(os, "getuid") else 0  # not on Windows
+
+
 def _take(folder: Path, name: str, held: ExitStack) -> bool:
     """Locks a file until ``held`` closes; False if another process has locked it."""
-    handle = (folder / f"unet-gpu-{os.getuid()}-{name}.lock").open("w")
+    handle = (folder / f"unet-gpu-{_user()}-{name}.lock").open("w")
     if not take_lock(handle.fileno()):
         handle.close()
         return False

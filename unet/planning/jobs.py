@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unet.config.check_settings import CheckAllSettings
 from unet.config.data_settings import ManifestSettings
 from unet.config.run import Config
 from unet.config.sections import CHOOSING
@@ -112,6 +113,11 @@ class Run:
         if origin is None or not CHOOSING.intersection(self.config.evaluate_for(dataset).metrics):
             return []
         return [self.paths.metrics(origin.dataset, origin.model)]
+
+    def origin_checks(self, dataset: str) -> list[Path]:
+        """The checks of the datasets whose models predict this one."""
+        names = dict.fromkeys(origin.dataset for origin in self.config.origins_for(dataset))
+        return [self.paths.check_json(name) for name in names]
 
     def report_inputs(self, dataset: str) -> list[Path]:
         """The scores of each model, for the dataset's report; without labels the segmentations."""
@@ -240,6 +246,10 @@ class Run:
     def settings_all(self) -> str:
         """Settings of the report over all datasets, as canonical JSON."""
         return canonical(ReportAllSettings.of(self.config).to_json())
+
+    def settings_check(self) -> str:
+        """Settings of the check over all datasets, as canonical JSON."""
+        return canonical(CheckAllSettings.of(self.config).to_json())
 
     def begin(self) -> None:
         """Locks the output folder for this process, and writes the config into it.

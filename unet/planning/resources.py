@@ -199,6 +199,12 @@ def _manifest(job: PlannedJob) -> float:
     return PROCESS + job.threads * 0.4e9
 
 
+def _check(job: PlannedJob) -> float:
+    # A picture of an image at a time; the speed is measured with the networks' library.
+    largest = job.images.largest * (job.images.channels + 1)
+    return _manifest(job) + TORCH + COPIES * min(largest, job.config.memory_gb * 1e9 / COPIES)
+
+
 def _pixels(job: PlannedJob) -> float:
     return PROCESS + job.budget
 
@@ -301,6 +307,7 @@ NEEDS: dict[str, tuple[Callable[[PlannedJob], float], Callable[[PlannedJob], flo
     "synthesize": (_plain, _no_time),
     "manifest": (_manifest, _read),
     "splits": (_plain, _no_time),
+    "check": (_check, _read),
     "prepare": (_pixels, _read),
     "prepare_applied": (_pixels, _read),
     "train": (_train, _trained),

@@ -31,6 +31,7 @@ import psutil
 
 from unet.errors import UserError
 from unet.files import locked, read_json, write_json
+from unet.planning.root import pipeline_folder
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ RUN_ID = re.compile(r"SLURM run ID: ([A-Za-z0-9_-]+)")
 # Log lines of executor cluster-generic: a job's number in Snakemake and in the queue; its end.
 SUBMITTED = re.compile(r"^Submitted (?:group )?job (\S+) with external jobid '([^']*)'", re.M)
 FINISHED = re.compile(r"^Finished jobid: (\d+)", re.M)
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+SCRIPTS = pipeline_folder() / "scripts"
 
 
 @dataclass(frozen=True)

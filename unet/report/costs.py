@@ -13,9 +13,10 @@ from unet.paths import Paths, fold_name
 from unet.tables import read_table
 from unet.versions import STAGES
 
-# Splits take no time worth a row. The report cannot know its own cost, and would never be the same
-# twice. Earlier versions had a stage "download".
-STAGES_WITH_COSTS = ("download", *(stage for stage in STAGES if stage not in ("splits", "report")))
+# Splits take no time worth a row. No result needs the check. The report cannot know its own cost,
+# and would never be the same twice. Earlier versions had a stage "download".
+_WITHOUT = ("splits", "check", "report")
+STAGES_WITH_COSTS = ("download", *(stage for stage in STAGES if stage not in _WITHOUT))
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,8 @@ def stop_signals(stop: threading.Event) -> Iterator[None]:
         first = min(first, now)
         stop.set()
 
-    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    names = ("SIGTERM", "SIGUSR1", "SIGINT")  # Windows has no SIGUSR1
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield

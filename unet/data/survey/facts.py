@@ -17,8 +17,8 @@ class SurveyedImage:
     """One image of the dataset.
 
     Attributes:
-        id, image, label, axes, shape, dtype, pixel_size_um, channels, group, status, reason: as in
-            :class:`unet.data.records.ImageRecord`.
+        id, image, label, axes, shape, dtype, pixel_size_um, channels, group, status, reason, page,
+            inverted: as in :class:`unet.data.records.ImageRecord`.
         low, median, high: percentiles 0.5, 50 and 99.5 of each channel; None if not measured (an
             unusable image, or one that is not among the sampled ones).
         largest: the largest value.
@@ -50,6 +50,8 @@ class SurveyedImage:
     hash: str | None = None
     objects: int | None = None
     foreground: float | None = None
+    page: int | None = None
+    inverted: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import shlex
 import subprocess
 import sys
@@ -80,7 +81,7 @@ def _worker_of(spec: Spec) -> TileWorker:
                 json.loads(spec.normalize),
                 Path(spec.tiles),
                 spec.threads,
-                f"{os.uname().nodename}-{os.getpid()}",
+                f"{platform.node()}-{os.getpid()}",
             )
             _state["key"] = key
         worker: TileWorker = _state["worker"]

@@ -1,0 +1,89 @@
+"""The work of ``unet check`` and of the stage check: survey, proposals, estimates, page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unet.config.run import Config
+from unet.data.raw_files import RawSource
+from unet.data.records import ImageRecord, SplitRecord
+from unet.data.survey.facts import DatasetSurvey
+from unet.files import write_json
+from unet.paths import Paths
+from unet.planning.estimates import Machine, estimates
+from unet.planning.jobs import Run
+from unet.report.checked import Checked, suggestions
+from unet.training.auto.proposals import proposals
+
+
+def raw_source(config: Config, dataset: str) -> RawSource:
+    """The raw files of a dataset, with the same arguments as in the manifest stage."""
+    data, raw = config.datasets[dataset], Run(config).source(dataset)
+    required = data.predict_with is None
+    where = (raw.root, raw.images, raw.labels)
+    return RawSource(*where, data.layout, data.labelled or required, required)
+
+
+def surveyed(
+    config: Config,
+    dataset: str,
+    threads: int,
+    records: Sequence[ImageRecord] | None = None,
+    splits: Sequence[SplitRecord] | None = None,
+) -> DatasetSurvey:
+    """The survey of a dataset; without ``records`` its files are read first."""
+    from unet.data.survey.survey import survey_dataset
+
+    source = raw_source(config, dataset)
+    return survey_dataset(config, dataset, source, threads=threads, records=records, splits=splits)
+
+
+def judged(
+    config: Config,
+    dataset: str,
+    surveys: Mapping[str, DatasetSurvey],
+    machine: Machine,
+) -> Checked:
+    """A survey with proposals and estimates; without them if nothing can be trained.
+
+    Args:
+        surveys: by dataset; with those of the datasets whose models predict it, if known.
+    """
+    survey = surveys[dataset]
+    if not any(image.status == "ok" for image in survey.images):
+        return Checked(survey)
+    proposed = [] if config.origins_for(dataset) else proposals(survey)
+    found = [(each.key, each.value, each.reason) for each in proposed]
+    costs = estimates(config, dataset, surveys, machine)
+    return Checked(survey, suggestions(config, dataset, found), tuple(costs))
+
+
+def this_machine(device: str, threads: int) -> Machine:
+    """The speed of this machine, measured in a second or two."""
+    from unet.training.auto.speed import measured_flops
+
+    return Machine(measured_flops(device, threads), threads)
+
+
+def cores() -> int:
+    """The number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def write_checked(
+    paths: Paths, config: Config, checked: Checked, made_by: Mapping[str, Any] | None = None
+) -> None:
+    """Writes ``check.html``, and then ``check.json``.
+
+    Args:
+        made_by: what made the files (:mod:`unet.provenance`), if a stage of the workflow did.
+    """
+    from unet.report.check_page import write_check_page
+
+    dataset = checked.survey.dataset
+    root = Run(config).source(dataset).root
+    write_check_page(paths.check_html(dataset), checked, config.datasets[dataset], root)
+    made = {} if made_by is None else {"made_by": dict(made_by)}
+    write_json(paths.check_json(dataset), {**checked.to_json(), **made})

@@ -1,0 +1,77 @@
+"""Settings of the stage check; see :mod:`unet.config.stage_settings`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from unet.config.load import load
+from unet.config.run import Config
+from unet.config.tracked import Settings
+from unet.files import is_sheet
+from unet.paths import origin_of
+
+
+class CheckSettings(Settings):
+    """Settings of the check before training.
+
+    The check judges a dataset by everything that will be done with it. So its settings are the part
+    of the config that concerns the dataset: the run's sections, the dataset (and those whose models
+    predict it), and their models. Keys at their default are left out, and so are paths.
+    """
+
+    stage = "check"
+    config: dict[str, Any]
+
+    @classmethod
+    def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
+        origins = config.origins_for(dataset)
+        names = dict.fromkeys((dataset, *(origin.dataset for origin in origins)))
+        models = {origin.model for origin in origins}
+        models |= {name for name in config.models_for(dataset) if origin_of(name) is None}
+        found = config.model_dump(mode="json", exclude_defaults=True)
+        for path in ("output", "data_root"):
+            found.pop(path, None)
+        found["datasets"] = {name: _without_paths(found["datasets"][name]) for name in names}
+        # A dataset whose models predict another one may name more models.
+        for data in found["datasets"].values():
+            if data.get("models") is not None:
+                data["models"] = [each for each in data["models"] if each in models]
+        found["models"] = {name: found["models"][name] for name in sorted(models)}
+        return cls.made(config=found)
+
+    def config_at(
+        self, dataset: str, output: str, root: str, images: str, labels: str | None
+    ) -> Config:
+        """The config, with the paths of the dataset's files.
+
+        Raises:
+            UserError: the settings are not valid.
+        """
+        datasets = dict(self.config["datasets"])
+        if "synthetic" not in datasets[dataset]:
+            given = {"images": images} | ({} if labels is None else {"labels": labels})
+            datasets[dataset] = {**datasets[dataset], **given}
+        where = {"output": output, "data_root": root}
+        return load({**self.config, **where, "datasets": datasets})
+
+
+class CheckAllSettings(Settings):
+    """Settings of what joins the checks of all datasets."""
+
+    stage = "check"
+    datasets: tuple[str, ...]
+
+    @classmethod
+    def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
+        return cls.made(datasets=tuple(sorted(config.datasets)))
+
+
+def _without_paths(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A dataset's keys with names instead of its paths. A sheet stays a sheet: it has columns."""
+    found = dict(section)
+    if found.get("images") is not None:
+        found["images"] = "sheet.csv" if is_sheet(found["images"]) else "images"
+    if found.get("labels") is not None:
+        found["labels"] = "labels"
+    return found

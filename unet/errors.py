@@ -34,6 +34,11 @@ def one_line(said: object, most: int | None = None) -> str:
     return text if most is None or len(text) <= most else f"{text[: most - 3]}..."
 
 
+def how_many(number: int, noun: str) -> str:
+    """Such as ``1 image`` or ``2 images``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """The end of a message that suggests the most similar known name; "" if none is similar."""
     near = get_close_matches(str(name), list(known), 1)

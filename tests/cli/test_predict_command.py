@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import tifffile
 import torch
 import zarr
+from PIL import Image
 
 from tests.data.test_apply_prepare import blobs, model, write
 from unet import provenance
@@ -23,8 +25,11 @@ from unet.cli.predict_request import image_files
 from unet.config.load import load
 from unet.config.sections import ReportSection
 from unet.config.stage_settings import Applied, DatasetTask, ReportSettings
+from unet.data.appearance import training_appearance
 from unet.data.records import read_manifest
 from unet.data.resample import Axis, Resampling
+from unet.data.store import Prepared
+from unet.data.synthetic import generate
 from unet.errors import UserError
 from unet.files import read_json, write_json
 from unet.models.inference import Predictor
@@ -97,8 +102,8 @@ def test_a_folder_of_images(place: Path, capsys: pytest.CaptureFixture[str]) -> 
     out = place / "out"
     assert predict(place / "m", place / "images", "-o", out, "--threshold", "0.4") == 0
     assert sorted(path.name for path in out.iterdir()) == [
-        "manifest.csv", "masks", "objects.csv", "objects.csv-metadata.json", "predict.json",
-        "segmentation.zarr",
+        "index.html", "manifest.csv", "masks", "objects.csv", "objects.csv-metadata.json",
+        "overview.png", "predict.json", "segmentation.zarr",
     ]  # fmt: skip
     assert sorted(path.name for path in (out / "masks").iterdir()) == ["a.tif", "b.tif"]
     found = Segmentation(out / "segmentation.zarr")
@@ -177,7 +182,7 @@ def test_a_stopped_run_continues(place: Path, monkeypatch: pytest.MonkeyPatch) -
     [
         (["nowhere", "images"], "no model here; give a model.pt"),
         (["m", "none/*.tif"], "IMAGES: "),
-        (["m", "images/bad.tif"], "none of 1 images is usable; the first: bad.tif: "),
+        (["m", "images/bad.tif"], "its only image is not usable: bad.tif: "),
         (["m", "rgb.tif"], "rgb.tif: the images have 3 channel(s), the model wants 1; choose with"),
         (["m", "images", "--method", "grow"],
          "--method: grow needs a model with head: border, but this one has head: classes; write "),
@@ -282,6 +287,120 @@ def test_files_of_one_name_in_different_folders(place: Path) -> None:
     assert image_files(
         [str(place / "images" / "x"), str(place / "images/x/f.tif")], place / "out"
     ) == [("f", place / "images" / "x" / "f.tif")]
+
+
+# The page and the warnings
+
+
+def nuclei(place: Path, count: int, kind: str = "nuclei", start: int = 0) -> Path:
+    """A folder of generated images."""
+    for k in range(start, start + count):
+        image = generate(kind, 3, k, (96, 96))[0]
+        write(place / kind / f"{kind}{k:02d}.ome.tif", image, 0.5)
+    return place / kind
+
+
+def test_the_page_shows_later_images_too(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = place / "out"
+    words = (place / "m", place / "images", "-o", out, "--keep")
+    assert predict(*words) == 0
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert page.count('class="card"') == 2
+    assert "bad.tif" in page
+    assert f"look at {out / 'index.html'}" in capsys.readouterr().err
+    with Image.open(out / "overview.png") as sheet:
+        assert sheet.width <= 2000
+    write(place / "images" / "c.ome.tif", blobs((50, 50), 5), 0.5)
+    assert predict(*words) == 0
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert page.count('class="card"') == 3
+    # What was kept gives the page again; without it, the message says what to do.
+    (out / "index.html").unlink()
+    before = read_json(out / "predict.json")
+    assert predict(*words) == 0
+    assert (out / "index.html").read_text(encoding="utf-8") == page
+    assert read_json(out / "predict.json") == before
+    (out / "index.html").unlink()
+    shutil.rmtree(out / "work")
+    capsys.readouterr()
+    assert predict(*words) == 0
+    assert "there is no index.html" in capsys.readouterr().err
+
+
+def test_no_page_if_it_is_not_wanted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, image = place / "out", place / "images" / "a.ome.tif"
+    assert predict(place / "m", image, "-o", out) == 0
+    assert (out / "index.html").is_file()
+    assert "1 image segmented" in capsys.readouterr().err
+    # Another result makes the old page wrong.
+    assert predict(place / "m", image, "-o", out, "--threshold", "0.7", "--no-page") == 0
+    assert not (out / "index.html").exists()
+    assert not (out / "overview.png").exists()
+    assert "index.html" not in capsys.readouterr().err
+    assert "warnings" in read_json(out / "predict.json")
+
+
+def test_a_page_of_something_else_is_not_overwritten(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "site").mkdir()
+    (place / "site" / "index.html").write_text("mine")
+    assert predict(place / "m", place / "images", "-o", place / "site") == 2
+    assert "index.html: already exists and was not made by this" in capsys.readouterr().err
+    assert (place / "site" / "index.html").read_text() == "mine"
+
+
+def trained_on(place: Path, folder: Path) -> Path:
+    """A model whose file knows these training images."""
+    out = place / "look"
+    assert predict(place / "m", folder, "-o", out, "--keep", "--no-page") == 0
+    store = Prepared(out / "work" / "prepared.zarr")
+    known = training_appearance(store, store.ids())
+    path = place / "known" / "model.pt"
+    save_model(path, replace(model(), appearance=known.to_json()))
+    return path
+
+
+def test_images_unlike_those_of_the_training_are_named(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = trained_on(place, nuclei(place, 12))
+    capsys.readouterr()
+    same, other = place / "same", place / "other"
+    fresh = nuclei(place / "fresh", 20, start=20)
+    assert predict(known, fresh, "-o", same) == 0
+    assert len(read_json(same / "predict.json")["unlike"]) <= 1
+    capsys.readouterr()
+    assert predict(known, nuclei(place, 6, "membranes"), "-o", other) == 0
+    done = read_json(other / "predict.json")
+    assert len(done["unlike"]) == 6
+    assert done["warnings"][0].startswith("6 of 6 images are unlike the training images; ")
+    assert f"warning: {done['warnings'][0]}" in capsys.readouterr().err
+    page = (other / "index.html").read_text(encoding="utf-8")
+    assert "6 of 6 images are unlike the training images" in page
+    # Also if they are already segmented and only the page is read: the JSON has each reason.
+    assert all(reasons and reasons[0] for reasons in done["unlike"].values())
+
+
+def test_results_that_look_wrong_are_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """This model was never trained: one object covers everything, or there is none."""
+    out, image = place / "out", place / "images" / "a.ome.tif"
+    assert predict(place / "m", image, "-o", out, "--threshold", "0.01") == 0
+    assert "one object covers nearly all of it" in capsys.readouterr().err
+    assert list(read_json(out / "predict.json")["odd"]) == ["a"]
+    assert predict(place / "m", image, "-o", out, "--threshold", "0.999") == 0
+    (line,) = [line for line in read_json(out / "predict.json")["warnings"] if "no object" in line]
+    assert line.startswith("no object in 1 of 1 image; ")
+    assert f"warning: {line}" in capsys.readouterr().err
+
+
+def test_refused_images_leave_a_manifest_that_says_why(place: Path) -> None:
+    out = place / "out"
+    assert predict(place / "m", place / "images" / "bad.tif", "-o", out) == 2
+    (record,) = read_manifest(out / "manifest.csv")
+    assert (record.status, record.reason) == ("quarantined", "no image in the file")
+    assert not (out / "index.html").exists()
+    assert not (out / "predict.json").exists()
 
 
 # The report

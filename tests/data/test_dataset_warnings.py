@@ -114,7 +114,7 @@ def test_images_that_are_left_out_are_a_warning(tmp_path: Path) -> None:
     source = dataset(tmp_path / "raw", 3)
     (tmp_path / "raw" / "i" / "1.tif").write_bytes(b"")
     lines = run_manifest(source, tmp_path / "out")
-    assert "1 of 3 images are left out; the first: i/1.tif: the file is empty" in lines
+    assert "1 of 3 images is left out; the first: i/1.tif: the file is empty" in lines
 
 
 def test_warnings_change_nothing_that_the_planning_compares(tmp_path: Path) -> None:

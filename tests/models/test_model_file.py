@@ -80,6 +80,20 @@ def test_none_and_nan_travel(tmp_path: Path) -> None:
     assert after.score != after.score
 
 
+def test_what_the_training_images_look_like(tmp_path: Path) -> None:
+    """Older files do not say it, and a file without it is the same as before."""
+    path = tmp_path / "m.pt"
+    save_model(path, model())
+    assert "appearance" not in load_tensors(path)
+    assert load_model(path).appearance is None
+    known = {"images": [{"levels": [[0.0, 0.5]], "polarity": [0.1]}], "sizes": [3.0, 9.5, 20.0]}
+    save_model(path, replace(model(), appearance=known))
+    assert load_model(path).appearance == known
+    save_tensors(path, {**load_tensors(path), "appearance": "[1]"})
+    with pytest.raises(UserError, match="appearance is not a mapping"):
+        load_model(path)
+
+
 class Payload:
     """Runs a command when it is unpickled."""
 

@@ -104,6 +104,8 @@ def test_no_validation_images_keep_the_last_weights(make_store) -> None:  # type
     train_fold(data, settings_of(), 0, outputs_of(paths), TrainingResources(threads=1))
     model = load_model(paths.model("d", "m", 0))
     assert model.step == 12
+    assert model.appearance is not None
+    assert len(model.appearance["images"]) == 1  # the training image a
     assert [row["val_score"] for row in history(paths)] == ["", "", ""]
 
 

@@ -232,7 +232,7 @@ def test_nothing_usable(tmp_path: Path) -> None:
     write(tmp_path / "l" / "bad.tif", label(value=7))
     done = manifest(tmp_path)
     assert done.code == 2
-    assert "none of 1 images is usable" in done.stderr
+    assert "its only image is not usable: i/bad.tif: " in done.stderr
     assert not done.paths.manifest("d").exists()
 
 

@@ -9,10 +9,20 @@ import argparse
 import logging
 
 from unet.cli.predict_request import add_request, image_files, requested
+from unet.cli.predict_review import review
 from unet.cli.stage import run
-from unet.files import read_json, remove
+from unet.errors import how_many
+from unet.files import read_json, remove, write_json
 from unet.paths import Paths
-from unet.prediction.apply.applied_images import Output, apply, mark_done, source_of, task_of
+from unet.prediction.apply.applied_images import (
+    Applied,
+    Output,
+    PredictTask,
+    apply,
+    mark_done,
+    source_of,
+    task_of,
+)
 from unet.prediction.apply.chosen_settings import model_files
 
 log = logging.getLogger("unet")
@@ -23,9 +33,10 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.description = (
         "Applies a trained model, or several together, to images: with the model's own "
         "normalisation, at its pixel size, in tiles without seams. Writes masks/*.tif, "
-        "segmentation.zarr (OME-Zarr: probabilities and labels), objects.csv and manifest.csv "
-        "(the id of each image, and which images were left out). If it is stopped, run the same "
-        "command again to continue."
+        "segmentation.zarr (OME-Zarr: probabilities and labels), objects.csv, manifest.csv (the id "
+        "of each image, and which images were left out), and index.html and overview.png to look "
+        "at the result. Warns about images that are unlike those of the training, and about "
+        "objects that look wrong. If it is stopped, run the same command again to continue."
     )
     add_request(p)
 
@@ -51,16 +62,43 @@ def predict_images(args: argparse.Namespace, paths: Paths) -> None:
         task = task_of(members, source, asked)
         if out.is_done(task.key):
             log.info("%s: all results exist; nothing to do", out.folder)
+            _missing_page(task, out, args.page)
             if not read_json(out.done).get("kept"):
                 remove(out.work)
             return
         remove(out.done)
         applied = apply(task, source, out, asked)
-        mark_done(task, applied, out, asked)
+        mark_done(task, applied, out, asked, **review(task, out, applied, args.page))
         if not args.keep:
             remove(out.work)
     written = [*out.results, *(path for path in out.outlines if path.exists())]
     left_out = applied.left_out
     missing = f", {left_out} left out (manifest.csv says why)" if left_out else ""
-    found = len(applied.images)
-    log.info("%d images segmented%s: %s", found, missing, ", ".join(map(str, written)))
+    log.info(
+        "%s segmented%s: %s",
+        how_many(len(applied.images), "image"),
+        missing,
+        ", ".join(map(str, written)),
+    )
+    if args.page:
+        log.info("look at %s", out.pages[0])
+
+
+def _missing_page(task: PredictTask, out: Output, page: bool) -> None:
+    """Writes the page of finished results that have none, if the images are still prepared."""
+    from unet.data.records import read_manifest
+
+    if not page or out.pages[0].is_file():
+        return
+    done = read_json(out.done)
+    if not (out.store / "zarr.json").is_file():
+        log.info(
+            "there is no %s, since it is written while images are predicted; to get it, remove %s "
+            "and run again",
+            *(out.pages[0].name, out.done),
+        )
+        return
+    records = read_manifest(out.manifest)
+    used = tuple(record.id for record in records if record.status == "ok")
+    applied = Applied(records, used, float(done["threshold"]), out.store)
+    write_json(out.done, {**done, **review(task, out, applied, page=True)})

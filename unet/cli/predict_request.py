@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from unet.config.choices import METHOD_TABLE
 from unet.errors import UserError
-from unet.prediction.apply.applied_images import top_folder
+from unet.prediction.apply.applied_images import PAGES, top_folder
 from unet.prediction.apply.chosen_settings import OUTLINES, Requested
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("unet")
 
 # Names of the results in the output folder, and files that show that this command wrote them.
-RESULTS = ("masks", "segmentation.zarr", "work", *OUTLINES)
+RESULTS = ("masks", "segmentation.zarr", "work", *OUTLINES, *PAGES)
 MARKERS = ("predict.json", "work/images.csv")
 
 
@@ -73,6 +73,10 @@ def add_request(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--keep", action="store_true", help="keep OUT/work: a later call predicts only new images"
     )
+    p.add_argument(
+        "--page", action=argparse.BooleanOptionalAction, default=True,
+        help="write index.html and overview.png, to look at the result",
+    )  # fmt: skip
     p.add_argument("--log", type=Path, help="also write all messages to this file")
 
 

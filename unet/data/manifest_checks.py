@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from unet.data.raw_files import RawSource
 from unet.data.records import ImageRecord
-from unet.errors import UserError, one_line
+from unet.errors import UserError, how_many, one_line
 
 log = logging.getLogger(__name__)
 
@@ -79,12 +79,26 @@ def note_copies(records: list[ImageRecord], source: RawSource) -> list[ImageReco
     return result
 
 
+class NoUsableImage(UserError):
+    """No image can be used; ``records`` says why."""
+
+    def __init__(self, text: str, records: Sequence[ImageRecord]) -> None:
+        super().__init__(text)
+        self.records = records
+
+
 def summarise(records: Sequence[ImageRecord], source: RawSource, *, refuse: bool = True) -> None:
-    """Logs which images are left out and why; raises UserError if none is usable (``refuse``)."""
+    """Logs which images are left out and why.
+
+    Raises:
+        NoUsableImage: none can be used (``refuse``).
+    """
     bad = [r for r in records if r.status != "ok"]
     if bad:
         first = f"{bad[0].image}: {bad[0].reason}"
-        source.warn(f"{len(bad)} of {len(records)} images are left out; the first: {first}")
+        verb = "is" if len(bad) == 1 else "are"
+        total = how_many(len(records), "image")
+        source.warn(f"{len(bad)} of {total} {verb} left out; the first: {first}")
     reasons: dict[str, list[str]] = {}
     for record in bad:
         page = "" if record.page is None else f" (page {record.page})"
@@ -96,5 +110,9 @@ def summarise(records: Sequence[ImageRecord], source: RawSource, *, refuse: bool
         log.warning("left out for %d other reasons: see manifest.csv", len(reasons) - LISTED_IMAGES)
     if refuse and len(bad) == len(records):
         first = f"; the first: {bad[0].image}: {bad[0].reason}" if bad else ""
-        raise UserError(f"{source.images}: none of {len(records)} images is usable{first}")
-    log.info("manifest: %d images, %d left out", len(records) - len(bad), len(bad))
+        what = f"none of {len(records)} images is usable{first}"
+        if len(bad) == 1:
+            what = f"its only image is not usable: {bad[0].image}: {bad[0].reason}"
+        raise NoUsableImage(f"{source.images}: {what}", records)
+    usable = len(records) - len(bad)
+    log.info("manifest: %s, %d left out", how_many(usable, "image"), len(bad))

@@ -41,6 +41,9 @@ class ModelFile:
         score: the validation score of these weights.
         step: the training step of these weights.
         weights: the network's state.
+        appearance: what the training images look like
+            (:class:`unet.data.appearance.TrainingAppearance` as plain values), so that others can
+            be compared with them; None in files of older versions.
     """
 
     architecture: AnyArchitecture
@@ -56,6 +59,7 @@ class ModelFile:
     score: float
     step: int
     weights: dict[str, Tensor]
+    appearance: dict[str, Any] | None = None
 
     def network(self) -> Network:
         """The network with its weights, in evaluation mode."""
@@ -125,6 +129,8 @@ def save_model(path: Path, model: ModelFile) -> None:
     # Nested settings are stored as text, which every version of torch reads the same way.
     value["settings"] = canonical(model.settings)
     value["normalize"] = canonical(model.normalize)
+    if value.pop("appearance") is not None:
+        value["appearance"] = canonical(model.appearance)
     save_tensors(path, {"format": FORMAT, **value})
 
 
@@ -143,6 +149,8 @@ def load_model(path: Path) -> ModelFile:
         value["architecture"] = architecture_from(value["architecture"])
         value["settings"] = json.loads(value["settings"])
         value["normalize"] = json.loads(value["normalize"])
+        if value.get("appearance") is not None:
+            value["appearance"] = json.loads(value["appearance"])
         model = ModelFile(**value)
         _check_weights(model, path.stat().st_size)
     except Exception as error:
@@ -175,6 +183,8 @@ def _check_weights(model: ModelFile, size: int) -> None:
     for name in ("settings", "normalize", "versions"):
         if not isinstance(getattr(model, name), dict):
             raise ValueError(f"{name} is not a mapping")
+    if not isinstance(model.appearance, dict | None):
+        raise ValueError("appearance is not a mapping")
     names = (*model.head, *model.class_names, model.task)
     if not model.head or not all(isinstance(name, str) for name in names):
         raise ValueError("names that are not text")

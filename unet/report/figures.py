@@ -7,10 +7,11 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from unet.files import replacing
 from unet.report.pooling import Bin
@@ -141,6 +142,25 @@ def reliability_plot(bins: Mapping[str, Sequence[Bin]]) -> Figure:
     left.set_ylabel("share that is right", color=INK, fontsize=8.5)
     right.set_yscale("log")
     _legend(left)
+    return figure
+
+
+def size_histogram(diameters: NDArray[np.floating[Any]], unit: str) -> Figure:
+    """How many objects have which equivalent diameter; a line marks the median.
+
+    Args:
+        diameters: [N], at least one; the largest 0.5 % are in the last bin.
+    """
+    figure = _figure(9.0, 2.6)
+    axis = figure.subplots()
+    most = float(np.percentile(diameters, 99.5)) or 1.0
+    bins = min(60, max(8, round(2 * len(diameters) ** (1 / 3))))
+    axis.hist(np.minimum(diameters, most), bins=bins, range=(0, most * 1.0001), color=LINES[0])
+    axis.axvline(float(np.median(diameters)), color=INK, linestyle="--", linewidth=1.2)
+    _plain(axis, "")
+    axis.grid(axis="y", color=INK, alpha=0.2, linewidth=0.6)
+    axis.set_xlabel(f"equivalent diameter ({unit})", color=INK, fontsize=8.5)
+    axis.set_ylabel("objects", color=INK, fontsize=8.5)
     return figure
 
 

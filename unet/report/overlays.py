@@ -37,8 +37,11 @@ CLASS_COLOURS: tuple[Rgb, ...] = (
     (213, 94, 0),
     (0, 114, 178),
 )
-# On images of any kind: a bright yellow, and the classes' colours without white.
-OUTLINE: Rgb = (255, 214, 10)
+# Outlines on dark images and on bright ones, where green stands out from stained tissue. Above this
+# median brightness (0 to 255), an image is bright.
+OUTLINES: tuple[Rgb, ...] = ((255, 214, 10), (0, 150, 60))
+BRIGHT = 140
+# Classes on images of any kind: without white.
 MARKED_CLASSES: tuple[Rgb, ...] = (CLASS_COLOURS[2], *CLASS_COLOURS[1:2], *CLASS_COLOURS[3:])
 _OBJECT_COLOURS: tuple[Rgb, ...] = tuple(
     (round(255 * r), round(255 * g), round(255 * b))
@@ -143,8 +146,8 @@ class Marked:
 
     Attributes:
         image: uint8 [Y, X, 3].
-        marks: uint8 [Y, X]: 0 = nothing; for task instances 1 = outline of an object, for task
-            semantic the class index.
+        marks: uint8 [Y, X]: 0 = nothing; for task instances the outlines of objects, 1 on a dark
+            image and 2 on a bright one; for task semantic the class index.
     """
 
     image: NDArray[np.uint8]
@@ -175,7 +178,7 @@ class Marked:
 def mark_colour(task: str, mark: int) -> tuple[Rgb, float]:
     """Colour and opacity of a mark: lines are opaque, classes let the image through."""
     if task == "instances":
-        return OUTLINE, 1.0
+        return OUTLINES[(mark - 1) % len(OUTLINES)], 1.0
     return MARKED_CLASSES[(mark - 1) % len(MARKED_CLASSES)], 0.4
 
 
@@ -184,7 +187,8 @@ def marked(view: OverlayView, task: str, side: int) -> Marked:
     image = _resized_image(_shown(view.image), view.pred.shape, side, enlarge=True)
     labels = _nearest(view.pred, (image.shape[0], image.shape[1]))
     if task == "instances":
-        return Marked(image, _thin_contour(labels).astype(np.uint8))
+        mark = 2 if np.median(image.mean(axis=-1)) > BRIGHT else 1
+        return Marked(image, _thin_contour(labels).astype(np.uint8) * np.uint8(mark))
     return Marked(image, labels.astype(np.uint8))
 
 

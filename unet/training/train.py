@@ -19,6 +19,7 @@ from unet.config.loss_table import LOSS_TABLE
 from unet.config.presets import AnyArchitecture, Architecture
 from unet.config.sections import TrainSection
 from unet.config.stage_settings import TrainSettings
+from unet.data.appearance import training_appearance
 from unet.errors import UserError
 from unet.files import digest
 from unet.models.build import build
@@ -234,6 +235,7 @@ def _model_file(
         score=trainer.progress.best_score,
         step=trainer.progress.best_step,
         weights={k: v.contiguous() for k, v in trainer.best.items()},
+        appearance=training_appearance(data.open(), data.train).to_json(),
     )
 
 

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from unet.prediction.tiles.ensemble import Member
 
 
+# The page and the sheet of pictures.
+PAGES = ("index.html", "overview.png")
+
+
 @dataclass(frozen=True)
 class Output:
     """The paths of all results, below one folder."""
@@ -66,6 +70,11 @@ class Output:
         return tuple(self.folder / name for name in OUTLINES)
 
     @property
+    def pages(self) -> tuple[Path, ...]:
+        """To look at the results; written unless they are not wanted."""
+        return tuple(self.folder / name for name in PAGES)
+
+    @property
     def manifest(self) -> Path:
         return self.folder / "manifest.csv"
 
@@ -79,6 +88,11 @@ class Output:
         """Intermediate files, from which a stopped run continues."""
         return self.folder / "work"
 
+    @property
+    def store(self) -> Path:
+        """The prepared images."""
+        return self.work / "prepared.zarr"
+
     @contextmanager
     def locked(self, another: str = "choose another folder with -o") -> Iterator[None]:
         """Creates the work folder and locks it for this run.
@@ -90,7 +104,7 @@ class Output:
             UserError: another run uses it, or the folder contains results of something else.
         """
         ours = self.done.exists() or self.work.exists()
-        existing = [path for path in (*self.results, *self.outlines) if path.exists()]
+        existing = [path for path in (*self.results, *self.outlines, *self.pages) if path.exists()]
         if existing and not ours:
             raise UserError(
                 f"{existing[0]}: already exists and was not made by this command; {another}"
@@ -213,18 +227,23 @@ def apply(task: PredictTask, source: RawSource, out: Output, asked: Requested) -
         UserError: no image can be used, or the images do not fit the networks.
     """
     from unet.data.manifest import manifest_stage
+    from unet.data.manifest_checks import NoUsableImage
     from unet.data.prepare import prepare_stage
     from unet.data.records import read_manifest, write_manifest
     from unet.data.scale_check import quarantine_far
     from unet.prediction.tiles.predict import predict_fold
     from unet.prediction.tiles.prediction_job import PredictionData, PredictionResources
 
-    inputs, store, tiles = (out.work / n for n in ("inputs.json", "prepared.zarr", "tiles.zarr"))
+    inputs, store, tiles = out.work / "inputs.json", out.store, out.work / "tiles.zarr"
     # The name contains a hash of its settings, so that each image is checked only once.
     manifest = out.work / f"manifest-{digest(task.manifest.to_json())[:12]}.csv"
     if not manifest.is_file():
         warnings = out.work / "warnings.manifest.json"
-        manifest_stage(source, task.manifest, manifest, inputs, asked.threads, warnings)
+        try:
+            manifest_stage(source, task.manifest, manifest, inputs, asked.threads, warnings)
+        except NoUsableImage as error:
+            write_manifest(out.manifest, error.records)  # says why
+            raise
     records = quarantine_far(read_manifest(manifest), task.target)
     write_manifest(out.manifest, records)
     memory = asked.memory_gb * 1e9
@@ -283,13 +302,13 @@ def _stitched(task: PredictTask, tiles: Path, store: Path, out: Output, threads:
         threads=threads,
         made_by={
             **provenance.made_by("stitch", task.stitch.to_json(), {}),
-            "models": {_short(m.path): provenance.content_id(m.path) for m in task.members},
+            "models": {short_name(m.path): provenance.content_id(m.path) for m in task.members},
         },
     )
     return float(read_json(done)["threshold"])
 
 
-def _short(model: Path) -> str:
+def short_name(model: Path) -> str:
     """A model's name in the results: its path relative to the output folder of its run."""
     return "/".join(model.parts[-4:])
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from unet.config.stage_settings import StitchSettings
 from unet.data.blocks import grid_of, ordered
-from unet.errors import UserError
+from unet.errors import UserError, how_many
 from unet.export import object_table, ome_zarr_writer
 from unet.files import remove, replacing, write_sentinel
 from unet.prediction.objects.threshold import choose_threshold
@@ -101,7 +101,7 @@ def stitch_dataset(
         outputs.done, settings.version, entries, made_by,
         threshold=threshold, head=list(settings.head), class_names=list(settings.class_names),
     )  # fmt: skip
-    log.info("stitched %d images at threshold %.2f", len(ids), threshold)
+    log.info("stitched %s at threshold %.2f", how_many(len(ids), "image"), threshold)
     return entries
 
 

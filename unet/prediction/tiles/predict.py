@@ -20,7 +20,7 @@ import zarr
 from unet.config.stage_settings import PredictSettings
 from unet.data.blocks import gigabytes
 from unet.data.store import Prepared, free_bytes
-from unet.errors import UserError
+from unet.errors import UserError, how_many
 from unet.models.devices import choose_devices
 from unet.prediction.tiles.batches import Batch, Planned, batches, shard_of
 from unet.prediction.tiles.engine_accuracy import agrees_with_float32
@@ -199,16 +199,18 @@ def _log_estimate(todo: Todo, ensemble: Ensemble, settings: PredictSettings) -> 
     )
     fps = ensemble.footprint
     log.info(
-        "predicting %d images with %d network(s) on %s by %s in %s; halo %s px, grid %s px",
-        len(ahead), len(ensemble.members), ensemble.device, section.engine,
+        "predicting %s with %s on %s by %s in %s; halo %s px, grid %s px",
+        how_many(len(ahead), "image"), how_many(len(ensemble.members), "network"), ensemble.device,
+        section.engine,
         section.precision, [fp.halo or fp.margin for fp in fps], [fp.grid for fp in fps],
     )  # fmt: skip
     if not ahead:
         return
     log.info(
-        "%d windows, %.1f Mpx for %.1f Mpx of images (%.0f %% halo and border); at most %s of "
+        "%s, %.1f Mpx for %.1f Mpx of images (%.0f %% halo and border); at most %s of "
         "memory per batch and %s on disk (%s free)",
-        windows, computed / 1e6, pixels / 1e6, 100 * (1 - pixels / max(computed, 1)),
+        how_many(windows, "window"), computed / 1e6, pixels / 1e6,
+        100 * (1 - pixels / max(computed, 1)),
         gigabytes(int(memory)), gigabytes(disk), gigabytes(free),
     )  # fmt: skip
     if disk > free:

@@ -60,8 +60,10 @@ def test_it_writes_only_the_pages(place: Path, capsys: pytest.CaptureFixture[str
     assert said.err == ""
     assert check("my.yaml", "--output", "else/where") == 0
     assert files(place) - before == {
-        f"{folder}/own/check.{kind}" for folder in ("out", "else/where") for kind in ("html", "json")
-    }  # fmt: skip
+        f"{folder}/own/check.{kind}"
+        for folder in ("out", "else/where")
+        for kind in ("html", "json")
+    }
 
 
 def test_json_and_nothing_else(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,8 +133,9 @@ def test_settings_have_no_path_and_no_default() -> None:
     values = CheckSettings.of(config, "own").to_json()["config"]
     assert values["train"] == {"batch": 3}
     assert not {"output", "data_root"} & values.keys()
-    moved = load(merge(CONFIG, {"output": "b", "train": {"batch": 3}, "data_root": "/other",
-                                "datasets": {"own": {"images": "i*.tif", "labels": "l*.tif"}}}))  # fmt: skip
+    files = {"own": {"images": "i*.tif", "labels": "l*.tif"}}
+    edits = {"output": "b", "train": {"batch": 3}, "data_root": "/other", "datasets": files}
+    moved = load(merge(CONFIG, edits))
     assert CheckSettings.of(moved, "own").to_json()["config"] == values
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Longest side of what is read: every n-th pixel of larger images.
 LIMIT = 1600
+# Side of the blocks in which it is read.
+BLOCK = 1024
 # The sheet: images, columns at most, side of an image, gap and height of a line of text, in pixels.
 SHEET_IMAGES, SHEET_COLUMNS = 24, 6
 SHEET_SIDE, GAP, LINE = 312, 10, 20
@@ -47,13 +49,35 @@ def picture(
     labels = segmentation.instances(image) if task == "instances" else classes
     cut = cuts_of(classes, prepared.attrs(image).get("pixel_size_um"))[0]
     stride = -(-max(pixels.shape[-2:]) // LIMIT)
-    where = (slice(None, None, stride), slice(None, None, stride))
     section: tuple[int | slice, ...] = () if cut is None else (cut.index,)
-    which: tuple[int | slice, ...] = (slice(0, 3), *section, *where)
-    shown = np.asarray(pixels[which])
-    pred = np.asarray(_there(labels)[(*section, *where)])
+    shown = _every_nth(pixels, (slice(0, 3), *section), stride)
+    pred = _every_nth(_there(labels), section, stride)
     view = OverlayView(shown, pred, pred, np.zeros(pred.shape, bool), stride, labelled=False)
     return Picture(marked(view, task, side), "" if cut is None else cut.note)
+
+
+def _every_nth(array: Any, lead: tuple[int | slice, ...], stride: int) -> NDArray[Any]:
+    """Every n-th pixel of every n-th row of a stored array [.., Y, X], read block by block, since
+    one strided read would decode the whole array at once.
+
+    Args:
+        lead: indices of the axes before Y.
+    """
+    step = max(1, BLOCK // stride) * stride
+    height, width = array.shape[-2:]
+    rows = [
+        np.concatenate(
+            [
+                np.asarray(array[(*lead, slice(y, y + step), slice(x, x + step))])[
+                    ..., ::stride, ::stride
+                ]
+                for x in range(0, width, step)
+            ],
+            axis=-1,
+        )
+        for y in range(0, height, step)
+    ]
+    return np.concatenate(rows, axis=-2)
 
 
 def _there(labels: Any) -> Any:

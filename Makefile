@@ -91,7 +91,7 @@ build: setup
 	rm -rf build dist
 	$(call pip,wheel,--no-deps --wheel-dir dist .)
 	rm -rf build
-	UNET_WHEEL=$$(echo dist/*.whl) $(BIN)/python -m pytest -ra tests/project/test_wheel.py
+	UNET_WHEEL=$$(echo dist/*.whl) $(BIN)/python -m pytest -ra tests/project/test_wheel.py tests/project/test_walk_in.py
 
 container:
 	docker build --tag unet .

@@ -59,9 +59,10 @@ def test_it_writes_only_the_pages(place: Path, capsys: pytest.CaptureFixture[str
     assert "page: out/own/check.html" in said.out
     assert said.err == ""
     assert check("my.yaml", "--output", "else/where") == 0
+    folders = ("out", "else/where")
     assert files(place) - before == {
-        f"{folder}/own/check.{kind}" for folder in ("out", "else/where") for kind in ("html", "json")
-    }  # fmt: skip
+        f"{folder}/own/check.{kind}" for folder in folders for kind in ("html", "json")
+    }
 
 
 def test_json_and_nothing_else(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,8 +132,9 @@ def test_settings_have_no_path_and_no_default() -> None:
     values = CheckSettings.of(config, "own").to_json()["config"]
     assert values["train"] == {"batch": 3}
     assert not {"output", "data_root"} & values.keys()
-    moved = load(merge(CONFIG, {"output": "b", "train": {"batch": 3}, "data_root": "/other",
-                                "datasets": {"own": {"images": "i*.tif", "labels": "l*.tif"}}}))  # fmt: skip
+    files_ = {"own": {"images": "i*.tif", "labels": "l*.tif"}}
+    other = {"output": "b", "data_root": "/other", "train": {"batch": 3}, "datasets": files_}
+    moved = load(merge(CONFIG, other))
     assert CheckSettings.of(moved, "own").to_json()["config"] == values
 
 

@@ -1,4 +1,4 @@
-"""The target ``check``: it makes the pages, reruns nothing else, and fails where a run must stop."""
+"""The target ``check``: it makes the pages, reruns nothing else, and fails if a run must stop."""
 
 from __future__ import annotations
 

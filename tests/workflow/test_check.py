@@ -27,7 +27,7 @@ def test_the_target_check(finished_run: Path, tmp_path: Path) -> None:
         assert "</html>" in paths.check_html(dataset).read_text(encoding="utf-8")
         found = json.loads(paths.check_json(dataset).read_text(encoding="utf-8"))
         assert found["made_by"]["stage"] == "check"
-        assert f"{dataset}/splits.csv" in found["made_by"]["inputs"]
+        assert f"{dataset}/manifest.csv" in found["made_by"]["inputs"]
         assert found["survey"]["splits"]
     # The results do not depend on it.
     assert place.wanted() == set()

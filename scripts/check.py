@@ -18,20 +18,20 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     if args.all:
         _show(args, paths)
         return
-    from unet.cli.check_work import judged, surveyed, this_machine, write_checked
+    from unet.cli.check_work import judged, known_splits, surveyed, this_machine, write_checked
     from unet.cli.stage_inputs import check_inputs
     from unet.config.check_settings import CheckSettings
-    from unet.data.records import read_manifest, read_splits
+    from unet.data.records import read_manifest
     from unet.planning.jobs import Run
     from unet.report.checked import read_checked
 
     settings, dataset = settings_of(args, CheckSettings), args.dataset
     config = settings.config_at(dataset, str(args.output), str(args.root), args.images, args.labels)
     workflow = Run(config)
-    origins, tables = workflow.origin_checks(dataset), workflow.splits(dataset)
-    made_by = check_inputs(args, settings, [paths.manifest(dataset), *tables, *origins])
+    origins = workflow.origin_checks(dataset)
+    made_by = check_inputs(args, settings, [paths.manifest(dataset), *origins])
     records = read_manifest(paths.manifest(dataset))
-    splits = read_splits(tables[0]) if tables else None
+    splits = known_splits(paths, config, dataset)
     others = [read_checked(path).survey for path in origins]
     surveys = {survey.dataset: survey for survey in others}
     surveys[dataset] = surveyed(config, dataset, args.threads, records, splits)

@@ -59,10 +59,9 @@ def test_it_writes_only_the_pages(place: Path, capsys: pytest.CaptureFixture[str
     assert "page: out/own/check.html" in said.out
     assert said.err == ""
     assert check("my.yaml", "--output", "else/where") == 0
+    folders = ("out", "else/where")
     assert files(place) - before == {
-        f"{folder}/own/check.{kind}"
-        for folder in ("out", "else/where")
-        for kind in ("html", "json")
+        f"{folder}/own/check.{kind}" for folder in folders for kind in ("html", "json")
     }
 
 
@@ -133,9 +132,9 @@ def test_settings_have_no_path_and_no_default() -> None:
     values = CheckSettings.of(config, "own").to_json()["config"]
     assert values["train"] == {"batch": 3}
     assert not {"output", "data_root"} & values.keys()
-    files = {"own": {"images": "i*.tif", "labels": "l*.tif"}}
-    edits = {"output": "b", "train": {"batch": 3}, "data_root": "/other", "datasets": files}
-    moved = load(merge(CONFIG, edits))
+    files_ = {"own": {"images": "i*.tif", "labels": "l*.tif"}}
+    other = {"output": "b", "data_root": "/other", "train": {"batch": 3}, "datasets": files_}
+    moved = load(merge(CONFIG, other))
     assert CheckSettings.of(moved, "own").to_json()["config"] == values
 
 

@@ -1,4 +1,4 @@
-"""The target ``check``: makes the pages, reruns nothing else, fails where a run must stop."""
+"""The target ``check``: it makes the pages, reruns nothing else, and fails if a run must stop."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_target_check(finished_run: Path, tmp_path: Path) -> None:
         assert "</html>" in paths.check_html(dataset).read_text(encoding="utf-8")
         found = json.loads(paths.check_json(dataset).read_text(encoding="utf-8"))
         assert found["made_by"]["stage"] == "check"
-        assert f"{dataset}/splits.csv" in found["made_by"]["inputs"]
+        assert f"{dataset}/manifest.csv" in found["made_by"]["inputs"]
         assert found["survey"]["splits"]
     # The results do not depend on it.
     assert place.wanted() == set()

@@ -66,18 +66,21 @@ def command(args: argparse.Namespace) -> int:
         stops.extend(_check(args))
 
     # Before the config is read the folder is only named in messages.
-    output = args.output
-    args.output = Path() if output is None else output
-    args.folder = output
-    return run(args, work) or (EXIT_USER_ERROR if stops else 0)
+    args.folder = args.output
+    args.output = args.folder or Path()
+    before = log.level
+    # What was found is printed; the stages' own lines would only repeat it.
+    log.setLevel(logging.WARNING)
+    try:
+        return run(args, work) or (EXIT_USER_ERROR if stops else 0)
+    finally:
+        log.setLevel(before)
 
 
 def _check(args: argparse.Namespace) -> Sequence[str]:
     """Checks, writes the pages and prints; returns a line per finding that must stop a run."""
     from unet.report.check_console import print_checked, stop_lines
 
-    # The results themselves are printed.
-    log.setLevel(logging.WARNING)
     config, machine = _config(args)
     paths = Paths(Path(config.output))
     found = checks(config, _names(config, args.dataset), args.threads, machine)

@@ -6,9 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unet import provenance
+from unet.config.data_settings import SplitsSettings
 from unet.config.run import Config
 from unet.data.raw_files import RawSource
-from unet.data.records import ImageRecord, SplitRecord
+from unet.data.records import ImageRecord, SplitRecord, read_splits
 from unet.data.survey.facts import DatasetSurvey
 from unet.files import write_json
 from unet.paths import Paths
@@ -38,6 +40,22 @@ def surveyed(
 
     source = raw_source(config, dataset)
     return survey_dataset(config, dataset, source, threads=threads, records=records, splits=splits)
+
+
+def known_splits(paths: Paths, config: Config, dataset: str) -> list[SplitRecord] | None:
+    """The rows of ``splits.csv``, if it is up to date; None otherwise.
+
+    The check does not wait for the stage splits, which ends with an error where a dataset cannot be
+    split: that error is to be a finding on the page.
+    """
+    table, manifest = paths.splits(dataset), paths.manifest(dataset)
+    made = provenance.read_made_by(table) if table.is_file() else None
+    if made is None or made["settings"] != SplitsSettings.of(config, dataset).to_json():
+        return None
+    name = provenance.name_of(paths.output, manifest)
+    if made.get("inputs", {}).get(name) != provenance.content_id(manifest):
+        return None
+    return read_splits(table)
 
 
 def judged(

@@ -160,6 +160,8 @@ def object_facts(survey: DatasetSurvey) -> list[tuple[str, str]]:
     found = survey.objects
     if found is None:
         return []
+    if not found.count:
+        return [("Objects", "0")]
     least, middle, most = found.per_image
     volume = any(len(image.shape) == 4 for image in survey.images)
     facts = [

@@ -1,13 +1,13 @@
-"""manifest.csv, splits.csv and raw files -> check.json, check.html: what was understood of a
-dataset, what looks wrong, and what a run will cost. Nothing else depends on them: `snakemake check`
-asks for them, shows what they say, and fails if a finding must stop a run. The pages are then
-complete, since only the job that joins them fails."""
+"""manifest.csv and raw files (and splits.csv, if it is there and up to date) -> check.json,
+check.html: what was understood of a dataset, what looks wrong, and what a run will cost. Nothing
+else depends on them: `snakemake check` asks for them, shows what they say, and fails if a finding
+must stop a run. The pages are then complete, since only the job that joins them fails.
+"""
 
 
 rule check_dataset:
     input:
         manifest=PATHS.manifest("{dataset}"),
-        splits=lambda w: RUN.splits(w.dataset),
         # Of the datasets whose models predict this one.
         origins=lambda w: RUN.origin_checks(w.dataset),
     output:

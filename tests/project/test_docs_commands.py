@@ -213,7 +213,9 @@ PLANNED = [
 )
 def test_a_plan_of_the_users_own_config(project: Path, words: tuple[str, ...]) -> None:
     # The project's folder is the clone.
-    words = tuple(word.replace("/path/to/clone", str(ROOT)) for word in words)
+    places = {"/path/to/clone": str(ROOT), "$(unet run --where)": str(ROOT / "workflow")}
+    for name, place in places.items():
+        words = tuple(word.replace(name, place) for word in words)
     said = run(project, *words, *([] if "--unlock" in words else ["-n"]))
     if "--unlock" not in words:
         assert re.search(r"^total +\d+$", said, re.M), said
@@ -264,7 +266,8 @@ def test_python(command: Command) -> None:
 
 @of("unet")
 def test_the_command_of_the_package(command: Command) -> None:
-    shown = help_of("-m", "unet", command.words[1])
+    named = [word for word in command.words[1:2] if word != "COMMAND"]
+    shown = help_of("-m", "unet", *named)
     if command.words[1] == "run":
         # Words that it does not know itself go to Snakemake.
         shown += help_of("-m", "snakemake")

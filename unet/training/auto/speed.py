@@ -28,6 +28,8 @@ from unet.training.losses import Loss, make_loss
 
 # Seconds of steps to time after the first one, which prepares things; and the least number.
 SECONDS, LEAST_STEPS = 1.0, 3
+# On an overloaded machine a step can take many seconds.
+MOST_SECONDS = 5.0
 CLASSES = 2
 
 
@@ -69,8 +71,10 @@ def measured_flops(device: str = "auto", threads: int = 0) -> float:
         probe = PROBES[where.type]
         step = _Step(architecture_of("unet-bn", width=probe.width), probe, where)
         step.run()
-        seconds = [step.run() for _ in range(LEAST_STEPS)]
-        while math.fsum(seconds) < SECONDS:
+        seconds = [step.run()]
+        while (spent := math.fsum(seconds)) < SECONDS or (
+            len(seconds) < LEAST_STEPS and spent < MOST_SECONDS
+        ):
             seconds.append(step.run())
     # The fastest step: what else runs just now should not decide how long a training may be.
     return step.flop / min(seconds)

@@ -22,7 +22,8 @@ pytestmark = pytest.mark.workflow
 )
 def test_an_error_of_pip_is_one_line(tmp_path: Path, lock: str, said: str) -> None:
     (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text(encoding="utf-8"))
-    (tmp_path / "pyproject.toml").touch()
+    for name in ("pyproject.toml", "setup.py"):
+        (tmp_path / name).touch()
     (tmp_path / "requirements.lock").write_text(lock)
     # As from a fresh shell: the tests may have been started by make.
     ours = ("PIP_", "MAKE", "MFLAGS")

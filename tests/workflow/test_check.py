@@ -11,8 +11,11 @@ import pytest
 import tifffile
 
 from tests.workflow.test_workflow import CONFIG, Workplace
+from unet.cli.check_work import write_checked
+from unet.config.load import load
 from unet.config.run import merge
 from unet.paths import Paths
+from unet.report.checked import read_checked
 
 pytestmark = pytest.mark.workflow
 
@@ -35,6 +38,12 @@ def test_the_target_check(finished_run: Path, tmp_path: Path) -> None:
     assert place.snakemake("--dry-run", "check").stdout.count("check_dataset") == 0
     edited = merge(CONFIG, {"train": {"epochs": 3}})
     assert "check_dataset" in place.snakemake("--dry-run", "check", config=edited).stdout
+    # What `unet check` writes to the same place is made again, without a warning.
+    write_checked(paths, load(CONFIG), read_checked(paths.check_json("own")))
+    planned = place.snakemake("--dry-run", "check")
+    assert "check_dataset  own " in planned.stdout
+    assert "check_dataset  sem " not in planned.stdout
+    assert "early version" not in planned.stdout + planned.stderr
 
     # No label has an object: the page is whole, and the target fails in one line.
     for path in (place.folder / "raw" / "labels").iterdir():

@@ -49,7 +49,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         "--output", type=Path, metavar="FOLDER",
-        help="folder for the pages (default: the config's output)",
+        help="folder for the pages (default: the config's output; for a folder check-NAME)",
     )  # fmt: skip
     p.add_argument("--json", action="store_true", help="print everything as JSON, and nothing else")
     p.add_argument(
@@ -101,10 +101,13 @@ def _config(args: argparse.Namespace) -> tuple[Config, Machine | None]:
         import yaml
 
         from unet.cli.init_command import config_text
+        from unet.data.survey.recognise import dataset_name
 
         machine = this_machine("auto", args.threads)
-        folder = None if args.folder is None else str(args.folder)
-        return load(yaml.safe_load(config_text(args.config, folder, flops=machine.flops))), machine
+        # Not the output folder of the config that `unet init` would write, whose page may differ.
+        output = args.folder or Path(f"check-{dataset_name(args.config.resolve().name)}")
+        text = config_text(args.config, str(output), flops=machine.flops)
+        return load(yaml.safe_load(text)), machine
     config = load_file(args.config)
     if args.folder is not None:
         config = config.model_copy(update={"output": str(args.folder)})

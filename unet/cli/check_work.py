@@ -7,17 +7,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unet import provenance
+from unet.config.check_settings import CheckSettings
 from unet.config.data_settings import SplitsSettings
 from unet.config.run import Config
+from unet.data.dataset_warnings import write_warnings
 from unet.data.raw_files import RawSource
 from unet.data.records import ImageRecord, SplitRecord, read_splits
 from unet.data.survey.facts import DatasetSurvey
+from unet.data.survey.findings import Finding
 from unet.files import write_json
 from unet.paths import Paths
 from unet.planning.estimates import Machine, estimates
 from unet.planning.jobs import Run
 from unet.report.checked import Checked, suggestions
 from unet.training.auto.proposals import proposals
+
+# Kinds of findings (unet.data.survey.judge) that say how far scores can be trusted, and that no
+# other stage warns of. The report repeats them.
+ABOUT_SCORES = (
+    "same_across_parts", "near_across_parts", "neighbours_across_parts", "sequence",
+    "sparse_labels",
+)  # fmt: skip
 
 
 def raw_source(config: Config, dataset: str) -> RawSource:
@@ -93,7 +103,8 @@ def cores() -> int:
 def write_checked(
     paths: Paths, config: Config, checked: Checked, made_by: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes ``check.html``, and then ``check.json``.
+    """Writes ``check.html``, and then ``check.json``; in the workflow also the findings about the
+    scores, for the report.
 
     Args:
         made_by: what made the files (:mod:`unet.provenance`), if a stage of the workflow did.
@@ -103,5 +114,15 @@ def write_checked(
     dataset = checked.survey.dataset
     root = Run(config).source(dataset).root
     write_check_page(paths.check_html(dataset), checked, config.datasets[dataset], root)
-    made = {} if made_by is None else {"made_by": dict(made_by)}
-    write_json(paths.check_json(dataset), {**checked.to_json(), **made})
+    if made_by is None:
+        # Without inputs, so that a run of the workflow checks again, with its manifest and split.
+        settings = CheckSettings.of(config, dataset).to_json()
+        made_by = provenance.made_by("check", settings, {})
+    else:
+        lines = [_line(each) for each in checked.survey.findings if each.kind in ABOUT_SCORES]
+        write_warnings(paths.warnings(dataset, "check"), lines)
+    write_json(paths.check_json(dataset), {**checked.to_json(), "made_by": dict(made_by)})
+
+
+def _line(finding: Finding) -> str:
+    return f"{finding.where}: {finding.text}" if finding.where else finding.text

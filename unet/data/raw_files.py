@@ -148,7 +148,8 @@ def _without_overlap(
         return images, [item for item in labels if item.path not in both]
     advice = "write two folders, or globs that tell them apart"
     if ending := common_ending(images):
-        advice = f"write labels: {min(both).with_name(f'*{ending}{min(both).suffix}')}"
+        where = min(both).with_name(f"*{ending}{min(both).suffix}")
+        advice = f"write labels: {relative(where, source.root)}"
     raise UserError(f"labels: {number} files are both image and label, such as {first}; {advice}")
 
 

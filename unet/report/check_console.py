@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Facts of the page that are also shown on the console, if they say something.
 FACTS = (
     "Task", "Images", "With a label", "Images without a label", "Labels without an image",
-    "Files not read", "Size, px", "Type", "Pixel size, µm", "Channels", "Groups",
+    "Files not read", "Size, px", "Type", "Pixel size, µm", "Channels", "Groups", "Measured",
 )  # fmt: skip
 STYLES = {"stop": "bold white on red", "warn": "bold yellow", "note": "dim"}
 
@@ -70,7 +70,8 @@ def _rows(checked: Checked) -> list[tuple[str, str]]:
         rows.append(("Split", first + more))
     changes = [each for each in checked.suggestions if not each.same]
     if changes:
-        rows.append(("Suggested", ", ".join(f"{each.key}: {each.value}" for each in changes)))
+        values = ", ".join(f"{each.key}: {each.value}" for each in changes)
+        rows.append(("Suggested", f"{values} (for a full training)"))
     if checked.estimates:
         cost = total(checked.estimates)
         unknown = any(row.seconds is None for row in checked.estimates)

@@ -95,8 +95,13 @@ def suggestions(
     Args:
         proposed: key, value and reason of each.
     """
+    models = config.models_for(dataset)
+    # A single model is called by its name.
+    named = models[0] if len(models) == 1 else "<name>"
     return tuple(
-        Suggestion(key, configured(config, dataset, key), text_of(value), reason)
+        Suggestion(
+            key.replace("<name>", named), configured(config, dataset, key), text_of(value), reason
+        )
         for key, value, reason in proposed
     )
 

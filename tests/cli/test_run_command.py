@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 from rich.console import Console
+from snakemake.cli import get_argument_parser
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from unet.cli import main, run_process, run_view
@@ -28,7 +29,7 @@ from unet.cli.run_events import EVENTS, EventWriter
 from unet.cli.run_follow import Outcome
 from unet.cli.run_progress import RunningJob, Step, job_name, read_step
 from unet.errors import UserError
-from unet.planning.snakemake_words import read_words
+from unet.planning.snakemake_words import _CHOOSE, _OWN_OUTPUT, read_words
 
 ROOT = Path(__file__).resolve().parents[2]
 STAMP = "2026-01-02 03:04:05,678"
@@ -127,7 +128,7 @@ def test_what_the_words_ask_for() -> None:
     assert not (words.dry_run)
     assert not (words.own_output)
     assert not (words.unlock)
-    assert " ".join(words.shared) == "--workflow-profile slurm --cores 4 --config seed=1"
+    assert " ".join(words.shared) == "--cores=4 --workflow-profile=slurm --config=seed=1"
     assert read_words(["-n"]).dry_run
     assert read_words(["--dry-run", "--forcerun", "stitch"]).dry_run
     assert read_words(["--forcerun", "stitch"]).whole
@@ -137,6 +138,79 @@ def test_what_the_words_ask_for() -> None:
     assert read_words(["-d", "x"]).directory == "x"
     for word in ("--help", "--list-rules", "--verbose", "--printshellcmds", "--lint"):
         assert read_words([word]).own_output, word
+
+
+# Words for each option of Snakemake that takes any number of them, and for some that take one.
+WORDS = {
+    "--cache": "train", "--resources": "gpu=1 mem_mb=9", "--set-threads": "train=2",
+    "--set-resources": "train:runtime=9 train:slurm_partition='gpu'", "--set-scatter": "a=2",
+    "--set-resource-scopes": "gpu=local", "--default-resources": "slurm_account=x mem_mb=9",
+    "--preemptible-rules": "train", "--config": "seed=1 device=cpu", "--envvars": "A B",
+    "--rerun-triggers": "mtime params", "--consider-ancient": "train=0",
+    "--strict-dag-evaluation": "functions", "--groups": "train=a", "--group-components": "a=2",
+    "--quiet": "rules", "--wait-for-files": "a b", "--omit-flags": "temp",
+    "--unneeded-temp-files": "a", "--shared-fs-usage": "persistence sources",
+    "--software-deployment-method": "conda apptainer", "--max-jobs-per-timespan": "7/1s",
+}  # fmt: skip
+
+
+def test_the_check_gets_the_words_of_the_run() -> None:
+    """All options reach it, and its only target is the check."""
+    parser = get_argument_parser()
+    options = {
+        next(name for name in each.option_strings if name.startswith("--")): each
+        for each in parser._actions
+        if each.option_strings and each.dest not in {"help", "version", "configfile", "snakefile"}
+    }
+    seen = set()
+    for option, action in options.items():
+        if action.dest in {*_CHOOSE, *_OWN_OUTPUT, "dryrun", "unlock", "workflow_profile"}:
+            continue
+        if action.dest in {"logger", "scheduler_ilp_solver"}:
+            continue  # nothing to choose from without further packages
+        words = [option]
+        if option in WORDS or action.nargs in ("*", "+"):
+            words += WORDS[option].split()
+        elif action.nargs is None:
+            words.append(str(next(iter(action.choices or ["7"]))))
+        else:
+            words += ["a", "b"][: 2 if action.nargs == 2 else 0]
+        try:
+            parser.parse_args(words)
+        except SystemExit:
+            pytest.fail(f"Snakemake does not know {words}")
+        shared = read_words(words).shared
+        assert " ".join(shared).replace("=", " ") == " ".join(words).replace("=", " ")
+        assert set(parser.parse_args(["check", *shared]).targets) == {"check"}, words
+        seen.add(option)
+    assert set(WORDS) <= seen
+    assert {"--nolock", "--slurm-partition-config", "--latency-wait", "--retries"} <= seen
+
+
+def test_the_check_is_a_target_and_not_a_value(
+    stand_in: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in("")
+    calls: list[list[str]] = []
+    command_of = run_process.command_of
+    monkeypatch.setattr(
+        run_process, "command_of", lambda words: calls.append(list(words)) or command_of(words)
+    )
+    assert main.main(["run", "my.yaml", "--config", "seed=1", "--sdm", "conda"]) == 0
+    targets = [set(get_argument_parser().parse_args(words).targets) for words in calls]
+    assert targets == [{"check"}, set()]
+
+
+def test_the_check_does_not_get_words_that_choose_jobs() -> None:
+    words = read_words(
+        ["--default-res", "a=1", "b=2", "--forcerun", "stitch", "train", "-kF", "-T", "2",
+         "--precommand=-x y", "--prioritize", "train", "-f", "--sdm", "conda"]
+    )  # fmt: skip
+    assert words.shared == (
+        "--default-resources", "a=1", "b=2", "--keep-going", "--retries=2",
+        "--precommand=-x y", "--software-deployment-method=conda",
+    )  # fmt: skip
+    assert read_words(["out/report.csv", "--until", "train", "--batch", "all=1/2"]).shared == ()
 
 
 @pytest.mark.parametrize(
@@ -289,7 +363,8 @@ def test_bars_fit_the_terminal(width: int) -> None:
         lines = captured.get().splitlines()
     finally:
         view.close()
-    assert max(map(len, lines)) <= width
+    # "^C" must fit on the last line, or the line above would stay on the screen.
+    assert max(map(len, lines)) <= width - 2
     assert len(lines) == 1 + 6 + 1
     if width >= 44:
         assert "3 of 20 jobs" in lines[0]
@@ -408,6 +483,61 @@ def test_a_second_stop_ends_it_at_once(stand_in: Callable[[str], None]) -> None:
     assert main.main(["run", "my.yaml"]) == 130
 
 
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+)
+def test_a_stop_of_a_run_with_snakemakes_own_output(
+    stand_in: Callable[[str], None], capfd: Any, number: int, expected: int
+) -> None:
+    stand_in(
+        f"assert {EVENTS!r} not in os.environ\n"
+        "def end(n, f):\n    print('ended by', n)\n    sys.exit(1)\n"
+        "signal.signal(signal.SIGINT, end)\n"
+        "print('train.py --dataset d', flush=True)\n"
+        f"os.kill(os.getppid(), {int(number)})\n"
+        "time.sleep(60)\n"
+    )
+    assert main.main(["run", "my.yaml", "-p"]) == expected
+    out, err = capfd.readouterr()
+    assert out.splitlines() == ["train.py --dataset d", "ended by 2"]
+    assert err.splitlines() == [
+        "stopping: running jobs save their state; Ctrl-C again ends them at once",
+        "stopped; continue with: unet run my.yaml -p",
+    ]
+
+
+def test_the_exit_code_of_snakemakes_own_output(
+    stand_in: Callable[[str], None], capfd: Any
+) -> None:
+    stand_in("print('rules'); sys.exit(1)\n")
+    assert main.main(["run", "my.yaml", "--list-rules"]) == 1
+    assert capfd.readouterr() == ("rules\n", "")
+
+
+@pytest.mark.parametrize(("told", "mistake", "expected"), [(1, 1, 2), (1, 0, 1), (0, 0, 1)])
+def test_a_check_that_fails_without_a_finding_says_why(
+    stand_in: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, capfd: Any,
+    told: int, mistake: int, expected: int,
+) -> None:  # fmt: skip
+    from unet.cli import check_command
+
+    monkeypatch.setattr(check_command, "show_checks", lambda paths, names: None)
+    monkeypatch.setattr(check_command, "stopped", lambda paths, names: [])
+    stand_in(
+        f"if {told}:\n"
+        "    tell('run', folder=os.getcwd(), output='out', tasks=dict(d='semantic'), models={})\n"
+        f"tell('failed', id=2, rule='check', mistake={bool(mistake)},"
+        " text='Job check: error: no space left')\n"
+        "sys.exit(1)\n"
+    )
+    assert main.main(["run", "my.yaml"]) == expected
+    assert capfd.readouterr().err.splitlines() == [
+        "Job check: error: no space left",
+        "1 job of 1 failed, 0 finished and stay; when the cause is fixed, continue with: "
+        "unet run my.yaml",
+    ]
+
+
 @pytest.mark.parametrize(("found", "expected"), [(True, 2), (False, 0)])
 def test_a_finding_of_the_check_stops_the_run(
     stand_in: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, capfd: Any,
@@ -503,8 +633,8 @@ def test_a_run_in_a_pipe(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "Report: out/report.html"
     assert (folder / "out" / "report.html").is_file()
 
-    again = run(folder, str(config))
-    assert again.returncode == 0
+    again = run(folder, str(config), "--config", "device=cpu")
+    assert again.returncode == 0, again.stderr
     assert "Nothing to do: all results are up to date." in again.stderr.splitlines()
     assert again.stdout == title + scores
     # A change reruns what it must, without a word about parameters.

@@ -72,7 +72,7 @@ COMMANDS = (
 # How the help groups the commands; a command that is in no group is listed last.
 GROUPS = {
     "start with your images": ("init", "check", "run"),
-    "use a trained model": ("predict", "evaluate", "info", "view", "export", "download"),
+    "use a trained model": ("predict", "evaluate", "info", "view"),
     "look things up": ("models", "config", "completion"),
 }
 

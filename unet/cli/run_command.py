@@ -7,7 +7,6 @@ import os
 import platform
 import shlex
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -141,13 +140,13 @@ def run(call: Call) -> int:
     Raises:
         UserError: the words for Snakemake are not understood.
     """
-    from unet.cli.run_process import command_of, stop_requests
+    from unet.cli.run_process import stop_requests
     from unet.planning.snakemake_words import read_words
 
     words = read_words(call.words)
-    if words.own_output:
-        return subprocess.call(command_of(call.snakemake_words(call.words)))
     with stop_requests() as stopping:
+        if words.own_output:
+            return _own_output(call, stopping)
         if words.unlock:
             return _unlock(call, words, stopping)
         if words.dry_run:
@@ -164,24 +163,40 @@ def run(call: Call) -> int:
     return 0
 
 
+def _own_output(call: Call, stopping: Stopping) -> int:
+    """Leaves the console to Snakemake."""
+    from unet.cli.run_follow import Follower
+    from unet.cli.run_view import MessageView
+
+    follower = Follower(MessageView("", sys.stderr))
+    outcome = follower.follow(call.snakemake_words(call.words), stopping, own_output=True)
+    return _ended(call, None, outcome, stopping) if stopping.count else outcome.code
+
+
 def _check(call: Call, words: Words, stopping: Stopping) -> int | None:
     """Checks the images before anything is trained; the exit code if the run must not start."""
-    outcome = _follow(call, [*words.shared, "check"], "check", stopping)
-    if not outcome.stop_found and (code := _ended(call, words, outcome, stopping)):
+    # The target comes first: many options take any number of words.
+    outcome = _follow(call, ["check", *words.shared], "check", stopping)
+    failed = outcome.code != 0 and outcome.check_failed is not None
+    if not failed and (code := _ended(call, words, outcome, stopping)):
         return code
-    paths, told = _paths(outcome), outcome.told
+    stops = []
     # What was checked before, and has not changed, need not be read again.
-    if paths is None or told is None or not (outcome.done or outcome.stop_found):
-        return None
-    from unet.cli.check_command import show_checks, stopped
+    if (paths := _paths(outcome)) and outcome.told and (outcome.done or failed):
+        from unet.cli.check_command import show_checks, stopped
 
-    with _closed_pipe():
-        show_checks(paths, sorted(told.tasks))
-    if not outcome.stop_found:
-        return None
-    for line in stopped(paths, sorted(told.tasks)):
+        names = sorted(outcome.told.tasks)
+        with _closed_pipe():
+            show_checks(paths, names)
+        stops = stopped(paths, names) if failed else []
+    for line in stops:
         _say(f"error: {line}")
-    return EXIT_USER_ERROR
+    if stops:
+        return EXIT_USER_ERROR
+    if outcome.check_failed and failed:
+        _say(outcome.check_failed[1])
+        return _ended(call, words, outcome, stopping)
+    return None
 
 
 def _follow(call: Call, words: Sequence[str], title: str, stopping: Stopping) -> Outcome:
@@ -244,9 +259,9 @@ def _ended(call: Call, words: Words | None, outcome: Outcome, stopping: Stopping
         return EXIT_USER_ERROR
     if outcome.failed:
         _show_warnings(outcome)
-        failed = _jobs(len(outcome.failed))
+        failed, total = len(outcome.failed), max(outcome.total, len(outcome.failed))
         _say(
-            f"{failed} of {outcome.total} failed, {outcome.done} finished and stay; "
+            f"{_jobs(failed)} of {total} failed, {outcome.done} finished and stay; "
             f"when the cause is fixed, continue with: {call.text()}"
         )
     elif not outcome.exceptions:

@@ -48,7 +48,8 @@ class Outcome:
         failed: a failed job -> whether its user can fix the cause.
         exceptions: Snakemake's own errors, by name.
         locked: another run has locked the folder, or a killed one has.
-        stop_found: the check found something that must stop the run.
+        check_failed: number and message of the job ``check`` if it failed: most often because a
+            finding must stop the run. ``failed`` has it, too.
         printed: the lines that Snakemake printed beside its events.
     """
 
@@ -60,7 +61,7 @@ class Outcome:
     failed: dict[int, bool] = field(default_factory=dict)
     exceptions: list[str] = field(default_factory=list)
     locked: bool = False
-    stop_found: bool = False
+    check_failed: tuple[int, str] | None = None
     printed: list[str] = field(default_factory=list)
 
     @property
@@ -93,9 +94,13 @@ class Follower:
         self._jobs: dict[int, RunningJob] = {}
         self._stopping = False
 
-    def follow(self, words: Sequence[str], stopping: Stopping) -> Outcome:
-        """Runs Snakemake with these words to its end."""
-        with SnakemakeProcess(words) as process:
+    def follow(self, words: Sequence[str], stopping: Stopping, own_output: bool = False) -> Outcome:
+        """Runs Snakemake with these words to its end.
+
+        Args:
+            own_output: Snakemake prints by itself; the outcome is its exit code alone.
+        """
+        with SnakemakeProcess(words, own_output) as process:
             sent = 0
             while process.running:
                 self._look(process)
@@ -149,10 +154,11 @@ class Follower:
                     self._view.finished(job, outcome.done)
             case "failed":
                 self._jobs.pop(event["id"], None)
-                if event["rule"] == "check" and not self._stopping:
-                    outcome.stop_found = True  # its findings are shown later
-                    return
                 outcome.failed[event["id"]] = event["mistake"]
+                if event["rule"] == "check" and not self._stopping:
+                    # Its findings are shown later; its message only if there are none.
+                    outcome.check_failed = event["id"], event["text"]
+                    return
                 self._view.say(_brief(event["text"]) if self._stopping else event["text"])
             case "message":
                 self._message(event["level"], event["exception"], event["text"])

@@ -34,18 +34,24 @@ class SnakemakeProcess:
 
     Its output goes to a temporary file and not into a pipe: if this process is killed, Snakemake
     and its jobs end their work undisturbed.
+
+    Args:
+        words: for Snakemake.
+        shown: Snakemake prints to the console by itself, and there are no events.
     """
 
-    def __init__(self, words: Sequence[str]) -> None:
+    def __init__(self, words: Sequence[str], shown: bool = False) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="unet-run-")
         self._events = Path(self._folder.name, "events.jsonl")
         self._output = Path(self._folder.name, "output.txt")
         self._events.touch()
         self._place = 0
-        with self._output.open("wb") as output:
+        environment = dict(os.environ) if shown else {**os.environ, EVENTS: str(self._events)}
+        with self._output.open("wb") as file:
+            output = None if shown else file
             self._process = subprocess.Popen(
                 command_of(words), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                env={**os.environ, EVENTS: str(self._events)}, process_group=0,
+                env=environment, process_group=0,
             )  # fmt: skip
 
     def __enter__(self) -> Self:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _SHOWN = 6
 # Seconds until plain lines say how far the jobs are, and between two such lines.
 FIRST_SECONDS, NEXT_SECONDS = 30.0, 60.0
+# Columns that stay free on the right: a terminal writes ^C there when its user presses Ctrl-C. In a
+# full line it would go to the next one, and the line above could not be cleared any more.
+_FREE = 2
 # A terminal with fewer columns has no bars for single jobs.
 _NARROW = 70
 
@@ -124,27 +127,29 @@ class BarView:
     def render(self) -> RenderableType:
         """What is shown now: bar, running jobs."""
         from rich.console import Group
+        from rich.constrain import Constrain
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
         jobs = list(self._jobs.values())
         elapsed = clock(time.monotonic() - self._started)
+        width = max(1, self._console.width - _FREE)
         if not self._total:
-            return Group(f"{self._title}: planning  {elapsed}")
+            return Constrain(Group(f"{self._title}: planning  {elapsed}"), width)
         # Half-done jobs count, so that the bar also moves during a long training.
         begun = self._done + sum(job.step.share for job in jobs if job.step)
-        narrow = self._console.width < _NARROW
+        narrow = width < _NARROW - _FREE
         head = Table.grid(padding=(0, 1))
         for _ in range(3):
             head.add_column(no_wrap=True)
-        size = max(8, min(40, self._console.width - len(self._title) - 32))
+        size = max(8, min(40, width - len(self._title) - 32))
         text = f"{self._done} of {self._total} jobs"
         head.add_row(
             self._title, ProgressBar(self._total, begun, width=size), f"{text}  {elapsed}"
         )  # fmt: skip
         table = Table.grid(padding=(0, 1), expand=True)
         # The name is more important than the rest of the line.
-        table.add_column(no_wrap=True, overflow="ellipsis", max_width=self._console.width // 2)
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=width // 2)
         if not narrow:
             table.add_column(no_wrap=True, width=12)
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
@@ -153,7 +158,7 @@ class BarView:
             step = f"{job.step.text}  " if job.step else ""
             table.add_row(f"  {job.name}", *bar, f"{step}{clock(job.seconds)}")
         more = len(jobs) - _SHOWN
-        return Group(head, table, *([f"  and {more} more"] if more > 0 else []))
+        return Constrain(Group(head, table, *([f"  and {more} more"] if more > 0 else [])), width)
 
 
 def new_view(title: str) -> View:

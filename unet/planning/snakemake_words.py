@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from unet.errors import UserError
 from unet.planning.root import pipeline_folder
@@ -21,6 +23,11 @@ _OWN_OUTPUT = (
     "print_compilation", "printshellcmds", "report", "rulegraph", "summary", "touch",
     "verbose",
 )  # fmt: skip
+# Options that choose jobs of the whole run; another target has none of these jobs.
+_CHOOSE = {
+    "allowed_rules", "batch", "force", "forceall", "forcerun", "omit_from", "prioritize",
+    "report_after_run", "target_jobs", "targets", "until",
+}  # fmt: skip
 _HELP = {"-h", "--help", "-v", "--version"}
 
 
@@ -33,7 +40,8 @@ class Words:
         dry_run, unlock: see Snakemake.
         whole: everything is made, not only some files or some rules.
         directory: Snakemake's working folder; "" for the current one.
-        shared: those words that also hold for a run of another target: where, with which profile.
+        shared: those words that also hold for a run of another target: all but those that choose
+            jobs. An option may take any number of words: put the target before them.
     """
 
     own_output: bool = False
@@ -57,7 +65,8 @@ def read_words(words: Sequence[str]) -> Words:
     printed = io.StringIO()
     try:
         with redirect_stderr(printed), redirect_stdout(printed):
-            given = get_argument_parser().parse_args(list(words))
+            parser = get_argument_parser()
+            given = parser.parse_args(list(words))
     except SystemExit:
         last = (printed.getvalue().strip().splitlines() or ["not understood"])[-1]
         text = last.partition("error: ")[2] or last
@@ -76,22 +85,46 @@ def read_words(words: Sequence[str]) -> Words:
         )
     _check_profile(given.workflow_profile)
     part = given.targets or given.until or given.omit_from or given.batch
-    shared: list[str] = []
-    for option in ("directory", "workflow_profile", "cores", "jobs", "executor", "conda_prefix"):
-        if (value := getattr(given, option, None)) is not None:
-            shared += [f"--{option.replace('_', '-')}", str(value)]
-    for option in ("profile", "config", "software_deployment_method"):
-        values = getattr(given, option, None) or ()
-        if values:
-            shared += [f"--{option.replace('_', '-')}", *map(str, values)]
     return Words(
         own_output=any(getattr(given, name, None) for name in _OWN_OUTPUT),
         dry_run=bool(given.dryrun),
         unlock=bool(given.unlock),
         whole=not part,
         directory=str(given.directory or ""),
-        shared=tuple(shared),
+        shared=tuple(_without_choice(parser, words)),
     )
+
+
+class _Note(argparse.Action):
+    """Collects the words of an option as they were given, before Snakemake converts them."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+        option_string: str | None = None,
+    ) -> None:  # fmt: skip
+        if self.dest in _CHOOSE:
+            return
+        name = next(name for name in self.option_strings if name.startswith("--"))
+        if isinstance(values, str):
+            values = [values]
+        # With "=" a value may begin with "-".
+        noted = [f"{name}={values[0]}"] if values and len(values) == 1 else [name, *(values or ())]
+        namespace.noted.extend(noted)
+
+
+def _without_choice(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
+    """The words without those that choose jobs; ``parser`` has understood them."""
+    noting = argparse.ArgumentParser(add_help=False)
+    for action in parser._actions:
+        if action.option_strings:
+            noting.add_argument(
+                *action.option_strings, dest=action.dest, nargs=action.nargs, action=_Note
+            )
+        else:
+            noting.add_argument(action.dest, nargs=action.nargs, action=_Note)
+    namespace = argparse.Namespace(noted=[])
+    noting.parse_args(list(words), namespace)
+    return list(namespace.noted)
 
 
 def _check_profile(name: str | None) -> None:

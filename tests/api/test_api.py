@@ -27,6 +27,7 @@ from unet.errors import UserError
 from unet.models.model_file import save_model
 from unet.paths import Paths
 from unet.planning.jobs import Run
+from unet.prediction.stitch import stitch
 from unet.prediction.stitch.segmentation import Segmentation as Stored
 from unet.report.tidy_tables import read_objects
 
@@ -196,6 +197,15 @@ GOOD = blobs((40, 44))
         (GOOD, {"device": "gpu"}, "device: got 'gpu'; write one of auto, cpu, cuda"),
         (GOOD, {"threads": 0}, "threads: got 0; write a whole number from 1"),
         (GOOD, {"memory_gb": -1}, "memory_gb: got -1; write a number above 0"),
+        (GOOD, {"tile": np.array(3)}, "tile: got 3; write 8 to 16384 pixels"),
+        (GOOD, {"tile": np.zeros((9, 9))}, "tile: got array([[0., 0., 0."),
+        (GOOD, {"pixel_size_um": np.array(0.0)}, "pixel_size_um: got 0.0; write micrometres"),
+        (GOOD, {"method": np.array(["grow", "x"])}, "method: got array(['grow', 'x']"),
+        (GOOD, {"name": 5}, "name: got 5; write a text, such as 'image'"),
+        (GOOD, {"name": ""}, "name: got ''; write a text"),
+        (GOOD, {"out": ""}, "out: got ''; write a folder, such as 'segmented'"),
+        (GOOD, {"out": 5}, "out: got 5; write a folder"),
+        (GOOD, {"overwrite": "yes"}, "overwrite: got 'yes'; write True or False"),
         (GOOD, {"method": "growing"}, "method: got 'growing'; write one of components, grow"),
         (GOOD, {"method": "grow"}, "method: grow needs a model with head: border, but this one"),
     ],
@@ -317,12 +327,93 @@ def test_results_to_keep(tmp_path: Path, own: unet.Model) -> None:
         "manifest.csv", "masks", "objects.csv", "objects.csv-metadata.json", "predict.json",
         "segmentation.zarr",
     ]  # fmt: skip
-    # Another image replaces it; results of something else stay.
-    own.predict(GOOD[::-1], out=out, **SAME)
-    assert [path.name for path in (out / "masks").iterdir()] == ["image.tif"]
+    # Results of something else stay.
     (tmp_path / "mine" / "masks").mkdir(parents=True)
     with pytest.raises(UserError, match="was not made by this command; give another folder as out"):
         own.predict(GOOD, out=tmp_path / "mine")
+
+
+def test_results_are_replaced_only_on_request(
+    tmp_path: Path, own: unet.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lazy result reads its files later: another prediction must not change them."""
+    monkeypatch.chdir(tmp_path)
+    pixels = blobs((70, 81))
+    p = own.predict(pixels, **SAME).probabilities
+    options = {**SAME, "threshold": between(p[1]), "out": "kept"}
+    lazy = da.from_array(pixels, chunks=50)
+    first = own.predict(lazy, **options)
+    assert first.folder == tmp_path / "kept"
+    labels = first.labels.compute()
+    for other, changed in ((lazy[::-1], {}), (lazy, {"threshold": 0.01}), (lazy, {"name": "b"})):
+        with pytest.raises(unet.ArgumentError) as caught:
+            own.predict(other, **{**options, **changed})
+        assert str(caught.value) == (
+            f"out: {tmp_path / 'kept'} has the results of another image or other settings; give "
+            "another folder, or overwrite=True to replace them"
+        )
+        assert not (tmp_path / "kept" / "work").exists()
+    assert np.array_equal(first.labels.compute(), labels)
+    # The same prediction again, as a notebook does, reads the files.
+    before = (tmp_path / "kept" / "objects.csv").stat().st_mtime_ns
+    again = own.predict(lazy, **options)
+    assert (tmp_path / "kept" / "objects.csv").stat().st_mtime_ns == before
+    assert np.array_equal(again.labels.compute(), labels)
+    assert again.threshold == first.threshold
+    pd.testing.assert_frame_equal(again.objects, first.objects)
+    # What replaces results removes the page of the earlier ones.
+    (tmp_path / "kept" / "index.html").write_text("of the earlier results")
+    turned = own.predict(lazy[::-1], **options, name="b", overwrite=True)
+    assert np.array_equal(turned.labels.compute(), own.predict(pixels[::-1], **{
+        **options, "out": None}).labels)  # fmt: skip
+    assert [path.name for path in (tmp_path / "kept" / "masks").iterdir()] == ["b.tif"]
+    assert not (tmp_path / "kept" / "index.html").exists()
+
+
+def test_a_stopped_prediction_does_not_block_its_folder(
+    tmp_path: Path, own: unet.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stitch, "_stitch_all", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            own.predict(GOOD, out=tmp_path / "out", **SAME)
+    with pytest.raises(UserError, match="NaN or infinite"):
+        own.predict(np.full((40, 44), np.nan), out=tmp_path / "out", **SAME)
+    found = own.predict(GOOD, out=tmp_path / "out", **SAME)
+    assert np.array_equal(found.labels, own.predict(GOOD, **SAME).labels)
+
+
+def test_a_folder_named_work_stays(tmp_path: Path, own: unet.Model) -> None:
+    mine = tmp_path / "out" / "work" / "thesis.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(UserError, match="work: already exists and is not a work folder of this"):
+        own.predict(GOOD, out=tmp_path / "out", **SAME)
+    assert mine.read_text() == "mine"
+
+
+def test_a_file_is_no_folder_for_results(tmp_path: Path, own: unet.Model) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(unet.ArgumentError, match=r"^out: .*file is a file; give a folder$"):
+        own.predict(GOOD, out=tmp_path / "file", **SAME)
+    with pytest.raises(unet.ArgumentError, match=r"^out: .* cannot be created \(Not a directory\)"):
+        own.predict(GOOD, out=tmp_path / "file" / "below", **SAME)
+
+
+def test_arrays_without_axes_are_numbers(own: unet.Model) -> None:
+    given = {"tile": 64, "pixel_size_um": 0.4, "threshold": 0.3, "min_size": 2, "channels": 0}
+    arrays: dict[str, Any] = {name: np.array(value) for name, value in given.items()}
+    found, wanted = (own.predict(GOOD, **SAME, **options) for options in (arrays, given))
+    assert np.array_equal(found.labels, wanted.labels)
+
+
+@pytest.mark.parametrize("path", [5, None, "", b"m.pt", [5], [None]])
+def test_a_model_is_given_by_path(path: Any) -> None:
+    with pytest.raises(unet.ArgumentError, match=r"^path: got .*; write a model\.pt or a folder$"):
+        unet.load_model(path)
 
 
 def test_the_process_stays_as_it_was(own: unet.Model) -> None:
@@ -347,6 +438,8 @@ def test_an_overlay(tmp_path: Path, own: unet.Model) -> None:
     assert 'alt="' in html
     with pytest.raises(ValueError, match="side: got 0"):
         found.overlay(side=0)
+    with pytest.raises(ValueError, match="z: got 3, but the image has no planes; leave z out"):
+        found.overlay(z=3)
 
 
 def test_an_overlay_of_a_volume_and_of_classes(tmp_path: Path) -> None:
@@ -356,6 +449,9 @@ def test_an_overlay_of_a_volume_and_of_classes(tmp_path: Path) -> None:
     assert np.array_equal(volume.overlay(), volume.overlay(z=fullest))
     with pytest.raises(ValueError, match="z: got 12; write 0 to 11"):
         volume.overlay(z=12)
+    for wrong in (1.5, -1, "1", True):
+        with pytest.raises(unet.ArgumentError, match=r"z: got .*; write a whole number from 0"):
+            volume.overlay(z=wrong)  # type: ignore[arg-type]
     save_model(tmp_path / "s.pt", model(task="semantic", head=CLASSES, class_names=CLASSES,
                                         class_values=(7, 1, 300), seed=5))  # fmt: skip
     for pixels in (GOOD, da.from_array(GOOD, chunks=20)):

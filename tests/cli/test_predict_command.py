@@ -217,6 +217,73 @@ def test_foreign_results_are_not_overwritten(
     assert mine.read_text() == "drawn by hand"
 
 
+@pytest.mark.parametrize(
+    "name", ["manifest.csv", "objects.csv-metadata.json", "predict.json", "overview.png"]
+)
+def test_no_foreign_file_is_overwritten(
+    place: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Such as the manifest of a run, whose folder was given for the results."""
+    (place / "out").mkdir()
+    (place / "out" / name).write_text("{}")
+    assert predict(place / "m", place / "images", "-o", place / "out") == 2
+    assert f"{name}: already exists and was not made by this command" in capsys.readouterr().err
+    assert [path.name for path in (place / "out").iterdir()] == [name]
+    assert (place / "out" / name).read_text() == "{}"
+
+
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize(
+    "files",
+    [{"thesis.txt": "mine"}, {"images.csv": "id,image,label\n"},
+     {"images.csv": "id,image\n", "thesis.txt": "mine"}],
+)  # fmt: skip
+def test_a_folder_named_work_stays(
+    place: Path, capsys: pytest.CaptureFixture[str], finished: bool, files: dict[str, str]
+) -> None:
+    words = (place / "m", place / "images" / "a.ome.tif", "-o", place / "out")
+    if finished:
+        assert predict(*words) == 0
+    work = place / "out" / "work"
+    work.mkdir(parents=True)
+    for name, text in files.items():
+        (work / name).write_text(text)
+    capsys.readouterr()
+    assert predict(*words, "--threshold", "0.4") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{work}: already exists and is not a work folder of this command" in line
+    assert "choose another folder with -o" in line
+    assert {path.name: path.read_text() for path in work.iterdir()} == files
+
+
+def test_the_work_folder_of_a_killed_run_is_its_own(place: Path) -> None:
+    """Killed before the sheet was written, or while its files were removed at the end; and all that
+    a run writes there is known."""
+    words = (place / "m", place / "images" / "a.ome.tif", "-o", place / "out")
+    work = place / "out" / "work"
+    work.mkdir(parents=True)
+    (work / "lock").touch()
+    assert predict(*words, "--keep") == 0
+    assert (work / "images.csv").is_file()
+    (work / "images.csv").unlink()
+    assert predict(*words, "--threshold", "0.4") == 0
+    assert not work.exists()
+
+
+def test_a_stopped_run_leaves_no_page_of_earlier_results(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (place / "m", place / "images" / "a.ome.tif", "-o", place / "out")
+    assert predict(*words) == 0
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stitch, "_stitch_all", stopped)
+    assert predict(*words, "--threshold", "0.4") == 143
+    assert not (place / "out" / "index.html").exists()
+
+
 @pytest.mark.parametrize("words", [["--threshold", "2"], ["--tile", "x"], ["--axes", "QQ"],
                                    ["--min-size", "-1"], ["--pixel-size", "0"]])  # fmt: skip
 def test_options_are_checked(place: Path, words: list[str]) -> None:
@@ -324,7 +391,9 @@ def test_the_page_shows_later_images_too(place: Path, capsys: pytest.CaptureFixt
     shutil.rmtree(out / "work")
     capsys.readouterr()
     assert predict(*words) == 0
-    assert "there is no index.html" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "there is no index.html" in said
+    assert "another folder with -o" in said
 
 
 def test_no_page_if_it_is_not_wanted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -108,9 +108,30 @@ def test_with_nothing_but_the_statistics_of_the_training_images() -> None:
     assert "far darker" in unlike_statistics(dark, normalize)[0]
     wide = replace(usual, levels=((0.0, 1.0, 2.0, 3.0, 60.0),))
     assert "far more contrast" in unlike_statistics(wide, normalize)[0]
+    flat = replace(usual, levels=((0.5, 0.50002, 0.50005, 0.50007, 0.5001),))
+    assert "far less contrast" in unlike_statistics(flat, normalize)[0]
     compared = Comparison(None, normalize, None)
     assert compared.unlike(dark)
     assert compared.sizes is None
+
+
+@pytest.mark.parametrize("kind", ["nuclei", "phase", "membranes"])
+def test_statistics_do_not_name_images_of_the_same_kind(kind: str) -> None:
+    assert not any(unlike_statistics(look(kind, k), WHOLE) for k in range(40))
+
+
+# Values from 0 to 1.
+WHOLE = {"statistics": {**STATISTICS, "low": [0.0], "high": [1.0], "shift": [0.0], "scale": [1.0]}}
+
+
+def test_few_objects_are_not_low_contrast() -> None:
+    """Objects on 2 % of an image are above its percentile 95."""
+    image = np.random.default_rng(0).normal(0.02, 0.01, (1, 192, 192)).astype(np.float32)
+    image[:, 20:40, 20:60] = 0.8
+    for pixels in (image, 1 - image):
+        found = measured([pixels[(slice(None), *where)] for where in _windows(pixels.shape[1:])])
+        assert found.levels[0][-1] - found.levels[0][0] < 0.05
+        assert unlike_statistics(found, WHOLE) == []
 
 
 def test_facts_from_the_model_file_or_from_its_run(tmp_path: Path) -> None:

@@ -101,18 +101,22 @@ class Segmentation:
             uint8 [Y, X, 3].
 
         Raises:
-            ArgumentError: no such plane, or ``side`` is not a whole number above 0.
+            ArgumentError: no such plane, ``z`` for an image without planes, or ``side`` is not a
+                whole number above 0.
         """
         from unet.api.arguments import whole
         from unet.report.overlays import OverlayView, marked
 
         longest = whole("side", side, 1) or 1
+        z = whole("z", z, 0)
         image, labels = self.image, self.labels
         if labels.ndim == 3:
             plane = self._fullest() if z is None else z
             if not 0 <= plane < labels.shape[0]:
                 raise ArgumentError(f"z: got {z}; write 0 to {labels.shape[0] - 1}")
             image, labels = image[:, plane], labels[plane]
+        elif z is not None:
+            raise ArgumentError(f"z: got {z}, but the image has no planes; leave z out")
         # Whole steps: a lazy array of any size is reduced while it is read.
         step = -(-max(labels.shape) // longest)
         shown = np.asarray(image[:3, ::step, ::step]), self._indices(labels[::step, ::step])

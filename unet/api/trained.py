@@ -10,13 +10,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unet.api.arguments import checked, checked_channels
+from unet.api.arguments import (
+    checked,
+    checked_channels,
+    checked_name,
+    checked_out,
+    flag,
+    path_of,
+)
 from unet.api.reading import Image
 from unet.api.segmented import Segmentation, Stored, Temporary, arrays_of, names_of
 from unet.config.geometry import footprint
 from unet.data.file_names import safe_id
+from unet.data.records import read_manifest
 from unet.errors import ArgumentError, UserError
-from unet.files import remove
+from unet.files import digest, read_json, remove
 from unet.prediction.apply.applied_images import Output, apply, mark_done, source_of, task_of
 from unet.prediction.apply.array_images import ArrayImage, image_of, write_image
 from unet.prediction.apply.chosen_settings import Requested, model_files
@@ -112,6 +120,7 @@ class Model:
         memory_gb: float = 4.0,
         out: PathLike | None = None,
         name: str = "image",
+        overwrite: bool = False,
     ) -> Segmentation:
         """Segments an image, as ``unet predict`` does a file with these pixels: the same numbers.
 
@@ -137,6 +146,9 @@ class Model:
             memory_gb: memory for pixels.
             out: folder for the files that ``unet predict`` writes, to keep them.
             name: of the image, in the table and in ``out``.
+            overwrite: replace the results of another image or other settings in ``out``; earlier
+                results with dask arrays over these files are lost. The same prediction again
+                reads the files that are there.
 
         ``threshold``, ``method``, ``min_size``, ``grow_px`` and ``tta`` are by default those of the
         run that trained the model, as for ``unet predict``.
@@ -147,7 +159,7 @@ class Model:
 
         Raises:
             ArgumentError: an argument is wrong (it is a UserError and a ValueError).
-            UserError: the networks cannot be used, or ``out`` holds results of something else.
+            UserError: the networks cannot be used, or ``out`` holds files of something else.
 
         Example:
             >>> found = model.predict(pixels, axes="YX", pixel_size_um=0.5, min_size=4)
@@ -168,12 +180,13 @@ class Model:
             device=device, threads=threads, memory_gb=memory_gb,
         )  # fmt: skip
         image = self._with_channels(image.pick(checked_channels(channels)))
+        name, overwrite = safe_id(checked_name(name)), flag("overwrite", overwrite)
         if out is not None:
-            return self._segmented(image, asked, Path(out), safe_id(name), None)
+            return self._segmented(image, asked, Goal(checked_out(out), name, overwrite))
         temporary = Temporary()
         try:
             hidden = replace(asked, viewed=False)
-            return self._segmented(image, hidden, temporary.path, safe_id(name), temporary)
+            return self._segmented(image, hidden, Goal(temporary.path, name, True, temporary))
         except BaseException:
             temporary.remove()
             raise
@@ -189,31 +202,25 @@ class Model:
             )
         return image
 
-    def _segmented(
-        self,
-        image: ArrayImage,
-        asked: Requested,
-        folder: Path,
-        name: str,
-        temporary: Temporary | None,
-    ) -> Segmentation:
+    def _segmented(self, image: ArrayImage, asked: Requested, goal: Goal) -> Segmentation:
         from unet.prediction.stitch.stitch_image import mask_values
         from unet.report.tidy_tables import read_objects
 
-        out = Output(folder)
+        out = Output(goal.folder)
         with out.locked("give another folder as out"), _threads_kept():
             path = out.work / "image.zarr"
-            write_image(image, path)
-            source = source_of([(name, path)], out)
+            source = source_of([(goal.name, path)], out)
+            content = digest([goal.name, write_image(image, path)])
             with _words_of_python():
-                task = task_of(self.members, source, asked)
-            remove(out.done)
-            with _words_of_python("array: "):
-                applied = apply(task, source, out, asked)
-            mark_done(task, applied, out, asked)
+                task = task_of(self.members, source, asked, content)
+            if not out.is_done(task.key):
+                goal.check_replaced(out)
+                out.reopen()
+                with _words_of_python("array: "):
+                    mark_done(task, apply(task, source, out, asked), out, asked)
             remove(out.work)
         values = mask_values(task.stitch) if self.task == "semantic" else None
-        stored = Stored(folder, name, values, temporary)
+        stored = Stored(goal.folder, goal.name, values, goal.temporary)
         labels, probabilities = arrays_of(stored, lazy=image.lazy)
         return Segmentation(
             labels=labels,
@@ -222,10 +229,41 @@ class Model:
             task=self.task,
             channels=self.head,
             classes=names_of(self.classes, values),
-            pixel_size_um=applied.records[0].pixel_size_um,
-            threshold=applied.threshold,
-            folder=folder if temporary is None else None,
+            pixel_size_um=read_manifest(out.manifest)[0].pixel_size_um,
+            threshold=float(read_json(out.done)["threshold"]),
+            folder=goal.folder if goal.temporary is None else None,
             image=image.array,
+        )
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Where a prediction goes.
+
+    Attributes:
+        folder: absolute.
+        name: id of the image.
+        overwrite: whether results of something else are replaced.
+        temporary: what removes the folder; None = it stays.
+    """
+
+    folder: Path
+    name: str
+    overwrite: bool
+    temporary: Temporary | None = None
+
+    def check_replaced(self, out: Output) -> None:
+        """Refuses to replace finished results, and removes what was written for the new ones.
+
+        Raises:
+            ArgumentError: there are such results.
+        """
+        if self.overwrite or not out.done.is_file():
+            return
+        remove(out.work / "image.zarr" if read_json(out.done).get("kept") else out.work)
+        raise ArgumentError(
+            f"out: {self.folder} has the results of another image or other settings; give another "
+            "folder, or overwrite=True to replace them"
         )
 
 
@@ -261,6 +299,7 @@ def load_model(path: PathLike | Sequence[PathLike]) -> Model:
             or a list of these, whose probabilities are averaged.
 
     Raises:
+        ArgumentError: ``path`` is no path.
         UserError: there is no model, its file is damaged, or the networks do not fit together.
 
     Example:
@@ -273,10 +312,12 @@ def load_model(path: PathLike | Sequence[PathLike]) -> Model:
     from unet.prediction.tiles.applied_models import target_of
     from unet.prediction.tiles.ensemble import Member, check_alike
 
-    given = [path] if isinstance(path, str | os.PathLike) else list(path)
+    listed = hasattr(path, "__iter__") and not isinstance(path, str | bytes | os.PathLike)
+    given: list[Any] = list(path) if listed else [path]  # type: ignore[arg-type]
     if not given:
         raise ArgumentError("path: got no model; give a model.pt or a folder")
-    members = tuple(Member.load(file) for file in model_files([Path(one) for one in given]))
+    files = model_files([path_of("path", one, "a model.pt or a folder") for one in given])
+    members = tuple(Member.load(file) for file in files)
     target_of({member.path: member.model for member in members})
     for member in members[1:]:
         check_alike(members[0], member)

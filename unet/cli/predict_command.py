@@ -66,7 +66,7 @@ def predict_images(args: argparse.Namespace, paths: Paths) -> None:
             if not read_json(out.done).get("kept"):
                 remove(out.work)
             return
-        remove(out.done)
+        out.reopen()
         applied = apply(task, source, out, asked)
         mark_done(task, applied, out, asked, **review(task, out, applied, args.page))
         if not args.keep:
@@ -93,9 +93,9 @@ def _missing_page(task: PredictTask, out: Output, page: bool) -> None:
     done = read_json(out.done)
     if not (out.store / "zarr.json").is_file():
         log.info(
-            "there is no %s, since it is written while images are predicted; to get it, remove %s "
-            "and run again",
-            *(out.pages[0].name, out.done),
+            "there is no %s, since it is written while images are predicted; to get it, give "
+            "another folder with -o",
+            out.pages[0].name,
         )
         return
     records = read_manifest(out.manifest)

@@ -52,6 +52,8 @@ _USUAL, _LEAST = 90, 0.5
 _MULTIPLE, _MORE = 1.3, 4.0
 # With the training's statistics alone: smallest and largest contrast that is not named.
 _CONTRASTS = (1 / 8, 8.0)
+# And the smallest brightest level, as a share of the training's contrast.
+_DARKEST = 1 / 64
 
 ADVICE = (
     "the result may be poor: look at it; if the pixel size or the channel is wrong, give "
@@ -164,9 +166,23 @@ def unlike_statistics(image: Appearance, normalize: Mapping[str, Any]) -> list[s
             reasons.append(f"{where}its values lie outside of those of the training images")
         elif (most - least) / usual > _CONTRASTS[1]:
             reasons.append(f"{where}far more contrast than the training images")
-        elif levels[-1] < low + usual * _CONTRASTS[0] / 8:
+        elif most < low + usual * _DARKEST:
             reasons.append(f"{where}far darker than the training images")
+        elif _most_contrast(levels, image.polarity[channel]) / usual < _CONTRASTS[0]:
+            reasons.append(f"{where}far less contrast than the training images")
     return reasons
+
+
+def _most_contrast(levels: Sequence[float], polarity: float) -> float:
+    """At least the difference of percentiles 5 and 95. If objects cover less than 5 % of an image,
+    these are background; but polarity says where the median lies between percentiles 1 and 99, so
+    it gives a lower limit for the difference of those."""
+    least, median, most = levels[0], levels[_MEDIAN], levels[-1]
+    below, above = (median - least) * 2, (most - median) * 2
+    limits = [
+        part / share for part, share in ((below, 1 - polarity), (above, 1 + polarity)) if share > 0
+    ]
+    return max(most - least, *limits)
 
 
 def known_training(models: Mapping[Path, ModelFile]) -> TrainingAppearance | None:

@@ -7,10 +7,12 @@ run.
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ from unet.config.sections import PrepareSection
 from unet.config.stage_keys import written_keys
 from unet.config.stage_settings import PredictSettings, StitchSettings
 from unet.errors import UserError
-from unet.files import digest, locked, read_json, replacing, write_json
+from unet.files import digest, locked, read_json, remove, replacing, write_json
 from unet.prediction.apply.chosen_settings import (
     OUTLINES,
     Requested,
@@ -40,6 +42,13 @@ if TYPE_CHECKING:
 
 # The page and the sheet of pictures.
 PAGES = ("index.html", "overview.png")
+# The sheet of the images, which a run writes first into its work folder, and its first line.
+SHEET, SHEET_COLUMNS = "images.csv", ["id", "image"]
+# All that a run, also of an earlier version, writes into its work folder.
+WORK_FILES = (
+    SHEET, "lock", "image.zarr", "inputs.json*", "manifest-*", "prepared.*", "segmentation.json",
+    "tiles.*", "warnings.*.json", ".*",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,11 @@ class Output:
     def outlines(self) -> tuple[Path, ...]:
         """Written only on request."""
         return tuple(self.folder / name for name in OUTLINES)
+
+    @property
+    def tables_metadata(self) -> tuple[Path, ...]:
+        """Written next to tables."""
+        return (provenance.sidecar(self.objects),)
 
     @property
     def pages(self) -> tuple[Path, ...]:
@@ -103,20 +117,65 @@ class Output:
         Raises:
             UserError: another run uses it, or the folder contains results of something else.
         """
-        ours = self.done.exists() or self.work.exists()
-        existing = [path for path in (*self.results, *self.outlines, *self.pages) if path.exists()]
-        if existing and not ours:
+        finished = self._is_finished()
+        half = self._has_own_work(finished)
+        if os.path.lexists(self.work) and not half:
+            raise UserError(
+                f"{self.work}: already exists and is not a work folder of this command, which "
+                f"removes it at the end; {another}"
+            )
+        written = (*self.results, *self.tables_metadata, *self.outlines, *self.pages)
+        existing = [p for p in (*written, self.manifest, self.done) if os.path.lexists(p)]
+        if existing and not finished and not half:
             raise UserError(
                 f"{existing[0]}: already exists and was not made by this command; {another}"
             )
         with locked(self.work / "lock", "predicting here"):
             yield
 
+    def _is_finished(self) -> bool:
+        """Whether the folder has a `predict.json` of this command."""
+        try:
+            done = read_json(self.done)
+        except (OSError, UserError):
+            return False
+        return isinstance(done, dict) and {"key", "models"} <= set(done)
+
+    def _has_own_work(self, finished: bool) -> bool:
+        """Whether all in the work folder was written by a run: users have folders of this name.
+
+        Args:
+            finished: there are results; then a run may have been stopped while it removed files.
+        """
+        if not self.work.is_dir():
+            return False
+        names = {path.name for path in self.work.iterdir()}
+        if not all(any(fnmatchcase(name, known) for known in WORK_FILES) for name in names):
+            return False
+        if SHEET in names:
+            return _is_own_sheet(self.work / SHEET)
+        # Without the sheet nothing else was written yet.
+        return finished or names <= {"lock"}
+
+    def reopen(self) -> None:
+        """Removes what says that the results are complete, and the pages that show them: call it
+        before results are replaced."""
+        for path in (self.done, *self.pages):
+            remove(path)
+
     def is_done(self, key: str) -> bool:
         """Whether the folder contains all results of a task with this key."""
         if not self.done.is_file() or not all(path.exists() for path in self.results):
             return False
         return bool(read_json(self.done).get("key") == key)
+
+
+def _is_own_sheet(path: Path) -> bool:
+    try:
+        with path.open(newline="", encoding="utf-8") as handle:
+            return next(csv.reader(handle), None) == SHEET_COLUMNS
+    except (OSError, ValueError, csv.Error):
+        return False
 
 
 @dataclass(frozen=True)
@@ -169,8 +228,13 @@ def with_all_keys(settings: PredictSettings) -> dict[str, Any]:
     return {**settings.to_json(), "predict": written_keys(settings.stage, settings.predict)}
 
 
-def task_of(members: Sequence[Member], source: RawSource, asked: Requested) -> PredictTask:
+def task_of(
+    members: Sequence[Member], source: RawSource, asked: Requested, content: str | None = None
+) -> PredictTask:
     """What these networks compute from these images.
+
+    Args:
+        content: a hash of the images; None = by sizes and times of their files.
 
     Raises:
         UserError: the networks do not fit together, or a request does not fit them.
@@ -184,14 +248,16 @@ def task_of(members: Sequence[Member], source: RawSource, asked: Requested) -> P
     common = {
         "task": model.task, "ignore": None, "axes": asked.axes, "channels": asked.channels,
     }  # fmt: skip
-    # Each run writes the sheet again, so its time says nothing; the files that it lists count.
-    files = [path for path in list_files(source) if path != source.sheet]
+    if content is None:
+        # Each run writes the sheet again, so its time says nothing; the files that it lists count.
+        files = [path for path in list_files(source) if path != source.sheet]
+        content = fingerprint(files, source.root, None)
     return PredictTask(
         members,
         ManifestSettings.made(
             **common, layout=source.layout, classes=None, pixel_size_um=asked.pixel_size,
             group=None, column=None, strict=False, labelled=False,
-            fingerprint=fingerprint(files, source.root, None),
+            fingerprint=content,
         ),
         PrepareAppliedSettings.made(
             **common, classes=_classes(model), prepare=PrepareSection(normalize=normalize)
@@ -211,10 +277,10 @@ def source_of(images: Sequence[tuple[str, Path]], out: Output, *, stack: bool = 
     """Writes the images (id, path) into a sheet, which may list files from any folder."""
     from unet.data.raw_files import RawSource
 
-    sheet = out.work / "images.csv"
+    sheet = out.work / SHEET
     with replacing(sheet) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
         writer = csv_writer(handle)
-        writer.writerow(["id", "image"])
+        writer.writerow(SHEET_COLUMNS)
         writer.writerows(images)
     root = top_folder([path for _, path in images])
     return RawSource(root, str(sheet.absolute()), None, "stack" if stack else "folders", False)

@@ -6,6 +6,7 @@ the same as that of a file, to the last bit, and memory stays bounded.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unet.errors import ArgumentError
+from unet.files import canonical
 from unet.io.axes import BLOCK_PIXELS, DaskArray, block_shape
 from unet.io.raw import lazily
 
@@ -150,8 +152,11 @@ def _letters(axes: str | None, ndim: int, shape: str) -> str:
     return letters
 
 
-def write_image(image: ArrayImage, path: Path) -> None:
+def write_image(image: ArrayImage, path: Path) -> str:
     """Writes OME-Zarr 0.5 without pixel size, block by block.
+
+    Returns:
+        sha256 (64 hex digits) of the pixels; it depends on the blocks, too.
 
     Raises:
         ArgumentError: a value is NaN or infinite.
@@ -172,6 +177,8 @@ def write_image(image: ArrayImage, path: Path) -> None:
         # The reader takes an image without any chunk for a damaged one.
         config={"write_empty_chunks": True},
     )
+    said = canonical([image.axes, list(array.shape), list(block), str(kind)])
+    sha = hashlib.sha256(said.encode())
     for region in _blocks(array.shape, block):
         values = np.asarray(array[region]).astype(kind, copy=False)
         if kind.kind == "f" and not np.isfinite(values).all():
@@ -179,6 +186,8 @@ def write_image(image: ArrayImage, path: Path) -> None:
                 "array: NaN or infinite values; replace them, such as with numpy.nan_to_num"
             )
         level[region] = values
+        sha.update(np.ascontiguousarray(values).view(np.uint8))
+    return sha.hexdigest()
 
 
 def _chunk(shape: Sequence[int]) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,14 @@ def test_endings_say_nothing(name: str, bare: str) -> None:
     assert bare_name(name) == bare
 
 
-def paired(truth: list[str], predicted: list[str]) -> MaskPairs:
+def paired(
+    truth: list[str], predicted: list[str], warn: Callable[[str], None] = lambda text: None
+) -> MaskPairs:
     return pair_masks(
         [Found(Path("t", name), name) for name in truth],
         [Found(Path("p", name), name) for name in predicted],
         "PREDICTED",
+        warn=warn,
     )
 
 
@@ -58,6 +62,47 @@ def test_ids_of_unet_predict_are_known() -> None:
     found = paired(["well 1_mask", "well 2", "ä"], [safe_id(n) for n in ("well 1", "well 2", "ä")])
     assert None not in names(found).values()
     assert len(set(names(found).values())) == 3
+
+
+def test_a_missing_mask_does_not_take_that_of_another_folder() -> None:
+    true, predicted = ["mouse1/s1", "mouse1/s2", "mouse2/s3"], ["mouse1/s2", "mouse2/s3"]
+    found = paired(true, [*predicted, "mouse2/s1"])
+    assert [p.predicted for p in found.pairs] == [None, Path("p/mouse1/s2"), Path("p/mouse2/s3")]
+    assert found.extra == (Path("p/mouse2/s1"),)
+    images = [Found(Path("i", name), name) for name in (*predicted, "mouse2/s1")]
+    assert set(pair_images(found, images)) == {"mouse1/s2", "mouse2/s3"}
+
+
+def test_the_text_of_a_star_does_not_fill_a_gap(tmp_path: Path) -> None:
+    for name in ("t/a_1", "t/b_2", "p/a_1", "p/c_2"):
+        write(tmp_path / f"{name}.tif")
+    truth = find_masks(str(tmp_path / "t" / "?_*.tif"), "T")
+    predicted = [
+        Found(p.path, p.name, p.wild[1:]) for p in find_masks(str(tmp_path / "p/?_*"), "P")
+    ]
+    truth = [Found(item.path, item.name, item.wild[1:]) for item in truth]
+    assert [p.predicted and p.predicted.name for p in pair_masks(truth, predicted, "P").pairs] == [
+        "a_1.tif", None,
+    ]  # fmt: skip
+
+
+def test_names_alone_pair_only_if_no_folder_does_and_this_is_said() -> None:
+    said: list[str] = []
+    found = paired(["a/s1", "b/s2"], ["s1", "s2"], said.append)
+    assert names(found) == {"a/s1": "s1", "b/s2": "s2"}
+    assert not said
+    found = paired(["a/s1", "b/s2"], ["x/s1", "y/s2"], said.append)
+    assert names(found) == {"a/s1": "s1", "b/s2": "s2"}
+    (line,) = said
+    assert "2 files are paired without, such as t/a/s1 with p/x/s1" in line
+
+
+def test_one_unclear_name_leaves_the_others_paired() -> None:
+    said: list[str] = []
+    found = paired(["a_mask", "b_mask", "b_label", "x"], ["a_pred", "b_pred", "x"], said.append)
+    assert [p.predicted and p.predicted.name for p in found.pairs] == ["a_pred", None, None, "x"]
+    (line,) = said
+    assert "PREDICTED: 1 name could stand for several files (b: b_mask, b_label, b_pred)" in line
 
 
 def write(path: Path) -> None:

@@ -1,4 +1,5 @@
-"""The parser of all command lines: help with defaults, and mistakes in one line."""
+"""The parser of all command lines (help with defaults, and mistakes in one line), and the types of
+arguments that several commands have."""
 
 from __future__ import annotations
 
@@ -64,6 +65,46 @@ def checked(read: Callable[[str], T]) -> Callable[[str], T]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return value
+
+
+def number(text: str, least: float, most: float, what: str) -> float:
+    """The type of a number between two others; ``what`` describes it."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not least < value < most:
+        raise argparse.ArgumentTypeError(f"got {text}; write {what}")
+    return value
+
+
+def positive(text: str) -> int:
+    """The type of a whole number above 0."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"got {text}; write a whole number above 0")
+    return int(text)
+
+
+def length(text: str) -> float:
+    """The type of a number above 0."""
+    return number(text, 0, float("inf"), "a number above 0")
+
+
+def lengths(text: str) -> float | list[float]:
+    """The type of a number above 0, or one for each axis, such as 2,0.5,0.5."""
+    found = [length(part) for part in text.split(",")]
+    return found[0] if len(found) == 1 else found
+
+
+def axes(text: str) -> str:
+    """The type of a file's axes, such as CYX."""
+    letters = text.upper()
+    known = set(letters) <= set("SCZYX") and {"Y", "X"} <= set(letters)
+    if not known or len(set(letters)) < len(letters):
+        raise argparse.ArgumentTypeError(
+            f"got {text}; write Y, X and, if present, C, Z or S once each, such as CYX"
+        )
+    return letters
 
 
 class Help(argparse.HelpFormatter):

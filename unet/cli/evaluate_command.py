@@ -129,7 +129,7 @@ def _paired(args: argparse.Namespace, noted: list[str]) -> tuple[list[Method], M
         key = "PREDICTED" if source == args.predicted else f"--also {name}"
         predicted = find_masks(source, key, noted.append, label)
         both = is_file(args.truth) and is_file(source)
-        pairs = pair_masks(truth, predicted, key, one_file=both)
+        pairs = pair_masks(truth, predicted, key, one_file=both, warn=noted.append)
         missing = tuple(pair.image for pair in pairs.pairs if pair.predicted is None)
         kept = tuple(p for p in pairs.pairs if p.predicted is not None or args.missing == "zero")
         extra = tuple(_shown(path) for path in pairs.extra)
@@ -174,7 +174,7 @@ def _images(pattern: str, pairs: MaskPairs, noted: list[str]) -> Mapping[str, Pa
     from unet.data.mask_pairs import pair_images
 
     found: list[Found] = find(pattern, Path.cwd(), "--images")
-    images = pair_images(pairs, found)
+    images = pair_images(pairs, found, noted.append)
     if not images:
         raise UserError(
             f"--images: none of {len(found)} images is named like a mask (such as "

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from unet.cli.predict_request import _axes, _lengths, _positive
+from unet.cli.arguments import axes, lengths, positive
 from unet.errors import UserError
 
 # Names of folders that say nothing about the method.
@@ -51,18 +51,18 @@ def add_request(p: argparse.ArgumentParser) -> None:
         help="how far off an outline may be, such as '0.5 um' (default 2 px)",
     )  # fmt: skip
     p.add_argument(
-        "--pixel-size", type=_lengths, metavar="UM",
+        "--pixel-size", type=lengths, metavar="UM",
         help="micrometres per pixel, or one value per axis (2,0.5,0.5); overrides the files",
     )  # fmt: skip
-    p.add_argument("--axes", type=_axes, help="axes of files that do not declare them, such as ZYX")
+    p.add_argument("--axes", type=axes, help="axes of files that do not declare them, such as ZYX")
     p.add_argument(
         "--group", metavar="REGEX",
         help="the part of a name that images of one slide, animal or video share, such as "
         "'(mouse\\d+)': intervals are then over these",
     )  # fmt: skip
-    p.add_argument("--shown", type=_positive, default=3, help="images in the page (default 3)")
+    p.add_argument("--shown", type=positive, default=3, help="images in the page (default 3)")
     p.add_argument("--json", action="store_true", help="print the scores as JSON, not as a table")
-    p.add_argument("--threads", type=_positive, default=os.cpu_count() or 1, help="CPU threads")
+    p.add_argument("--threads", type=positive, default=os.cpu_count() or 1, help="CPU threads")
     p.add_argument("--log", type=Path, help="also write all messages to this file")
 
 

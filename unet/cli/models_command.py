@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from unet.cli.arguments import positive
 from unet.config.geometry import Footprint, footprint
 from unet.config.presets import PRESETS, AnyArchitecture, architecture_of
 
@@ -24,17 +25,11 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "  unet models --json                     for programs"
     )
     p.add_argument("--json", action="store_true", help="print JSON")
-    p.add_argument("--width", type=_positive, help="use this width instead of the preset's")
-    p.add_argument("--depth", type=_positive, help="use this depth instead of the preset's")
+    p.add_argument("--width", type=positive, help="use this width instead of the preset's")
+    p.add_argument("--depth", type=positive, help="use this depth instead of the preset's")
     p.add_argument("--dims", type=int, choices=(2, 3), help="spatial axes (default 2)")
-    p.add_argument("--channels", type=_positive, default=1, help="channels of an image")
-    p.add_argument("--classes", type=_positive, default=2, help="number of classes")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"got {text}; write a whole number above 0")
-    return int(text)
+    p.add_argument("--channels", type=positive, default=1, help="channels of an image")
+    p.add_argument("--classes", type=positive, default=2, help="number of classes")
 
 
 def _accepted(fp: Footprint, number: int = 5) -> list[int]:

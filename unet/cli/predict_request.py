@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unet.cli.arguments import axes, length, lengths, number, positive
 from unet.config.choices import METHOD_TABLE
 from unet.errors import UserError
 from unet.prediction.apply.applied_images import PAGES, top_folder
@@ -61,15 +62,15 @@ def add_request(p: argparse.ArgumentParser) -> None:
     p.add_argument("--tile", type=_sizes, help="largest window in px, or one per axis: 64,256,256")
     p.add_argument("--float32", action="store_true", help="compute and store in 32 bits")
     p.add_argument(
-        "--pixel-size", type=_lengths, metavar="UM",
+        "--pixel-size", type=lengths, metavar="UM",
         help="micrometres per pixel, or one value per axis (2,0.5,0.5); overrides the files",
     )  # fmt: skip
-    p.add_argument("--axes", type=_axes, help="axes of files that do not declare them, such as CYX")
+    p.add_argument("--axes", type=axes, help="axes of files that do not declare them, such as CYX")
     p.add_argument("--channels", type=_names, help="channels to use, numbers from 0 or names: 0,2")
     p.add_argument("--stack", action="store_true", help="each page of a file is an image")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to run")
-    p.add_argument("--threads", type=_positive, default=os.cpu_count() or 1, help="CPU threads")
-    p.add_argument("--memory-gb", type=_length, default=4.0, help="memory for pixels (default 4)")
+    p.add_argument("--threads", type=positive, default=os.cpu_count() or 1, help="CPU threads")
+    p.add_argument("--memory-gb", type=length, default=4.0, help="memory for pixels (default 4)")
     p.add_argument(
         "--keep", action="store_true", help="keep OUT/work: a later call predicts only new images"
     )
@@ -80,22 +81,8 @@ def add_request(p: argparse.ArgumentParser) -> None:
     p.add_argument("--log", type=Path, help="also write all messages to this file")
 
 
-def _number(text: str, least: float, most: float, what: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not least < value < most:
-        raise argparse.ArgumentTypeError(f"got {text}; write {what}")
-    return value
-
-
 def _share(text: str) -> float:
-    return _number(text, 0, 1, "a number above 0 and below 1")
-
-
-def _length(text: str) -> float:
-    return _number(text, 0, float("inf"), "a number above 0")
+    return number(text, 0, 1, "a number above 0 and below 1")
 
 
 def _count(text: str) -> int:
@@ -104,32 +91,11 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"got {text}; write a whole number above 0")
-    return int(text)
-
-
 def _sizes(text: str) -> int | list[int]:
-    found = [_positive(part) for part in text.split(",")]
+    found = [positive(part) for part in text.split(",")]
     if not all(8 <= size <= 16384 for size in found) or len(found) > 3:
         raise argparse.ArgumentTypeError(f"got {text}; write 8 to 16384, or such a number per axis")
     return found[0] if len(found) == 1 else found
-
-
-def _lengths(text: str) -> float | list[float]:
-    found = [_length(part) for part in text.split(",")]
-    return found[0] if len(found) == 1 else found
-
-
-def _axes(text: str) -> str:
-    letters = text.upper()
-    known = set(letters) <= set("SCZYX") and {"Y", "X"} <= set(letters)
-    if not known or len(set(letters)) < len(letters):
-        raise argparse.ArgumentTypeError(
-            f"got {text}; write Y, X and, if present, C, Z or S once each, such as CYX"
-        )
-    return letters
 
 
 def _names(text: str) -> list[int | str]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unet.data.dataset_warnings import Warn, ignore_warning
-from unet.data.file_names import Found, common_ending, find, paired_by_name, safe_id
-from unet.errors import UserError
+from unet.data.file_names import MATCHES, Found, common_ending, find, safe_id
+from unet.errors import UserError, how_many
 from unet.io.formats import SUFFIXES
 from unet.io.zarr_metadata import images_inside, is_zarr
 
@@ -123,33 +123,40 @@ def _refuse_pickles(where: Path, key: str) -> None:
 
 
 def pair_masks(
-    truth: list[Found], predicted: list[Found], key: str, *, one_file: bool = False
+    truth: list[Found],
+    predicted: list[Found],
+    key: str,
+    *,
+    one_file: bool = False,
+    warn: Warn = ignore_warning,
 ) -> MaskPairs:
     """Pairs masks by name: by the whole name, else by the id that ``unet predict`` made of it, else
-    without endings such as ``_mask`` or ``_pred``; for two globs also by the texts of their ``*``.
+    without endings such as ``_mask`` or ``_pred``. If no mask has a partner by these, the texts of
+    the ``*`` of two globs count, and then the names without their folders.
 
     Args:
         key: the argument, for messages.
         one_file: whether both sides are a file that the user named, which need no common name.
+        warn: receives a warning about names that stand for several masks, which stay alone, and
+            about names paired without their folders.
 
     Raises:
         UserError: no predicted mask is named like a true one.
     """
-    pairs: dict[Path, Path] = {}
     if one_file and len(truth) == len(predicted) == 1:
-        pairs = {truth[0].path: predicted[0].path}
-    for name_truth, name_predicted in _WAYS:
-        left = [item for item in truth if item.path not in pairs]
-        used = set(pairs.values())
-        free = [item for item in predicted if item.path not in used]
-        pairs |= _paired(_renamed(left, name_truth), _renamed(free, name_predicted))
+        return MaskPairs(
+            (MaskPair(bare_name(truth[0].name), truth[0].path, predicted[0].path),), ()
+        )
+    pairs, unclear = _paired(truth, predicted, key, warn)
     if not pairs:
         raise UserError(
             f"{key}: none of the {len(predicted)} predicted masks is named like one of the "
             f"{len(truth)} true ones (such as {predicted[0].path} and {truth[0].path}); name them "
             "alike (endings such as _mask, _pred, _cp_masks are ignored), or write two globs whose "
-            "* match the same text"
+            f"* match the same text{f'; {unclear}' if unclear else ''}"
         )
+    if unclear:
+        warn(f"{key}: {unclear}")
     names = _image_names(truth)
     used = set(pairs.values())
     return MaskPairs(
@@ -158,13 +165,14 @@ def pair_masks(
     )
 
 
-def pair_images(pairs: MaskPairs, images: list[Found]) -> dict[str, Path]:
+def pair_images(
+    pairs: MaskPairs, images: list[Found], warn: Warn = ignore_warning
+) -> dict[str, Path]:
     """The image of each pair that has one, by the same rules."""
     named = [Found(pair.truth, pair.image) for pair in pairs.pairs]
-    found: dict[Path, Path] = {}
-    for name_truth, name_image in _WAYS:
-        left = [item for item in named if item.path not in found]
-        found |= _paired(_renamed(left, name_truth), _renamed(images, name_image))
+    found, unclear = _paired(named, images, "--images", warn)
+    if unclear:
+        warn(f"--images: {unclear}")
     return {pair.image: found[pair.truth] for pair in pairs.pairs if pair.truth in found}
 
 
@@ -193,17 +201,73 @@ _WAYS: tuple[tuple[Callable[[str], str], Callable[[str], str]], ...] = (
 )
 
 
-def _renamed(found: list[Found], name: Callable[[str], str]) -> list[Found]:
-    return [replace(item, name=name(item.name)) for item in found]
+# By what two masks are the same one: the name with its folder, and, only if no mask has a partner
+# by that, the wildcards' texts, then the name alone. Both after a partner was found would give a
+# mask without a partner that of another folder.
+_WHOLE, _ALONE, _WILD = MATCHES
+_BY: tuple[Callable[[Found], tuple[str, ...]], ...] = (_WHOLE, _WILD, _ALONE)
 
 
-def _paired(truth: list[Found], predicted: list[Found]) -> dict[Path, Path]:
-    if not truth or not predicted:
-        return {}
-    try:
-        return paired_by_name(truth, predicted)[0]
-    except UserError:
-        return {}
+def _paired(
+    truth: list[Found], others: list[Found], key: str, warn: Warn
+) -> tuple[dict[Path, Path], str]:
+    """The partner of each item that has one, and a line about names that stand for several."""
+    pairs: dict[Path, Path] = {}
+    unclear: dict[str, list[Path]] = {}
+    for by in _BY:
+        for name_truth, name_other in _WAYS:
+            used = set(pairs.values())
+            left = _keyed([item for item in truth if item.path not in pairs], name_truth, by)
+            free = _keyed([item for item in others if item.path not in used], name_other, by)
+            for same in [name for name in left if name in free]:
+                if len(left[same]) == len(free[same]) == 1:
+                    pairs[left[same][0]] = free[same][0]
+                else:
+                    unclear["/".join(same)] = left[same] + free[same]
+        if pairs:
+            if by is _ALONE:
+                _warn_of_folders(truth, others, pairs, key, warn)
+            break
+    used = set(pairs) | set(pairs.values())
+    return pairs, _listed({name: paths for name, paths in unclear.items() if set(paths) - used})
+
+
+def _keyed(
+    found: list[Found], name: Callable[[str], str], by: Callable[[Found], tuple[str, ...]]
+) -> dict[tuple[str, ...], list[Path]]:
+    """Key -> the files that have it."""
+    table: dict[tuple[str, ...], list[Path]] = {}
+    for item in found:
+        table.setdefault(by(replace(item, name=name(item.name))), []).append(item.path)
+    return table
+
+
+def _listed(unclear: dict[str, list[Path]], most: int = 3) -> str:
+    if not unclear:
+        return ""
+    shown = "; ".join(
+        f"{name}: {', '.join(path.name for path in paths)}"
+        for name, paths in sorted(unclear.items())[:most]
+    )
+    more = "; ..." if len(unclear) > most else ""
+    return (
+        f"{how_many(len(unclear), 'name')} could stand for several files ({shown}{more}), so these "
+        "are not paired; give each file a name of its own"
+    )
+
+
+def _warn_of_folders(
+    truth: list[Found], others: list[Found], pairs: dict[Path, Path], key: str, warn: Warn
+) -> None:
+    """Says if files of folders with different names were paired."""
+    folders = {item.path: item.name.rpartition("/")[0] for item in (*truth, *others)}
+    apart = [(a, b) for a, b in pairs.items() if folders[a] and folders[b]]
+    if apart:
+        warn(
+            f"{key}: no names are alike with their folders, so {how_many(len(apart), 'file')} are "
+            f"paired without, such as {apart[0][0]} with {apart[0][1]}; look whether these belong "
+            "together"
+        )
 
 
 def _image_names(truth: list[Found]) -> dict[Path, str]:

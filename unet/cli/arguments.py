@@ -66,6 +66,13 @@ def checked(read: Callable[[str], T]) -> Callable[[str], T]:
     return value
 
 
+def positive(text: str) -> int:
+    """The type of an argument that counts something, such as threads."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"got {text}; write a whole number above 0")
+    return int(text)
+
+
 class Help(argparse.HelpFormatter):
     """Shows defaults that say something, wraps texts, and keeps the lines of the examples."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from unet.config.dataset_sections import DatasetSection
 from unet.data.survey.facts import DatasetSurvey, SurveyedImage
 from unet.data.survey.findings import LEVELS
+from unet.errors import how_many
 from unet.planning.estimates import total
 from unet.report.check_thumbnails import legend, thumbnails
 from unet.report.checked import Checked
@@ -110,7 +111,7 @@ def understood(survey: DatasetSurvey) -> list[tuple[str, str]]:
     if survey.groups:
         found.append(("Groups", str(survey.groups)))
     if survey.measured < len(usable):
-        found.append(("Measured", f"{survey.measured} images; the others only listed"))
+        found.append(("Measured", f"{how_many(survey.measured, 'image')}; the others only listed"))
     return [(name, value) for name, value in found if value]
 
 

@@ -60,7 +60,8 @@ class SurveyedClass:
 
     Attributes:
         value: in the label files; None for ``foreground``.
-        share: of all labelled pixels that are not ignored, 0 to 1.
+        share: of the pixels of all labels, 0 to 1. Of one label it is the share of the pixels that
+            are not ignored; each label counts by its number of pixels.
         intensity: mean of the first channel; None for a class without pixels.
         images: number of labelled images in which it occurs.
     """

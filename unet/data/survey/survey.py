@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -127,21 +128,26 @@ def _bits(sample: Sequence[Measured]) -> int | None:
 def _classes(
     found: Understood, sample: Sequence[Measured], values: Mapping[str, int]
 ) -> tuple[SurveyedClass, ...]:
-    labelled = [record.class_shares for record in found.usable if record.class_shares]
+    labelled = [
+        (record.class_shares, math.prod(record.shape[1:]))
+        for record in found.usable
+        if record.class_shares
+    ]
     if not labelled:
         return ()
     values = values or {"background": 0}
+    pixels_of_all = sum(pixels for _, pixels in labelled)
     rows = []
-    for name in labelled[0]:
+    for name in labelled[0][0]:
         sums = [member.intensity.get(name, (0.0, 0)) for member in sample]
         number = sum(pixels for _, pixels in sums)
         rows.append(
             SurveyedClass(
                 name,
                 values.get(name),
-                sum(shares[name] for shares in labelled) / len(labelled),
+                sum(shares[name] * pixels for shares, pixels in labelled) / max(1, pixels_of_all),
                 sum(value for value, _ in sums) / number if number else None,
-                sum(shares[name] > 0 for shares in labelled),
+                sum(shares[name] > 0 for shares, _ in labelled),
             )
         )
     return tuple(rows)

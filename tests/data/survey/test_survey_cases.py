@@ -184,6 +184,24 @@ def test_large_images_count_more(tmp_path: Path) -> None:
     assert background.share == pytest.approx(1 - true, rel=1e-4)
 
 
+def test_objects_of_large_images_come_from_their_middle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unet.data.survey.survey.REGION_PIXELS", 50 * 100)
+    for i in range(3):
+        write(tmp_path, f"a{i}", *scene(i, 100, 20))
+    small = survey(tmp_path)
+    assert (small.middles, small.middle) == (3, (50, 100))
+    assert small.objects is not None
+    assert small.objects.count < 60
+    assert (small.objects.per_image, small.objects.at_edge) == (None, None)
+    write(tmp_path, "b", *scene(9, 64, 5))
+    both = survey(tmp_path)
+    assert both.middles == 3
+    assert both.objects is not None
+    assert both.objects.per_image == (5, 5.0, 5)
+
+
 def test_texts_about_one_image(tmp_path: Path) -> None:
     image, labels = scene()
     write(tmp_path, "a", image, np.zeros_like(labels))

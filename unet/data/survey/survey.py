@@ -22,7 +22,7 @@ from unet.data.survey.facts import (
 )
 from unet.data.survey.findings import worst_first
 from unet.data.survey.fingerprints import perceptual_hash
-from unet.data.survey.image_facts import PixelFacts, bits_of, saturated_share
+from unet.data.survey.image_facts import REGION_PIXELS, PixelFacts, bits_of, saturated_share
 from unet.data.survey.judge import findings_of
 from unet.data.survey.measure import Measured, measured, spread
 from unet.data.survey.object_facts import summary
@@ -55,7 +55,10 @@ def survey_dataset(
     data = config.datasets[dataset]
     found = understand(config, dataset, source, threads, records, splits)
     usable = sorted(found.usable, key=lambda record: record.id)
-    sample = measured(spread(usable, sampled), source, data, threads=threads)
+    sample = measured(
+        spread(usable, sampled), source, data, threads=threads, region_pixels=REGION_PIXELS
+    )
+    middles = Counter(member.middle for member in sample if member.middle)
     survey = DatasetSurvey(
         dataset=dataset,
         task=data.task,
@@ -73,6 +76,8 @@ def survey_dataset(
         splits=_parts(found.splits),
         groups=_groups(usable),
         alike=alike_images(sample, usable, found.splits),
+        middles=sum(middles.values()),
+        middle=middles.most_common(1)[0][0] if middles else (),
     )
     findings = findings_of(survey, found, sample, config)
     return replace(survey, findings=tuple(worst_first(findings)))

@@ -105,6 +105,18 @@ def test_mistakes_are_one_line(place: Path, capsys: pytest.CaptureFixture[str]) 
     assert not (place / "out").exists()
 
 
+@pytest.mark.parametrize("number", ["0", "-3", "2.5", "many"])
+def test_threads_are_a_number_above_0(
+    place: Path, capsys: pytest.CaptureFixture[str], number: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        check("my.yaml", f"--threads={number}")
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert f"--threads: got {number}; write a whole number above 0" in error
+    assert len(error.splitlines()) == 1
+
+
 def test_generated_images_that_are_not_there_yet(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

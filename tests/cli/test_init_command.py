@@ -13,11 +13,12 @@ import pytest
 import yaml
 
 from tests import folder_forms as forms
+from unet.cli import init_text
 from unet.cli.init_command import config_text
 from unet.cli.init_draft import drafts_of
 from unet.cli.init_text import LEAST_STEPS, architecture, sized
 from unet.cli.main import main
-from unet.config.load import load
+from unet.config.load import load, load_file
 from unet.config.run import Config
 from unet.data.raw_files import RawSource
 from unet.data.survey.survey import survey_dataset
@@ -169,6 +170,49 @@ def test_command_replaces_if_asked(
     assert "output: out\n" in (tmp_path / "my.yaml").read_text()
     assert main(["init", "d", "-o", "my.txt"]) == 2
     assert "not the name of a config" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a\nstrict: true\nb", "a\u2028strict: true", "a\x1b[31m", "a # b: [c", "caf\udce9", "ü"],
+)
+def test_names_of_folders_cannot_break_the_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = forms.two_folders(tmp_path / name / "sub", images=f"images {name}")
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", str(folder), "-o", "my.yaml"]) == 0
+    config = load_file(tmp_path / "my.yaml")
+    assert config.strict is False
+    assert Path(config.data_root) == folder.resolve()
+    assert usable(config) == {"sub": 6}
+
+
+def test_a_config_that_does_not_load_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forms.two_folders(tmp_path / "d")
+    monkeypatch.chdir(tmp_path)
+    good = config_text(tmp_path / "d", flops=SPEED)
+    for text in ("a: [", "datasets: {}", good.replace(str(tmp_path), "/elsewhere")):
+        monkeypatch.setattr(init_text, "text_of", lambda *_, text=text: text)
+        assert main(["init", "d"]) == 2
+        said = capsys.readouterr().err
+        assert "rename files and folders" in said
+        assert len([line for line in said.splitlines() if line.startswith("error")]) == 1
+        assert not (tmp_path / "d.yaml").exists()
+
+
+def test_what_stops_is_to_be_mended_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forms.two_folders(tmp_path / "d", change=lambda label: label * 0)
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "d"]) == 0
+    said = capsys.readouterr().err
+    assert "  stop: " in said
+    assert "of level stop first, then:\n  unet check d.yaml" in said
+    assert "unet run" not in said
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:

@@ -119,6 +119,18 @@ def test_everything_is_on_the_page(tmp_path: Path) -> None:
     assert "<script" not in text
 
 
+def test_what_was_measured_in_the_middle_is_said(tmp_path: Path) -> None:
+    objects = SurveyedObjects(3, None, (100, 200, 300), (11, 16, 20), 0.25, None, 2, 1)
+    large = Checked(survey(2, middles=1, middle=(4096, 4096), objects=objects))
+    said = "measured in the middle 4096 × 4096 px of 1 of 2 images"
+    text = page(large, tmp_path)
+    assert f"3, {said}" in text
+    assert "Per image" not in text
+    assert "Cut by the image" not in text
+    assert f"3, {said}" in printed(large, terminal=False)
+    assert "in the middle" not in page(Checked(survey(2)), tmp_path)
+
+
 def test_an_empty_survey(tmp_path: Path) -> None:
     text = page(Checked(survey(0)), tmp_path)
     assert "No images were found." in text

@@ -130,8 +130,14 @@ def test_the_config_accepts_all(
         "datasets": {"d": {"images": "a", "labels": "b", "task": "instances"}},
         "models": {"m": {"preset": "unet-bn"}}, "train": {"batch": 2}, "stitch": {},
     }  # fmt: skip
-    for proposal in proposals(facts):
+    found = proposals(facts)
+    for proposal in found:
         section, _, key = proposal.key.rpartition(".")
         place = config["models"]["m"] if section == "models.<name>" else config[section]
         place[key] = proposal.value
-    load(config)
+    got = load(config).model_dump(mode="json")
+    for proposal in found:
+        section, _, key = proposal.key.rpartition(".")
+        place = got["models"]["m"] if section == "models.<name>" else got[section]
+        assert place[key] == proposal.value, proposal
+    assert {"models.<name>.width", "train.patch"} <= {proposal.key for proposal in found}

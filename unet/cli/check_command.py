@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unet.cli.arguments import positive
 from unet.cli.check_work import cores, judged, surveyed, this_machine, write_checked
 from unet.cli.stage import EXIT_USER_ERROR, run
 from unet.errors import UserError, did_you_mean
@@ -53,8 +54,9 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     p.add_argument("--json", action="store_true", help="print everything as JSON, and nothing else")
     p.add_argument(
-        "--threads", type=int, default=cores(), help="number of CPU threads (default: %(default)s)"
-    )
+        "--threads", type=positive, default=cores(),
+        help="number of CPU threads (default: %(default)s)",
+    )  # fmt: skip
     p.set_defaults(log=None)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unet.cli.stage import run
-from unet.errors import UserError
+from unet.errors import UserError, one_line
 from unet.files import replacing
 from unet.paths import Paths
 
@@ -99,7 +99,41 @@ def _text(
     each = 60 * minutes / len(drafts)
     sizes = [sized(draft, flops, each) for draft in drafts]
     speed = f"on this machine's {'GPU' if device == 'cuda' else 'CPU'}"
-    return text_of(drafts, sizes, output or f"results-{name}", minutes, speed)
+    text = text_of(drafts, sizes, output or f"results-{name}", minutes, speed)
+    _check_loads(text, drafts)
+    return text
+
+
+def _check_loads(text: str, drafts: Sequence[DraftDataset]) -> None:
+    """Checks that the text is a config, with the folder and the keys that were meant: no name of a
+    file may break it.
+
+    Raises:
+        UserError: it is not.
+    """
+    import yaml
+
+    from unet.config.load import load
+
+    root = drafts[0].root
+    try:
+        raw = yaml.safe_load(text)
+        load(raw)
+    except (yaml.YAMLError, UserError) as error:
+        raise UserError(
+            f"{one_line(root)}: the config made for it cannot be loaded ({one_line(error, 300)}); "
+            "rename files and folders with unusual characters, or write a config by hand"
+        ) from error
+    named = {draft.name: dict(draft.keys) for draft in drafts}
+    read = {
+        name: {key: value for key, value in section.items() if key in named.get(name, ())}
+        for name, section in raw["datasets"].items()
+    }
+    if raw["data_root"] != str(root) or read != named:
+        raise UserError(
+            f"{one_line(root)}: the config made for it would name other files; rename files and "
+            "folders with unusual characters, or write a config by hand"
+        )
 
 
 def command(args: argparse.Namespace) -> int:
@@ -127,6 +161,12 @@ def _write(args: argparse.Namespace, output: str | None) -> None:
         part.write_text(text, encoding="utf-8")
     for draft in drafts:
         _say(draft)
+    stops = sum(f.level == "stop" for draft in drafts for f in draft.survey.findings)
+    if stops:
+        what = "the finding" if stops == 1 else f"the {stops} findings"
+        log.info("wrote %s; mend %s of level stop first, then:", path, what)
+        log.info("  unet check %s", path)
+        return
     log.info("wrote %s; next:", path)
     log.info("  unet check %s", path)
     log.info("  unet run %s", path)
@@ -138,6 +178,7 @@ def _say(draft: DraftDataset) -> None:
         log.info("  %s", line)
     for check in (line for lines in draft.checks.values() for line in lines):
         log.info("  CHECK: %s", check)
+    # The worst come first.
     found = [f for f in draft.survey.findings if f.level != "note"]
     for finding in found[:SHOWN]:
         log.info("  %s: %s", finding.level, finding.text)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from unet.config.load import load
-from unet.errors import UserError
+from unet.errors import UserError, how_many, one_line
 
 if TYPE_CHECKING:
     from unet.data.raw_files import RawPair
@@ -72,9 +72,30 @@ class DraftDataset:
 
 
 def scalar(value: Any) -> str:
-    """A value in one line of YAML."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False)
+    """A value in one line of YAML, whatever characters its texts have."""
+    text = yaml.dump(value, Dumper=_OneLine, default_flow_style=True, width=10**9, sort_keys=False)
     return text.removesuffix("\n").removesuffix("\n...").strip()
+
+
+class _OneLine(yaml.SafeDumper):
+    """Writes texts with line breaks or control characters in double quotes, with escapes."""
+
+
+def _text_of(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    plain = not text or text.isprintable()
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+
+_OneLine.add_representer(str, _text_of)
+
+
+def in_comment(text: object) -> str:
+    """A text, which may hold any file name, for one line of a comment: line breaks become spaces,
+    other characters that YAML or UTF-8 cannot hold become escapes."""
+    line = one_line(text)
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 def drafts_of(folder: Path) -> list[DraftDataset]:
@@ -129,7 +150,7 @@ def _pixel_size(survey: DatasetSurvey) -> str:
         return "pixel size: not in the files; if you know it, write pixel_size_um"
     size, number = known.most_common(1)[0]
     text = " x ".join(f"{n:.4g}" for n in size)
-    return f"pixel size: {text} um, from {number} of {len(survey.images)} images"
+    return f"pixel size: {text} um, from {number} of {how_many(len(survey.images), 'image')}"
 
 
 def _task(labels: Meaning) -> dict[str, Any]:
@@ -180,7 +201,7 @@ def _split(
     number, extra, checks = files.images, dict[str, Any](), list[str]()
     if number < LEAST:
         raise UserError(
-            f"{name}: {number} labelled image{'s' if number > 1 else ''}; at least {LEAST} are "
+            f"{name}: {how_many(number, 'labelled image')}; at least {LEAST} are "
             "needed, one each to train, validate and test: label more, or cut each image and its "
             "label into parts of the same names"
         )
@@ -199,7 +220,7 @@ def _split(
     elif 0 < groups < LEAST:
         extra = dict(EACH_ALONE)
         checks.append(
-            f"only {groups} group{'s' if groups > 1 else ''} (sequences, wells), so the images are "
+            f"only {how_many(groups, 'group')} (sequences, wells), so the images are "
             "split one by one: images of a group look alike, and the test scores are too good"
         )
     elif groups:

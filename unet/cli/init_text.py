@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unet.cli.init_draft import DraftDataset, scalar
+from unet.cli.init_draft import DraftDataset, in_comment, scalar
 from unet.config.anisotropy import fitted
 from unet.config.geometry import footprint
 from unet.config.presets import Architecture, architecture_of
@@ -136,7 +136,7 @@ def text_of(
     """
     lines = ["# A first config, written by unet init. Lines with CHECK need your eyes.", "#"]
     for draft in drafts:
-        lines += [f"# Seen in {draft.root}{_of(draft, drafts)}:"]
+        lines += [f"# Seen in {in_comment(draft.root)}{_of(draft, drafts)}:"]
         lines += [part for line in draft.seen for part in _wrapped(line, "#   ")]
     lines += ["", f"output: {scalar(output)}", f"data_root: {scalar(str(drafts[0].root))}", ""]
     models = _model_names(drafts, sizes)
@@ -158,7 +158,7 @@ def _of(draft: DraftDataset, drafts: Sequence[DraftDataset]) -> str:
 
 
 def _commented(line: str, comment: str) -> str:
-    return f"{line.ljust(COLUMN)} # {comment}" if comment else line
+    return f"{line.ljust(COLUMN)} # {in_comment(comment)}" if comment else line
 
 
 _MEANINGS = {
@@ -183,7 +183,7 @@ def _dataset(draft: DraftDataset, models: Mapping[str, str], size: Sized | None)
         yield _commented(f"    {key}: {scalar(value)}", comment)
         for at, lines in draft.others.items():
             if _after(at, draft.keys) == key:
-                yield from (f"    # {line}" for line in lines)
+                yield from (f"    # {in_comment(line)}" for line in lines)
     if size is not None:
         yield f"    models: [{models[draft.name]}]"
         yield f"    train: {{patch: {scalar(_patch(size))}}}"
@@ -201,7 +201,11 @@ def _after(key: str, keys: Mapping[str, Any]) -> str:
 def _wrapped(text: str, start: str) -> list[str]:
     """Lines of a comment; further ones are indented."""
     return textwrap.wrap(
-        text, 100, initial_indent=start, subsequent_indent=f"{start}  ", break_long_words=False
+        in_comment(text),
+        100,
+        initial_indent=start,
+        subsequent_indent=f"{start}  ",
+        break_long_words=False,
     )
 
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 from unet.config.sections import SplitSection
 from unet.data.records import PARTS, ImageRecord, Part, SplitRecord
 from unet.data.split_checks import check_copies
-from unet.errors import UserError
+from unet.errors import UserError, how_many
 
 log = logging.getLogger(__name__)
 
@@ -169,10 +169,10 @@ def _check_enough(groups: Groups, folds: int, key: str) -> None:
 
 def _need(groups: Groups, least: int, key: str) -> None:
     if len(groups) < least:
-        kind = "groups" if any(len(ids) > 1 for ids in groups.values()) else "images"
+        kind = "group" if any(len(ids) > 1 for ids in groups.values()) else "image"
         raise UserError(
-            f"{key}: only {len(groups)} usable {kind}; at least {least} are needed to train, "
-            "validate and test"
+            f"{key}: only {how_many(len(groups), f'usable {kind}')}; at least {least} are needed "
+            "to train, validate and test"
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from unet.config.dataset_sections import DatasetSection
 from unet.data.survey.facts import DatasetSurvey, SurveyedImage
 from unet.data.survey.findings import LEVELS
+from unet.errors import how_many
 from unet.planning.estimates import total
 from unet.report.check_thumbnails import legend, thumbnails
 from unet.report.checked import Checked
@@ -110,8 +111,18 @@ def understood(survey: DatasetSurvey) -> list[tuple[str, str]]:
     if survey.groups:
         found.append(("Groups", str(survey.groups)))
     if survey.measured < len(usable):
-        found.append(("Measured", f"{survey.measured} images; the others only listed"))
+        found.append(("Measured", f"{how_many(survey.measured, 'image')}; the others only listed"))
+    if middle := _middle(survey):
+        found.append(("Objects and focus", middle))
     return [(name, value) for name, value in found if value]
+
+
+def _middle(survey: DatasetSurvey) -> str:
+    """Where large images were measured; "" if all were measured as a whole."""
+    if not survey.middles:
+        return ""
+    some = f"{survey.middles} of {how_many(survey.measured, 'image')}"
+    return f"measured in the middle {times(survey.middle)} px of {some}"
 
 
 def _kind(survey: DatasetSurvey) -> str:
@@ -162,21 +173,26 @@ def object_facts(survey: DatasetSurvey) -> list[tuple[str, str]]:
         return []
     if not found.count:
         return [("Objects", "0")]
-    least, middle, most = found.per_image
+    where = _middle(survey)
     volume = any(len(image.shape) == 4 for image in survey.images)
     facts = [
-        ("Objects", f"{found.count:,}"),
-        ("Per image", f"median {middle:g}, from {least:,} to {most:,}"),
+        ("Objects", f"{found.count:,}" + (f", {where}" if where else "")),
+        ("Per image", "" if found.per_image is None else _range(found.per_image)),
         ("Diameter, px", _percentiles(found.diameter)),
         ("Volume, voxels" if volume else "Area, px", _percentiles(found.area)),
         ("Touching another one", percentage(found.touching)),
-        ("Cut by the image's edge", percentage(found.at_edge)),
+        ("Cut by the image's edge", "" if found.at_edge is None else percentage(found.at_edge)),
         ("With holes", f"{found.with_holes:,}"),
         ("Numbers in several pieces", f"{found.in_pieces:,}"),
     ]
     if found.empty_images:
         facts.append(("Images without an object", _listed(found.empty_images)))
-    return facts
+    return [(name, value) for name, value in facts if value]
+
+
+def _range(counts: tuple[int, float, int]) -> str:
+    least, middle, most = counts
+    return f"median {middle:g}, from {least:,} to {most:,}"
 
 
 def _percentiles(values: tuple[float, float, float]) -> str:

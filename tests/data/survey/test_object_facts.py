@@ -51,6 +51,16 @@ def test_summary() -> None:
     assert found.diameter[1] == pytest.approx(2 * (3 / np.pi) ** 0.5)
 
 
+def test_a_region_cuts_objects_at_its_edge() -> None:
+    region = object_facts(numbered(LABEL), whole=False)
+    # 4 is in two pieces, but one of them goes on outside of the region.
+    assert region.pieces.tolist() == [1, 1, 1, 1, 1]
+    alone = summary([region], 2)
+    assert (alone.count, alone.per_image, alone.at_edge, alone.in_pieces) == (5, None, None, 0)
+    both = summary([region, object_facts(numbered(LABEL[:4]))], 2)
+    assert (both.count, both.per_image, both.at_edge) == (9, (4, 4.0, 4), 0.75)
+
+
 def test_without_objects() -> None:
     found = summary([object_facts(numbered(np.zeros((4, 4), np.uint8)))], 2)
     assert (found.count, found.per_image, found.touching) == (0, (0, 0.0, 0), 0.0)

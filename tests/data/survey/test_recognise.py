@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests import folder_forms as forms
+from unet.data.survey import label_meaning
 from unet.data.survey.file_meaning import meaning_of_files
 from unet.data.survey.label_meaning import Meaning, meaning_of
 from unet.data.survey.recognise import dataset_name, recognise
@@ -175,6 +176,23 @@ def test_classes(tmp_path: Path) -> None:
     assert found.classes == {"background": 0, "value_1": 1, "value_2": 2}
     assert found.alternative == "instances"
     assert len(found.seen) == 4
+
+
+def test_pieces_of_all_values_in_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0).integers(0, 4, (3, 12, 20))
+    got = label_meaning._pieces_of_each(random, 5)
+    assert got.tolist() == [label_meaning._pieces(random == value) for value in range(5)]
+    calls: list[int] = []
+    label_of = label_meaning.ndimage.label
+
+    def counted(*args: Any) -> Any:
+        calls.append(1)
+        return label_of(*args)
+
+    monkeypatch.setattr(label_meaning.ndimage, "label", counted)
+    assert meaning(forms.two_folders(tmp_path)).kind == "instances"
+    # Not one for each object of each of the six labels.
+    assert len(calls) == 6
 
 
 def test_ignored_values(tmp_path: Path) -> None:

@@ -165,8 +165,53 @@ def test_one_image_cannot_be_split(tmp_path: Path) -> None:
     found = survey(tmp_path)
     assert found.findings[0].kind == "too_few_to_split"
     assert "predict_with" in found.findings[0].text
+    assert "only 1 usable image; at least" in found.findings[0].text
     assert found.objects is not None
     assert ("warn", "few_images") not in kinds(found)
+
+
+def test_large_images_count_more(tmp_path: Path) -> None:
+    for i in range(5):
+        label = np.zeros((64, 64), np.uint16)
+        label[:, :32] = 1
+        write(tmp_path, f"a{i}", scene(i, 64)[0], label)
+    label = np.zeros((640, 640), np.uint16)
+    label[:64, :58] = 1
+    write(tmp_path, "large", scene(9, 640)[0], label)
+    background, cells = survey(tmp_path).classes
+    true = (5 * 64 * 32 + 64 * 58) / (5 * 64**2 + 640**2)
+    assert cells.share == pytest.approx(true, rel=1e-4)
+    assert background.share == pytest.approx(1 - true, rel=1e-4)
+
+
+def test_objects_of_large_images_come_from_their_middle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unet.data.survey.survey.REGION_PIXELS", 50 * 100)
+    for i in range(3):
+        write(tmp_path, f"a{i}", *scene(i, 100, 20))
+    small = survey(tmp_path)
+    assert (small.middles, small.middle) == (3, (50, 100))
+    assert small.objects is not None
+    assert small.objects.count < 60
+    assert (small.objects.per_image, small.objects.at_edge) == (None, None)
+    write(tmp_path, "b", *scene(9, 64, 5))
+    both = survey(tmp_path)
+    assert both.middles == 3
+    assert both.objects is not None
+    assert both.objects.per_image == (5, 5.0, 5)
+
+
+def test_texts_about_one_image(tmp_path: Path) -> None:
+    image, labels = scene()
+    write(tmp_path, "a", image, np.zeros_like(labels))
+    said = [finding.text for finding in survey(tmp_path).findings]
+    assert any(text.startswith("no object in the only label") for text in said)
+    assert not [text for text in said if "1 images" in text or "1 labels" in text]
+    alone = survey(tmp_path, task="semantic", classes={"a": 7, "b": 8})
+    assert [f.text for f in alone.findings if f.kind == "none_usable"] == [
+        "the only image is not usable; see the reasons"
+    ]
 
 
 def test_crops_of_one_field_in_different_parts(tmp_path: Path) -> None:

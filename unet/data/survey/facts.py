@@ -60,7 +60,8 @@ class SurveyedClass:
 
     Attributes:
         value: in the label files; None for ``foreground``.
-        share: of all labelled pixels that are not ignored, 0 to 1.
+        share: of the pixels of all labels, 0 to 1. Of one label it is the share of the pixels that
+            are not ignored; each label counts by its number of pixels.
         intensity: mean of the first channel; None for a class without pixels.
         images: number of labelled images in which it occurs.
     """
@@ -78,22 +79,24 @@ class SurveyedObjects:
 
     Attributes:
         count: number of objects.
-        per_image: least, median and most objects of an image.
+        per_image: least, median and most objects of an image that was measured as a whole; None if
+            all were too large for it.
         area: 5th, 50th and 95th percentile, in pixels.
         diameter: the same of the equivalent diameter (of a disc or ball of that area), in pixels.
         touching: share (0 to 1) of objects that touch another one.
-        at_edge: share of objects cut by the image's edge.
+        at_edge: share of objects cut by the image's edge, in images that were measured as a whole;
+            None if there are no such objects.
         with_holes: number of objects with holes.
         in_pieces: number of ids with several separate pieces.
         empty_images: ids of labelled images without an object.
     """
 
     count: int
-    per_image: tuple[int, float, int]
+    per_image: tuple[int, float, int] | None
     area: tuple[float, float, float]
     diameter: tuple[float, float, float]
     touching: float
-    at_edge: float
+    at_edge: float | None
     with_holes: int
     in_pieces: int
     empty_images: tuple[str, ...] = ()
@@ -126,6 +129,9 @@ class DatasetSurvey:
         images: all images, usable or not, sorted by id.
         labelled: number of usable images with a label.
         measured: number of images whose pixels were measured (all, or a sample of them).
+        middles: number of measured images that were too large: their objects, intensities of
+            classes and focus are those of a region in their middle, not of the whole image.
+        middle: shape of that region (the most frequent one); empty without any.
         images_alone, labels_alone: files that found no partner.
         unread: ending of files that were not read -> their number.
         bits: bits that the values need, if fewer than those of the type (12 of 16); otherwise None.
@@ -154,6 +160,8 @@ class DatasetSurvey:
     groups: int = 0
     alike: tuple[Alike, ...] = ()
     findings: tuple[Finding, ...] = ()
+    middles: int = 0
+    middle: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON."""

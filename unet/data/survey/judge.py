@@ -127,16 +127,21 @@ def _stops(survey: DatasetSurvey, found: Understood, trained: bool) -> Iterator[
     shares = [record.class_shares for record in found.usable if record.class_shares]
     empty = shares and not any(share.get("foreground") for share in shares)
     if trained and empty and survey.task == "instances" and not found.splits:
-        text = f"no object in any of {len(shares)} labels; check them (0 is background)"
+        where = "the only label" if len(shares) == 1 else f"any of {len(shares)} labels"
+        text = (
+            f"no object in {where}; check {'it' if len(shares) == 1 else 'them'} (0 is background)"
+        )
         yield Finding("stop", "no_objects", text, "labels")
     if not found.records or found.usable:
         return
     number = len(found.records)
     if trained and all(record.reason == "no label" for record in found.records):
-        text = f"none of {number} images has a label; write labels, or predict_with to use a model"
+        none = "the only image has no" if number == 1 else f"none of {number} images has a"
+        text = f"{none} label; write labels, or predict_with to use a model"
         yield Finding("stop", "no_labels", text, "labels")
     else:
-        yield Finding("stop", "none_usable", f"none of {number} images is usable; see the reasons")
+        none = "the only image is not" if number == 1 else f"none of {number} images is"
+        yield Finding("stop", "none_usable", f"{none} usable; see the reasons")
 
 
 def _of_lines(lines: Sequence[str], known: Known) -> Iterator[Finding]:
@@ -167,9 +172,9 @@ def _of_images(records: Sequence[ImageRecord], strict: bool) -> Iterator[Finding
 def _of_sizes(usable: Sequence[ImageRecord]) -> Iterator[Finding]:
     without = [record.image for record in usable if record.pixel_size_um is None]
     if without:
-        every = (
-            "no image says" if len(without) == len(usable) else f"{len(without)} images do not say"
-        )
+        verb = "does" if len(without) == 1 else "do"
+        some = f"{len(without)} of {len(usable)} images {verb} not say"
+        every = "no image says" if len(without) == len(usable) else some
         yield Finding(
             "note",
             "no_pixel_size",

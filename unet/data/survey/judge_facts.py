@@ -14,6 +14,7 @@ from unet.data.survey.facts import DatasetSurvey, SurveyedImage
 from unet.data.survey.findings import Finding
 from unet.data.survey.measure import Measured
 from unet.data.survey.understood import Understood
+from unet.errors import how_many
 
 # Share of an image's pixels that have the camera's largest value.
 SATURATED = 0.01
@@ -53,13 +54,13 @@ def _numbers(survey: DatasetSurvey, found: Understood) -> Iterator[Finding]:
     groups = {record.id: record.group or f" {record.id}" for record in found.usable}
     tested = {groups[r.image] for r in found.splits if r.part == "test" and r.image in groups}
     if number < FEW:
-        text = f"only {number} labelled images: scores depend on chance; label more"
+        text = f"only {how_many(number, 'labelled image')}: scores depend on chance; label more"
         yield Finding("warn", "few_images", f"{text}, and use split: {{folds: ...}}", "split")
     elif tested and len(tested) < TESTED:
-        units = "groups" if survey.groups else "images"
+        units = how_many(len(tested), "group" if survey.groups else "image")
         text = (
-            f"only {len(tested)} {units} are tested, too few to tell models apart (at least "
-            f"{TESTED}); write split: {{folds: 5}}, which tests each image once"
+            f"only {units} {'is' if len(tested) == 1 else 'are'} tested, too few to tell models "
+            f"apart (at least {TESTED}); write split: {{folds: 5}}, which tests each image once"
         )
         yield Finding("warn", "few_tested", text, "split")
     elif number < SOME:
@@ -189,7 +190,7 @@ def _alike(
         if not pairs:
             continue
         first = f"{pairs[0].one} and {pairs[0].other}"
-        number = f"{'at least ' if many else ''}{len(pairs)} pair{'s' if len(pairs) > 1 else ''}"
+        number = f"{'at least ' if many else ''}{how_many(len(pairs), 'pair')}"
         if leaks:
             text = (
                 f"{number} of images {text}; {leaks} of them in different parts of the split, so "
@@ -211,5 +212,5 @@ def _alike(
 
 def _names(images: Sequence[SurveyedImage]) -> str:
     others = len(images) - 1
-    more = f" and {others} more image{'s' if others > 1 else ''}" if others else ""
+    more = f" and {how_many(others, 'more image')}" if others else ""
     return f"{images[0].image}{more}"

@@ -43,6 +43,12 @@ class Measured:
     intensity: Mapping[str, tuple[float, int]]
     unlabelled: float | None = None
 
+    @property
+    def middle(self) -> tuple[int, ...]:
+        """Shape of the region in the middle that was measured; empty for the whole image."""
+        sizes = tuple(s.stop - s.start for s in self.pixels.region)
+        return () if sizes == tuple(self.record.shape[1:]) else sizes
+
 
 def spread(records: Sequence[ImageRecord], most: int) -> list[ImageRecord]:
     """At most so many records, evenly spread over the sorted ids."""
@@ -103,7 +109,7 @@ def _measured(
         record,
         kept,
         borders,
-        object_facts(ids),
+        object_facts(ids, whole=whole),
         _intensity(facts.pixels, masks),
         # Pixels that are ignored say that objects without a label are expected.
         None if data.ignore is not None else unlabelled_share(facts.pixels, ids),

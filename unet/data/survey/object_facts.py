@@ -32,6 +32,7 @@ class ObjectFacts:
         at_edge: whether it has a pixel at the edge of the array.
         holes: whether background pixels are enclosed by it alone.
         pieces: number of separate pieces; pixels that share a corner are connected.
+        whole: whether the array is a whole image, not a region of it.
     """
 
     area: NDArray[np.int64]
@@ -39,6 +40,7 @@ class ObjectFacts:
     at_edge: Flags
     holes: Flags
     pieces: NDArray[np.int64]
+    whole: bool = True
 
     @property
     def count(self) -> int:
@@ -69,8 +71,13 @@ def numbered(label: Array, *, ignore: int | None = None, binary: bool = False) -
     return ids
 
 
-def object_facts(ids: NDArray[np.int32]) -> ObjectFacts:
-    """Facts about objects that :func:`numbered` gave [(Z,) Y, X]."""
+def object_facts(ids: NDArray[np.int32], *, whole: bool = True) -> ObjectFacts:
+    """Facts about objects that :func:`numbered` gave [(Z,) Y, X].
+
+    Args:
+        whole: whether it is a whole image. A region of one cuts objects at its edge, which may
+            leave several pieces of them: they count as one.
+    """
     from skimage import measure
 
     label_of: Any = measure.label
@@ -87,7 +94,10 @@ def object_facts(ids: NDArray[np.int32]) -> ObjectFacts:
     owner = np.zeros(int(regions.max(initial=0)) + 1, np.int32)
     owner[regions] = ids
     pieces = np.bincount(owner[1:], minlength=count + 1)
-    return ObjectFacts(area[1:], touching[1:], at_edge[1:], _holes(ids, count)[1:], pieces[1:])
+    if not whole:
+        pieces[at_edge] = np.minimum(pieces[at_edge], 1)
+    holes = _holes(ids, count)
+    return ObjectFacts(area[1:], touching[1:], at_edge[1:], holes[1:], pieces[1:], whole)
 
 
 def _holes(ids: NDArray[np.int32], count: int) -> Flags:
@@ -122,8 +132,11 @@ def summary(
     Args:
         dims: 2, or 3 for volumes.
     """
-    counts = [facts.count for facts in labels] or [0]
-    total = sum(counts)
+    total = sum(facts.count for facts in labels)
+    # Where only a region was measured, it is not known what the whole image has.
+    whole = [facts for facts in labels if facts.whole]
+    counts = [facts.count for facts in whole] or [0]
+    at_edge = sum(int(facts.at_edge.sum()) for facts in whole)
 
     def joined(name: str) -> Array:
         arrays = [getattr(facts, name) for facts in labels]
@@ -132,11 +145,13 @@ def summary(
     low, median, high = np.percentile(joined("area"), (5, 50, 95)).tolist() if total else (0.0,) * 3
     return SurveyedObjects(
         count=total,
-        per_image=(min(counts), float(np.median(counts)), max(counts)),
+        per_image=(
+            (min(counts), float(np.median(counts)), max(counts)) if whole or not labels else None
+        ),
         area=(low, median, high),
         diameter=(diameter(low, dims), diameter(median, dims), diameter(high, dims)),
         touching=float(joined("touching").mean()) if total else 0.0,
-        at_edge=float(joined("at_edge").mean()) if total else 0.0,
+        at_edge=at_edge / sum(counts) if sum(counts) else None if total else 0.0,
         with_holes=int(joined("holes").sum()),
         in_pieces=int((joined("pieces") > 1).sum()),
         empty_images=tuple(empty_images),

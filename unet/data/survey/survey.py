@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +22,7 @@ from unet.data.survey.facts import (
 )
 from unet.data.survey.findings import worst_first
 from unet.data.survey.fingerprints import perceptual_hash
-from unet.data.survey.image_facts import PixelFacts, bits_of, saturated_share
+from unet.data.survey.image_facts import REGION_PIXELS, PixelFacts, bits_of, saturated_share
 from unet.data.survey.judge import findings_of
 from unet.data.survey.measure import Measured, measured, spread
 from unet.data.survey.object_facts import summary
@@ -54,7 +55,10 @@ def survey_dataset(
     data = config.datasets[dataset]
     found = understand(config, dataset, source, threads, records, splits)
     usable = sorted(found.usable, key=lambda record: record.id)
-    sample = measured(spread(usable, sampled), source, data, threads=threads)
+    sample = measured(
+        spread(usable, sampled), source, data, threads=threads, region_pixels=REGION_PIXELS
+    )
+    middles = Counter(member.middle for member in sample if member.middle)
     survey = DatasetSurvey(
         dataset=dataset,
         task=data.task,
@@ -72,6 +76,8 @@ def survey_dataset(
         splits=_parts(found.splits),
         groups=_groups(usable),
         alike=alike_images(sample, usable, found.splits),
+        middles=sum(middles.values()),
+        middle=middles.most_common(1)[0][0] if middles else (),
     )
     findings = findings_of(survey, found, sample, config)
     return replace(survey, findings=tuple(worst_first(findings)))
@@ -127,21 +133,26 @@ def _bits(sample: Sequence[Measured]) -> int | None:
 def _classes(
     found: Understood, sample: Sequence[Measured], values: Mapping[str, int]
 ) -> tuple[SurveyedClass, ...]:
-    labelled = [record.class_shares for record in found.usable if record.class_shares]
+    labelled = [
+        (record.class_shares, math.prod(record.shape[1:]))
+        for record in found.usable
+        if record.class_shares
+    ]
     if not labelled:
         return ()
     values = values or {"background": 0}
+    pixels_of_all = sum(pixels for _, pixels in labelled)
     rows = []
-    for name in labelled[0]:
+    for name in labelled[0][0]:
         sums = [member.intensity.get(name, (0.0, 0)) for member in sample]
         number = sum(pixels for _, pixels in sums)
         rows.append(
             SurveyedClass(
                 name,
                 values.get(name),
-                sum(shares[name] for shares in labelled) / len(labelled),
+                sum(shares[name] * pixels for shares, pixels in labelled) / max(1, pixels_of_all),
                 sum(value for value, _ in sums) / number if number else None,
-                sum(shares[name] > 0 for shares in labelled),
+                sum(shares[name] > 0 for shares, _ in labelled),
             )
         )
     return tuple(rows)

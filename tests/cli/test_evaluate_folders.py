@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,75 @@ def test_files_that_are_not_ours_stay(place: Path, capsys: pytest.CaptureFixture
     assert Path("out/metrics.csv").read_text("utf-8") == "mine"
     Path("out/metrics.csv").unlink()
     assert run("cellpose", "truth", "-o", "out") == run("cellpose", "truth", "-o", "out") == 0
+
+
+def test_an_error_while_writing_leaves_nothing_and_locks_nobody_out(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from unet.report import evaluated_page
+
+    def broken(template: str, **values: Any) -> str:
+        raise OSError(28, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluated_page, "render", broken)
+        assert run("cellpose", "truth", "-o", "deep/out") != 0
+        assert not Path("deep/out").exists()
+        Path("mine").mkdir()
+        Path("mine/notes.txt").write_text("mine", "utf-8")
+        assert run("cellpose", "truth", "-o", "mine") != 0
+        assert [path.name for path in Path("mine").iterdir()] == ["notes.txt"]
+    for folder in ("deep/out", "mine"):
+        capsys.readouterr()
+        assert run("cellpose", "truth", "-o", folder) == 0
+        assert f"wrote {folder}/index.html" in capsys.readouterr().err
+        assert Path(folder, "index.html").is_file()
+    assert Path("mine/notes.txt").read_text("utf-8") == "mine"
+    # A second call that fails leaves the results of the first.
+    before = {path: path.read_bytes() for path in Path("mine").iterdir()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluated_page, "render", broken)
+        assert run("stardist", "truth", "-o", "mine") != 0
+    assert {path: path.read_bytes() for path in Path("mine").iterdir()} == before
+
+
+def test_masks_scored_against_themselves_are_said(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("truth", "truth", "--json") == 0
+    said = capsys.readouterr()
+    assert "truth: the same file is the predicted and the true mask in 7 of 7 pairs" in said.err
+    assert any("the same file" in line for line in json.loads(said.out)["warnings"])
+    shutil.copytree("truth", "copied")
+    assert run("copied", "truth") == 0
+    assert "7 predicted masks, all with exactly the content of the true ones" in (
+        capsys.readouterr().err
+    )
+    tifffile.imwrite("copied/mouse0_1_mask.tif", shifted(blobs(1), 1))
+    assert run("copied", "truth") == 0
+    assert "content of the true" not in capsys.readouterr().err
+    # One link among others is said, too.
+    Path("copied/mouse0_0_mask.tif").unlink()
+    Path("copied/mouse0_0_mask.tif").symlink_to(Path("truth/mouse0_0_mask.tif").absolute())
+    assert run("copied", "truth") == 0
+    assert "the predicted and the true mask in 1 of 7 pairs" in capsys.readouterr().err
+
+
+def test_a_missing_mask_in_folders_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    true, predicted = ("m1/s1", "m1/s2", "m2/s3"), ("m1/s2", "m2/s3", "m2/s1")
+    for top, names in (("tt", true), ("pp", predicted)):
+        for k, name in enumerate(names):
+            Path(top, name).parent.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(f"{top}/{name}.tif", blobs(k))
+    assert run("pp/**/*.tif", "tt/**/*.tif", "--json") == 0
+    (method,) = (table := json.loads(capsys.readouterr().out))["methods"]
+    assert (method["scored"], method["missing"], method["extra"]) == (
+        2, ["m1/s1"], ["pp/m2/s1.tif"],
+    )  # fmt: skip
+    assert "no predicted mask for 1 image (m1/s1)" in table["warnings"][0]
 
 
 @pytest.mark.parametrize(

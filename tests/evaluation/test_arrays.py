@@ -19,9 +19,10 @@ from skimage.measure import label as numbered
 from tests.evaluated import NAMES, Stores
 from unet.errors import UserError
 from unet.evaluation import arrays
-from unet.evaluation.arrays import MaskScoring, evaluate
+from unet.evaluation.arrays import evaluate
 from unet.evaluation.evaluate import write_metrics
 from unet.evaluation.families import FAMILIES, MASK_FAMILIES
+from unet.evaluation.mask_scoring import MaskScoring
 from unet.tables import read_table
 
 
@@ -293,6 +294,29 @@ SQUARE = np.zeros((4, 5), int)
         (SQUARE, {"boundary_tolerance": "1 um"}, "but the pixel size is unknown"),
         (SQUARE, {"pixel_size_um": (1, 1, 1)}, "give one number above 0, or 2"),
         (SQUARE, {"pixel_size_um": 0}, "give one number above 0"),
+        (SQUARE, {"pixel_size_um": "a"}, "pixel_size_um: got 'a' for image; give one number"),
+        (SQUARE, {"pixel_size_um": "0.5"}, "pixel_size_um: got '0.5'"),
+        (SQUARE, {"pixel_size_um": True}, "pixel_size_um: got True"),
+        (SQUARE, {"pixel_size_um": [1, True]}, "pixel_size_um: got [1, True]"),
+        (SQUARE, {"pixel_size_um": [[1], [1, 2]]}, "pixel_size_um: got [[1], [1, 2]]"),
+        (SQUARE, {"pixel_size_um": {"y": 1}}, "pixel_size_um: got {'y': 1}"),
+        (SQUARE, {"threads": -1}, "threads: got -1; write a whole number above 0"),
+        (SQUARE, {"threads": 0}, "threads: got 0; write a whole number above 0"),
+        (SQUARE, {"threads": 1.5}, "threads: got 1.5; write a whole number"),
+        (SQUARE, {"ignore": "x"}, "ignore: got 'x'; write a whole number"),
+        (SQUARE, {"ignore": True}, "ignore: got True; write a whole number"),
+        (SQUARE, {"metrics": "pixl"}, "metrics: no family 'pixl'"),
+        (SQUARE, {"metrics": 5}, "metrics: got 5; write a list of some of pixel"),
+        (SQUARE, {"metrics": [5]}, "metrics: no family 5; there are: pixel"),
+        (
+            SQUARE,
+            {"classes": ["a", "b"], "task": "semantic"},
+            "classes: got ['a', 'b']; write",
+        ),
+        (SQUARE, {"classes": {"a": 0, "b": 0}, "task": "semantic"}, "one value twice"),
+        (SQUARE, {"classes": {"a": 0, "b": "1"}, "task": "semantic"}, "classes: b: got '1'"),
+        (SQUARE, {"classes": {1: 0, 2: 1}, "task": "semantic"}, "classes: got {1: 0, 2: 1}"),
+        (SQUARE, {"classes": {str(k): k for k in range(201)}, "task": "semantic"}, "at most 200"),
     ],
 )
 def test_mistakes_are_one_line(pred: Any, options: dict[str, Any], line: str) -> None:
@@ -310,6 +334,18 @@ def test_mistakes_of_classes_are_one_line() -> None:
         evaluate(SQUARE, SQUARE, task="semantic", classes=names, metrics=["instance"])
     with pytest.raises(UserError, match="leave it out with task semantic"):
         evaluate(SQUARE, SQUARE, task="semantic", classes=names, binary="both")
+
+
+def test_numbers_of_numpy_and_one_family_are_taken() -> None:
+    truth = blobs((9, 11), 1)
+    expected = evaluate(truth, truth, metrics=["boundary"], ignore=1, pixel_size_um=0.5)
+    for size in (np.array(0.5), np.float32(0.5), np.array([0.5, 0.5]), [0.5, np.float64(0.5)]):
+        found = evaluate(
+            truth, truth, metrics="boundary", ignore=np.uint8(1),  # type: ignore[arg-type]
+            pixel_size_um=size, threads=np.int64(1),  # type: ignore[arg-type]
+        )  # fmt: skip
+        pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    assert "hd95_um" in set(expected["metric"])
 
 
 def test_metrics_are_families() -> None:

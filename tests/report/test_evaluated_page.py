@@ -12,7 +12,6 @@ import tifffile
 
 from unet.data.mask_pairs import MaskPair
 from unet.errors import UserError
-from unet.evaluation.arrays import MaskScoring
 from unet.evaluation.mask_folders import (
     MaskFiles,
     Method,
@@ -21,6 +20,7 @@ from unet.evaluation.mask_folders import (
     opened_files,
     score_method,
 )
+from unet.evaluation.mask_scoring import MaskScoring
 from unet.report import collect
 from unet.report.evaluated_page import Evaluated, _pictures, write_evaluated_page
 from unet.report.paired import Statistics

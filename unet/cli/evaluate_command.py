@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from unet.cli.evaluate_request import add_request, methods_given, name_of
@@ -22,14 +23,14 @@ from unet.paths import Paths
 if TYPE_CHECKING:
     from unet.data.file_names import Found
     from unet.data.mask_pairs import MaskPairs
-    from unet.evaluation.arrays import MaskScoring
     from unet.evaluation.mask_folders import MaskFiles, Method
+    from unet.evaluation.mask_scoring import MaskScoring
     from unet.report.evaluated_page import Evaluated
 
 log = logging.getLogger("unet")
 
-# Written to the output folder; the last one marks the others as ours.
-RESULTS = ("metrics.csv", "report.csv", "index.html", "evaluate.json")
+# Written to the output folder; the first one marks the others as ours.
+RESULTS = ("evaluate.json", "metrics.csv", "report.csv", "index.html")
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
@@ -62,9 +63,9 @@ def evaluate_folders(args: argparse.Namespace, paths: Paths) -> None:
     Raises:
         UserError: masks are missing, cannot be read or paired, or the options do not fit together.
     """
-    from unet.evaluation.arrays import MaskScoring
-    from unet.evaluation.mask_folders import MaskFiles, doubts
-    from unet.report.evaluated_page import Evaluated, write_evaluated_page
+    from unet.evaluation.mask_folders import MaskFiles, copies, doubts
+    from unet.evaluation.mask_scoring import MaskScoring
+    from unet.report.evaluated_page import Evaluated
     from unet.report.paired import Statistics
     from unet.report.score_tables import summarise
 
@@ -78,7 +79,8 @@ def evaluate_folders(args: argparse.Namespace, paths: Paths) -> None:
     noted: list[str] = []
     methods, images = _paired(args, noted)
     for method in methods:
-        noted += [line for line in doubts(method, scoring, files) if line not in noted]
+        said = [*copies(method), *doubts(method, scoring, files)]
+        noted += [line for line in said if line not in noted]
     _say(noted)
     methods, metrics = _scored(args, methods, scoring, files)
     rows = summarise(metrics, Statistics())
@@ -88,13 +90,7 @@ def evaluate_folders(args: argparse.Namespace, paths: Paths) -> None:
         facts=_facts(args, scoring), shown=args.shown,
     )  # fmt: skip
     if args.output is not None:
-        from unet.evaluation.evaluate import write_metrics
-        from unet.report.score_tables import write_report
-
-        write_metrics(args.output / "metrics.csv", metrics)
-        write_report(args.output / "report.csv", rows)
-        write_evaluated_page(args.output / "index.html", found)
-        write_json(args.output / "evaluate.json", as_json(found))
+        _write(args.output, found)
     if args.json:
         sys.stdout.write(json.dumps(as_json(found), indent=1, ensure_ascii=False) + "\n")
     else:
@@ -104,11 +100,34 @@ def evaluate_folders(args: argparse.Namespace, paths: Paths) -> None:
 def _check_output(folder: Path) -> None:
     """Refuses a folder with files of these names that this command did not write."""
     there = [folder / name for name in RESULTS if (folder / name).exists()]
-    if there and not (folder / RESULTS[-1]).exists():
+    if there and not (folder / RESULTS[0]).exists():
         raise UserError(
             f"{there[0]}: already exists and was not made by this command; choose another folder "
             "with -o"
         )
+
+
+def _write(folder: Path, found: Evaluated) -> None:
+    """Writes all results or, after an error, none: they are moved to their places at the end."""
+    from unet.evaluation.evaluate import write_metrics
+    from unet.report.evaluated_page import write_evaluated_page
+    from unet.report.score_tables import write_report
+
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with TemporaryDirectory(prefix=".scores-", suffix=".tmp", dir=folder) as name:
+            made = Path(name)
+            write_json(made / "evaluate.json", as_json(found))
+            write_metrics(made / "metrics.csv", found.metrics)
+            write_report(made / "report.csv", found.rows)
+            write_evaluated_page(made / "index.html", found)
+            for result in RESULTS:
+                (made / result).replace(folder / result)
+    finally:
+        if new and not any(folder.iterdir()):
+            folder.rmdir()
+    log.info("wrote %s", folder / "index.html")
 
 
 def _say(lines: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
@@ -16,23 +16,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
-from unet.config.choices import FAMILY_TABLE
 from unet.config.sections import EvaluateSection
 from unet.data.blocks import ArraySource, grid_of
 from unet.data.connected_components import ConnectedComponents
 from unet.data.label_maps import instance_maps, semantic_classes
-from unet.errors import UserError, did_you_mean
+from unet.errors import ArgumentError, UserError
 from unet.evaluation.blockwise import ScoredPair, ZarrArray
 from unet.evaluation.families import MASK_FAMILIES
 from unet.evaluation.fold import Case
+from unet.evaluation.mask_scoring import MaskScoring, whole
 from unet.evaluation.metrics.rows import Score
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TASKS = ("instances", "semantic")
-SIDES = ("predicted", "truth", "both")
-OBJECT_CLASSES = ("background", "foreground")
 COLUMNS = ("image", "class", "metric", "value")
 # Pixels of an image up to which its converted labels are in memory (10 bytes per pixel of a pair);
 # those of larger images are in temporary files.
@@ -42,78 +39,6 @@ BLOCK = 2048
 ALLOWED = 1 << 29
 
 
-@dataclass(frozen=True)
-class MaskScoring:
-    """What masks mean and how to score them.
-
-    Attributes:
-        task: "instances" (values are ids of objects) or "semantic" (values are classes).
-        classes: task semantic: name -> value in the masks; the first one is the background.
-        ignore: value in the truth whose pixels do not count.
-        metrics: families of metrics (`MASK_FAMILIES`), None = all that fit the task.
-        binary: whose masks are only foreground and background, so that the connected components
-            are the objects: "predicted", "truth", "both" or None. Task instances.
-        boundary_tolerance: of the family boundary, such as "2 px" or "0.5 um".
-
-    Raises:
-        UserError: these do not fit together.
-    """
-
-    task: str = "instances"
-    classes: Mapping[str, int] | None = None
-    ignore: int | None = None
-    metrics: Sequence[str] | None = None
-    binary: str | None = None
-    boundary_tolerance: str = "2 px"
-    section: EvaluateSection = field(init=False)
-
-    def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise UserError(f"task: got {self.task!r}; write instances or semantic")
-        if self.binary is not None and self.binary not in SIDES:
-            raise UserError(f"binary: got {self.binary!r}; write one of {', '.join(SIDES)}")
-        if self.task == "instances" and self.classes is not None:
-            raise UserError("classes: they need task semantic; task instances has ids of objects")
-        if self.task == "semantic" and self.binary is not None:
-            raise UserError("binary: it is for objects; leave it out with task semantic")
-        if self.task == "semantic" and len(self.classes or ()) < 2:
-            raise UserError(
-                "classes: task semantic needs at least two, name and value in the masks, such as "
-                "background 0 and cell 255"
-            )
-        object.__setattr__(self, "section", self._section())
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """In the order of the class index."""
-        return OBJECT_CLASSES if self.classes is None else tuple(self.classes)
-
-    def _section(self) -> EvaluateSection:
-        wanted = tuple(MASK_FAMILIES) if self.metrics is None else tuple(self.metrics)
-        known = ", ".join(MASK_FAMILIES)
-        for name in wanted:
-            if name in FAMILY_TABLE and name not in MASK_FAMILIES:
-                raise UserError(
-                    f"metrics: {name} needs probabilities, which masks do not hold; choose from "
-                    f"{known} (a run's stage evaluate computes {name})"
-                )
-            if name not in MASK_FAMILIES:
-                close = did_you_mean(name, MASK_FAMILIES)
-                raise UserError(f"metrics: no family {name!r}; there are: {known}{close}")
-        if self.task == "semantic" and not {"pixel", "boundary"} & set(wanted):
-            raise UserError(
-                f"metrics: {', '.join(wanted) or 'none'} cannot score task semantic, which has no "
-                "objects; write pixel or boundary"
-            )
-        try:
-            return EvaluateSection(metrics=wanted, boundary_tolerance=self.boundary_tolerance)
-        except ValueError:
-            raise UserError(
-                f"metrics {list(wanted)}, boundary_tolerance {self.boundary_tolerance!r}: write at "
-                "least one family, and a distance such as 2 px or 0.5 um"
-            ) from None
-
-
 def evaluate(
     predicted: Any,
     truth: Any,
@@ -121,7 +46,7 @@ def evaluate(
     task: str = "instances",
     classes: Mapping[str, int] | None = None,
     ignore: int | None = None,
-    metrics: Sequence[str] | None = None,
+    metrics: str | Sequence[str] | None = None,
     pixel_size_um: float | Sequence[float] | None = None,
     binary: str | None = None,
     boundary_tolerance: str = "2 px",
@@ -143,9 +68,12 @@ def evaluate(
 
     Raises:
         UserError: shapes differ, values are no labels, or the options do not fit together.
+        ArgumentError: an option has a wrong value.
     """
     import pandas as pd
 
+    if (threads := whole("threads", threads)) < 1:
+        raise ArgumentError(f"threads: got {threads}; write a whole number above 0")
     scoring = MaskScoring(task, classes, ignore, metrics, binary, boundary_tolerance)
     with opened(scoring, predicted, truth, pixel_size_um, threads, image) as pair:
         rows = [(image, *score[:3]) for score in scores(scoring, pair, threads)]
@@ -255,14 +183,16 @@ def _spacing(
 ) -> tuple[float, ...] | None:
     if pixel_size_um is None:
         return None
-    single = isinstance(pixel_size_um, int | float | np.number)
-    sizes = (pixel_size_um,) * axes if single else tuple(pixel_size_um)  # type: ignore[arg-type]
-    found = tuple(float(size) for size in sizes)  # type: ignore[arg-type]
+    wanted = f"give one number above 0, or {axes} (one per axis)"
+    listed = isinstance(pixel_size_um, list | tuple | np.ndarray)
+    listed = listed and getattr(pixel_size_um, "ndim", 1) > 0  # a number can be an array, too
+    sizes: list[Any] = list(pixel_size_um) if listed else [pixel_size_um] * axes  # type: ignore[arg-type]
+    try:
+        found = tuple(math.nan if isinstance(n, str | bool | np.bool_) else float(n) for n in sizes)
+    except (TypeError, ValueError, OverflowError):
+        found = ()
     if len(found) != axes or not all(0 < size < math.inf for size in found):
-        raise UserError(
-            f"{image}: pixel_size_um {pixel_size_um}; give one number above 0, or {axes} (one per "
-            "axis)"
-        )
+        raise ArgumentError(f"pixel_size_um: got {pixel_size_um!r} for {image}; {wanted}")
     return found
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import filecmp
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import numpy as np
 
 from unet.data.blocks import ordered
 from unet.data.mask_pairs import MaskPair
-from unet.errors import UserError
-from unet.evaluation.arrays import IN_MEMORY, MaskScoring, opened, scores
+from unet.errors import UserError, how_many
+from unet.evaluation.arrays import IN_MEMORY, opened, scores
 from unet.evaluation.blockwise import ScoredPair
+from unet.evaluation.mask_scoring import MaskScoring
 from unet.evaluation.metrics.rows import MetricRow, Score
+from unet.files import file_sha256
 from unet.io.images import open_label
 
 log = logging.getLogger(__name__)
@@ -161,6 +164,41 @@ def grouping(expression: str | None, images: Sequence[str]) -> dict[str, str]:
             raise UserError(f"--group: {expression!r} is not found in the name {image}")
         found[image] = match[1] or ""
     return found
+
+
+def copies(method: Method) -> list[str]:
+    """A line if predicted masks are the true ones themselves, or all are exact copies of them."""
+    pairs = [(pair.truth, pair.predicted) for pair in method.pairs if pair.predicted is not None]
+    same = [truth for truth, predicted in pairs if _is_same(truth, predicted)]
+    if same:
+        return [
+            f"{method.name}: the same file is the predicted and the true mask in {len(same)} of "
+            f"{how_many(len(pairs), 'pair')} (such as {same[0]}), so a perfect score says nothing; "
+            "look at both paths"
+        ]
+    # all() stops at the first pair that differs, so other masks are not read twice.
+    if pairs and all(_is_copy(truth, predicted) for truth, predicted in pairs):
+        return [
+            f"{method.name}: {how_many(len(pairs), 'predicted mask')}, all with exactly the "
+            f"content of the true ones (such as {pairs[0][1]} and {pairs[0][0]}): are these copies "
+            "of the truth?"
+        ]
+    return []
+
+
+def _is_same(one: Path, two: Path) -> bool:
+    with suppress(OSError):  # scoring it says why
+        return one.samefile(two)
+    return False
+
+
+def _is_copy(one: Path, two: Path) -> bool:
+    """Whether two files, or all files in two folders, have the same content."""
+    with suppress(OSError, UserError):
+        if one.is_dir() or two.is_dir():
+            return one.is_dir() and two.is_dir() and file_sha256(one) == file_sha256(two)
+        return filecmp.cmp(one, two, shallow=False)
+    return False
 
 
 def doubts(method: Method, scoring: MaskScoring, files: MaskFiles) -> list[str]:

@@ -12,15 +12,16 @@ import numpy as np
 
 from unet.config.heads import IGNORE
 from unet.errors import UserError
-from unet.evaluation.arrays import MaskScoring
 from unet.evaluation.blockwise import ScoredPair
 from unet.evaluation.mask_folders import MaskFiles, Method, opened_files
+from unet.evaluation.mask_scoring import MaskScoring
 from unet.evaluation.metrics.rows import MetricRow
+from unet.files import replacing
 from unet.io.images import open_image
 from unet.report import collect, overlays, score_tables
 from unet.report.cuts import Cut, cuts_of
 from unet.report.overlays import OverlayView
-from unet.report.page_file import render, write_page
+from unet.report.page_file import render
 from unet.report.pages import score_values
 from unet.report.paired import Statistics
 from unet.report.score_tables import ReportRow
@@ -85,7 +86,8 @@ def write_evaluated_page(path: Path, found: Evaluated) -> None:
         facts=found.facts,
         versions=collect.versions(),
     )
-    write_page(path, page)
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def _listed(method: Method) -> dict[str, Any]:

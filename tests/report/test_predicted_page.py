@@ -18,7 +18,7 @@ from tests.data.test_appearance import store_at, stored
 from unet.data.records import ImageRecord
 from unet.data.store import OwnGrid
 from unet.export import ome_zarr_writer
-from unet.prediction.apply.applied_images import Output
+from unet.prediction.apply.result_folder import Output
 from unet.prediction.object_counts import Counted
 from unet.prediction.stitch.segmentation import Segmentation
 from unet.report import predicted_page, predicted_pictures

@@ -25,9 +25,10 @@ from unet.data.file_names import safe_id
 from unet.data.records import read_manifest
 from unet.errors import ArgumentError, UserError
 from unet.files import digest, read_json, remove
-from unet.prediction.apply.applied_images import Output, apply, mark_done, source_of, task_of
+from unet.prediction.apply.applied_images import apply, mark_done, source_of, task_of
 from unet.prediction.apply.array_images import ArrayImage, image_of, write_image
 from unet.prediction.apply.chosen_settings import Requested, model_files
+from unet.prediction.apply.result_folder import Output
 
 if TYPE_CHECKING:
     from unet.models.model_file import ModelFile

@@ -16,7 +16,6 @@ from unet.files import read_json, remove, write_json
 from unet.paths import Paths
 from unet.prediction.apply.applied_images import (
     Applied,
-    Output,
     PredictTask,
     apply,
     mark_done,
@@ -24,6 +23,7 @@ from unet.prediction.apply.applied_images import (
     task_of,
 )
 from unet.prediction.apply.chosen_settings import model_files
+from unet.prediction.apply.result_folder import Output
 
 log = logging.getLogger("unet")
 

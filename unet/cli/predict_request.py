@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from unet.cli.arguments import axes, length, lengths, number, positive
 from unet.config.choices import METHOD_TABLE
 from unet.errors import UserError
-from unet.prediction.apply.applied_images import PAGES, top_folder
+from unet.prediction.apply.applied_images import top_folder
 from unet.prediction.apply.chosen_settings import OUTLINES, Requested
+from unet.prediction.apply.result_folder import PAGES
 
 if TYPE_CHECKING:
     from unet.data.file_names import Found

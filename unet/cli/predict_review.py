@@ -12,7 +12,8 @@ from unet.data.dataset_warnings import first_lines, grouped, read_warnings
 from unet.data.records import ImageRecord
 from unet.errors import one_line
 from unet.files import remove
-from unet.prediction.apply.applied_images import Applied, Output, PredictTask, short_name
+from unet.prediction.apply.applied_images import Applied, PredictTask, short_name
+from unet.prediction.apply.result_folder import Output
 
 if TYPE_CHECKING:
     from unet.prediction.object_counts import Counted

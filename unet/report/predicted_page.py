@@ -13,7 +13,7 @@ from unet.data.records import ImageRecord
 from unet.data.scale_check import sizes_text
 from unet.data.store import OwnGrid
 from unet.errors import how_many
-from unet.prediction.apply.applied_images import Output
+from unet.prediction.apply.result_folder import Output
 from unet.prediction.object_counts import Counted
 from unet.prediction.stitch.segmentation import Segmentation
 from unet.report import collect, figures

@@ -186,7 +186,7 @@ def write_image(image: ArrayImage, path: Path) -> str:
                 "array: NaN or infinite values; replace them, such as with numpy.nan_to_num"
             )
         level[region] = values
-        sha.update(np.ascontiguousarray(values).view(np.uint8))
+        sha.update(np.ascontiguousarray(values).view(np.uint8).data)
     return sha.hexdigest()
 
 

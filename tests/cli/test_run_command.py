@@ -619,9 +619,9 @@ def test_a_run_in_a_pipe(tmp_path: Path) -> None:
     done = run(folder, str(config))
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
-    # The check makes the raw files, manifest and splits first.
-    number = len(rows) - 2 - 3
-    assert lines[0] == "check: 4 jobs"
+    # The check makes the raw files and the manifest first.
+    number = len(rows) - 2 - 2
+    assert lines[0] == "check: 3 jobs"
     assert f"run: {number} jobs" in lines
     ends = [line for line in lines if re.fullmatch(r"\[\d+/\d+\] .*: done in \d+:\d\d", line)]
     assert [line for line in ends if line.startswith(f"[{number}/{number}] report: ")]

@@ -84,6 +84,14 @@ def test_classes_stand_with_what_was_seen(tmp_path: Path) -> None:
     assert list((swapped.classes or {}).values()) == [255, 0]
 
 
+def test_a_sample_is_measured_and_that_is_said(tmp_path: Path) -> None:
+    few, _ = written(forms.two_folders(tmp_path / "few", number=12))
+    assert "objects measured in" not in few
+    many, config = written(forms.two_folders(tmp_path / "many", number=30))
+    assert "#   objects measured in 12 of 30 images; unet check measures more" in many
+    assert usable(config) == {"many": 30}
+
+
 def test_several_datasets_have_a_model_each_that_suits(tmp_path: Path) -> None:
     forms.two_folders(tmp_path / "d" / "nuclei")
     forms.volumes(tmp_path / "d" / "tissue")

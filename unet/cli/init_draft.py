@@ -28,7 +28,7 @@ ENOUGH, LEAST = 5, 3
 # Pages of a stack in a group, so that neighbours stay together; and groups that this must leave.
 PAGES_TOGETHER, LEAST_GROUPS = 10, 5
 # Images of which pixels are measured.
-SAMPLED = 30
+SAMPLED = 12
 EACH_ALONE = {"group": "(.+)"}
 
 
@@ -138,7 +138,7 @@ def _draft(name: str, place: Place) -> DraftDataset:
     }
     seen = (*place.seen, *files.seen, *labels.seen)
     survey = _survey(name, keys, place, files)
-    seen += (_pixel_size(survey),)
+    seen += (_pixel_size(survey), *_measured(survey))
     draft = DraftDataset(name, place.root, keys, seen, checks, others, files.dims, survey)
     found = {p.key.rpartition(".")[2]: p for p in proposals(survey)}
     return replace(draft, proposals=found)
@@ -151,6 +151,13 @@ def _pixel_size(survey: DatasetSurvey) -> str:
     size, number = known.most_common(1)[0]
     text = " x ".join(f"{n:.4g}" for n in size)
     return f"pixel size: {text} um, from {number} of {how_many(len(survey.images), 'image')}"
+
+
+def _measured(survey: DatasetSurvey) -> list[str]:
+    usable = sum(image.status == "ok" for image in survey.images)
+    if survey.measured == usable:
+        return []
+    return [f"objects measured in {survey.measured} of {usable} images; unet check measures more"]
 
 
 def _task(labels: Meaning) -> dict[str, Any]:

@@ -20,6 +20,8 @@ Array = NDArray[Any]
 
 LARGEST_ID = 2**32 - 1
 LISTED_VALUES = 5
+# Pixels whose values are counted at a time.
+COUNTED = 1 << 22
 # Not a label: more values than MANY, and a smaller share of equal neighbours than RARE.
 MANY, RARE = 16, 0.2
 
@@ -167,10 +169,14 @@ class Neighbours:
     equal: int = 0
 
     def add(self, block: Array) -> None:
-        left, right = block[..., :-1], block[..., 1:]
-        both = (left != 0) & (right != 0)
-        self.pairs += int(np.count_nonzero(both))
-        self.equal += int(np.count_nonzero(both & (left == right)))
+        # In parts, because a file that is a single strip is a single block.
+        rows = max(1, COUNTED * len(block) // max(1, block.size))
+        for start in range(0, len(block), rows):
+            part = block[start : start + rows]
+            left, right = part[..., :-1], part[..., 1:]
+            both = (left != 0) & (right != 0)
+            self.pairs += int(np.count_nonzero(both))
+            self.equal += int(np.count_nonzero(both & (left == right)))
 
 
 def _like_image(values: int, found: Neighbours) -> bool:
@@ -210,7 +216,11 @@ def _distinct(block: Array) -> tuple[Array, Array]:
     """The distinct values of a block, sorted, and how often each occurs."""
     if block.dtype.kind == "u" and block.dtype.itemsize <= 2:
         # Counting is many times faster than sorting, and most labels have these types.
-        counts = np.bincount(block.ravel())
+        # In parts, because a copy with 8 bytes for each pixel is made of what is counted.
+        flat = block.ravel()
+        counts = np.zeros(int(flat.max(initial=0)) + 1, np.int64)
+        for start in range(0, flat.size, COUNTED):
+            counts += np.bincount(flat[start : start + COUNTED], minlength=counts.size)
         values = np.flatnonzero(counts)
         return values, counts[values]
     return np.unique(block, return_counts=True)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,9 @@ from scipy import ndimage
 
 from tests.data.survey.surveyed import config_of, kinds, scene, source_of, survey, write
 from unet.data.manifest import build_manifest
+from unet.data.survey import measure
 from unet.data.survey.survey import survey_dataset
+from unet.data.survey.understood import understand
 
 PREDICTED = {"predict_with": ["other/m"], "task": None}
 
@@ -200,6 +205,40 @@ def test_objects_of_large_images_come_from_their_middle(
     assert both.middles == 3
     assert both.objects is not None
     assert both.objects.per_image == (5, 5.0, 5)
+
+
+def test_memory_bounds_how_many_images_are_measured_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(6):
+        write(tmp_path, f"a{i}", *scene(i))
+    data = {"images": "images", "labels": "labels", "task": "instances"}
+    config = config_of(tmp_path, data)
+    source = source_of(tmp_path, config)
+    records = [r for r in understand(config, "d", source, 1).records if r.status == "ok"]
+    running, most = 0, 0
+    lock, real = threading.Lock(), measure._measured
+
+    def counted(*args: Any) -> Any:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.05)
+        found = real(*args)
+        with lock:
+            running -= 1
+        return found
+
+    monkeypatch.setattr(measure, "_measured", counted)
+    each = measure._bytes_of(records[0], 1 << 24)
+    assert each > 40 * 96 * 96
+    for memory, expected in ((each // 2, 1), (2 * each, 2), (100 * each, 6)):
+        most = 0
+        found = measure.measured(records, source, config.datasets["d"], threads=6, memory=memory)
+        assert len(found) == 6
+        assert most <= expected
+        assert expected < 6 or most > 2
 
 
 def test_texts_about_one_image(tmp_path: Path) -> None:

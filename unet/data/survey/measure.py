@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unet.config.sections import DatasetSection
-from unet.data.blocks import mapped
+from unet.data.blocks import Budget, mapped
 from unet.data.inspection import blocks_of
 from unet.data.raw_files import RawSource
 from unet.data.records import ImageRecord
@@ -21,6 +22,11 @@ from unet.errors import UserError
 from unet.io.images import open_image, open_label
 
 Array = NDArray[Any]
+
+# Of a region: numbers and pieces of objects, smoothed pixels, and sums over them.
+BYTES_PER_PIXEL = 40
+# Memory without a setting.
+MEMORY = 4_000_000_000
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ def measured(
     *,
     threads: int,
     region_pixels: int = REGION_PIXELS,
+    memory: int = MEMORY,
 ) -> list[Measured]:
     """The images that can be read, in the order of the records.
 
@@ -72,15 +79,28 @@ def measured(
         threads: images in memory at the same time.
         region_pixels: of a larger image, only a region in the middle with so many pixels gives the
             facts about objects and focus.
+        memory: in bytes, for the images that are measured at the same time. A single one that
+            needs more is measured alone.
     """
+    budget = Budget(memory)
 
     def measure(record: ImageRecord) -> Measured | None:
+        needed = min(_bytes_of(record, region_pixels), memory)
         try:
-            return _measured(record, source, data, region_pixels)
+            with budget.reserve(needed, record.image):
+                return _measured(record, source, data, region_pixels)
         except UserError:
             return None  # changed since the manifest was made; the manifest stage will say so
 
     return [found for found in mapped(measure, records, threads) if found is not None]
+
+
+def _bytes_of(record: ImageRecord, region_pixels: int) -> int:
+    """Memory that measuring an image takes, at most: the decoded file (it may be a single strip),
+    and the copies that are made of its region."""
+    pixels = math.prod(record.shape[1:])
+    decoded = 2 * math.prod(record.shape) * np.dtype(record.dtype).itemsize
+    return decoded + BYTES_PER_PIXEL * min(pixels, region_pixels)
 
 
 def _measured(

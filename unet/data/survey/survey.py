@@ -56,7 +56,12 @@ def survey_dataset(
     found = understand(config, dataset, source, threads, records, splits)
     usable = sorted(found.usable, key=lambda record: record.id)
     sample = measured(
-        spread(usable, sampled), source, data, threads=threads, region_pixels=REGION_PIXELS
+        spread(usable, sampled),
+        source,
+        data,
+        threads=threads,
+        region_pixels=REGION_PIXELS,
+        memory=int(1e9 * config.memory_gb),
     )
     middles = Counter(member.middle for member in sample if member.middle)
     survey = DatasetSurvey(

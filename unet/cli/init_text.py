@@ -245,9 +245,13 @@ def _train(
     drafts: Sequence[DraftDataset], sizes: Sequence[Sized], minutes: float, speed: str
 ) -> Iterable[str]:
     size = sizes[0]
-    training = max(1, round(sum(s.seconds for s in sizes) / 60))
-    yield (f"# Sized for a first result in about {minutes:g} minutes {speed};")
-    yield f"# the training alone takes about {training}."
+    training = sum(s.seconds for s in sizes) / 60
+    if training > minutes:
+        yield f"# The shortest training that is of use takes about {training:.0f} minutes {speed},"
+        yield f"# more than the {minutes:g} that were wished for."
+    else:
+        yield f"# Sized for a first result in about {minutes:g} minutes {speed};"
+        yield f"# the training alone takes about {max(1, round(training))}."
     yield "# For a better one, train longer: epochs: 50 and steps_per_epoch: 100, say."
     yield "train:"
     if len(drafts) == 1:

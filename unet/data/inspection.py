@@ -179,7 +179,7 @@ class Neighbours:
             self.equal += int(np.count_nonzero(both & (left == right)))
 
 
-def _like_image(values: int, found: Neighbours) -> bool:
+def like_image(values: int, found: Neighbours) -> bool:
     """Whether values vary as in an image: in a label, neighbouring pixels mostly belong to the same
     object, while in an image they rarely have exactly the same value."""
     return values > MANY and found.pairs > 100 * MANY and found.equal < RARE * found.pairs
@@ -187,7 +187,7 @@ def _like_image(values: int, found: Neighbours) -> bool:
 
 def _check_objects(path: Path, objects: int, neighbours: Neighbours) -> None:
     """Refuses a label whose values vary as in an image."""
-    if _like_image(objects, neighbours):
+    if like_image(objects, neighbours):
         share = 100 * neighbours.equal // neighbours.pairs
         raise UserError(
             f"{path}: {objects} values, and only {share} % of neighbouring pixels are equal: it "
@@ -240,7 +240,7 @@ def _check_classes(
     if len(unknown) > MANY:
         swapped = "are images and labels swapped?"
         numbers = "do they number objects? then write task: instances, without classes; or "
-        advice = swapped if _like_image(len(values), neighbours) else numbers + swapped
+        advice = swapped if like_image(len(values), neighbours) else numbers + swapped
     raise UserError(f"{path}: values {listed} belong to no class (classes have {known}); {advice}")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from unet.data.blocks import ordered
+from unet.data.inspection import Neighbours, like_image
 from unet.data.mask_pairs import MaskPair
 from unet.errors import UserError, how_many
 from unet.evaluation.arrays import IN_MEMORY, opened, scores
@@ -202,36 +203,61 @@ def _is_copy(one: Path, two: Path) -> bool:
 
 
 def doubts(method: Method, scoring: MaskScoring, files: MaskFiles) -> list[str]:
-    """A line if values look like classes or foreground, not like ids of objects: all masks share
-    very few values, and each value is in several separate pieces."""
+    """A line if values look like those of images, or like classes or foreground, not like ids of
+    objects: all masks share very few values, and each value is in several separate pieces."""
     if scoring.task != "instances":
         return []
     sides: dict[str, tuple[str, Callable[[MaskPair], Path | None]]] = {
         "truth": ("the true masks", lambda pair: pair.truth),
         "predicted": (f"the masks of {method.name}", lambda pair: pair.predicted),
     }
+    lines: list[str] = []
     names, doubtful, values = [], [], set[int]()
     for side, (name, path_of) in sides.items():
         if scoring.binary in (side, "both"):
             continue
         paths = [path for pair in method.pairs if (path := path_of(pair)) is not None]
+        if _are_images(paths[:_LOOKED_AT], files.axes):
+            lines.append(
+                f"{name} look like images: neighbouring pixels are hardly ever equal, as they are "
+                "inside objects; give the folder with the masks"
+            )
+            continue
         if found := _shared_values(paths[:_LOOKED_AT], files.axes, scoring.ignore):
             names.append(name)
             doubtful.append(side)
             values |= set(found)
     if not doubtful:
-        return []
+        return lines
     listed = ", ".join(map(str, sorted(values)))
     classes = ",".join(
         f"{'cell' if len(values) == 1 else f'class{k}'}={value}"
         for k, value in enumerate(sorted(values), start=1)
     )
     return [
+        *lines,
         f"{' and '.join(names)} hold only the value{'s' if len(values) > 1 else ''} {listed} "
         "besides 0, in many separate pieces: are these no ids of objects? For foreground write "
         f"--binary {doubtful[0] if len(doubtful) == 1 else 'both'} (connected pieces are the "
-        f"objects), for classes write --classes background=0,{classes}"
+        f"objects), for classes write --classes background=0,{classes}",
     ]
+
+
+def _are_images(paths: Sequence[Path], axes: str | None) -> bool:
+    """Whether the values of all these files vary as in an image."""
+    found = []
+    for path in paths:
+        try:
+            label = open_label(path, axes=axes)
+        except UserError:
+            continue  # scoring it says why
+        if np.prod(label.shape, dtype=np.int64) > IN_MEMORY:
+            return False
+        mask: Any = label.array.compute(scheduler="synchronous")
+        neighbours = Neighbours()
+        neighbours.add(mask)
+        found.append(like_image(len(np.unique(mask)), neighbours))
+    return bool(found) and all(found)
 
 
 def _shared_values(paths: Sequence[Path], axes: str | None, ignore: int | None) -> list[int]:

@@ -130,7 +130,7 @@ def _reasons(own: Floats, known: Floats, spread: Floats, contrast: float) -> lis
         found.append((float(beyond[k]), _texture_reason(k - _FINEST, own[k], low[k], high[k])))
     found.sort(key=lambda item: -item[0])
     return [text for _, text in found[:2]] or [
-        "its intensities and its texture do not occur together in the training images"
+        "no training image has both its brightness and its texture"
     ]
 
 
@@ -141,6 +141,8 @@ def _texture_reason(octave: int, own: float, low: float, high: float) -> str:
     else:
         kind = "more" if own > high else "less"
         kind += f" structure of about {2**octave} to {2 ** (octave + 1)} pixels"
+    if float(least) <= float(mine) <= float(most):
+        return kind  # rounded numbers would seem to say otherwise
     return f"{kind} ({mine} % of its variance, of the training images {least} to {most} %)"
 
 

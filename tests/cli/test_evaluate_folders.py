@@ -172,6 +172,23 @@ def test_classes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "label value 255 is not declared" in capsys.readouterr().err
 
 
+def test_photographs_are_no_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for k in range(2):
+        photo = np.random.default_rng(k).integers(1, 4000, (60, 60), dtype=np.uint16)
+        for folder, pixels in (("photos", photo), ("truth", blobs(k, (60, 60)))):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            tifffile.imwrite(f"{folder}/{k}.tif", pixels)
+    assert run("photos", "truth") == 0
+    assert "the masks of photos look like images" in capsys.readouterr().err
+    assert run("truth", "photos") == 0
+    said = capsys.readouterr().err
+    assert "the true masks look like images" in said
+    assert "the masks of truth" not in said
+
+
 def test_binary_masks(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from skimage.measure import label
 

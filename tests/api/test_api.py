@@ -306,14 +306,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def test_memory_does_not_grow_with_the_image(tmp_path: Path, own: unet.Model) -> None:
-    """A lazy array of 4 and of 16 million pixels, which with its results takes 170 MB more."""
+    """A lazy array of 4 and of 32 million pixels, which with its results takes 400 MB more."""
     megabytes = []
-    for blocks in (2, 8):
+    for blocks in (2, 16):
         words = [sys.executable, "-c", BIG, str(blocks)]
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         megabytes.append(float(done.stdout))
-    assert megabytes[1] < megabytes[0] + 60, megabytes
+    assert megabytes[1] < megabytes[0] + 100, megabytes
 
 
 def test_results_to_keep(tmp_path: Path, own: unet.Model) -> None:

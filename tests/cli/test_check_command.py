@@ -17,7 +17,7 @@ from unet.config.load import load
 from unet.config.run import Config, merge
 from unet.data.synthetic import write_dataset
 from unet.paths import Paths
-from unet.planning.estimates import Machine
+from unet.planning.estimated_jobs import Machine
 
 CONFIG: dict[str, Any] = {
     "output": "out",

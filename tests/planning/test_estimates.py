@@ -13,14 +13,13 @@ from unet.config.load import load
 from unet.config.presets import Architecture
 from unet.config.run import Config, merge
 from unet.data.survey.facts import DatasetSurvey, SurveyedImage
+from unet.planning.estimated_jobs import Machine, sizes_of
 from unet.planning.estimates import (
     CHECKPOINT,
     PACKED,
     START,
     Estimate,
-    Machine,
     estimates,
-    sizes_of,
     total,
 )
 

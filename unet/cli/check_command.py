@@ -18,7 +18,7 @@ from unet.paths import Paths
 if TYPE_CHECKING:
     from unet.config.run import Config
     from unet.data.survey.facts import DatasetSurvey
-    from unet.planning.estimates import Machine
+    from unet.planning.estimated_jobs import Machine
     from unet.report.checked import Checked
 
 log = logging.getLogger("unet")

@@ -17,7 +17,8 @@ from unet.data.survey.facts import DatasetSurvey
 from unet.data.survey.findings import Finding
 from unet.files import write_json
 from unet.paths import Paths
-from unet.planning.estimates import Machine, estimates
+from unet.planning.estimated_jobs import Machine
+from unet.planning.estimates import estimates
 from unet.planning.jobs import Run
 from unet.report.checked import Checked, suggestions
 from unet.training.auto.proposals import proposals

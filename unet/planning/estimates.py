@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from statistics import median
 
 from unet.config.geometry import footprint
 from unet.config.heads import HEADS
@@ -21,7 +19,13 @@ from unet.config.presets import AnyArchitecture, Architecture
 from unet.config.run import Config
 from unet.config.sections import PredictSection, TrainSection
 from unet.data.survey.facts import DatasetSurvey
-from unet.paths import ENSEMBLE, Origin, origin_of
+from unet.paths import ENSEMBLE, origin_of
+from unet.planning.estimated_jobs import (
+    EstimatedJob,
+    Machine,
+    resampled,
+    sizes_of,
+)
 from unet.planning.resources import VALIDATION_SIDE, flop_per_pixel
 from unet.training.auto.memory import Numerics, step_bytes
 from unet.versions import STAGES
@@ -72,78 +76,6 @@ class Estimate:
     disk: float | None
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What the estimates assume of this machine.
-
-    Attributes:
-        flops: FLOP of the forward pass that a training does per second.
-        threads: number of CPU threads.
-    """
-
-    flops: float
-    threads: int
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Sizes of a dataset's usable images.
-
-    Attributes:
-        count: number of images.
-        pixels: pixels (voxels) of all images together.
-        channels: most channels of an image.
-        shape: the median size along each spatial axis.
-        largest: pixels of the largest image.
-    """
-
-    count: int = 0
-    pixels: float = 0.0
-    channels: int = 1
-    shape: tuple[float, ...] = (1.0, 1.0)
-    largest: float = 0.0
-
-    @property
-    def values(self) -> float:
-        """Pixels times channels."""
-        return self.pixels * self.channels
-
-    def scaled(self, factors: Sequence[float]) -> Sizes:
-        """The sizes after resampling: each axis times its factor."""
-        if len(factors) != len(self.shape):
-            return self
-        volume = math.prod(factors)
-        shape = tuple(max(1.0, n * f) for n, f in zip(self.shape, factors, strict=True))
-        return replace(
-            self, pixels=self.pixels * volume, largest=self.largest * volume, shape=shape
-        )
-
-
-def sizes_of(survey: DatasetSurvey) -> Sizes:
-    """The sizes of the images that a survey found usable."""
-    shapes = [image.shape for image in survey.images if image.status == "ok" and image.shape]
-    if not shapes:
-        return Sizes()
-    dims = max(len(shape) for shape in shapes) - 1
-    alike = [shape[1:] for shape in shapes if len(shape) == dims + 1]
-    pixels = [math.prod(shape[1:]) for shape in shapes]
-    return Sizes(
-        count=len(shapes),
-        pixels=float(sum(pixels)),
-        channels=max(shape[0] for shape in shapes),
-        shape=tuple(float(median(sizes)) for sizes in zip(*alike, strict=True)),
-        largest=float(max(pixels)),
-    )
-
-
-def pixel_size_of(survey: DatasetSurvey) -> tuple[float, ...] | None:
-    """The median pixel size in micrometres of the usable images; None if it is unknown."""
-    sizes = [i.pixel_size_um for i in survey.images if i.status == "ok" and i.pixel_size_um]
-    if not sizes or len({len(size) for size in sizes}) > 1:
-        return None
-    return tuple(float(median(axis)) for axis in zip(*sizes, strict=True))
-
-
 def estimates(
     config: Config, dataset: str, surveys: Mapping[str, DatasetSurvey], machine: Machine
 ) -> list[Estimate]:
@@ -154,13 +86,13 @@ def estimates(
             (without them no resampling is assumed).
     """
     survey = surveys[dataset]
-    job = _Job(config, dataset, sizes_of(survey), survey, machine)
+    job = EstimatedJob(config, dataset, sizes_of(survey), survey, machine)
     generated = config.datasets[dataset].synthetic is not None
     applied = config.origins_for(dataset)
     found = [_synthesize(job)] if generated else []
     found += [_manifest(job), *([] if applied else [_splits(job), _prepare(job)])]
     for model in config.models_for(dataset):
-        own = _resampled(job, surveys, origin_of(model))
+        own = resampled(job, surveys, origin_of(model))
         own = replace(own, model=model)
         found += [_prepare(own)] if applied else [_train(own)]
         found += [_predict(own), _stitch(replace(own, sizes=job.sizes))]
@@ -185,110 +117,23 @@ def total(found: Iterable[Estimate]) -> Estimate:
     )
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What the estimates of a stage depend on.
-
-    Attributes:
-        sizes: of the images, in the pixels that the stage works on.
-        enlarged: pixels of the resampled images per pixel of the files.
-    """
-
-    config: Config
-    dataset: str
-    sizes: Sizes
-    survey: DatasetSurvey
-    machine: Machine
-    model: str = ""
-    enlarged: float = 1.0
-
-    @cached_property
-    def origin(self) -> Origin | None:
-        return origin_of(self.model)
-
-    @cached_property
-    def architecture(self) -> AnyArchitecture | None:
-        return self.config.architecture_for(
-            self.model if self.origin is None else self.origin.model
-        )
-
-    @cached_property
-    def outputs(self) -> int:
-        return len(self.config.head_for(self.dataset, self.model))
-
-    @property
-    def folds(self) -> tuple[int, ...]:
-        return self.config.folds_for(self.dataset)
-
-    @property
-    def tested(self) -> tuple[int, ...]:
-        return self.config.tested_for(self.dataset)
-
-    @property
-    def networks(self) -> int:
-        """Number of networks that predict an image together."""
-        if self.origin is not None:
-            return len(self.config.folds_for(self.origin.dataset))
-        return len(self.folds) if ENSEMBLE in self.tested else 1
-
-    def share(self, *parts: str) -> float:
-        """Sum over the folds that are run of the share (0 to 1) of the images in these parts."""
-        splits, section = self.survey.splits or {}, self.config.datasets[self.dataset].split
-        if known := [counts for fold, counts in splits.items() if fold in self.folds]:
-            return sum(
-                sum(counts.get(part, 0) for part in parts) / max(1, sum(counts.values()))
-                for counts in known
-            )
-        test = section.test or (1 / section.folds if section.folds else 0.25)
-        of = {"test": test, "val": section.val * (1 - test)}
-        of["train"] = 1 - test - of["val"]
-        return len(self.folds) * sum(of[part] for part in parts)
-
-    @property
-    def predicted(self) -> float:
-        """Share of the images that is predicted and stitched, over all folds."""
-        if self.origin is not None or ENSEMBLE in self.tested:
-            return 1.0
-        return self.share("val", "test")
-
-    @property
-    def labels(self) -> int:
-        """Bytes per pixel of the stored labels."""
-        if not self.config.datasets[self.dataset].labelled:
-            return 0
-        return 5 if self.survey.task == "instances" else 1
-
-
-def _resampled(job: _Job, surveys: Mapping[str, DatasetSurvey], origin: Origin | None) -> _Job:
-    """With images at the pixel size of a model of another dataset."""
-    known = surveys.get(origin.dataset) if origin is not None else None
-    target = None if known is None else pixel_size_of(known)
-    own = pixel_size_of(job.survey)
-    if target is None or own is None or len(target) != len(own):
-        return job
-    factors = [a / b for a, b in zip(own, target, strict=True)]
-    if all(abs(factor - 1) < 0.01 for factor in factors):
-        return job
-    return replace(job, sizes=job.sizes.scaled(factors), enlarged=math.prod(factors))
-
-
-def _synthesize(job: _Job) -> Estimate:
+def _synthesize(job: EstimatedJob) -> Estimate:
     seconds = START["synthesize"] + job.sizes.pixels / GENERATED
     return Estimate("synthesize", "", 1, seconds, PROCESS, 1.5 * job.sizes.pixels)
 
 
-def _manifest(job: _Job) -> Estimate:
+def _manifest(job: EstimatedJob) -> Estimate:
     # Images and labels, each read once.
     values = job.sizes.values + (job.sizes.pixels if job.labels else 0)
     seconds = START["manifest"] + values / (READ * job.machine.threads)
     return Estimate("manifest", "", 1, seconds, PROCESS, 500.0 * job.sizes.count)
 
 
-def _splits(job: _Job) -> Estimate:
+def _splits(job: EstimatedJob) -> Estimate:
     return Estimate("splits", "", 1, START["splits"], PROCESS, 50.0 * job.sizes.count)
 
 
-def _prepare(job: _Job) -> Estimate:
+def _prepare(job: EstimatedJob) -> Estimate:
     stage = "prepare_applied" if job.model else "prepare"
     own = job.sizes.values / job.enlarged
     # A resampled image is stored together with the image on its own grid.
@@ -300,7 +145,7 @@ def _prepare(job: _Job) -> Estimate:
     return Estimate(stage, job.model, 1, seconds, PROCESS + block, disk)
 
 
-def _train(job: _Job) -> Estimate:
+def _train(job: EstimatedJob) -> Estimate:
     section = job.config.train_for(job.dataset, job.model)
     arch, jobs = job.architecture, len(job.folds)
     if arch is None:
@@ -319,7 +164,7 @@ def _train(job: _Job) -> Estimate:
 
 
 def _training_bytes(
-    job: _Job, arch: AnyArchitecture, section: TrainSection, patch: Sequence[int]
+    job: EstimatedJob, arch: AnyArchitecture, section: TrainSection, patch: Sequence[int]
 ) -> float:
     """Bytes of a training step and of the images that are kept in memory."""
     maps = len(LOSS_TABLE[section.loss].maps) + len(HEADS[_head(job)].maps)
@@ -334,11 +179,11 @@ def _training_bytes(
     return kept + max(step, window)
 
 
-def _head(job: _Job) -> str:
+def _head(job: EstimatedJob) -> str:
     return job.config.model_section(job.model).head
 
 
-def _predict(job: _Job) -> Estimate:
+def _predict(job: EstimatedJob) -> Estimate:
     section = job.config.predict_for(job.dataset, job.model)
     arch, jobs = job.architecture, len(job.tested)
     jobs += jobs * section.shards if section.shards > 1 else 0
@@ -362,14 +207,14 @@ def _predict(job: _Job) -> Estimate:
     )
 
 
-def _predicting_bytes(job: _Job, arch: AnyArchitecture, section: PredictSection) -> float:
+def _predicting_bytes(job: EstimatedJob, arch: AnyArchitecture, section: PredictSection) -> float:
     weights = 4.0 * job.networks * parameters(layers_of(arch, job.sizes.channels, job.outputs))
     width = arch.width if isinstance(arch, Architecture) else 1
     # All windows of an image in one batch, as far as the memory allows.
     return weights + min(job.config.memory_gb * 1e9, job.sizes.largest * width * WINDOW)
 
 
-def _stitch(job: _Job) -> Estimate:
+def _stitch(job: EstimatedJob) -> Estimate:
     jobs, pixels = len(job.tested), job.sizes.pixels * job.predicted
     section = job.config.stitch_for(job.dataset, job.model)
     values = pixels * (job.outputs + 1)
@@ -382,7 +227,7 @@ def _stitch(job: _Job) -> Estimate:
     return Estimate("stitch", job.model, jobs, seconds, PROCESS + block, disk)
 
 
-def _evaluate(job: _Job) -> Estimate:
+def _evaluate(job: EstimatedJob) -> Estimate:
     families = len(job.config.evaluate_for(job.dataset).metrics)
     tested = 1.0 if job.origin is not None else job.share("test")
     if ENSEMBLE in job.tested and job.folds:
@@ -394,7 +239,7 @@ def _evaluate(job: _Job) -> Estimate:
     return Estimate("evaluate", job.model, 1, seconds, PROCESS + block, disk)
 
 
-def _forward(job: _Job, arch: AnyArchitecture, most: int | Sequence[int]) -> float:
+def _forward(job: EstimatedJob, arch: AnyArchitecture, most: int | Sequence[int]) -> float:
     """FLOP of a forward pass per pixel of the images, with the pixels around each window that are
     computed for its context only.
 

@@ -80,8 +80,7 @@ resume: setup
 # napari and Qt are added to the versions that requirements.lock does not name (about 430 MB).
 view-test: setup
 	$(call pip,install,--constraint requirements.lock --editable '.[view]')
-	QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest -ra -p no:napari -p no:npe2 \
-	  tests/cli/test_view_command.py
+	QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest -ra tests/cli/test_view_command.py
 
 faults: setup
 	$(BIN)/python -m pytest -m faults -ra -n $(TEST_JOBS) --dist worksteal tests/faults

@@ -16,7 +16,7 @@ help:
 	@echo "make faults  break runs on purpose and check that they recover (minutes; root tests more)"
 	@echo "make slurm-test  run on a two-node SLURM on this machine (needs root and Debian packages)"
 	@echo "make resume  resume a run that was killed, also on a cluster (ARGS=options of scripts/resume.py)"
-	@echo "make view-test  install napari and test unet view with it (a minute and 430 MB more)"
+	@echo "make view-test  install napari and test unet view with it (large: Qt comes with it)"
 	@echo "make setup   only set up: a virtual environment in $(VENV), pinned by requirements.lock"
 	@echo "make lint    ruff, mypy, import-linter, snakefmt, snakemake --lint, and make actions"
 	@echo "make actions  only yamllint, zizmor and the schema checks of .github and CITATION.cff"
@@ -77,7 +77,7 @@ slurm-test: setup
 resume: setup
 	$(BIN)/python scripts/resume.py $(ARGS)
 
-# napari and Qt are added to the versions that requirements.lock does not name (about 430 MB).
+# napari and Qt are added to the versions that requirements.lock does not name (hundreds of megabytes).
 view-test: setup
 	$(call pip,install,--constraint requirements.lock --editable '.[view]')
 	QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest -ra tests/cli/test_view_command.py

@@ -22,6 +22,7 @@ from rich.console import Console
 from snakemake.cli import get_argument_parser
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from tests.workflow.test_module import CONFIG
 from unet.cli import main, run_process, run_view
 from unet.cli.failures import Brief
 from unet.cli.run_command import Call
@@ -33,17 +34,6 @@ from unet.planning.snakemake_words import _CHOOSE, _OWN_OUTPUT, read_words
 
 ROOT = Path(__file__).resolve().parents[2]
 STAMP = "2026-01-02 03:04:05,678"
-CONFIG: dict[str, Any] = {
-    "output": "out",
-    "device": "cpu",
-    "datasets": {
-        "d": {"synthetic": {"kind": "nuclei", "images": 3, "size": 64}, "task": "instances"}
-    },
-    "models": {"a": {"preset": "unet-bn", "width": 2, "depth": 1, "train": {"patch": 32}}},
-    "prepare": {"tile": 64},
-    "train": {"batch": 2, "epochs": 1, "steps_per_epoch": 1, "warmup_steps": 0},
-    "report": {"bootstrap": 100},
-}
 
 
 # How far a job is.

@@ -46,7 +46,7 @@ PREDICTION_SPEED = 3.0
 PROCESS, TORCH = 1.2e8, 4e8
 # Bytes of a window pixel per channel of the first level, and of all copies of a value in a block.
 WINDOW, COPIES = 24, 12
-# What is left of values after compression: images and probabilities; labels and masks.
+# Size after compression, as a share of the size before: images and probabilities; labels and masks.
 PACKED, PACKED_LABELS = 0.8, 0.05
 # Bytes of a checkpoint per parameter: weights, average, best weights, and two moments.
 CHECKPOINT = 20

@@ -189,16 +189,18 @@ def _alike(
         leaks = sum(pair.leak for pair in pairs)
         if not pairs:
             continue
-        first = f"{pairs[0].one} and {pairs[0].other}"
-        number = f"{'at least ' if many else ''}{how_many(len(pairs), 'pair')}"
+        others = f"{'at least ' if many else ''}{how_many(len(pairs) - 1, 'more pair')}"
+        where = f"{pairs[0].one} and {pairs[0].other}"
+        where += f" and {others}" if len(pairs) > 1 else ""
         if leaks:
+            across = f"{leaks} of {len(pairs)} pairs lie" if len(pairs) > 1 else "they lie"
             text = (
-                f"{number} of images {text}; {leaks} of them in different parts of the split, so "
-                "scores are too good: give them one group (split.group, or column group of a sheet)"
+                f"{text}; {across} in different parts of the split, so scores are too good: give "
+                "the images of a pair one group (split.group, or column group of a sheet)"
             )
-            yield Finding("warn", f"{kind}_across_parts", text, first)
+            yield Finding("warn", f"{kind}_across_parts", text, where)
         else:
-            yield Finding("note", f"{kind}_images", f"{number} of images {text}", first)
+            yield Finding("note", f"{kind}_images", text, where)
     following, usual = follow_each_other(measured)
     near = any(pair.kind == "near" for pair in survey.alike)
     grouped = {record.group for record in found.usable} - {""}

@@ -32,14 +32,15 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     from unet import provenance
     from unet.cli.stage_inputs import check_inputs
     from unet.config.stage_settings import ReportAllSettings, ReportSettings
-    from unet.report import pages
+    from unet.report.dataset_page import report_dataset
+    from unet.report.overall_page import report_all
     from unet.report.run_summary import print_summary
     from unet.report.score_tables import read_report
 
     if args.dataset is not None:
         settings = stage.settings_of(args, ReportSettings)
         made_by = check_inputs(args, settings, _inputs(paths, args.dataset, settings))
-        pages.report_dataset(paths, args.dataset, settings)
+        report_dataset(paths, args.dataset, settings)
         provenance.write_sidecar(paths.dataset_report_csv(args.dataset), made_by)
         return
     overall = stage.settings_of(args, ReportAllSettings)
@@ -49,7 +50,7 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     else:
         reports = [paths.dataset_report_csv(name) for name in datasets]
         made_by = check_inputs(args, overall, reports)
-        rows = pages.report_all(paths, datasets)
+        rows = report_all(paths, datasets)
         provenance.write_sidecar(paths.report_csv, made_by)
     tasks = {name: entry.task for name, entry in datasets.items()}
     print_summary(paths, rows, tasks, {name: e.models for name, e in datasets.items()})

@@ -44,7 +44,8 @@ from unet.prediction.apply.chosen_settings import (
 )
 from unet.prediction.stitch import stitch
 from unet.prediction.stitch.segmentation import Segmentation
-from unet.report import pages
+from unet.report.dataset_page import report_dataset
+from unet.report.overall_page import report_all
 
 
 @pytest.fixture
@@ -496,7 +497,7 @@ def test_report_without_labels(place: Path) -> None:
         class_names=("background", "foreground"), seed=0, tested=("ensemble",),
         applied=Applied(labelled=False, networks={name: (0, 1)}),
     )  # fmt: skip
-    rows = pages.report_dataset(paths, "new", settings)
+    rows = report_dataset(paths, "new", settings)
     assert rows == []
     page = paths.dataset_report_html("new").read_text(encoding="utf-8")
     assert "What was predicted" in page
@@ -506,7 +507,7 @@ def test_report_without_labels(place: Path) -> None:
         assert absent not in page
     for shown in ("m@src", "<td>2</td><td>1</td>", "bad.tif", "Outlines of"):
         assert shown in page
-    pages.report_all(paths, {"new": DatasetTask(task="instances", models=(name,), labelled=False)})
+    report_all(paths, {"new": DatasetTask(task="instances", models=(name,), labelled=False)})
     overall = paths.report_html.read_text(encoding="utf-8")
     assert "Images without labels" in overall
     assert ">new</th>" in overall

@@ -80,7 +80,7 @@ PRELOAD = [
     "torch", "torch._dynamo", "zarr", "dask.array", "pandas", "matplotlib.figure",
     "skimage.measure", "scipy.ndimage",
     "unet.training.train", "unet.prediction.tiles.predict", "unet.prediction.stitch.stitch",
-    "unet.report.pages",
+    "unet.report.dataset_page", "unet.report.overall_page",
     "unet.evaluation.evaluate", "unet.data.prepare", "unet.data.manifest",
 ]  # fmt: skip
 

@@ -21,7 +21,9 @@ from unet.data.records import ImageRecord, SplitRecord, write_manifest, write_sp
 from unet.evaluation.metrics.rows import METRIC_COLUMNS
 from unet.files import write_json
 from unet.paths import Paths
-from unet.report import collect, pages, score_tables, shown_overlays
+from unet.report import collect, score_tables, shown_overlays
+from unet.report.dataset_page import report_dataset
+from unet.report.overall_page import report_all
 from unet.report.shown_overlays import overlays_of
 
 
@@ -74,7 +76,7 @@ def make_report(paths: Paths, dataset: str, models: Sequence[str], task: str) ->
         report=ReportSection(bootstrap=100), task=task, models=models, folds=(0,),
         class_names=("ground", "cell"), seed=0,
     )  # fmt: skip
-    pages.report_dataset(paths, dataset, settings)
+    report_dataset(paths, dataset, settings)
     return paths.dataset_report_html(dataset).read_text(encoding="utf-8")
 
 
@@ -160,7 +162,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     assert_self_contained(page)
     assert "&lt;script&gt;x&amp;y&lt;" in page
     assert "<i>" not in page
-    pages.report_all(paths, {name: DatasetTask(task="semantic", models=("<i>",))})
+    report_all(paths, {name: DatasetTask(task="semantic", models=("<i>",))})
     overall = paths.report_html.read_text(encoding="utf-8")
     assert_self_contained(overall)
     assert "<i>" not in overall
@@ -201,7 +203,7 @@ def test_pages_name_a_winner_only_where_the_test_does(
                 row = ["foreground-mean", "iou", f"{value:.8f}", ""]
                 writer.writerow(["d", model, 0, f"im{k}", "", *row])
     page = make_report(paths, "d", ["a", "b"], "semantic")
-    pages.report_all(paths, {"d": DatasetTask(task="semantic", models=("a", "b"))})
+    report_all(paths, {"d": DatasetTask(task="semantic", models=("a", "b"))})
     overall = paths.report_html.read_text(encoding="utf-8")
     assert said in page
     assert ("a is best" in page) == marked
@@ -222,7 +224,7 @@ def test_nothing_measured_and_stores_missing_still_make_a_report(
     page = make_report(paths, "d", ["m"], "semantic")
     assert "No test image of this dataset was scored" in page
     assert "No training history" in page
-    pages.report_all(paths, {"d": DatasetTask(task="semantic", models=("m",))})
+    report_all(paths, {"d": DatasetTask(task="semantic", models=("m",))})
     assert "report.html" in paths.report_html.read_text(encoding="utf-8")
 
     header = ",".join(METRIC_COLUMNS)
@@ -240,7 +242,7 @@ def test_overall_report_has_a_row_per_dataset_and_model(tmp_path: Path) -> None:
     benchmark = paths.benchmark("train", "cells", "m1", "0")
     benchmark.parent.mkdir(parents=True)
     benchmark.write_text(BENCHMARK + "65\t-\t300\t-\t-\t-\t-\t-\t-\t70\n")
-    rows = pages.report_all(
+    rows = report_all(
         paths, {n: DatasetTask(task=t, models=("m1", "m2")) for n, t in tasks.items()}
     )
     assert len(rows) == 2 * 2 * 3

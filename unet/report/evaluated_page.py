@@ -22,9 +22,9 @@ from unet.report import collect, overlays, score_tables
 from unet.report.cuts import Cut, cuts_of
 from unet.report.overlays import OverlayView
 from unet.report.page_file import render
-from unet.report.pages import score_values
 from unet.report.paired import Statistics
 from unet.report.score_tables import ReportRow
+from unet.report.score_values import score_values
 from unet.report.shown_overlays import COLOURS, MANY_OVERLAYS, Overlay, overlays_of_plane
 
 log = logging.getLogger(__name__)

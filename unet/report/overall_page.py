@@ -1,0 +1,68 @@
+"""The report over all datasets: its table and its page, a self-contained file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unet.config.stage_settings import Applied, DatasetTask
+from unet.paths import Paths
+from unet.report import collect, costs, score_tables
+from unet.report.applied import Predicted, predicted
+from unet.report.page_file import render, write_page
+from unet.report.score_tables import MeanScore, ReportRow
+
+
+def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[ReportRow]:
+    """Writes ``report.csv`` and ``report.html`` for all datasets and returns the rows.
+
+    Raises:
+        UserError: the report of a dataset is missing or unreadable.
+    """
+    rows: list[ReportRow] = []
+    sections: dict[str, list[dict[str, Any]]] = {}
+    cost: list[tuple[str, costs.Cost]] = []
+    unscored: list[tuple[str, Predicted]] = []
+    for name, entry in datasets.items():
+        own = score_tables.read_report(paths.dataset_report_csv(name))
+        rows += own
+        folds = sorted({k for m in entry.models for k in collect.folds_there(paths, name, m)})
+        spent = costs.stage_costs(paths, name, entry.models, folds)
+        if spent:
+            cost.append((name, costs.total_cost(spent)))
+        if not entry.labelled:
+            without = Applied(labelled=False, networks=dict.fromkeys(entry.models, ()))
+            unscored += [(name, row) for row in predicted(paths, name, entry.task, without)]
+            continue
+        columns = score_tables.columns_for(own, entry.task)
+        cells = score_tables.comparison(own, [(s.class_, s.metric) for s in columns], entry.models)
+        by_label = {
+            model: {s.label: cell for s, cell in zip(columns, cells[model], strict=True)}
+            for model in entry.models
+        }
+        sections.setdefault(entry.task, []).append(
+            {
+                "name": name,
+                "columns": columns,
+                "models": by_label,
+                "cells": [cell for own_cells in cells.values() for cell in own_cells],
+            }
+        )
+    score_tables.write_report(paths.report_csv, rows)
+    page = render(
+        "overall.html.j2",
+        sections={task: (_union(task, found), found) for task, found in sections.items()},
+        unscored=unscored,
+        cost=cost,
+        total=costs.total_cost([spent for _, spent in cost]),
+        versions=collect.versions(),
+        config=collect.config_text(paths),
+    )
+    write_page(paths.report_html, page)
+    return rows
+
+
+def _union(task: str, found: Sequence[Mapping[str, Any]]) -> list[MeanScore]:
+    """The columns of all datasets of one task, each label once, in the task's order."""
+    columns = {score.label: score for entry in found for score in entry["columns"]}
+    return [columns[s.label] for s in score_tables.HEADLINE[task] if s.label in columns]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import zarr
 
+from tests.report.page_policy import assert_scripts_allowed
 from tests.report.test_report_tables import BENCHMARK
 from unet.config.sections import ReportSection
 from unet.config.stage_settings import DatasetTask, ReportSettings
@@ -81,6 +82,8 @@ def make_report(paths: Paths, dataset: str, models: Sequence[str], task: str) ->
 
 
 def assert_self_contained(page: str) -> None:
+    assert_scripts_allowed(page)
+    page = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert not re.search(r"https?:|url\(|@import|<script|<link|<iframe", page)
     sources = re.findall(r'\b(?:src|href)="([^"]*)"', page)
     # A page is sent around on its own, so it must not link to other files.

@@ -10,6 +10,7 @@ from unet.files import replacing
 from unet.paths import fold_name
 from unet.report import console
 from unet.report.numbers import number
+from unet.report.page_scripts import PageScripts
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +44,14 @@ def render(template: str, **values: Any) -> str:
         fold=fold_name,
         rgb=lambda colour: "rgb({}, {}, {})".format(*colour),
     )
+    scripts = PageScripts()
+    environment.globals.update(script=scripts.script, script_sources=scripts.sources)
     return str(environment.get_template(template).render(**values))
 
 
 def write_page(path: Path, page: str) -> None:
     """Writes a page atomically."""
     with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        # The hashes of the scripts hold for these line ends.
+        temporary.write_text(page, encoding="utf-8", newline="\n")
     log.info("wrote %s (%.1f MB)", path, len(page) / 1e6)

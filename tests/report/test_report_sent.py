@@ -17,26 +17,39 @@ pytestmark = pytest.mark.workflow
 
 
 class Page(HTMLParser):
-    """Collects the references and anchors of a page."""
+    """Collects the references and anchors of a page.
+
+    Attributes:
+        files: links to the results of an image, which work where the page lies in its results.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
         self.references: list[str] = []
+        self.files: list[str] = []
         self.ids: set[str] = set()
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         for name, value in attrs:
-            if name in ("href", "src", "data", "srcset", "action", "poster"):
+            if ("class", "file") in attrs and name == "href":
+                self.files.append(value or "")
+            elif name in ("href", "src", "data", "srcset", "action", "poster"):
                 self.references.append(value or "")
             if name == "id":
                 self.ids.add(value or "")
 
     def broken(self) -> list[str]:
         """References that are broken if only this page is available."""
+        return self._broken(self.references)
+
+    def broken_files(self) -> list[str]:
+        return self._broken(self.files)
+
+    def _broken(self, references: list[str]) -> list[str]:
         found = []
-        for reference in self.references:
+        for reference in references:
             path, _, anchor = reference.partition("#")
             if reference.startswith("data:"):
                 continue
@@ -60,6 +73,13 @@ def test_a_page_alone(finished_run: Path, tmp_path: Path) -> None:
     # The check finds the page's anchors and pictures.
     assert any(reference.startswith("#") for reference in page.references)
     assert any(reference.startswith("data:image") for reference in page.references)
+
+
+def test_links_to_files_work_in_the_results(finished_run: Path) -> None:
+    for path in pages_of(finished_run)[1:]:
+        page = Page(path)
+        assert page.files
+        assert page.broken_files() == []
 
 
 def test_a_packed_report(finished_run: Path, tmp_path: Path) -> None:
@@ -86,3 +106,6 @@ def test_the_check_finds_what_is_broken(tmp_path: Path) -> None:
         '<a href="#nowhere"></a><img src="data:image/png;base64,"><a href="page.html#there"></a>'
     )
     assert Page(path).broken() == ["d/report.html", "x.png", "#nowhere"]
+    path.write_text('<a class="file" href="page.html"></a><a href="m.csv" class="file"></a>')
+    assert Page(path).broken() == []
+    assert Page(path).broken_files() == ["m.csv"]

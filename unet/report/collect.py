@@ -25,7 +25,7 @@ from unet.errors import UserError
 from unet.evaluation.metrics.rows import NAN, MetricRow
 from unet.files import read_json
 from unet.paths import FOLD_PATTERN, Paths, fold_number, origin_of
-from unet.report.cuts import Cut, cuts_of
+from unet.report.cuts import Cut
 from unet.report.figures import HistoryRow, best_epoch, read_history
 from unet.report.overlays import OverlayView
 from unet.report.score_tables import MeanScore, better
@@ -227,23 +227,6 @@ def rank_name(rank: int, last: int, first_name: str = "best", last_name: str = "
 
 
 Window = tuple[int, int, int]
-
-
-def cuts(paths: Paths, dataset: str, model: str, pick: Pick) -> list[Cut | None]:
-    """The planes of an image to show; [None] for a 2D image, or if a store lacks it (:func:`view`
-    warns then). Without labels they are chosen by the prediction."""
-    from unet.data.store import OwnGrid
-    from unet.prediction.stitch.segmentation import Segmentation
-
-    try:
-        prepared = OwnGrid(paths.prepared(dataset, model))
-        classes, attrs = prepared.classes(pick.image), prepared.attrs(pick.image)
-        if classes is None and origin_of(model) is not None:
-            stored = Segmentation(paths.segmentation(dataset, model, pick.fold))
-            classes = stored.classes(pick.image)
-    except (UserError, FileNotFoundError):
-        return [None]
-    return [None] if classes is None else cuts_of(classes, attrs.get("pixel_size_um"))
 
 
 def view(

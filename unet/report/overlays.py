@@ -43,7 +43,7 @@ OUTLINES: tuple[Rgb, ...] = ((255, 214, 10), (0, 150, 60))
 BRIGHT = 140
 # Classes on images of any kind: without white.
 MARKED_CLASSES: tuple[Rgb, ...] = (CLASS_COLOURS[2], *CLASS_COLOURS[1:2], *CLASS_COLOURS[3:])
-_OBJECT_COLOURS: tuple[Rgb, ...] = tuple(
+OBJECT_COLOURS: tuple[Rgb, ...] = tuple(
     (round(255 * r), round(255 * g), round(255 * b))
     # Golden-ratio steps of the hue, so that consecutive ids, which are often neighbours, differ.
     for r, g, b in (
@@ -51,7 +51,7 @@ _OBJECT_COLOURS: tuple[Rgb, ...] = tuple(
         for k in range(48)
     )
 )
-_BORDER = 1 + len(_OBJECT_COLOURS)
+_BORDER = 1 + len(OBJECT_COLOURS)
 _GREY = 254
 
 
@@ -86,7 +86,7 @@ def panels(view: OverlayView, task: str, side: int) -> list[Panel]:
 
     Without labels: image, prediction and, for task instances, the objects' outlines on the image.
     """
-    grey = _shown(view.image)
+    grey = display_rgb(view.image)
     small = _resized_image(grey, view.truth.shape, side, enlarge=False)
     draw: Callable[[OverlayView, int], tuple[list[str], NDArray[np.uint8]]] = (
         _instance_panels if task == "instances" else _semantic_panels
@@ -113,8 +113,12 @@ def errors(view: OverlayView, task: str) -> NDArray[np.bool_]:
     return np.asarray((truth != pred) & ~view.ignored)
 
 
-def worst_window(wrong: NDArray[np.bool_], size: int) -> tuple[int, int]:
-    """Corner (y, x) of the window with sides of ``size`` pixels that has the most wrong pixels."""
+def worst_window(wrong: NDArray[Any], size: int) -> tuple[int, int]:
+    """Corner (y, x) of the window with sides of ``size`` pixels that has the most wrong pixels.
+
+    Args:
+        wrong: bool or counts [Y, X].
+    """
     height, width = wrong.shape
     size_y, size_x = min(size, height), min(size, width)
     total = np.zeros((height + 1, width + 1), np.int64)
@@ -126,9 +130,9 @@ def worst_window(wrong: NDArray[np.bool_], size: int) -> tuple[int, int]:
 
 
 def _semantic_panels(view: OverlayView, side: int) -> tuple[list[str], NDArray[np.uint8]]:
-    shape = _panel_shape(view.truth.shape, side)
-    truth, pred = _nearest(view.truth, shape), _nearest(view.pred, shape)
-    ignored = _nearest(view.ignored, shape)
+    shape = panel_shape(view.truth.shape, side)
+    truth, pred = nearest(view.truth, shape), nearest(view.pred, shape)
+    ignored = nearest(view.ignored, shape)
     wrong = (truth != pred) & ~ignored
     error = _dimmed(view, side)
     _tint(error, wrong & (truth > 0) & (pred > 0), SWAPPED)
@@ -184,15 +188,15 @@ def mark_colour(task: str, mark: int) -> tuple[Rgb, float]:
 
 def marked(view: OverlayView, task: str, side: int) -> Marked:
     """The image and the marks of what was predicted, at most ``side`` pixels on the longer side."""
-    image = _resized_image(_shown(view.image), view.pred.shape, side, enlarge=True)
-    labels = _nearest(view.pred, (image.shape[0], image.shape[1]))
+    image = _resized_image(display_rgb(view.image), view.pred.shape, side, enlarge=True)
+    labels = nearest(view.pred, (image.shape[0], image.shape[1]))
     if task == "instances":
         mark = 2 if np.median(image.mean(axis=-1)) > BRIGHT else 1
-        return Marked(image, _thin_contour(labels).astype(np.uint8) * np.uint8(mark))
+        return Marked(image, thin_contour(labels).astype(np.uint8) * np.uint8(mark))
     return Marked(image, labels.astype(np.uint8))
 
 
-def _thin_contour(labels: Labels) -> NDArray[np.bool_]:
+def thin_contour(labels: Labels) -> NDArray[np.bool_]:
     """Pixels of objects whose right or lower neighbour is another label or the background, or whose
     left or upper neighbour is background: lines of one pixel, also between objects that touch."""
     edge = np.zeros(labels.shape, bool)
@@ -210,8 +214,8 @@ def class_colour(index: int) -> Rgb:
 
 
 def _instance_panels(view: OverlayView, side: int) -> tuple[list[str], NDArray[np.uint8]]:
-    truth_ids, truth = _dense(np.where(view.ignored, 0, view.truth))
-    pred_ids, pred = _dense(np.where(view.ignored, 0, view.pred))
+    truth_ids, truth = dense_ids(np.where(view.ignored, 0, view.truth))
+    pred_ids, pred = dense_ids(np.where(view.ignored, 0, view.pred))
     pairs = match(contingency(truth, pred, ~view.ignored), 0.5)
     # Colour numbers 1.. by position in the sorted ids; 0 stays the background.
     colour_truth = np.arange(len(truth_ids) + 1)
@@ -222,15 +226,15 @@ def _instance_panels(view: OverlayView, side: int) -> tuple[list[str], NDArray[n
     missed[0], missed[pairs.truth_ids.astype(int)] = False, False
     extra[0], extra[pairs.pred_ids.astype(int)] = False, False
 
-    shape = _panel_shape(view.truth.shape, side)
-    truth, pred = _nearest(truth, shape), _nearest(pred, shape)
-    ignored = _nearest(view.ignored, shape)
+    shape = panel_shape(view.truth.shape, side)
+    truth, pred = nearest(truth, shape), nearest(pred, shape)
+    ignored = nearest(view.ignored, shape)
     maps = []
     for labels, colour in ((truth, colour_truth), (pred, colour_pred)):
-        index = np.where(colour == 0, 0, 1 + (colour - 1) % len(_OBJECT_COLOURS))[labels]
+        index = np.where(colour == 0, 0, 1 + (colour - 1) % len(OBJECT_COLOURS))[labels]
         index = np.where(_contour(labels), _BORDER, index)
         shown = np.where(ignored, _GREY, index).astype(np.uint8)
-        palette = dict(enumerate(_OBJECT_COLOURS, start=1)) | {_BORDER: GROUND}
+        palette = dict(enumerate(OBJECT_COLOURS, start=1)) | {_BORDER: GROUND}
         maps.append(_palette_png(shown, palette))
     error = _dimmed(view, side)
     _tint(error, missed[truth], MISSED, 0.55)
@@ -243,7 +247,7 @@ def _instance_panels(view: OverlayView, side: int) -> tuple[list[str], NDArray[n
     return maps, error
 
 
-def _dense(labels: Labels) -> tuple[Labels, Labels]:
+def dense_ids(labels: Labels) -> tuple[Labels, Labels]:
     """The ids other than 0, sorted, and the labels renumbered to their positions, from 1."""
     ids, inverse = np.unique(labels, return_inverse=True)
     start = 1 if not (len(ids) and ids[0] == 0) else 0
@@ -262,7 +266,7 @@ def _contour(labels: Labels) -> NDArray[np.bool_]:
     return edge & (labels > 0)
 
 
-def _shown(image: NDArray[Any]) -> NDArray[np.uint8]:
+def display_rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
     """uint8 [Y, X, 3]: grey for one channel, green and magenta for two, RGB for three or more."""
     channels = [_stretched(channel) for channel in image[:3]]
     if len(channels) == 1:
@@ -284,7 +288,7 @@ def _stretched(channel: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _dimmed(view: OverlayView, side: int) -> NDArray[np.uint8]:
     """The image in dark grey, on which errors stand out: uint8 [Y, X, 3]."""
-    grey = _shown(view.image).mean(axis=-1, dtype=np.float32) * 0.55
+    grey = display_rgb(view.image).mean(axis=-1, dtype=np.float32) * 0.55
     rgb = np.repeat(grey[..., None], 3, axis=-1).astype(np.uint8)
     return _resized_image(rgb, view.truth.shape, side, enlarge=True)
 
@@ -296,14 +300,14 @@ def _tint(
     rgb[where] = mixed.astype(np.uint8)
 
 
-def _panel_shape(shape: tuple[int, ...], side: int) -> tuple[int, int]:
+def panel_shape(shape: tuple[int, ...], side: int) -> tuple[int, int]:
     """Shape [Y, X] of a panel: small images are enlarged by an integer, large ones are reduced."""
     longest = max(shape)
     factor = float(side // longest) if longest <= side else side / longest
     return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
 
 
-def _nearest(labels: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+def nearest(labels: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
     y, x = (
         (np.arange(new) + 0.5) * old / new for new, old in zip(shape, labels.shape, strict=True)
     )
@@ -315,7 +319,7 @@ def _resized_image(
 ) -> NDArray[np.uint8]:
     from PIL import Image
 
-    height, width = _panel_shape(shape, side)
+    height, width = panel_shape(shape, side)
     if height > shape[0] and not enlarge:
         return rgb
     picture = Image.fromarray(rgb).resize((width, height), Image.Resampling.LANCZOS)

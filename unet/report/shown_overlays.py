@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from unet.paths import Paths
 from unet.report import collect, overlays
 from unet.report.cuts import Cut
 from unet.report.overlays import OverlayView
@@ -29,40 +28,6 @@ class Overlay:
     pick: collect.Pick
     note: str
     panels: list[overlays.Panel]
-
-
-def shown_overlays(
-    paths: Paths,
-    dataset: str,
-    task: str,
-    models: Sequence[str],
-    chosen: Mapping[str, Sequence[collect.Pick]],
-    number: int,
-) -> dict[str, list[Overlay]]:
-    """Model -> its chosen images; models without any are left out."""
-    side = 640 if number * len(models) <= MANY_OVERLAYS else 400
-    shown: dict[str, list[Overlay]] = {}
-    for model in models:
-        found = []
-        for pick in chosen.get(model, ()):
-            found += overlays_of(paths, dataset, task, model, pick, side)
-        if found:
-            shown[model] = found
-    return shown
-
-
-def overlays_of(
-    paths: Paths, dataset: str, task: str, model: str, pick: collect.Pick, side: int
-) -> list[Overlay]:
-    """The overlays of an image; for a volume those of some planes."""
-    found = []
-    for cut in collect.cuts(paths, dataset, model, pick):
-
-        def view(window: collect.Window | None, cut: Cut | None = cut) -> OverlayView | None:
-            return collect.view(paths, dataset, model, task, pick, window, cut)
-
-        found += overlays_of_plane(view, task, pick, side, cut)
-    return found
 
 
 def overlays_of_plane(

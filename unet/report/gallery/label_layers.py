@@ -1,0 +1,221 @@
+"""Pictures of the gallery as layers that the page lays over one another: the image once, and
+transparent pictures of the truth and of what each model predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unet.evaluation.metrics.contingency import contingency
+from unet.evaluation.metrics.instance import match
+from unet.report import overlays
+from unet.report.figures import image_uri
+from unet.report.gallery.gallery_reader import SeenPlane
+from unet.report.overlays import OBJECT_COLOURS, Labels, Rgb
+
+# Red, green, blue, opacity: 0 to 255.
+Rgba = tuple[int, int, int, int]
+
+# The true outline of an object that was found.
+TRUTH: Rgb = (245, 245, 245)
+_SOLID = 255
+_FILL, _WRONG, _IGNORED = 95, 130, 170
+# Values in the layers of errors.
+_MISSED, _FALSE, _SWAPPED, _TRUE, _FOUND, _MISSED_LINE, _FALSE_LINE, _NOT_SCORED = range(1, 9)
+_ERRORS: dict[int, Rgba] = {
+    _MISSED: (*overlays.MISSED, _WRONG),
+    _FALSE: (*overlays.FALSE, _WRONG),
+    _SWAPPED: (*overlays.SWAPPED, 217),
+    _TRUE: (*TRUTH, _SOLID),
+    _FOUND: (*overlays.MATCHED, _SOLID),
+    _MISSED_LINE: (*overlays.MISSED, _SOLID),
+    _FALSE_LINE: (*overlays.FALSE, _SOLID),
+    _NOT_SCORED: (*overlays.IGNORED, _IGNORED),
+}
+# Task semantic has no lines, so its errors are almost opaque.
+_CLASS_ERRORS = _ERRORS | {
+    _MISSED: (*overlays.MISSED, 217),
+    _FALSE: (*overlays.FALSE, 217),
+}
+
+
+@dataclass(frozen=True)
+class LayerPictures:
+    """The pictures of a plane as data URIs.
+
+    Attributes:
+        note: which plane it is.
+        base: the image.
+        truth: "" without labels.
+        models: model -> its prediction and its errors (without labels: its outlines, "" for task
+            semantic). A model that did not predict the image is left out.
+        shape: height and width of the plane in pixels of the image.
+    """
+
+    note: str
+    base: str
+    truth: str
+    models: Mapping[str, tuple[str, str]]
+    shape: tuple[int, int]
+
+    @property
+    def size(self) -> int:
+        """Characters of all pictures."""
+        return len(self.base) + len(self.truth) + sum(map(len, sum(self.models.values(), ())))
+
+
+def draw_layers(plane: SeenPlane, task: str, side: int) -> LayerPictures:
+    """The layers of a plane, at most ``side`` pixels on the longer side.
+
+    Labels of small images are enlarged by an integer, so that outlines are thin.
+    """
+    drawing = _Objects(plane, side) if task == "instances" else _Classes(plane, side)
+    return LayerPictures(
+        plane.note,
+        _base(plane, side),
+        "" if plane.truth is None else drawing.truth(),
+        {model: drawing.model(labels) for model, labels in plane.predictions.items()},
+        (plane.image.shape[1], plane.image.shape[2]),
+    )
+
+
+def _base(plane: SeenPlane, side: int) -> str:
+    from PIL import Image
+
+    rgb = overlays.display_rgb(plane.image)
+    picture = Image.fromarray(rgb[..., 0] if len(plane.image) == 1 else rgb)
+    height, width = overlays.panel_shape(rgb.shape[:2], side)
+    if height < rgb.shape[0]:
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    return image_uri(picture, "JPEG", quality=80)
+
+
+class _Layer:
+    """What both tasks share: the size of the pictures and the pixels that no score counts."""
+
+    def __init__(self, plane: SeenPlane, side: int) -> None:
+        self.plane = plane
+        self.shape = overlays.panel_shape(plane.ignored.shape, side)
+        self.ignored = overlays.nearest(plane.ignored, self.shape)
+
+    def truth(self) -> str:
+        raise NotImplementedError
+
+    def model(self, labels: Labels) -> tuple[str, str]:
+        """Prediction and errors."""
+        raise NotImplementedError
+
+
+class _Classes(_Layer):
+    """Class maps, and the pixels with the wrong class."""
+
+    def __init__(self, plane: SeenPlane, side: int) -> None:
+        super().__init__(plane, side)
+        self.true = None if plane.truth is None else overlays.nearest(plane.truth, self.shape)
+
+    def truth(self) -> str:
+        assert self.true is not None
+        return self._map(self.true)
+
+    def model(self, labels: Labels) -> tuple[str, str]:
+        pred, true = overlays.nearest(labels, self.shape), self.true
+        if true is None:
+            return self._map(pred), ""
+        wrong = (true != pred) & ~self.ignored
+        errors = np.zeros(self.shape, np.uint8)
+        errors[wrong] = _SWAPPED
+        errors[wrong & (pred == 0)] = _MISSED
+        errors[wrong & (true == 0)] = _FALSE
+        errors[self.ignored] = _NOT_SCORED
+        return self._map(pred), _picture(errors, _CLASS_ERRORS)
+
+    def _map(self, classes: Labels) -> str:
+        """Opaque, since thin structures are hard to see over the image."""
+        # A class map has at most 254 classes; 255 are ignored pixels.
+        shown = np.where(self.ignored, 255, classes + 1).astype(np.uint8)
+        colours = {
+            k + 1: (*overlays.class_colour(k), _SOLID) for k in range(int(classes.max()) + 1)
+        }
+        return _picture(shown, colours | {255: (*overlays.IGNORED, _SOLID)})
+
+
+class _Objects(_Layer):
+    """Objects in colours with their outlines, and the ones that were missed or are false.
+
+    A found object has the colour of the true one.
+    """
+
+    def __init__(self, plane: SeenPlane, side: int) -> None:
+        super().__init__(plane, side)
+        labels = np.zeros(plane.ignored.shape, np.uint8) if plane.truth is None else plane.truth
+        truth = np.where(plane.ignored, 0, labels)
+        self.ids, self.dense = overlays.dense_ids(truth)
+        self.true = overlays.nearest(self.dense, self.shape)
+        self.true_line = overlays.thin_contour(self.true)
+
+    def truth(self) -> str:
+        return self._coloured(self.true, self.true_line, np.arange(len(self.ids) + 1))
+
+    def model(self, labels: Labels) -> tuple[str, str]:
+        ids, dense = overlays.dense_ids(np.where(self.plane.ignored, 0, labels))
+        colours = np.arange(len(ids) + 1) + len(self.ids)
+        colours[0] = 0
+        found_true, found = self._found(dense, len(ids))
+        colours[found] = found_true
+        pred = overlays.nearest(dense, self.shape)
+        line = overlays.thin_contour(pred)
+        coloured = self._coloured(pred, line, colours)
+        errors = np.zeros(self.shape, np.uint8)
+        if self.plane.truth is None:
+            errors[line] = _FOUND
+            return coloured, _picture(errors, _ERRORS)
+        missed = np.ones(len(self.ids) + 1, bool)
+        false = np.ones(len(ids) + 1, bool)
+        missed[0], missed[found_true] = False, False
+        false[0], false[found] = False, False
+        errors[missed[self.true]] = _MISSED
+        errors[false[pred]] = _FALSE
+        errors[self.true_line & ~missed[self.true]] = _TRUE
+        errors[self.true_line & missed[self.true]] = _MISSED_LINE
+        errors[line & ~false[pred]] = _FOUND
+        errors[line & false[pred]] = _FALSE_LINE
+        errors[self.ignored] = _NOT_SCORED
+        return coloured, _picture(errors, _ERRORS)
+
+    def _found(self, dense: Labels, number: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The true and the predicted numbers of the objects that were found, pair by pair."""
+        if self.plane.truth is None or not number:
+            none = np.zeros(0, np.intp)
+            return none, none
+        pairs = match(contingency(self.dense, dense, ~self.plane.ignored), 0.5)
+        return pairs.truth_ids.astype(np.intp), pairs.pred_ids.astype(np.intp)
+
+    def _coloured(self, labels: Labels, line: NDArray[np.bool_], colours: NDArray[Any]) -> str:
+        """Values 1 .. n: fillings in n colours; n + 1 .. 2n: their outlines; 2n + 1: not scored."""
+        n = len(OBJECT_COLOURS)
+        index = np.where(colours == 0, 0, 1 + (colours - 1) % n)[labels]
+        index = np.where(line, index + n, index)
+        shown = np.where(self.ignored, 2 * n + 1, index).astype(np.uint8)
+        palette = {k: (*colour, _FILL) for k, colour in enumerate(OBJECT_COLOURS, start=1)}
+        palette |= {k + n: (*colour[:3], _SOLID) for k, colour in palette.items()}
+        return _picture(shown, palette | {2 * n + 1: (*overlays.IGNORED, _IGNORED)})
+
+
+def _picture(values: NDArray[np.uint8], colours: Mapping[int, Rgba]) -> str:
+    """A PNG with a palette, as a data URI; values without a colour are transparent."""
+    from PIL import Image
+
+    # Only the colours that occur, so that small pictures stay small.
+    used = np.unique(values)
+    rank = np.zeros(256, np.uint8)
+    rank[used] = np.arange(len(used))
+    picture = Image.fromarray(rank[values])
+    shown = [colours.get(int(value), (0, 0, 0, 0)) for value in used]
+    picture.putpalette(bytes(part for colour in shown for part in colour[:3]))
+    bits = next(b for b in (1, 2, 4, 8) if len(used) <= 2**b)
+    alpha = bytes(colour[3] for colour in shown)
+    return image_uri(picture, "PNG", transparency=alpha, bits=bits)

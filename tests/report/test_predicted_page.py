@@ -233,7 +233,7 @@ def test_a_hundred_noisy_images_stay_below_15_mb(tmp_path: Path) -> None:
 def test_blocks_give_every_nth_pixel(monkeypatch: pytest.MonkeyPatch, stride: int) -> None:
     monkeypatch.setattr(predicted_pictures, "BLOCK", 10)
     array = np.arange(2 * 3 * 37 * 51).reshape(2, 3, 37, 51)
-    found = predicted_pictures._every_nth(array, (slice(0, 2), 1), stride)
+    found = predicted_pictures.every_nth(array, (slice(0, 2), 1), stride)
     assert np.array_equal(found, array[:, 1, ::stride, ::stride])
 
 

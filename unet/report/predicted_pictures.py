@@ -50,13 +50,13 @@ def picture(
     cut = cuts_of(classes, prepared.attrs(image).get("pixel_size_um"))[0]
     stride = -(-max(pixels.shape[-2:]) // LIMIT)
     section: tuple[int | slice, ...] = () if cut is None else (cut.index,)
-    shown = _every_nth(pixels, (slice(0, 3), *section), stride)
-    pred = _every_nth(_there(labels), section, stride)
+    shown = every_nth(pixels, (slice(0, 3), *section), stride)
+    pred = every_nth(_there(labels), section, stride)
     view = OverlayView(shown, pred, pred, np.zeros(pred.shape, bool), stride, labelled=False)
     return Picture(marked(view, task, side), "" if cut is None else cut.note)
 
 
-def _every_nth(array: Any, lead: tuple[int | slice, ...], stride: int) -> NDArray[Any]:
+def every_nth(array: Any, lead: tuple[int | slice, ...], stride: int) -> NDArray[Any]:
     """Every n-th pixel of every n-th row of a stored array [.., Y, X], read block by block, since
     one strided read would decode the whole array at once.
 

@@ -80,16 +80,16 @@ def make_report(paths: Paths, dataset: str, models: Sequence[str], task: str) ->
     return paths.dataset_report_html(dataset).read_text(encoding="utf-8")
 
 
-def assert_self_contained(page: str) -> None:
+def assert_self_contained(page: str, links: Sequence[str] = ()) -> None:
+    """The page needs nothing else, and links to these files alone."""
     assert_scripts_allowed(page)
     page = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert not re.search(r"https?:|url\((?!data:image/)|@import|<script|<link|<iframe", page)
     # The gallery links to the results of an image: files below the dataset's folder.
     page = re.sub(r'<a class="file" href="[\w.%-]+(/[\w.%-]+)*" title="[^"]*">', "<a>", page)
     sources = re.findall(r'\b(?:src|href)="([^"]*)"', page)
-    # A page is sent around on its own, so it must not need other files.
-    for source in sources:
-        assert source.startswith(("data:image/", "#")), source
+    outside = [s for s in sources if not s.startswith(("data:image/", "#"))]
+    assert outside == list(links)
 
 
 @pytest.mark.parametrize("task", ["semantic", "instances"])
@@ -170,7 +170,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     assert "<i>" not in page
     report_all(paths, {name: DatasetTask(task="semantic", models=("<i>",))})
     overall = paths.report_html.read_text(encoding="utf-8")
-    assert_self_contained(overall)
+    assert_self_contained(overall, ["%3Cscript%3Ex%26y%3C/report.html"])
     assert "<i>" not in overall
     assert "&lt;script&gt;x&amp;y&lt;" in overall
 
@@ -256,10 +256,12 @@ def test_overall_report_has_a_row_per_dataset_and_model(tmp_path: Path) -> None:
     assert len(rows) == 2 * 2 * 3
     assert score_tables.read_report(paths.report_csv)[0] == pytest.approx(rows[0], nan_ok=True)
     page = paths.report_html.read_text(encoding="utf-8")
-    assert_self_contained(page)
-    # A row of scores per model, and one of costs.
-    assert page.count(">cells</th>") == page.count(">nuclei</th>") + 1 == 3
+    assert_self_contained(page, ["cells/report.html", "nuclei/report.html"])
+    assert (tmp_path / "cells/report.html").is_file()
+    # A row of scores per model and a row of the plot, and one of costs.
+    assert page.count(">cells</th>") == page.count(">nuclei</th>") + 1 == 5
     assert "report.html in the folder with its name" in page
+    assert page.count("<li><img") == 2 * 4
     assert page.count("1 min 05 s") == 2
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from unet.config.stage_settings import Applied, DatasetTask
 from unet.paths import Paths
-from unet.report import collect, costs, score_tables
+from unet.report import collect, costs, outlined, score_tables
 from unet.report.applied import Predicted, predicted
+from unet.report.overview import LISTED_WARNINGS, Summary, interval_plots, summary
 from unet.report.page_file import render, write_page
-from unet.report.score_tables import MeanScore, ReportRow
+from unet.report.score_tables import Cell, MeanScore, ReportRow
 
 
 def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[ReportRow]:
@@ -21,6 +22,8 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
     """
     rows: list[ReportRow] = []
     sections: dict[str, list[dict[str, Any]]] = {}
+    summaries: list[Summary] = []
+    measured: list[tuple[str, Sequence[MeanScore], Mapping[str, Sequence[Cell]]]] = []
     cost: list[tuple[str, costs.Cost]] = []
     unscored: list[tuple[str, Predicted]] = []
     for name, entry in datasets.items():
@@ -30,27 +33,22 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
         spent = costs.stage_costs(paths, name, entry.models, folds)
         if spent:
             cost.append((name, costs.total_cost(spent)))
+        columns = score_tables.columns_for(own, entry.task)
+        cells = score_tables.comparison(own, [(s.class_, s.metric) for s in columns], entry.models)
+        summaries.append(summary(paths, name, entry, columns, cells, len(datasets)))
         if not entry.labelled:
             without = Applied(labelled=False, networks=dict.fromkeys(entry.models, ()))
             unscored += [(name, row) for row in predicted(paths, name, entry.task, without)]
             continue
-        columns = score_tables.columns_for(own, entry.task)
-        cells = score_tables.comparison(own, [(s.class_, s.metric) for s in columns], entry.models)
-        by_label = {
-            model: {s.label: cell for s, cell in zip(columns, cells[model], strict=True)}
-            for model in entry.models
-        }
-        sections.setdefault(entry.task, []).append(
-            {
-                "name": name,
-                "columns": columns,
-                "models": by_label,
-                "cells": [cell for own_cells in cells.values() for cell in own_cells],
-            }
-        )
+        measured.append((name, columns, cells))
+        sections.setdefault(entry.task, []).append(_scores(name, columns, cells))
     score_tables.write_report(paths.report_csv, rows)
     page = render(
         "overall.html.j2",
+        summaries=summaries,
+        listed=LISTED_WARNINGS,
+        colours={"truth": outlined.TRUTH, "prediction": outlined.PREDICTION, "both": outlined.BOTH},
+        plots=interval_plots(measured),
         sections={task: (_union(task, found), found) for task, found in sections.items()},
         unscored=unscored,
         cost=cost,
@@ -60,6 +58,21 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
     )
     write_page(paths.report_html, page)
     return rows
+
+
+def _scores(
+    name: str, columns: Sequence[MeanScore], cells: Mapping[str, Sequence[Cell]]
+) -> dict[str, Any]:
+    """The main scores of a dataset, by model and label."""
+    return {
+        "name": name,
+        "columns": columns,
+        "models": {
+            model: {s.label: cell for s, cell in zip(columns, own, strict=True)}
+            for model, own in cells.items()
+        },
+        "cells": [cell for own in cells.values() for cell in own],
+    }
 
 
 def _union(task: str, found: Sequence[Mapping[str, Any]]) -> list[MeanScore]:

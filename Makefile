@@ -7,7 +7,7 @@ CORES  ?= all
 TEST_JOBS ?= auto
 
 .PHONY: help setup demo small-run test test-processors lint actions build container clean \
-  stage-hashes config-docs faults slurm-test view-test resume notebooks
+  stage-hashes config-docs faults slurm-test view-test resume notebooks report-test
 
 help:
 	@echo "make demo    set up, check and run the default config on generated data, show the scores"
@@ -17,6 +17,7 @@ help:
 	@echo "make slurm-test  run on a two-node SLURM on this machine (needs root and Debian packages)"
 	@echo "make resume  resume a run that was killed, also on a cluster (ARGS=options of scripts/resume.py)"
 	@echo "make view-test  install napari and test unet view with it (large: Qt comes with it)"
+	@echo "make report-test  open report pages in headless Chromium (AXE=axe.min.js checks accessibility)"
 	@echo "make setup   only set up: a virtual environment in $(VENV), pinned by requirements.lock"
 	@echo "make lint    ruff, mypy, import-linter, snakefmt, snakemake --lint, and make actions"
 	@echo "make actions  only yamllint, zizmor and the schema checks of .github and CITATION.cff"
@@ -81,6 +82,10 @@ resume: setup
 view-test: setup
 	$(call pip,install,--constraint requirements.lock --editable '.[view]')
 	QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest -ra tests/cli/test_view_command.py
+
+# In headless Chromium; axe-core is a file of npm's package of that name.
+report-test: setup
+	UNET_AXE=$(AXE) $(BIN)/python -m pytest -m browser -ra tests/report
 
 faults: setup
 	$(BIN)/python -m pytest -m faults -ra -n $(TEST_JOBS) --dist worksteal tests/faults

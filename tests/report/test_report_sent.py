@@ -79,7 +79,7 @@ def test_a_page_alone(finished_run: Path, tmp_path: Path) -> None:
         page = Page(Path(shutil.copy(path, tmp_path / str(number) / "mailed.html")))
         assert page.broken() == page.elsewhere()
     overall = Page(Paths(finished_run / "out").report_html)
-    assert overall.elsewhere() == ["sem/report.html", "own/report.html"]
+    assert overall.elsewhere() == ["own/report.html", "sem/report.html"]
     assert overall.broken() == []
     # The check finds the page's anchors and pictures.
     assert any(reference.startswith("#") for reference in page.references)

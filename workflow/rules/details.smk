@@ -1,5 +1,6 @@
 """segmentation.zarr of all folds, labels -> details/: matches.csv (a row per object), confusion.csv
-(pixels per pair of classes), thresholds.csv (pixels per class and bin of its probability)."""
+(pixels per pair of classes), thresholds.csv (pixels per class and bin of its probability).
+"""
 
 
 rule details:

@@ -44,13 +44,21 @@ def curves(history_rows: Sequence[HistoryRow]) -> Figure:
     return training_curves({"": [history_rows]})
 
 
-def training_curves(histories: Mapping[str, Sequence[Sequence[HistoryRow]]]) -> Figure:
+def model_style(model: str, models: Sequence[str]) -> tuple[str, str]:
+    """Colour and mark of a model among all models of the page."""
+    index = list(models).index(model)
+    return LINES[index % len(LINES)], MARKS[index % len(MARKS)]
+
+
+def training_curves(
+    histories: Mapping[str, Sequence[Sequence[HistoryRow]]], models: Sequence[str] = ("",)
+) -> Figure:
     """The same for the trainings of several models, model -> rows of each fold: a colour and a mark
     per model, a thin line per fold, the mark at the best epoch."""
     figure = new_figure(9.0, 2.9)
     axes = figure.subplots(1, 2)
-    for index, trainings in enumerate(histories.values()):
-        colour, mark = LINES[index % len(LINES)], MARKS[index % len(MARKS)]
+    for model, trainings in histories.items():
+        colour, mark = model_style(model, models)
         width = 1.4 if len(trainings) == 1 else 0.9
         for rows in trainings:
             _line(axes[0], rows, "train_loss", colour, "--", width / 1.4)
@@ -70,8 +78,8 @@ def training_curves(histories: Mapping[str, Sequence[Sequence[HistoryRow]]]) -> 
         axis.grid(axis="y", color=INK, alpha=0.2, linewidth=0.6)
     add_legend(axes[0])
     if len(histories) > 1:
-        for index, name in enumerate(histories):
-            colour, mark = LINES[index % len(LINES)], MARKS[index % len(MARKS)]
+        for name in histories:
+            colour, mark = model_style(name, models)
             axes[1].plot([], [], f"-{mark}", color=colour, markersize=5, label=name)
         add_legend(axes[1], columns=1 if len(histories) <= 6 else 2)
     return figure

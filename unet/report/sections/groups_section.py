@@ -23,7 +23,7 @@ def section(data: DatasetResults) -> PageSection | None:
     sentences = {model: group_finding(model, groups, score) for model, groups in found.items()}
     pictures = []
     for models in in_parts(list(found)):
-        figure = group_plot({m: found[m] for m in models}, order[:SHOWN], score.label)
+        figure = group_plot({m: found[m] for m in models}, order[:SHOWN], score.label, data.models)
         what = f"{score.label} of the test images by group, {', '.join(models)}"
         pictures.append(picture(figure, what, [sentences[m] for m in models]))
     shown = f" The {SHOWN} worst of {len(order)} groups are shown." if len(order) > SHOWN else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,12 +29,10 @@ def section(data: DatasetResults) -> PageSection | None:
     tables = {model: found.matches for model, found in details.items()}
     volumes = any("Z" in record.axes for record in data.records)
     unit = object_numbers.size_unit(tables.values(), volumes)
-    sized = [_sizes(tables, unit), _found(tables, unit)] if _has_objects(tables, unit) else []
+    has_objects = any(len(object_numbers.true_sizes(t, unit)) for t in tables.values())
+    makers = (_sizes, _found) if has_objects else ()
+    sized = [make(tables, unit, data.models) for make in makers]
     return data.section("objects", "Objects", counts=_counts(data), sized=sized)
-
-
-def _has_objects(tables: Tables, unit: SizeUnit) -> bool:
-    return any(len(object_numbers.true_sizes(table, unit)) for table in tables.values())
 
 
 def _pictures(
@@ -64,13 +62,13 @@ def _counts(data: DatasetResults) -> ExplainedPlot:
         "or split ones), below it too few (missed or merged ones).",
         tuple(sentences.values()),
         _pictures(sentences, "Predicted against true number of objects per test image",
-                  lambda models: count_plot({m: counts[m] for m in models})),
+                  lambda models: count_plot({m: counts[m] for m in models}, data.models)),
         ("Image", "true", *counts),
         tuple(rows),
     )  # fmt: skip
 
 
-def _sizes(tables: Tables, unit: SizeUnit) -> ExplainedPlot:
+def _sizes(tables: Tables, unit: SizeUnit, every: Sequence[str]) -> ExplainedPlot:
     true = {m: object_numbers.true_sizes(table, unit) for m, table in tables.items()}
     pred = {m: object_numbers.pred_sizes(table, unit) for m, table in tables.items()}
     sentences = {m: object_numbers.size_finding(m, true[m], pred[m], unit) for m in tables}
@@ -83,20 +81,16 @@ def _sizes(tables: Tables, unit: SizeUnit) -> ExplainedPlot:
         rows.append((name, str(len(own)), *texts))
     return ExplainedPlot(
         "Sizes of objects",
-        f"Area of the objects of all test images ({unit.name}); objects that the image's border "
-        "cuts count with what is inside."
-        if unit.name not in ("µm³", "voxels")
-        else f"Volume of the objects of all test images ({unit.name}); objects that the image's "
-        "border cuts count with what is inside.",
+        "Objects of all test images; those that the image's border cuts count with what is inside.",
         tuple(sentences.values()),
         _pictures(sentences, "Distribution of object sizes, true and predicted",
-                  lambda models: size_plot(most, {m: pred[m] for m in models}, unit.name)),
+                  lambda models: size_plot(most, {m: pred[m] for m in models}, unit.name, every)),
         ("Objects", "n", *(f"{100 * share:.0f} % are below" for share in shares)),
         tuple(rows),
     )  # fmt: skip
 
 
-def _found(tables: Tables, unit: SizeUnit) -> ExplainedPlot:
+def _found(tables: Tables, unit: SizeUnit, every: Sequence[str]) -> ExplainedPlot:
     edges = object_numbers.size_edges(
         max((object_numbers.true_sizes(table, unit) for table in tables.values()), key=len)
     )
@@ -117,7 +111,7 @@ def _found(tables: Tables, unit: SizeUnit) -> ExplainedPlot:
         f"one), and the mean IoU of those. Each mark stands for {each} objects.",
         tuple(sentences.values()),
         _pictures(sentences, "Share of objects found and their mean IoU by size",
-                  lambda models: found_plot({m: bins[m] for m in models}, unit.name)),
+                  lambda models: found_plot({m: bins[m] for m in models}, unit.name, every)),
         ("Model", f"Size ({unit.name})", "Objects", "found", "mean IoU"),
         tuple(rows),
     )  # fmt: skip

@@ -56,7 +56,7 @@ def _plot(
         images = table[(table["class"] == name) & (table["positives"] > 0)]["image"].nunique()
         sentences[model] = curve_finding(model, name, curve, thresholds[model], images)
     for part in in_parts(list(curves)):
-        figure = precision_recall_plot({m: curves[m] for m in part}, thresholds)
+        figure = precision_recall_plot({m: curves[m] for m in part}, thresholds, data.models)
         what = f"Precision against recall of {name} over thresholds, {', '.join(part)}"
         pictures.append(picture(figure, what, [sentences[m] for m in part]))
     marked = any(thresholds[model] for model in curves)

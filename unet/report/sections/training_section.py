@@ -27,7 +27,7 @@ def section(data: DatasetResults) -> PageSection | None:
             histories[model] = list(found.values())
     curves = []
     for part in in_parts(list(histories)):
-        figure = figures.training_curves({model: histories[model] for model in part})
+        figure = figures.training_curves({m: histories[m] for m in part}, data.models)
         curves.append(picture(figure, "Training: loss and validation score", _findings(part, rows)))
     ensemble = ENSEMBLE in data.tested
     return data.section("training", "Training", curves=curves, trainings=rows, ensemble=ensemble)

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import zarr
 
+from unet.config.details_settings import DetailsSettings
 from unet.config.sections import EvaluateSection
 from unet.config.stage_settings import EvaluateSettings
 from unet.data.store import add_image, add_labels, layout_of, new_image
+from unet.evaluation.details import DetailTables, write_details
 from unet.evaluation.evaluate import evaluate_model
 from unet.evaluation.metrics.rows import MetricRow
 from unet.export import ome_zarr_writer
 from unet.files import write_sentinel
+from unet.paths import Paths
 
 NAMES = ("background", "foreground")
 BORDER = ("background", "inside", "border")
@@ -110,6 +113,27 @@ class Stores:
             threads,
             block,
         )
+
+    def details(
+        self,
+        task: str = "semantic",
+        names: Sequence[str] = NAMES,
+        groups: dict[str, str] | None = None,
+        threads: int = 1,
+        block: int | None = None,
+    ) -> DetailTables:
+        """Writes the tables of the details stage, and returns their paths."""
+        tables = DetailTables(*Paths(self.root).details(self.dataset, self.model))
+        write_details(
+            tables,
+            {fold: self.segmentation(fold) for fold in self.made or {0}},
+            self.prepared,
+            groups or {},
+            DetailsSettings.made(task=task, class_names=names),
+            threads,
+            block,
+        )
+        return tables
 
 
 def values(rows: Sequence[MetricRow], image: str = "a", class_: str = "*") -> dict[str, float]:

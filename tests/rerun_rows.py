@@ -129,7 +129,7 @@ A_FOLD_MORE = frozenset(
 )
 A_MODEL_MORE = frozenset(
     {f"{stage} sem b {fold}" for stage in ("train", "predict", "stitch") for fold in FOLDS["sem"]}
-    | {"evaluate sem b", "report_dataset sem", "report"}
+    | {"evaluate sem b", "details sem b", "report_dataset sem", "report"}
 )
 APPLIED = _jobs(
     "manifest new", "prepare_applied new a@own", "predict new a@own ensemble",
@@ -164,7 +164,8 @@ ROWS: list[Row] = [
     *of_dataset("splits", "sem", split__val=0.3, split__redraw=1),
     *of_dataset("splits", "own", split__test=0.4),
     Row("datasets.<name>.split.folds", at("datasets.sem.split.folds", 3), "", jobs=A_FOLD_MORE),
-    *of_dataset("evaluate", "sem", split__run=[1]),
+    Row("datasets.<name>.split.run", at("datasets.sem.split.run", [1]), "evaluate", ("sem",),
+        jobs=frozenset(follows("evaluate", ("sem",), ("a",)) | {"details sem a"})),
     Row("datasets.<name>.models", at("datasets.sem.models", ["a", "b"]), "", jobs=A_MODEL_MORE),
     Row("datasets.<name>.predict_with",
         at("datasets.new", {"images": "images", "predict_with": ["own/a"]}), "", jobs=APPLIED),

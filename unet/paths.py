@@ -159,6 +159,23 @@ class Paths:
     def metrics(self, dataset: str, model: str) -> Path:
         return self._under(dataset, model, "metrics.csv")
 
+    def matches(self, dataset: str, model: str) -> Path:
+        """Each true and predicted object with its partner; no rows for task semantic."""
+        return self._under(dataset, model, "details", "matches.csv")
+
+    def confusion(self, dataset: str, model: str) -> Path:
+        """Pixels of each pair of true and predicted class, per image."""
+        return self._under(dataset, model, "details", "confusion.csv")
+
+    def thresholds(self, dataset: str, model: str) -> Path:
+        """Pixels of each class and of others by the class's probability, per image."""
+        return self._under(dataset, model, "details", "thresholds.csv")
+
+    def details(self, dataset: str, model: str) -> tuple[Path, Path, Path]:
+        """All tables of the stage details."""
+        where = (dataset, model)
+        return self.matches(*where), self.confusion(*where), self.thresholds(*where)
+
     # Per dataset, model and fold.
     def fold(self, dataset: str, model: str, fold: int | str) -> Path:
         return self._under(dataset, model, _folder_of(fold))

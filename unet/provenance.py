@@ -35,6 +35,9 @@ _MAKERS = {
     "tiles.json": "predict",
     "segmentation.json": "stitch",
     "metrics.csv": "evaluate",
+    "matches.csv": "details",
+    "confusion.csv": "details",
+    "thresholds.csv": "details",
     "history.csv": "train",
 }
 

@@ -31,6 +31,7 @@ CONFIG: dict[str, Any] = {
 }
 STAGES_MADE = (
     *("synthesize", "manifest", "splits", "prepare", "train", "predict", "stitch", "evaluate"),
+    "details",
     "report",
 )
 STAGES = [*STAGES_MADE[1:], "all"]
@@ -66,14 +67,17 @@ class Run:
             "splits": p.splits("d"), "prepare": p.prepared_done("d"),
             "train": p.history(*where), "predict": p.tiles_done(*where),
             "stitch": p.segmentation_done(*where), "evaluate": p.metrics("d", "m"),
+            "details": p.matches("d", "m"),
             "report": p.dataset_report_csv("d"),
         }[stage]  # fmt: skip
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.suffix == ".json":
             write_sentinel(target, 1, {"a": {"key": content}}, made)
             return
-        target.write_text(f"table {stage} {content}\n")
-        provenance.write_sidecar(target, made)
+        # A stage's first table, and any others.
+        for table in p.details("d", "m") if stage == "details" else [target]:
+            table.write_text(f"table {stage} {content}\n")
+            provenance.write_sidecar(table, made)
         if stage == "train":
             p.model(*where).write_text(f"weights {content}")
 
@@ -86,8 +90,10 @@ class Run:
             "predict": [p.prepared_done("d"), p.splits("d"), p.model(*where)],
             "stitch": [p.tiles_done(*where), p.prepared_done("d")],
             "evaluate": [p.segmentation_done(*where), p.prepared_done("d")],
+            "details": [p.segmentation_done(*where), p.prepared_done("d")],
             "report": [
-                p.metrics("d", "m"), p.history(*where), p.manifest("d"), p.splits("d")
+                p.metrics("d", "m"), *p.details("d", "m"), p.history(*where), p.manifest("d"),
+                p.splits("d")
             ],
             "all": [p.dataset_report_csv("d")],
         }[stage]  # fmt: skip
@@ -103,9 +109,9 @@ class Run:
         script = importlib.import_module(f"scripts.{'report' if stage == 'all' else stage}")
         words = ["--output", str(self.paths.output), "--config", str(config)]
         words += ["--all"] if stage == "all" else ["--dataset", "d"]
-        if stage in ("train", "predict", "stitch", "evaluate"):
+        if stage in ("train", "predict", "stitch", "evaluate", "details"):
             words += ["--model", "m"]
-            words += ["--folds", "0"] if stage == "evaluate" else ["--fold", "0"]
+            words += ["--folds", "0"] if stage in ("evaluate", "details") else ["--fold", "0"]
         if stage == "manifest":
             words += ["--root", str(self.paths.raw("d")), "--images", "images"]
         return int(script.main(words))
@@ -185,6 +191,7 @@ CHANGES = [
     ("predict", "evaluate", "segmentation.json", "tiles.json"),
     ("stitch", "report", "metrics.csv", "segmentation.json"),
     ("evaluate", "all", "report.csv", "metrics.csv"),
+    ("details", "all", "report.csv", "confusion.csv"),
 ]
 
 

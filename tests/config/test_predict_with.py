@@ -138,6 +138,7 @@ def all_settings(config: Config, *without: str) -> dict[str, str]:
         for stage in (
             "manifest",
             "evaluate",
+            "details",
             "report",
             *(() if applied else ("splits", "prepare")),
         ):
@@ -157,7 +158,7 @@ def test_another_dataset_changes_no_other_settings() -> None:
     assert all_settings(config, "new") == before
     mine = {k: v for k, v in all_settings(config).items() if k not in before}
     assert {key.split(":")[0] for key in mine} == {
-        "manifest", "evaluate", "report", "prepare_applied", "predict", "stitch",
+        "manifest", "evaluate", "details", "report", "prepare_applied", "predict", "stitch",
     }  # fmt: skip
     assert json.loads(mine["manifest:new"])["labelled"] is False
     assert json.loads(mine["predict:new:plain@nuclei"])["members"] == [0, 2]
@@ -211,7 +212,8 @@ def test_the_run(tmp_path: Path) -> None:
     over = new(evaluate={"metrics": ["topology"]}, predict_with=["cells/plain"])
     choosing = Run(load({**merge(RAW, over), "output": str(tmp_path / "out")}))
     assert choosing.threshold_scores("new", "plain@cells") == [paths.metrics("cells", "plain")]
-    assert run.report_inputs("cells") == [paths.metrics("cells", "plain")]
+    own = ("cells", "plain")
+    assert run.report_inputs("cells") == [paths.metrics(*own), *paths.details(*own)]
     run.write_config()
     assert load_file(paths.config) == run.config
 

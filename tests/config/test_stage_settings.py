@@ -44,7 +44,7 @@ def all_settings(config: Config) -> Settings:
     for dataset in config.datasets:
         if config.datasets[dataset].synthetic is not None:
             found[f"synthesize:{dataset}"] = text("synthesize", config, dataset)
-        for stage in ("manifest", "splits", "prepare", "evaluate", "report"):
+        for stage in ("manifest", "splits", "prepare", "evaluate", "details", "report"):
             found[f"{stage}:{dataset}"] = text(stage, config, dataset)
         for model in config.models_for(dataset):
             for stage in ("train", "predict", "stitch"):

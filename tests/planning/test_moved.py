@@ -158,7 +158,8 @@ CASES: dict[str, tuple[Callable[[Path], None], Mapping[str, Any], set[str]]] = {
     "moved: an image edited": (and_then(renamed, edited(image)), MOVED, OWN),
     "moved: other weights of the same settings": (
         and_then(renamed, mixed_up("sem")), MOVED,
-        {"predict sem a 0", "stitch sem a 0", "evaluate sem a", "report_dataset sem", "report"},
+        {"predict sem a 0", "stitch sem a 0", "evaluate sem a", "details sem a",
+         "report_dataset sem", "report"},
     ),
     "moved: a model of other settings": (
         and_then(renamed, mixed_up("own")), MOVED, follows("train", ("own",), ("a",)),

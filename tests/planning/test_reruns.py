@@ -184,7 +184,7 @@ OTHERS = [
     Case("a model added that no dataset uses", set(),
          config=merge(CONFIG, {"models": {"c": {"preset": "unet-res"}}})),
     Case("a model added and used by a dataset",
-         {"train own c 0", "predict own c 0", "stitch own c 0", "evaluate own c",
+         {"train own c 0", "predict own c 0", "stitch own c 0", "evaluate own c", "details own c",
           "report_dataset own", "report"},
          config=merge(CONFIG, {"models": {"c": CONFIG["models"]["a"]},
                                "datasets": {"own": {"models": ["a", "b", "c"]}}})),

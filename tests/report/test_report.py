@@ -98,8 +98,8 @@ def test_dataset_report_has_all_its_parts(tmp_path: Path, task: str) -> None:
     make_results(paths, "d", ["m1", "m2"], task)
     page = make_report(paths, "d", ["m1", "m2"], task)
     assert_self_contained(page)
-    # A figure of curves per model, and the plot of all images.
-    assert page.count('src="data:image/') == 2 * 1 + 1
+    # The curves of all models, and the plot of all images.
+    assert page.count('src="data:image/') == 1 + 1
     # Per image: the image, its truth, and the prediction and the errors of each model.
     assert page.count('class="picture ') == 4 * (2 + 2 * 2)
     assert "<code>im0</code>" in page

@@ -76,6 +76,7 @@ def everything(paths: Paths, config: Path, raw: Path, dataset: str, model: str) 
     stage("predict", paths, config, *fold, "--threads", "1")
     stage("stitch", paths, config, *fold)
     stage("evaluate", paths, config, *run, "--folds", "0")
+    stage("details", paths, config, *run, "--folds", "0")
     stage("report", paths, config, *of)
 
 

@@ -271,13 +271,16 @@ def test_a_copy_in_another_part_is_an_error(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["splits", "prepare", "train", "predict", "stitch", "evaluate"])
+@pytest.mark.parametrize(
+    "name", ["splits", "prepare", "train", "predict", "stitch", "evaluate", "details"]
+)
 def test_a_stage_whose_inputs_are_missing(tmp_path: Path, name: str) -> None:
     where = {
         "train": ["--model", "m", "--fold", "0"],
         "predict": ["--model", "m", "--fold", "0"],
         "stitch": ["--model", "m", "--fold", "0"],
         "evaluate": ["--model", "m", "--folds", "0"],
+        "details": ["--model", "m", "--folds", "0"],
     }
     config = tmp_path / "c.yaml"
     config.write_text(

@@ -106,7 +106,7 @@ def place(finished_run: Path) -> Workplace:
 # The jobs of a run.
 
 STAGES = ["synthesize", "manifest", "splits", "prepare", "train", "predict", "stitch", "evaluate",
-          "report_dataset"]  # fmt: skip
+          "details", "report_dataset"]  # fmt: skip
 
 
 def jobs_of(
@@ -121,7 +121,7 @@ def jobs_of(
                 for model in models or MODELS[dataset]
                 for fold in folds or FOLDS[dataset]
             }
-        elif stage == "evaluate":
+        elif stage in ("evaluate", "details"):
             found |= {f"{stage} {dataset} {model}" for model in models or MODELS[dataset]}
         else:
             found.add(f"{stage} {dataset}")
@@ -132,6 +132,8 @@ def since(
     first: str, *datasets: str, models: list[str] | None = None, without: tuple[str, ...] = ()
 ) -> set[str]:
     """All jobs from a stage on, for these datasets (default: all), and the overall report."""
+    # Both read the segmentations; neither reads the other's tables.
+    without = (*without, "details") if first == "evaluate" else without
     stages = [s for s in STAGES[STAGES.index(first) :] if s not in without]
     found = {"report"}
     for dataset in datasets or ("sem", "own"):
@@ -290,7 +292,10 @@ ENSEMBLE: dict[str, Any] = {
 
 def test_an_ensemble_of_folds(tmp_path: Path) -> None:
     place = Workplace(tmp_path)
-    once = {f"{stage} ens a ensemble" for stage in ("predict", "stitch")} | {"evaluate ens a"}
+    once = {f"{stage} ens a ensemble" for stage in ("predict", "stitch")} | {
+        "evaluate ens a",
+        "details ens a",
+    }
     shared = jobs_of(
         ["synthesize", "manifest", "splits", "prepare", "report_dataset"], "ens", ["a"]
     )

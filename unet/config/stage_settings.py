@@ -23,6 +23,7 @@ from unet.config.data_settings import (
     Task,
     networks_of,
 )
+from unet.config.details_settings import DetailsSettings
 from unet.config.presets import AnyArchitecture, architecture_from
 from unet.config.run import Config
 from unet.config.sections import (
@@ -258,6 +259,6 @@ SETTINGS: dict[str, type[Settings]] = {
     for kind in (
         SynthesizeSettings, ManifestSettings, SplitsSettings, CheckSettings, PrepareSettings,
         PrepareAppliedSettings, TrainSettings, PredictSettings, StitchSettings, EvaluateSettings,
-        ReportSettings,
+        DetailsSettings, ReportSettings,
     )
 }  # fmt: skip

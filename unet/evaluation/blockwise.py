@@ -7,8 +7,9 @@ on the blocks. The exception is `cell_slices`, which yields whole 2D slices.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, TypeAlias, TypeVar
@@ -27,6 +28,7 @@ from unet.evaluation.metrics.calibration import Reliability, reliability
 from unet.evaluation.metrics.contingency import Contingency, contingency, summed
 from unet.evaluation.metrics.isbi2012 import Slice
 from unet.evaluation.metrics.pixel import confusion
+from unet.evaluation.metrics.precision_recall import ProbabilityCounts, probability_counts
 from unet.evaluation.metrics.surfaces import BlockOutlines, point_files
 from unet.prediction.stitch.segmentation import Segmentation
 
@@ -152,6 +154,57 @@ def reliability_of(
 
     first, *rest = _each(one, pair, threads, block)
     return sum(rest, first)
+
+
+def probability_counts_of(
+    pair: ScoredPair, class_names: Sequence[str], threads: int = 1, block: int | None = None
+) -> dict[str, ProbabilityCounts]:
+    """Pixels of each class after the first, and others, by the class's probability, without
+    ignored pixels. Classes whose probability does not follow from the head's channels are left
+    out; all are without probabilities.
+    """
+    found: dict[str, tuple[int, bool]] = {}
+    for name in class_names[1:] if pair.probabilities is not None else ():
+        with suppress(UserError):
+            found[name] = _channel(pair, name, class_names, "a class")
+    if not found:
+        return {}
+
+    def one(region: Slices) -> list[ProbabilityCounts]:
+        truth = _read(pair.truth, region)
+        valid = truth != IGNORE
+        counts = []
+        for name, (k, inverted) in found.items():
+            p = _probabilities(pair, (k, *region))
+            p = (1 - p if inverted else p)[valid]
+            counts.append(probability_counts(truth[valid] == class_names.index(name), p))
+        return counts
+
+    blocks = _each(one, pair, threads, block)
+    sums = reduce(lambda a, b: [x + y for x, y in zip(a, b, strict=True)], blocks)
+    return dict(zip(found, sums, strict=True))
+
+
+def border_ids(
+    pair: ScoredPair, array: ZarrArray, threads: int = 1, block: int | None = None
+) -> set[int]:
+    """Ids of the objects that touch the image's border (in volumes also the first or last
+    section).
+
+    Args:
+        array: ``truth_ids`` or ``pred_ids`` of the image.
+    """
+
+    def one(region: Slices) -> set[int]:
+        ids: set[int] = set()
+        for axis, (s, size) in enumerate(zip(region, array.shape, strict=True)):
+            for at, ends in ((s.start, s.start == 0), (s.stop - 1, s.stop == size)):
+                if ends:
+                    face = (*region[:axis], at, *region[axis + 1 :])
+                    ids.update(np.unique(_read(array, face)).tolist())
+        return ids
+
+    return set().union(*_each(one, pair, threads, block)) - {0}
 
 
 @contextmanager

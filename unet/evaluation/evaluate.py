@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 
 from unet.config.stage_settings import EvaluateSettings
-from unet.data.store import Prepared
-from unet.errors import UserError
 from unet.evaluation.blockwise import ScoredPair
 from unet.evaluation.families import FAMILIES, seams
 from unet.evaluation.fold import Case, Fold
 from unet.evaluation.metrics.rows import METRIC_COLUMNS, MetricRow, Score
+from unet.evaluation.open_folds import open_folds
 from unet.paths import fold_name
-from unet.prediction.stitch.segmentation import Segmentation
 from unet.tables import write_table
-
-log = logging.getLogger(__name__)
 
 
 def evaluate_model(
@@ -49,32 +44,16 @@ def evaluate_model(
     Raises:
         UserError: a store is missing, a test image has no labels, shapes or classes differ.
     """
-    prepared, opened = Prepared(prepared_path), []
-    for number, path in sorted(folds.items()):
-        segmentation = Segmentation(path)
-        ids = segmentation.ids()
-        if settings.applied:
-            ids = _labelled(prepared, ids)
-        parts = {image: segmentation.attrs(image)["part"] for image in ids}
-        fold = Fold(
-            number, prepared, segmentation, parts, settings.evaluate, settings.task,
-            settings.class_names, max(1, threads), block, thresholds or {},
-        )  # fmt: skip
-        # Check all folds first: an error in the last one shows in seconds, not after hours.
-        _check(fold, path)
-        opened.append(fold)
+    opened = open_folds(
+        folds, prepared_path, settings.task, settings.class_names, settings.evaluate,
+        settings.applied, threads, block, thresholds,
+    )  # fmt: skip
     return [
         MetricRow(dataset, model, fold.number, image, groups.get(image, ""), *score)
         for fold in opened
         for image, scores in zip(fold.ids("test"), _scores(fold), strict=True)
         for score in scores
     ]
-
-
-def _labelled(prepared: Prepared, ids: list[str]) -> list[str]:
-    found = [image for image in ids if prepared.classes(image) is not None]
-    log.info("%d of %d images have labels and are scored", len(found), len(ids))
-    return found
 
 
 def _scores(fold: Fold) -> list[list[Score]]:
@@ -87,18 +66,6 @@ def _scores(fold: Fold) -> list[list[Score]]:
         return [score for scorer in scorers for score in scorer(case)]
 
     return fold.each(all_of, "test")
-
-
-def _check(fold: Fold, path: Path) -> None:
-    if not fold.ids("test"):
-        log.warning("%s: no test images; %s adds nothing", path, fold.name)
-    for image in fold.parts:
-        pair = fold.open(image)
-        if fold.task == "semantic" and pair.head != fold.class_names:
-            raise UserError(
-                f"{path / image}: predicted for the classes {', '.join(pair.head)}, but they are "
-                f"now {', '.join(fold.class_names)}; run the train stage and later ones again"
-            )
 
 
 def chosen_thresholds(rows: Iterable[MetricRow]) -> dict[tuple[str, str], float]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar
 
 from unet.config.sections import EvaluateSection
-from unet.data.blocks import Progress, mapped
+from unet.data.blocks import Progress, ordered
 from unet.data.store import Prepared
 from unet.evaluation.blockwise import ScoredPair, contingency_of, open_pair
 from unet.evaluation.metrics.contingency import Contingency
@@ -18,6 +18,8 @@ from unet.paths import fold_name
 from unet.prediction.stitch.segmentation import Segmentation
 
 R = TypeVar("R")
+# Images whose results may wait for a slower one before them.
+AHEAD = 256
 
 
 class Scored(Protocol):
@@ -91,6 +93,10 @@ class Fold:
 
     def each(self, function: Callable[[ScoredPair], R], part: str) -> list[R]:
         """Applies ``function`` to each image of a part, in threads; results in the order of ids."""
+        return list(self.one_by_one(function, part))
+
+    def one_by_one(self, function: Callable[[ScoredPair], R], part: str) -> Iterator[R]:
+        """Like `each`, but yields a result as soon as those before it are there."""
         ids = self.ids(part)
         progress = Progress(f"{self.name}, {part} images", len(ids), self._bytes(ids))
 
@@ -100,7 +106,8 @@ class Fold:
             progress.advance(pair.truth.nbytes, images=1)
             return result
 
-        return mapped(one, ids, max(1, min(self.threads, len(ids))))
+        # A slow image delays few others.
+        return ordered(one, ids, max(1, min(self.threads, len(ids))), ahead=AHEAD)
 
     def threads_within(self) -> int:
         """Threads left for each image's blocks when there are fewer test images than threads."""

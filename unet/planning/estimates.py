@@ -35,7 +35,7 @@ from unet.versions import STAGES
 START = {
     "synthesize": 1.0, "manifest": 1.5, "splits": 1.0, "check": 3.0, "prepare": 2.0,
     "prepare_applied": 4.0, "train": 5.5, "predict": 4.5, "stitch": 1.5, "evaluate": 1.5,
-    "report": 3.0,
+    "details": 1.5, "report": 3.0,
 }  # fmt: skip
 # Values (pixels times channels) per second and thread.
 GENERATED, READ, PREPARED, STITCHED, SCORED = 0.7e6, 12e6, 6e6, 2e6, 0.5e6
@@ -97,7 +97,7 @@ def estimates(
         found += [_prepare(own)] if applied else [_train(own)]
         found += [_predict(own), _stitch(replace(own, sizes=job.sizes))]
         if config.datasets[dataset].labelled:
-            found.append(_evaluate(replace(own, sizes=job.sizes)))
+            found += [scored(replace(own, sizes=job.sizes)) for scored in (_evaluate, _details)]
     found.append(Estimate("report", "", 1, START["report"], PROCESS, 3e6))
     order = list(STAGES)
     return sorted(found, key=lambda each: order.index(each.stage))
@@ -228,15 +228,29 @@ def _stitch(job: EstimatedJob) -> Estimate:
 
 
 def _evaluate(job: EstimatedJob) -> Estimate:
-    families = len(job.config.evaluate_for(job.dataset).metrics)
+    return _scored(job, "evaluate", len(job.config.evaluate_for(job.dataset).metrics), 4000.0)
+
+
+def _details(job: EstimatedJob) -> Estimate:
+    # Classes, and objects if there are any, take as long as two families of metrics.
+    return _scored(job, "details", 2, 8000.0)
+
+
+def _scored(job: EstimatedJob, stage: str, passes: int, image_bytes: float) -> Estimate:
+    """A stage that compares the test images with their labels.
+
+    Args:
+        passes: over the pixels.
+        image_bytes: of the rows of one image.
+    """
     tested = 1.0 if job.origin is not None else job.share("test")
     if ENSEMBLE in job.tested and job.folds:
         tested = job.share("test") / len(job.folds)
-    scored = families * tested * job.sizes.pixels
-    seconds = START["evaluate"] + scored / (SCORED * job.machine.threads)
+    scored = passes * tested * job.sizes.pixels
+    seconds = START[stage] + scored / (SCORED * job.machine.threads)
     block = min(job.config.memory_gb * 1e9, COPIES * job.sizes.largest * job.outputs)
-    disk = 4000.0 * tested * job.sizes.count
-    return Estimate("evaluate", job.model, 1, seconds, PROCESS + block, disk)
+    disk = image_bytes * tested * job.sizes.count
+    return Estimate(stage, job.model, 1, seconds, PROCESS + block, disk)
 
 
 def _forward(job: EstimatedJob, arch: AnyArchitecture, most: int | Sequence[int]) -> float:

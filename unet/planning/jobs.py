@@ -120,10 +120,12 @@ class Run:
         return [self.paths.check_json(name) for name in names]
 
     def report_inputs(self, dataset: str) -> list[Path]:
-        """The scores of each model, for the dataset's report; without labels the segmentations."""
+        """The scores of each model and the tables behind them, for the dataset's report; without
+        labels the segmentations."""
         models = self.config.models_for(dataset)
         if self.config.datasets[dataset].labelled:
-            return [self.paths.metrics(dataset, model) for model in models]
+            scores = [self.paths.metrics(dataset, model) for model in models]
+            return scores + [path for m in models for path in self.paths.details(dataset, m)]
         folds = self.tested(dataset)
         return [self.paths.segmentation_done(dataset, m, k) for m in models for k in folds]
 

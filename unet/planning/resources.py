@@ -255,6 +255,11 @@ def _evaluate(job: PlannedJob) -> float:
     return PROCESS + job.budget + slices
 
 
+def _details(job: PlannedJob) -> float:
+    # The rows of images that wait for a slower one before them.
+    return PROCESS + job.budget + 0.2e9
+
+
 def _report(job: PlannedJob) -> float:
     # Overlays of a few images, and the plotting library.
     return PROCESS + TORCH + 1e9
@@ -298,6 +303,11 @@ def _scored(job: PlannedJob) -> float:
     return families * job.images.pixels / (SCORED * job.threads)
 
 
+def _detailed(job: PlannedJob) -> float:
+    # As long as two families of metrics: one of classes and one of objects.
+    return 2 * job.images.pixels / (SCORED * job.threads)
+
+
 def _no_time(job: PlannedJob) -> float:
     return 0.0
 
@@ -314,6 +324,7 @@ NEEDS: dict[str, tuple[Callable[[PlannedJob], float], Callable[[PlannedJob], flo
     "predict": (_predict, _predicted),
     "stitch": (_pixels, _stitched),
     "evaluate": (_evaluate, _scored),
+    "details": (_details, _detailed),
     "report": (_report, _no_time),
 }
 

@@ -102,6 +102,11 @@ def percent(share: float) -> str:
     return NO_VALUE if math.isnan(share) else f"{100 * share:.0f} %"
 
 
+def share(value: float) -> str:
+    """Formats a share (0..1) as a percentage with one decimal."""
+    return NO_VALUE if math.isnan(value) else f"{100 * value:.1f} %"
+
+
 def integer(value: float) -> str:
     """Formats a number without decimals, such as an epoch."""
     return NO_VALUE if math.isnan(value) else f"{value:.0f}"

@@ -14,11 +14,15 @@ from unet.report.paired import Statistics
 from unet.report.score_tables import ReportRow
 from unet.report.sections import (
     applied_section,
+    confusion_section,
     cost_section,
     data_section,
+    groups_section,
     images_section,
+    objects_section,
     run_section,
     scores_section,
+    thresholds_section,
     training_section,
 )
 
@@ -28,6 +32,10 @@ LISTED_WARNINGS = 200
 SECTIONS: tuple[Callable[[DatasetResults], PageSection | None], ...] = (
     applied_section.section,
     scores_section.section,
+    groups_section.section,
+    objects_section.section,
+    confusion_section.section,
+    thresholds_section.section,
     images_section.section,
     training_section.section,
     data_section.section,

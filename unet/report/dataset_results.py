@@ -14,6 +14,7 @@ from unet.data.records import ImageRecord, read_manifest, read_splits
 from unet.evaluation.metrics.rows import MetricRow
 from unet.paths import Paths, fold_number
 from unet.report import collect, overlays, score_tables
+from unet.report.detail_tables import Details, read_details
 from unet.report.page_file import render
 from unet.report.paired import Statistics
 from unet.report.score_tables import MeanScore, ReportRow
@@ -75,6 +76,17 @@ class DatasetResults:
             return {}
         rows = read_splits(self.paths.splits(self.dataset))
         return collect.split_counts(rows, self.settings.folds)
+
+    @cached_property
+    def details(self) -> dict[str, Details]:
+        """Model -> the tables behind its scores; models without them are left out.
+
+        Raises:
+            UserError: a table is damaged.
+        """
+        applied = self.settings.applied
+        scored = self.models if applied is None or applied.labelled else ()
+        return read_details(self.paths, self.dataset, scored)
 
     @property
     def tested(self) -> tuple[int, ...]:

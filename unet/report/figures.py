@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Mid-tones that are readable on light and dark pages, because each plot is drawn only once.
 LINES = ("#3b82c4", "#dd8424", "#2f9e6e", "#b562c4", "#d1495b", "#8c8c3a", "#5aa9b8", "#9a7b65")
+# Beside the colour, for readers who do not see it.
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 INK = "#7d848d"
 HistoryRow = Mapping[str, float]
 
@@ -39,38 +41,55 @@ def read_history(path: Path) -> list[dict[str, float]]:
 
 def curves(history_rows: Sequence[HistoryRow]) -> Figure:
     """Loss (training and validation) and validation score of one training, over the epochs."""
-    return fold_curves({"": history_rows})
+    return training_curves({"": [history_rows]})
 
 
-def fold_curves(histories: Mapping[str, Sequence[HistoryRow]]) -> Figure:
-    """The same for several trainings, name -> rows: one colour each, a dot at the best epoch."""
-    figure = _figure(9.0, 2.9)
+def model_style(model: str, models: Sequence[str]) -> tuple[str, str]:
+    """Colour and mark of a model among all models of the page."""
+    index = list(models).index(model)
+    return LINES[index % len(LINES)], MARKS[index % len(MARKS)]
+
+
+def training_curves(
+    histories: Mapping[str, Sequence[Sequence[HistoryRow]]], models: Sequence[str] = ("",)
+) -> Figure:
+    """The same for the trainings of several models, model -> rows of each fold: a colour and a mark
+    per model, a thin line per fold, the mark at the best epoch."""
+    figure = new_figure(9.0, 2.9)
     axes = figure.subplots(1, 2)
-    for index, rows in enumerate(histories.values()):
-        colour = LINES[index % len(LINES)]
-        _line(axes[0], rows, "train_loss", colour, "--")
-        _line(axes[0], rows, "val_loss", colour, "-")
-        _line(axes[1], rows, "val_score", colour, "-")
-        best = best_epoch(rows)
-        if best is not None:
-            axes[1].plot([best["epoch"]], [best["val_score"]], "o", color=colour, markersize=5)
-    every = [row for rows in histories.values() for row in rows]
-    losses = [row.get(key, math.nan) for row in every for key in ("train_loss", "val_loss")]
-    losses = [value for value in losses if not math.isnan(value)]
-    if losses and min(losses) > 0 and max(losses) > 20 * min(losses):
-        axes[0].set_yscale("log")
+    for model, trainings in histories.items():
+        colour, mark = model_style(model, models)
+        width = 1.4 if len(trainings) == 1 else 0.9
+        for rows in trainings:
+            _line(axes[0], rows, "train_loss", colour, "--", width / 1.4)
+            _line(axes[0], rows, "val_loss", colour, "-", width)
+            _line(axes[1], rows, "val_score", colour, "-", width)
+            best = best_epoch(rows)
+            if best is not None:
+                at = ([best["epoch"]], [best["val_score"]])
+                axes[1].plot(*at, mark, color=colour, markersize=5)
+    every = [row for trainings in histories.values() for rows in trainings for row in rows]
+    _log_scale_if_wide(axes[0], every)
     axes[0].plot([], [], "--", color=INK, label="training")
     axes[0].plot([], [], "-", color=INK, label="validation")
     for axis, title in zip(axes, ("Loss", "Validation score"), strict=True):
-        _plain(axis, title)
+        plain_axis(axis, title)
         axis.set_xlabel("epoch", color=INK, fontsize=8.5)
         axis.grid(axis="y", color=INK, alpha=0.2, linewidth=0.6)
-    _legend(axes[0])
+    add_legend(axes[0])
     if len(histories) > 1:
-        for index, name in enumerate(histories):
-            axes[1].plot([], [], color=LINES[index % len(LINES)], label=name)
-        _legend(axes[1], columns=1 if len(histories) <= 6 else 2)
+        for name in histories:
+            colour, mark = model_style(name, models)
+            axes[1].plot([], [], f"-{mark}", color=colour, markersize=5, label=name)
+        add_legend(axes[1], columns=1 if len(histories) <= 6 else 2)
     return figure
+
+
+def _log_scale_if_wide(axis: Axes, rows: Sequence[HistoryRow]) -> None:
+    losses = [row.get(key, math.nan) for row in rows for key in ("train_loss", "val_loss")]
+    losses = [value for value in losses if not math.isnan(value)]
+    if losses and min(losses) > 0 and max(losses) > 20 * min(losses):
+        axis.set_yscale("log")
 
 
 def best_epoch(rows: Sequence[HistoryRow]) -> HistoryRow | None:
@@ -79,13 +98,15 @@ def best_epoch(rows: Sequence[HistoryRow]) -> HistoryRow | None:
     return max(scored, key=lambda row: row["val_score"]) if scored else None
 
 
-def _line(axis: Axes, rows: Sequence[HistoryRow], key: str, colour: str, style: str) -> None:
+def _line(
+    axis: Axes, rows: Sequence[HistoryRow], key: str, colour: str, style: str, width: float
+) -> None:
     points = [(row.get("epoch", math.nan), row.get(key, math.nan)) for row in rows]
     points = [point for point in points if not any(map(math.isnan, point))]
     if points:
         x, y = zip(*points, strict=True)
         marker = "." if len(points) == 1 else ""
-        axis.plot(x, y, style, marker=marker, color=colour, linewidth=1.4 if style == "-" else 1.0)
+        axis.plot(x, y, style, marker=marker, color=colour, linewidth=width)
 
 
 def strip_plot(
@@ -98,7 +119,7 @@ def strip_plot(
         means: model -> its cell in the table.
         label: label of the axis.
     """
-    figure = _figure(9.0, 0.9 + 0.62 * max(1, len(values)))
+    figure = new_figure(9.0, 0.9 + 0.62 * max(1, len(values)))
     axis = figure.subplots()
     for index, (model, scores) in enumerate(values.items()):
         shown = np.array([score for score in scores if not math.isnan(score)], float)
@@ -115,7 +136,7 @@ def strip_plot(
         )
     axis.set_yticks(range(len(values)), list(values))
     axis.set_ylim(len(values) - 0.5, -0.5)
-    _plain(axis, "")
+    plain_axis(axis, "")
     axis.tick_params(axis="y", length=0, labelsize=9.5)
     axis.grid(axis="x", color=INK, alpha=0.2, linewidth=0.6)
     axis.set_xlabel(label, color=INK, fontsize=8.5)
@@ -125,7 +146,7 @@ def strip_plot(
 def reliability_plot(bins: Mapping[str, Sequence[Bin]]) -> Figure:
     """Reliability of each class's probability. Left: per bin, the share of pixels of the class
     against the mean probability (on the diagonal if calibrated). Right: the number of pixels."""
-    figure = _figure(7.2, 3.3)
+    figure = new_figure(7.2, 3.3)
     left, right = figure.subplots(1, 2)
     left.plot([0, 1], [0, 1], "--", color=INK, linewidth=1.0)
     for index, (name, found) in enumerate(bins.items()):
@@ -134,14 +155,14 @@ def reliability_plot(bins: Mapping[str, Sequence[Bin]]) -> Figure:
         left.plot(x, [b.right for b in found], ".-", color=colour, linewidth=1.4, label=name)
         right.plot(x, [b.pixels for b in found], ".-", color=colour, linewidth=1.4)
     for axis, title in ((left, "Reliability"), (right, "Pixels")):
-        _plain(axis, title)
+        plain_axis(axis, title)
         axis.set_xlim(-0.02, 1.02)
         axis.set_xlabel("predicted probability", color=INK, fontsize=8.5)
         axis.grid(color=INK, alpha=0.2, linewidth=0.6)
     left.set_ylim(-0.02, 1.02)
     left.set_ylabel("share that is right", color=INK, fontsize=8.5)
     right.set_yscale("log")
-    _legend(left)
+    add_legend(left)
     return figure
 
 
@@ -151,20 +172,21 @@ def size_histogram(diameters: NDArray[np.floating[Any]], unit: str) -> Figure:
     Args:
         diameters: [N], at least one; the largest 0.5 % are in the last bin.
     """
-    figure = _figure(9.0, 2.6)
+    figure = new_figure(9.0, 2.6)
     axis = figure.subplots()
     most = float(np.percentile(diameters, 99.5)) or 1.0
     bins = min(60, max(8, round(2 * len(diameters) ** (1 / 3))))
     axis.hist(np.minimum(diameters, most), bins=bins, range=(0, most * 1.0001), color=LINES[0])
     axis.axvline(float(np.median(diameters)), color=INK, linestyle="--", linewidth=1.2)
-    _plain(axis, "")
+    plain_axis(axis, "")
     axis.grid(axis="y", color=INK, alpha=0.2, linewidth=0.6)
     axis.set_xlabel(f"equivalent diameter ({unit})", color=INK, fontsize=8.5)
     axis.set_ylabel("objects", color=INK, fontsize=8.5)
     return figure
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure; sizes in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -173,7 +195,8 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _plain(axis: Axes, title: str) -> None:
+def plain_axis(axis: Axes, title: str) -> None:
+    """No box and no background, in a colour that light and dark pages show."""
     axis.patch.set_alpha(0)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
@@ -184,7 +207,8 @@ def _plain(axis: Axes, title: str) -> None:
         axis.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
 
 
-def _legend(axis: Axes, columns: int = 1) -> None:
+def add_legend(axis: Axes, columns: int = 1) -> None:
+    """A legend without a frame, whose texts are shown as they are."""
     legend = axis.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=columns)
     for text in legend.get_texts():
         text.set_parse_math(False)  # a class can be named $x$

@@ -41,6 +41,7 @@ def render(template: str, **values: Any) -> str:
         memory=console.memory,
         percent=console.percent,
         integer=console.integer,
+        share=console.share,
         fold=fold_name,
         rgb=lambda colour: "rgb({}, {}, {})".format(*colour),
     )

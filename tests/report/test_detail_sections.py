@@ -1,0 +1,384 @@
+"""The sections of a dataset's page that explain a score: their numbers by hand, their sentences,
+and pages with and without the tables behind them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, confusion_matrix
+
+from unet.config.load import load
+from unet.config.stage_settings import ReportSettings
+from unet.data.records import ImageRecord, SplitRecord, write_manifest, write_splits
+from unet.errors import UserError
+from unet.evaluation.details import CONFUSION_COLUMNS, MATCH_COLUMNS, THRESHOLD_COLUMNS
+from unet.evaluation.evaluate import write_metrics
+from unet.evaluation.metrics.rows import MetricRow
+from unet.evaluation.object_pairs import FALSE, MATCHED, MISSED
+from unet.paths import Paths
+from unet.report import class_numbers, group_numbers, object_numbers
+from unet.report.dataset_page import report_dataset
+from unet.report.detail_tables import Details
+from unet.report.explained_plot import in_parts
+from unet.report.object_numbers import SizeUnit
+from unet.report.score_tables import MeanScore
+from unet.tables import write_table
+
+NAN = float("nan")
+PX = SizeUnit("px", False)
+AP = MeanScore("ap_0.50", "instances", "AP@0.5", "")
+
+
+def table(*rows: tuple[str, str, float, float, float], pixel: float = NAN) -> pd.DataFrame:
+    """Matches of (image, kind, IoU, true size, predicted size)."""
+    names = ["image", "kind", "iou", "true_px", "pred_px"]
+    return pd.DataFrame(list(rows), columns=names).assign(pixel_um=pixel)
+
+
+def details(matches: pd.DataFrame, images: Sequence[str]) -> Details:
+    confusion = pd.DataFrame(
+        [(image, "a", "a", 1.0) for image in images],
+        columns=["image", "true_class", "pred_class", "pixels"],
+    )
+    empty = pd.DataFrame(columns=["image", "class", "threshold", "positives", "negatives"])
+    return Details(matches, confusion, empty)
+
+
+# --- objects
+
+
+def test_counts_by_hand_with_an_image_without_objects() -> None:
+    matches = table(
+        ("a", MATCHED, 0.9, 10, 11), ("a", MISSED, 0.2, 5, 9), ("b", FALSE, 0, NAN, 4),
+        ("b", FALSE, 0, NAN, 4),
+    )  # fmt: skip
+    counts = object_numbers.image_counts(details(matches, ["a", "b", "c"]))
+    assert [(c.image, c.true, c.pred) for c in counts] == [("a", 2, 1), ("b", 0, 2), ("c", 0, 0)]
+    assert object_numbers.count_finding("m", counts) == (
+        "m: 3 objects predicted, 2 are true (+50 %); too many in 1 and too few in 1 of 3 images."
+    )
+    none = object_numbers.image_counts(details(table(), ["c"]))
+    assert object_numbers.count_finding("m", none) == (
+        "m: 0 objects predicted, 0 are true; too many in 0 and too few in 0 of 1 image."
+    )
+
+
+def test_sizes_in_micrometres_only_if_all_are_known() -> None:
+    known = table(("a", MATCHED, 0.9, 10, 12), ("a", FALSE, 0, NAN, 4), pixel=0.25)
+    unit = object_numbers.size_unit([known], volumes=False)
+    assert unit == SizeUnit("µm²", True)
+    assert object_numbers.true_sizes(known, unit).tolist() == [2.5]
+    assert object_numbers.pred_sizes(known, unit).tolist() == [3, 1]
+    mixed = pd.concat([known, table(("b", MISSED, 0, 7, NAN))])
+    assert object_numbers.size_unit([known, mixed], volumes=False).name == "px"
+    assert object_numbers.size_unit([mixed], volumes=True).name == "voxels"
+    assert object_numbers.size_unit([known], volumes=True).name == "µm³"
+
+
+def by_size(*found: tuple[float, bool]) -> pd.DataFrame:
+    """True objects of these sizes, found (IoU 0.8) or not."""
+    rows = [("a", MATCHED if hit else MISSED, 0.8 if hit else 0.3, s, s) for s, hit in found]
+    return table(*rows)
+
+
+def test_found_by_size_by_hand() -> None:
+    # 8 small objects, of which 2 are found, and 24 large ones, of which 18 are.
+    small = [(5, k < 2) for k in range(8)]
+    large = [(100 + k, k < 18) for k in range(24)]
+    matches = by_size(*small, *large)
+    assert object_numbers.found_finding("m", matches, PX) == (
+        "m: objects below 76.2 px are found in 25 % of cases, larger ones in 75 % (n = 8 and 24)."
+    )
+    bins = object_numbers.size_bins(matches, np.array([5.0, 50.0, 200.0]), PX)
+    assert [(b.low, b.high, b.n, b.found) for b in bins] == [(5, 5, 8, 0.25), (100, 123, 24, 0.75)]
+    assert [b.iou for b in bins] == pytest.approx([0.8, 0.8])
+
+
+def test_silent_where_there_are_too_few_objects() -> None:
+    few = by_size(*[(k + 1, True) for k in range(19)])
+    assert object_numbers.found_finding("m", few, PX) == ("m: too few objects to tell (n = 19).")
+    sizes = np.arange(1.0, 20)
+    assert "too few objects to tell (n = 19 predicted and 30 true)" in (
+        object_numbers.size_finding("m", np.arange(1.0, 31), sizes, PX)
+    )
+    same = by_size(*[(5, k % 2 == 0) for k in range(40)])
+    assert object_numbers.found_finding("m", same, PX) == (
+        "m: 50 % of the objects are found; most have one size (n = 40)."
+    )
+    nothing = object_numbers.size_bins(by_size((5, False)), np.array([5.0]), PX)
+    assert [(b.n, b.found) for b in nothing] == [(1, 0)]
+    assert np.isnan(nothing[0].iou)
+    assert object_numbers.size_edges(np.empty(0)).size == 0
+
+
+def test_sizes_by_hand() -> None:
+    finding = object_numbers.size_finding("m", np.full(30, 200.0), np.full(25, 150.0), PX)
+    assert finding == (
+        "m: the median predicted object has 150 px, the median true one 200 px (-25 %; n = 25 "
+        "predicted and 30 true)."
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 400), st.booleans()), min_size=1, max_size=150))
+def test_bins_hold_every_object_once(found: list[tuple[int, bool]]) -> None:
+    matches = by_size(*found)
+    edges = object_numbers.size_edges(object_numbers.true_sizes(matches, PX))
+    bins = object_numbers.size_bins(matches, edges, PX)
+    assert sum(b.n for b in bins) == len(found)
+    assert sum(b.n * b.found for b in bins) == pytest.approx(sum(hit for _, hit in found))
+    assert all(a.high < b.low for a, b in pairwise(bins))
+    assert len(bins) <= object_numbers.MOST_BINS
+
+
+# --- groups
+
+
+def scores(model: str, **groups: Sequence[float]) -> list[MetricRow]:
+    return [
+        MetricRow("d", model, 0, f"{group}{k}", group, "instances", "ap_0.50", value)
+        for group, values in groups.items()
+        for k, value in enumerate(values)
+    ]
+
+
+def test_groups_by_hand() -> None:
+    rows = scores("m", a=[0.5, 0.7, 0.6], b=[0.1, 0.2, 0.3, NAN], c=[0.0])
+    found = group_numbers.group_scores([*rows, *scores("other", a=[1])], AP, ["m"])
+    assert [(g.group, len(g.scores)) for g in found["m"]] == [("a", 3), ("b", 3), ("c", 1)]
+    assert group_numbers.worst_first(found, AP) == ["c", "b", "a"]
+    # c has one image, so it may be chance.
+    assert group_numbers.group_finding("m", found["m"], AP) == (
+        "m: AP@0.5 is worst in group b, 0.200 (n = 3 images), against 0.450 in the others (n = 4)."
+    )
+    assert "too few images per group" in group_numbers.group_finding("m", found["m"][1:], AP)
+    assert group_numbers.group_scores(scores("m", **{"": [0.5]}), AP, ["m"]) == {}
+
+
+def test_the_worst_group_of_an_error_has_the_highest_mean() -> None:
+    error = MeanScore("pixel_error", "all", "Pixel error", "")
+    rows = [
+        row._replace(class_="all", metric="pixel_error")
+        for row in scores("m", a=[0.1] * 3, b=[0.4] * 3)
+    ]
+    found = group_numbers.group_scores(rows, error, ["m"])
+    assert group_numbers.worst_first(found, error) == ["b", "a"]
+    assert "worst in group b" in group_numbers.group_finding("m", found["m"], error)
+
+
+# --- classes
+
+NAMES = ("sky", "wall", "cell")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=60))
+def test_confusion_against_scikit_learn(pixels: list[tuple[int, int]]) -> None:
+    rows = [(f"i{k % 2}", NAMES[t], NAMES[p], 1.0) for k, (t, p) in enumerate(pixels)]
+    frame = pd.DataFrame(rows, columns=["image", "true_class", "pred_class", "pixels"])
+    found = class_numbers.class_confusion(frame, NAMES)
+    true, pred = zip(*pixels, strict=True)
+    np.testing.assert_array_equal(found.pixels, confusion_matrix(true, pred, labels=[0, 1, 2]))
+    wanted = confusion_matrix(true, pred, labels=[0, 1, 2], normalize="true")
+    occurs = np.isin([0, 1, 2], true)
+    np.testing.assert_allclose(found.shares[occurs], wanted[occurs])
+    assert np.isnan(found.shares[~occurs]).all()
+
+
+def test_the_most_frequent_confusion_by_hand() -> None:
+    pixels = np.array([[900, 100, 0], [3, 47, 0], [0, 0, 0]])
+    found = class_numbers.ClassConfusion(NAMES, pixels, 2)
+    assert class_numbers.confusion_finding("m", found) == (
+        "m: the most frequent confusion is sky predicted as wall, 10 % of the true pixels of sky "
+        "(n = 1,000 pixels in 2 images)."
+    )
+    for right in (np.diag([4, 5, 0]), np.zeros((3, 3), int)):
+        perfect = class_numbers.ClassConfusion(NAMES, right, 1)
+        assert class_numbers.confusion_finding("m", perfect) == "m: no pixel has the wrong class."
+
+
+def test_curve_of_all_images_against_scikit_learn() -> None:
+    rng = np.random.default_rng(1)
+    rows, truth, at = [], [], []
+    for image in "ab":
+        for b in range(0, 64, 4):
+            positives, negatives = rng.integers(0, 9, 2)
+            rows.append((image, "cell", b / 64, float(positives), float(negatives)))
+            truth += [1] * positives + [0] * negatives
+            at += [b] * (positives + negatives)
+    names = ["image", "class", "threshold", "positives", "negatives"]
+    curve = class_numbers.class_curve(pd.DataFrame(rows, columns=names), "cell")
+    assert curve is not None
+    assert curve.average_precision == pytest.approx(average_precision_score(truth, at))
+    assert class_numbers.class_curve(pd.DataFrame(rows, columns=names), "wall") is None
+
+
+def test_curve_in_words() -> None:
+    names = ["image", "class", "threshold", "positives", "negatives"]
+    rows = [("a", "cell", 0.75, 6.0, 0.0), ("a", "cell", 0.25, 2.0, 2.0), ("a", "cell", 0, 0, 10.0)]
+    curve = class_numbers.class_curve(pd.DataFrame(rows, columns=names), "cell")
+    assert curve is not None
+    said = class_numbers.curve_finding("m", "cell", curve, [0.5], 1)
+    assert said == (
+        "m: average precision of cell 0.950; at the chosen threshold of 0.50 precision 1.000, "
+        "recall 0.750, F1 0.857; the highest F1 of any threshold is 0.889 at 0.25 (n = 8 pixels "
+        "in 1 image)."
+    )
+    assert class_numbers.curve_finding("m", "cell", curve, [], 1) == (
+        "m: average precision of cell 0.950 (n = 8 pixels in 1 image)."
+    )
+
+
+@given(st.integers(0, 40), st.integers(1, 8))
+def test_parts_are_even_and_in_order(number: int, most: int) -> None:
+    parts = [list(part) for part in in_parts(list(range(number)), most)]
+    assert [each for part in parts for each in part] == list(range(number))
+    sizes = [len(part) for part in parts]
+    assert not sizes or max(sizes) <= most
+    assert not sizes or max(sizes) - min(sizes) <= 1
+
+
+# --- pages
+
+
+class Site:
+    """The results of a dataset that the report reads: hand-made tables of two models."""
+
+    def __init__(self, folder: Path, task: str, names: Sequence[str], groups: int = 2) -> None:
+        self.paths, self.task, self.names = Paths(folder / "out"), task, names
+        self.models = ("one", "two")
+        images = [(f"i{k}", f"plate {k % groups}" if groups else "") for k in range(8)]
+        records = [
+            ImageRecord(i, f"{i}.tif", f"{i}.tif", axes="CYX", shape=(1, 9, 9), dtype="uint8",
+                        sha256="1", label_sha256="1", group=group)
+            for i, group in images
+        ]  # fmt: skip
+        write_manifest(self.paths.manifest("d"), records)
+        write_splits(self.paths.splits("d"), [SplitRecord(i, 0, "test") for i, _ in images])
+        rng = np.random.default_rng(0)
+        for model in self.models:
+            self._model(model, images, rng)
+
+    def _model(self, model: str, images: Sequence[tuple[str, str]], rng: Any) -> None:
+        metric = (
+            ("instances", "ap_0.50") if self.task == "instances" else ("foreground-mean", "iou")
+        )
+        write_metrics(
+            self.paths.metrics("d", model),
+            [MetricRow("d", model, 0, i, g, *metric, float(rng.random()), 5) for i, g in images],
+        )
+        matches: list[tuple[Any, ...]] = []
+        for i, g in images if self.task == "instances" else ():
+            matches += [
+                (i, 0, g, MATCHED if k % 3 else MISSED, k, k, 0.8, 20 + k, 22 + k, 0, 0.25)
+                for k in range(1, 7)
+            ]
+        confusion = [(i, 0, g, a, b, 5) for i, g in images for a in self.names for b in self.names]
+        bins = [(i, 0, g, name, k / 4, 2 * k, 6 - 2 * k) for i, g in images
+                for name in self.names[1:] for k in range(4)]  # fmt: skip
+        columns = (MATCH_COLUMNS, CONFUSION_COLUMNS, THRESHOLD_COLUMNS)
+        rows = (matches, confusion, bins)
+        for path, names, own in zip(self.paths.details("d", model), columns, rows, strict=True):
+            write_table(path, names, own)
+
+    def page(self) -> str:
+        data: dict[str, Any] = {"images": "x", "labels": "y", "task": self.task}
+        if self.task == "semantic":
+            data["classes"] = {name: k for k, name in enumerate(self.names)}
+        raw = {
+            "output": str(self.paths.output), "datasets": {"d": data},
+            "models": {m: {"preset": "unet-bn"} for m in self.models}, "report": {"bootstrap": 100},
+        }  # fmt: skip
+        report_dataset(self.paths, "d", ReportSettings.of(load(raw), "d"))
+        return self.paths.dataset_report_html("d").read_text(encoding="utf-8")
+
+
+def sections(page: str) -> list[str]:
+    return re.findall(r'<section id="(\w+)"', page)
+
+
+NEW = {"groups", "objects", "confusion", "thresholds"}
+
+
+def test_page_of_objects(tmp_path: Path) -> None:
+    page = Site(tmp_path, "instances", ("background", "foreground")).page()
+    assert sections(page)[:4] == ["scores", "groups", "objects", "thresholds"]
+    # 8 images with 6 objects each, of which 4 are found.
+    assert "one: 32 objects predicted, 48 are true (-33 %)" in page
+    assert "two: too few" not in page
+    for alt in re.findall(r'<img src="[^"]*" alt="([^"]*)"', page):
+        assert alt.strip()
+    alts = " ".join(re.findall(r'alt="([^"]*)"', page))
+    assert "32 objects predicted" in alts
+    assert "average precision of foreground" in alts
+    assert "size of the object" not in page  # it is in the picture
+    assert "Size (µm²)" in page
+
+
+def test_page_of_classes(tmp_path: Path) -> None:
+    page = Site(tmp_path, "semantic", NAMES, groups=0).page()
+    assert set(sections(page)) & NEW == {"confusion", "thresholds"}
+    # Every class is predicted as each class equally often.
+    assert page.count("33.3 %") == 2 * 9
+    assert "Pixels of class wall" in page
+    assert "Pixels of class cell" in page
+    assert "Pixels of class sky" not in page
+    # With more than two classes there is no threshold.
+    assert "the chosen threshold" not in page
+
+
+def test_plots_are_small(tmp_path: Path) -> None:
+    page = Site(tmp_path, "instances", ("background", "foreground")).page()
+    sizes = [len(uri) for uri in re.findall(r'src="(data:image/png[^"]*)"', page)]
+    assert len(sizes) >= 6
+    assert max(sizes) < 60_000 * 4 / 3
+
+
+def test_results_of_an_earlier_version_have_no_such_sections(tmp_path: Path) -> None:
+    site = Site(tmp_path, "instances", ("background", "foreground"), groups=0)
+    for model in site.models:
+        for path in site.paths.details("d", model):
+            path.unlink()
+    assert not NEW & set(sections(site.page()))
+
+
+def test_models_without_tables_are_left_out(tmp_path: Path) -> None:
+    site = Site(tmp_path, "instances", ("background", "foreground"))
+    for path in site.paths.details("d", "one"):
+        path.unlink()
+    page = site.page()
+    assert "two: 32 objects predicted" in page
+    assert "one: 32 objects predicted" not in page
+
+
+def test_images_without_any_object(tmp_path: Path) -> None:
+    site = Site(tmp_path, "instances", ("background", "foreground"))
+    for model in site.models:
+        write_table(site.paths.matches("d", model), MATCH_COLUMNS, [])
+        write_table(site.paths.thresholds("d", model), THRESHOLD_COLUMNS, [])
+    page = site.page()
+    assert "one: 0 objects predicted, 0 are true" in page
+    assert "Sizes of objects" not in page
+    assert "thresholds" not in sections(page)
+
+
+def test_a_damaged_table_is_named(tmp_path: Path) -> None:
+    site = Site(tmp_path, "instances", ("background", "foreground"))
+    site.paths.matches("d", "one").write_text("image,kind\na,matched\n")
+    with pytest.raises(UserError, match=r"matches\.csv: has no column .*iou"):
+        site.page()
+
+
+def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
+    page = Site(tmp_path, "semantic", ("sky", "<b>$x$", "cell")).page()
+    assert "<b>$x$" not in page
+    assert "&lt;b&gt;$x$" in page

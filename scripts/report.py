@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unet.cli import stage
-from unet.paths import Paths
+from unet.paths import Paths, compared_model
 
 if TYPE_CHECKING:
     from unet.config.stage_settings import ReportSettings
@@ -23,7 +23,8 @@ def _inputs(paths: Paths, dataset: str, settings: ReportSettings) -> list[Path]:
     found = [paths.history(dataset, model, fold) for model in models for fold in folds]
     found += [paths.manifest(dataset)] + ([] if applied else [paths.splits(dataset)])
     if applied is None or applied.labelled:
-        return found + [paths.metrics(dataset, model) for model in models]
+        compared = map(compared_model, settings.compared)
+        return found + [paths.metrics(dataset, model) for model in (*models, *compared)]
     tested = settings.tested or folds
     return found + [paths.segmentation_done(dataset, m, fold) for m in models for fold in tested]
 
@@ -53,7 +54,8 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
         rows = report_all(paths, datasets)
         provenance.write_sidecar(paths.report_csv, made_by)
     tasks = {name: entry.task for name, entry in datasets.items()}
-    print_summary(paths, rows, tasks, {name: e.models for name, e in datasets.items()})
+    shown = {name: (*e.models, *e.compared) for name, e in datasets.items()}
+    print_summary(paths, rows, tasks, shown)
 
 
 def main(argv: list[str] | None = None) -> int:

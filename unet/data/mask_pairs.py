@@ -75,7 +75,7 @@ def find_masks(
         # In a collection, the images' own names are those of the other masks.
         names = {part.path: part.name for part in parts}
         found = [replace(item, name=names.get(item.path, item.name)) for item in found]
-    found = [replace(item, path=_label_inside(item.path, label, key)) for item in found]
+    found = [replace(item, path=label_inside(item.path, label, key)) for item in found]
     ending = common_ending(found)
     if ending is None:
         return found
@@ -87,7 +87,7 @@ def find_masks(
     return masks
 
 
-def _label_inside(path: Path, label: str, key: str) -> Path:
+def label_inside(path: Path, label: str, key: str) -> Path:
     """The label of an OME-Zarr image that has labels, otherwise the path itself."""
     folder = path / "labels"
     if not folder.is_dir() or not is_zarr(path):

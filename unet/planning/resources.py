@@ -314,6 +314,7 @@ NEEDS: dict[str, tuple[Callable[[PlannedJob], float], Callable[[PlannedJob], flo
     "predict": (_predict, _predicted),
     "stitch": (_pixels, _stitched),
     "evaluate": (_evaluate, _scored),
+    "compare": (_evaluate, _scored),
     "report": (_report, _no_time),
 }
 

@@ -35,16 +35,18 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
             unscored += [(name, row) for row in predicted(paths, name, entry.task, without)]
             continue
         columns = score_tables.columns_for(own, entry.task)
-        cells = score_tables.comparison(own, [(s.class_, s.metric) for s in columns], entry.models)
+        names = (*entry.models, *entry.compared)
+        cells = score_tables.comparison(own, [(s.class_, s.metric) for s in columns], names)
         by_label = {
             model: {s.label: cell for s, cell in zip(columns, cells[model], strict=True)}
-            for model in entry.models
+            for model in names
         }
         sections.setdefault(entry.task, []).append(
             {
                 "name": name,
                 "columns": columns,
                 "models": by_label,
+                "compared": entry.compared,
                 "cells": [cell for own_cells in cells.values() for cell in own_cells],
             }
         )

@@ -16,7 +16,8 @@ from unet.io.zarr_metadata import images_inside, is_zarr
 # Endings of names that say what a file is, not which image it belongs to.
 _ENDING = re.compile(
     r"(.+?)[ ._-](?:cp_masks?|masks?|label_?(?:map|image)s?|labels?|labelled|seg|segmentations?"
-    r"|gt|ground_?truth|truth|instances|objects|pred|preds|predicted|predictions?|output|result)",
+    r"|gt|ground_?truth|truth|instances|objects|rois?|stardist|pred|preds|predicted|predictions?"
+    r"|output|result)",
     re.IGNORECASE,
 )
 # Marks a result of `unet predict`, whose masks are in a folder of their own.

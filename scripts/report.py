@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unet.cli import stage
-from unet.paths import Paths
+from unet.paths import Paths, compared_model
 
 if TYPE_CHECKING:
     from unet.config.stage_settings import ReportSettings
@@ -23,7 +23,8 @@ def _inputs(paths: Paths, dataset: str, settings: ReportSettings) -> list[Path]:
     found = [paths.history(dataset, model, fold) for model in models for fold in folds]
     found += [paths.manifest(dataset)] + ([] if applied else [paths.splits(dataset)])
     if applied is None or applied.labelled:
-        found += [paths.metrics(dataset, model) for model in models]
+        compared = map(compared_model, settings.compared)
+        found += [paths.metrics(dataset, model) for model in (*models, *compared)]
         # Results of earlier versions have none: their report has fewer plots.
         tables = [path for model in models for path in paths.details(dataset, model)]
         return found + [path for path in tables if path.is_file()]
@@ -56,7 +57,8 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
         rows = report_all(paths, datasets)
         provenance.write_sidecar(paths.report_csv, made_by)
     tasks = {name: entry.task for name, entry in datasets.items()}
-    print_summary(paths, rows, tasks, {name: e.models for name, e in datasets.items()})
+    shown = {name: (*e.models, *e.compared) for name, e in datasets.items()}
+    print_summary(paths, rows, tasks, shown)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -59,6 +59,19 @@ class Origin(NamedTuple):
         return f"{self.model}@{self.dataset}"
 
 
+# The folder next to a dataset's models with the masks of other tools. `results/<dataset>/compared`
+# is laid out like a dataset's folder, so all paths of a model are also those of a tool.
+COMPARED = "compared"
+
+
+def compared_model(tool: str) -> str:
+    """What stands for a model's name in paths for the masks of another tool: ``compared/<tool>``.
+
+    This is unambiguous: no name in the config has a slash, and no model is called ``compared``.
+    """
+    return f"{COMPARED}/{tool}"
+
+
 def origin_of(model: str) -> Origin | None:
     """Where a model with this name was trained; None for one of the dataset's own models.
 
@@ -90,7 +103,8 @@ class Paths:
     Each path takes what its stage runs once for: dataset, model, fold. Arguments may be Snakemake
     wildcard patterns such as ``"{dataset}"``; a fold is a number, its name or a pattern. For a
     model that is applied to another dataset (``<model>@<dataset>``), the network is in the folder
-    where it was trained, and the images are prepared separately.
+    where it was trained, and the images are prepared separately. For masks of another tool, the
+    model is :func:`compared_model`.
     """
 
     output: Path
@@ -175,6 +189,10 @@ class Paths:
         """All tables of the stage details."""
         where = (dataset, model)
         return self.matches(*where), self.confusion(*where), self.thresholds(*where)
+
+    def compared_files(self, dataset: str, tool: str) -> Path:
+        """Size, time and hash of each mask of another tool at the time of the comparison."""
+        return self._under(dataset, compared_model(tool), "masks.json")
 
     # Per dataset, model and fold.
     def fold(self, dataset: str, model: str, fold: int | str) -> Path:

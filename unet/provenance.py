@@ -21,6 +21,7 @@ from typing import Any
 from unet import __version__
 from unet.errors import UserError
 from unet.files import digest, file_sha256, write_json
+from unet.paths import COMPARED
 
 SOFTWARE = "unet-pipeline"
 KEY = "made_by"
@@ -39,6 +40,7 @@ _MAKERS = {
     "confusion.csv": "details",
     "thresholds.csv": "details",
     "history.csv": "train",
+    "masks.json": "compare",
 }
 
 MadeBy = dict[str, Any]
@@ -122,6 +124,8 @@ def stage_of(path: Path) -> str:
     """The stage that makes a file."""
     # Jobs that share a prediction have the same stage.
     name = re.sub(r"\.shard-\d+", "", path.name)
+    if path.parent.parent.name == COMPARED:
+        return "compare"
     return _MAKERS.get(name, path.stem)
 
 

@@ -22,6 +22,7 @@ STAGES: dict[str, int] = {
     "stitch": 2,
     "evaluate": 3,
     "details": 1,
+    "compare": 1,
     "report": 4,
 }
 

@@ -22,6 +22,7 @@ from unet.config.run import Config
 from unet.config.stage_settings import SETTINGS
 from unet.config.tracked import Settings
 from unet.errors import UserError
+from unet.paths import COMPARED
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,11 @@ def _check_settings(path: Path, record: Mapping[str, Any], config: Config, args:
     model = rest[0] if len(rest) > 1 else ""
     if dataset not in config.datasets:
         raise UserError(f"{path}: {args.config} has no dataset {dataset!r}")
-    if model and model not in {*config.models, *config.models_for(dataset)}:
+    if model == COMPARED:
+        if (model := rest[1]) not in config.datasets[dataset].compare:
+            key = f"datasets.{dataset}.compare"
+            raise UserError(f"{path}: {args.config} has no masks {model!r} in {key}")
+    elif model and model not in {*config.models, *config.models_for(dataset)}:
         raise UserError(f"{path}: {args.config} has no model {model!r}")
     if stage == "synthesize" and config.datasets[dataset].synthetic is None:
         return  # the config lists generated files in the same way as other images

@@ -70,6 +70,7 @@ class CheckAllSettings(Settings):
 def _without_paths(section: Mapping[str, Any]) -> dict[str, Any]:
     """A dataset's keys with names instead of its paths. A sheet stays a sheet: it has columns."""
     found = dict(section)
+    found.pop("compare", None)  # the check looks at images and labels alone
     if found.get("images") is not None:
         found["images"] = "sheet.csv" if is_sheet(found["images"]) else "images"
     if found.get("labels") is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from unet.config.choices import METHOD_TABLE
+from unet.config.choices import FAMILY_TABLE, METHOD_TABLE
 from unet.config.geometry import Footprints, footprint, sizes_for
 from unet.config.heads import HEADS
 from unet.config.loss_table import LOSS_TABLE, check_options
@@ -71,12 +71,32 @@ def _dataset_mistakes(config: Config) -> list[str]:
                     f"{key}.split.folds: {folds} folds need at least {least} images, "
                     f"datasets.{name}.synthetic.images is {images}"
                 )
+        lines += _compare_mistakes(config, name)
         wanted = config.evaluate_for(name)
         if wanted.topology_class is not None and wanted.topology_class not in data.class_names:
             lines.append(
                 f"{key}: evaluate.topology_class: no class {wanted.topology_class!r}; there are: "
                 f"{', '.join(data.class_names)}"
             )
+    return lines
+
+
+def _compare_mistakes(config: Config, name: str) -> list[str]:
+    """Checks the masks of other tools against the dataset's labels, models and metrics."""
+    data, lines = config.datasets[name], []
+    key = f"config: datasets.{name}.compare"
+    if data.compare and not data.labelled:
+        lines.append(f"{key}: the dataset has no labels to compare with; give labels, or drop it")
+    for tool in data.compare:
+        if tool in config.models:
+            lines.append(f"{key}: {tool} is also the name of a model; write another name")
+    wanted = config.evaluate_for(name).metrics
+    if data.compare and not any(FAMILY_TABLE[family].masks for family in wanted):
+        families = ", ".join(name for name, family in FAMILY_TABLE.items() if family.masks)
+        lines.append(
+            f"{key}: evaluate.metrics has only {', '.join(wanted)}, which masks without "
+            f"probabilities cannot be scored by; add one of {families}"
+        )
     return lines
 
 

@@ -145,6 +145,9 @@ class Family(Entry):
 
     chooses: bool = False
     """Whether its threshold is chosen on the validation images."""
+    masks: bool = True
+    """Whether it compares masks, so that it needs no probabilities
+    (`unet.evaluation.families.MASK_FAMILIES`)."""
 
 
 # `unet.evaluation.families.FAMILIES`
@@ -154,16 +157,18 @@ FAMILY_TABLE = {
     "objects": Family(text="which objects are split, merged, missed, added? (task instances)"),
     "rand": Family(text="do pixels of one object stay together? (task instances)"),
     "boundary": Family(text="how far are outlines off?", keys=("boundary_tolerance",)),
-    "calibration": Family(text="do probabilities match how often they are right?"),
+    "calibration": Family(text="do probabilities match how often they are right?", masks=False),
     "topology": Family(
         text="are the right cells separated (V_rand, V_info)? For membranes",
         keys=("topology_class", "boundary"),
         chooses=True,
+        masks=False,
     ),
     "isbi2012": Family(
         text="the errors of the first ISBI 2012 leader board. For membranes",
         keys=("topology_class",),
         chooses=True,
+        masks=False,
     ),
 }
 

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from unet.config.choices import LAYOUT_TABLE, SYNTHETIC_TABLE, OneOf
 from unet.config.section_base import Changes, Count, Section, Share, Shown, Size
 from unet.files import is_sheet
-from unet.paths import ENSEMBLE
+from unet.paths import ENSEMBLE, NAME
 
 _BY_CONTENT = "- (files are compared by content)"
 
@@ -182,6 +182,13 @@ class DatasetSection(Section):
     """Train nothing: all images are predicted by the networks that this run trains for that dataset
     and model, averaged over the folds. Labels are optional. Task and classes are the model's unless
     they are given: docs/apply.md."""
+    compare: Annotated[
+        dict[str, Annotated[str, Field(min_length=1)]],
+        Shown("name: folder, glob or file", "none", "compare (files are compared by content)"),
+    ] = {}
+    """Masks that other tools made of the test images, by a name for each tool. They are scored,
+    tested and shown like a model; nothing is trained or predicted. Paths are relative to
+    `data_root`. Formats and names: docs/compare.md."""
     prepare: Annotated[dict[str, Any], Changes("prepare"), Shown("mapping", reruns="prepare")] = {}
     """Changes to `prepare` for this dataset."""
     train: Annotated[
@@ -220,6 +227,17 @@ class DatasetSection(Section):
                 raise ValueError(f"got {text!r}; write <dataset>/<model>")
         if value is not None and len(set(value)) != len(value):
             raise ValueError(f"got {list(value)}; name each model once")
+        return value
+
+    @field_validator("compare")
+    @classmethod
+    def _tools_named(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if not NAME.fullmatch(name):
+                raise ValueError(
+                    f"name {name!r} is not usable as a folder: write letters, digits, '_' and '-' "
+                    "(at most 64)"
+                )
         return value
 
     @model_validator(mode="after")

@@ -28,11 +28,11 @@ from unet.config.sections import (
     StitchSection,
     TrainSection,
 )
-from unet.paths import ENSEMBLE, NAME, Origin, origin_of
+from unet.paths import COMPARED, ENSEMBLE, NAME, Origin, origin_of
 
 S = TypeVar("S", bound=Section)
 # Folder names that the pipeline itself uses next to the datasets, or next to a dataset's models.
-RESERVED_NAMES = frozenset({"logs", "benchmarks", "checkpoints", "raw"})
+RESERVED_NAMES = frozenset({"logs", "benchmarks", "checkpoints", "raw", COMPARED})
 
 
 class Config(Section):

@@ -14,6 +14,7 @@ from pydantic import PlainSerializer, PlainValidator
 
 from unet.config import inactive
 from unet.config.check_settings import CheckSettings
+from unet.config.compare_settings import CompareSettings
 from unet.config.data_settings import (
     ManifestSettings,
     PrepareAppliedSettings,
@@ -207,6 +208,7 @@ class ReportSettings(Settings):
         folds: the trained folds.
         tested: names of the tested folds, if they differ from the trained ones (the ensemble).
         applied: None for a dataset that trains its own models.
+        compared: names of the tools whose masks are compared with those of the models.
     """
 
     stage = "report"
@@ -217,6 +219,7 @@ class ReportSettings(Settings):
     folds: tuple[int, ...]
     tested: tuple[str, ...] = ()
     applied: Applied | None = None
+    compared: tuple[str, ...] = ()
     seed: int
 
     @classmethod
@@ -227,6 +230,7 @@ class ReportSettings(Settings):
             applied = Applied(labelled=config.datasets[dataset].labelled, networks=networks)
         others = tuple(fold_name(k) for k in tested) if ENSEMBLE in tested else ()
         own = {"folds": config.folds_for(dataset), "tested": others, "applied": applied}
+        own["compared"] = tuple(config.datasets[dataset].compare)
         return cls.filled(config, dataset, models=models, **own)
 
 
@@ -236,6 +240,7 @@ class DatasetTask(Tracked):
     task: Task
     models: tuple[str, ...]
     labelled: bool = True
+    compared: tuple[str, ...] = ()
 
 
 class ReportAllSettings(Settings):
@@ -247,7 +252,12 @@ class ReportAllSettings(Settings):
     @classmethod
     def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
         datasets = {
-            name: DatasetTask(task=d.task, models=config.models_for(name), labelled=d.labelled)
+            name: DatasetTask(
+                task=d.task,
+                models=config.models_for(name),
+                labelled=d.labelled,
+                compared=tuple(d.compare),
+            )
             for name, d in config.datasets.items()
         }
         return cls.made(datasets=datasets)
@@ -259,6 +269,6 @@ SETTINGS: dict[str, type[Settings]] = {
     for kind in (
         SynthesizeSettings, ManifestSettings, SplitsSettings, CheckSettings, PrepareSettings,
         PrepareAppliedSettings, TrainSettings, PredictSettings, StitchSettings, EvaluateSettings,
-        DetailsSettings, ReportSettings,
+        DetailsSettings, CompareSettings, ReportSettings,
     )
 }  # fmt: skip

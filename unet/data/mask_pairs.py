@@ -16,7 +16,8 @@ from unet.io.zarr_metadata import images_inside, is_zarr
 # Endings of names that say what a file is, not which image it belongs to.
 _ENDING = re.compile(
     r"(.+?)[ ._-](?:cp_masks?|masks?|label_?(?:map|image)s?|labels?|labelled|seg|segmentations?"
-    r"|gt|ground_?truth|truth|instances|objects|pred|preds|predicted|predictions?|output|result)",
+    r"|gt|ground_?truth|truth|instances|objects|rois?|stardist|pred|preds|predicted|predictions?"
+    r"|output|result)",
     re.IGNORECASE,
 )
 # Marks a result of `unet predict`, whose masks are in a folder of their own.
@@ -75,7 +76,7 @@ def find_masks(
         # In a collection, the images' own names are those of the other masks.
         names = {part.path: part.name for part in parts}
         found = [replace(item, name=names.get(item.path, item.name)) for item in found]
-    found = [replace(item, path=_label_inside(item.path, label, key)) for item in found]
+    found = [replace(item, path=label_inside(item.path, label, key)) for item in found]
     ending = common_ending(found)
     if ending is None:
         return found
@@ -87,7 +88,7 @@ def find_masks(
     return masks
 
 
-def _label_inside(path: Path, label: str, key: str) -> Path:
+def label_inside(path: Path, label: str, key: str) -> Path:
     """The label of an OME-Zarr image that has labels, otherwise the path itself."""
     folder = path / "labels"
     if not folder.is_dir() or not is_zarr(path):

@@ -102,7 +102,7 @@ def open_pair(prepared: Prepared, segmentation: Segmentation, image: str, task: 
         pred,
         truth_ids,
         pred_ids,
-        segmentation.probabilities(image),
+        segmentation.probabilities(image) if segmentation.has_probabilities(image) else None,
         tuple(attrs["head"]),
         tuple(float(length) for length in size) if size else None,
     )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import filecmp
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unet.data.blocks import ordered
 from unet.data.inspection import Neighbours, like_image
@@ -26,9 +27,11 @@ from unet.io.images import open_label
 
 log = logging.getLogger(__name__)
 
+Array = NDArray[Any]
+
 # Masks that are looked at for values that are no ids of objects, and the most values that raise a
 # doubt; each must occur in this many separate pieces.
-_LOOKED_AT = 5
+LOOKED_AT = 5
 _FEW_VALUES = 3
 _PIECES = 3
 
@@ -217,13 +220,13 @@ def doubts(method: Method, scoring: MaskScoring, files: MaskFiles) -> list[str]:
         if scoring.binary in (side, "both"):
             continue
         paths = [path for pair in method.pairs if (path := path_of(pair)) is not None]
-        if _are_images(paths[:_LOOKED_AT], files.axes):
+        if are_images(_readable(paths, files.axes)):
             lines.append(
                 f"{name} look like images: neighbouring pixels are hardly ever equal, as they are "
                 "inside objects; give the folder with the masks"
             )
             continue
-        if found := _shared_values(paths[:_LOOKED_AT], files.axes, scoring.ignore):
+        if found := shared_values(_readable(paths, files.axes), scoring.ignore):
             names.append(name)
             doubtful.append(side)
             values |= set(found)
@@ -243,37 +246,35 @@ def doubts(method: Method, scoring: MaskScoring, files: MaskFiles) -> list[str]:
     ]
 
 
-def _are_images(paths: Sequence[Path], axes: str | None) -> bool:
-    """Whether the values of all these files vary as in an image."""
-    found = []
-    for path in paths:
+def _readable(paths: Sequence[Path], axes: str | None) -> Iterator[Array]:
+    """Some of the masks, one at a time; nothing more after one that is too large to look at."""
+    for path in paths[:LOOKED_AT]:
         try:
             label = open_label(path, axes=axes)
+            if np.prod(label.shape, dtype=np.int64) > IN_MEMORY:
+                return
+            yield label.array.compute(scheduler="synchronous")
         except UserError:
             continue  # scoring it says why
-        if np.prod(label.shape, dtype=np.int64) > IN_MEMORY:
-            return False
-        mask: Any = label.array.compute(scheduler="synchronous")
+
+
+def are_images(masks: Iterable[Array]) -> bool:
+    """Whether the values of all these masks vary as in an image."""
+    found = []
+    for mask in masks:
         neighbours = Neighbours()
         neighbours.add(mask)
         found.append(like_image(len(np.unique(mask)), neighbours))
     return bool(found) and all(found)
 
 
-def _shared_values(paths: Sequence[Path], axes: str | None, ignore: int | None) -> list[int]:
+def shared_values(masks: Iterable[Array], ignore: int | None) -> list[int]:
     """The few values that all masks share, if each is in several pieces; else nothing."""
     from scipy import ndimage
 
     seen: set[int] = set()
     in_pieces = False
-    for path in paths:
-        try:
-            label = open_label(path, axes=axes)
-            if np.prod(label.shape, dtype=np.int64) > IN_MEMORY:
-                return []
-            mask: Any = label.array.compute(scheduler="synchronous")
-        except UserError:
-            continue  # scoring it says why
+    for mask in masks:
         values = np.unique(mask)
         values = values[(values != 0) & (values != (0 if ignore is None else ignore))]
         seen |= {int(value) for value in values[: _FEW_VALUES + 1]}

@@ -38,8 +38,18 @@ def _zarr(path: Path, page: int | None, label: bool) -> Raw:
     return read_ome_zarr(path, label=label)
 
 
+def _npy(path: Path, page: int | None, label: bool) -> Raw:
+    from unet.io.npy_reader import read_npy
+
+    return read_npy(path)
+
+
 READERS: dict[str, Reader] = {".tif": _tiff, ".tiff": _tiff, ".png": _png, ".zarr": _zarr}
 SUFFIXES = frozenset(READERS)
+# Formats of labels only: a folder of images may hold such files, which are no images.
+LABEL_READERS: dict[str, Reader] = {".npy": _npy}
+# Outlines, from which labels are drawn (`unet.io.mask_files`).
+OUTLINES = frozenset({".geojson", ".roi", ".zip"})
 
 
 def stem(path: Path) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from unet.errors import UserError, one_line
 from unet.files import check_regular
 from unet.io.axes import DaskArray, LazyImage, Raw, arrange, pages_of
-from unet.io.formats import CHANNEL_FILES, READERS, SUFFIXES, channel_files
+from unet.io.formats import CHANNEL_FILES, LABEL_READERS, READERS, SUFFIXES, channel_files
 from unet.io.pixel_size import partly_known
 from unet.io.raw import Decoded, black_is_zero, lazily
 
@@ -39,7 +39,8 @@ def _read(path: Path, page: int | None, *, label: bool, inverted: bool = False) 
             return read_ome_zarr(path, label=label)
         if label:
             return read_mask_folder(path)
-    reader = READERS.get(path.suffix.lower())
+    readers = {**READERS, **LABEL_READERS} if label else READERS
+    reader = readers.get(path.suffix.lower())
     if reader is None:
         raise UserError(
             f"{path}: no reader for {path.suffix or 'a name without suffix'}; convert the file to "

@@ -10,18 +10,19 @@ import os
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unet.config.check_settings import CheckAllSettings
+from unet.config.compare_settings import CompareSettings
 from unet.config.data_settings import ManifestSettings
 from unet.config.run import Config
 from unet.config.sections import CHOOSING
 from unet.config.stage_settings import SETTINGS, ReportAllSettings
 from unet.errors import UserError
 from unet.files import canonical, locked, read_json
-from unet.paths import ENSEMBLE, Paths, fold_name, fold_number, origin_of
+from unet.paths import ENSEMBLE, Paths, compared_model, fold_name, fold_number, origin_of
 from unet.planning.resources import Images, raw_images
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Run:
         self.config = config
         self.paths = Paths(Path(config.output))
         self._fingerprints: dict[str, str] = {}
+        self._compared: dict[tuple[str, str], str] = {}
         self._listed: dict[str, list[Path]] = {}
         self._settings: dict[tuple[str, str, str | None], str] = {}
         self._raw: dict[str, Images] = {}
@@ -124,10 +126,45 @@ class Run:
         labels the segmentations."""
         models = self.config.models_for(dataset)
         if self.config.datasets[dataset].labelled:
-            scores = [self.paths.metrics(dataset, model) for model in models]
+            compared = map(compared_model, self.config.datasets[dataset].compare)
+            scores = [self.paths.metrics(dataset, model) for model in (*models, *compared)]
             return scores + [path for m in models for path in self.paths.details(dataset, m)]
         folds = self.tested(dataset)
         return [self.paths.segmentation_done(dataset, m, k) for m in models for k in folds]
+
+    def compared_source(self, dataset: str, tool: str) -> SourcePaths:
+        """Where the masks of another tool are."""
+        root = Path(os.path.expandvars(self.config.data_root)).expanduser()
+        masks = str(Path(self.config.datasets[dataset].compare[tool]).expanduser())
+        return SourcePaths(root, masks, None)
+
+    def prepared_for(self, dataset: str) -> str:
+        """The model whose prepared images hold the labels; "" for a dataset with models of its
+        own, which share them."""
+        models = self.config.models_for(dataset) if self.config.origins_for(dataset) else ("",)
+        return models[0]
+
+    def compared_fingerprint(self, dataset: str, tool: str) -> str:
+        """Identifies the content of another tool's masks, as :meth:`fingerprint` does for images.
+
+        Raises:
+            UserError: the folder is missing, or holds no mask.
+        """
+        from unet.data.compared_masks import find_compared, label_of, masks_fingerprint
+
+        key = (dataset, tool)
+        if key not in self._compared:
+            source, task = self.compared_source(dataset, tool), self.config.datasets[dataset].task
+            name = f"config: datasets.{dataset}.compare.{tool}"
+            found = find_compared(source.images, source.root, name, label_of(task))
+            noted = self.paths.compared_files(dataset, tool)
+            self._compared[key] = masks_fingerprint(found, noted)
+        return self._compared[key]
+
+    def compared_results(self, dataset: str, tool: str) -> list[Path]:
+        """The stores that the comparison makes besides its table of scores."""
+        model, folds = compared_model(tool), self.tested(dataset)
+        return [self.paths.segmentation(dataset, model, fold) for fold in folds]
 
     def results(self, dataset: str, model: str, fold: str) -> list[Path]:
         """The results of a segmented fold for the user; ``segmentation.json`` is their sentinel."""
@@ -145,6 +182,8 @@ class Run:
             found += [paths.segmentation_done(dataset, model, fold) for fold in tested]
             if self.config.datasets[dataset].labelled:
                 found.append(paths.metrics(dataset, model))
+        for dataset, data in self.config.datasets.items():
+            found += [paths.metrics(dataset, compared_model(tool)) for tool in data.compare]
         return found
 
     def is_synthetic(self, dataset: str) -> bool:
@@ -224,13 +263,17 @@ class Run:
         """
         lines = []
         for dataset in sorted(self.config.datasets):
-            try:
-                self.fingerprint(dataset)
-            except UserError as error:
-                lines.append(str(error))
-            except OSError as error:
-                what = f"{error.filename}: {error.strerror}"
-                lines.append(f"config: datasets.{dataset}: {what}")
+            tools = self.config.datasets[dataset].compare
+            checks = [partial(self.fingerprint, dataset)]
+            checks += [partial(self.compared_fingerprint, dataset, tool) for tool in tools]
+            for check in checks:
+                try:
+                    check()
+                except UserError as error:
+                    lines.append(str(error))
+                except OSError as error:
+                    what = f"{error.filename}: {error.strerror}"
+                    lines.append(f"config: datasets.{dataset}: {what}")
         if lines:
             raise UserError("\n".join(lines))
 
@@ -242,6 +285,9 @@ class Run:
             made = SETTINGS[stage].of(self.config, dataset, model or "")
             if isinstance(made, ManifestSettings):
                 made = made.model_copy(update={"fingerprint": self.fingerprint(dataset)})
+            if isinstance(made, CompareSettings):
+                there = self.compared_fingerprint(dataset, model or "")
+                made = made.model_copy(update={"fingerprint": there})
             self._settings[key] = canonical(made.to_json())
         return self._settings[key]
 

@@ -325,6 +325,7 @@ NEEDS: dict[str, tuple[Callable[[PlannedJob], float], Callable[[PlannedJob], flo
     "stitch": (_pixels, _stitched),
     "evaluate": (_evaluate, _scored),
     "details": (_details, _detailed),
+    "compare": (_evaluate, _scored),
     "report": (_report, _no_time),
 }
 

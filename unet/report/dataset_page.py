@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from unet.config.stage_settings import ReportSettings
 from unet.data.dataset_warnings import read_warnings
-from unet.paths import Paths
+from unet.paths import Paths, compared_model
 from unet.report import score_tables
 from unet.report.dataset_results import DatasetResults, PageSection
 from unet.report.page_file import render, write_page
@@ -52,8 +52,9 @@ def report_dataset(paths: Paths, dataset: str, settings: ReportSettings) -> list
     """
     applied, section = settings.applied, settings.report
     scored = settings.models if applied is None or applied.labelled else ()
+    tables = [*scored, *map(compared_model, settings.compared)]
     metrics = [
-        row for model in scored for row in score_tables.read_metrics(paths.metrics(dataset, model))
+        row for model in tables for row in score_tables.read_metrics(paths.metrics(dataset, model))
     ]
     statistics = Statistics(section.confidence, section.bootstrap, settings.seed)
     rows = score_tables.summarise(metrics, statistics)
@@ -66,7 +67,7 @@ def report_dataset(paths: Paths, dataset: str, settings: ReportSettings) -> list
         models=settings.models,
         applied=applied is not None,
         splits=data.splits,
-        warnings=read_warnings(paths.dataset(dataset), settings.models),
+        warnings=read_warnings(paths.dataset(dataset), data.scored),
         listed=LISTED_WARNINGS,
         sections=[made for make in SECTIONS if (made := make(data)) is not None],
     )

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from unet.config.stage_settings import ReportSettings
 from unet.data.records import ImageRecord, read_manifest, read_splits
 from unet.evaluation.metrics.rows import MetricRow
-from unet.paths import Paths, fold_number
+from unet.paths import Paths, compared_model, fold_number
 from unet.report import collect, overlays, score_tables
 from unet.report.detail_tables import Details, read_details
 from unet.report.page_file import render
@@ -40,7 +40,8 @@ class DatasetResults:
     """The results of a dataset. What several sections need is read once.
 
     Attributes:
-        metrics: the rows of all models, one per test image, class and metric.
+        metrics: the rows of all models, then of all tools whose masks are compared with theirs;
+            one per test image, class and metric.
         rows: their means over the images.
     """
 
@@ -54,6 +55,21 @@ class DatasetResults:
     @property
     def models(self) -> tuple[str, ...]:
         return self.settings.models
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The tools whose masks are compared with those of the models."""
+        return self.settings.compared
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The models, then the tools: all names in the column ``model`` of :attr:`metrics`."""
+        return (*self.models, *self.compared)
+
+    def model_path(self, name: str) -> str:
+        """What :class:`unet.paths.Paths` takes for one of :attr:`scored`: a tool's results have a
+        folder of their own, with the same files as those of a model."""
+        return compared_model(name) if name in self.compared else name
 
     @cached_property
     def columns(self) -> list[MeanScore]:

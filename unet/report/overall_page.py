@@ -34,14 +34,15 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
         if spent:
             cost.append((name, costs.total_cost(spent)))
         columns = score_tables.columns_for(own, entry.task)
-        cells = score_tables.comparison(own, [(s.class_, s.metric) for s in columns], entry.models)
+        names = (*entry.models, *entry.compared)
+        cells = score_tables.comparison(own, [(s.class_, s.metric) for s in columns], names)
         summaries.append(summary(paths, name, entry, columns, cells, len(datasets)))
         if not entry.labelled:
             without = Applied(labelled=False, networks=dict.fromkeys(entry.models, ()))
             unscored += [(name, row) for row in predicted(paths, name, entry.task, without)]
             continue
         measured.append((name, columns, cells))
-        sections.setdefault(entry.task, []).append(_scores(name, columns, cells))
+        sections.setdefault(entry.task, []).append(_scores(name, columns, cells, entry.compared))
     score_tables.write_report(paths.report_csv, rows)
     page = render(
         "overall.html.j2",
@@ -61,12 +62,16 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
 
 
 def _scores(
-    name: str, columns: Sequence[MeanScore], cells: Mapping[str, Sequence[Cell]]
+    name: str,
+    columns: Sequence[MeanScore],
+    cells: Mapping[str, Sequence[Cell]],
+    compared: Sequence[str],
 ) -> dict[str, Any]:
-    """The main scores of a dataset, by model and label."""
+    """The main scores of a dataset, by model (or tool in ``compared``) and label."""
     return {
         "name": name,
         "columns": columns,
+        "compared": compared,
         "models": {
             model: {s.label: cell for s, cell in zip(columns, own, strict=True)}
             for model, own in cells.items()

@@ -89,7 +89,7 @@ def versus_best(
     measured = [m for m, scores in table.items() if not np.isnan(scores).all()]
     if len(measured) < 2 or not sign:
         return {model: Versus() for model in rows_of}
-    best = max(measured, key=lambda m: sign * float(np.nanmean(table[m])))
+    best = _best({m: sign * table[m] for m in measured})
     groups = units([any_row[key] for key in keys])
     p_of = _tested({m: table[m] for m in measured}, groups, statistics)
     width = bounds[1] - bounds[0]
@@ -127,3 +127,21 @@ def _tested(
     np.add.at(sums, index, np.where(np.isnan(change), 0, change))
     p = flip_test(sums, statistics.draws, statistics.seed)
     return {frozenset(pair): float(value) for pair, value in zip(pairs, p, strict=True)}
+
+
+def _best(table: Mapping[str, NDArray[np.float64]]) -> str:
+    """The model with the highest mean; of two that were not scored on the same images, the one
+    with the higher mean over the images that both have.
+
+    Args:
+        table: model -> its score of each image, NaN where it has none.
+    """
+    number = {model: np.count_nonzero(~np.isnan(scores)) for model, scores in table.items()}
+    most = max(number.values())
+    whole = [model for model in table if number[model] == most]
+    best = max(whole, key=lambda model: float(np.nanmean(table[model])))
+    for model, scores in table.items():
+        both = ~np.isnan(scores) & ~np.isnan(table[best])
+        if number[model] < most and both.any():
+            best = model if scores[both].mean() > table[best][both].mean() else best
+    return best

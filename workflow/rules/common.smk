@@ -12,7 +12,7 @@ from unet.errors import UserError
 from unet.cli.failures import show_causes
 from unet.cli.run_events import tell_events
 from unet.planning.run_hooks import add_hooks, begin_run, print_warnings
-from unet.paths import FOLD_PATTERN, fold_name
+from unet.paths import FOLD_PATTERN, compared_model, fold_name
 from unet.planning.jobs import Run, offer_interpreter
 from unet.planning.stale import compare_what_made_outputs
 from unet.planning.untracked import Untracked
@@ -52,6 +52,7 @@ wildcard_constraints:
     dataset="[A-Za-z0-9_-]+",
     # <model>@<dataset>: trained on that dataset, applied to another one.
     model="[A-Za-z0-9_-]+(@[A-Za-z0-9_-]+)?",
+    tool="[A-Za-z0-9_-]+",
     fold=FOLD_PATTERN,
     shard=r"\d+",
 
@@ -71,6 +72,16 @@ def source_options(wildcards):
     labels = [] if raw.labels is None else [f"--labels={raw.labels}"]
     # With =, so that a name with a leading dash is not read as an option.
     return Untracked(f"--root={raw.root}", f"--images={raw.images}", *labels)
+
+
+def compared_options(wildcards):
+    """The paths of another tool's masks; their content is tracked by the stage's settings."""
+    source = RUN.compared_source(wildcards.dataset, wildcards.tool)
+    images = RUN.source(wildcards.dataset).root
+    words = [f"--masks={source.root / source.images}", f"--root={images}"]
+    if model := RUN.prepared_for(wildcards.dataset):
+        words.append(f"--prepared-for={model}")
+    return Untracked(*words)
 
 
 def training_options(wildcards):

@@ -1,4 +1,5 @@
-"""Reads ``segmentation.zarr``, both Zarr v3 (OME-Zarr 0.5) and v2 (0.4)."""
+"""Reads ``segmentation.zarr`` of a model, or of another tool's masks: Zarr v3 (OME-Zarr 0.5) and v2
+(0.4)."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class Segmentation:
         return sorted(
             child.name
             for child in self.path.iterdir()
-            if not child.name.startswith(".") and (child / "0").is_dir()
+            if not child.name.startswith(".")
+            and ((child / "0").is_dir() or (child / "labels" / "classes").is_dir())
         )
 
     def attrs(self, image: str) -> dict[str, Any]:
@@ -45,6 +47,10 @@ class Segmentation:
     def probabilities(self, image: str) -> zarr.Array[Any]:
         """float16 or float32 [C, (Z,) Y, X], C as in ``attrs(image)["head"]``."""
         return self._array(image, "0")
+
+    def has_probabilities(self, image: str) -> bool:
+        """Whether the image has probabilities; the masks of other tools have labels only."""
+        return (self.path / image / "0").is_dir()
 
     def classes(self, image: str) -> zarr.Array[Any]:
         """uint8 [(Z,) Y, X], class index; for task instances 0 = background, 1 = foreground."""

@@ -1,0 +1,283 @@
+"""Labels drawn from outlines: GeoJSON (QuPath) and ImageJ ROIs (.roi, or several in a .zip).
+
+A pixel belongs to an object if its centre lies inside its outline. Coordinates are corners of
+pixels, as in ImageJ and QuPath: the pixel at x = 3 reaches from 3 to 4. So the outlines that
+:mod:`unet.export` writes give exactly the objects that they were made from.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unet.errors import UserError
+from unet.io.axes import DaskArray
+from unet.io.raw import lazily
+
+if TYPE_CHECKING:
+    from roifile import ImagejRoi
+
+Ring = NDArray[np.float64]
+
+GEOJSON, ROIS = (".geojson",), (".roi", ".zip")
+# Side in pixels of the parts that are drawn at a time.
+BLOCK = 2048
+# QuPath's objects that are regions around others, not objects themselves.
+_AROUND = "annotation"
+_OBJECTS = frozenset({"detection", "cell", "tile"})
+
+
+@dataclass(frozen=True)
+class Outline:
+    """An object: its rings, each [N, 2] as x, y; a pixel inside an odd number of them is drawn.
+
+    ``kind``: name of its class, "" if it has none.
+    """
+
+    rings: tuple[Ring, ...]
+    kind: str = ""
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Lowest and highest x and y: x0, y0, x1, y1."""
+        corners = np.concatenate(self.rings)
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+class Drawing:
+    """Outlines as labels [Y, X] uint32, drawn where they are read. Where outlines overlap, the
+    first one in the file has the pixel.
+
+    Args:
+        values: the label of each outline.
+        skipped: number of entries of the file that are no outlines.
+    """
+
+    def __init__(
+        self,
+        outlines: Sequence[Outline],
+        values: Sequence[int],
+        shape: tuple[int, int],
+        skipped: int = 0,
+    ) -> None:
+        self.shape, self.dtype, self.ndim = shape, np.dtype(np.uint32), 2
+        self._outlines, self._values, self._skipped = outlines, values, skipped
+        self._boxes = np.array([outline.box for outline in outlines]).reshape(-1, 4)
+        self._lock = threading.Lock()
+        self._drawn: set[int] = set()
+        self._overlapping: set[int] = set()
+
+    def __getitem__(self, region: tuple[slice, slice]) -> NDArray[np.uint32]:
+        rows, columns = (range(*s.indices(n)) for s, n in zip(region, self.shape, strict=True))
+        labels = np.zeros((len(rows), len(columns)), np.uint32)
+        if labels.size == 0:
+            return labels
+        x0, y0, x1, y1 = self._boxes.T
+        near = (x1 > columns[0]) & (x0 <= columns[-1] + 1) & (y1 > rows[0]) & (y0 <= rows[-1] + 1)
+        for number in np.flatnonzero(near):
+            self._draw(int(number), labels, rows[0], columns[0])
+        return labels
+
+    def _draw(self, number: int, labels: NDArray[np.uint32], top: int, left: int) -> None:
+        inside = _filled(self._outlines[number].rings, labels.shape, top, left)
+        if inside is None:
+            return
+        window, mask = inside
+        part = labels[window]
+        taken = mask & (part != 0) & (part != self._values[number])
+        part[mask & (part == 0)] = self._values[number]
+        with self._lock:
+            self._drawn.add(number)
+            if taken.any():
+                self._overlapping.add(number)
+
+    def warnings(self) -> list[str]:
+        """What looked wrong in the parts that were read."""
+        total, found = len(self._outlines), []
+        if self._skipped:
+            found.append(
+                f"{self._skipped} of {total + self._skipped} entries are no outlines of objects "
+                "and left out"
+            )
+        if self._overlapping:
+            found.append(
+                f"{len(self._overlapping)} of {total} outlines overlap others; pixels that two "
+                "share belong to the first"
+            )
+        if lost := total - len(self._drawn):
+            found.append(f"{lost} of {total} outlines cover no pixel of the image")
+        return found
+
+
+def _filled(
+    rings: Sequence[Ring], shape: tuple[int, ...], top: int, left: int
+) -> tuple[tuple[slice, slice], NDArray[np.bool_]] | None:
+    """The pixels of a part of the image inside the rings, and where they are in it."""
+    from skimage import draw
+
+    polygon: Any = draw.polygon
+    corners = np.concatenate(rings)
+    low = np.floor(corners.min(axis=0)).astype(int) - (left, top)
+    high = np.ceil(corners.max(axis=0)).astype(int) - (left, top)
+    x, y = max(0, low[0]), max(0, low[1])
+    width, height = min(shape[1], high[0]) - x, min(shape[0], high[1]) - y
+    if width <= 0 or height <= 0:
+        return None
+    mask = np.zeros((height, width), bool)
+    for ring in rings:
+        # Coordinates of the centres of pixels are half a pixel smaller.
+        rows, columns = ring[:, 1] - 0.5 - top - y, ring[:, 0] - 0.5 - left - x
+        inside = polygon(rows, columns, mask.shape)
+        mask[inside] = ~mask[inside]
+    return ((slice(y, y + height), slice(x, x + width)), mask) if mask.any() else None
+
+
+def open_outlines(
+    path: Path, shape: tuple[int, ...], classes: Mapping[str, int] | None = None
+) -> tuple[DaskArray, Drawing]:
+    """Labels [Y, X] uint32 from outlines, drawn part by part, and what draws them.
+
+    Args:
+        path: a .geojson, .roi or .zip file.
+        shape: of the image.
+        classes: name -> label value, for task semantic; None: the outlines are numbered from 1.
+
+    Raises:
+        UserError: the file cannot be read, the image is a volume, or an outline has no class.
+    """
+    if len(shape) != 2:
+        raise UserError(
+            f"{path}: outlines are flat, but the image is a volume of "
+            f"{' x '.join(map(str, shape))}; give labels as TIFF or OME-Zarr"
+        )
+    read = read_geojson if path.suffix.lower() in GEOJSON else read_rois
+    outlines, skipped = read(path)
+    values = list(range(1, len(outlines) + 1))
+    if classes is not None:
+        values = [_class_value(path, outline.kind, classes) for outline in outlines]
+    drawing = Drawing(outlines, values, (shape[0], shape[1]), skipped)
+    return lazily(drawing, tuple(min(BLOCK, n) for n in shape)), drawing
+
+
+def _class_value(path: Path, kind: str, classes: Mapping[str, int]) -> int:
+    if kind not in classes:
+        has = f"the class {kind!r}" if kind else "no class"
+        raise UserError(
+            f"{path}: an outline has {has}; the dataset's classes are {', '.join(classes)}"
+        )
+    return classes[kind]
+
+
+# GeoJSON (RFC 7946), with QuPath's properties
+
+
+def read_geojson(path: Path) -> tuple[list[Outline], int]:
+    """The polygons of a GeoJSON file, and how many other entries it has. If it holds detections or
+    cells, annotations around them are not objects.
+
+    Raises:
+        UserError: it is not GeoJSON.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not GeoJSON ({error})") from None
+    features = list(_features(found))
+    if not features and not (isinstance(found, Mapping) and found.get("features") == []):
+        raise UserError(f"{path}: no features; write a GeoJSON FeatureCollection of polygons")
+    kinds = [str((f.get("properties") or {}).get("objectType", "")) for f in features]
+    inner = bool(_OBJECTS.intersection(kinds))
+    outlines = []
+    for feature, kind in zip(features, kinds, strict=True):
+        rings = [] if inner and kind == _AROUND else _rings(path, feature)
+        if rings:
+            outlines.append(Outline(tuple(rings), _classification(feature)))
+    return outlines, len(features) - len(outlines)
+
+
+def _features(found: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(found, list):
+        for item in found:
+            yield from _features(item)
+    elif isinstance(found, Mapping) and found.get("type") == "FeatureCollection":
+        yield from _features(found.get("features") or [])
+    elif isinstance(found, Mapping) and isinstance(found.get("geometry"), Mapping):
+        yield found
+
+
+def _classification(feature: Mapping[str, Any]) -> str:
+    kind = (feature.get("properties") or {}).get("classification")
+    name = kind.get("name", "") if isinstance(kind, Mapping) else kind
+    return str(name or "")
+
+
+def _rings(path: Path, feature: Mapping[str, Any]) -> list[Ring]:
+    geometry = feature["geometry"]
+    many = {"Polygon": [geometry.get("coordinates")], "MultiPolygon": geometry.get("coordinates")}
+    polygons = many.get(str(geometry.get("type")), [])
+    try:
+        rings = [np.array(ring, np.float64)[:, :2] for polygon in polygons for ring in polygon]
+    except (TypeError, ValueError, IndexError):
+        raise UserError(f"{path}: a polygon whose coordinates are not pairs of numbers") from None
+    if not all(len(ring) > 2 and np.isfinite(ring).all() for ring in rings):
+        raise UserError(f"{path}: a polygon with fewer than three corners")
+    return rings
+
+
+# ImageJ
+
+
+def read_rois(path: Path) -> tuple[list[Outline], int]:
+    """The areas of a ``.roi`` file or a ZIP of them, and how many other entries (points, lines) it
+    has.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    from roifile import ImagejRoi
+
+    try:
+        found = ImagejRoi.fromfile(path)
+        rois = found if isinstance(found, list) else [found]
+        rings = [_roi_rings(roi) for roi in rois]
+    except MemoryError:
+        raise
+    except Exception as error:
+        # The library raises all kinds of errors for a damaged file.
+        raise UserError(f"{path}: no ImageJ ROIs ({error})") from None
+    outlines = [Outline(tuple(own)) for own in rings if own]
+    return outlines, len(rings) - len(outlines)
+
+
+def _roi_rings(roi: ImagejRoi) -> list[Ring]:
+    """The rings of an area; none for points, lines and angles."""
+    from roifile import ROI_TYPE
+
+    if roi.multi_coordinates is not None and len(roi.multi_coordinates):
+        found: Any = roi.coordinates(multi=True)
+        return _areas(found if isinstance(found, list) else [found])
+    if roi.roitype in (ROI_TYPE.POLYGON, ROI_TYPE.FREEHAND, ROI_TYPE.TRACED):
+        return _areas([roi.coordinates()])
+    left, top, right, bottom = float(roi.left), float(roi.top), float(roi.right), float(roi.bottom)
+    if roi.roitype == ROI_TYPE.RECT:
+        return _areas([[(left, top), (right, top), (right, bottom), (left, bottom)]])
+    if roi.roitype == ROI_TYPE.OVAL:
+        width, height = right - left, bottom - top
+        angles = np.linspace(0, 2 * np.pi, max(64, round(4 * (width + height))), endpoint=False)
+        x = left + width / 2 * (1 + np.cos(angles))
+        y = top + height / 2 * (1 + np.sin(angles))
+        return _areas([np.stack([x, y], axis=1)])
+    return []
+
+
+def _areas(rings: Sequence[Any]) -> list[Ring]:
+    found = [np.asarray(ring, np.float64).reshape(-1, 2) for ring in rings]
+    return [ring for ring in found if len(ring) > 2]

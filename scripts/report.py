@@ -23,7 +23,8 @@ def _inputs(paths: Paths, dataset: str, settings: ReportSettings) -> list[Path]:
     found = [paths.history(dataset, model, fold) for model in models for fold in folds]
     found += [paths.manifest(dataset)] + ([] if applied else [paths.splits(dataset)])
     if applied is None or applied.labelled:
-        return found + [paths.metrics(dataset, model) for model in models]
+        found += [paths.metrics(dataset, model) for model in models]
+        return found + ([] if applied else [paths.audit(dataset, model) for model in models])
     tested = settings.tested or folds
     return found + [paths.segmentation_done(dataset, m, fold) for m in models for fold in tested]
 

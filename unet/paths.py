@@ -159,6 +159,14 @@ class Paths:
     def metrics(self, dataset: str, model: str) -> Path:
         return self._under(dataset, model, "metrics.csv")
 
+    def audit(self, dataset: str, model: str) -> Path:
+        """The doubts about the labels."""
+        return self._under(dataset, model, "audit.csv")
+
+    def audit_outlines(self, dataset: str, model: str) -> Path:
+        """Their outlines, for QuPath and Fiji."""
+        return self._under(dataset, model, "audit")
+
     # Per dataset, model and fold.
     def fold(self, dataset: str, model: str, fold: int | str) -> Path:
         return self._under(dataset, model, _folder_of(fold))

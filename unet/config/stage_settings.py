@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import PlainSerializer, PlainValidator
 
 from unet.config import inactive
+from unet.config.audit_settings import AuditSettings
 from unet.config.check_settings import CheckSettings
 from unet.config.data_settings import (
     ManifestSettings,
@@ -258,6 +259,6 @@ SETTINGS: dict[str, type[Settings]] = {
     for kind in (
         SynthesizeSettings, ManifestSettings, SplitsSettings, CheckSettings, PrepareSettings,
         PrepareAppliedSettings, TrainSettings, PredictSettings, StitchSettings, EvaluateSettings,
-        ReportSettings,
+        AuditSettings, ReportSettings,
     )
 }  # fmt: skip

@@ -120,12 +120,20 @@ class Run:
         return [self.paths.check_json(name) for name in names]
 
     def report_inputs(self, dataset: str) -> list[Path]:
-        """The scores of each model, for the dataset's report; without labels the segmentations."""
+        """The scores of each model and its doubts about the labels, for the dataset's report;
+        without labels the segmentations."""
         models = self.config.models_for(dataset)
         if self.config.datasets[dataset].labelled:
-            return [self.paths.metrics(dataset, model) for model in models]
+            scores = [self.paths.metrics(dataset, model) for model in models]
+            return scores + self.audits(dataset)
         folds = self.tested(dataset)
         return [self.paths.segmentation_done(dataset, m, k) for m in models for k in folds]
+
+    def audits(self, dataset: str) -> list[Path]:
+        """Each model's doubts about the labels; none if models of other datasets predict."""
+        if self.config.origins_for(dataset):
+            return []
+        return [self.paths.audit(dataset, model) for model in self.config.models_for(dataset)]
 
     def results(self, dataset: str, model: str, fold: str) -> list[Path]:
         """The results of a segmented fold for the user; ``segmentation.json`` is their sentinel."""

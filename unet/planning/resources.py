@@ -298,6 +298,11 @@ def _scored(job: PlannedJob) -> float:
     return families * job.images.pixels / (SCORED * job.threads)
 
 
+def _audited(job: PlannedJob) -> float:
+    # Labels and predictions are read twice.
+    return 2 * job.images.pixels / (SCORED * job.threads)
+
+
 def _no_time(job: PlannedJob) -> float:
     return 0.0
 
@@ -314,6 +319,7 @@ NEEDS: dict[str, tuple[Callable[[PlannedJob], float], Callable[[PlannedJob], flo
     "predict": (_predict, _predicted),
     "stitch": (_pixels, _stitched),
     "evaluate": (_evaluate, _scored),
+    "audit": (_pixels, _audited),
     "report": (_report, _no_time),
 }
 

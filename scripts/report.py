@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unet.cli import stage
-from unet.paths import Paths, compared_model
+from unet.paths import Paths
+from unet.planning.report_inputs import explaining_tables, report_inputs
 
 if TYPE_CHECKING:
     from unet.config.stage_settings import ReportSettings
@@ -19,17 +20,10 @@ if TYPE_CHECKING:
 
 def _inputs(paths: Paths, dataset: str, settings: ReportSettings) -> list[Path]:
     """The inputs of a dataset's report, as in the workflow's rule."""
-    models, folds, applied = settings.models, settings.folds, settings.applied
-    found = [paths.history(dataset, model, fold) for model in models for fold in folds]
-    found += [paths.manifest(dataset)] + ([] if applied else [paths.splits(dataset)])
-    if applied is None or applied.labelled:
-        compared = map(compared_model, settings.compared)
-        found += [paths.metrics(dataset, model) for model in (*models, *compared)]
-        # Results of earlier versions have none: their report has fewer plots.
-        tables = [path for model in models for path in paths.details(dataset, model)]
-        return found + [path for path in tables if path.is_file()]
-    tested = settings.tested or folds
-    return found + [paths.segmentation_done(dataset, m, fold) for m in models for fold in tested]
+    where = (paths, dataset, settings)
+    # Results of earlier versions lack some tables; their report has fewer sections.
+    there = [path for path in explaining_tables(*where) if path.is_file()]
+    return [paths.manifest(dataset), *report_inputs(*where), *there]
 
 
 def run_stage(args: argparse.Namespace, paths: Paths) -> None:

@@ -194,6 +194,14 @@ class Paths:
         """Size, time and hash of each mask of another tool at the time of the comparison."""
         return self._under(dataset, compared_model(tool), "masks.json")
 
+    def audit(self, dataset: str, model: str) -> Path:
+        """The doubts about the labels."""
+        return self._under(dataset, model, "audit.csv")
+
+    def audit_outlines(self, dataset: str, model: str) -> Path:
+        """Their outlines, for QuPath and Fiji."""
+        return self._under(dataset, model, "audit")
+
     # Per dataset, model and fold.
     def fold(self, dataset: str, model: str, fold: int | str) -> Path:
         return self._under(dataset, model, _folder_of(fold))

@@ -23,6 +23,7 @@ STAGES: dict[str, int] = {
     "evaluate": 3,
     "details": 1,
     "compare": 1,
+    "audit": 1,
     "report": 4,
 }
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import PlainSerializer, PlainValidator
 
 from unet.config import inactive
+from unet.config.audit_settings import AuditSettings
 from unet.config.check_settings import CheckSettings
 from unet.config.compare_settings import CompareSettings
 from unet.config.data_settings import (
@@ -269,6 +270,6 @@ SETTINGS: dict[str, type[Settings]] = {
     for kind in (
         SynthesizeSettings, ManifestSettings, SplitsSettings, CheckSettings, PrepareSettings,
         PrepareAppliedSettings, TrainSettings, PredictSettings, StitchSettings, EvaluateSettings,
-        DetailsSettings, CompareSettings, ReportSettings,
+        DetailsSettings, CompareSettings, AuditSettings, ReportSettings,
     )
 }  # fmt: skip

@@ -29,20 +29,23 @@ class GeoJson:
 
     def add(
         self,
-        label: int,
+        label: int | str,
         polygons: Sequence[Polygon],
         kind: str,
         colour: tuple[int, int, int],
         measures: dict[str, float],
+        object_type: str = "detection",
     ) -> None:
         """Writes one object.
 
         Args:
+            label: its id or name.
             polygons: its outlines.
             kind, colour: name of its class, and the colour (red, green, blue) to show it in.
             measures: measurements for QuPath's table.
+            object_type: "detection", or "annotation" for a few objects that people will edit.
         """
-        value = feature(self._image, label, polygons, kind, colour, measures)
+        value = feature(self._image, label, polygons, kind, colour, measures, object_type)
         self._handle.write(",\n" if self._number else "\n")
         self._handle.write(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
         self._number += 1
@@ -59,11 +62,12 @@ def geojson_writer(path: Path, image: str) -> Iterator[GeoJson]:
 
 def feature(
     image: str,
-    label: int,
+    label: int | str,
     polygons: Sequence[Polygon],
     kind: str,
     colour: tuple[int, int, int],
     measures: dict[str, float],
+    object_type: str = "detection",
 ) -> dict[str, Any]:
     """One object as a GeoJSON feature with QuPath's properties (see :meth:`GeoJson.add`)."""
     rings = [[_closed(ring.tolist()) for ring in polygon] for polygon in polygons]
@@ -77,7 +81,7 @@ def feature(
         "id": str(uuid.uuid5(_NAMESPACE, f"{image}/{label}")),
         "geometry": geometry,
         "properties": {
-            "objectType": "detection",
+            "objectType": object_type,
             "name": str(label),
             "classification": {"name": kind, "color": list(colour)},
             "measurements": measures,

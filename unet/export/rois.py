@@ -40,7 +40,7 @@ class RoiZip:
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
 
-    def add(self, label: int, polygons: Sequence[Polygon]) -> None:
+    def add(self, label: int | str, polygons: Sequence[Polygon]) -> None:
         """Writes one object; the ROI's name is its label."""
         # A fixed time, so that the same objects give the same file.
         entry = zipfile.ZipInfo(f"{label}.roi", (1980, 1, 1, 0, 0, 0))

@@ -19,10 +19,11 @@ from unet.config.compare_settings import CompareSettings
 from unet.config.data_settings import ManifestSettings
 from unet.config.run import Config
 from unet.config.sections import CHOOSING
-from unet.config.stage_settings import SETTINGS, ReportAllSettings
+from unet.config.stage_settings import SETTINGS, ReportAllSettings, ReportSettings
 from unet.errors import UserError
 from unet.files import canonical, locked, read_json
 from unet.paths import ENSEMBLE, Paths, compared_model, fold_name, fold_number, origin_of
+from unet.planning.report_inputs import explaining_tables, report_inputs
 from unet.planning.resources import Images, raw_images
 
 if TYPE_CHECKING:
@@ -122,15 +123,10 @@ class Run:
         return [self.paths.check_json(name) for name in names]
 
     def report_inputs(self, dataset: str) -> list[Path]:
-        """The scores of each model and the tables behind them, for the dataset's report; without
-        labels the segmentations."""
-        models = self.config.models_for(dataset)
-        if self.config.datasets[dataset].labelled:
-            compared = map(compared_model, self.config.datasets[dataset].compare)
-            scores = [self.paths.metrics(dataset, model) for model in (*models, *compared)]
-            return scores + [path for m in models for path in self.paths.details(dataset, m)]
-        folds = self.tested(dataset)
-        return [self.paths.segmentation_done(dataset, m, k) for m in models for k in folds]
+        """What the dataset's report is made from, see :mod:`unet.planning.report_inputs`."""
+        settings = ReportSettings.of(self.config, dataset)
+        where = (self.paths, dataset, settings)
+        return [*report_inputs(*where), *explaining_tables(*where)]
 
     def compared_source(self, dataset: str, tool: str) -> SourcePaths:
         """Where the masks of another tool are."""

@@ -308,6 +308,11 @@ def _detailed(job: PlannedJob) -> float:
     return 2 * job.images.pixels / (SCORED * job.threads)
 
 
+def _audited(job: PlannedJob) -> float:
+    # Labels and predictions are read twice.
+    return 2 * job.images.pixels / (SCORED * job.threads)
+
+
 def _no_time(job: PlannedJob) -> float:
     return 0.0
 
@@ -326,6 +331,7 @@ NEEDS: dict[str, tuple[Callable[[PlannedJob], float], Callable[[PlannedJob], flo
     "evaluate": (_evaluate, _scored),
     "details": (_details, _detailed),
     "compare": (_evaluate, _scored),
+    "audit": (_pixels, _audited),
     "report": (_report, _no_time),
 }
 

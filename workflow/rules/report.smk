@@ -1,16 +1,11 @@
-"""metrics.csv of all models (without labels: segmentation.json), history.csv, manifest and splits ->
-report.csv and report.html, for each dataset and over all datasets."""
+"""metrics.csv of all models (without labels: segmentation.json), the tables that explain them,
+history.csv, manifest and splits -> report.csv and report.html, for each dataset and over all
+datasets."""
 
 
 rule report_dataset:
     input:
-        metrics=lambda w: RUN.report_inputs(w.dataset),
-        history=lambda w: [
-            path
-            for m in CONFIG.models_for(w.dataset)
-            for path in trained(PATHS.history, w.dataset, m)
-        ],
-        splits=lambda w: RUN.splits(w.dataset),
+        tables=lambda w: RUN.report_inputs(w.dataset),
         manifest=PATHS.manifest("{dataset}"),
     output:
         csv=report(

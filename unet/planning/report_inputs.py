@@ -1,0 +1,33 @@
+"""What a dataset's report is made from; the workflow's rule and the script both ask here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unet.config.stage_settings import ReportSettings
+from unet.paths import Paths, compared_model
+
+
+def report_inputs(paths: Paths, dataset: str, settings: ReportSettings) -> list[Path]:
+    """The files without which there is no report, besides the manifest: splits, training histories,
+    and the scores of each model and compared tool; without labels the segmentations."""
+    models, folds, applied = settings.models, settings.folds, settings.applied
+    found = [paths.history(dataset, model, fold) for model in models for fold in folds]
+    found += [] if applied else [paths.splits(dataset)]
+    if applied is None or applied.labelled:
+        compared = map(compared_model, settings.compared)
+        return found + [paths.metrics(dataset, model) for model in (*models, *compared)]
+    tested = settings.tested or folds
+    return found + [paths.segmentation_done(dataset, m, fold) for m in models for fold in tested]
+
+
+def explaining_tables(paths: Paths, dataset: str, settings: ReportSettings) -> list[Path]:
+    """The tables that explain the scores. Results of earlier versions have none of them; their
+    report has fewer sections."""
+    found: list[Path] = []
+    for model in settings.models:
+        if settings.applied is None or settings.applied.labelled:
+            found += paths.details(dataset, model)
+        if settings.applied is None:
+            found.append(paths.audit(dataset, model))
+    return found

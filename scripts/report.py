@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def _inputs(paths: Paths, dataset: str, settings: ReportSettings) -> list[Path]:
     """The inputs of a dataset's report, as in the workflow's rule."""
     models, folds, applied = settings.models, settings.folds, settings.applied
+    models += settings.of_curves
     found = [paths.history(dataset, model, fold) for model in models for fold in folds]
     found += [paths.manifest(dataset)] + ([] if applied else [paths.splits(dataset)])
     if applied is None or applied.labelled:

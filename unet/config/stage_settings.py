@@ -23,6 +23,7 @@ from unet.config.data_settings import (
     Task,
     networks_of,
 )
+from unet.config.learning_curve import compared, curves_of
 from unet.config.presets import AnyArchitecture, architecture_from
 from unet.config.run import Config
 from unet.config.sections import (
@@ -206,6 +207,9 @@ class ReportSettings(Settings):
         folds: the trained folds.
         tested: names of the tested folds, if they differ from the trained ones (the ensemble).
         applied: None for a dataset that trains its own models.
+        models: those to compare.
+        curves: learning curves: model -> its models, with their shares of the training images.
+            Of these, only the model itself is in ``models``.
     """
 
     stage = "report"
@@ -216,16 +220,24 @@ class ReportSettings(Settings):
     folds: tuple[int, ...]
     tested: tuple[str, ...] = ()
     applied: Applied | None = None
+    curves: dict[str, dict[str, float]] = {}
     seed: int
+
+    @property
+    def of_curves(self) -> tuple[str, ...]:
+        """The models that are trained only for learning curves."""
+        members = (member for curve in self.curves.values() for member in curve)
+        return tuple(member for member in members if member not in self.models)
 
     @classmethod
     def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
-        models, tested, applied = config.models_for(dataset), config.tested_for(dataset), None
+        models, tested, applied = compared(config, dataset), config.tested_for(dataset), None
         if config.origins_for(dataset):
             networks = {name: networks_of(config, dataset, name) for name in models}
             applied = Applied(labelled=config.datasets[dataset].labelled, networks=networks)
         others = tuple(fold_name(k) for k in tested) if ENSEMBLE in tested else ()
         own = {"folds": config.folds_for(dataset), "tested": others, "applied": applied}
+        own["curves"] = curves_of(config, dataset)
         return cls.filled(config, dataset, models=models, **own)
 
 
@@ -246,7 +258,7 @@ class ReportAllSettings(Settings):
     @classmethod
     def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
         datasets = {
-            name: DatasetTask(task=d.task, models=config.models_for(name), labelled=d.labelled)
+            name: DatasetTask(task=d.task, models=compared(config, name), labelled=d.labelled)
             for name, d in config.datasets.items()
         }
         return cls.made(datasets=datasets)

@@ -205,8 +205,9 @@ ROWS: list[Row] = [
             train__epochs=3, train__steps_per_epoch=4, train__loss="ce",
             train__class_weights="auto", train__optimizer="sgd", train__lr=0.02,
             train__weight_decay=0.01, train__schedule="poly", train__warmup_steps=2,
-            train__ema=0.9, train__subset=0.5, train__freeze_norm=0.5, train__clip_norm=5, train__foreground=0.5,
-            train__precision="float32", train__validate_every=2, train__patience=1),
+            train__ema=0.9, train__subset=0.5, train__freeze_norm=0.5, train__clip_norm=5,
+            train__foreground=0.5, train__precision="float32", train__validate_every=2,
+            train__patience=1),
     # Each model has its own patch size.
     Row("train.patch", at("models.a.train.patch", 64), "train", models=("a",)),
     *only_with("window", "a loss that has any", "train", {"train.loss_options": {"gamma": 1}}),

@@ -49,7 +49,7 @@ def mistake(raw: dict[str, Any]) -> str:
 def test_each_share_is_a_model_that_differs_only_in_its_images() -> None:
     config = load(RAW)
     assert sorted(config.models) == sorted([*MEMBERS, "other"])
-    assert config.models_for("one") == tuple([MEMBERS[0], *MEMBERS[1:]])
+    assert config.models_for("one") == tuple(MEMBERS)
     assert config.models_for("all") == tuple(sorted([*MEMBERS, "other"]))
     assert config.models_for("new") == ("net-25pct@one",)
     whole = TrainSettings.of(config, "one", "net").to_json()
@@ -151,7 +151,7 @@ NO_NEW: dict[str, Any] = {"datasets": {"new": None}}
 
 
 @pytest.mark.parametrize(
-    "over, words",
+    ("over", "words"),
     [
         (curve(0.125, 0.12), "0.125 and 0.12 both make the model net-12pct"),
         (curve(0.25, 0.25), "0.25 and 0.25 both make the model net-25pct"),

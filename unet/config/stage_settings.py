@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import PlainSerializer, PlainValidator
+from pydantic import Field, PlainSerializer, PlainValidator
 
 from unet.config import inactive
 from unet.config.check_settings import CheckSettings
@@ -220,7 +220,7 @@ class ReportSettings(Settings):
     folds: tuple[int, ...]
     tested: tuple[str, ...] = ()
     applied: Applied | None = None
-    curves: dict[str, dict[str, float]] = {}
+    curves: dict[str, dict[str, float]] = Field(default_factory=dict)
     seed: int
 
     @property
@@ -237,8 +237,8 @@ class ReportSettings(Settings):
             applied = Applied(labelled=config.datasets[dataset].labelled, networks=networks)
         others = tuple(fold_name(k) for k in tested) if ENSEMBLE in tested else ()
         own = {"folds": config.folds_for(dataset), "tested": others, "applied": applied}
-        own["curves"] = curves_of(config, dataset)
-        return cls.filled(config, dataset, models=models, **own)
+        curves = curves_of(config, dataset)
+        return cls.filled(config, dataset, models=models, curves=curves, **own)
 
 
 class DatasetTask(Tracked):

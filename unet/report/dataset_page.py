@@ -15,6 +15,7 @@ from unet.report.score_tables import ReportRow
 from unet.report.sections import (
     applied_section,
     cost_section,
+    curve_section,
     data_section,
     images_section,
     run_section,
@@ -30,6 +31,7 @@ SECTIONS: tuple[Callable[[DatasetResults], PageSection | None], ...] = (
     scores_section.section,
     images_section.section,
     training_section.section,
+    curve_section.section,
     data_section.section,
     cost_section.section,
     run_section.section,

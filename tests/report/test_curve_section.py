@@ -17,7 +17,7 @@ from unet.config.stage_settings import ReportSettings
 from unet.data.records import ImageRecord, SplitRecord, write_manifest, write_splits
 from unet.data.subsets import subset_of
 from unet.evaluation.metrics.rows import METRIC_COLUMNS
-from unet.evaluation.power_law import Outlook
+from unet.evaluation.power_law import Outlook, Range
 from unet.paths import Paths
 from unet.report.dataset_page import report_dataset
 from unet.report.score_tables import HEADLINE
@@ -171,11 +171,11 @@ def test_rounded(images: float, text: str) -> None:
 
 def test_an_error_is_said_as_an_error() -> None:
     error = next(score for score in HEADLINE["semantic"] if score.metric == "pixel_error")
-    found = Outlook(80, 0.02, "hardly", gain=(0.001, 0.0, 0.004))  # type: ignore[arg-type]
+    found = Outlook(80, 0.02, "hardly", gain=Range(0.001, 0.0, 0.004))
     assert "would take at most 0.004 off Pixel error" in sentence(
         found, (9, "images"), error, -1, 0.95
     )
-    found = Outlook(80, 0.02, "more", needed=(50.0, 20.0, 200.0))  # type: ignore[arg-type]
+    found = Outlook(80, 0.02, "more", needed=Range(50.0, 20.0, 200.0))
     assert sentence(found, (9, "images"), error, -1, 0.95) == (
         "About 50 more training images for −0.02 Pixel error (between 20 and 200). Today there are "
         "80."

@@ -24,6 +24,7 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     from unet import provenance
     from unet.cli.stage_inputs import check_inputs
     from unet.data.records import ids_of, read_splits
+    from unet.data.subsets import subset_of
     from unet.errors import UserError
     from unet.files import read_json
     from unet.report.figures import save_curves
@@ -38,10 +39,13 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     if args.fold not in (folds := sorted({row.fold for row in rows})):
         there = ", ".join(map(str, folds))
         raise UserError(f"--fold: no fold {args.fold} in {args.dataset}; there are: {there}")
+    prepared = read_json(paths.prepared_done(args.dataset))
+    groups = {name: entry.get("group", "") for name, entry in prepared["images"].items()}
+    train = ids_of(rows, args.fold, "train")
     data = TrainingData(
         paths.prepared(args.dataset),
-        read_json(paths.prepared_done(args.dataset)),
-        ids_of(rows, args.fold, "train"),
+        prepared,
+        subset_of(train, groups, settings.train.subset, settings.seed, args.fold),
         ids_of(rows, args.fold, "val"),
     )
     where = (args.dataset, args.model, args.fold)

@@ -131,6 +131,13 @@ A_MODEL_MORE = frozenset(
     {f"{stage} sem b {fold}" for stage in ("train", "predict", "stitch") for fold in FOLDS["sem"]}
     | {"evaluate sem b", "details sem b", "report_dataset sem", "report"}
 )
+A_SHARE_MORE = frozenset(
+    {f"{stage} sem a-50pct {fold}"
+     for stage in ("train", "predict", "stitch") for fold in FOLDS["sem"]}
+    | {f"{stage} own a-50pct 0" for stage in ("train", "predict", "stitch")}
+    | {f"evaluate {d} a-50pct" for d in ("sem", "own")}
+    | {"report_dataset sem", "report_dataset own", "report"}
+)  # fmt: skip
 APPLIED = _jobs(
     "manifest new", "prepare_applied new a@own", "predict new a@own ensemble",
     "stitch new a@own ensemble", "report_dataset new", "report",
@@ -188,6 +195,8 @@ ROWS: list[Row] = [
     *of_model("train", "b", "paper", "head: border", border_width=3),
     *of_model("train", "b", "window", "preset: ciresan2012", window=11, stages=[[4, 4], [5, 3]],
               hidden=[9]),
+    Row("models.<name>.learning_curve", at("models.a.learning_curve", [0.5]), "",
+        jobs=A_SHARE_MORE),
     # Prepare.
     *of_all("prepare", prepare__tile=32, prepare__shard=2, prepare__normalize__method="zscore",
             prepare__normalize__low=2, prepare__normalize__high=99,
@@ -197,8 +206,9 @@ ROWS: list[Row] = [
             train__epochs=3, train__steps_per_epoch=4, train__loss="ce",
             train__class_weights="auto", train__optimizer="sgd", train__lr=0.02,
             train__weight_decay=0.01, train__schedule="poly", train__warmup_steps=2,
-            train__ema=0.9, train__freeze_norm=0.5, train__clip_norm=5, train__foreground=0.5,
-            train__precision="float32", train__validate_every=2, train__patience=1),
+            train__ema=0.9, train__subset=0.5, train__freeze_norm=0.5, train__clip_norm=5,
+            train__foreground=0.5, train__precision="float32", train__validate_every=2,
+            train__patience=1),
     # Each model has its own patch size.
     Row("train.patch", at("models.a.train.patch", 64), "train", models=("a",)),
     *only_with("window", "a loss that has any", "train", {"train.loss_options": {"gamma": 1}}),

@@ -156,3 +156,14 @@ def test_no_heavy_library_is_loaded() -> None:
     code = "import sys, unet.planning.estimates; print({'torch', 'dask', 'zarr', 'numpy', 'pandas'} & set(sys.modules))"  # noqa: E501
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_learning_curve_costs_a_training_for_each_share() -> None:
+    config = load(merge(BASE, {"models": {"m": {"learning_curve": [0.25, 0.5]}}}))
+    rows = estimates(config, "d", {"d": survey()}, MACHINE)
+    plain = found({}, survey())
+    for stage in ("train", "predict", "stitch", "evaluate"):
+        own = [each for each in rows if each.stage == stage]
+        assert [each.model for each in own] == ["m", "m-25pct", "m-50pct"]
+        # The same number of steps, and the same images to predict.
+        assert {each.seconds for each in own} == {plain[stage].seconds}

@@ -100,6 +100,13 @@ class ModelSection(Section):
     """Changes to `predict` for this model."""
     stitch: Annotated[dict[str, Any], Changes("stitch"), Shown("mapping", reruns="stitch")] = {}
     """Changes to `stitch` for this model."""
+    learning_curve: Annotated[
+        Annotated[tuple[Annotated[float, Field(ge=0.01, lt=1)], ...], Field(max_length=20)],
+        Shown("list of shares, 0.01 to below 1", "none", "train of the added models"),
+    ] = ()
+    """Also train this model on these shares of the training images, such as `[0.125, 0.25, 0.5]`.
+    The report then estimates what more images would bring: docs/learning_curve.md. Each share is a
+    model of its own, such as `<name>-25pct`."""
 
     @model_validator(mode="after")
     def _fits(self) -> ModelSection:

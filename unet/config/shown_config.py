@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from unet.config.learning_curve import collapsed
 from unet.config.run import Config
 from unet.config.schema import default_in_words
 from unet.config.section_base import Section
@@ -21,7 +22,7 @@ def as_yaml(config: Config, *, changed: bool = False) -> str:
     Args:
         changed: leave out the keys that have their defaults.
     """
-    return "\n".join(_lines(config, 0, changed, _chosen(config))) + "\n"
+    return "\n".join(_lines(collapsed(config), 0, changed, _chosen(config))) + "\n"
 
 
 def _chosen(config: Config) -> set[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import PlainSerializer, PlainValidator
+from pydantic import Field, PlainSerializer, PlainValidator
 
 from unet.config import inactive
 from unet.config.audit_settings import AuditSettings
@@ -26,6 +26,7 @@ from unet.config.data_settings import (
     networks_of,
 )
 from unet.config.details_settings import DetailsSettings
+from unet.config.learning_curve import compared, curves_of
 from unet.config.presets import AnyArchitecture, architecture_from
 from unet.config.run import Config
 from unet.config.sections import (
@@ -210,6 +211,9 @@ class ReportSettings(Settings):
         tested: names of the tested folds, if they differ from the trained ones (the ensemble).
         applied: None for a dataset that trains its own models.
         compared: names of the tools whose masks are compared with those of the models.
+        models: those to compare.
+        curves: learning curves: model -> its models, with their shares of the training images.
+            Of these, only the model itself is in ``models``.
     """
 
     stage = "report"
@@ -221,18 +225,26 @@ class ReportSettings(Settings):
     tested: tuple[str, ...] = ()
     applied: Applied | None = None
     compared: tuple[str, ...] = ()
+    curves: dict[str, dict[str, float]] = Field(default_factory=dict)
     seed: int
+
+    @property
+    def of_curves(self) -> tuple[str, ...]:
+        """The models that are trained only for learning curves."""
+        members = (member for curve in self.curves.values() for member in curve)
+        return tuple(member for member in members if member not in self.models)
 
     @classmethod
     def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
-        models, tested, applied = config.models_for(dataset), config.tested_for(dataset), None
+        models, tested, applied = compared(config, dataset), config.tested_for(dataset), None
         if config.origins_for(dataset):
             networks = {name: networks_of(config, dataset, name) for name in models}
             applied = Applied(labelled=config.datasets[dataset].labelled, networks=networks)
         others = tuple(fold_name(k) for k in tested) if ENSEMBLE in tested else ()
         own = {"folds": config.folds_for(dataset), "tested": others, "applied": applied}
         own["compared"] = tuple(config.datasets[dataset].compare)
-        return cls.filled(config, dataset, models=models, **own)
+        curves = curves_of(config, dataset)
+        return cls.filled(config, dataset, models=models, curves=curves, **own)
 
 
 class DatasetTask(Tracked):
@@ -255,7 +267,7 @@ class ReportAllSettings(Settings):
         datasets = {
             name: DatasetTask(
                 task=d.task,
-                models=config.models_for(name),
+                models=compared(config, name),
                 labelled=d.labelled,
                 compared=tuple(d.compare),
             )

@@ -132,6 +132,9 @@ class TrainSection(Section):
     weights. 0.98 to 0.999: the longer the training, the larger."""
     clip_norm: Size | None = 12.0
     """Gradients longer than this are cut to this length. null: no limit."""
+    subset: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the training images to train on (whole groups, if images have groups). A smaller
+    share is contained in a larger one. `models.<name>.learning_curve` sets it."""
     foreground: Probability = 0.33
     """Share of the patches that are placed on a pixel of a class after the first, each class
     equally often. Raise it for rare classes."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from unet.config.check_settings import CheckAllSettings
 from unet.config.compare_settings import CompareSettings
 from unet.config.data_settings import ManifestSettings
+from unet.config.learning_curve import collapsed
 from unet.config.run import Config
 from unet.config.sections import CHOOSING
 from unet.config.stage_settings import SETTINGS, ReportAllSettings, ReportSettings
@@ -328,6 +329,6 @@ class Run:
             chosen = {"patch", "batch"} - self.config.train.model_fields_set
             auto = any(model.preset == "auto" for model in self.config.models.values())
             left_out = {"train": chosen} if auto else {}
-            dumped = self.config.model_dump(mode="json", exclude=left_out)
+            dumped = collapsed(self.config).model_dump(mode="json", exclude=left_out)
             text = yaml.safe_dump(dumped, sort_keys=False)
             temporary.write_text(text, encoding="utf-8")

@@ -10,8 +10,10 @@ from unet.paths import Paths, compared_model
 
 def report_inputs(paths: Paths, dataset: str, settings: ReportSettings) -> list[Path]:
     """The files without which there is no report, besides the manifest: splits, training histories,
-    and the scores of each model and compared tool; without labels the segmentations."""
-    models, folds, applied = settings.models, settings.folds, settings.applied
+    and the scores of each model (those of learning curves too) and compared tool; without labels
+    the segmentations."""
+    models = settings.models + settings.of_curves
+    folds, applied = settings.folds, settings.applied
     found = [paths.history(dataset, model, fold) for model in models for fold in folds]
     found += [] if applied else [paths.splits(dataset)]
     if applied is None or applied.labelled:

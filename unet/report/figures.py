@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from unet.evaluation.power_law import REACH, Outlook
 from unet.files import replacing
 from unet.report.pooling import Bin
 from unet.report.score_tables import Cell
@@ -182,6 +183,43 @@ def size_histogram(diameters: NDArray[np.floating[Any]], unit: str) -> Figure:
     axis.grid(axis="y", color=INK, alpha=0.2, linewidth=0.6)
     axis.set_xlabel(f"equivalent diameter ({unit})", color=INK, fontsize=8.5)
     axis.set_ylabel("objects", color=INK, fontsize=8.5)
+    return figure
+
+
+def learning_curve_plot(
+    points: Sequence[tuple[float, Cell]], found: Outlook, sign: int, label: str
+) -> Figure:
+    """The score against the number of training images, with the fitted law and its band; a dashed
+    line marks the images at hand.
+
+    Args:
+        points: (number of images, mean score with its interval).
+        sign: -1 if the law is of the negative score.
+        label: of the axis.
+    """
+    figure = new_figure(7.2, 3.6)
+    axis = figure.subplots()
+    axis.set_xscale("log")
+    if len(found.numbers):
+        low, high = sign * found.low, sign * found.high
+        axis.fill_between(found.numbers, low, high, color=LINES[0], alpha=0.2, linewidth=0)
+    if found.law is not None:
+        ends = [x for x, _ in points] + [REACH * found.images]
+        every = np.geomspace(min(ends), max(ends), 200)
+        axis.plot(every, sign * found.law.at(every), "-", color=LINES[0], linewidth=1.4)
+    axis.axvline(found.images, color=INK, linestyle="--", linewidth=1.0)
+    for x, cell in points:
+        if not math.isnan(cell.low):
+            axis.plot([x, x], [cell.low, cell.high], color=INK, linewidth=2.0, zorder=4)
+        axis.plot([x], [cell.mean], "o", color=LINES[0], markeredgecolor=INK, zorder=5)
+    ticks = {round(x, 1) for x, _ in points}
+    ticks |= {round(REACH * found.images, 1)} if found.law is not None else set()
+    axis.set_xticks(sorted(ticks), [f"{x:g}" for x in sorted(ticks)])
+    axis.minorticks_off()
+    _plain(axis, "")
+    axis.grid(axis="y", color=INK, alpha=0.2, linewidth=0.6)
+    axis.set_xlabel("training images", color=INK, fontsize=8.5)
+    axis.set_ylabel(label, color=INK, fontsize=8.5)
     return figure
 
 

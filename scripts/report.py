@@ -22,10 +22,12 @@ def _inputs(paths: Paths, dataset: str, settings: ReportSettings) -> list[Path]:
     models, folds, applied = settings.models, settings.folds, settings.applied
     found = [paths.history(dataset, model, fold) for model in models for fold in folds]
     found += [paths.manifest(dataset)] + ([] if applied else [paths.splits(dataset)])
+    judged = [] if applied is None else [paths.quality(dataset, model) for model in models]
     if applied is None or applied.labelled:
-        return found + [paths.metrics(dataset, model) for model in models]
+        return [*found, *(paths.metrics(dataset, model) for model in models), *judged]
     tested = settings.tested or folds
-    return found + [paths.segmentation_done(dataset, m, fold) for m in models for fold in tested]
+    done = [paths.segmentation_done(dataset, m, fold) for m in models for fold in tested]
+    return [*found, *done, *judged]
 
 
 def run_stage(args: argparse.Namespace, paths: Paths) -> None:

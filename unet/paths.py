@@ -159,6 +159,10 @@ class Paths:
     def metrics(self, dataset: str, model: str) -> Path:
         return self._under(dataset, model, "metrics.csv")
 
+    def quality(self, dataset: str, model: str) -> Path:
+        """How far a model of another dataset can be believed on each image."""
+        return self._under(dataset, model, "quality.csv")
+
     # Per dataset, model and fold.
     def fold(self, dataset: str, model: str, fold: int | str) -> Path:
         return self._under(dataset, model, _folder_of(fold))

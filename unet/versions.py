@@ -21,6 +21,7 @@ STAGES: dict[str, int] = {
     "predict": 3,
     "stitch": 2,
     "evaluate": 3,
+    "quality": 1,
     "report": 4,
 }
 

@@ -44,7 +44,8 @@ THERE = {"images": "there/images", "labels": "there/labels", "predict_with": ["s
 NEW = {"images": "there/images/*_000.tif", "predict_with": ["src/a"]}
 CONFIG = merge(SOURCE, {"datasets": {"there": THERE, "new": NEW}})
 NEW_JOBS = {"manifest new", "prepare_applied new a@src", "predict new a@src ensemble",
-            "stitch new a@src ensemble", "report_dataset new", "report"}  # fmt: skip
+            "stitch new a@src ensemble", "quality new a@src", "report_dataset new",
+            "report"}  # fmt: skip
 THERE_JOBS = {job.replace("new", "there") for job in NEW_JOBS} | {"evaluate there a@src"}
 SOURCE_JOBS = {"manifest src", "splits src", "prepare src", "train src a 0", "predict src a 0",
                "stitch src a 0", "evaluate src a", "report_dataset src", "report"}  # fmt: skip
@@ -106,7 +107,8 @@ EDITS: list[tuple[dict[str, Any], set[str]]] = [
     (CONFIG, set()),
     # Settings of the dataset that it is applied to do not affect the training dataset.
     (merge(CONFIG, {"datasets": {"there": {"stitch": {"min_size": 9}}}}),
-     {"stitch there a@src ensemble", "evaluate there a@src", "report_dataset there", "report"}),
+     {"stitch there a@src ensemble", "evaluate there a@src", "quality there a@src",
+      "report_dataset there", "report"}),
     (merge(CONFIG, {"datasets": {"other": NEW}}),
      {job.replace("new", "other") for job in NEW_JOBS}),
     # Another network changes all results, and the images are prepared for it again.
@@ -116,7 +118,7 @@ EDITS: list[tuple[dict[str, Any], set[str]]] = [
     # Its threshold is used there.
     (merge(CONFIG, {"datasets": {"src": {"stitch": {"fill_holes": 1}}}}),
      {job for job in SOURCE_JOBS | THERE_JOBS | NEW_JOBS
-      if job.split()[0] in ("stitch", "evaluate", "report_dataset", "report")}),
+      if job.split()[0] in ("stitch", "evaluate", "quality", "report_dataset", "report")}),
     (merge(CONFIG, {"report": {"bootstrap": 200}}),
      {f"report_dataset {name}" for name in ("src", "there", "new")} | {"report"}),
     # Without the other datasets.

@@ -24,6 +24,7 @@ from unet.config.data_settings import (
     networks_of,
 )
 from unet.config.presets import AnyArchitecture, architecture_from
+from unet.config.quality_settings import QualitySettings
 from unet.config.run import Config
 from unet.config.sections import (
     EvaluateSection,
@@ -258,6 +259,6 @@ SETTINGS: dict[str, type[Settings]] = {
     for kind in (
         SynthesizeSettings, ManifestSettings, SplitsSettings, CheckSettings, PrepareSettings,
         PrepareAppliedSettings, TrainSettings, PredictSettings, StitchSettings, EvaluateSettings,
-        ReportSettings,
+        QualitySettings, ReportSettings,
     )
 }  # fmt: skip

@@ -120,12 +120,37 @@ class Run:
         return [self.paths.check_json(name) for name in names]
 
     def report_inputs(self, dataset: str) -> list[Path]:
-        """The scores of each model, for the dataset's report; without labels the segmentations."""
+        """The scores of each model, for the dataset's report; without labels the segmentations.
+        And how far models of other datasets can be believed."""
         models = self.config.models_for(dataset)
+        judged = [self.paths.quality(d, m) for d, m in self.judged if d == dataset]
         if self.config.datasets[dataset].labelled:
-            return [self.paths.metrics(dataset, model) for model in models]
+            return [*(self.paths.metrics(dataset, model) for model in models), *judged]
         folds = self.tested(dataset)
-        return [self.paths.segmentation_done(dataset, m, k) for m in models for k in folds]
+        done = [self.paths.segmentation_done(dataset, m, k) for m in models for k in folds]
+        return [*done, *judged]
+
+    @cached_property
+    def judged(self) -> list[tuple[str, str]]:
+        """All (dataset, model of another dataset) whose results the stage quality judges."""
+        return [(d, m) for d, m in self.pairs if self.config.origins_for(d)]
+
+    def quality_inputs(self, dataset: str, model: str) -> list[Path]:
+        """What the stage quality reads: the segmentations of the dataset and of the one that the
+        model was trained on, the prepared images of both, the networks, and the scores there."""
+        origin = origin_of(model)
+        if origin is None:
+            return []
+        tested = self.tested(origin.dataset)
+        paths = self.paths
+        return [
+            *(paths.segmentation_done(dataset, model, fold) for fold in self.tested(dataset)),
+            paths.prepared_done(dataset, model),
+            *self.networks(dataset, model),
+            *(paths.segmentation_done(origin.dataset, origin.model, fold) for fold in tested),
+            paths.prepared_done(origin.dataset),
+            paths.metrics(origin.dataset, origin.model),
+        ]
 
     def results(self, dataset: str, model: str, fold: str) -> list[Path]:
         """The results of a segmented fold for the user; ``segmentation.json`` is their sentinel."""
@@ -143,6 +168,7 @@ class Run:
             found += [paths.segmentation_done(dataset, model, fold) for fold in tested]
             if self.config.datasets[dataset].labelled:
                 found.append(paths.metrics(dataset, model))
+        found += [paths.quality(*pair) for pair in self.judged]
         return found
 
     def is_synthetic(self, dataset: str) -> bool:

@@ -255,6 +255,11 @@ def _evaluate(job: PlannedJob) -> float:
     return PROCESS + job.budget + slices
 
 
+def _quality(job: PlannedJob) -> float:
+    # It reads model files with torch, and a block of an image per thread.
+    return PROCESS + TORCH + job.budget
+
+
 def _report(job: PlannedJob) -> float:
     # Overlays of a few images, and the plotting library.
     return PROCESS + TORCH + 1e9
@@ -314,6 +319,7 @@ NEEDS: dict[str, tuple[Callable[[PlannedJob], float], Callable[[PlannedJob], flo
     "predict": (_predict, _predicted),
     "stitch": (_pixels, _stitched),
     "evaluate": (_evaluate, _scored),
+    "quality": (_quality, _scored),
     "report": (_report, _no_time),
 }
 

@@ -17,6 +17,7 @@ from unet.report.sections import (
     cost_section,
     data_section,
     images_section,
+    quality_section,
     run_section,
     scores_section,
     training_section,
@@ -27,6 +28,7 @@ LISTED_WARNINGS = 200
 # In the order of the page.
 SECTIONS: tuple[Callable[[DatasetResults], PageSection | None], ...] = (
     applied_section.section,
+    quality_section.section,
     scores_section.section,
     images_section.section,
     training_section.section,

@@ -4,6 +4,7 @@ after edits."""
 from __future__ import annotations
 
 import csv
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,25 @@ def test_labels_are_scored_if_there_are_any(place: Workplace) -> None:
     assert page.count("<figure>") == 3
     assert "Images without labels" in paths.report_html.read_text(encoding="utf-8")
     assert load_file(paths.config).datasets["new"].task == "instances"
+
+
+def test_each_image_is_judged(place: Workplace) -> None:
+    paths = Paths(place.folder / "out")
+    for dataset, count in (("there", 3), ("new", 1)):
+        rows = table(paths.quality(dataset, "a@src"))
+        assert len(rows) == count
+        # One held-out image: nothing can be promised, and the page says so.
+        assert {row["predicted_score"] for row in rows} == {""}
+        assert all(0 <= float(row["doubt"]) <= 1 for row in rows)
+        assert all(row["drift"] for row in rows)
+        page = paths.dataset_report_html(dataset).read_text(encoding="utf-8")
+        assert '<section id="quality">' in page
+        assert "held-out images (or groups) with a score are needed, there is 1" in page
+        assert "19 images with labels are needed for 95 %, there is 1" in page
+        found = json.loads(paths.warnings(dataset, "quality-a@src").read_text())["warnings"]
+        assert len(found) >= bool({row["flagged"] for row in rows} - {"no"})
+        assert all(line in html.unescape(page) for line in found)
+    assert "quality" not in paths.dataset_report_html("src").read_text(encoding="utf-8")
 
 
 EDITS: list[tuple[dict[str, Any], set[str]]] = [

@@ -106,7 +106,9 @@ def _values(rows: Sequence[MetricRow], key: tuple[str, str]) -> dict[str, float]
     }
 
 
-def compared(rows: Sequence[QualityRow], true: dict[str, float], counts: dict[str, float]) -> Tested:
+def compared(
+    rows: Sequence[QualityRow], true: dict[str, float], counts: dict[str, float]
+) -> Tested:
     """Compares predicted with true scores, and intervals with true numbers of objects.
 
     Args:

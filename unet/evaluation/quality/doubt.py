@@ -1,7 +1,7 @@
 """Decides for each image how far its result can be believed, and which images need a look.
 
-The constants here and in `score_model.py` were chosen on generated nuclei and on half of
-dsb2018_fluo; `benchmarks/quality.py` reports on other images.
+The constants here and in `score_model.py` were chosen on generated nuclei alone;
+`benchmarks/quality.py` reports on real images, which no constant was chosen on.
 """
 
 from __future__ import annotations

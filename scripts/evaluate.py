@@ -67,7 +67,7 @@ def _scores(model: str, families: Sequence[str], paths: Paths) -> list[Path]:
 
 def _thresholds(tables: Sequence[Path]) -> dict[tuple[str, str], float] | None:
     from unet.evaluation.evaluate import chosen_thresholds
-    from unet.report.score_tables import read_metrics
+    from unet.evaluation.metrics.rows import read_metrics
 
     return chosen_thresholds(read_metrics(tables[0])) if tables else None
 

@@ -202,6 +202,10 @@ class Paths:
         """Their outlines, for QuPath and Fiji."""
         return self._under(dataset, model, "audit")
 
+    def quality(self, dataset: str, model: str) -> Path:
+        """How far a model of another dataset can be believed on each image."""
+        return self._under(dataset, model, "quality.csv")
+
     # Per dataset, model and fold.
     def fold(self, dataset: str, model: str, fold: int | str) -> Path:
         return self._under(dataset, model, _folder_of(fold))

@@ -24,6 +24,7 @@ STAGES: dict[str, int] = {
     "details": 1,
     "compare": 1,
     "audit": 1,
+    "quality": 1,
     "report": 4,
 }
 

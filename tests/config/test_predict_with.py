@@ -204,7 +204,18 @@ def test_the_run(tmp_path: Path) -> None:
     done = [
         paths.segmentation_done("new", model, ENSEMBLE) for model in run.config.models_for("new")
     ]
-    assert run.report_inputs("new") == done
+    judged = [paths.quality("new", model) for model in run.config.models_for("new")]
+    assert run.report_inputs("new") == [*done, *judged]
+    assert set(judged) <= set(run.targets)
+    assert run.quality_inputs("nuclei", "plain") == []
+    assert run.quality_inputs(*where) == [
+        paths.segmentation_done(*where, ENSEMBLE),
+        paths.prepared_done(*where),
+        *run.networks(*where),
+        paths.segmentation_done("nuclei", "plain", ENSEMBLE),
+        paths.prepared_done("nuclei"),
+        paths.metrics("nuclei", "plain"),
+    ]
     assert (
         run.threshold_scores("new", "plain@nuclei"),
         run.threshold_scores("cells", "plain"),

@@ -60,7 +60,8 @@ def test_a_table_has_a_sidecar(tmp_path: Path) -> None:
      ("tiles.json", "predict"), ("tiles.shard-0.json", "predict"),
      ("tiles.shard-12.json", "predict"), ("segmentation.json", "stitch"),
      ("metrics.csv", "evaluate"), ("matches.csv", "details"),
-     ("confusion.csv", "details"), ("thresholds.csv", "details"), ("report.csv", "report")],
+     ("confusion.csv", "details"), ("thresholds.csv", "details"), ("quality.csv", "quality"),
+     ("report.csv", "report")],
 )  # fmt: skip
 def test_the_stage_of_what_is_missing_is_named(tmp_path: Path, name: str, stage: str) -> None:
     assert stage in STAGES

@@ -4,6 +4,7 @@ after edits."""
 from __future__ import annotations
 
 import csv
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ THERE = {"images": "there/images", "labels": "there/labels", "predict_with": ["s
 NEW = {"images": "there/images/*_000.tif", "predict_with": ["src/a"]}
 CONFIG = merge(SOURCE, {"datasets": {"there": THERE, "new": NEW}})
 NEW_JOBS = {"manifest new", "prepare_applied new a@src", "predict new a@src ensemble",
-            "stitch new a@src ensemble", "report_dataset new", "report"}  # fmt: skip
+            "stitch new a@src ensemble", "quality new a@src", "report_dataset new",
+            "report"}  # fmt: skip
 THERE_JOBS = {job.replace("new", "there") for job in NEW_JOBS} | {
     f"{stage} there a@src" for stage in ("evaluate", "details")
 }
@@ -105,11 +107,31 @@ def test_labels_are_scored_if_there_are_any(place: Workplace) -> None:
     assert load_file(paths.config).datasets["new"].task == "instances"
 
 
+def test_each_image_is_judged(place: Workplace) -> None:
+    paths = Paths(place.folder / "out")
+    for dataset, count in (("there", 3), ("new", 1)):
+        rows = table(paths.quality(dataset, "a@src"))
+        assert len(rows) == count
+        # One held-out image: nothing can be promised, and the page says so.
+        assert {row["predicted_score"] for row in rows} == {""}
+        assert all(0 <= float(row["doubt"]) <= 1 for row in rows)
+        assert all(row["drift"] for row in rows)
+        page = paths.dataset_report_html(dataset).read_text(encoding="utf-8")
+        assert '<section id="quality">' in page
+        assert "held-out images (or groups) with a score are needed, there is 1" in page
+        assert "19 images with labels are needed for 95 %, there is 1" in page
+        found = json.loads(paths.warnings(dataset, "quality-a@src").read_text())["warnings"]
+        assert len(found) >= bool({row["flagged"] for row in rows} - {"no"})
+        assert all(line in html.unescape(page) for line in found)
+    assert "quality" not in paths.dataset_report_html("src").read_text(encoding="utf-8")
+
+
 EDITS: list[tuple[dict[str, Any], set[str]]] = [
     (CONFIG, set()),
     # Settings of the dataset that it is applied to do not affect the training dataset.
     (merge(CONFIG, {"datasets": {"there": {"stitch": {"min_size": 9}}}}),
      {"stitch there a@src ensemble", "evaluate there a@src", "details there a@src",
+      "quality there a@src",
       "report_dataset there", "report"}),
     (merge(CONFIG, {"datasets": {"other": NEW}}),
      {job.replace("new", "other") for job in NEW_JOBS}),
@@ -120,7 +142,8 @@ EDITS: list[tuple[dict[str, Any], set[str]]] = [
     # Its threshold is used there.
     (merge(CONFIG, {"datasets": {"src": {"stitch": {"fill_holes": 1}}}}),
      {job for job in SOURCE_JOBS | THERE_JOBS | NEW_JOBS
-      if job.split()[0] in ("stitch", "evaluate", "details", "report_dataset", "report")}),
+      if job.split()[0] in ("stitch", "evaluate", "details", "quality", "report_dataset",
+                            "report")}),
     (merge(CONFIG, {"report": {"bootstrap": 200}}),
      {f"report_dataset {name}" for name in ("src", "there", "new")} | {"report"}),
     # Without the other datasets.

@@ -28,6 +28,7 @@ from unet.config.data_settings import (
 from unet.config.details_settings import DetailsSettings
 from unet.config.learning_curve import compared, curves_of
 from unet.config.presets import AnyArchitecture, architecture_from
+from unet.config.quality_settings import QualitySettings
 from unet.config.run import Config
 from unet.config.sections import (
     EvaluateSection,
@@ -282,6 +283,6 @@ SETTINGS: dict[str, type[Settings]] = {
     for kind in (
         SynthesizeSettings, ManifestSettings, SplitsSettings, CheckSettings, PrepareSettings,
         PrepareAppliedSettings, TrainSettings, PredictSettings, StitchSettings, EvaluateSettings,
-        DetailsSettings, CompareSettings, AuditSettings, ReportSettings,
+        DetailsSettings, CompareSettings, AuditSettings, QualitySettings, ReportSettings,
     )
 }  # fmt: skip

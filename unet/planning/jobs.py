@@ -163,6 +163,28 @@ class Run:
         model, folds = compared_model(tool), self.tested(dataset)
         return [self.paths.segmentation(dataset, model, fold) for fold in folds]
 
+    @cached_property
+    def judged(self) -> list[tuple[str, str]]:
+        """All (dataset, model of another dataset) whose results the stage quality judges."""
+        return [(d, m) for d, m in self.pairs if self.config.origins_for(d)]
+
+    def quality_inputs(self, dataset: str, model: str) -> list[Path]:
+        """What the stage quality reads: the segmentations of the dataset and of the one that the
+        model was trained on, the prepared images of both, the networks, and the scores there."""
+        origin = origin_of(model)
+        if origin is None:
+            return []
+        tested = self.tested(origin.dataset)
+        paths = self.paths
+        return [
+            *(paths.segmentation_done(dataset, model, fold) for fold in self.tested(dataset)),
+            paths.prepared_done(dataset, model),
+            *self.networks(dataset, model),
+            *(paths.segmentation_done(origin.dataset, origin.model, fold) for fold in tested),
+            paths.prepared_done(origin.dataset),
+            paths.metrics(origin.dataset, origin.model),
+        ]
+
     def results(self, dataset: str, model: str, fold: str) -> list[Path]:
         """The results of a segmented fold for the user; ``segmentation.json`` is their sentinel."""
         where = (dataset, model, fold)
@@ -181,6 +203,7 @@ class Run:
                 found.append(paths.metrics(dataset, model))
         for dataset, data in self.config.datasets.items():
             found += [paths.metrics(dataset, compared_model(tool)) for tool in data.compare]
+        found += [paths.quality(*pair) for pair in self.judged]
         return found
 
     def is_synthetic(self, dataset: str) -> bool:

@@ -30,6 +30,6 @@ def explaining_tables(paths: Paths, dataset: str, settings: ReportSettings) -> l
     for model in settings.models:
         if settings.applied is None or settings.applied.labelled:
             found += paths.details(dataset, model)
-        if settings.applied is None:
-            found.append(paths.audit(dataset, model))
+        judged = paths.audit if settings.applied is None else paths.quality
+        found.append(judged(dataset, model))
     return found

@@ -260,6 +260,11 @@ def _details(job: PlannedJob) -> float:
     return PROCESS + job.budget + 0.2e9
 
 
+def _quality(job: PlannedJob) -> float:
+    # It reads model files with torch, and a block of an image per thread.
+    return PROCESS + TORCH + job.budget
+
+
 def _report(job: PlannedJob) -> float:
     # Overlays of a few images, and the plotting library.
     return PROCESS + TORCH + 1e9
@@ -332,6 +337,7 @@ NEEDS: dict[str, tuple[Callable[[PlannedJob], float], Callable[[PlannedJob], flo
     "details": (_details, _detailed),
     "compare": (_evaluate, _scored),
     "audit": (_pixels, _audited),
+    "quality": (_quality, _scored),
     "report": (_report, _no_time),
 }
 

@@ -10,6 +10,7 @@ several kinds of images needs no common centre.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,18 +64,32 @@ ADVICE = (
 
 def unlike(image: Appearance, training: TrainingAppearance) -> list[str]:
     """How an image differs from the training images, in words; [] if it is like them."""
+    return drift(image, training)[1]
+
+
+def drift(image: Appearance, training: TrainingAppearance) -> tuple[float, list[str]]:
+    """How unlike the training images an image is: its distance to the nearest one, 1 = the largest
+    that is usual; and how it differs, in words, if it is more than that.
+
+    Returns:
+        (the largest of all channels, all their reasons); (NaN, []) if no training image has as many
+        channels.
+    """
     same = [known for known in training.images if len(known.levels) == len(image.levels)]
     if not same:
-        return []
-    reasons = []
+        return math.nan, []
+    farthest, reasons = 0.0, []
     for channel in range(len(image.levels)):
-        found = _unlike_channel(image, same, channel)
+        distance, found = _drift_of_channel(image, same, channel)
         where = f"channel {channel}: " if len(image.levels) > 1 else ""
+        farthest = max(farthest, distance)
         reasons += [f"{where}{reason}" for reason in found]
-    return reasons
+    return farthest, reasons
 
 
-def _unlike_channel(image: Appearance, training: Sequence[Appearance], channel: int) -> list[str]:
+def _drift_of_channel(
+    image: Appearance, training: Sequence[Appearance], channel: int
+) -> tuple[float, list[str]]:
     known = np.array([_numbers(one, channel) for one in training])
     own = _numbers(image, channel)
     # Levels in units of the contrast that the training images have.
@@ -88,9 +103,8 @@ def _unlike_channel(image: Appearance, training: Sequence[Appearance], channel: 
     nearest = between.min(axis=1)
     usual = float(np.percentile(nearest, _USUAL)) if len(known) > 1 else 0.0
     limit = max(usual, _LEAST) * (_MULTIPLE + _MORE / len(known))
-    if _distances(own[None] / spread, known / spread).min() <= limit:
-        return []
-    return _reasons(own, known, spread, contrast)
+    distance = float(_distances(own[None] / spread, known / spread).min())
+    return distance / limit, [] if distance <= limit else _reasons(own, known, spread, contrast)
 
 
 def _numbers(image: Appearance, channel: int) -> Floats:
@@ -261,11 +275,14 @@ class Comparison:
 
     def unlike(self, image: Appearance) -> list[str]:
         """How an image differs from the training images, in words; [] if it is like them."""
+        return self.drift(image)[1]
+
+    def drift(self, image: Appearance) -> tuple[float, list[str]]:
+        """The same with a number, see :func:`drift`; NaN if only the statistics of the training
+        images are known."""
         if self.training is not None:
-            reasons = unlike(image, self.training)
-        else:
-            reasons = unlike_statistics(image, self.normalize)
-        return reasons
+            return drift(image, self.training)
+        return math.nan, unlike_statistics(image, self.normalize)
 
     def unlike_images(self, store: Prepared, ids: Iterable[str]) -> dict[str, list[str]]:
         """The images that differ from the training images, and how.
@@ -277,12 +294,15 @@ class Comparison:
         return {image: reasons for image, reasons in found.items() if reasons}
 
 
-def unlike_warnings(found: Mapping[str, Sequence[str]], total: int) -> list[str]:
+def unlike_warnings(
+    found: Mapping[str, Sequence[str]], total: int, advice: str = ADVICE
+) -> list[str]:
     """One line for all images that differ in the same way, with what to try.
 
     Args:
         found: image id -> how it differs.
         total: number of all images.
+        advice: what to try.
     """
     lines = grouped((image, "; ".join(reasons)) for image, reasons in found.items())
     if not lines:
@@ -291,6 +311,6 @@ def unlike_warnings(found: Mapping[str, Sequence[str]], total: int) -> list[str]
     if len(found) == 1 and total > 1:
         many = f"1 of {total} images is"
     return [
-        f"{many} unlike the training images; {ADVICE}",
+        f"{many} unlike the training images; {advice}",
         *(f"unlike the training images: {line}" for line in lines),
     ]

@@ -21,6 +21,7 @@ from unet.report.sections import (
     groups_section,
     images_section,
     objects_section,
+    quality_section,
     run_section,
     scores_section,
     thresholds_section,
@@ -32,6 +33,7 @@ LISTED_WARNINGS = 200
 # In the order of the page.
 SECTIONS: tuple[Callable[[DatasetResults], PageSection | None], ...] = (
     applied_section.section,
+    quality_section.section,
     scores_section.section,
     groups_section.section,
     objects_section.section,

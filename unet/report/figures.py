@@ -216,7 +216,7 @@ def learning_curve_plot(
     ticks |= {round(REACH * found.images, 1)} if found.law is not None else set()
     axis.set_xticks(sorted(ticks), [f"{x:g}" for x in sorted(ticks)])
     axis.minorticks_off()
-    _plain(axis, "")
+    plain_axis(axis, "")
     axis.grid(axis="y", color=INK, alpha=0.2, linewidth=0.6)
     axis.set_xlabel("training images", color=INK, fontsize=8.5)
     axis.set_ylabel(label, color=INK, fontsize=8.5)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unet.evaluation.metrics.rows import METRIC_COLUMNS, NAN, SEAM_SCORE, MetricRow
-from unet.paths import fold_number
+from unet.evaluation.metrics.rows import NAN, SEAM_SCORE, MetricRow
+from unet.evaluation.metrics.rows import read_metrics as read_metrics
 from unet.report.numbers import number
 from unet.report.paired import BEST, FEW, NO, YES, Statistics, Versus, versus_best
 from unet.report.pooling import pool
@@ -149,13 +149,6 @@ class ReportRow(NamedTuple):
 REPORT_COLUMNS = tuple(name.rstrip("_") for name in ReportRow._fields)
 _TEXTS = ("dataset", "model", "class", "metric", "best", "clear")
 _NUMBERS = tuple(name for name in REPORT_COLUMNS if name not in _TEXTS)
-
-
-def read_metrics(path: Path) -> list[MetricRow]:
-    """Reads ``metrics.csv``; empty cells are NaN. Raises UserError if it is not such a file."""
-    found = read_table(path, "evaluate", METRIC_COLUMNS, numbers=("value", "weight"))
-    found["fold"] = found["fold"].map(fold_number)
-    return [MetricRow(*row) for row in found[list(METRIC_COLUMNS)].itertuples(index=False)]
 
 
 def read_report(path: Path) -> list[ReportRow]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
+
+from unet.paths import fold_number
+from unet.tables import read_table
 
 NAN = float("nan")
 METRIC_COLUMNS = (
@@ -29,6 +33,13 @@ class MetricRow(NamedTuple):
     metric: str
     value: float
     weight: float = NAN
+
+
+def read_metrics(path: Path) -> list[MetricRow]:
+    """Reads ``metrics.csv``; empty cells are NaN. Raises UserError if it is not such a file."""
+    found = read_table(path, "evaluate", METRIC_COLUMNS, numbers=("value", "weight"))
+    found["fold"] = found["fold"].map(fold_number)
+    return [MetricRow(*row) for row in found[list(METRIC_COLUMNS)].itertuples(index=False)]
 
 
 class Score(NamedTuple):

@@ -89,11 +89,11 @@ def annotate(args: argparse.Namespace, paths: Paths) -> None:
 
     folder = paths.output
     check_empty(folder)
+    images = find_unlabelled(args.results, args.dataset, args.model, args.images, args.axes)
     if folder.absolute().is_relative_to(args.results.absolute()):
         raise UserError(
             f"{folder}: lies in the results; choose a folder outside of {args.results} with -o"
         )
-    images = find_unlabelled(args.results, args.dataset, args.model, args.images, args.axes)
     ranking = rank_crops(images, args.number, args.crops, args.method, args.seed)
     for line in ranking.warnings:
         log.warning("warning: %s", line)

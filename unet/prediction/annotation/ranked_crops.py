@@ -66,11 +66,12 @@ def rank_crops(
         UserError: an image cannot be read, or ``side`` does not fit the images.
     """
     every = candidates_of(images, side)
+    possible = len(every)
     every = _fewer(every, number) if method == "doubt" else every
     features = _features(images, every) if method == "doubt" else None
     found = choose(every, number, method, seed, features)
     crops = [RankedCrop(rank, every[c.number], c) for rank, c in enumerate(found, 1)]
-    return Ranking(crops, len(every), _warnings(crops, number))
+    return Ranking(crops, possible, _warnings(crops, number))
 
 
 def candidates_of(images: UnlabelledImages, side: Sequence[int]) -> list[Candidate]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import logging
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +14,8 @@ import yaml
 from roifile import ImagejRoi
 from skimage.draw import polygon2mask
 
+from tests.cli.test_predict_command import quiet, table  # noqa: F401
+from tests.data.test_apply_prepare import model
 from tests.unlabelled import MODEL, Made, squares, write_images, write_results, write_store
 from unet.cli import main
 from unet.config.data_settings import ManifestSettings
@@ -26,27 +25,16 @@ from unet.data.records import read_manifest, write_manifest
 from unet.errors import UserError
 from unet.files import read_json, remove, write_json
 from unet.io.images import open_image, open_label
+from unet.models.model_file import save_model
 from unet.paths import ENSEMBLE, Paths
 from unet.prediction.annotation.unlabelled_images import find_unlabelled
 
-
-@pytest.fixture(autouse=True)
-def quiet() -> Any:
-    """The command sets up logging for a process of its own."""
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = before
-    logging.captureWarnings(False)
+# Each test calls the command, which sets up logging for a process of its own.
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 def annotate(*words: object) -> int:
     return main.main(["annotate", *map(str, words)])
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as handle:
-        return list(csv.DictReader(handle))
 
 
 def place_of(row: dict[str, str]) -> tuple[slice, ...]:
@@ -269,6 +257,27 @@ def test_results_of_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert annotate(done, tmp_path, "-o", tmp_path / "other") == 2
     assert "a.tif: no such image; give the folder of the images" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_classes_of_predict_have_the_values_of_the_training(tmp_path: Path) -> None:
+    done, photos, trained = tmp_path / "segmented", tmp_path / "photos", tmp_path / "model.pt"
+    done.mkdir()
+    labels = np.zeros((40, 40), np.uint32)
+    labels[5:20, 5:30] = 1
+    made = {"a": Made(np.arange(1600, dtype=np.uint16).reshape(1, 40, 40), labels)}
+    write_manifest(done / "manifest.csv", write_images(photos, made))
+    names = ("background", "cell")
+    write_store(done / "segmentation.zarr", made, names, ids=False)
+    write_json(done / "predict.json", {"key": "k", "models": {str(trained): "x"}})
+    assert find_unlabelled(done, str(photos)).classes == {"background": 0, "cell": 1}
+    kept = replace(model(), task="semantic", class_names=names, class_values=(255, 7))
+    save_model(trained, kept)
+    found = find_unlabelled(done, str(photos))
+    assert found.classes == {"background": 255, "cell": 7}
+    out = tmp_path / "out"
+    assert annotate(done, photos, "-n", 1, "--crops", 0, "-o", out) == 0
+    expected = np.where(labels == 1, 7, 255)
+    np.testing.assert_array_equal(tifffile.imread(out / "labels" / "a.tif"), expected)
 
 
 def test_images_with_labels_are_left_alone(

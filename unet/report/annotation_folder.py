@@ -200,7 +200,8 @@ index.html       the same to look at
 
 ADVICE = """
 These crops were chosen because they are hard or unusual. Train on them, but do not take scores on
-them for scores on all your images: test on images that were drawn at random.
+them for scores on all your images: test on images that were drawn at random. Crops drawn at random
+(--method random) are a baseline that is hard to beat: see docs/annotate.md.
 """
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from unet.errors import UserError, did_you_mean
 from unet.files import read_json
 from unet.io.axes import LazyImage
 from unet.io.images import open_image
+from unet.models.model_file import load_model
 from unet.paths import ENSEMBLE, Paths
+from unet.prediction.apply.applied_images import short_name
 from unet.prediction.apply.result_folder import Output
 from unet.prediction.stitch.segmentation import Segmentation
 from unet.tables import read_table
@@ -177,16 +179,15 @@ def _of_predict(results: Path, images: Path, axes: str | None) -> UnlabelledImag
         raise UserError(f"{out.segmentation}: segmentation is missing; run unet predict again")
     segmentation = Segmentation(out.segmentation)
     ids = segmentation.ids()
+    models = [Path(path) for path in read_json(out.done)["models"]]
     classes = None
     if ids and segmentation.instances(ids[0]) is None:
-        names = segmentation.attrs(ids[0])["head"]
-        classes = {str(name): index for index, name in enumerate(names)}
+        classes = _class_values(segmentation.attrs(ids[0])["head"], models)
     records = {record.id: record for record in read_manifest(out.manifest)}
-    models = list(read_json(out.done)["models"])
     return _checked(
         UnlabelledImages(
             results.absolute().name,
-            ", ".join(models),
+            ", ".join(map(short_name, models)),
             records,
             images,
             segmentation,
@@ -195,6 +196,16 @@ def _of_predict(results: Path, images: Path, axes: str | None) -> UnlabelledImag
             doubts=_doubts([results / "quality.csv"]),
         )
     )
+
+
+def _class_values(names: Sequence[str], models: Sequence[Path]) -> dict[str, int]:
+    """The value of each class in label files, as in the labels of the training; if the model's file
+    is gone, its index."""
+    if models and models[0].is_file():
+        model = load_model(models[0])
+        if model.class_values is not None and list(model.class_names) == list(names):
+            return dict(zip(names, model.class_values, strict=True))
+    return {name: index for index, name in enumerate(names)}
 
 
 def _checked(found: UnlabelledImages) -> UnlabelledImages:

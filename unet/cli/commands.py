@@ -52,6 +52,7 @@ COMMANDS = (
     Command("predict", "unet.cli.predict_command", "apply a trained model to images", True),
     Command("info", "unet.cli.info_command", "say what a model is, and how good"),
     Command("view", "unet.cli.view_command", "look at results in napari"),
+    Command("annotate", "unet.cli.annotate_command", "choose what to annotate next", True),
     Command(
         "evaluate",
         "unet.cli.evaluate_command",
@@ -72,7 +73,7 @@ COMMANDS = (
 # How the help groups the commands; a command that is in no group is listed last.
 GROUPS = {
     "start with your images": ("init", "check", "run"),
-    "use a trained model": ("predict", "evaluate", "info", "view"),
+    "use a trained model": ("predict", "evaluate", "info", "view", "annotate"),
     "look things up": ("models", "config", "completion"),
 }
 

@@ -29,7 +29,7 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     from unet.data.raw_changes import Hashes, stamp, write_inputs
     from unet.data.records import read_manifest, read_splits
     from unet.data.store import Prepared
-    from unet.evaluation.compared import Comparison, compare_tool, tested_images
+    from unet.evaluation.compared import Comparison, compare_tool, images_of_folds
     from unet.evaluation.evaluate import write_metrics
 
     dataset, tool = args.dataset, args.tool
@@ -50,7 +50,7 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     model = compared_model(tool)
     job = Comparison(
         dataset, tool, key, masks, names_of(records, args.root),
-        tested_images(splits, args.folds, prepared),
+        images_of_folds(splits, args.folds, prepared),
         {fold: paths.segmentation(dataset, model, fold) for fold in args.folds},
         prepared, settings, args.threads,
     )  # fmt: skip

@@ -257,6 +257,8 @@ ROWS: list[Row] = [
         "evaluate", ("sem",), only="topology or isbi2012 among the metrics"),
     Row("evaluate.boundary", at("evaluate.boundary", "as-is"), "evaluate", ("sem",),
         only="topology among the metrics"),
+    Row("datasets.<name>.compare", at("datasets.own.compare", {"copy": "labels"}), "", ("own",),
+        jobs=_jobs("compare own copy", "report_dataset own", "report")),
     Row("evaluate.boundary_tolerance", at("evaluate.boundary_tolerance", "3 px"), "evaluate",
         ("own",), only="boundary among the metrics"),
     # Report.

@@ -178,6 +178,15 @@ MISTAKES: list[tuple[dict[str, Any], str, list[str]]] = [
     (in_model(head="border", stitch={"method": "watershed"}), "stitch.method", ["head: distance"]),
     ({"stitch": {"watershed_h": 0}}, "stitch.watershed_h", ["0", "greater than 0"]),
     ({"evaluate": {"topology_class": "cell"}}, "datasets.d", ["topology_class", "'cell'"]),
+    ({"datasets": {"d": {"compare": {"m": "masks"}}}}, "datasets.d.compare",
+     ["m is also the name of a model"]),
+    ({"datasets": {"d": {"compare": {"a/b": "masks"}}}}, "datasets.d.compare",
+     ["'a/b'", "letters, digits"]),
+    ({"datasets": {"d": {"compare": {"tool": ""}}}}, "datasets.d.compare.tool",
+     ["must not be empty"]),
+    ({"datasets": {"d": {"compare": {"tool": "masks"}}}, "evaluate": {"metrics": ["calibration"]}},
+     "datasets.d.compare", ["only calibration", "add one of pixel, instance"]),
+    ({"models": {"compared": {"preset": "unet-bn"}}}, "models", ["'compared'", "not usable"]),
 ]  # fmt: skip
 
 

@@ -59,3 +59,39 @@ def test_the_written_config_loads_to_the_same_run(tmp_path: Path) -> None:
     assert again.config == run.config
     for stage in ("train", "predict", "stitch"):
         assert again.settings(stage, "d", "m") == run.settings(stage, "d", "m")
+
+
+def test_masks_of_other_tools_are_planned_like_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNET_TEST_ROOT", str(tmp_path))
+    generated = {"kind": "nuclei", "images": 4, "size": 64}
+    raw = config(synthetic=generated, compare={"cellpose": "masks", "x": "*.npy"})
+    run = Run(load({**raw, "output": str(tmp_path / "out")}))
+    with pytest.raises(UserError, match=r"datasets\.d\.compare\.cellpose: .*\n.*compare\.x: "):
+        run.check_sources()
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "a.tif").write_bytes(b"one")
+    (tmp_path / "a.npy").write_bytes(b"one")
+    run = Run(load({**raw, "output": str(tmp_path / "out")}))
+    run.check_sources()
+    assert run.compared_source("d", "cellpose").root == tmp_path
+    table = tmp_path / "out" / "d" / "compared" / "cellpose" / "metrics.csv"
+    assert run.report_inputs("d")[1] == table
+    assert table in run.targets
+    assert run.compared_results("d", "cellpose") == [table.parent / "fold-0" / "segmentation.zarr"]
+    assert '"fingerprint":"' in run.settings("compare", "d", "cellpose").replace(" ", "")
+    assert run.settings("compare", "d", "x") != run.settings("compare", "d", "cellpose")
+
+
+def test_no_other_stage_depends_on_masks_of_other_tools(tmp_path: Path) -> None:
+    generated = {"kind": "nuclei", "images": 4, "size": 64}
+    plain = Run(load(config(synthetic=generated)))
+    more = Run(load(config(synthetic=generated, compare={"x": str(tmp_path)})))
+    for stage in ("synthesize", "manifest", "splits", "check", "prepare", "evaluate"):
+        assert plain.settings(stage, "d") == more.settings(stage, "d"), stage
+    for stage in ("train", "predict", "stitch"):
+        assert plain.settings(stage, "d", "m") == more.settings(stage, "d", "m"), stage
+    assert "compared" not in plain.settings("report", "d")
+    assert '"compared":["x"]' in more.settings("report", "d").replace(" ", "")
+    assert "compared" not in plain.settings_all()

@@ -318,3 +318,30 @@ def test_command_line_of_a_dataset_and_of_all(
     assert str(paths.report_html) in out
     with pytest.raises(SystemExit):
         main([*common, "--settings", "{}"])
+
+
+def test_masks_of_other_tools_stand_beside_the_models(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    make_results(paths, "d", ["net", "compared/tool"], "instances")
+    table = paths.metrics("d", "compared/tool")
+    lines = table.read_text(encoding="utf-8").replace("compared/tool", "tool").splitlines()
+    # The first image has no mask.
+    kept = [line for line in lines if ",im0," not in line]
+    table.write_text("\n".join(kept) + "\n", encoding="utf-8")
+    write_json(tmp_path / "d" / "warnings.compare-tool.json", {"warnings": ["tool: 1 is missing"]})
+    settings = ReportSettings.made(
+        report=ReportSection(bootstrap=100), task="instances", models=("net",), folds=(0,),
+        class_names=("ground", "cell"), seed=0, compared=("tool",),
+    )  # fmt: skip
+    rows = report_dataset(paths, "d", settings)
+    assert {row.model for row in rows} == {"net", "tool"}
+    page = paths.dataset_report_html("d").read_text(encoding="utf-8")
+    assert page.count("masks from elsewhere") == 2
+    assert "for 3 of 4 test images" in page
+    assert "tool: 1 is missing" in page
+    assert_self_contained(page)
+    about = DatasetTask(task="instances", models=("net",), compared=("tool",))
+    report_all(paths, {"d": about})
+    overall = paths.report_html.read_text(encoding="utf-8")
+    assert overall.count("masks from elsewhere") == 1
+    assert {row.model for row in score_tables.read_report(paths.report_csv)} == {"net", "tool"}

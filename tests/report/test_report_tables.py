@@ -485,3 +485,17 @@ def test_benchmarks_are_added_up_and_may_be_missing(tmp_path: Path) -> None:
     total = costs.total_cost([*found, costs.Cost("x", "", 1, 1.0, NAN, 400.0)])
     assert total == costs.Cost("total", "", 3, 16.0, 15.0, 400.0)
     assert math.isnan(costs.total_cost([]).seconds)
+
+
+def test_a_method_with_few_images_is_best_only_on_those_that_others_share() -> None:
+    def rows(model: str, scores: dict[str, float]) -> list[MetricRow]:
+        return [MetricRow("d", model, 0, i, "", "all", "iou", v) for i, v in scores.items()]
+
+    whole = {f"im{k}": 0.5 for k in range(8)} | {"easy": 0.95}
+    table = {"net": rows("net", whole), "tool": rows("tool", {"easy": 0.9})}
+    # 0.9 is more than the mean of net, but less than what net has on that image.
+    assert paired.versus_best(table, 1, Statistics())["tool"].best == "net"
+    table["tool"] = rows("tool", {"easy": 0.96})
+    assert paired.versus_best(table, 1, Statistics())["net"].best == "tool"
+    table["tool"] = rows("tool", {"other": 0.2})
+    assert paired.versus_best(table, 1, Statistics())["tool"].best == "net"

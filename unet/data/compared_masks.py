@@ -181,6 +181,9 @@ def _matched(files: Sequence[Found], images: Sequence[Named]) -> _Matches:
     pairs: dict[str, Path] = {}
     used: set[Path] = set()
     unclear: dict[str, list[str]] = {}
+    # Images next to masks, such as a.tif with a_cp_masks.tif.
+    bare = {_bare(one.name) for one in files if _bare(one.name) != _whole(one.name)}
+    files = [one for one in files if _whole(one.name) not in bare]
     stacks = {image.id: image.path for image in images if image.page is not None}
     if len(files) == 1 and len(images) == len(stacks) and len(set(stacks.values())) == 1:
         # One stack of images, one of masks: they need no common name.

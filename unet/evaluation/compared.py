@@ -76,7 +76,7 @@ class _Outcome:
     labels: dict[str, str] = field(default_factory=dict)
 
 
-def tested_images(
+def images_of_folds(
     splits: Sequence[SplitRecord], folds: Sequence[int], prepared: Prepared
 ) -> dict[int, list[str]]:
     """Fold -> the images that the models are tested on; without splits (models of other datasets

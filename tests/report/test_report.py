@@ -94,7 +94,7 @@ def test_dataset_report_has_all_its_parts(tmp_path: Path, task: str) -> None:
     make_results(paths, "d", ["m1", "m2"], task)
     page = make_report(paths, "d", ["m1", "m2"], task)
     assert_self_contained(page)
-    # Per model: three overlays of four panels; and the plot of all images, the curves of all models.
+    # Per model: three overlays of four panels; the plot of all images, the curves of all models.
     assert page.count('src="data:image/') == 2 * 3 * 4 + 1 + 1
     assert "<code>im0</code>" in page
     assert "recall" in page

@@ -14,6 +14,7 @@ from unet.report.paired import Statistics
 from unet.report.score_tables import ReportRow
 from unet.report.sections import (
     applied_section,
+    audit_section,
     cost_section,
     data_section,
     images_section,
@@ -29,6 +30,7 @@ SECTIONS: tuple[Callable[[DatasetResults], PageSection | None], ...] = (
     applied_section.section,
     scores_section.section,
     images_section.section,
+    audit_section.section,
     training_section.section,
     data_section.section,
     cost_section.section,

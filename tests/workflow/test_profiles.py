@@ -72,7 +72,7 @@ def test_a_dry_run(tmp_path: Path, name: str, place: str) -> None:
             assert resources[key].isdigit() or not known, (rule, key)
     assert set(found) - {"all"} == {
         "synthesize", "manifest", "prepare", "train", "predict_shard", "predict", "stitch",
-        "evaluate", "details", "report_dataset", "splits", "report",
+        "evaluate", "details", "audit", "report_dataset", "splits", "report",
     }  # fmt: skip
 
 

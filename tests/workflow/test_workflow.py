@@ -106,7 +106,7 @@ def place(finished_run: Path) -> Workplace:
 # The jobs of a run.
 
 STAGES = ["synthesize", "manifest", "splits", "prepare", "train", "predict", "stitch", "evaluate",
-          "details", "report_dataset"]  # fmt: skip
+          "details", "audit", "report_dataset"]  # fmt: skip
 
 
 def jobs_of(
@@ -121,7 +121,7 @@ def jobs_of(
                 for model in models or MODELS[dataset]
                 for fold in folds or FOLDS[dataset]
             }
-        elif stage in ("evaluate", "details"):
+        elif stage in ("evaluate", "details", "audit"):
             found |= {f"{stage} {dataset} {model}" for model in models or MODELS[dataset]}
         else:
             found.add(f"{stage} {dataset}")

@@ -14,6 +14,7 @@ from unet.report.paired import Statistics
 from unet.report.score_tables import ReportRow
 from unet.report.sections import (
     applied_section,
+    audit_section,
     confusion_section,
     cost_section,
     curve_section,
@@ -40,6 +41,7 @@ SECTIONS: tuple[Callable[[DatasetResults], PageSection | None], ...] = (
     confusion_section.section,
     thresholds_section.section,
     images_section.section,
+    audit_section.section,
     training_section.section,
     curve_section.section,
     data_section.section,

@@ -28,6 +28,9 @@ SIDE, DEPTH, MOST_VALUES = 32, 8, 1 << 26
 MOST_IGNORED = 0.2
 # Correlation that labels and predictions have for a usable model, and the least one of a match.
 USABLE, LEAST_MATCH = 0.5, 0.3
+# How much better the match must be for full confidence, as a share of how well labels usually fit:
+# even unrelated images have something in common.
+FULL = 0.7
 # Labels compared at once.
 ROWS = 1024
 Floats = NDArray[np.float32]
@@ -148,10 +151,10 @@ def exchanged(images: Sequence[Thumbnails]) -> Exchanged:
         if len(members) < 2 or not unfit:
             continue
         for at, best, match in _best([judged[m] for m in members], unfit, members):
-            gain = (best - own[at]) / usual
+            gain = (best - float(own[at])) / (FULL * usual)
             confidence = min(1.0, max(0.0, gain)) * min(1.0, usual / USABLE)
             if best >= LEAST_MATCH and confidence > 0:
-                found.append(_doubt(judged[at], judged[match], own[at], best, confidence))
+                found.append(_doubt(judged[at], judged[match], float(own[at]), best, confidence))
     return Exchanged(tuple(found), usual)
 
 

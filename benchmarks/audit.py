@@ -1,0 +1,267 @@
+"""Plants mistakes in labels, trains on them, and measures how many the audit finds.
+
+    python benchmarks/audit.py nuclei phase membranes
+    python benchmarks/audit.py dsb2018=DATA/dsb2018_fluo isbi2012=DATA/isbi2012_em:semantic
+    python benchmarks/audit.py nuclei --images 8 --size 128 --folds 2 --epochs 1 --steps 5
+
+A set is generated (nuclei, phase, membranes) or a folder with images/ and labels/; write :semantic
+behind a folder of class maps. With a fixed seed, 5 % of the objects are dropped, added, merged or
+shifted by 3 px, and the labels of two images exchanged. A small model is trained on the wrong
+labels in folds, and audits them. Counted are the planted mistakes among the first k doubts, with k
+the number of planted mistakes, and twice that; beside it a random order of all objects and, for
+class maps, cleanlab (pip install cleanlab; not needed by the pipeline). Written to
+benchmarks/results/audit.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+import yaml
+from scipy import ndimage
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.machine import machine, versions
+from benchmarks.planted import Planted, plant
+from unet.data.synthetic import write_dataset
+from unet.evaluation.audit.doubts import Doubt, read_doubts
+from unet.paths import Paths
+from unet.versions import library_versions
+
+GENERATED = {"nuclei": "instances", "phase": "instances", "membranes": "semantic"}
+DATASET, MODEL = "corrupted", "small"
+PIXEL_SIZE = 0.5
+
+
+def prepared_set(name: str, folder: Path, args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Writes images and labels to ``folder``; returns the task and the labels by image."""
+    given, _, rest = name.partition("=")
+    if not rest:
+        write_dataset(folder, given, args.seed, args.images, (args.size,) * 2, PIXEL_SIZE)
+        task = GENERATED[given]
+    else:
+        source, _, task = rest.partition(":")
+        task = task or "instances"
+        for part in ("images", "labels"):
+            shutil.copytree(Path(source) / part, folder / part)
+    files = sorted(path for path in (folder / "labels").iterdir() if path.is_file())
+    return task, {path.name: _read(path) for path in files}
+
+
+def _read(path: Path) -> Any:
+    if path.suffix.lower() in (".tif", ".tiff"):
+        return tifffile.imread(path)
+    from skimage.io import imread
+
+    return imread(path)
+
+
+def write_labels(folder: Path, labels: dict[str, Any]) -> None:
+    for name, ids in labels.items():
+        path = folder / "labels" / name
+        path.unlink()
+        if path.suffix.lower() in (".tif", ".tiff"):
+            tifffile.imwrite(path, ids, compression="zlib")
+        else:
+            from skimage.io import imsave
+
+            imsave(path, ids, check_contrast=False)
+
+
+def config_of(task: str, labels: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "images": "images", "labels": "labels", "task": task, "split": {"folds": args.folds},
+        "pixel_size_um": PIXEL_SIZE,
+    }  # fmt: skip
+    if task == "semantic":
+        # In the order of how common they are.
+        values, counts = np.unique(
+            np.concatenate([ids.ravel() for ids in labels.values()]), return_counts=True
+        )
+        order = values[np.argsort(-counts)].tolist()
+        data["classes"] = {f"class{k}": int(value) for k, value in enumerate(order)}
+    model: dict[str, Any] = {"preset": "unet-bn", "width": args.width, "depth": 3}
+    if task == "instances":
+        model |= {"head": "border", "stitch": {"method": "grow", "grow_px": 4}}
+    return {
+        "output": "results", "data_root": "data", "device": args.device,
+        "datasets": {DATASET: data}, "models": {MODEL: model},
+        "train": {"epochs": args.epochs, "steps_per_epoch": args.steps, "patch": 128, "batch": 8,
+                  "lr": 2e-3, "ema": 0.98},
+    }  # fmt: skip
+
+
+def audited(work: Path, task: str, labels: dict[str, Any], args: argparse.Namespace) -> Paths:
+    """Trains, predicts and audits in the folder ``work``."""
+    config = work / "config.yaml"
+    config.write_text(yaml.safe_dump(config_of(task, labels, args), sort_keys=False))
+    paths = Paths(Path("results"))
+    command = [
+        sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile"),
+        "--directory", str(work), "--configfile", str(config), "--cores", str(args.cores),
+        "--quiet", "all", "--", str(paths.audit(DATASET, MODEL)),
+    ]  # fmt: skip
+    done = subprocess.run(command, check=False, text=True, capture_output=True)
+    if done.returncode:
+        raise SystemExit(done.stdout[-2000:] + done.stderr[-4000:])
+    return Paths(work / "results")
+
+
+def hits(doubt: Doubt, planted: Sequence[Planted], stems: dict[str, str]) -> list[int]:
+    """The planted mistakes that a doubt names: at the same place of the same image."""
+    found = []
+    for k, error in enumerate(planted):
+        if stems[error.image] != doubt.image or (error.kind == "exchanged") != (
+            doubt.kind == "exchanged"
+        ):
+            continue
+        inside = all(
+            low - 2 <= c < high + 2
+            for c, low, high in zip(doubt.centroid, error.low, error.high, strict=True)
+        )
+        if inside or error.kind == "exchanged":
+            found.append(k)
+    return found
+
+
+def counted(
+    doubts: Sequence[Doubt], planted: Sequence[Planted], stems: dict[str, str], objects: int
+) -> dict[str, Any]:
+    """Recall by kind and precision among the first k and 2 k doubts; recall of a random order."""
+    k, out = len(planted), {}
+    for times in (1, 2):
+        found = [hits(doubt, planted, stems) for doubt in doubts[: times * k]]
+        caught = {n for each in found for n in each}
+        kinds = sorted({error.kind for error in planted})
+        recall = {}
+        for kind in kinds:
+            own = {n for n, error in enumerate(planted) if error.kind == kind}
+            recall[kind] = {"found": len(own & caught), "of": len(own)}
+        out[f"{times}k"] = {
+            "recall": len(caught) / k if k else None,
+            "by_kind": recall,
+            "precision": sum(map(bool, found)) / len(found) if found else None,
+            "random_recall": min(1.0, times * k / max(1, objects)),
+        }
+    return out
+
+
+def cleanlab_doubts(paths: Paths, images: Sequence[str], classes: int) -> list[Doubt] | None:
+    """Connected regions that cleanlab finds wrong, those with the lowest scores first; None if it
+    is not installed or the images differ in shape."""
+    try:
+        from cleanlab.segmentation.filter import find_label_issues
+        from cleanlab.segmentation.rank import get_label_quality_scores
+    except ImportError:
+        return None
+    from unet.data.store import Prepared
+    from unet.evaluation.audit.audited_images import audited_images
+    from unet.prediction.stitch.segmentation import Segmentation
+
+    stores = sorted(paths.fold(DATASET, MODEL, 0).parent.glob("fold-*/segmentation.zarr"))
+    folds = {k: Segmentation(store) for k, store in enumerate(stores)}
+    opened = [
+        image.open()
+        for image in audited_images(folds, Prepared(paths.prepared(DATASET)), "semantic")
+    ]
+    if len({pair.truth.shape for pair in opened}) != 1 or opened[0].truth.ndim != 2:
+        return None
+    labels = np.stack([np.asarray(pair.truth[:]).astype(np.int64) for pair in opened])
+    probs = np.stack([np.asarray(pair.probabilities[:], np.float32) for pair in opened])  # type: ignore[index]
+    wrong = find_label_issues(labels, probs, downsample=1, n_jobs=1, verbose=False)
+    _, scores = get_label_quality_scores(labels, probs, verbose=False)
+    found = []
+    for pair, issues, score in zip(opened, wrong, scores, strict=True):
+        regions, number = ndimage.label(issues, np.ones((3, 3)))
+        for k, box in enumerate(ndimage.find_objects(regions, number), start=1):
+            at = np.argwhere(regions == k)
+            sure = float((1 - score[regions == k]).sum())
+            low, high = (tuple(getattr(s, end) for s in box) for end in ("start", "stop"))
+            middle = tuple(at.mean(axis=0).tolist())
+            found.append(Doubt(pair.image, 0, "class", sure, "", middle, low, high, len(at)))
+    return sorted(found, key=lambda doubt: doubt.order)
+
+
+def measured(name: str, work: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """One set from its images to the numbers."""
+    task, labels = prepared_set(name, work / "data", args)
+    planted = plant(labels, task, args.seed)
+    write_labels(work / "data", labels)
+    start = time.monotonic()
+    paths = audited(work, task, labels, args)
+    seconds = time.monotonic() - start
+    stems = _ids_by_file(paths)
+    doubts = read_doubts(paths.audit(DATASET, MODEL))
+    sidecar = paths.audit(DATASET, MODEL).with_name("audit.csv-metadata.json")
+    summary = json.loads(sidecar.read_text(encoding="utf-8"))["audit"]
+    # A random order goes through all objects; of class maps through as many places as fit in.
+    pixels = sum(ids.size for ids in labels.values())
+    objects = summary["objects"] or pixels // (2 * 9) ** 2
+    result = {
+        "set": name.partition("=")[0], "task": task, "images": len(labels), "seconds": seconds,
+        "planted": len(planted), "summary": summary,
+        "audit": counted(doubts, planted, stems, objects),
+    }  # fmt: skip
+    if task == "semantic":
+        other = cleanlab_doubts(paths, sorted(stems.values()), 0)
+        result["cleanlab"] = other and counted(other, planted, stems, objects)
+    return result
+
+
+def _ids_by_file(paths: Paths) -> dict[str, str]:
+    """Name of a label file -> id of its image."""
+    from unet.data.records import read_manifest
+
+    rows = read_manifest(paths.manifest(DATASET))
+    return {Path(row.label).name: row.id for row in rows if row.label}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("sets", nargs="+", help="nuclei, phase, membranes, or NAME=FOLDER[:semantic]")
+    p.add_argument("--images", type=int, default=24, help="of a generated set")
+    p.add_argument("--size", type=int, default=256, help="side of generated images in pixels")
+    p.add_argument("--folds", type=int, default=4)
+    p.add_argument("--epochs", type=int, default=6)
+    p.add_argument("--steps", type=int, default=50, help="per epoch")
+    p.add_argument("--width", type=int, default=12, help="channels of the first level")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--cores", type=int, default=2)
+    p.add_argument("--device", default="auto")
+    p.add_argument("--out", default="audit", help="name of the result file")
+    args = p.parse_args(argv)
+    for name in args.sets:
+        if "=" not in name and name not in GENERATED:
+            p.error(f"{name}: write one of {', '.join(GENERATED)}, or NAME=FOLDER")
+    results = []
+    for name in args.sets:
+        with tempfile.TemporaryDirectory() as folder:
+            results.append(measured(name, Path(folder), args))
+        print(json.dumps(results[-1], indent=1), flush=True)
+    target = ROOT / "benchmarks" / "results" / f"{args.out}.json"
+    given = {k: getattr(args, k) for k in ("size", "folds", "epochs", "steps", "width", "seed")}
+    value = {
+        "machine": machine(), "versions": {**library_versions(), **versions("cleanlab")},
+        "settings": given, "sets": results,
+    }  # fmt: skip
+    target.write_text(json.dumps(value, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""Labels that the models doubt, worst first."""
+
+from __future__ import annotations
+
+from unet.evaluation.audit.doubts import KINDS
+from unet.report import doubt_crops
+from unet.report.dataset_results import DatasetResults, PageSection
+from unet.report.shared_doubts import read_audits, shared_doubts
+
+# Doubts in the page's table.
+SHOWN = 30
+
+
+def section(data: DatasetResults) -> PageSection | None:
+    if data.settings.applied is not None:
+        return None
+    audits, doubts = read_audits(data.paths, data.dataset, data.models)
+    if not audits:
+        return None
+    good = {audit.model for audit in audits if not audit.poor}
+    found = shared_doubts({model: rows for model, rows in doubts.items() if model in good})
+    shown = found[:SHOWN]
+    where, task = (data.paths, data.dataset), data.settings.task
+    pictures = [doubt_crops.crop(*where, each.models[0], task, each.doubt) for each in shown]
+    kinds = {each.doubt.kind for each in shown}
+    return data.section(
+        "audit",
+        "Labels",
+        audits=audits,
+        found=found,
+        shown=list(zip(shown, pictures, strict=True)),
+        kinds={kind: text for kind, text in KINDS.items() if kind in kinds},
+        colours=doubt_crops.COLOURS,
+        outlines=sorted(
+            model for model in good if data.paths.audit_outlines(data.dataset, model).is_dir()
+        ),
+    )

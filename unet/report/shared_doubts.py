@@ -1,0 +1,123 @@
+"""The doubts of all models about a dataset's labels, those that several models share first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unet.errors import UserError
+from unet.evaluation.audit.doubts import LEVEL, Doubt, read_doubts
+from unet.files import read_json
+from unet.paths import Paths
+from unet.provenance import sidecar
+
+# Overlap (IoU) of the boxes of two models' doubts from which on they are the same doubt.
+SAME_PLACE = 0.3
+# Below these, a model is too poor to judge labels: share of objects that model and labels agree
+# on, and correlation of a label with its own prediction.
+POOR_AGREEMENT, POOR_CORRELATION = 0.6, 0.5
+
+
+@dataclass(frozen=True)
+class AuditSummary:
+    """What a model's audit looked at; attributes as in
+    :class:`unet.evaluation.audit.audit_model.Audit`, ``doubts`` is their number."""
+
+    model: str
+    labelled: int
+    images: int
+    validation: int
+    objects: int | None
+    agreement: float
+    usual: float | None
+    doubts: int
+
+    @property
+    def poor(self) -> bool:
+        """Whether the model is too poor to judge labels."""
+        low = self.usual is not None and self.usual < POOR_CORRELATION
+        return low or self.agreement < POOR_AGREEMENT
+
+
+@dataclass(frozen=True)
+class SharedDoubt:
+    """A doubt of one or more models.
+
+    Attributes:
+        doubt: that of the model that is most certain.
+        models: the most certain one first.
+        confidence: 1 minus the product of the models' uncertainties.
+    """
+
+    doubt: Doubt
+    models: tuple[str, ...]
+    confidence: float
+
+
+def read_audits(
+    paths: Paths, dataset: str, models: Sequence[str]
+) -> tuple[list[AuditSummary], dict[str, list[Doubt]]]:
+    """The audits of the models that have one.
+
+    Raises:
+        UserError: a table is damaged.
+    """
+    summaries, doubts = [], {}
+    for model in models:
+        table = paths.audit(dataset, model)
+        if table.is_file():
+            doubts[model] = read_doubts(table)
+            summaries.append(_summary(sidecar(table), model))
+    return summaries, doubts
+
+
+def _summary(path: Path, model: str) -> AuditSummary:
+    try:
+        values: dict[str, Any] = read_json(path)["audit"]
+        return AuditSummary(model, **values)
+    except (OSError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error}); run the audit stage again") from None
+
+
+def shared_doubts(doubts: Mapping[str, Iterable[Doubt]], level: float = LEVEL) -> list[SharedDoubt]:
+    """All doubts of a confidence of at least ``level``, the most certain one first.
+
+    Doubts of different models are the same if they are of the same kind and at the same place of
+    the same image.
+    """
+    every = sorted(
+        ((doubt, model) for model, found in doubts.items() for doubt in found),
+        key=lambda pair: (*pair[0].order, pair[1]),
+    )
+    by_image: dict[tuple[str, str], list[list[tuple[Doubt, str]]]] = {}
+    for doubt, model in every:
+        groups = by_image.setdefault((doubt.image, doubt.kind), [])
+        for group in groups:
+            if model not in {name for _, name in group} and same_place(doubt, group[0][0]):
+                group.append((doubt, model))
+                break
+        else:
+            groups.append([(doubt, model)])
+    shared = [_shared(group) for groups in by_image.values() for group in groups]
+    found = (item for item in shared if item.confidence >= level)
+    return sorted(found, key=lambda item: (-item.confidence, *item.doubt.order))
+
+
+def _shared(group: Sequence[tuple[Doubt, str]]) -> SharedDoubt:
+    uncertain = math.prod(1 - doubt.confidence for doubt, _ in group)
+    return SharedDoubt(group[0][0], tuple(model for _, model in group), 1 - uncertain)
+
+
+def same_place(one: Doubt, other: Doubt) -> bool:
+    """Whether the boxes of two doubts about an image overlap enough."""
+    both = math.prod(
+        max(0, min(a, b) - max(c, d))
+        for a, b, c, d in zip(one.high, other.high, one.low, other.low, strict=True)
+    )
+    sizes = [
+        math.prod(high - low for low, high in zip(d.low, d.high, strict=True)) for d in (one, other)
+    ]
+    return both >= SAME_PLACE * (sum(sizes) - both)

@@ -242,12 +242,9 @@ class Simulation:
             ]
             features = None
             if method == "doubt":
-                features = comparable(
-                    [
-                        crop_features(self.by_name[c.image].raw, c.place, c.facts)
-                        for c in (free[k] for k in with_enough(free))
-                    ]
-                )
+                some = [free[k] for k in with_enough(free)]
+                look = [crop_features(self.by_name[c.image].raw, c.place, c.facts) for c in some]
+                features = comparable(look)
             seed = 1000 * self.seed + turn
             for choice in choose(free, self.study.more, method, seed, features):
                 chosen = free[choice.number]
@@ -279,15 +276,9 @@ def summary(curves: Mapping[int, Mapping[str, Mapping[int, float]]]) -> dict[str
         for count in next(iter(curves.values()))[method]:
             values = [seed[method][count] for seed in curves.values()]
             change = [seed[method][count] - seed["random"][count] for seed in curves.values()]
-            rows.append(
-                {
-                    "crops": count,
-                    "mean": float(np.mean(values)),
-                    "range": [min(values), max(values)],
-                    "minus_random": float(np.mean(change)),
-                    "range_minus_random": [min(change), max(change)],
-                }
-            )
+            row: dict[str, Any] = {"crops": count, "mean": float(np.mean(values))}
+            row |= {"range": [min(values), max(values)], "minus_random": float(np.mean(change))}
+            rows.append({**row, "range_minus_random": [min(change), max(change)]})
         found[method] = rows
     return found
 

@@ -25,7 +25,7 @@ STAGES: dict[str, int] = {
     "compare": 1,
     "audit": 1,
     "quality": 1,
-    "report": 4,
+    "report": 5,
 }
 
 _LIBRARIES = ("torch", "numpy", "zarr", "dask", "scikit-image", "scipy", "tifffile", "snakemake")

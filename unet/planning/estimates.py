@@ -35,6 +35,7 @@ from unet.versions import STAGES
 START = {
     "synthesize": 1.0, "manifest": 1.5, "splits": 1.0, "check": 3.0, "prepare": 2.0,
     "prepare_applied": 4.0, "train": 5.5, "predict": 4.5, "stitch": 1.5, "evaluate": 1.5,
+    "quality": 4.0,
     "report": 3.0,
 }  # fmt: skip
 # Values (pixels times channels) per second and thread.
@@ -98,6 +99,8 @@ def estimates(
         found += [_predict(own), _stitch(replace(own, sizes=job.sizes))]
         if config.datasets[dataset].labelled:
             found.append(_evaluate(replace(own, sizes=job.sizes)))
+        if applied:
+            found.append(_quality(replace(own, sizes=job.sizes)))
     found.append(Estimate("report", "", 1, START["report"], PROCESS, 3e6))
     order = list(STAGES)
     return sorted(found, key=lambda each: order.index(each.stage))
@@ -237,6 +240,13 @@ def _evaluate(job: EstimatedJob) -> Estimate:
     block = min(job.config.memory_gb * 1e9, COPIES * job.sizes.largest * job.outputs)
     disk = 4000.0 * tested * job.sizes.count
     return Estimate("evaluate", job.model, 1, seconds, PROCESS + block, disk)
+
+
+def _quality(job: EstimatedJob) -> Estimate:
+    # The held-out images of the training dataset are few beside these.
+    seconds = START["quality"] + job.sizes.pixels / (SCORED * job.machine.threads)
+    block = min(job.config.memory_gb * 1e9, COPIES * job.sizes.largest * job.outputs)
+    return Estimate("quality", job.model, 1, seconds, PROCESS + block, 200.0 * job.sizes.count)
 
 
 def _forward(job: EstimatedJob, arch: AnyArchitecture, most: int | Sequence[int]) -> float:

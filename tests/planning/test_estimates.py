@@ -130,7 +130,7 @@ def _applied(origin: float | None, own: float | None) -> dict[str, Estimate]:
 
 def test_images_at_the_pixel_size_of_the_model() -> None:
     same, finer = _applied(0.5, 0.5), _applied(0.25, 0.5)
-    assert list(same) == ["manifest", "prepare_applied", "predict", "stitch", "report"]
+    assert list(same) == ["manifest", "prepare_applied", "predict", "stitch", "quality", "report"]
     # Four times the pixels; the image on its own grid is stored as well.
     assert finer["predict"].disk == 4 * same["predict"].disk  # type: ignore[operator]
     assert finer["prepare_applied"].disk == 5 * same["prepare_applied"].disk  # type: ignore[operator]

@@ -35,7 +35,7 @@ from unet.versions import STAGES
 START = {
     "synthesize": 1.0, "manifest": 1.5, "splits": 1.0, "check": 3.0, "prepare": 2.0,
     "prepare_applied": 4.0, "train": 5.5, "predict": 4.5, "stitch": 1.5, "evaluate": 1.5,
-    "details": 1.5, "audit": 1.5, "report": 3.0,
+    "details": 1.5, "audit": 1.5, "quality": 4.0, "report": 3.0,
 }  # fmt: skip
 # Values (pixels times channels) per second and thread.
 GENERATED, READ, PREPARED, STITCHED, SCORED = 0.7e6, 12e6, 6e6, 2e6, 0.5e6
@@ -99,6 +99,8 @@ def estimates(
         if config.datasets[dataset].labelled:
             found += [scored(replace(own, sizes=job.sizes)) for scored in (_evaluate, _details)]
             found += [] if applied else [_audit(replace(own, sizes=job.sizes))]
+        if applied:
+            found.append(_quality(replace(own, sizes=job.sizes)))
     found.append(Estimate("report", "", 1, START["report"], PROCESS, 3e6))
     order = list(STAGES)
     return sorted(found, key=lambda each: order.index(each.stage))
@@ -261,6 +263,13 @@ def _audit(job: EstimatedJob) -> Estimate:
     seconds = START["audit"] + read / (SCORED * job.machine.threads)
     block = min(job.config.memory_gb * 1e9, COPIES * job.sizes.largest * job.outputs)
     return Estimate("audit", job.model, 1, seconds, PROCESS + block, 50e3)
+
+
+def _quality(job: EstimatedJob) -> Estimate:
+    # The held-out images of the training dataset are few beside these.
+    seconds = START["quality"] + job.sizes.pixels / (SCORED * job.machine.threads)
+    block = min(job.config.memory_gb * 1e9, COPIES * job.sizes.largest * job.outputs)
+    return Estimate("quality", job.model, 1, seconds, PROCESS + block, 200.0 * job.sizes.count)
 
 
 def _forward(job: EstimatedJob, arch: AnyArchitecture, most: int | Sequence[int]) -> float:

@@ -32,6 +32,7 @@ NEARLY_ALL = 0.95
 OBJECT_PIXELS = 40
 # A doubt for images without objects that look as usual: nothing is known for or against them.
 UNKNOWN = 0.5
+_UNLIKE = "unlike the training images"
 
 
 class Feature(NamedTuple):
@@ -160,7 +161,7 @@ class Judge:
         drift, why = _drift(seen) / self.limit, []
         unlike = drift > 1 or (math.isnan(drift) and bool(seen.reasons))
         if unlike:
-            why.append("unlike the training images")
+            why.append(_UNLIKE)
         row = QualityRow(
             seen.image,
             drift=drift,
@@ -202,12 +203,14 @@ class Judge:
         """The row with its predicted score; and how far the image is beyond what was seen, 1 = at
         the limit. Beyond that the score is divided by it, and its interval reaches down to 0."""
         beyond = 1.0 if math.isnan(row.drift) else row.drift
+        unlike = bool(why) and why[0] == _UNLIKE
         if self.model is None:
             return row, beyond
         values = _matrix([seen], self.features)[0]
         excess = self.model.beyond(values)
         for feature, far in zip(self.features, excess, strict=True):
-            if far > 1 and feature is not _DRIFT:
+            # Drift has its own words, and so has the size of objects there.
+            if far > 1 and not (unlike and feature.name in ("drift", "size_drift")):
                 why.append(f"beyond what was seen: {feature.worse}")
         beyond = max(beyond, float(excess.max(initial=0.0)))
         found, half = self.model.score(values), self.model.half

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.workflow.test_workflow import CONFIG as SMALL
 from tests.workflow.test_workflow import Workplace
 from unet.data.records import ids_of, read_splits
 from unet.data.subsets import subset_of
@@ -17,28 +18,17 @@ from unet.paths import Paths
 pytestmark = pytest.mark.workflow
 
 CONFIG: dict[str, Any] = {
-    "output": "out",
-    "device": "cpu",
+    **SMALL,
     "datasets": {
         "sem": {
+            **SMALL["datasets"]["sem"],
             "synthetic": {"kind": "membranes", "images": 6, "size": 96},
-            "classes": {"cell": 255, "membrane": 0},
             "split": {"test": 0.17, "val": 0.2},
-            "models": ["a"],
+            "evaluate": {"metrics": ["pixel"]},
         },
     },
-    "models": {
-        "a": {
-            "preset": "unet-bn", "width": 4, "depth": 1, "learning_curve": [0.25, 0.5],
-            "train": {"patch": 48},
-        },
-    },
-    "prepare": {"tile": 64},
-    "train": {"batch": 2, "epochs": 1, "steps_per_epoch": 3, "warmup_steps": 1, "lr": 0.01},
-    "predict": {"tile": 64},
-    "evaluate": {"metrics": ["pixel"]},
-    "report": {"bootstrap": 100},
-}  # fmt: skip
+    "models": {"a": {**SMALL["models"]["a"], "learning_curve": [0.25, 0.5]}},
+}
 SHARES = {"a-25pct": 0.25, "a-50pct": 0.5, "a": 1.0}
 
 

@@ -20,6 +20,7 @@ from unet.paths import Paths
 from unet.report.dataset_results import PageSection
 from unet.report.overall_page import report_all
 from unet.report.page_file import render, write_page
+from unet.report.single_page import SINGLE, write_single
 
 pytestmark = pytest.mark.browser
 
@@ -160,7 +161,7 @@ def test_a_foreign_script_does_not_run(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def run_pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The pages of a run with two datasets and its overview."""
+    """The pages of a run with two datasets, its overview, and all in one."""
     paths = Paths(tmp_path_factory.mktemp("run"))
     tasks: dict[str, Any] = {"cells": "semantic", "nuclei": "instances"}
     for name, task in tasks.items():
@@ -168,7 +169,9 @@ def run_pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         write_warnings(paths.warnings(name, "manifest"), ["a warning"])
         make_report(paths, name, ["m1", "m2"], task)
     report_all(paths, {n: DatasetTask(task=t, models=("m1", "m2")) for n, t in tasks.items()})
-    return [paths.report_html, *(paths.dataset_report_html(name) for name in tasks)]
+    write_single(paths.output, paths.output / SINGLE)
+    found = [paths.report_html, *(paths.dataset_report_html(name) for name in tasks)]
+    return [*found, paths.output / SINGLE]
 
 
 def test_pages_fit_a_phone(run_pages: list[Path], tmp_path: Path) -> None:
@@ -176,7 +179,7 @@ def test_pages_fit_a_phone(run_pages: list[Path], tmp_path: Path) -> None:
     script = """
     const frame = document.documentElement;
     frame.style.width = "360px";
-    const wide = [...document.querySelectorAll("main > *")].filter(
+    const wide = [...document.querySelectorAll("main > *, article > *")].filter(
       (one) => one.scrollWidth > one.clientWidth + 1 || one.getBoundingClientRect().right > 361);
     return wide.map((one) => one.id || one.tagName);"""
     for page in run_pages:

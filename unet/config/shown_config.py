@@ -25,6 +25,27 @@ def as_yaml(config: Config, *, changed: bool = False) -> str:
     return "\n".join(_lines(collapsed(config), 0, changed, _chosen(config))) + "\n"
 
 
+def changed_keys(config: Config) -> list[tuple[str, str, str]]:
+    """Key (as ``models.plain.width``), value and default of what differs from the defaults, each in
+    a line; "given" for what has no default."""
+    return list(_changed_keys(config, "", _chosen(config)))
+
+
+def _changed_keys(section: Section, path: str, hidden: set[str]) -> Iterator[tuple[str, str, str]]:
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if name in hidden and isinstance(section, TrainSection):
+            continue
+        if isinstance(value, Section):
+            yield from _changed_keys(value, f"{path}{name}.", hidden)
+        elif isinstance(value, Mapping) and any(isinstance(v, Section) for v in value.values()):
+            for key, part in value.items():
+                yield from _changed_keys(part, f"{path}{name}.{key}.", hidden)
+        elif comment := _comment(section, name, field, value):
+            default = comment.removeprefix("  # ").removeprefix("default: ")
+            yield f"{path}{name}", _flow(_plain(section, name)), default
+
+
 def _chosen(config: Config) -> set[str]:
     """Keys of train that preset auto chooses: written out, they would look as if they were given.
     (So does planning when it writes the config of a run.)"""

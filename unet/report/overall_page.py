@@ -7,7 +7,7 @@ from typing import Any
 
 from unet.config.stage_settings import Applied, DatasetTask
 from unet.paths import Paths
-from unet.report import collect, costs, outlined, score_tables
+from unet.report import collect, costs, outlined, run_record, score_tables
 from unet.report.applied import Predicted, predicted
 from unet.report.overview import LISTED_WARNINGS, Summary, interval_plots, summary
 from unet.report.page_file import render, write_page
@@ -56,6 +56,7 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
         total=costs.total_cost([spent for _, spent in cost]),
         versions=collect.versions(),
         config=collect.config_text(paths),
+        run=run_record.run_record(paths),
     )
     write_page(paths.report_html, page)
     return rows

@@ -46,7 +46,9 @@ def render(template: str, **values: Any) -> str:
         rgb=lambda colour: "rgb({}, {}, {})".format(*colour),
     )
     scripts = PageScripts()
-    environment.globals.update(script=scripts.script, script_sources=scripts.sources)
+    environment.globals.update(
+        script=scripts.script, inline_script=scripts.inline, script_sources=scripts.sources
+    )
     return str(environment.get_template(template).render(**values))
 
 

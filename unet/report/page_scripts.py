@@ -19,7 +19,7 @@ class PageScripts:
     """Collects the scripts that a page uses while it is rendered."""
 
     def __init__(self) -> None:
-        self._hashes: dict[str, str] = {}
+        self._hashes: list[str] = []
 
     def script(self, name: str) -> Markup:
         """The ``<script>`` element with the text of ``templates/scripts/<name>``; nothing if the
@@ -28,16 +28,19 @@ class PageScripts:
         Raises:
             ValueError: the text would end the element early.
         """
-        if name in self._hashes:
-            return Markup("")
-        text = (FOLDER / name).read_text(encoding="utf-8")
+        return self.inline((FOLDER / name).read_text(encoding="utf-8"), name)
+
+    def inline(self, text: str, name: str = "script") -> Markup:
+        """The same for the text of a script."""
         if "</script" in text.lower() or "<!--" in text:
             raise ValueError(f"{name}: write '<\\/script' and no '<!--' inside a script")
-        digest = hashlib.sha256(text.encode()).digest()
-        self._hashes[name] = base64.b64encode(digest).decode()
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        if digest in self._hashes:
+            return Markup("")
+        self._hashes.append(digest)
         return Markup(f"<script>{text}</script>\n")
 
     def sources(self) -> Markup:
         """The sources of the policy's ``script-src``: the hashes of the scripts so far."""
-        allowed = " ".join(f"'sha256-{digest}'" for digest in self._hashes.values())
+        allowed = " ".join(f"'sha256-{digest}'" for digest in self._hashes)
         return Markup(allowed or "'none'")

@@ -1,8 +1,8 @@
 "use strict";
 // Data tables: sort by a column (click, or Enter and Space on its button), filter long ones, save as
 // CSV. The page is complete without this. A cell may give its value in data-value, where its text
-// is for people, and a head the unit of these values in data-unit; a table with data-plain is left
-// as it is.
+// is for people, and a head the unit of these values in data-unit; a table or a head with data-plain
+// is left as it is.
 (() => {
   const LONG = 12;
   const UNITS = { s: 1, min: 60, h: 3600, "%": 0.01, B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 };
@@ -50,7 +50,7 @@
     const original = [...body.rows];
     const next = { none: "ascending", ascending: "descending", descending: "none" };
     heads.forEach((head, column) => {
-      if (!text(head)) return;
+      if (!text(head) || "plain" in head.dataset) return;
       const button = document.createElement("button");
       button.type = "button";
       button.className = "sort";
@@ -129,6 +129,13 @@
     return button;
   }
 
+  function tools(...parts) {
+    const line = document.createElement("div");
+    line.className = "tools";
+    line.append(...parts);
+    return line;
+  }
+
   // The nearest heading before the table, with the title of its page.
   function nameOf(table) {
     const scope = table.closest("article, main");
@@ -150,10 +157,8 @@
     taken.set(name, (taken.get(name) ?? 0) + 1);
     if (taken.get(name) > 1) name += ` ${taken.get(name)}`;
     if (body.rows.length > 1) sortable(table, heads, body);
-    const tools = document.createElement("div");
-    tools.className = "tools";
-    if (body.rows.length > LONG) tools.append(...filter(body, name));
-    tools.append(saver(name, () => csv(heads, body, table.tFoot)));
-    (table.closest(".scroll") ?? table).before(tools);
+    const box = table.closest(".scroll") ?? table;
+    if (body.rows.length > LONG) box.before(tools(...filter(body, name)));
+    box.after(tools(saver(name, () => csv(heads, body, table.tFoot))));
   }
 })();

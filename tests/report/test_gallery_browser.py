@@ -17,7 +17,7 @@ SHOWN = """
 const all = (selector) => [...document.querySelectorAll(selector)];
 const shown = () => all('.card:not([hidden]) h3 code').map(e => e.textContent);
 const set = (name, value) => {
-  const control = document.querySelector(`.tools [name=${name}]`);
+  const control = document.querySelector(`.gallery-tools [name=${name}]`);
   control.value = value;
   control.dispatchEvent(new Event('change', { bubbles: true }));
 };
@@ -53,9 +53,9 @@ def test_sort_and_filter(page: Path, tmp_path: Path) -> None:
         set('order', 'down'); seen.reversed = shown();
         set('of', ''); set('order', 'up'); set('most', '0.33'); seen.range = shown();
         set('most', ''); set('group', 'odd'); seen.group = shown();
-        seen.status = document.querySelector('.tools output').value;
+        seen.status = document.querySelector('.gallery-tools output').value;
         set('score', 'name'); set('order', 'down'); seen.name = shown();
-        click('.tools [name=restore]'); seen.reset = shown();
+        click('.gallery-tools [name=restore]'); seen.reset = shown();
         set('search', 'M3'); seen.search = shown();
         set('model', 'b');
         const visible = (e) => e.offsetParent !== null;

@@ -62,7 +62,7 @@
   const shownModel = choices("model", "all models", models);
   const restore = make("button", { type: "button", name: "restore" }, "Reset");
   const status = make("output", { class: "small soft", "aria-live": "polite" });
-  const tools = make("form", { class: "tools", "aria-label": "Sort and filter the images" },
+  const tools = make("form", { class: "gallery-tools", "aria-label": "Sort and filter the images" },
     labelled("Sort by", scoreSelect));
   if (models.length > 1) tools.append(labelled("of", ofSelect));
   tools.append(labelled("Order", orderSelect), labelled("From", least), labelled("To", most));

@@ -140,7 +140,8 @@ class ReportSection(Section):
     """Random sign flips of a test between models. With up to 12 images or groups all flips are
     tried instead."""
     overlays: Annotated[int, Field(ge=0, le=20)] = 3
-    """Images shown per model, from the best to the worst; 3: best, median, worst."""
+    """Images that the gallery of a dataset's page shows large, evenly spaced from the worst to the
+    best; 3: worst, median, best. Large images among them also get a detail with the most errors."""
 
     @model_validator(mode="after")
     def _can_be_clear(self) -> ReportSection:

@@ -210,7 +210,7 @@ def _picture(values: NDArray[np.uint8], colours: Mapping[int, Rgba]) -> str:
     from PIL import Image
 
     # Only the colours that occur, so that small pictures stay small.
-    used = np.unique(values)
+    used = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
     rank = np.zeros(256, np.uint8)
     rank[used] = np.arange(len(used))
     picture = Image.fromarray(rank[values])

@@ -91,7 +91,8 @@ class _Table:
         folds: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
         for row in data.metrics:
             folds[row.image][row.model].add(row.fold)
-            self.groups.setdefault(row.image, row.group)
+            if row.group:
+                self.groups[row.image] = row.group
             found = self.scores.setdefault((row.image, row.model, row.fold), [NAN] * len(keys))
             if (column := keys.get((row.class_, row.metric))) is not None:
                 found[column] = row.value

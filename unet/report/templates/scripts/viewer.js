@@ -60,16 +60,16 @@
   const groups = choices("group", "all groups", distinct(cards.map((card) => card.group)));
   const tags = choices("tag", "all", distinct(cards.flatMap((card) => card.tags)));
   const shownModel = choices("model", "all models", models);
-  const reset = make("button", { type: "button", name: "reset" }, "Reset");
+  const restore = make("button", { type: "button", name: "restore" }, "Reset");
   const status = make("output", { class: "small soft", "aria-live": "polite" });
-  const tools = make("form", { class: "tools", "aria-label": "Sort and filter the images" },
+  const tools = make("form", { class: "gallery-tools", "aria-label": "Sort and filter the images" },
     labelled("Sort by", scoreSelect));
   if (models.length > 1) tools.append(labelled("of", ofSelect));
   tools.append(labelled("Order", orderSelect), labelled("From", least), labelled("To", most));
   if (groups.options.length > 2) tools.append(labelled("Group", groups));
   if (tags.options.length > 2) tools.append(labelled("Tag", tags));
   if (models.length > 1) tools.append(labelled("Show", shownModel));
-  tools.append(labelled("Name contains", search), reset, status);
+  tools.append(labelled("Name contains", search), restore, status);
   list.before(tools);
 
   function usualOrder() {
@@ -118,7 +118,7 @@
   tools.addEventListener("input", update);
   tools.addEventListener("change", update);
   tools.addEventListener("submit", (event) => event.preventDefault());
-  reset.addEventListener("click", resetTools);
+  restore.addEventListener("click", resetTools);
   usualOrder();
   update();
 
@@ -324,8 +324,11 @@
     event.preventDefault();
   });
   viewer.addEventListener("close", () => {
-    current.element.scrollIntoView({ block: "nearest" });
-    current.element.querySelector("button.zoom").focus();
+    // After the browser itself has given the focus back to where it was.
+    setTimeout(() => {
+      current.element.scrollIntoView({ block: "nearest" });
+      current.element.querySelector("button.zoom").focus({ preventScroll: true });
+    });
   });
 
   // A picture opens the viewer instead of growing in its place.

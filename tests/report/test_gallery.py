@@ -30,7 +30,7 @@ from unet.report.gallery import gallery_cards, gallery_reader, picture_budget, t
 from unet.report.gallery.card_files import CardFiles
 from unet.report.gallery.gallery_cards import card_anchor, gallery
 from unet.report.gallery.gallery_reader import SeenPlane, read_planes
-from unet.report.gallery.label_layers import TRUTH, draw_layers
+from unet.report.gallery.label_layers import TRUTH, LayerPictures, PlaneDrawing
 from unet.report.paired import Statistics
 
 NAN = math.nan
@@ -114,6 +114,10 @@ def plane_of(truth: Any, pred: Any, ignored: Any = None) -> SeenPlane:
     return SeenPlane("", pixels, known, none, {"m": np.array(pred, np.uint32)})
 
 
+def draw_layers(plane: SeenPlane, task: str, side: int) -> LayerPictures:
+    return PlaneDrawing(plane, task).draw(side)
+
+
 def rgba(uri: str) -> Any:
     return np.array(decoded(uri).convert("RGBA"))
 
@@ -143,6 +147,16 @@ def test_error_layer_of_objects() -> None:
     assert 0 < true[6, 4, 3] < 255
     assert tuple(true[6, 14]) != tuple(prediction[6, 24])
     assert prediction[6, 14, 3] == 0
+
+
+@given(st.lists(st.integers(0, 9) | st.sampled_from([10**6, 2**32 - 1]), max_size=12))
+def test_numbers_of_objects(labels: list[int]) -> None:
+    """By a table or, for large ids, by sorting."""
+    array = np.array(labels, np.uint32).reshape(1, -1)
+    ids, dense = overlays.dense_ids(array)
+    assert ids.tolist() == sorted({label for label in labels if label})
+    expected = [1 + ids.tolist().index(label) if label else 0 for label in labels]
+    assert dense.tolist() == [expected]
 
 
 def test_layers_of_classes() -> None:
@@ -235,7 +249,9 @@ def test_noise_of_100_images_and_5_models_fits(
         dict(zip(models, labels[1:], strict=True)),
     )  # fmt: skip
     monkeypatch.setattr(gallery_cards, "read_planes", lambda *_: [plane])
-    monkeypatch.setattr(gallery_cards, "draw_layers", functools.cache(draw_layers))
+    drawing = PlaneDrawing(plane, "instances")
+    monkeypatch.setattr(drawing, "draw", functools.cache(drawing.draw))
+    monkeypatch.setattr(gallery_cards, "PlaneDrawing", lambda *_: drawing)
     paths = Paths(tmp_path)
     make_results(paths, "d", models, "instances", images=1)
     for model in models:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import functools
 import math
 import re
 from pathlib import Path
@@ -20,13 +18,13 @@ from tests.report.test_report_pictures import decoded
 from unet.config.sections import ReportSection
 from unet.config.stage_settings import Applied, ReportSettings
 from unet.data.records import ImageRecord, write_manifest
-from unet.evaluation.metrics.rows import METRIC_COLUMNS, MetricRow
+from unet.evaluation.metrics.rows import MetricRow
 from unet.files import write_json
 from unet.paths import ENSEMBLE, Paths
 from unet.report import overlays, score_tables
 from unet.report.dataset_page import report_dataset
 from unet.report.dataset_results import DatasetResults
-from unet.report.gallery import gallery_cards, gallery_reader, picture_budget, tested_images
+from unet.report.gallery import gallery_reader, picture_budget, tested_images
 from unet.report.gallery.card_files import CardFiles
 from unet.report.gallery.gallery_cards import card_anchor, gallery
 from unet.report.gallery.gallery_reader import SeenPlane, read_planes
@@ -232,66 +230,6 @@ def test_a_volume_has_a_section_and_a_side_view(tmp_path: Path) -> None:
     assert "cut at y" in side.note
     # Pixels are made square: 5 sections of 2 um.
     assert side.predictions["m"].shape == side.image.shape[1:] == (10, 16)
-
-
-# Size
-
-
-def test_noise_of_100_images_and_5_models_fits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Noise compresses worst, in the images and in the labels."""
-    rng = np.random.default_rng(0)
-    models = tuple(f"model-{k}" for k in range(5))
-    labels = rng.integers(0, 200, (6, 400, 400)).astype(np.uint32)
-    plane = SeenPlane(
-        "", rng.random((3, 400, 400), np.float32), labels[0], np.zeros((400, 400), bool),
-        dict(zip(models, labels[1:], strict=True)),
-    )  # fmt: skip
-    monkeypatch.setattr(gallery_cards, "read_planes", lambda *_: [plane])
-    drawing = PlaneDrawing(plane, "instances")
-    monkeypatch.setattr(drawing, "draw", functools.cache(drawing.draw))
-    monkeypatch.setattr(gallery_cards, "PlaneDrawing", lambda *_: drawing)
-    paths = Paths(tmp_path)
-    make_results(paths, "d", models, "instances", images=1)
-    for model in models:
-        with paths.metrics("d", model).open("w", newline="") as handle:
-            writer = csv.writer(handle)
-            writer.writerow(METRIC_COLUMNS)
-            for k in range(100):
-                for name in ("ap_0.50", "f1_0.50", "pq", "seg"):
-                    writer.writerow(["d", model, 0, f"im{k}", "", "instances", name, k / 100, 10])
-    page = make_report(paths, "d", models, "instances")
-    assert page.count("<article") == 100
-    assert "are left out: " not in page
-    pictures = sum(len(uri) for uri in re.findall(r"url\((data:[^)]*)\)", page))
-    assert picture_budget.BUDGET / 2 < pictures <= picture_budget.BUDGET
-    assert len(page) < 15e6
-    assert "Some pictures are reduced" in page
-
-
-def test_what_does_not_fit_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picture_budget, "MOST_IMAGES", 12)
-    paths = Paths(tmp_path)
-    make_results(paths, "d", ["m"], "semantic", images=20)
-    page = make_report(paths, "d", ["m"], "semantic")
-    assert page.count("<article") == 12
-    assert "12 of 20 test images, the worst first" in page
-    assert "8 are left out" in page
-    # make_results: im0 is the best, im19 the worst.
-    found = re.findall(r'<article class="card[^"]*" id="image-(\w+)"', page)
-    assert found[:6] == [f"im{k}" for k in range(19, 13, -1)]
-    assert found[-3:] == ["im2", "im1", "im0"]
-
-
-def test_overlays_chooses_what_is_large(tmp_path: Path) -> None:
-    paths = Paths(tmp_path)
-    make_results(paths, "d", ["m"], "semantic", images=7)
-    page = make_report(paths, "d", ["m"], "semantic")
-    assert re.findall(r'class="card large" id="image-(\w+)"', page) == ["im6", "im3", "im0"]
-    assert re.findall(r'<a href="#image-(\w+)">(?:worst|median|best)<', page) == [
-        "im6", "im3", "im0",
-    ]  # fmt: skip
 
 
 # Cards

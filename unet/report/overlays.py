@@ -114,11 +114,8 @@ def errors(view: OverlayView, task: str) -> NDArray[np.bool_]:
 
 
 def worst_window(wrong: NDArray[Any], size: int) -> tuple[int, int]:
-    """Corner (y, x) of the window with sides of ``size`` pixels that has the most wrong pixels.
-
-    Args:
-        wrong: bool or counts [Y, X].
-    """
+    """Corner (y, x) of the window with sides of ``size`` pixels that has the most wrong pixels;
+    ``wrong``: bool or counts [Y, X]."""
     height, width = wrong.shape
     size_y, size_x = min(size, height), min(size, width)
     total = np.zeros((height + 1, width + 1), np.int64)

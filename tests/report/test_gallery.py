@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import functools
 import math
 import re
 from pathlib import Path
@@ -20,17 +18,17 @@ from tests.report.test_report_pictures import decoded
 from unet.config.sections import ReportSection
 from unet.config.stage_settings import Applied, ReportSettings
 from unet.data.records import ImageRecord, write_manifest
-from unet.evaluation.metrics.rows import METRIC_COLUMNS, MetricRow
+from unet.evaluation.metrics.rows import MetricRow
 from unet.files import write_json
 from unet.paths import ENSEMBLE, Paths
 from unet.report import overlays, score_tables
 from unet.report.dataset_page import report_dataset
 from unet.report.dataset_results import DatasetResults
-from unet.report.gallery import gallery_cards, gallery_reader, picture_budget, tested_images
+from unet.report.gallery import gallery_reader, picture_budget, tested_images
 from unet.report.gallery.card_files import CardFiles
 from unet.report.gallery.gallery_cards import card_anchor, gallery
 from unet.report.gallery.gallery_reader import SeenPlane, read_planes
-from unet.report.gallery.label_layers import TRUTH, draw_layers
+from unet.report.gallery.label_layers import TRUTH, LayerPictures, PlaneDrawing
 from unet.report.paired import Statistics
 
 NAN = math.nan
@@ -114,6 +112,10 @@ def plane_of(truth: Any, pred: Any, ignored: Any = None) -> SeenPlane:
     return SeenPlane("", pixels, known, none, {"m": np.array(pred, np.uint32)})
 
 
+def draw_layers(plane: SeenPlane, task: str, side: int) -> LayerPictures:
+    return PlaneDrawing(plane, task).draw(side)
+
+
 def rgba(uri: str) -> Any:
     return np.array(decoded(uri).convert("RGBA"))
 
@@ -143,6 +145,16 @@ def test_error_layer_of_objects() -> None:
     assert 0 < true[6, 4, 3] < 255
     assert tuple(true[6, 14]) != tuple(prediction[6, 24])
     assert prediction[6, 14, 3] == 0
+
+
+@given(st.lists(st.integers(0, 9) | st.sampled_from([10**6, 2**32 - 1]), max_size=12))
+def test_numbers_of_objects(labels: list[int]) -> None:
+    """By a table or, for large ids, by sorting."""
+    array = np.array(labels, np.uint32).reshape(1, -1)
+    ids, dense = overlays.dense_ids(array)
+    assert ids.tolist() == sorted({label for label in labels if label})
+    expected = [1 + ids.tolist().index(label) if label else 0 for label in labels]
+    assert dense.tolist() == [expected]
 
 
 def test_layers_of_classes() -> None:
@@ -218,64 +230,6 @@ def test_a_volume_has_a_section_and_a_side_view(tmp_path: Path) -> None:
     assert "cut at y" in side.note
     # Pixels are made square: 5 sections of 2 um.
     assert side.predictions["m"].shape == side.image.shape[1:] == (10, 16)
-
-
-# Size
-
-
-def test_noise_of_100_images_and_5_models_fits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Noise compresses worst, in the images and in the labels."""
-    rng = np.random.default_rng(0)
-    models = tuple(f"model-{k}" for k in range(5))
-    labels = rng.integers(0, 200, (6, 400, 400)).astype(np.uint32)
-    plane = SeenPlane(
-        "", rng.random((3, 400, 400), np.float32), labels[0], np.zeros((400, 400), bool),
-        dict(zip(models, labels[1:], strict=True)),
-    )  # fmt: skip
-    monkeypatch.setattr(gallery_cards, "read_planes", lambda *_: [plane])
-    monkeypatch.setattr(gallery_cards, "draw_layers", functools.cache(draw_layers))
-    paths = Paths(tmp_path)
-    make_results(paths, "d", models, "instances", images=1)
-    for model in models:
-        with paths.metrics("d", model).open("w", newline="") as handle:
-            writer = csv.writer(handle)
-            writer.writerow(METRIC_COLUMNS)
-            for k in range(100):
-                for name in ("ap_0.50", "f1_0.50", "pq", "seg"):
-                    writer.writerow(["d", model, 0, f"im{k}", "", "instances", name, k / 100, 10])
-    page = make_report(paths, "d", models, "instances")
-    assert page.count("<article") == 100
-    assert "are left out: " not in page
-    pictures = sum(len(uri) for uri in re.findall(r"url\((data:[^)]*)\)", page))
-    assert picture_budget.BUDGET / 2 < pictures <= picture_budget.BUDGET
-    assert len(page) < 15e6
-    assert "Some pictures are reduced" in page
-
-
-def test_what_does_not_fit_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picture_budget, "MOST_IMAGES", 12)
-    paths = Paths(tmp_path)
-    make_results(paths, "d", ["m"], "semantic", images=20)
-    page = make_report(paths, "d", ["m"], "semantic")
-    assert page.count("<article") == 12
-    assert "12 of 20 test images, the worst first" in page
-    assert "8 are left out" in page
-    # make_results: im0 is the best, im19 the worst.
-    found = re.findall(r'<article class="card[^"]*" id="image-(\w+)"', page)
-    assert found[:6] == [f"im{k}" for k in range(19, 13, -1)]
-    assert found[-3:] == ["im2", "im1", "im0"]
-
-
-def test_overlays_chooses_what_is_large(tmp_path: Path) -> None:
-    paths = Paths(tmp_path)
-    make_results(paths, "d", ["m"], "semantic", images=7)
-    page = make_report(paths, "d", ["m"], "semantic")
-    assert re.findall(r'class="card large" id="image-(\w+)"', page) == ["im6", "im3", "im0"]
-    assert re.findall(r'<a href="#image-(\w+)">(?:worst|median|best)<', page) == [
-        "im6", "im3", "im0",
-    ]  # fmt: skip
 
 
 # Cards

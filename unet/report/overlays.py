@@ -114,11 +114,8 @@ def errors(view: OverlayView, task: str) -> NDArray[np.bool_]:
 
 
 def worst_window(wrong: NDArray[Any], size: int) -> tuple[int, int]:
-    """Corner (y, x) of the window with sides of ``size`` pixels that has the most wrong pixels.
-
-    Args:
-        wrong: bool or counts [Y, X].
-    """
+    """Corner (y, x) of the window with sides of ``size`` pixels that has the most wrong pixels;
+    ``wrong``: bool or counts [Y, X]."""
     height, width = wrong.shape
     size_y, size_x = min(size, height), min(size, width)
     total = np.zeros((height + 1, width + 1), np.int64)
@@ -249,9 +246,15 @@ def _instance_panels(view: OverlayView, side: int) -> tuple[list[str], NDArray[n
 
 def dense_ids(labels: Labels) -> tuple[Labels, Labels]:
     """The ids other than 0, sorted, and the labels renumbered to their positions, from 1."""
-    ids, inverse = np.unique(labels, return_inverse=True)
-    start = 1 if not (len(ids) and ids[0] == 0) else 0
-    return ids[ids != 0], inverse.reshape(labels.shape) + start
+    if int(labels.max(initial=0)) > 4 * labels.size:
+        ids, inverse = np.unique(labels, return_inverse=True)
+        return ids[ids != 0], inverse.reshape(labels.shape) + int(0 not in ids)
+    # A table is faster than sorting.
+    ids = np.flatnonzero(np.bincount(labels.ravel()))
+    table = np.zeros(ids.max(initial=0) + 1, np.intp)
+    ids = ids[ids != 0]
+    table[ids] = np.arange(1, len(ids) + 1)
+    return ids, table[labels]
 
 
 def _contour(labels: Labels) -> NDArray[np.bool_]:

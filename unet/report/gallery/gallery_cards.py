@@ -17,7 +17,7 @@ from unet.report.dataset_results import DatasetResults
 from unet.report.gallery import picture_budget
 from unet.report.gallery.card_files import CardFiles, FileLink
 from unet.report.gallery.gallery_reader import read_planes
-from unet.report.gallery.label_layers import LayerPictures, draw_layers
+from unet.report.gallery.label_layers import LayerPictures, PlaneDrawing
 from unet.report.gallery.tested_images import TestedImage, tested_images
 
 log = logging.getLogger(__name__)
@@ -159,8 +159,9 @@ def _pictures(
     except UserError as error:
         log.warning("%s: no picture: %s", image.id, error)
         return [], 0
+    drawings = [PlaneDrawing(plane, task) for plane in planes]
     return picture_budget.drawn_within(
-        lambda side: [draw_layers(plane, task, side) for plane in planes],
+        lambda side: [drawing.draw(side) for drawing in drawings],
         lambda drawn: sum(plane.size for plane in drawn),
         side,
         share,

@@ -68,30 +68,40 @@ class LayerPictures:
         return len(self.base) + len(self.truth) + sum(map(len, sum(self.models.values(), ())))
 
 
-def draw_layers(plane: SeenPlane, task: str, side: int) -> LayerPictures:
-    """The layers of a plane, at most ``side`` pixels on the longer side.
+class PlaneDrawing:
+    """Draws a plane. What does not depend on the size of the pictures is found once."""
 
-    Labels of small images are enlarged by an integer, so that outlines are thin.
-    """
-    drawing = _Objects(plane, side) if task == "instances" else _Classes(plane, side)
-    return LayerPictures(
-        plane.note,
-        _base(plane, side),
-        "" if plane.truth is None else drawing.truth(),
-        {model: drawing.model(labels) for model, labels in plane.predictions.items()},
-        (plane.image.shape[1], plane.image.shape[2]),
-    )
+    def __init__(self, plane: SeenPlane, task: str) -> None:
+        self.plane = plane
+        self.rgb = overlays.display_rgb(plane.image)
+        self.objects = PlaneObjects(plane) if task == "instances" else None
 
+    def draw(self, side: int) -> LayerPictures:
+        """The layers, at most ``side`` pixels on the longer side.
 
-def _base(plane: SeenPlane, side: int) -> str:
-    from PIL import Image
+        Labels of small images are enlarged by an integer, so that outlines are thin.
+        """
+        plane = self.plane
+        layers: _Layer = (
+            _Classes(plane, side) if self.objects is None else _Objects(plane, self.objects, side)
+        )
+        return LayerPictures(
+            plane.note,
+            self._base(side),
+            "" if plane.truth is None else layers.truth(),
+            {model: layers.model(model) for model in plane.predictions},
+            (plane.image.shape[1], plane.image.shape[2]),
+        )
 
-    rgb = overlays.display_rgb(plane.image)
-    picture = Image.fromarray(rgb[..., 0] if len(plane.image) == 1 else rgb)
-    height, width = overlays.panel_shape(rgb.shape[:2], side)
-    if height < rgb.shape[0]:
-        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-    return image_uri(picture, "JPEG", quality=80)
+    def _base(self, side: int) -> str:
+        from PIL import Image
+
+        rgb = self.rgb
+        picture = Image.fromarray(rgb[..., 0] if len(self.plane.image) == 1 else rgb)
+        height, width = overlays.panel_shape(rgb.shape[:2], side)
+        if height < rgb.shape[0]:
+            picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+        return image_uri(picture, "JPEG", quality=80)
 
 
 class _Layer:
@@ -105,7 +115,7 @@ class _Layer:
     def truth(self) -> str:
         raise NotImplementedError
 
-    def model(self, labels: Labels) -> tuple[str, str]:
+    def model(self, name: str) -> tuple[str, str]:
         """Prediction and errors."""
         raise NotImplementedError
 
@@ -121,8 +131,9 @@ class _Classes(_Layer):
         assert self.true is not None
         return self._map(self.true)
 
-    def model(self, labels: Labels) -> tuple[str, str]:
-        pred, true = overlays.nearest(labels, self.shape), self.true
+    def model(self, name: str) -> tuple[str, str]:
+        pred = overlays.nearest(self.plane.predictions[name], self.shape)
+        true = self.true
         if true is None:
             return self._map(pred), ""
         wrong = (true != pred) & ~self.ignored
@@ -143,40 +154,66 @@ class _Classes(_Layer):
         return _picture(shown, colours | {255: (*overlays.IGNORED, _SOLID)})
 
 
+@dataclass(frozen=True, eq=False)
+class _Matched:
+    """The objects of a model: ``dense`` [Y, X] numbers 1 .. n, and which of them were found: the
+    numbers of the true and the predicted objects, pair by pair."""
+
+    number: int
+    dense: Labels
+    found_true: NDArray[np.intp]
+    found: NDArray[np.intp]
+
+
+class PlaneObjects:
+    """The objects of a plane, numbered from 1, and which of them were found."""
+
+    def __init__(self, plane: SeenPlane) -> None:
+        labels = np.zeros(plane.ignored.shape, np.uint8) if plane.truth is None else plane.truth
+        ids, self.dense = overlays.dense_ids(np.where(plane.ignored, 0, labels))
+        self.number = len(ids)
+        self.models = {model: self._matched(plane, own) for model, own in plane.predictions.items()}
+
+    def _matched(self, plane: SeenPlane, labels: Labels) -> _Matched:
+        ids, dense = overlays.dense_ids(np.where(plane.ignored, 0, labels))
+        if not len(ids) or not self.number:
+            none = np.zeros(0, np.intp)
+            return _Matched(len(ids), dense, none, none)
+        pairs = match(contingency(self.dense, dense, ~plane.ignored), 0.5)
+        found = (pairs.truth_ids.astype(np.intp), pairs.pred_ids.astype(np.intp))
+        return _Matched(len(ids), dense, *found)
+
+
 class _Objects(_Layer):
     """Objects in colours with their outlines, and the ones that were missed or are false.
 
     A found object has the colour of the true one.
     """
 
-    def __init__(self, plane: SeenPlane, side: int) -> None:
+    def __init__(self, plane: SeenPlane, objects: PlaneObjects, side: int) -> None:
         super().__init__(plane, side)
-        labels = np.zeros(plane.ignored.shape, np.uint8) if plane.truth is None else plane.truth
-        truth = np.where(plane.ignored, 0, labels)
-        self.ids, self.dense = overlays.dense_ids(truth)
-        self.true = overlays.nearest(self.dense, self.shape)
+        self.objects = objects
+        self.true = overlays.nearest(objects.dense, self.shape)
         self.true_line = overlays.thin_contour(self.true)
 
     def truth(self) -> str:
-        return self._coloured(self.true, self.true_line, np.arange(len(self.ids) + 1))
+        return self._coloured(self.true, self.true_line, np.arange(self.objects.number + 1))
 
-    def model(self, labels: Labels) -> tuple[str, str]:
-        ids, dense = overlays.dense_ids(np.where(self.plane.ignored, 0, labels))
-        colours = np.arange(len(ids) + 1) + len(self.ids)
+    def model(self, name: str) -> tuple[str, str]:
+        own, number = self.objects.models[name], self.objects.number
+        colours = np.arange(own.number + 1) + number
         colours[0] = 0
-        found_true, found = self._found(dense, len(ids))
-        colours[found] = found_true
-        pred = overlays.nearest(dense, self.shape)
+        colours[own.found] = own.found_true
+        pred = overlays.nearest(own.dense, self.shape)
         line = overlays.thin_contour(pred)
         coloured = self._coloured(pred, line, colours)
         errors = np.zeros(self.shape, np.uint8)
         if self.plane.truth is None:
             errors[line] = _FOUND
             return coloured, _picture(errors, _ERRORS)
-        missed = np.ones(len(self.ids) + 1, bool)
-        false = np.ones(len(ids) + 1, bool)
-        missed[0], missed[found_true] = False, False
-        false[0], false[found] = False, False
+        missed, false = np.ones(number + 1, bool), np.ones(own.number + 1, bool)
+        missed[0], missed[own.found_true] = False, False
+        false[0], false[own.found] = False, False
         errors[missed[self.true]] = _MISSED
         errors[false[pred]] = _FALSE
         errors[self.true_line & ~missed[self.true]] = _TRUE
@@ -185,14 +222,6 @@ class _Objects(_Layer):
         errors[line & false[pred]] = _FALSE_LINE
         errors[self.ignored] = _NOT_SCORED
         return coloured, _picture(errors, _ERRORS)
-
-    def _found(self, dense: Labels, number: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """The true and the predicted numbers of the objects that were found, pair by pair."""
-        if self.plane.truth is None or not number:
-            none = np.zeros(0, np.intp)
-            return none, none
-        pairs = match(contingency(self.dense, dense, ~self.plane.ignored), 0.5)
-        return pairs.truth_ids.astype(np.intp), pairs.pred_ids.astype(np.intp)
 
     def _coloured(self, labels: Labels, line: NDArray[np.bool_], colours: NDArray[Any]) -> str:
         """Values 1 .. n: fillings in n colours; n + 1 .. 2n: their outlines; 2n + 1: not scored."""

@@ -109,11 +109,7 @@
     status.value = `${visible.length} of ${cards.length} images`;
   }
 
-  function resetTools() {
-    tools.reset();
-    usualOrder();
-    update();
-  }
+  function resetTools() { tools.reset(); usualOrder(); update(); }
   scoreSelect.addEventListener("change", usualOrder);
   tools.addEventListener("input", update);
   tools.addEventListener("change", update);

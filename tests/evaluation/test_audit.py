@@ -292,7 +292,7 @@ def test_labels_equal_to_predictions_raise_no_doubt(
 
 def membranes(tmp_path: Path) -> tuple[dict[str, Any], Callable[[], Audit], Stores]:
     """Five images of cells (0) and membranes (1) three pixels wide, and a sure model."""
-    truth = {f"m{k}": np.zeros((80, 90), np.uint8) for k in range(5)}
+    truth = {f"m{k}": np.zeros((90, 95), np.uint8) for k in range(5)}
     for k, classes in enumerate(truth.values()):
         for at in (15 + 3 * k, 40 + 3 * k, 65 + 3 * k):
             classes[at : at + 3], classes[:, at : at + 3] = 1, 1

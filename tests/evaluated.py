@@ -34,6 +34,7 @@ class Stores:
     dataset: str = "cells"
     model: str = "net"
     made: set[int] = field(default_factory=set)
+    tile: int = 4
 
     @property
     def prepared(self) -> Path:
@@ -50,7 +51,7 @@ class Stores:
         self, image: str, classes: Any, instances: Any = None, shape: Any = None, group: str = ""
     ) -> None:
         shape = np.shape(classes) if shape is None else shape
-        layout = layout_of(shape, 4, 2)
+        layout = layout_of(shape, self.tile, 2)
         zarr.open_group(self.prepared, mode="a", zarr_format=3)
         with new_image(self.prepared, image) as group_:
             add_image(group_, 1, shape, layout)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import zipfile
@@ -25,6 +24,9 @@ from unet.evaluation.audit.doubt_outlines import write_outlines
 from unet.evaluation.audit.doubts import LEVEL, Doubt, ranked, read_doubts, write_doubts
 from unet.evaluation.audit.exchanged_labels import cells_per_side
 from unet.evaluation.audit.object_trust import ObjectTrust, trusted
+from unet.files import remove
+from unet.report.shared_doubts import shared_doubts
+from unet.tables import csv_rows
 
 SIDE = 96
 CELLS = ("cell", "membrane")
@@ -50,13 +52,15 @@ class Images:
     """Images with right labels and a perfect model; tests break one or the other."""
 
     def __init__(self, root: Path, number: int = 6) -> None:
-        self.stores = Stores(root)
+        self.stores = Stores(root, tile=64)
         self.labels = {f"im{k}": discs(k) for k in range(number)}
         self.preds = {name: ids.copy() for name, ids in self.labels.items()}
         self.p = {name: np.where(ids > 0, YES, NO) for name, ids in self.labels.items()}
         self.ignored: dict[str, Any] = {}
 
     def write(self) -> None:
+        remove(self.stores.root / self.stores.dataset)
+        self.stores.made.clear()
         for k, (name, ids) in enumerate(self.labels.items()):
             classes = np.where(self.ignored.get(name, False), 255, ids > 0)
             self.stores.truth(name, classes, ids)
@@ -287,15 +291,17 @@ def test_labels_equal_to_predictions_raise_no_doubt(
 
 
 def membranes(tmp_path: Path) -> tuple[dict[str, Any], Callable[[], Audit], Stores]:
-    """Three images of cells (0) and membranes (1) three pixels wide, and a sure model."""
-    truth = {f"m{k}": np.zeros((80, 90), np.uint8) for k in range(3)}
+    """Five images of cells (0) and membranes (1) three pixels wide, and a sure model."""
+    truth = {f"m{k}": np.zeros((90, 95), np.uint8) for k in range(5)}
     for k, classes in enumerate(truth.values()):
         for at in (15 + 3 * k, 40 + 3 * k, 65 + 3 * k):
             classes[at : at + 3], classes[:, at : at + 3] = 1, 1
     right = {name: classes.copy() for name, classes in truth.items()}
-    stores = Stores(tmp_path)
+    stores = Stores(tmp_path, tile=64)
 
     def audit() -> Audit:
+        remove(stores.root / stores.dataset)
+        stores.made.clear()
         for name, classes in right.items():
             stores.truth(name, truth[name])
             p = np.where(classes == 1, 0.96, 0.03)
@@ -355,7 +361,7 @@ def test_classes_of_another_config_are_an_error(tmp_path: Path) -> None:
 
 
 def test_a_volume_is_audited_without_outlines(tmp_path: Path) -> None:
-    stores = Stores(tmp_path)
+    stores = Stores(tmp_path, tile=64)
     ids = np.zeros((6, 40, 40), np.uint32)
     for k in range(9):
         y, x = 3 + 13 * (k // 3), 3 + 13 * (k % 3)
@@ -370,7 +376,7 @@ def test_a_volume_is_audited_without_outlines(tmp_path: Path) -> None:
     write_outlines(tmp_path / "audit", [first], folds, stores.prepared, "instances")
     assert not (tmp_path / "audit").exists()
     write_doubts(tmp_path / "audit.csv", [first])
-    (row,) = csv.DictReader((tmp_path / "audit.csv").open(encoding="utf-8"))
+    (row,) = csv_rows((tmp_path / "audit.csv").read_text(encoding="utf-8"))
     assert (row["centroid_z_px"], row["bbox_z0"], row["bbox_z1"]) == ("2.5", "1", "5")
     assert read_doubts(tmp_path / "audit.csv")[0].low == (1, 16, 16)
 
@@ -461,3 +467,15 @@ def test_ranking_by_hand() -> None:
 def test_cells_fit_into_memory() -> None:
     assert cells_per_side(10, 1) == 32
     assert cells_per_side(10**6, 1) == 8
+
+
+def test_shared_doubts_rank_higher() -> None:
+    doubt = Doubt("a", 0, "missing", 0.6, "", (5.0, 5.0), (0, 0), (10, 10), 90)
+    near, far = replace(doubt, low=(2, 2), high=(11, 11)), replace(doubt, low=(9, 9), high=(19, 19))
+    other = replace(doubt, kind="denied", confidence=0.7)
+    weak = replace(doubt, image="b", confidence=0.4)
+    found = shared_doubts({"x": [doubt, other, weak], "y": [near, far]})
+    assert [(each.models, each.doubt.kind) for each in found] == [
+        (("x", "y"), "missing"), (("x",), "denied"), (("y",), "missing"),
+    ]  # fmt: skip
+    assert found[0].confidence == pytest.approx(1 - 0.4 * 0.4)

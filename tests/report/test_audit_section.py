@@ -1,0 +1,103 @@
+"""The section of a dataset's page about its labels."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.report.test_report import assert_self_contained, make_report, make_results
+from unet.evaluation.audit.doubts import Doubt, write_doubts
+from unet.paths import Paths
+from unet.provenance import write_sidecar
+from unet.report.doubt_crops import window
+
+DOUBT = Doubt(
+    "im1", 0, "missing", 0.91, "no label here; mean probability 0.98", (29.5, 32.0), (25, 25),
+    (35, 40), 150, (), (2,),
+)  # fmt: skip
+SUMMARY: dict[str, Any] = {
+    "labelled": 12, "images": 4, "validation": 1, "objects": 57, "agreement": 0.97, "usual": 0.9,
+    "doubts": 1,
+}  # fmt: skip
+
+
+def audited(paths: Paths, model: str, *doubts: Doubt, **more: Any) -> None:
+    write_doubts(paths.audit("d", model), doubts)
+    write_sidecar(paths.audit("d", model), {}, audit={**SUMMARY, **more})
+
+
+def section_of(
+    paths: Paths, models: tuple[str, ...] = ("m1", "m2"), task: str = "instances"
+) -> str:
+    page = make_report(paths, "d", models, task)
+    assert_self_contained(page)
+    found = re.search(r'<section id="audit">.*?</section>', page, re.DOTALL)
+    return found.group(0) if found else ""
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    made = Paths(tmp_path)
+    make_results(made, "d", ["m1", "m2"], "instances")
+    return made
+
+
+def test_doubts_with_pictures(paths: Paths) -> None:
+    audited(paths, "m1", DOUBT)
+    audited(paths, "m2", replace(DOUBT, confidence=0.5), replace(DOUBT, image="im2", kind="denied"))
+    text = section_of(paths)
+    assert "2 places in 2 images where a label is probably wrong" in text
+    assert "4 of 12 labelled images, with 57 objects" in text
+    assert "1 validation image among them" in text
+    assert "split: {folds: 5}" in text
+    assert text.count('src="data:image/jpeg') == 2
+    # Both models doubt the first place: 1 - 0.09 * 0.5.
+    assert re.search(r"0\.955.*m1, m2", text, re.DOTALL)
+    assert text.index("im1") < text.index("im2")
+    assert "y 30, x 32 · 150 px" in text
+
+
+def test_no_doubt(paths: Paths) -> None:
+    audited(paths, "m1", replace(DOUBT, confidence=0.3), images=12, validation=0)
+    text = section_of(paths)
+    assert "No label stands out." in text
+    assert "12 of 12 labelled images" in text
+    assert "folds: 5" not in text
+    assert "<table" not in text
+
+
+def test_a_poor_model_does_not_judge(paths: Paths) -> None:
+    audited(paths, "m1", DOUBT, agreement=0.41)
+    text = section_of(paths)
+    assert "m1 is too poor to judge the labels" in text
+    assert "41&nbsp;%" in text
+    assert "<table" not in text
+    assert "No label stands out" not in text
+
+
+def test_exchanged_labels_and_many_doubts(paths: Paths) -> None:
+    whole = replace(DOUBT, kind="exchanged", low=(0, 0), high=(40, 48), match="im<3>")
+    many = [replace(DOUBT, low=(k, k), high=(k + 1, k + 1), confidence=0.8) for k in range(35)]
+    audited(paths, "m1", whole, *many)
+    text = section_of(paths)
+    assert "label fits <code>im&lt;3&gt;</code>" in text
+    assert text.count("<tr>") == 31
+    assert "6 more are in audit.csv" in text
+
+
+def test_results_of_an_earlier_version_have_no_section(paths: Paths) -> None:
+    assert section_of(paths) == ""
+
+
+def test_the_part_of_an_image_to_show() -> None:
+    assert window(DOUBT, (500, 600)) == (slice(0, 64, 1), slice(0, 64, 1))
+    far = replace(DOUBT, low=(490, 200), high=(500, 300))
+    assert window(far, (500, 600)) == (slice(340, 500, 1), slice(170, 330, 1))
+    volume = replace(DOUBT, centroid=(3.2, 30.0, 30.0), low=(1, 25, 25), high=(5, 35, 40))
+    assert window(volume, (9, 40, 48)) == (3, slice(0, 40, 1), slice(0, 48, 1))
+    large = replace(DOUBT, low=(0, 0), high=(2000, 2000))
+    assert window(large, (2000, 2000)) == (slice(0, 2000, 5), slice(0, 2000, 5))

@@ -66,9 +66,9 @@ class Row:
 
 def follows(stage: str, datasets: Iterable[str], models: Iterable[str]) -> set[str]:
     """The jobs of a stage for these datasets and models, and all that follow."""
-    # The split changes no prepared image.
-    without = ("prepare",) if stage == "splits" else ()
-    found = since(stage, *datasets, models=list(models), without=without)
+    # The split changes no prepared image, and scores no doubts about labels.
+    without = {"splits": ("prepare",), "evaluate": ("audit",)}
+    found = since(stage, *datasets, models=list(models), without=without.get(stage, ()))
     # The files of `own` are not generated.
     return {job for job in found if job != "synthesize own"}
 
@@ -129,7 +129,7 @@ A_FOLD_MORE = frozenset(
 )
 A_MODEL_MORE = frozenset(
     {f"{stage} sem b {fold}" for stage in ("train", "predict", "stitch") for fold in FOLDS["sem"]}
-    | {"evaluate sem b", "report_dataset sem", "report"}
+    | {"evaluate sem b", "audit sem b", "report_dataset sem", "report"}
 )
 APPLIED = _jobs(
     "manifest new", "prepare_applied new a@own", "predict new a@own ensemble",
@@ -164,7 +164,8 @@ ROWS: list[Row] = [
     *of_dataset("splits", "sem", split__val=0.3, split__redraw=1),
     *of_dataset("splits", "own", split__test=0.4),
     Row("datasets.<name>.split.folds", at("datasets.sem.split.folds", 3), "", jobs=A_FOLD_MORE),
-    *of_dataset("evaluate", "sem", split__run=[1]),
+    Row("datasets.<name>.split.run", at("datasets.sem.split.run", [1]), "",
+        jobs=frozenset(follows("evaluate", ("sem",), ("a",)) | {"audit sem a"})),
     Row("datasets.<name>.models", at("datasets.sem.models", ["a", "b"]), "", jobs=A_MODEL_MORE),
     Row("datasets.<name>.predict_with",
         at("datasets.new", {"images": "images", "predict_with": ["own/a"]}), "", jobs=APPLIED),

@@ -185,7 +185,7 @@ OTHERS = [
          config=merge(CONFIG, {"models": {"c": {"preset": "unet-res"}}})),
     Case("a model added and used by a dataset",
          {"train own c 0", "predict own c 0", "stitch own c 0", "evaluate own c",
-          "report_dataset own", "report"},
+          "audit own c", "report_dataset own", "report"},
          config=merge(CONFIG, {"models": {"c": CONFIG["models"]["a"]},
                                "datasets": {"own": {"models": ["a", "b", "c"]}}})),
     Case("a model removed from a dataset", {"report_dataset own", "report"},

@@ -47,7 +47,8 @@ NEW_JOBS = {"manifest new", "prepare_applied new a@src", "predict new a@src ense
             "stitch new a@src ensemble", "report_dataset new", "report"}  # fmt: skip
 THERE_JOBS = {job.replace("new", "there") for job in NEW_JOBS} | {"evaluate there a@src"}
 SOURCE_JOBS = {"manifest src", "splits src", "prepare src", "train src a 0", "predict src a 0",
-               "stitch src a 0", "evaluate src a", "report_dataset src", "report"}  # fmt: skip
+               "stitch src a 0", "evaluate src a", "audit src a", "report_dataset src",
+               "report"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,7 @@ EDITS: list[tuple[dict[str, Any], set[str]]] = [
     # Its threshold is used there.
     (merge(CONFIG, {"datasets": {"src": {"stitch": {"fill_holes": 1}}}}),
      {job for job in SOURCE_JOBS | THERE_JOBS | NEW_JOBS
-      if job.split()[0] in ("stitch", "evaluate", "report_dataset", "report")}),
+      if job.split()[0] in ("stitch", "evaluate", "audit", "report_dataset", "report")}),
     (merge(CONFIG, {"report": {"bootstrap": 200}}),
      {f"report_dataset {name}" for name in ("src", "there", "new")} | {"report"}),
     # Without the other datasets.

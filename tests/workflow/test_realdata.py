@@ -138,7 +138,7 @@ def test_from_images_to_report_and_a_changed_threshold(tmp_path: Path) -> None:
     assert "Nothing to be done" in again.stdout + again.stderr
     edited = snakemake(tmp_path, configured(0.6), "-n")
     wanted = set(re.findall(r"^(\w+) +\d+$", edited.stdout + edited.stderr, re.MULTILINE))
-    assert wanted - {"total"} == {"stitch", "evaluate", "report_dataset", "report", "all"}
+    assert wanted - {"total"} == {"stitch", "evaluate", "audit", "report_dataset", "report", "all"}
 
 
 def test_a_published_stack_as_it_is(tmp_path: Path) -> None:

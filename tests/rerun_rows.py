@@ -66,9 +66,9 @@ class Row:
 
 def follows(stage: str, datasets: Iterable[str], models: Iterable[str]) -> set[str]:
     """The jobs of a stage for these datasets and models, and all that follow."""
-    # The split changes no prepared image.
-    without = ("prepare",) if stage == "splits" else ()
-    found = since(stage, *datasets, models=list(models), without=without)
+    # The split changes no prepared image, and scores no doubts about labels.
+    without = {"splits": ("prepare",), "evaluate": ("audit",)}
+    found = since(stage, *datasets, models=list(models), without=without.get(stage, ()))
     # The files of `own` are not generated.
     return {job for job in found if job != "synthesize own"}
 
@@ -129,7 +129,7 @@ A_FOLD_MORE = frozenset(
 )
 A_MODEL_MORE = frozenset(
     {f"{stage} sem b {fold}" for stage in ("train", "predict", "stitch") for fold in FOLDS["sem"]}
-    | {"evaluate sem b", "details sem b", "report_dataset sem", "report"}
+    | {"evaluate sem b", "details sem b", "audit sem b", "report_dataset sem", "report"}
 )
 A_SHARE_MORE = frozenset(
     {f"{stage} sem a-50pct {fold}"
@@ -172,7 +172,7 @@ ROWS: list[Row] = [
     *of_dataset("splits", "own", split__test=0.4),
     Row("datasets.<name>.split.folds", at("datasets.sem.split.folds", 3), "", jobs=A_FOLD_MORE),
     Row("datasets.<name>.split.run", at("datasets.sem.split.run", [1]), "evaluate", ("sem",),
-        jobs=frozenset(follows("evaluate", ("sem",), ("a",)) | {"details sem a"})),
+        jobs=frozenset(follows("evaluate", ("sem",), ("a",)) | {"details sem a", "audit sem a"})),
     Row("datasets.<name>.models", at("datasets.sem.models", ["a", "b"]), "", jobs=A_MODEL_MORE),
     Row("datasets.<name>.predict_with",
         at("datasets.new", {"images": "images", "predict_with": ["own/a"]}), "", jobs=APPLIED),

@@ -53,7 +53,7 @@ def found(over: dict[str, Any], one: DatasetSurvey, machine: Machine = MACHINE) 
 def test_the_stages_of_a_dataset() -> None:
     assert list(found({}, survey())) == [
         "manifest", "splits", "prepare", "train", "predict", "stitch", "evaluate",
-        "details", "report",
+        "details", "audit", "report",
     ]  # fmt: skip
     generated = {"images": None, "labels": None, "synthetic": {"kind": "nuclei"}}
     assert "synthesize" in found({"datasets": {"d": generated}}, survey())

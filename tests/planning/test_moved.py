@@ -158,7 +158,7 @@ CASES: dict[str, tuple[Callable[[Path], None], Mapping[str, Any], set[str]]] = {
     "moved: an image edited": (and_then(renamed, edited(image)), MOVED, OWN),
     "moved: other weights of the same settings": (
         and_then(renamed, mixed_up("sem")), MOVED,
-        {"predict sem a 0", "stitch sem a 0", "evaluate sem a", "details sem a",
+        {"predict sem a 0", "stitch sem a 0", "evaluate sem a", "details sem a", "audit sem a",
          "report_dataset sem", "report"},
     ),
     "moved: a model of other settings": (
@@ -218,7 +218,7 @@ def test_the_reason_is_shown(found: dict[str, Plan]) -> None:
 
 
 def test_every_output_says_what_made_it(finished_run: Path) -> None:
-    assert len(check_made_by(finished_run)) == 10
+    assert len(check_made_by(finished_run)) == 11
 
 
 def test_no_lock_file_stays(finished_run: Path) -> None:

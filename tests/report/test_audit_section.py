@@ -33,7 +33,7 @@ def audited(paths: Paths, model: str, *doubts: Doubt, **more: Any) -> None:
 def section_of(
     paths: Paths, models: tuple[str, ...] = ("m1", "m2"), task: str = "instances"
 ) -> str:
-    page = make_report(paths, "d", models, task)
+    page = make_report(paths, "d", models, "instances")
     assert_self_contained(page)
     found = re.search(r'<section id="audit">.*?</section>', page, re.DOTALL)
     return found.group(0) if found else ""

@@ -243,7 +243,7 @@ def test_the_whole_chain_with_snakemake_killed(lab: Lab, limited: Limited, site:
                 ("report_dataset", "cells")}  # fmt: skip
     for model in ("shared", "dask"):
         expected |= {(rule, "cells", model, "0") for rule in ("train", "predict", "stitch")}
-        expected |= {(rule, "cells", model) for rule in ("evaluate", "details")}
+        expected |= {(rule, "cells", model) for rule in ("evaluate", "details", "audit")}
     for rule, *wildcards in expected:
         own = of_rule(jobs, rule, *wildcards)
         ended = [job.state for job in own]

@@ -51,8 +51,8 @@ THERE_JOBS = {job.replace("new", "there") for job in NEW_JOBS} | {
     f"{stage} there a@src" for stage in ("evaluate", "details")
 }
 SOURCE_JOBS = {"manifest src", "splits src", "prepare src", "train src a 0", "predict src a 0",
-               "stitch src a 0", "evaluate src a", "details src a", "report_dataset src",
-               "report"}  # fmt: skip
+               "stitch src a 0", "evaluate src a", "details src a", "audit src a",
+               "report_dataset src", "report"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ EDITS: list[tuple[dict[str, Any], set[str]]] = [
     # Its threshold is used there.
     (merge(CONFIG, {"datasets": {"src": {"stitch": {"fill_holes": 1}}}}),
      {job for job in SOURCE_JOBS | THERE_JOBS | NEW_JOBS
-      if job.split()[0] in ("stitch", "evaluate", "details", "quality", "report_dataset",
+      if job.split()[0] in ("stitch", "evaluate", "details", "audit", "quality", "report_dataset",
                             "report")}),
     (merge(CONFIG, {"report": {"bootstrap": 200}}),
      {f"report_dataset {name}" for name in ("src", "there", "new")} | {"report"}),

@@ -139,7 +139,7 @@ def test_from_images_to_report_and_a_changed_threshold(tmp_path: Path) -> None:
     edited = snakemake(tmp_path, configured(0.6), "-n")
     wanted = set(re.findall(r"^(\w+) +\d+$", edited.stdout + edited.stderr, re.MULTILINE))
     assert wanted - {"total"} == {
-        "stitch", "evaluate", "details", "report_dataset", "report", "all",
+        "stitch", "evaluate", "details", "audit", "report_dataset", "report", "all",
     }  # fmt: skip
 
 

@@ -161,6 +161,7 @@ def test_all_results_exist(place: Workplace) -> None:
             assert path.stat().st_size > 0, path
         for model in MODELS[dataset]:
             rows = table(paths.metrics(dataset, model))
+            assert paths.audit(dataset, model).read_text().startswith("rank,image,fold,kind,")
             assert {row["fold"] for row in rows} == {str(fold) for fold in FOLDS[dataset]}
             tested = {row["image"] for row in rows}
             assert tested <= images
@@ -295,6 +296,7 @@ def test_an_ensemble_of_folds(tmp_path: Path) -> None:
     once = {f"{stage} ens a ensemble" for stage in ("predict", "stitch")} | {
         "evaluate ens a",
         "details ens a",
+        "audit ens a",
     }
     shared = jobs_of(
         ["synthesize", "manifest", "splits", "prepare", "report_dataset"], "ens", ["a"]

@@ -66,8 +66,8 @@ class Row:
 
 def follows(stage: str, datasets: Iterable[str], models: Iterable[str]) -> set[str]:
     """The jobs of a stage for these datasets and models, and all that follow."""
-    # The split changes no prepared image, and scores no doubts about labels.
-    without = {"splits": ("prepare",), "evaluate": ("audit",)}
+    # The split changes no prepared image.
+    without = {"splits": ("prepare",)}
     found = since(stage, *datasets, models=list(models), without=without.get(stage, ()))
     # The files of `own` are not generated.
     return {job for job in found if job != "synthesize own"}

@@ -272,7 +272,7 @@ def test_a_copy_in_another_part_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["splits", "prepare", "train", "predict", "stitch", "evaluate", "details"]
+    "name", ["splits", "prepare", "train", "predict", "stitch", "evaluate", "details", "audit"]
 )
 def test_a_stage_whose_inputs_are_missing(tmp_path: Path, name: str) -> None:
     where = {
@@ -281,6 +281,7 @@ def test_a_stage_whose_inputs_are_missing(tmp_path: Path, name: str) -> None:
         "stitch": ["--model", "m", "--fold", "0"],
         "evaluate": ["--model", "m", "--folds", "0"],
         "details": ["--model", "m", "--folds", "0"],
+        "audit": ["--model", "m", "--folds", "0"],
     }
     config = tmp_path / "c.yaml"
     config.write_text(

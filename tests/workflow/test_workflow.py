@@ -132,8 +132,8 @@ def since(
     first: str, *datasets: str, models: list[str] | None = None, without: tuple[str, ...] = ()
 ) -> set[str]:
     """All jobs from a stage on, for these datasets (default: all), and the overall report."""
-    # Both read the segmentations; neither reads the other's tables.
-    without = (*without, "details") if first == "evaluate" else without
+    # All three read the segmentations; none reads another's tables.
+    without = (*without, "details", "audit") if first == "evaluate" else without
     stages = [s for s in STAGES[STAGES.index(first) :] if s not in without]
     found = {"report"}
     for dataset in datasets or ("sem", "own"):

@@ -42,8 +42,6 @@ from unet.data.store import Prepared
 from unet.evaluation.metrics.rows import MetricRow, read_metrics
 from unet.evaluation.quality.doubt import Judge
 from unet.evaluation.quality.held_out import (
-    COUNTS,
-    MAIN_SCORES,
     HeldOut,
     Seen,
     comparisons,
@@ -51,6 +49,7 @@ from unet.evaluation.quality.held_out import (
     look,
     members,
 )
+from unet.evaluation.quality.quality_table import COUNTS, MAIN_SCORES
 from unet.evaluation.quality.score_model import rank_correlation
 from unet.paths import ENSEMBLE, Paths, fold_number
 from unet.prediction.stitch.segmentation import Segmentation

@@ -140,7 +140,7 @@ A_SHARE_MORE = frozenset(
 )  # fmt: skip
 APPLIED = _jobs(
     "manifest new", "prepare_applied new a@own", "predict new a@own ensemble",
-    "stitch new a@own ensemble", "report_dataset new", "report",
+    "stitch new a@own ensemble", "quality new a@own", "report_dataset new", "report",
 )  # fmt: skip
 SHARDED = frozenset(
     follows("predict", ("sem", "own"), ("a", "b"))

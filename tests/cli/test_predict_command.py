@@ -505,7 +505,7 @@ def test_report_without_labels(place: Path) -> None:
     assert page.count("<figure>") == 6
     for absent in ("Scores on the test images", 'id="training"', "<th>Train</th>", ">nan<"):
         assert absent not in page
-    for shown in ("m@src", "<td>2</td><td>1</td>", "bad.tif", "Outlines of"):
+    for shown in ("m@src", "<td>2</td><td>1</td>", "bad.tif", "Outlines, m@src of a"):
         assert shown in page
     report_all(paths, {"new": DatasetTask(task="instances", models=(name,), labelled=False)})
     overall = paths.report_html.read_text(encoding="utf-8")

@@ -22,8 +22,14 @@ from unet.evaluation.quality.evidence import (
     semantic_evidence,
     size_drift,
 )
-from unet.evaluation.quality.held_out import MAIN_SCORES, SCORE_NAMES, HeldOut, Seen
-from unet.evaluation.quality.quality_table import QualityRow, read_quality, write_quality
+from unet.evaluation.quality.held_out import HeldOut, Seen
+from unet.evaluation.quality.quality_table import (
+    MAIN_SCORES,
+    SCORE_NAMES,
+    QualityRow,
+    read_quality,
+    write_quality,
+)
 from unet.prediction.drift import drift, unlike
 from unet.report.judged import compared
 from unet.report.score_tables import HEADLINE

@@ -74,13 +74,13 @@ def test_what_is_behind_a_stage(stage: str, there: set[str], absent: set[str]) -
         ("unet.config.engine_table", {"check", "train", "predict"}),
         ("unet.config.recipes", set()),
         # A new family of metrics: its own file, its entry here, its options in the sections.
-        ("unet.evaluation.families", {"evaluate"}),
+        ("unet.evaluation.families", {"evaluate", "compare"}),
         ("unet.report.score_tables", {"check", "evaluate", "report"}),
         ("unet.report.figures", {"check", "report"}),
         # The check measures how fast this machine trains.
         ("unet.training.losses.overlap", {"check", "train"}),
-        ("unet.models.unet", {"check", "prepare_applied", "train", "predict"}),
-        ("unet.prediction.objects.watershed", {"stitch", "evaluate"}),
+        ("unet.models.unet", {"check", "prepare_applied", "train", "predict", "quality"}),
+        ("unet.prediction.objects.watershed", {"stitch", "evaluate", "compare"}),
     ],
 )
 def test_an_edit_affects_the_stages_that_use_the_module(module: str, stages: set[str]) -> None:

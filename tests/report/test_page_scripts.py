@@ -46,7 +46,7 @@ def test_a_page_allows_its_own_scripts_alone() -> None:
         listed=0,
         sections=[],
     )
-    assert page.count("<script>") == 2
+    assert page.count("<script>") == 3
     assert_scripts_allowed(page)
     with pytest.raises(AssertionError):
         assert_scripts_allowed(page.replace("</main>", "</main><script>alert(1)</script>"))

@@ -179,7 +179,7 @@ def test_pages_fit_a_phone(run_pages: list[Path], tmp_path: Path) -> None:
     script = """
     const frame = document.documentElement;
     frame.style.width = "360px";
-    const wide = [...document.querySelectorAll("main > *, article > *")].filter(
+    const wide = [...document.querySelectorAll("main > *, main > article > *")].filter(
       (one) => one.scrollWidth > one.clientWidth + 1 || one.getBoundingClientRect().right > 361);
     return wide.map((one) => one.id || one.tagName);"""
     for page in run_pages:

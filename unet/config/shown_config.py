@@ -28,7 +28,7 @@ def as_yaml(config: Config, *, changed: bool = False) -> str:
 def changed_keys(config: Config) -> list[tuple[str, str, str]]:
     """Key (as ``models.plain.width``), value and default of what differs from the defaults, each in
     a line; "given" for what has no default."""
-    return list(_changed_keys(config, "", _chosen(config)))
+    return list(_changed_keys(collapsed(config), "", _chosen(config)))
 
 
 def _changed_keys(section: Section, path: str, hidden: set[str]) -> Iterator[tuple[str, str, str]]:

@@ -8,8 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unet.evaluation.metrics.rows import NAN, MetricRow
-from unet.evaluation.quality.held_out import COUNTS, MAIN_SCORES, SCORE_NAMES
-from unet.evaluation.quality.quality_table import QualityRow, read_quality
+from unet.evaluation.quality.quality_table import (
+    COUNTS,
+    MAIN_SCORES,
+    SCORE_NAMES,
+    QualityRow,
+    read_quality,
+)
 from unet.evaluation.quality.score_model import rank_correlation
 from unet.files import read_json
 from unet.paths import Paths

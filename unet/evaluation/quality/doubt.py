@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from unet.evaluation.metrics.rows import NAN
 from unet.evaluation.quality.conformal import count_interval, count_residual, margin
-from unet.evaluation.quality.held_out import SCORE_NAMES, HeldOut, Seen
-from unet.evaluation.quality.quality_table import QualityRow
+from unet.evaluation.quality.held_out import HeldOut, Seen
+from unet.evaluation.quality.quality_table import SCORE_NAMES, QualityRow
 from unet.evaluation.quality.score_model import ScoreModel, fit_scores
 
 # A predicted score is low below this quantile of the held-out scores, if it is this far below their

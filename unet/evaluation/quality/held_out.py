@@ -14,15 +14,11 @@ from unet.data.blocks import mapped
 from unet.data.store import Prepared
 from unet.evaluation.metrics.rows import MetricRow
 from unet.evaluation.quality.evidence import Evidence, Sizes, measure, odd_sizes, size_drift
+from unet.evaluation.quality.quality_table import COUNTS, MAIN_SCORES
 from unet.models.model_file import load_model
 from unet.paths import ENSEMBLE
 from unet.prediction.drift import Comparison
 from unet.prediction.stitch.segmentation import Segmentation
-
-# Task -> class and name of the main score: the first of unet.report.score_tables.HEADLINE.
-MAIN_SCORES = {"instances": ("instances", "ap_0.50"), "semantic": ("foreground-mean", "iou")}
-SCORE_NAMES = {"instances": "AP@0.5", "semantic": "IoU"}
-COUNTS = ("instances", "n_true"), ("instances", "n_pred")
 
 
 @dataclass(frozen=True)

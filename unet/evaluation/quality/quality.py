@@ -20,14 +20,13 @@ from unet.evaluation.metrics.rows import NAN, read_metrics
 from unet.evaluation.quality.conformal import needed
 from unet.evaluation.quality.doubt import Judge
 from unet.evaluation.quality.held_out import (
-    SCORE_NAMES,
     HeldOut,
     comparisons,
     held_out_images,
     look,
     members,
 )
-from unet.evaluation.quality.quality_table import QualityRow
+from unet.evaluation.quality.quality_table import SCORE_NAMES, QualityRow
 from unet.evaluation.quality.score_model import LEAST_IMAGES, rank_correlation
 from unet.paths import ENSEMBLE, Paths, fold_number, origin_of
 from unet.prediction.drift import unlike_warnings

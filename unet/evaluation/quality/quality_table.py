@@ -9,6 +9,11 @@ from typing import NamedTuple
 from unet.evaluation.metrics.rows import NAN
 from unet.tables import read_table, write_table
 
+# Task -> class and name of the main score: the first of unet.report.score_tables.HEADLINE.
+MAIN_SCORES = {"instances": ("instances", "ap_0.50"), "semantic": ("foreground-mean", "iou")}
+SCORE_NAMES = {"instances": "AP@0.5", "semantic": "IoU"}
+COUNTS = ("instances", "n_true"), ("instances", "n_pred")
+
 
 class QualityRow(NamedTuple):
     """One row of ``quality.csv``.

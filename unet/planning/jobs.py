@@ -151,7 +151,7 @@ class Run:
             found += [paths.segmentation_done(dataset, model, fold) for fold in tested]
             if self.config.datasets[dataset].labelled:
                 found.append(paths.metrics(dataset, model))
-        return found
+        return found + [path for name in sorted(self.config.datasets) for path in self.audits(name)]
 
     def is_synthetic(self, dataset: str) -> bool:
         return self.config.datasets[dataset].synthetic is not None

@@ -152,8 +152,10 @@ FILES = [
     Case("all raw files copied to another folder, with a new `data_root`", set(), moved,
          config={**CONFIG, "data_root": "moved"}),
     Case("`report.html` deleted", {"report"}, removed(output_of(OUT.report_html))),
-    Case("`metrics.csv` deleted", B - {"train own b 0", "predict own b 0", "stitch own b 0"},
+    Case("`metrics.csv` deleted", follows("evaluate", ("own",), ("b",)),
          removed(output_of(OUT.metrics("own", "b")))),
+    Case("`audit.csv` deleted", follows("audit", ("own",), ("b",)),
+         removed(output_of(OUT.audit("own", "b")))),
     *[Case(f"`{path.name}` deleted", B - {"train own b 0", "predict own b 0"},
            removed(output_of(path)))
       for path in (OUT.segmentation_done("own", "b", 0), OUT.objects("own", "b", 0),

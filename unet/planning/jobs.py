@@ -203,7 +203,8 @@ class Run:
                 found.append(paths.metrics(dataset, model))
         for dataset, data in self.config.datasets.items():
             found += [paths.metrics(dataset, compared_model(tool)) for tool in data.compare]
-        found += [paths.quality(*pair) for pair in self.judged]
+            settings = ReportSettings.of(self.config, dataset)
+            found += explaining_tables(paths, dataset, settings)
         return found
 
     def is_synthetic(self, dataset: str) -> bool:

@@ -25,7 +25,7 @@ KINDS: dict[str, str] = {
 # Confidence from which on a doubt stands out: it is shown on the page and outlined.
 LEVEL = 0.5
 # Weaker doubts than this are not in the table.
-LEAST = 0.2
+LEAST = 0.05
 _AXES = ("z", "y", "x")
 _PLACE = (
     *(f"centroid_{axis}_px" for axis in _AXES),

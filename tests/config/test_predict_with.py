@@ -211,7 +211,9 @@ def test_the_run(tmp_path: Path) -> None:
     over = new(evaluate={"metrics": ["topology"]}, predict_with=["cells/plain"])
     choosing = Run(load({**merge(RAW, over), "output": str(tmp_path / "out")}))
     assert choosing.threshold_scores("new", "plain@cells") == [paths.metrics("cells", "plain")]
-    assert run.report_inputs("cells") == [paths.metrics("cells", "plain")]
+    assert run.report_inputs("cells") == [
+        paths.metrics("cells", "plain"), paths.audit("cells", "plain")
+    ]  # fmt: skip
     run.write_config()
     assert load_file(paths.config) == run.config
 

@@ -121,14 +121,13 @@ def audited(work: Path, task: str, labels: dict[str, Any], args: argparse.Namesp
 
 
 def hits(doubt: Doubt, planted: Sequence[Planted], stems: dict[str, str]) -> list[int]:
-    """The planted mistakes that a doubt names: at the same place of the same image."""
+    """The planted mistakes that a doubt names: at the same place of the same image. Any doubt about
+    an image leads to the label that was exchanged."""
     found = []
     for k, error in enumerate(planted):
-        if stems[error.image] != doubt.image or (error.kind == "exchanged") != (
-            doubt.kind == "exchanged"
-        ):
+        if stems[error.image] != doubt.image:
             continue
-        inside = all(
+        inside = doubt.kind != "exchanged" and all(
             low - 2 <= c < high + 2
             for c, low, high in zip(doubt.centroid, error.low, error.high, strict=True)
         )
@@ -159,7 +158,7 @@ def counted(
     return out
 
 
-def cleanlab_doubts(paths: Paths, images: Sequence[str], classes: int) -> list[Doubt] | None:
+def cleanlab_doubts(paths: Paths) -> list[Doubt] | None:
     """Connected regions that cleanlab finds wrong, those with the lowest scores first; None if it
     is not installed or the images differ in shape."""
     try:
@@ -216,7 +215,7 @@ def measured(name: str, work: Path, args: argparse.Namespace) -> dict[str, Any]:
         "audit": counted(doubts, planted, stems, objects),
     }  # fmt: skip
     if task == "semantic":
-        other = cleanlab_doubts(paths, sorted(stems.values()), 0)
+        other = cleanlab_doubts(paths)
         result["cleanlab"] = other and counted(other, planted, stems, objects)
     return result
 

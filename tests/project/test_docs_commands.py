@@ -320,7 +320,7 @@ def test_the_stages_by_hand(project: Path) -> None:
     ]  # fmt: skip
     assert [Path(w[0]).stem for w in words] == [
         "synthesize", "manifest", "splits", "prepare", "train", "predict", "stitch", "evaluate",
-        "details", "report", "report",
+        "details", "audit", "report", "report",
     ]  # fmt: skip
     config = {
         **CONFIG,

@@ -19,9 +19,11 @@ from tests.report.test_report_tables import BENCHMARK
 from unet.config.sections import ReportSection
 from unet.config.stage_settings import DatasetTask, ReportSettings
 from unet.data.records import ImageRecord, SplitRecord, write_manifest, write_splits
+from unet.evaluation.audit.doubts import write_doubts
 from unet.evaluation.metrics.rows import METRIC_COLUMNS
 from unet.files import write_json
 from unet.paths import Paths
+from unet.provenance import write_sidecar
 from unet.report import collect, score_tables
 from unet.report.dataset_page import report_dataset
 from unet.report.overall_page import report_all
@@ -312,6 +314,10 @@ def test_command_line_of_a_dataset_and_of_all(
         "seed": 0,
     }
     common = ["--output", str(tmp_path)]
+    write_doubts(paths.audit("d", "m"), [])
+    about = {"labelled": 4, "images": 4, "validation": 0, "objects": 8, "agreement": 0.9,
+             "usual": None, "doubts": 0}  # fmt: skip
+    write_sidecar(paths.audit("d", "m"), {}, audit=about)
     assert main([*common, "--all", "--settings", '{"datasets": {"d": {"task": "semantic"}}}']) == 2
     assert main([*common, "--dataset", "d", "--settings", json.dumps(own)]) == 0
     overall = {"version": 1, "datasets": {"d": {"task": "instances", "models": ["m"]}}}

@@ -218,7 +218,7 @@ def test_the_reason_is_shown(found: dict[str, Plan]) -> None:
 
 
 def test_every_output_says_what_made_it(finished_run: Path) -> None:
-    assert len(check_made_by(finished_run)) == 11
+    assert len(check_made_by(finished_run)) == 12
 
 
 def test_no_lock_file_stays(finished_run: Path) -> None:

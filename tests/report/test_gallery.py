@@ -93,8 +93,8 @@ def test_worst_best_and_spaced_ranks(count: int, most: int) -> None:
 
 @given(st.floats(0.01, 5), st.integers(2000, 100_000))
 def test_pictures_are_reduced_until_they_fit(per_pixel: float, share: int) -> None:
-    def draw(side: int) -> float:
-        return 600 + per_pixel * side * side
+    def draw(side: int) -> int:
+        return int(600 + per_pixel * side * side)
 
     size, side = picture_budget.drawn_within(draw, int, 640, share)
     assert size == draw(side)

@@ -160,7 +160,7 @@ def test_the_run(tmp_path: Path) -> None:
     run = Run(load({**made, "output": str(tmp_path / "out")}))
     assert run.pairs == [("made", "a"), ("made", "b")]
     assert run.folds("made") == (0,)
-    assert run.source("made").root == tmp_path / "out" / "made" / "raw"
+    assert run.sources.of("made").root == tmp_path / "out" / "made" / "raw"
     assert run.settings("train", "made", "a") == BASE["train:made:a"]
     run.write_config()
     from unet.config.load import load_file

@@ -55,7 +55,7 @@ BESIDE = {
     "train": ["checkpoints", f"{FOLD}/.trained"],
     "predict": [f"{FOLD}/tiles.zarr"],
     "stitch": [f"{FOLD}/segmentation.zarr", f"{FOLD}/masks"],
-    "compare": ["d/compared/t/fold-0", "d/warnings.compare-t.json"],
+    "compare": ["d/compared", "d/warnings.compare-t.json"],
     "audit": ["d/m/audit"],
     "quality": ["e/warnings.quality-m@d.json"],
 }

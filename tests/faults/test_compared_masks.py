@@ -18,7 +18,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.faults.stages import Lab
+from tests.faults.stages import Ended, Lab
 from tests.faults.tallies import Tally
 
 pytestmark = pytest.mark.faults
@@ -125,10 +125,16 @@ TAKEN: dict[str, tuple[Callable[[Path, np.ndarray], None], str]] = {
 }
 
 
-def write_all(lab: Lab, folder: Path, write: Callable[[Path, np.ndarray], None]) -> None:
-    folder.mkdir()
+def compare(
+    lab: Lab, folder: Path, write: Callable[[Path, np.ndarray], None]
+) -> tuple[Path, Ended]:
+    """Writes a mask for each image and runs the stage on them; the output folder, and its end."""
+    masks = folder / "masks"
+    masks.mkdir()
     for path in sorted((lab.raw / "labels").glob("*.tif")):
-        write(folder / path.stem, np.roll(tifffile.imread(path), 1, axis=0))
+        write(masks / path.stem, np.roll(tifffile.imread(path), 1, axis=0))
+    output = lab.before("compare", folder / "results")
+    return output, lab.run("compare", output, ["--masks", str(masks)])
 
 
 def compared(output: Path) -> list[Path]:
@@ -140,9 +146,7 @@ def compared(output: Path) -> list[Path]:
 @pytest.mark.parametrize("name", REFUSED)
 def test_masks_that_are_refused(lab: Lab, tmp_path: Path, tally: Tally, name: str) -> None:
     write, message = REFUSED[name]
-    write_all(lab, tmp_path / "masks", write)
-    output = lab.before("compare", tmp_path / "results")
-    done = lab.run("compare", output, ["--masks", str(tmp_path / "masks")])
+    output, done = compare(lab, tmp_path, write)
     assert done.code == 2, done.said
     assert len(done.errors) == 1, done.said
     start = rf"error: datasets\.d\.compare\.t: .*({message})"
@@ -162,9 +166,7 @@ def test_masks_that_are_refused(lab: Lab, tmp_path: Path, tally: Tally, name: st
 @pytest.mark.parametrize("name", TAKEN)
 def test_odd_masks_that_are_scored(lab: Lab, tmp_path: Path, tally: Tally, name: str) -> None:
     write, warning = TAKEN[name]
-    write_all(lab, tmp_path / "masks", write)
-    output = lab.before("compare", tmp_path / "results")
-    done = lab.run("compare", output, ["--masks", str(tmp_path / "masks")])
+    output, done = compare(lab, tmp_path, write)
     assert done.code == 0, done.said
     found = json.loads((output / "d" / "warnings.compare-t.json").read_text())["warnings"]
     assert any(warning in line for line in found) if warning else found == []

@@ -96,7 +96,7 @@ def write_seen(run: Run) -> None:
     """Writes the record of the manifest's inputs for each dataset, so that fingerprints stay the
     same."""
     for dataset in run.config.datasets:
-        root = run.source(dataset).root
+        root = run.sources.of(dataset).root
         files = {
             f"{dataset}/{kind}/{name}": [*stamp(root / dataset / kind / name), ""]
             for kind in ("images", "labels")

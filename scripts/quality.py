@@ -19,7 +19,6 @@ if __name__ == "__main__":
 from unet import provenance
 from unet.cli.stage import parser, run, settings_of
 from unet.config.quality_settings import QualitySettings
-from unet.errors import how_many
 from unet.paths import ENSEMBLE, Paths, origin_of
 
 log = logging.getLogger("unet")
@@ -52,7 +51,7 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     warn(paths.warnings(args.dataset, f"quality-{args.model}"), args.model, rows)
     for note in basis.notes:
         log.info("%s", note)
-    log.info("%d of %s need a look", sum(r.flagged for r in rows), how_many(len(rows), "image"))
+    log.info("images that need a look: %d of %d", sum(row.flagged for row in rows), len(rows))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

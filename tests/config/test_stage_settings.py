@@ -77,6 +77,39 @@ def test_settings_are_plain_and_contain_no_path() -> None:
 @pytest.mark.parametrize(
     ("over", "expected"),
     [
+        ({"report": {"confidence": 0.9}}, {"quality"}),
+        ({"report": {"bootstrap": 500}}, set()),
+        ({"evaluate": {"boundary_tolerance": "3 px"}}, {"compare"}),
+        ({"evaluate": {"metrics": ["pixel"]}}, {"compare"}),
+        # Another tool's masks have no probabilities, and topology is not among its metrics.
+        ({"evaluate": {"boundary": "as-is"}}, set()),
+        ({"stitch": {"threshold": 0.3}}, set()),
+    ],
+)
+def test_stages_beside_the_line(over: dict[str, Any], expected: set[str]) -> None:
+    """``config/README.md`` names them besides the key's own stage."""
+    new = {"images": "/somewhere/new", "predict_with": ["own/a"]}
+    compare = {"own": {"compare": {"tool": "/somewhere/masks"}}, "new": new}
+
+    def settings(change: dict[str, Any]) -> Settings:
+        config = load(merge(merge(RAW, {"datasets": compare}), change))
+        where = {"quality": ("new", "a@own"), "compare": ("own",), "audit": ("own",),
+                 "details": ("own",)}  # fmt: skip
+        return {stage: text(stage, config, *names) for stage, names in where.items()}
+
+    base, now = settings({}), settings(over)
+    assert {stage for stage in base if base[stage] != now[stage]} == expected
+    page = (Path(__file__).resolve().parents[2] / "config" / "README.md").read_text()
+    for section, keys in over.items():
+        for key in keys:
+            row = next(r for r in page.splitlines() if r.startswith(f"| `{section}.{key}` "))
+            named = row.rstrip(" |").rpartition("|")[2]
+            assert {stage for stage in ("quality", "compare") if stage in named} == expected
+
+
+@pytest.mark.parametrize(
+    ("over", "expected"),
+    [
         # Keys that change no result are in no settings.
         ({"output": "x", "data_root": "y", "memory_gb": 9}, set()),
         ({"train": {"checkpoint_seconds": 5, "cache_gb": 1}, "predict": {"batch": 3}}, set()),
@@ -160,7 +193,7 @@ def test_the_run(tmp_path: Path) -> None:
     run = Run(load({**made, "output": str(tmp_path / "out")}))
     assert run.pairs == [("made", "a"), ("made", "b")]
     assert run.folds("made") == (0,)
-    assert run.source("made").root == tmp_path / "out" / "made" / "raw"
+    assert run.sources.of("made").root == tmp_path / "out" / "made" / "raw"
     assert run.settings("train", "made", "a") == BASE["train:made:a"]
     run.write_config()
     from unet.config.load import load_file

@@ -52,7 +52,7 @@ def manifest(place: Path) -> None:
 
 
 def planned(raw: dict[str, Any]) -> str:
-    return Run(load(raw)).fingerprint("d")
+    return Run(load(raw)).sources.fingerprint("d")
 
 
 def test_nothing_is_matched_twice(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,7 @@ def test_scores_by_hand_are_rows_like_those_of_a_model(place: Place) -> None:
     assert found["seg"] == pytest.approx((1 + 0) / 2)  # half an object is not more than half
     assert values(rows, class_="foreground")["iou"] == pytest.approx(6 / 8)
     # The masks are the same by construction.
-    assert warnings == [f"tool: a and {other} have exactly the same mask" for other in "bcd"]
+    assert warnings == ["tool: 4 images have exactly the same mask (a, b, c, d)"]
 
 
 def test_the_same_numbers_as_the_evaluate_stage(place: Place) -> None:
@@ -186,7 +186,7 @@ def test_unusable_masks_are_said(place: Place) -> None:
     rows, warnings = place.compare()
     assert {row.image for row in rows} == {"a"}
     assert [line.split(": ")[1:3] for line in warnings] == [["not scored", i] for i in "bcd"]
-    assert "b.tif: 2 x 6 pixels, but the image has 3 x 6" in warnings[0]
+    assert "b: 2 x 6 pixels, but the image has 3 x 6" in warnings[0]
     assert "label value 3.5 is not an instance id" in warnings[2]
 
 
@@ -202,7 +202,7 @@ def test_copies_of_the_labels_and_swapped_masks(place: Place) -> None:
     place.truth("b", other)
     place.write("a.tif", TRUTH.astype(np.uint16))
     assert place.compare({0: ["a"]})[1] == [
-        "tool: all 1 mask are exactly the labels, so a perfect score says nothing: are these "
+        "tool: all 1 mask is exactly the labels, so a perfect score says nothing: are these "
         "copies of the labels?"
     ]
     place.write("a.tif", other.astype(np.uint16))
@@ -319,6 +319,12 @@ def test_several_masks_of_one_image_are_left_out_and_said(tmp_path: Path) -> Non
         "1 image left out because several masks could be theirs (a: a_cells.tif, a_nuclei.tif); "
         "narrow the glob"
     ]
+
+
+def test_several_masks_of_all_images_are_an_error(tmp_path: Path) -> None:
+    names = [f"{image}{end}.tif" for image in "abc" for end in ("_cells", "_nuclei")]
+    with pytest.raises(UserError, match=r"2 images left out .*a_cells\.tif, a_nuclei\.tif; b: "):
+        matched(tmp_path, names)
 
 
 def test_no_name_in_common_shows_both(tmp_path: Path) -> None:

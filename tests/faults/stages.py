@@ -6,8 +6,6 @@ hundreds of faults take minutes. Each one is nevertheless a real process, killed
 
 from __future__ import annotations
 
-import csv
-import io
 import multiprocessing
 import os
 import runpy
@@ -22,14 +20,18 @@ from typing import Any
 
 import yaml
 
+from tests.faults.contents import FOLD, QUALITY, content, different, size_of, tables, write_masks
+
 ROOT = Path(__file__).resolve().parents[2]
 # Seed of all random times, positions and bits; printed with the table.
 SEED = int(os.environ.get("UNET_FAULT_SEED", "5"))
 
 STAGES = (
-    "manifest", "splits", "prepare", "train", "predict", "stitch", "evaluate", "report", "all",
+    "manifest", "splits", "prepare", "train", "predict", "stitch", "evaluate", "details",
+    "compare", "audit", "quality", "report", "all",
 )  # fmt: skip
-FOLD = "d/m/fold-0"
+# Stages of a run without a dataset that models of others predict.
+WITHOUT_APPLIED = tuple(stage for stage in STAGES if stage != "quality")
 # The outputs that each stage declares to Snakemake, and its other outputs.
 DECLARED = {
     "manifest": ["d/manifest.csv", "d/inputs.json"],
@@ -39,6 +41,10 @@ DECLARED = {
     "predict": [f"{FOLD}/tiles.json"],
     "stitch": [f"{FOLD}/segmentation.json", f"{FOLD}/objects.csv"],
     "evaluate": ["d/m/metrics.csv"],
+    "details": [f"d/m/details/{name}.csv" for name in ("matches", "confusion", "thresholds")],
+    "compare": ["d/compared/t/metrics.csv", "d/compared/t/masks.json"],
+    "audit": ["d/m/audit.csv"],
+    "quality": ["e/m@d/quality.csv"],
     "report": ["d/report.csv", "d/report.html"],
     "all": ["report.csv", "report.html"],
 }
@@ -49,16 +55,12 @@ BESIDE = {
     "train": ["checkpoints", f"{FOLD}/.trained"],
     "predict": [f"{FOLD}/tiles.zarr"],
     "stitch": [f"{FOLD}/segmentation.zarr", f"{FOLD}/masks"],
+    "compare": ["d/compared", "d/warnings.compare-t.json"],
+    "audit": ["d/m/audit"],
+    "quality": ["e/warnings.quality-m@d.json"],
 }
 # One thread where torch computes: on a busy machine several threads wait for each other.
 THREADS = {"train": 1, "predict": 1}
-# The final tables, and their inputs.
-TABLES = (
-    "d/manifest.csv", "d/splits.csv", f"{FOLD}/objects.csv", f"{FOLD}/segmentation.json",
-    "d/m/metrics.csv", "d/report.csv", "report.csv",
-)  # fmt: skip
-TIMES = {"images_per_s", "data_share", "seconds"}
-
 CONFIG: dict[str, Any] = {
     "data_root": "raw",
     "device": "cpu",
@@ -66,6 +68,7 @@ CONFIG: dict[str, Any] = {
         "d": {
             "images": "images/*.tif", "labels": "labels/*.tif", "task": "instances",
             "split": {"test": 0.34, "val": 0.34}, "evaluate": {"metrics": ["pixel", "instance"]},
+            "compare": {"t": "tool"},
         }
     },
     "models": {"m": {"preset": "unet-bn", "width": 4, "depth": 1, "train": {"patch": 48}}},
@@ -76,12 +79,17 @@ CONFIG: dict[str, Any] = {
     "report": {"bootstrap": 100},
 }  # fmt: skip
 
+# The model predicts these, too.
+APPLIED: dict[str, Any] = {"images": "new/*.tif", "predict_with": ["d/m"]}
+
 PRELOAD = [
     "torch", "torch._dynamo", "zarr", "dask.array", "pandas", "matplotlib.figure",
     "skimage.measure", "scipy.ndimage",
     "unet.training.train", "unet.prediction.tiles.predict", "unet.prediction.stitch.stitch",
     "unet.report.dataset_page", "unet.report.overall_page",
     "unet.evaluation.evaluate", "unet.data.prepare", "unet.data.manifest",
+    "unet.evaluation.details", "unet.evaluation.compared", "unet.evaluation.audit.audit_model",
+    "unet.evaluation.quality.quality",
 ]  # fmt: skip
 
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate"}
@@ -198,8 +206,16 @@ class Lab:
         self.folder = folder
         self.raw = folder / "raw"
         write_dataset(self.raw, "nuclei", 3, 6, (160, 160), 0.5)
-        self.config = folder / "config.yaml"
+        write_masks(self.raw / "labels", self.raw / "tool")
+        write_dataset(folder / "made", "nuclei", 4, 2, (96, 96), 0.5)
+        (folder / "made" / "images").rename(self.raw / "new")
+        self.config, self.applied = folder / "config.yaml", folder / "applied.yaml"
         self.write_config("results")
+        text = self.config.read_text(encoding="utf-8")
+        datasets = {**CONFIG["datasets"], "e": APPLIED}
+        self.write_config("results", datasets=datasets)
+        self.config.rename(self.applied)
+        self.config.write_text(text, encoding="utf-8")
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD)
         # The server imports modules from Python's path, not from pytest's.
@@ -211,30 +227,59 @@ class Lab:
         self.operations: dict[str, int] = {}
         self.sizes: dict[str, int] = {}
         for stage in STAGES:
+            if stage == "quality":
+                self._apply()
             before = size_of(self.unbroken)
             done = self.run(stage, self.unbroken)
             assert done.code == 0, done.said
             self.seconds[stage], self.operations[stage] = done.seconds, done.operations
             self.sizes[stage] = size_of(self.unbroken) - before
         self.tables = tables(self.unbroken)
+        # Those of a run without the other dataset.
+        self.of_one_dataset = {k: v for k, v in self.tables.items() if k not in QUALITY}
 
     def write_config(self, output: str, **more: Any) -> None:
         text = yaml.safe_dump({"output": output, **CONFIG, **more}, sort_keys=False)
         self.config.write_text(text, encoding="utf-8")
 
-    def start(self, stage: str, output: Path, more: Sequence[str] = (), **how: Any) -> Running:
-        """Starts a stage like Snakemake does."""
+    def _apply(self) -> None:
+        """Predicts the other dataset, as far as the stage quality needs it."""
+        for stage in ("manifest", "prepare_applied", "predict", "stitch"):
+            done = self.run(stage, self.unbroken, dataset="e")
+            assert done.code == 0, done.said
+
+    def _words(self, stage: str, dataset: str) -> list[str]:
+        """The arguments that name what a stage works on."""
+        if stage == "all":
+            return ["--all"]
+        words = ["--dataset", dataset]
+        raw = ["--root", str(self.raw)]
+        if stage == "manifest":
+            parts = {"d": ["images/*.tif", "--labels", "labels/*.tif"], "e": ["new/*.tif"]}
+            words += [*raw, "--images", *parts[dataset]]
+        if stage == "prepare_applied":
+            words += raw
+        if stage == "compare":
+            words += ["--tool", "t", "--masks", str(self.raw / "tool"), *raw]
+        elif stage not in ("manifest", "splits", "prepare", "report"):
+            words += ["--model", "m" if dataset == "d" else "m@d"]
+        if stage in ("evaluate", "details", "audit", "compare"):
+            words += ["--folds", "0"]
+        if stage in ("train", "predict", "stitch"):
+            words += ["--fold", "0" if dataset == "d" else "ensemble"]
+        return words
+
+    def start(
+        self, stage: str, output: Path, more: Sequence[str] = (), dataset: str = "", **how: Any
+    ) -> Running:
+        """Starts a stage like Snakemake does; ``dataset``: "" for the one of the stage."""
         self._number += 1
-        words = ["--output", str(output), "--config", str(self.config)]
+        dataset = dataset or ("e" if stage == "quality" else "d")
+        config = self.config if dataset == "d" else self.applied
+        words = ["--output", str(output), "--config", str(config)]
         words += ["--threads", str(THREADS.get(stage, 2))]
         words += ["--log", str(output / "logs" / f"{stage}.log")]
-        words += ["--all"] if stage == "all" else ["--dataset", "d"]
-        if stage == "manifest":
-            words += ["--root", str(self.raw), "--images", "images/*.tif"]
-            words += ["--labels", "labels/*.tif"]
-        if stage in ("train", "predict", "stitch", "evaluate"):
-            words += ["--model", "m"]
-            words += ["--folds", "0"] if stage == "evaluate" else ["--fold", "0"]
+        words += self._words(stage, dataset)
         script = ROOT / "scripts" / ("report.py" if stage == "all" else f"{stage}.py")
         said = self.folder / "said" / f"{self._number}-{stage}.txt"
         said.parent.mkdir(exist_ok=True)
@@ -276,39 +321,6 @@ class Lab:
             path = output / name
             if not path.exists() or path.suffix in (".html", ".png"):
                 continue  # they contain times
-            if _content(path) != _content(self.unbroken / name):
+            if content(path) != content(self.unbroken / name):
                 return False
         return True
-
-
-def size_of(folder: Path) -> int:
-    """Bytes of all files, rounded up to pages like a tmpfs does."""
-    files = [p for p in folder.rglob("*") if p.is_file()] if folder.exists() else []
-    return sum(-(-p.stat().st_size // 4096) * 4096 for p in files)
-
-
-def _content(path: Path) -> bytes:
-    """A file's content without timing columns."""
-    if path.name == "inputs.json" or path.name != "history.csv":
-        return path.read_bytes()
-    with path.open(newline="", encoding="utf-8") as handle:
-        rows = list(csv.DictReader(handle))
-    out = io.StringIO()
-    for row in rows:
-        out.write(repr({k: v for k, v in row.items() if k not in TIMES}) + "\n")
-    return out.getvalue().encode()
-
-
-def tables(output: Path) -> dict[str, bytes]:
-    """The final tables, masks and the history (without its timing columns) by name."""
-    names = [*TABLES, f"{FOLD}/history.csv"]
-    names += sorted(str(p.relative_to(output)) for p in (output / FOLD / "masks").rglob("*.tif"))
-    found = {name: _content(output / name) for name in names}
-    assert len(names) > len(TABLES) + 1, "no masks"
-    return found
-
-
-def different(found: dict[str, bytes], wanted: dict[str, bytes]) -> list[str]:
-    """The names of files that differ."""
-    names = found.keys() | wanted.keys()
-    return sorted(name for name in names if found.get(name) != wanted.get(name))

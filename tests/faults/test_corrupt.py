@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.stages import FOLD, SEED, STAGES, Lab, different, tables
+from tests.faults.contents import FOLD, different, tables
+from tests.faults.stages import SEED, Lab
 from tests.faults.tallies import Tally
 
 pytestmark = pytest.mark.faults
@@ -129,18 +130,24 @@ def test_a_model_is_damaged(lab: Lab, tmp_path: Path, tally: Tally) -> None:
     )
 
 
-# Store -> folder, the stage that reads it, and the arrays of which it reads every chunk.
-STORES = {
-    "prepared.zarr": ("d", "train", ("image", "instances")),
-    "tiles.zarr": (FOLD, "stitch", ("",)),
-    "segmentation.zarr": (FOLD, "evaluate", ("labels/instances/0",)),
-}
+# Store, its folder, the stage that made it, one that reads it, and the arrays of which that one
+# reads every chunk.
+SEGMENTATION = ("segmentation.zarr", FOLD, "stitch")
+STORES = (
+    ("prepared.zarr", "d", "prepare", "train", ("image", "instances")),
+    ("tiles.zarr", FOLD, "predict", "stitch", ("",)),
+    *((*SEGMENTATION, stage, ("labels/instances/0",)) for stage in
+      ("evaluate", "details", "audit", "quality")),
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("store", STORES)
-def test_a_chunk_is_damaged(lab: Lab, tmp_path: Path, tally: Tally, store: str) -> None:
-    where, stage, arrays = STORES[store]
-    dice = random.Random(f"{SEED} {store}")
+@pytest.mark.parametrize(
+    ("store", "where", "maker", "stage", "arrays"), STORES, ids=[f"{s[0]}-{s[3]}" for s in STORES]
+)
+def test_a_chunk_is_damaged(  # type: ignore[no-untyped-def]
+    lab: Lab, tmp_path: Path, tally: Tally, store, where, maker, stage, arrays
+) -> None:
+    dice = random.Random(f"{SEED} {store} {stage}")
     for how, damage in DAMAGES.items():
         output = lab.before(stage, tmp_path / how)
         folder = output / where / store
@@ -168,14 +175,12 @@ def test_a_chunk_is_damaged(lab: Lab, tmp_path: Path, tally: Tally, store: str) 
             path = Path(name)
             assert path.exists()
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        maker = STAGES[STAGES.index(stage) - 1]
-        if store == "prepared.zarr":
-            maker = "prepare"
         lab.finish(maker, output)
         assert different(tables(output), lab.tables) == []
     tally(
         "a chunk of a store is damaged",
-        f"a random chunk of `{store}` cut short, with a flipped bit, or with 512 bytes of zeros",
+        f"a random chunk of `{store}`, read by `{stage}`, cut short, with a flipped bit, or with "
+        "512 bytes of zeros",
         "found by its checksum: one line that names the file and what to remove; recomputed; "
         "final tables identical to those of an undisturbed run",
         len(DAMAGES),
@@ -189,5 +194,5 @@ def _read_by(stage: str, output: Path, folder: Path) -> list[str]:
     rows = [line.split(",") for line in (output / "d" / "splits.csv").read_text().splitlines()]
     names = dict(enumerate(rows[0]))
     found = [dict(zip(names.values(), row, strict=True)) for row in rows[1:]]
-    part = {"train": "train", "evaluate": "test"}[stage]
+    part = "train" if stage == "train" else "test"
     return sorted(row["image"] for row in found if row["part"] == part)

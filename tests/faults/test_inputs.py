@@ -417,11 +417,11 @@ def test_a_folder_that_cannot_be_looked_at(
         "models": {"m": {"preset": "unet-bn"}},
     }  # fmt: skip
     good(tmp_path)
-    Run(load(raw)).check_sources()
+    Run(load(raw)).sources.check()
 
     def refuse(self: Path) -> Iterator[Path]:
         raise OSError(code, os.strerror(code), str(self))
 
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(UserError, match=f"^config: datasets.d: .*/i: {os.strerror(code)}$"):
-        Run(load(raw)).check_sources()
+        Run(load(raw)).sources.check()

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.stages import ROOT, SEED, STAGES, THREADS, Lab, different, tables
+from tests.faults.contents import different, tables
+from tests.faults.stages import ROOT, SEED, STAGES, THREADS, WITHOUT_APPLIED, Lab
 from tests.faults.tallies import Tally
 
 pytestmark = pytest.mark.faults
@@ -116,7 +117,7 @@ def test_the_whole_run_is_killed(lab: Lab, tmp_path: Path, tally: Tally) -> None
     logs = tmp_path / "results" / "logs"
     killed = 0
     # Some time after the first sign of a stage, in the order of the stages.
-    for stage in sorted(dice.sample(STAGES[:-1], WHOLE), key=STAGES.index):
+    for stage in sorted(dice.sample(WITHOUT_APPLIED[:-1], WHOLE), key=STAGES.index):
         run = Whole.start(tmp_path, lab.config, *RUN)
         run.wait_for(logs / stage)
         time.sleep(dice.uniform(0, 4))
@@ -129,7 +130,7 @@ def test_the_whole_run_is_killed(lab: Lab, tmp_path: Path, tally: Tally) -> None
     assert run.process.wait(400) == 0, run.said
     assert "Traceback" not in run.said
     assert killed >= WHOLE - 1
-    assert different(tables(tmp_path / "results"), lab.tables) == []
+    assert different(tables(tmp_path / "results"), lab.of_one_dataset) == []
     tally(
         "the whole run is killed",
         "SIGKILL of Snakemake at a random time, with its jobs or alone",

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.stages import FOLD, SEED, STAGES, Lab, different, tables
+from tests.faults.contents import FOLD, different, tables
+from tests.faults.stages import SEED, STAGES, Lab
 from tests.faults.tallies import Tally
 from tests.faults.test_kill import RUN, Whole
 from unet.config.stage_settings import PredictSettings
@@ -99,7 +100,7 @@ def test_two_runs_in_one_folder(lab: Lab, tmp_path: Path, tally: Tally) -> None:
     finally:
         if running.process.poll() is None:
             running.kill()
-    assert different(tables(first / "results"), lab.tables) == []
+    assert different(tables(first / "results"), lab.of_one_dataset) == []
     tally(
         "two runs at once",
         "Snakemake started a second time in the same folder, and from another one with the same "

@@ -36,19 +36,19 @@ def test_missing_raw_files_show_before_any_job(
     monkeypatch.setenv("UNET_TEST_ROOT", str(tmp_path / "missing"))
     run = Run(load(config(images="images", labels="labels")))
     with pytest.raises(UserError, match=r"^config: datasets\.d: images"):
-        run.check_sources()
+        run.sources.check()
 
 
 def test_roots_expand_variables_and_generated_images_lie_in_the_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNET_TEST_ROOT", str(tmp_path))
-    assert Run(load(config(images="i", labels="l"))).source("d").root == tmp_path
+    assert Run(load(config(images="i", labels="l"))).sources.of("d").root == tmp_path
     raw = config(synthetic={"kind": "nuclei", "images": 4, "size": 64})
     run = Run(load({**raw, "output": str(tmp_path / "out")}))
-    assert run.source("d").root == tmp_path / "out" / "d" / "raw"
-    assert run.fingerprint("d") == ""
-    run.check_sources()
+    assert run.sources.of("d").root == tmp_path / "out" / "d" / "raw"
+    assert run.sources.fingerprint("d") == ""
+    run.sources.check()
 
 
 def test_the_written_config_loads_to_the_same_run(tmp_path: Path) -> None:
@@ -69,13 +69,13 @@ def test_masks_of_other_tools_are_planned_like_a_model(
     raw = config(synthetic=generated, compare={"cellpose": "masks", "x": "*.npy"})
     run = Run(load({**raw, "output": str(tmp_path / "out")}))
     with pytest.raises(UserError, match=r"datasets\.d\.compare\.cellpose: .*\n.*compare\.x: "):
-        run.check_sources()
+        run.sources.check()
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "a.tif").write_bytes(b"one")
     (tmp_path / "a.npy").write_bytes(b"one")
     run = Run(load({**raw, "output": str(tmp_path / "out")}))
-    run.check_sources()
-    assert run.compared_source("d", "cellpose").root == tmp_path
+    run.sources.check()
+    assert run.sources.compared("d", "cellpose").root == tmp_path
     table = tmp_path / "out" / "d" / "compared" / "cellpose" / "metrics.csv"
     assert table in run.report_inputs("d")
     assert table in run.targets

@@ -16,16 +16,8 @@ from unet.config.presets import architecture_of
 from unet.data.records import ImageRecord, write_manifest
 from unet.files import write_sentinel
 from unet.planning import resources
-from unet.planning.resources import (
-    HEAD,
-    Images,
-    PlannedJob,
-    flop_per_pixel,
-    images_of,
-    memory_mb,
-    minutes,
-    raw_images,
-)
+from unet.planning.image_sizes import HEAD, Images, images_of, raw_images
+from unet.planning.resources import PlannedJob, flop_per_pixel, memory_mb, minutes
 
 ROOT = Path(__file__).resolve().parents[2]
 LARGE = Images(count=100, channels=1, pixels=100 * 4e6, largest=4_000_000, slice=4_000_000)

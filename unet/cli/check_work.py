@@ -33,7 +33,7 @@ ABOUT_SCORES = (
 
 def raw_source(config: Config, dataset: str) -> RawSource:
     """The raw files of a dataset, with the same arguments as in the manifest stage."""
-    data, raw = config.datasets[dataset], Run(config).source(dataset)
+    data, raw = config.datasets[dataset], Run(config).sources.of(dataset)
     required = data.predict_with is None
     where = (raw.root, raw.images, raw.labels)
     return RawSource(*where, data.layout, data.labelled or required, required)
@@ -113,7 +113,7 @@ def write_checked(
     from unet.report.check_page import write_check_page
 
     dataset = checked.survey.dataset
-    root = Run(config).source(dataset).root
+    root = Run(config).sources.of(dataset).root
     write_check_page(paths.check_html(dataset), checked, config.datasets[dataset], root)
     if made_by is None:
         # Without inputs, so that a run of the workflow checks again, with its manifest and split.

@@ -200,7 +200,7 @@ class DatasetSection(Section):
     stitch: Annotated[dict[str, Any], Changes("stitch"), Shown("mapping", reruns="stitch")] = {}
     """Changes to `stitch` for this dataset."""
     evaluate: Annotated[
-        dict[str, Any], Changes("evaluate"), Shown("mapping", reruns="evaluate")
+        dict[str, Any], Changes("evaluate"), Shown("mapping", reruns="evaluate, compare")
     ] = {}
     """Changes to `evaluate` for this dataset."""
 

@@ -98,21 +98,20 @@ class StitchSection(Section):
 class EvaluateSection(Section):
     reruns: ClassVar[str] = "evaluate"
 
-    metrics: Annotated[tuple[Annotated[str, OneOf(FAMILY_TABLE)], ...], Field(min_length=1)] = (
-        "pixel",
-        "instance",
-        "objects",
-        "rand",
-        "boundary",
-        "calibration",
-    )
+    metrics: Annotated[
+        tuple[Annotated[str, OneOf(FAMILY_TABLE)], ...],
+        Field(min_length=1),
+        Shown(reruns="evaluate, compare"),
+    ] = ("pixel", "instance", "objects", "rand", "boundary", "calibration")
     """Families of metrics: docs/metrics.md."""
     topology_class: Annotated[str | None, Shown("name of a class", "the last one")] = None
     """The class whose regions are the cells (topology, isbi2012)."""
     boundary: Literal["thinned", "as-is"] = "thinned"
     """For topology. thinned: predicted membranes are thinned first, as in the ISBI 2012
     challenge."""
-    boundary_tolerance: Annotated[str, Shown("a distance in px or um, such as 0.5 um")] = "2 px"
+    boundary_tolerance: Annotated[
+        str, Shown("a distance in px or um, such as 0.5 um", reruns="evaluate, compare")
+    ] = "2 px"
     """For boundary: how far off an outline may be and still count as correct. um needs the pixel
     size of every image."""
 
@@ -132,8 +131,11 @@ MOST_FLIPS = 100_000
 class ReportSection(Section):
     reruns: ClassVar[str] = "report"
 
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """Level of the intervals. 1 - `confidence` is the level of the tests between models.
+    confidence: Annotated[
+        float, Field(gt=0.5, lt=1), Shown(reruns="report (with predict_with: quality)")
+    ] = 0.95
+    """Level of the intervals, also of those in `quality.csv`. 1 - `confidence` is the level of the
+    tests between models.
     `report.bootstrap` must be at least 1 / (1 - `confidence`) - 1, since no difference could be
     clear with fewer."""
     bootstrap: Annotated[int, Field(ge=100, le=MOST_FLIPS)] = 2000

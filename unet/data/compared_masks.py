@@ -143,15 +143,14 @@ def match_masks(
 
     best = max(kinds, key=rank) if kinds else ""
     if not best or not rank(best)[0]:
+        unclear = [one for kind in matched.values() for one in kind.unclear if one[0] in wanted]
+        if unclear:
+            raise UserError(f"{key}: no mask can be used: {_unclear(unclear)}")
         raise UserError(_no_match(found, files, images, wanted, key))
     _warn_of_kinds(kinds, best, matched, wanted, warn)
     chosen = matched[best]
     if chosen.unclear:
-        names = "; ".join(f"{name}: {', '.join(files)}" for name, files in chosen.unclear[:3])
-        warn(
-            f"{how_many(len(chosen.unclear), 'image')} left out because several masks could be "
-            f"theirs ({names}); narrow the glob"
-        )
+        warn(_unclear(chosen.unclear))
     if chosen.begun:
         image, path = chosen.begun[0]
         warn(
@@ -159,6 +158,14 @@ def match_masks(
             f"{path.name} with {image}"
         )
     return chosen.pairs
+
+
+def _unclear(unclear: Sequence[tuple[str, Sequence[str]]]) -> str:
+    names = "; ".join(f"{name}: {', '.join(files)}" for name, files in unclear[:3])
+    return (
+        f"{how_many(len(unclear), 'image')} left out because several masks could be theirs "
+        f"({names}); narrow the glob"
+    )
 
 
 def _kind(path: Path) -> str:

@@ -110,10 +110,10 @@ def compare_tool(job: Comparison) -> tuple[list[MetricRow], list[str]]:
             _store_fold(job, fold, stores[fold], matched, outcome)
         scored = wanted & outcome.masks.keys()
         if not scored:
-            first = next(iter(outcome.left_out.values()))
+            image, why = next(iter(outcome.left_out.items()))
             raise UserError(
                 f"{job.key}: none of {how_many(len(outcome.left_out), 'mask')} can be scored, the "
-                f"first because {first}"
+                f"first because {matched[image]}: {why}"
             )
         lines += _doubts(job, [Segmentation(path) for path in stores.values()], outcome)
         rows = _rows(job, stores)
@@ -143,7 +143,8 @@ def _store_fold(
             mask = open_mask(path, grid.shape, axes=settings.axes, page=page, classes=classes)
             store_mask(store, grid, mask.array, settings, job.threads)
         except UserError as error:
-            outcome.left_out[image] = str(error)
+            # Without the file's name, so that one line can stand for many images.
+            outcome.left_out[image] = str(error).removeprefix(f"{path}: ")
             continue
         outcome.warnings += [(path.name, text) for text in mask.warnings()]
         made, kind = Segmentation(store), settings.task == "instances"
@@ -224,18 +225,20 @@ def _copies(outcome: _Outcome) -> list[str]:
     lines, masks = [], {image: found for image, found in outcome.masks.items() if found}
     same = [image for image, content in masks.items() if content == outcome.labels[image]]
     if same and len(same) == len(masks):
+        what = "mask is" if len(same) == 1 else "masks are"
         lines.append(
-            f"all {how_many(len(same), 'mask')} are exactly the labels, so a perfect score says "
-            "nothing: are these copies of the labels?"
+            f"all {len(same)} {what} exactly the labels, so a perfect score says nothing: are "
+            "these copies of the labels?"
         )
     owner = {content: image for image, content in outcome.labels.items() if content}
     for image, content in masks.items():
         other = owner.get(content, image)
         if other != image and content != outcome.labels[image]:
             lines.append(f"the mask of {image} is exactly the label of {other}: are files swapped?")
-    first: dict[str, str] = {}
+    alike: dict[str, set[str]] = {}
     for image, content in masks.items():
-        other = first.setdefault(content, image)
-        if other != image and content != outcome.labels[image]:
-            lines.append(f"{other} and {image} have exactly the same mask")
+        alike.setdefault(content, set()).add(image)
+    for content, images in alike.items():
+        if len(images) > 1 and any(content != outcome.labels[image] for image in images):
+            lines.append(f"{len(images)} images have exactly the same mask ({_listed(images)})")
     return lines

@@ -68,13 +68,24 @@ def store_mask(
         source = ArraySource(mask, step, ALLOWED, threads)
         source.load()
         for region, values in source.regions():
-            if settings.class_values is not None:
-                named = dict(zip(settings.class_names, settings.class_values, strict=True))
-                arrays["classes"][region] = semantic_classes(values, named, None)
-                continue
-            classes, ids = instance_maps(values, None)
-            arrays["classes"][region] = classes
-            arrays["instances"][region] = ids
+            for name, labels in _maps(values, settings).items():
+                arrays[name][region] = labels
+
+
+def _maps(values: Any, settings: CompareSettings) -> dict[str, Any]:
+    """A block of a mask as classes and, for task instances, ids."""
+    try:
+        if settings.class_values is None:
+            return dict(zip(("classes", "instances"), instance_maps(values, None), strict=True))
+        named = dict(zip(settings.class_names, settings.class_values, strict=True))
+        return {"classes": semantic_classes(values, named, None)}
+    except UserError as error:
+        # The advice for labels (such as `ignore`) does not help with another tool's masks.
+        found = str(error).partition("; ")[0]
+    advice = "write a whole number for each object, 0 for the background"
+    if settings.class_values is not None:
+        advice = "let the tool write the values of classes"
+    raise UserError(f"{found.partition('; ignore:')[0]}; {advice}")
 
 
 def _create(path: Path, grid: ImageGrid, settings: CompareSettings) -> dict[str, Any]:

@@ -58,6 +58,8 @@ def open_mask(
             f"{path}: {' x '.join(map(str, label.shape))} pixels, but the image has "
             f"{' x '.join(map(str, shape))}"
         )
+    if label.array.dtype.kind not in "biuf":
+        raise UserError(f"{path}: pixels of type {label.array.dtype}; write whole numbers")
     return MaskFile(label.array, lambda: list(label.warnings))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ Ring = NDArray[np.float64]
 GEOJSON, ROIS = (".geojson",), (".roi", ".zip")
 # Side in pixels of the parts that are drawn at a time.
 BLOCK = 2048
+# Largest coordinate, and most bytes of a ZIP's members together when they are unpacked.
+FARTHEST, MOST_BYTES = 1e9, 256 << 20
 # QuPath's objects that are regions around others, not objects themselves.
 _AROUND = "annotation"
 _OBJECTS = frozenset({"detection", "cell", "tile"})
@@ -124,11 +127,12 @@ def _filled(
     from skimage import draw
 
     polygon: Any = draw.polygon
-    corners = np.concatenate(rings)
-    low = np.floor(corners.min(axis=0)).astype(int) - (left, top)
-    high = np.ceil(corners.max(axis=0)).astype(int) - (left, top)
-    x, y = max(0, low[0]), max(0, low[1])
-    width, height = min(shape[1], high[0]) - x, min(shape[0], high[1]) - y
+    corners = np.concatenate(rings) - (left, top)
+    # Clipped before they become integers, which hold less than coordinates may be.
+    low = np.clip(np.floor(corners.min(axis=0)), 0, shape[::-1]).astype(int)
+    high = np.clip(np.ceil(corners.max(axis=0)), 0, shape[::-1]).astype(int)
+    x, y = low
+    width, height = high - low
     if width <= 0 or height <= 0:
         return None
     mask = np.zeros((height, width), bool)
@@ -193,7 +197,7 @@ def read_geojson(path: Path) -> tuple[list[Outline], int]:
     features = list(_features(found))
     if not features and not (isinstance(found, Mapping) and found.get("features") == []):
         raise UserError(f"{path}: no features; write a GeoJSON FeatureCollection of polygons")
-    kinds = [str((f.get("properties") or {}).get("objectType", "")) for f in features]
+    kinds = [str(_properties(feature).get("objectType", "")) for feature in features]
     inner = bool(_OBJECTS.intersection(kinds))
     outlines = []
     for feature, kind in zip(features, kinds, strict=True):
@@ -213,8 +217,13 @@ def _features(found: Any) -> Iterator[Mapping[str, Any]]:
         yield found
 
 
+def _properties(feature: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = feature.get("properties")
+    return found if isinstance(found, Mapping) else {}
+
+
 def _classification(feature: Mapping[str, Any]) -> str:
-    kind = (feature.get("properties") or {}).get("classification")
+    kind = _properties(feature).get("classification")
     name = kind.get("name", "") if isinstance(kind, Mapping) else kind
     return str(name or "")
 
@@ -227,8 +236,11 @@ def _rings(path: Path, feature: Mapping[str, Any]) -> list[Ring]:
         rings = [np.array(ring, np.float64)[:, :2] for polygon in polygons for ring in polygon]
     except (TypeError, ValueError, IndexError):
         raise UserError(f"{path}: a polygon whose coordinates are not pairs of numbers") from None
-    if not all(len(ring) > 2 and np.isfinite(ring).all() for ring in rings):
+    if any(len(ring) < 3 for ring in rings):
         raise UserError(f"{path}: a polygon with fewer than three corners")
+    # A picture has no pixels there, and sums of such numbers are infinite.
+    if any(not (np.abs(ring) <= FARTHEST).all() for ring in rings):
+        raise UserError(f"{path}: a polygon whose coordinates are not in pixels")
     return rings
 
 
@@ -245,16 +257,29 @@ def read_rois(path: Path) -> tuple[list[Outline], int]:
     from roifile import ImagejRoi
 
     try:
+        if path.suffix.lower() == ".zip":
+            _refuse_bomb(path)
         found = ImagejRoi.fromfile(path)
         rois = found if isinstance(found, list) else [found]
         rings = [_roi_rings(roi) for roi in rois]
-    except MemoryError:
+    except (MemoryError, UserError):
         raise
     except Exception as error:
         # The library raises all kinds of errors for a damaged file.
         raise UserError(f"{path}: no ImageJ ROIs ({error})") from None
     outlines = [Outline(tuple(own)) for own in rings if own]
     return outlines, len(rings) - len(outlines)
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Refuses an archive that would fill the memory, before anything is unpacked."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > MOST_BYTES:
+        raise UserError(
+            f"{path}: unpacks to {size / 1e6:.0f} MB, more than the {MOST_BYTES / 1e6:.0f} MB that "
+            "are read; give label images (TIFF or PNG)"
+        )
 
 
 def _roi_rings(roi: ImagejRoi) -> list[Ring]:

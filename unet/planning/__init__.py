@@ -3,6 +3,7 @@
 In: a config and the existing files.
 Out: targets, inputs and resources for Snakemake's rules, and reasons for running a job again.
 
-Start with `jobs.py`, then `resources.py`. `stale.py`, `untracked.py` and `snakemake_hooks.py` hook
-into Snakemake's own planning. Loads neither torch nor dask, zarr, pandas or NumPy.
+Start with `jobs.py`, then `sources.py` (raw files) and `resources.py`. `stale.py`, `untracked.py`
+and `snakemake_hooks.py` hook into Snakemake's own planning. Loads neither torch nor dask, zarr,
+pandas or NumPy.
 """

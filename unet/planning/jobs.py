@@ -1,4 +1,4 @@
-"""Sources, fingerprints, inputs and targets of a run. Loads neither torch nor dask.
+"""Inputs, settings and targets of a run. Loads neither torch nor dask.
 
 This is the Snakefile's logic, in a place where it can be tested.
 """
@@ -9,10 +9,8 @@ import atexit
 import os
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from unet.config.check_settings import CheckAllSettings
 from unet.config.compare_settings import CompareSettings
@@ -22,22 +20,10 @@ from unet.config.run import Config
 from unet.config.sections import CHOOSING
 from unet.config.stage_settings import SETTINGS, ReportAllSettings, ReportSettings
 from unet.errors import UserError
-from unet.files import canonical, locked, read_json
+from unet.files import canonical, locked
 from unet.paths import ENSEMBLE, Paths, compared_model, fold_name, fold_number, origin_of
 from unet.planning.report_inputs import explaining_tables, report_inputs
-from unet.planning.resources import Images, raw_images
-
-if TYPE_CHECKING:
-    from unet.data.raw_files import RawSource
-
-
-@dataclass(frozen=True)
-class SourcePaths:
-    """The paths of a dataset's raw files; passed to the manifest stage, never tracked."""
-
-    root: Path
-    images: str
-    labels: str | None
+from unet.planning.sources import Sources
 
 
 def offer_interpreter() -> None:
@@ -58,11 +44,8 @@ class Run:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.paths = Paths(Path(config.output))
-        self._fingerprints: dict[str, str] = {}
-        self._compared: dict[tuple[str, str], str] = {}
-        self._listed: dict[str, list[Path]] = {}
+        self.sources = Sources(config, self.paths)
         self._settings: dict[tuple[str, str, str | None], str] = {}
-        self._raw: dict[str, Images] = {}
         # Locks that this process keeps until it ends.
         self._locks = ExitStack()
 
@@ -129,34 +112,11 @@ class Run:
         where = (self.paths, dataset, settings)
         return [*report_inputs(*where), *explaining_tables(*where)]
 
-    def compared_source(self, dataset: str, tool: str) -> SourcePaths:
-        """Where the masks of another tool are."""
-        root = Path(os.path.expandvars(self.config.data_root)).expanduser()
-        masks = str(Path(self.config.datasets[dataset].compare[tool]).expanduser())
-        return SourcePaths(root, masks, None)
-
     def prepared_for(self, dataset: str) -> str:
         """The model whose prepared images hold the labels; "" for a dataset with models of its
         own, which share them."""
         models = self.config.models_for(dataset) if self.config.origins_for(dataset) else ("",)
         return models[0]
-
-    def compared_fingerprint(self, dataset: str, tool: str) -> str:
-        """Identifies the content of another tool's masks, as :meth:`fingerprint` does for images.
-
-        Raises:
-            UserError: the folder is missing, or holds no mask.
-        """
-        from unet.data.compared_masks import find_compared, label_of, masks_fingerprint
-
-        key = (dataset, tool)
-        if key not in self._compared:
-            source, task = self.compared_source(dataset, tool), self.config.datasets[dataset].task
-            name = f"config: datasets.{dataset}.compare.{tool}"
-            found = find_compared(source.images, source.root, name, label_of(task))
-            noted = self.paths.compared_files(dataset, tool)
-            self._compared[key] = masks_fingerprint(found, noted)
-        return self._compared[key]
 
     def compared_results(self, dataset: str, tool: str) -> list[Path]:
         """The stores that the comparison makes besides its table of scores."""
@@ -207,97 +167,6 @@ class Run:
             found += explaining_tables(paths, dataset, settings)
         return found
 
-    def is_synthetic(self, dataset: str) -> bool:
-        return self.config.datasets[dataset].synthetic is not None
-
-    def source(self, dataset: str) -> SourcePaths:
-        """The paths of the raw files: below ``data_root``, or where they are generated."""
-        data = self.config.datasets[dataset]
-        if data.synthetic is not None:
-            return SourcePaths(self.paths.raw(dataset), "images", "labels")
-        root = Path(os.path.expandvars(self.config.data_root)).expanduser()
-        return SourcePaths(root, data.images or "", data.labels)
-
-    def fingerprint(self, dataset: str) -> str:
-        """Identifies the raw files' content (by names, sizes and times; by hashes if touched).
-
-        Raises:
-            UserError: a folder is missing or a glob matches nothing.
-        """
-        from unet.data.raw_changes import FolderListing, fingerprint
-
-        if self.is_synthetic(dataset):
-            return ""  # the synthesize stage's sentinel identifies them
-        if dataset not in self._fingerprints:
-            inputs, root = self.paths.inputs(dataset), self.source(dataset).root
-            if not inputs.is_file():
-                value = fingerprint(self._files(dataset), root, None)
-                return self._fingerprints.setdefault(dataset, value)
-            note, seen = (inputs.with_name(f".inputs-{name}.json") for name in ("listed", "seen"))
-            listed = FolderListing(note, self._source(dataset), inputs)
-            known = listed.fingerprint()
-            if known is None:
-                stored = read_json(inputs)
-                known = fingerprint(self._files(dataset), root, stored, seen)
-                if known == stored["fingerprint"]:
-                    listed.keep(known)
-            self._fingerprints[dataset] = known
-        return self._fingerprints[dataset]
-
-    def _source(self, dataset: str) -> RawSource:
-        """A dataset's raw files, with the same arguments as in the manifest stage."""
-        from unet.data.raw_files import RawSource
-
-        data, raw = self.config.datasets[dataset], self.source(dataset)
-        required = data.predict_with is None
-        where = (raw.root, raw.images, raw.labels)
-        return RawSource(*where, data.layout, data.labelled or required, required)
-
-    def _files(self, dataset: str) -> list[Path]:
-        """All raw files.
-
-        Raises:
-            UserError: a folder is missing or a glob matches nothing.
-        """
-        from unet.data.layouts import list_files
-
-        if dataset not in self._listed:
-            try:
-                self._listed[dataset] = list_files(self._source(dataset))
-            except UserError as error:
-                raise UserError(f"config: datasets.{dataset}: {error}") from None
-        return self._listed[dataset]
-
-    def raw_images(self, dataset: str) -> Images:
-        """Image sizes estimated from the raw files; empty if they are generated."""
-        if self.is_synthetic(dataset):
-            return Images()
-        if dataset not in self._raw:
-            self._raw[dataset] = raw_images(self._files(dataset))
-        return self._raw[dataset]
-
-    def check_sources(self) -> None:
-        """Searches every dataset's raw files, so that a wrong path shows before any job runs.
-
-        Raises:
-            UserError: one line per dataset whose files are missing.
-        """
-        lines = []
-        for dataset in sorted(self.config.datasets):
-            tools = self.config.datasets[dataset].compare
-            checks = [partial(self.fingerprint, dataset)]
-            checks += [partial(self.compared_fingerprint, dataset, tool) for tool in tools]
-            for check in checks:
-                try:
-                    check()
-                except UserError as error:
-                    lines.append(str(error))
-                except OSError as error:
-                    what = f"{error.filename}: {error.strerror}"
-                    lines.append(f"config: datasets.{dataset}: {what}")
-        if lines:
-            raise UserError("\n".join(lines))
-
     def settings(self, stage: str, dataset: str, model: str | None = None) -> str:
         """A stage's settings as canonical JSON (see :mod:`unet.config.stage_settings`)."""
         # All folds share them.
@@ -305,9 +174,9 @@ class Run:
         if key not in self._settings:
             made = SETTINGS[stage].of(self.config, dataset, model or "")
             if isinstance(made, ManifestSettings):
-                made = made.model_copy(update={"fingerprint": self.fingerprint(dataset)})
+                made = made.model_copy(update={"fingerprint": self.sources.fingerprint(dataset)})
             if isinstance(made, CompareSettings):
-                there = self.compared_fingerprint(dataset, model or "")
+                there = self.sources.compared_fingerprint(dataset, model or "")
                 made = made.model_copy(update={"fingerprint": there})
             self._settings[key] = canonical(made.to_json())
         return self._settings[key]

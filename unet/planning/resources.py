@@ -1,4 +1,5 @@
-"""Memory and time that a job requests, estimated from the config and the sizes of the images.
+"""Memory and time that a job requests, estimated from the config and the sizes of the images (see
+:mod:`unet.planning.image_sizes`).
 
 A queue ends jobs that use more than they requested, and delays jobs that request a lot. So these
 estimates are on the safe side, and attempt n requests n times as much as the first. Every stage
@@ -7,23 +8,18 @@ except ``manifest`` continues where the previous attempt ended. Loads neither to
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 
 from unet.config.geometry import footprint
 from unet.config.layers import flop, layers_of, parameters
 from unet.config.presets import AnyArchitecture, Architecture
 from unet.config.run import Config
 from unet.config.sections import CHOOSING, PredictSection
-from unet.data.raw_changes import stamp
 from unet.paths import origin_of
-from unet.tables import csv_rows
+from unet.planning.image_sizes import Images
 from unet.training.auto.memory import Numerics, step_bytes
 
 # Bytes that do not depend on the images: the interpreter and libraries, and the two Snakemake
@@ -52,82 +48,6 @@ READ, STITCHED, SCORED = 2e6, 1e6, 0.5e6
 SLACK_SECONDS = 20 * 60
 # Most minutes that a job requests: what most queues grant.
 LONGEST = 24 * 60
-# Number of characters of a table, and of raw files, that are read for an estimate.
-HEAD = 1 << 18
-SAMPLE = 20
-
-
-@dataclass(frozen=True)
-class Images:
-    """Sizes of a dataset's images.
-
-    Attributes:
-        count: number of images.
-        channels: most channels of an image.
-        pixels: pixels of all images together.
-        largest: pixels of the largest image.
-        slice: pixels of the largest Y X slice.
-    """
-
-    count: int = 0
-    channels: int = 1
-    pixels: float = 0.0
-    largest: int = 0
-    slice: int = 0
-
-
-def images_of(table: str | Path) -> Images:
-    """The sizes from ``manifest.csv`` or ``prepared.json``.
-
-    Only the first part of a long table is read, and extrapolated to the rest, so that planning is
-    as fast for a million images as for ten.
-
-    Raises:
-        FileNotFoundError: the table does not exist yet (Snakemake asks again when it does).
-    """
-    status = os.stat(table)  # noqa: PTH116 - the name goes into the error
-    return _images_of(str(table), status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=4096)
-def _images_of(table: str, _time: int, size: int) -> Images:
-    with open(table, encoding="utf-8") as handle:  # noqa: PTH123 - the name goes into the error
-        head = handle.read(HEAD)
-    shapes = (_from_manifest if table.endswith(".csv") else _from_sentinel)(head)
-    if not shapes:
-        return Images()
-    share = max(1.0, size / len(head.encode()))
-    spatial = [math.prod(shape[1:]) for shape in shapes]
-    return Images(
-        count=math.ceil(len(shapes) * share),
-        channels=max(shape[0] for shape in shapes),
-        pixels=sum(spatial) * share,
-        largest=max(spatial),
-        slice=max(math.prod(shape[-2:]) for shape in shapes),
-    )
-
-
-def _from_manifest(head: str) -> list[list[int]]:
-    if len(head) == HEAD:  # the last row may be incomplete
-        head = head.rpartition("\n")[0]
-    rows = csv_rows(head)
-    return [json.loads(row["shape"]) for row in rows if row["status"] == "ok" and row["shape"]]
-
-
-def _from_sentinel(head: str) -> list[list[int]]:
-    found = re.findall(r'"shape": \[([\d,\s]+)\]', head)
-    return [[int(n) for n in text.split(",")] for text in found]
-
-
-def raw_images(files: Sequence[Path]) -> Images:
-    """An estimate before the files are read: a byte counts as a pixel. Checks a sample of the
-    files if there are many."""
-    some = files[:: max(1, len(files) // SAMPLE)]
-    sizes = [max(0, stamp(path)[0]) for path in some]
-    if not sizes:
-        return Images()
-    mean = sum(sizes) / len(sizes)
-    return Images(len(files), 1, mean * len(files), max(sizes), max(sizes))
 
 
 def flop_per_pixel(arch: Architecture, channels: int, outputs: int) -> float:

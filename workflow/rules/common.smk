@@ -13,6 +13,7 @@ from unet.cli.failures import show_causes
 from unet.cli.run_events import tell_events
 from unet.planning.run_hooks import add_hooks, begin_run, print_warnings
 from unet.paths import FOLD_PATTERN, compared_model, fold_name
+from unet.planning.image_sizes import images_of
 from unet.planning.jobs import Run, offer_interpreter
 from unet.planning.stale import compare_what_made_outputs
 from unet.planning.untracked import Untracked
@@ -36,7 +37,7 @@ try:
     CONFIG = CONFIG.model_copy(update={"output": below.removesuffix("/")})
     workflow.modifier.path_modifier = PathModifier(None, None, workflow)
     RUN = Run(CONFIG)
-    RUN.check_sources()
+    RUN.sources.check()
 except UserError as error:
     # Print only the message, no stack trace.
     sys.exit(str(error))
@@ -63,12 +64,12 @@ def common_options(stage):
 
 
 def root_option(wildcards):
-    return Untracked(f"--root={RUN.source(wildcards.dataset).root}")
+    return Untracked(f"--root={RUN.sources.of(wildcards.dataset).root}")
 
 
 def source_options(wildcards):
     """The paths of a dataset's raw files; their content is tracked by the manifest's settings."""
-    raw = RUN.source(wildcards.dataset)
+    raw = RUN.sources.of(wildcards.dataset)
     labels = [] if raw.labels is None else [f"--labels={raw.labels}"]
     # With =, so that a name with a leading dash is not read as an option.
     return Untracked(f"--root={raw.root}", f"--images={raw.images}", *labels)
@@ -76,8 +77,8 @@ def source_options(wildcards):
 
 def compared_options(wildcards):
     """The paths of another tool's masks; their content is tracked by the stage's settings."""
-    source = RUN.compared_source(wildcards.dataset, wildcards.tool)
-    images = RUN.source(wildcards.dataset).root
+    source = RUN.sources.compared(wildcards.dataset, wildcards.tool)
+    images = RUN.sources.of(wildcards.dataset).root
     words = [f"--masks={source.root / source.images}", f"--root={images}"]
     if model := RUN.prepared_for(wildcards.dataset):
         words.append(f"--prepared-for={model}")
@@ -122,7 +123,7 @@ def job_of(wildcards, input, threads, gather=False):
     return resources.PlannedJob(
         CONFIG,
         wildcards.dataset,
-        resources.images_of(str(table)) if table else RUN.raw_images(wildcards.dataset),
+        images_of(str(table)) if table else RUN.sources.images(wildcards.dataset),
         threads,
         model,
         networks=len(RUN.members(wildcards.dataset, fold, model)) if fold else 1,

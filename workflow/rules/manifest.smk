@@ -4,7 +4,9 @@ time and hash of each file), splits.csv (image x fold -> train, val, test)."""
 
 rule manifest:
     input:
-        lambda w: [PATHS.raw_done(w.dataset)] if RUN.is_synthetic(w.dataset) else [],
+        lambda w: (
+            [PATHS.raw_done(w.dataset)] if RUN.sources.is_synthetic(w.dataset) else []
+        ),
     output:
         manifest=PATHS.manifest("{dataset}"),
         inputs=PATHS.inputs("{dataset}"),

@@ -1,0 +1,160 @@
+"""The raw files of a run: where they are, and what identifies their content. Loads neither torch
+nor dask."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unet.config.run import Config
+from unet.errors import UserError
+from unet.files import read_json
+from unet.paths import Paths
+from unet.planning.image_sizes import Images, raw_images
+
+if TYPE_CHECKING:
+    from unet.data.raw_files import RawSource
+
+
+@dataclass(frozen=True)
+class SourcePaths:
+    """The paths of a dataset's raw files; passed to the manifest stage, never tracked."""
+
+    root: Path
+    images: str
+    labels: str | None
+
+
+class Sources:
+    """The raw files of all datasets, and the masks of other tools that are compared with them.
+
+    Args:
+        config: the run's config.
+        paths: the run's paths.
+    """
+
+    def __init__(self, config: Config, paths: Paths) -> None:
+        self.config = config
+        self.paths = paths
+        # Each folder is listed once in a run, however many jobs ask.
+        self._fingerprints: dict[str, str] = {}
+        self._compared: dict[tuple[str, str], str] = {}
+        self._listed: dict[str, list[Path]] = {}
+        self._raw: dict[str, Images] = {}
+
+    def is_synthetic(self, dataset: str) -> bool:
+        return self.config.datasets[dataset].synthetic is not None
+
+    def of(self, dataset: str) -> SourcePaths:
+        """The paths of the raw files: below ``data_root``, or where they are generated."""
+        data = self.config.datasets[dataset]
+        if data.synthetic is not None:
+            return SourcePaths(self.paths.raw(dataset), "images", "labels")
+        root = Path(os.path.expandvars(self.config.data_root)).expanduser()
+        return SourcePaths(root, data.images or "", data.labels)
+
+    def compared(self, dataset: str, tool: str) -> SourcePaths:
+        """Where the masks of another tool are."""
+        root = Path(os.path.expandvars(self.config.data_root)).expanduser()
+        masks = str(Path(self.config.datasets[dataset].compare[tool]).expanduser())
+        return SourcePaths(root, masks, None)
+
+    def fingerprint(self, dataset: str) -> str:
+        """Identifies the raw files' content (by names, sizes and times; by hashes if touched).
+
+        Raises:
+            UserError: a folder is missing or a glob matches nothing.
+        """
+        from unet.data.raw_changes import FolderListing, fingerprint
+
+        if self.is_synthetic(dataset):
+            return ""  # the synthesize stage's sentinel identifies them
+        if dataset not in self._fingerprints:
+            inputs, root = self.paths.inputs(dataset), self.of(dataset).root
+            if not inputs.is_file():
+                value = fingerprint(self._files(dataset), root, None)
+                return self._fingerprints.setdefault(dataset, value)
+            note, seen = (inputs.with_name(f".inputs-{name}.json") for name in ("listed", "seen"))
+            listed = FolderListing(note, self._source(dataset), inputs)
+            known = listed.fingerprint()
+            if known is None:
+                stored = read_json(inputs)
+                known = fingerprint(self._files(dataset), root, stored, seen)
+                if known == stored["fingerprint"]:
+                    listed.keep(known)
+            self._fingerprints[dataset] = known
+        return self._fingerprints[dataset]
+
+    def _source(self, dataset: str) -> RawSource:
+        """A dataset's raw files, with the same arguments as in the manifest stage."""
+        from unet.data.raw_files import RawSource
+
+        data, raw = self.config.datasets[dataset], self.of(dataset)
+        required = data.predict_with is None
+        where = (raw.root, raw.images, raw.labels)
+        return RawSource(*where, data.layout, data.labelled or required, required)
+
+    def _files(self, dataset: str) -> list[Path]:
+        """All raw files.
+
+        Raises:
+            UserError: a folder is missing or a glob matches nothing.
+        """
+        from unet.data.layouts import list_files
+
+        if dataset not in self._listed:
+            try:
+                self._listed[dataset] = list_files(self._source(dataset))
+            except UserError as error:
+                raise UserError(f"config: datasets.{dataset}: {error}") from None
+        return self._listed[dataset]
+
+    def images(self, dataset: str) -> Images:
+        """Image sizes estimated from the raw files; empty if they are generated."""
+        if self.is_synthetic(dataset):
+            return Images()
+        if dataset not in self._raw:
+            self._raw[dataset] = raw_images(self._files(dataset))
+        return self._raw[dataset]
+
+    def compared_fingerprint(self, dataset: str, tool: str) -> str:
+        """Identifies the content of another tool's masks, as :meth:`fingerprint` does for images.
+
+        Raises:
+            UserError: the folder is missing, or holds no mask.
+        """
+        from unet.data.compared_masks import find_compared, label_of, masks_fingerprint
+
+        key = (dataset, tool)
+        if key not in self._compared:
+            source, task = self.compared(dataset, tool), self.config.datasets[dataset].task
+            name = f"config: datasets.{dataset}.compare.{tool}"
+            found = find_compared(source.images, source.root, name, label_of(task))
+            noted = self.paths.compared_files(dataset, tool)
+            self._compared[key] = masks_fingerprint(found, noted)
+        return self._compared[key]
+
+    def check(self) -> None:
+        """Searches every dataset's raw files, so that a wrong path shows before any job runs.
+
+        Raises:
+            UserError: one line per dataset whose files are missing.
+        """
+        lines = []
+        for dataset in sorted(self.config.datasets):
+            tools = self.config.datasets[dataset].compare
+            checks = [partial(self.fingerprint, dataset)]
+            checks += [partial(self.compared_fingerprint, dataset, tool) for tool in tools]
+            for check in checks:
+                try:
+                    check()
+                except UserError as error:
+                    lines.append(str(error))
+                except OSError as error:
+                    what = f"{error.filename}: {error.strerror}"
+                    lines.append(f"config: datasets.{dataset}: {what}")
+        if lines:
+            raise UserError("\n".join(lines))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def test_a_sweep(tmp_path: Path) -> None:
     assert place.wanted(written) == set()
     (tmp_path / ".snakemake").rename(tmp_path / "records")
     assert place.wanted(CONFIG) == set()
+    shutil.rmtree(tmp_path / ".snakemake")
     (tmp_path / "records").rename(tmp_path / ".snakemake")
 
     # A value more trains only that, and predicts nothing again if the choice is the same.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from unet.config.swept_names import value_text
 from unet.errors import UserError
 from unet.files import read_json
 from unet.report import costs
@@ -18,10 +19,11 @@ from unet.training.choice import Candidate, from_json
 
 @dataclass(frozen=True)
 class TriedModel:
-    """A row of the table; ``spread``: standard deviation over the folds, NaN for a single one;
+    """A row of the table; ``tried``: its values, in words; ``spread``: standard deviation over the folds, NaN for a single one;
     ``seconds``: of its trainings, NaN if unknown."""
 
     candidate: Candidate
+    tried: tuple[str, ...]
     chosen: bool
     spread: float
     seconds: float
@@ -50,7 +52,13 @@ def _shown(data: DatasetResults, model: str, members: Sequence[str]) -> dict[str
     spent = costs.stage_costs(data.paths, data.dataset, members, folds)
     seconds = {cost.model: cost.seconds for cost in spent if cost.stage == "train"}
     rows = [
-        TriedModel(each, each.name == chosen, spread(each), seconds.get(each.name, math.nan))
+        TriedModel(
+            each,
+            tuple(map(value_text, each.values.values())),
+            each.name == chosen,
+            spread(each),
+            seconds.get(each.name, math.nan),
+        )
         for each in ranked(found)
     ]
     return {

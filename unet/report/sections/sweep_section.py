@@ -19,8 +19,13 @@ from unet.training.choice import Candidate, from_json
 
 @dataclass(frozen=True)
 class TriedModel:
-    """A row of the table; ``tried``: its values, in words; ``spread``: standard deviation over the folds, NaN for a single one;
-    ``seconds``: of its trainings, NaN if unknown."""
+    """A row of the table.
+
+    Attributes:
+        tried: the values of the candidate, in words.
+        spread: standard deviation over the folds; NaN for a single one.
+        seconds: of its trainings; NaN if unknown.
+    """
 
     candidate: Candidate
     tried: tuple[str, ...]

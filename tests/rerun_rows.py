@@ -138,6 +138,11 @@ A_SHARE_MORE = frozenset(
     | {f"evaluate {d} a-50pct" for d in ("sem", "own")}
     | {"report_dataset sem", "report_dataset own", "report"}
 )  # fmt: skip
+A_SWEEP = frozenset(
+    {f"train {d} a-width{w} {k}" for d, k in (("sem", 0), ("sem", 1), ("own", 0)) for w in (4, 5)}
+    | {"choose sem a 0", "choose sem a 1", "choose own a 0"}
+    | follows("predict", ("sem", "own"), ("a",))
+)
 APPLIED = _jobs(
     "manifest new", "prepare_applied new a@own", "predict new a@own ensemble",
     "stitch new a@own ensemble", "quality new a@own", "report_dataset new", "report",
@@ -197,6 +202,7 @@ ROWS: list[Row] = [
               hidden=[9]),
     Row("models.<name>.learning_curve", at("models.a.learning_curve", [0.5]), "",
         jobs=A_SHARE_MORE),
+    Row("models.<name>.sweep", at("models.a.sweep", {"width": [4, 5]}), "", jobs=A_SWEEP),
     # Prepare.
     *of_all("prepare", prepare__tile=32, prepare__shard=2, prepare__normalize__method="zscore",
             prepare__normalize__low=2, prepare__normalize__high=99,

@@ -222,6 +222,10 @@ class Paths:
     def curves(self, dataset: str, model: str, fold: int | str) -> Path:
         return self.fold(dataset, model, fold) / "curves.png"
 
+    def choice(self, dataset: str, model: str, fold: int | str) -> Path:
+        """For a model with a sweep: the models that it was chosen from, and their scores."""
+        return self.fold(dataset, model, fold) / "choice.json"
+
     def tiles(self, dataset: str, model: str, fold: int | str) -> Path:
         return self.fold(dataset, model, fold) / "tiles.zarr"
 

@@ -40,6 +40,7 @@ _MAKERS = {
     "confusion.csv": "details",
     "thresholds.csv": "details",
     "history.csv": "train",
+    "choice.json": "choose",
     "masks.json": "compare",
 }
 
@@ -152,10 +153,14 @@ def read_made_by(path: Path) -> MadeBy | None:
         path: a sentinel, a table or a model.
 
     Returns:
-        as :func:`made_by`; for a model only the stage and the settings; None if there is no
-        readable record.
+        as :func:`made_by`; for a model that was trained only the stage and the settings; None if
+        there is no readable record.
     """
     if path.suffix == ".pt":
+        # The model of a sweep is a copy: it contains the settings of the one that was chosen.
+        table = _json(sidecar(path.with_name("history.csv"))).get(KEY)
+        if isinstance(table, dict) and table.get("stage") == "choose":
+            return table if isinstance(table.get("settings"), dict) else None
         settings = _settings_of_model(path)
         return None if settings is None else {"stage": "train", "settings": settings}
     found = _json(path if path.suffix == ".json" else sidecar(path)).get(KEY)

@@ -18,6 +18,7 @@ STAGES: dict[str, int] = {
     "prepare": 1,
     "prepare_applied": 1,
     "train": 2,
+    "choose": 1,
     "predict": 3,
     "stitch": 2,
     "evaluate": 3,

@@ -158,6 +158,28 @@ def test_no_heavy_library_is_loaded() -> None:
     assert done.stdout.strip() == "set()"
 
 
+def test_a_sweep_costs_trainings_alone() -> None:
+    config = load(merge(BASE, {"models": {"m": {"sweep": {"train.lr": [0.01, 0.02]}}}}))
+    rows = estimates(config, "d", {"d": survey()}, MACHINE)
+    plain = found({}, survey())
+    trained = [each for each in rows if each.stage == "train"]
+    assert [each.model for each in trained] == ["m-lr0_01", "m-lr0_02"]
+    assert {each.seconds for each in trained} == {plain["train"].seconds}
+    for stage in ("choose", "predict", "stitch", "evaluate"):
+        assert [each.model for each in rows if each.stage == stage] == ["m"]
+    (predicted,) = (each for each in rows if each.stage == "predict")
+    assert predicted == plain["predict"]
+
+
+def test_the_chosen_model_is_as_large_as_the_largest_of_its_sweep() -> None:
+    def predict(over: dict[str, object]) -> Estimate:
+        config = load(merge(BASE, {"models": {"m": over}}))
+        rows = estimates(config, "d", {"d": survey()}, MACHINE)
+        return next(each for each in rows if each.stage == "predict")
+
+    assert predict({"sweep": {"width": [4, 32, 8]}}) == predict({"width": 32})
+
+
 def test_a_learning_curve_costs_a_training_for_each_share() -> None:
     config = load(merge(BASE, {"models": {"m": {"learning_curve": [0.25, 0.5]}}}))
     rows = estimates(config, "d", {"d": survey()}, MACHINE)

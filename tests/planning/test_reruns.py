@@ -31,7 +31,10 @@ from unet.versions import STAGES as VERSIONS
 pytestmark = pytest.mark.workflow
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reruns.md"
-ORDER = [*STAGES[:4], "prepare_applied", "train", "predict_shard", *STAGES[5:], "quality", "compare", "report"]
+ORDER = [
+    *STAGES[:4], "prepare_applied", "train", "choose", "predict_shard", *STAGES[5:],
+    "quality", "compare", "report",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -262,7 +262,9 @@ def mistakes(config: Config) -> list[str]:
     if lines:
         return lines
     for dataset in config.datasets:
-        of_pair = _applied_mistakes if config.origins_for(dataset) else _pair_mistakes
-        for model in config.models_for(dataset):
-            lines += of_pair(config, dataset, model)
+        if config.origins_for(dataset):
+            for model in config.models_for(dataset):
+                lines += _applied_mistakes(config, dataset, model)
+        for model in config.trained_for(dataset):
+            lines += _pair_mistakes(config, dataset, model)
     return list(dict.fromkeys(lines))

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from unet.config import learning_curve, predict_with
+from unet.config import learning_curve, predict_with, sweep
 from unet.config.checks import mistakes
 from unet.config.messages import lines_of, too_large
 from unet.config.run import Config
@@ -28,11 +28,11 @@ def load(raw: Mapping[str, Any]) -> Config:
         config = Config.model_validate(dict(raw))
     except ValidationError as error:
         raise UserError("\n".join(lines_of(error, dict(raw)))) from None
-    config = learning_curve.expanded(config)
+    config = sweep.expanded(learning_curve.expanded(config))
     lines = predict_with.origin_mistakes(config)
     if not lines:
         config = predict_with.resolved(config)
-        lines = learning_curve.said_once(mistakes(config), config)
+        lines = sweep.said_once(mistakes(config), config)
     if lines:
         raise UserError("\n".join(lines))
     return config

@@ -107,6 +107,12 @@ class ModelSection(Section):
     """Also train this model on these shares of the training images, such as `[0.125, 0.25, 0.5]`.
     The report then estimates what more images would bring: docs/learning_curve.md. Each share is a
     model of its own, such as `<name>-25pct`."""
+    sweep: Annotated[
+        dict[str, tuple[Any, ...]],
+        Shown("lists of values by key", "none", "train of the added models, choose"),
+    ] = {}
+    """Train a model for each combination of values, such as `{width: [16, 32], train.lr: [0.001,
+    0.0003]}`, and use the one with the best validation score as this model: docs/sweep.md."""
 
     @model_validator(mode="after")
     def _fits(self) -> ModelSection:

@@ -28,6 +28,7 @@ from unet.config.sections import (
     StitchSection,
     TrainSection,
 )
+from unet.config.swept_names import members
 from unet.paths import COMPARED, ENSEMBLE, NAME, Origin, origin_of
 
 S = TypeVar("S", bound=Section)
@@ -144,7 +145,22 @@ class Config(Section):
         if applied:
             return tuple(origin.name for origin in applied)
         chosen = self.datasets[dataset].models
-        return tuple(sorted(self.models)) if chosen is None else chosen
+        named = tuple(sorted(self.models)) if chosen is None else chosen
+        tried = {member for model in named for member in self.members_of(model)}
+        return tuple(model for model in named if model not in tried) if tried else named
+
+    def members_of(self, model: str) -> dict[str, dict[str, Any]]:
+        """The models that a model is chosen from, with their values; none without a sweep."""
+        section = self.models.get(model)
+        return members(model, section.sweep) if section is not None and section.sweep else {}
+
+    def trained_for(self, dataset: str) -> tuple[str, ...]:
+        """The models that are trained on a dataset: in place of one with a sweep, those that it is
+        chosen from. None for a dataset that models of others predict."""
+        if self.origins_for(dataset):
+            return ()
+        named = self.models_for(dataset)
+        return tuple(each for model in named for each in self.members_of(model) or (model,))
 
     def origins_for(self, dataset: str) -> tuple[Origin, ...]:
         """The models of other datasets that predict a dataset; none if it trains its own."""
@@ -173,6 +189,12 @@ class Config(Section):
         return (
             None if section.preset == "auto" else architecture_of(section.preset, **section.layers)
         )
+
+    def architectures_for(self, model: str) -> list[AnyArchitecture | None]:
+        """The networks that a model may have: with a sweep, those that it is chosen from. Also
+        takes names such as ``<model>@<dataset>``."""
+        name = model.partition("@")[0]
+        return [self.architecture_for(each) for each in self.members_of(name) or (name,)]
 
 
 def overlaid(base: S, *overrides: Mapping[str, Any]) -> S:

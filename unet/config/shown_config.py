@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from unet.config.learning_curve import collapsed
 from unet.config.run import Config
 from unet.config.schema import default_in_words
 from unet.config.section_base import Section
 from unet.config.sections import ModelSection, TrainSection
+from unet.config.sweep import collapsed
 
 
 def as_yaml(config: Config, *, changed: bool = False) -> str:

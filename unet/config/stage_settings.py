@@ -15,6 +15,7 @@ from pydantic import Field, PlainSerializer, PlainValidator
 from unet.config import inactive
 from unet.config.audit_settings import AuditSettings
 from unet.config.check_settings import CheckSettings
+from unet.config.choose_settings import ChooseSettings
 from unet.config.compare_settings import CompareSettings
 from unet.config.data_settings import (
     ManifestSettings,
@@ -38,7 +39,9 @@ from unet.config.sections import (
     TrainSection,
 )
 from unet.config.stage_keys import written_keys
+from unet.config.sweep import sweeps_of
 from unet.config.tracked import Settings, Tracked
+from unet.errors import UserError
 from unet.paths import ENSEMBLE, fold_name, origin_of
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -88,6 +91,11 @@ class TrainSettings(Settings):
     @classmethod
     def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
         section, arch = config.models[model], config.architecture_for(model)
+        if section.sweep:
+            raise UserError(
+                f"config: models.{model}: has a sweep, so it is chosen (scripts/choose.py) among "
+                f"the models {', '.join(config.members_of(model))}; train one of these"
+            )
         given = sorted(config.train_given(dataset, model) & {"patch", "batch"})
         return cls.filled(
             config,
@@ -215,6 +223,7 @@ class ReportSettings(Settings):
         models: those to compare.
         curves: learning curves: model -> its models, with their shares of the training images.
             Of these, only the model itself is in ``models``.
+        sweeps: model -> the models that it was chosen from, which are only trained.
     """
 
     stage = "report"
@@ -227,6 +236,7 @@ class ReportSettings(Settings):
     applied: Applied | None = None
     compared: tuple[str, ...] = ()
     curves: dict[str, dict[str, float]] = Field(default_factory=dict)
+    sweeps: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     seed: int
 
     @property
@@ -245,7 +255,8 @@ class ReportSettings(Settings):
         own = {"folds": config.folds_for(dataset), "tested": others, "applied": applied}
         own["compared"] = tuple(config.datasets[dataset].compare)
         curves = curves_of(config, dataset)
-        return cls.filled(config, dataset, models=models, curves=curves, **own)
+        sweeps = {name: tuple(made) for name, made in sweeps_of(config, dataset).items()}
+        return cls.filled(config, dataset, models=models, curves=curves, sweeps=sweeps, **own)
 
 
 class DatasetTask(Tracked):
@@ -282,7 +293,8 @@ SETTINGS: dict[str, type[Settings]] = {
     kind.stage: kind
     for kind in (
         SynthesizeSettings, ManifestSettings, SplitsSettings, CheckSettings, PrepareSettings,
-        PrepareAppliedSettings, TrainSettings, PredictSettings, StitchSettings, EvaluateSettings,
-        DetailsSettings, CompareSettings, AuditSettings, QualitySettings, ReportSettings,
+        PrepareAppliedSettings, TrainSettings, ChooseSettings, PredictSettings, StitchSettings,
+        EvaluateSettings, DetailsSettings, CompareSettings, AuditSettings, QualitySettings,
+        ReportSettings,
     )
 }  # fmt: skip

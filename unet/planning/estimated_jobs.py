@@ -13,6 +13,7 @@ from unet.config.presets import AnyArchitecture
 from unet.config.run import Config
 from unet.data.survey.facts import DatasetSurvey
 from unet.paths import ENSEMBLE, Origin, origin_of
+from unet.planning.resources import largest
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,14 @@ class EstimatedJob:
         return origin_of(self.model)
 
     @cached_property
+    def architectures(self) -> list[AnyArchitecture | None]:
+        """The networks that the model may have: with a sweep, those that it is chosen from."""
+        return self.config.architectures_for(self.model)
+
+    @cached_property
     def architecture(self) -> AnyArchitecture | None:
-        return self.config.architecture_for(
-            self.model if self.origin is None else self.origin.model
-        )
+        """The largest of them; None if it is not known yet."""
+        return largest(self.architectures, self.sizes.channels, self.outputs)
 
     @cached_property
     def outputs(self) -> int:

@@ -34,8 +34,8 @@ from unet.versions import STAGES
 # Measured like the rates below on two cores, with the small run (`make small-run`) and the demo.
 START = {
     "synthesize": 1.0, "manifest": 1.5, "splits": 1.0, "check": 3.0, "prepare": 2.0,
-    "prepare_applied": 4.0, "train": 5.5, "predict": 4.5, "stitch": 1.5, "evaluate": 1.5,
-    "details": 1.5, "audit": 1.5, "quality": 4.0, "report": 3.0,
+    "prepare_applied": 4.0, "train": 5.5, "choose": 1.0, "predict": 4.5, "stitch": 1.5,
+    "evaluate": 1.5, "details": 1.5, "audit": 1.5, "quality": 4.0, "report": 3.0,
 }  # fmt: skip
 # Values (pixels times channels) per second and thread.
 GENERATED, READ, PREPARED, STITCHED, SCORED = 0.7e6, 12e6, 6e6, 2e6, 0.5e6
@@ -91,10 +91,12 @@ def estimates(
     applied = config.origins_for(dataset)
     found = [_synthesize(job)] if generated else []
     found += [_manifest(job), *([] if applied else [_splits(job), _prepare(job)])]
+    found += [_train(replace(job, model=model)) for model in config.trained_for(dataset)]
     for model in config.models_for(dataset):
         own = resampled(job, surveys, origin_of(model))
         own = replace(own, model=model)
-        found += [_prepare(own)] if applied else [_train(own)]
+        found += [_prepare(own)] if applied else []
+        found += [_choose(own)] if config.members_of(model) else []
         found += [_predict(own), _stitch(replace(own, sizes=job.sizes))]
         if config.datasets[dataset].labelled:
             found += [scored(replace(own, sizes=job.sizes)) for scored in (_evaluate, _details)]
@@ -164,6 +166,17 @@ def _train(job: EstimatedJob) -> Estimate:
     memory = TORCH + _training_bytes(job, arch, section, patch)
     return Estimate("train", job.model, jobs, jobs * (START["train"] + seconds), memory,
                     jobs * files)  # fmt: skip
+
+
+def _choose(job: EstimatedJob) -> Estimate:
+    jobs = len(job.folds)
+    if any(arch is None for arch in job.architectures):
+        return Estimate("choose", job.model, jobs, jobs * START["choose"], PROCESS, None)
+    sizes = [parameters(layers_of(arch, job.sizes.channels, job.outputs))
+             for arch in job.architectures if arch is not None]  # fmt: skip
+    # The file of the chosen one is copied.
+    disk = 4.0 * jobs * max(sizes)
+    return Estimate("choose", job.model, jobs, jobs * START["choose"], PROCESS, disk)
 
 
 def _training_bytes(

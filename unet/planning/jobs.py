@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +16,10 @@ from pathlib import Path
 from unet.config.check_settings import CheckAllSettings
 from unet.config.compare_settings import CompareSettings
 from unet.config.data_settings import ManifestSettings
-from unet.config.learning_curve import collapsed
 from unet.config.run import Config
 from unet.config.sections import CHOOSING
 from unet.config.stage_settings import SETTINGS, ReportAllSettings, ReportSettings
+from unet.config.sweep import collapsed, swept
 from unet.errors import UserError
 from unet.files import canonical, locked
 from unet.paths import ENSEMBLE, Paths, compared_model, fold_name, fold_number, origin_of
@@ -72,6 +73,24 @@ class Run:
         """The model files that predict the fold with this name."""
         members = self.members(dataset, fold, model)
         return [self.paths.model(dataset, model, member) for member in members]
+
+    @property
+    def chosen_pattern(self) -> str:
+        """Matches the models that are chosen among those of a sweep, not trained."""
+        return "|".join(swept(self.config)) or r"(?!)"  # which matches nothing
+
+    @property
+    def trained_pattern(self) -> str:
+        """Matches all other models that belong to a dataset."""
+        names = "|".join(swept(self.config))
+        return (rf"(?!(?:{names})/)" if names else "") + "[A-Za-z0-9_-]+"
+
+    def tried(
+        self, path: Callable[[str, str, int | str], Path], dataset: str, model: str, fold: str = ""
+    ) -> list[Path]:
+        """The file ``path`` of each model of a sweep, of one fold or (default) of all."""
+        folds = [fold] if fold else self.folds(dataset)
+        return [path(dataset, m, k) for m in self.config.members_of(model) for k in folds]
 
     def splits(self, dataset: str) -> list[Path]:
         """The table of training and test images; none if all images are tested."""

@@ -16,6 +16,7 @@ def report_inputs(paths: Paths, dataset: str, settings: ReportSettings) -> list[
     folds, applied = settings.folds, settings.applied
     found = [paths.history(dataset, model, fold) for model in models for fold in folds]
     found += [] if applied else [paths.splits(dataset)]
+    found += [paths.choice(dataset, model, fold) for model in settings.sweeps for fold in folds]
     if applied is None or applied.labelled:
         compared = map(compared_model, settings.compared)
         return found + [paths.metrics(dataset, model) for model in (*models, *compared)]

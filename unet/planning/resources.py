@@ -9,7 +9,7 @@ except ``manifest`` continues where the previous attempt ended. Loads neither to
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,7 +18,6 @@ from unet.config.layers import flop, layers_of, parameters
 from unet.config.presets import AnyArchitecture, Architecture
 from unet.config.run import Config
 from unet.config.sections import CHOOSING, PredictSection
-from unet.paths import origin_of
 from unet.planning.image_sizes import Images
 from unet.training.auto.memory import Numerics, step_bytes
 
@@ -58,6 +57,18 @@ def flop_per_pixel(arch: Architecture, channels: int, outputs: int) -> float:
     return flop(layers_of(endless, channels, outputs), step) / math.prod(step)
 
 
+def largest(
+    found: Sequence[AnyArchitecture | None], channels: int, outputs: int
+) -> AnyArchitecture | None:
+    """The network with the most parameters; None if one of them is not known yet."""
+    known = [arch for arch in found if arch is not None]
+    if len(known) < len(found):
+        return None
+    if len(known) == 1:
+        return known[0]
+    return max(known, key=lambda arch: parameters(layers_of(arch, channels, outputs)))
+
+
 @dataclass(frozen=True)
 class PlannedJob:
     """A job of the workflow, with everything that its resources depend on.
@@ -79,8 +90,8 @@ class PlannedJob:
 
     @cached_property
     def architecture(self) -> AnyArchitecture | None:
-        origin = origin_of(self.model)
-        return self.config.architecture_for(self.model if origin is None else origin.model)
+        outputs = len(self.config.head_for(self.dataset, self.model))
+        return largest(self.config.architectures_for(self.model), self.images.channels, outputs)
 
     @cached_property
     def predict(self) -> PredictSection:
@@ -251,6 +262,7 @@ NEEDS: dict[str, tuple[Callable[[PlannedJob], float], Callable[[PlannedJob], flo
     "prepare": (_pixels, _read),
     "prepare_applied": (_pixels, _read),
     "train": (_train, _trained),
+    "choose": (_plain, _no_time),
     "predict": (_predict, _predicted),
     "stitch": (_pixels, _stitched),
     "evaluate": (_evaluate, _scored),

@@ -25,6 +25,7 @@ from unet.report.sections import (
     quality_section,
     run_section,
     scores_section,
+    sweep_section,
     thresholds_section,
     training_section,
 )
@@ -43,6 +44,7 @@ SECTIONS: tuple[Callable[[DatasetResults], PageSection | None], ...] = (
     images_section.section,
     audit_section.section,
     training_section.section,
+    sweep_section.section,
     curve_section.section,
     data_section.section,
     cost_section.section,

@@ -22,7 +22,7 @@ rule train:
     benchmark:
         PATHS.benchmark("train", "{dataset}", "{model}", "{fold}")
     wildcard_constraints:
-        model="[A-Za-z0-9_-]+",
+        model=RUN.trained_pattern,
         fold=r"\d+",
     conda:
         "../envs/unet.yaml"

@@ -162,8 +162,8 @@ def _objects(
 
 def _patches(survey: DatasetSurvey, config: Config, largest: float) -> Iterator[Finding]:
     """Models whose patches are smaller than large objects (preset auto chooses its patch)."""
-    for model in config.models_for(survey.dataset):
-        if config.origins_for(survey.dataset) or config.models[model].preset == "auto":
+    for model in config.trained_for(survey.dataset):
+        if config.models[model].preset == "auto":
             continue
         patch = config.train_for(survey.dataset, model).patch
         side = patch if isinstance(patch, int) else min(patch[-2:])

@@ -1,0 +1,111 @@
+"""The section about sweeps: what was chosen, how clearly, and that the others stay out."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.report.test_report import assert_self_contained, make_results
+from tests.report.test_report_tables import BENCHMARK
+from unet.config.sections import ReportSection
+from unet.config.stage_settings import ReportSettings
+from unet.errors import UserError
+from unet.files import write_json
+from unet.paths import Paths
+from unet.report.dataset_page import report_dataset
+from unet.report.sections.sweep_section import ranked, sentence, spread
+from unet.training.choice import Candidate, as_json, chosen
+
+NAN = math.nan
+
+
+def candidate(name: str, *scores: float) -> Candidate:
+    return Candidate(name, {"width": 8, "train.lr": 0.01}, dict(enumerate(scores)))
+
+
+def made(folder: Path, found: list[Candidate], folds: tuple[int, ...] = (0, 1)) -> str:
+    paths = Paths(folder)
+    make_results(paths, "d", ["net", "other"], "instances")
+    for fold in folds:
+        if found:
+            write_json(paths.choice("d", "net", fold), as_json(found, chosen(found)))
+        for each in found:
+            path = paths.benchmark("train", "d", each.name, str(fold))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(BENCHMARK + "90\t0:01:30\t500\t1\t1\t1\t0\t0\t100\t80\n")
+    settings = ReportSettings.made(
+        report=ReportSection(bootstrap=100), task="instances", models=("net", "other"),
+        folds=folds, class_names=("ground", "cell"), seed=0,
+        sweeps={"net": tuple(each.name for each in found)},
+    )  # fmt: skip
+    report_dataset(paths, "d", settings)
+    return paths.dataset_report_html("d").read_text(encoding="utf-8")
+
+
+def test_the_section(tmp_path: Path) -> None:
+    found = [candidate("net-a", 0.5, 0.6), candidate("net-b", 0.7, 0.9), candidate("net-c", NAN, 1)]
+    page = made(tmp_path, found)
+    assert_self_contained(page)
+    part = re.search(r'<section id="sweep">.*?</section>', page, re.DOTALL)
+    assert part is not None
+    rows = re.findall(r'scope="row">([\w-]+)</th>.*?<td class="text">(\w*)</td></tr>', part[0])
+    assert rows == [("net-b", "chosen"), ("net-a", ""), ("net-c", "")]
+    assert "<td>0.800</td>" in part[0]
+    assert "0.250 above net-a" in part[0]
+    assert "The sweep took 9 min 00 s of training in 6 jobs" in part[0]
+    assert "optimistic" in part[0]
+    assert "nan" not in part[0].lower()
+    assert "net-a" not in page.replace(part[0], "")
+    assert '<a href="#sweep">Sweep</a>' in page
+
+
+def test_without_a_choice_there_is_no_section(tmp_path: Path) -> None:
+    assert 'id="sweep"' not in made(tmp_path, [])
+
+
+def test_a_damaged_choice_is_one_line(tmp_path: Path) -> None:
+    found = [candidate("net-a", 0.5, 0.6)]
+    made(tmp_path, found)
+    paths = Paths(tmp_path)
+    settings = ReportSettings.made(
+        report=ReportSection(bootstrap=100), task="instances", models=("net",), folds=(0, 1),
+        class_names=("ground", "cell"), seed=0, sweeps={"net": ("net-a",)},
+    )  # fmt: skip
+    for content in ({}, {"chosen": "x", "members": []}, {"chosen": "x", "members": [1]}):
+        write_json(paths.choice("d", "net", 0), content)
+        with pytest.raises(UserError, match=r"choice\.json: damaged"):
+            report_dataset(paths, "d", settings)
+
+
+def test_how_clear_the_choice_is() -> None:
+    # Differences 0.1 and 0.3: mean 0.2, standard deviation 0.1 * sqrt(2) = 0.141.
+    best, following = candidate("b", 0.6, 0.9), candidate("a", 0.5, 0.6)
+    said = sentence([following, best], best)
+    assert "0.200 above a. Over the folds this difference varies by 0.141" in said
+    assert "could as well" not in said
+    # Differences 0.3 and -0.1: mean 0.1, standard deviation 0.283.
+    near = sentence([candidate("a", 0.3, 0.9), candidate("b", 0.6, 0.8)], candidate("b", 0.6, 0.8))
+    assert "varies by 0.283 (standard deviation), so the choice could as well be a." in near
+
+
+def test_equal_scores_could_be_either() -> None:
+    both = [candidate("a", 0.5, 0.5), candidate("b", 0.5, 0.5)]
+    assert "could as well be b" in sentence(both, both[0])
+
+
+def test_one_fold_and_nothing_to_compare() -> None:
+    one = [candidate("a", 0.5), candidate("b", 0.6)]
+    assert "There is one fold" in sentence(one, one[1])
+    alone = [candidate("a", 0.5, 0.6), candidate("b", NAN, 0.9)]
+    assert "No other model has a score" in sentence(alone, alone[0])
+
+
+def test_order_and_spread() -> None:
+    found = [candidate("a", NAN), candidate("b", 0.2), candidate("c", 0.7), candidate("d", 0.2)]
+    assert [each.name for each in ranked(found)] == ["c", "b", "d", "a"]
+    assert spread(candidate("a", 0.5, 0.7)) == pytest.approx(0.1 * math.sqrt(2))
+    assert math.isnan(spread(candidate("a", 0.5)))
+    assert math.isnan(spread(candidate("a", 0.5, NAN)))

@@ -1,0 +1,109 @@
+"""The choice of a sweep: by hand, ties, missing scores, and what is copied."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unet.errors import UserError
+from unet.training.choice import (
+    Candidate,
+    as_json,
+    best_score,
+    chosen,
+    copy_training,
+    from_json,
+)
+
+NAN = math.nan
+
+
+def candidate(name: str, *scores: float) -> Candidate:
+    return Candidate(name, {"width": 8}, dict(enumerate(scores)))
+
+
+def test_the_best_mean_over_the_folds_wins() -> None:
+    # Means 0.5, 0.55, 0.525: "c" has the best single fold.
+    found = [candidate("a", 0.5, 0.5), candidate("b", 0.6, 0.5), candidate("c", 0.9, 0.15)]
+    assert chosen(found).name == "b"
+    assert chosen(found).mean == pytest.approx(0.55)
+
+
+def test_the_first_of_equal_ones_wins() -> None:
+    found = [candidate("a", 0.4, 0.4), candidate("b", 0.5, 0.7), candidate("c", 0.7, 0.5)]
+    assert chosen(found).name == "b"
+    assert chosen(found[::-1]).name == "c"
+
+
+def test_without_a_score_in_each_fold_a_model_cannot_win() -> None:
+    found = [candidate("a", 0.9, NAN), candidate("b", 0.1, 0.2), candidate("c", NAN, NAN)]
+    assert chosen(found).name == "b"
+    for none in ([found[0], found[2]], []):
+        with pytest.raises(UserError, match=r"split\.val") as error:
+            chosen(none)
+        assert len(str(error.value).splitlines()) == 1
+
+
+@given(st.lists(st.lists(st.one_of(st.floats(0, 1), st.just(NAN)), min_size=2, max_size=2)))
+def test_nothing_scored_is_better(scores: list[list[float]]) -> None:
+    found = [candidate(str(k), *both) for k, both in enumerate(scores)]
+    means = [each.mean for each in found if not math.isnan(each.mean)]
+    if means:
+        best = chosen(found)
+        assert best.mean == max(means)
+        assert best is next(each for each in found if each.mean == best.mean)
+
+
+def history(folder: Path, *scores: str) -> Path:
+    path = folder / "history.csv"
+    rows = [f"{k},0.5,{score}\n" for k, score in enumerate(scores)]
+    path.write_text("epoch,val_loss,val_score\n" + "".join(rows))
+    return path
+
+
+def test_the_score_is_the_best_epoch_not_the_last_or_the_loss(tmp_path: Path) -> None:
+    assert best_score(history(tmp_path, "0.2", "0.7", "", "0.6")) == 0.7
+    assert math.isnan(best_score(history(tmp_path, "", "")))
+    assert math.isnan(best_score(history(tmp_path)))
+
+
+def test_a_bad_history_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        best_score(tmp_path / "history.csv")
+    for text in ("epoch,val_loss\n1,2\n", "epoch,val_score\n1,x\n"):
+        (tmp_path / "history.csv").write_text(text)
+        with pytest.raises(UserError, match="damaged"):
+            best_score(tmp_path / "history.csv")
+
+
+def test_the_record_is_read_back() -> None:
+    found = [candidate("a", 0.25, NAN), candidate("b", 0.5, 0.75)]
+    content = json.loads(json.dumps(as_json(found, found[1]), allow_nan=False))
+    assert content["chosen"] == "b"
+    assert [each["validation_score"] for each in content["members"]] == [None, 0.625]
+    again, name = from_json(content)
+    assert name == "b"
+    assert again[1] == found[1]
+    assert math.isnan(again[0].scores[1])
+
+
+def test_copies_are_independent_files(tmp_path: Path) -> None:
+    source, target = tmp_path / "member", tmp_path / "model"
+    source.mkdir()
+    target.mkdir()
+    (source / "model.pt").write_bytes(b"weights")
+    (target / "plan.yaml").write_text("of an earlier choice")
+    copy_training(source, target, ["model.pt"], ["plan.yaml"])
+    assert (target / "model.pt").read_bytes() == b"weights"
+    assert not (target / "model.pt").samefile(source / "model.pt")
+    assert not (target / "plan.yaml").exists()
+    (source / "plan.yaml").write_text("plan")
+    copy_training(source, target, ["model.pt"], ["plan.yaml"])
+    assert (target / "plan.yaml").read_text() == "plan"
+    with pytest.raises(UserError, match="run the train stage"):
+        copy_training(source, target, ["history.csv"], [])

@@ -1,0 +1,142 @@
+"""The choice of a sweep: the model with the best validation score takes the place of ``<name>``.
+
+Test images play no part: the chosen model is the only one that is ever tested.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unet.errors import UserError
+from unet.files import replacing
+from unet.tables import csv_rows
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model of a sweep.
+
+    Attributes:
+        name: of the model.
+        values: what it tries: a value by dotted key.
+        scores: the best validation score of each fold's training; NaN: none.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    scores: Mapping[int, float]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the folds; NaN if a fold has no score, since the others may be easier."""
+        found = list(self.scores.values())
+        return sum(found) / len(found) if found else math.nan
+
+
+def best_score(history: Path) -> float:
+    """The validation score of the weights that a training kept: the largest of its history.
+
+    It is the mean IoU over the classes on whole validation images (:mod:`unet.training.validation`)
+    whatever the loss, the patch or the network, so it can be compared between them.
+
+    Raises:
+        UserError: the table is missing or damaged.
+    """
+    try:
+        cells = [row["val_score"] for row in csv_rows(history.read_text(encoding="utf-8"))]
+        found = [float(cell) for cell in cells if cell]
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{history}: cannot be read ({reason}); run the train stage") from None
+    except (KeyError, ValueError):
+        raise UserError(f"{history}: damaged; remove it and run again") from None
+    return max((score for score in found if not math.isnan(score)), default=math.nan)
+
+
+def chosen(candidates: Sequence[Candidate]) -> Candidate:
+    """The candidate with the largest mean score; the first of them if several are equal. Those
+    without a score in each fold are left out.
+
+    Raises:
+        UserError: none has a score.
+    """
+    scored = [each for each in candidates if not math.isnan(each.mean)]
+    if not scored:
+        raise UserError(
+            "sweep: no model has a validation score in each fold, so none can be chosen; leave "
+            "images for validation (split.val), with labelled objects in them"
+        )
+    return max(scored, key=lambda each: each.mean)  # the first of equal ones
+
+
+def as_json(candidates: Sequence[Candidate], best: Candidate) -> dict[str, Any]:
+    """The content of ``choice.json``; NaN as null."""
+
+    def known(score: float) -> float | None:
+        return None if math.isnan(score) else score
+
+    return {
+        "chosen": best.name,
+        "members": [
+            {
+                "model": each.name,
+                "values": dict(each.values),
+                "validation_score": known(each.mean),
+                "folds": {str(fold): known(score) for fold, score in each.scores.items()},
+            }
+            for each in candidates
+        ],
+    }
+
+
+def from_json(content: Mapping[str, Any]) -> tuple[list[Candidate], str]:
+    """What :func:`as_json` wrote: the candidates, and the name of the chosen one.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: it is something else.
+    """
+    found = [
+        Candidate(
+            each["model"],
+            each["values"],
+            {
+                int(fold): math.nan if score is None else float(score)
+                for fold, score in each["folds"].items()
+            },
+        )
+        for each in content["members"]
+    ]
+    return found, str(content["chosen"])
+
+
+def copy_training(source: Path, target: Path, needed: Sequence[str], more: Sequence[str]) -> None:
+    """Copies the results of a training into another model's folder.
+
+    Copies, not links: Snakemake changes the time of a job's outputs, and with links that would
+    also be the time of the candidates' files.
+
+    Args:
+        needed: names of files.
+        more: names of files that not every training writes; where the source has none, the
+            target's is removed.
+
+    Raises:
+        UserError: a needed file is missing.
+    """
+    for name in needed:
+        if not (source / name).is_file():
+            raise UserError(f"{source / name}: missing; run the train stage first")
+    for name in (*needed, *more):
+        if not (source / name).is_file():
+            (target / name).unlink(missing_ok=True)
+            continue
+        with replacing(target / name) as temporary:
+            shutil.copyfile(source / name, temporary)

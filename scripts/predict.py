@@ -19,7 +19,7 @@ if __name__ == "__main__":
 from unet.cli.stage import parser, run, settings_of
 from unet.config.stage_settings import PredictSettings
 from unet.errors import UserError
-from unet.paths import ENSEMBLE, Paths, origin_of
+from unet.paths import ENSEMBLE, Paths, fold_name, origin_of
 
 if TYPE_CHECKING:
     from unet.prediction.tiles.predict_loop import Run
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     from unet.cli.stage_inputs import check_inputs
     from unet.files import read_json, write_sentinel
+    from unet.models.gpu_meter import GpuMeter
     from unet.prediction.tiles.predict import gather, predict_fold
     from unet.prediction.tiles.prediction_job import PredictionResources, Share
 
@@ -49,7 +50,8 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
         write_sentinel(done, settings.version, images, made_by, head=found[0]["head"])
         return
     share = None if args.shard is None else Share(args.shard, args.shards)
-    resources = PredictionResources(args.batch, args.memory_gb * 1e9, args.threads, args.gpus)
+    given, meter = (args.batch, args.memory_gb * 1e9, args.threads, args.gpus), GpuMeter()
+    resources = PredictionResources(*given, meter)
     data = _data(args, paths, folds)
     # The data is loaded before locking: a stage that cannot start leaves no lock file.
     with _alone(args, tiles), _runner(args, data, paths, settings) as runner:
@@ -57,6 +59,11 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     head = list(data.members[0].model.head)
     target = done if share is None else shards[share.index]
     write_sentinel(target, settings.version, images, made_by, head=head)
+    job = (args.dataset, args.model, fold_name(args.fold))
+    if share is None:
+        meter.write(paths.gpu_use("predict", *job))
+    else:
+        meter.write(paths.gpu_use("predict_shard", *job, str(share.index)))
 
 
 def _data(args: argparse.Namespace, paths: Paths, folds: Sequence[int]) -> PredictionData:

@@ -17,7 +17,7 @@ if __name__ == "__main__":
 
 from unet.cli.stage import Interrupted, parser, run, settings_of
 from unet.config.stage_settings import TrainSettings
-from unet.paths import ENSEMBLE, Paths
+from unet.paths import ENSEMBLE, Paths, fold_name
 
 
 def run_stage(args: argparse.Namespace, paths: Paths) -> None:
@@ -27,6 +27,7 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     from unet.data.subsets import subset_of
     from unet.errors import UserError
     from unet.files import read_json
+    from unet.models.gpu_meter import GpuMeter
     from unet.report.figures import save_curves
     from unet.training.progress import Stopped
     from unet.training.ranks import joined
@@ -50,15 +51,16 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     )
     where = (args.dataset, args.model, args.fold)
     outputs = TrainingOutputs(paths.checkpoints(*where), paths.model(*where), paths.history(*where))
-    given = (args.checkpoint_seconds, args.cache_gb, args.threads)
+    given, meter = (args.checkpoint_seconds, args.cache_gb, args.threads), GpuMeter()
     try:
         with joined() as ranks:
-            train_fold(data, settings, args.fold, outputs, TrainingResources(*given, ranks))
+            train_fold(data, settings, args.fold, outputs, TrainingResources(*given, ranks, meter))
     except Stopped as error:
         raise Interrupted(str(error)) from None
     if ranks.first:
         provenance.write_sidecar(paths.history(*where), made_by)
         save_curves(paths.history(*where), paths.curves(*where))
+        meter.write(paths.gpu_use("train", args.dataset, args.model, fold_name(args.fold)))
 
 
 def start_processes(args: argparse.Namespace, paths: Paths) -> None:

@@ -258,6 +258,10 @@ class Paths:
     def benchmark(self, rule: str, *wildcards: str) -> Path:
         return self._under("benchmarks", rule, ".".join(wildcards or ("all",)) + ".tsv")
 
+    def gpu_use(self, rule: str, *wildcards: str) -> Path:
+        """What a job measured on its GPUs; jobs on a CPU have none."""
+        return self.benchmark(rule, *wildcards).with_suffix(".gpu.json")
+
 
 def _own_folder(model: str) -> tuple[str, ...]:
     """The folder between the dataset's folder and the prepared store, if there is one."""

@@ -25,9 +25,9 @@ SUMMARY: dict[str, Any] = {
 }  # fmt: skip
 
 
-def audited(paths: Paths, model: str, *doubts: Doubt, **more: Any) -> None:
-    write_doubts(paths.audit("d", model), doubts)
-    write_sidecar(paths.audit("d", model), {}, audit={**SUMMARY, **more})
+def audited(paths: Paths, model: str, *doubts: Doubt, dataset: str = "d", **more: Any) -> None:
+    write_doubts(paths.audit(dataset, model), doubts)
+    write_sidecar(paths.audit(dataset, model), {}, audit={**SUMMARY, **more})
 
 
 def section_of(

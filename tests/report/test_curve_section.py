@@ -41,32 +41,45 @@ def made(
 ) -> tuple[str, Paths]:
     """The page of a dataset with a learning curve whose scores follow ``mean``."""
     paths = Paths(folder)
-    make_results(paths, "d", [*curve, *(m for m in models if m not in curve)], "instances")
-    ids = [f"im{k}" for k in range(tested)]
-    write_manifest(
-        paths.manifest("d"),
-        [ImageRecord(i, f"{i}.tif", axes="CYX", shape=(1, 40, 48)) for i in [*ids, *TRAIN]],
-    )
-    parts = [SplitRecord(i, fold, "train") for i in TRAIN for fold in FOLDS]
-    parts += [SplitRecord(i, k % 2, "test") for k, i in enumerate(ids)]
-    write_splits(paths.splits("d"), parts)
-    rng = np.random.default_rng(0)
-    easy = rng.normal(0, 0.05, tested)
-    for model, share in curve.items():
-        with paths.metrics("d", model).open("w", newline="") as handle:
-            writer = csv.writer(handle)
-            writer.writerow(METRIC_COLUMNS)
-            for k, name in enumerate(ids):
-                score = mean(80 * share) + easy[k] + rng.normal(0, 0.01)
-                writer.writerow(
-                    ["d", model, k % 2, name, "", "instances", "ap_0.50", min(1, score), 10]
-                )
+    curve_results(paths, "d", mean, tested, curve, (*curve, *(m for m in models if m not in curve)))
     settings = ReportSettings.made(
         report=ReportSection(bootstrap=400), task="instances", models=models, folds=FOLDS,
         class_names=("ground", "cell"), seed=0, curves={"net": dict(curve)} if curve else {},
     )  # fmt: skip
     report_dataset(paths, "d", settings)
     return paths.dataset_report_html("d").read_text(encoding="utf-8"), paths
+
+
+def curve_results(
+    paths: Paths,
+    dataset: str,
+    mean: Callable[[float], float],
+    tested: int = 30,
+    curve: Mapping[str, float] = CURVE,
+    models: tuple[str, ...] = tuple(CURVE),
+) -> list[tuple[str, str]]:
+    """Results whose scores follow ``mean``; returns the test images and their groups."""
+    make_results(paths, dataset, models, "instances")
+    ids = [f"im{k}" for k in range(tested)]
+    write_manifest(
+        paths.manifest(dataset),
+        [ImageRecord(i, f"{i}.tif", axes="CYX", shape=(1, 40, 48)) for i in [*ids, *TRAIN]],
+    )
+    parts = [SplitRecord(i, fold, "train") for i in TRAIN for fold in FOLDS]
+    parts += [SplitRecord(i, k % 2, "test") for k, i in enumerate(ids)]
+    write_splits(paths.splits(dataset), parts)
+    rng = np.random.default_rng(0)
+    easy = rng.normal(0, 0.05, tested)
+    for model, share in curve.items():
+        with paths.metrics(dataset, model).open("w", newline="") as handle:
+            writer = csv.writer(handle)
+            writer.writerow(METRIC_COLUMNS)
+            for k, name in enumerate(ids):
+                score = mean(80 * share) + easy[k] + rng.normal(0, 0.01)
+                writer.writerow(
+                    [dataset, model, k % 2, name, "", "instances", "ap_0.50", min(1, score), 10]
+                )
+    return [(name, "") for name in ids]
 
 
 def part(page: str) -> str:

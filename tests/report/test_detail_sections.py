@@ -250,6 +250,30 @@ def test_parts_are_even_and_in_order(number: int, most: int) -> None:
 # --- pages
 
 
+def write_details(
+    paths: Paths,
+    dataset: str,
+    model: str,
+    task: str,
+    classes: Sequence[str],
+    images: Sequence[tuple[str, str]],
+) -> None:
+    """The tables behind the scores, made by hand; ``images``: ids and groups."""
+    matches: list[tuple[Any, ...]] = []
+    for i, g in images if task == "instances" else ():
+        matches += [
+            (i, 0, g, MATCHED if k % 3 else MISSED, k, k, 0.8, 20 + k, 22 + k, 0, 0.25)
+            for k in range(1, 7)
+        ]
+    confusion = [(i, 0, g, a, b, 5) for i, g in images for a in classes for b in classes]
+    bins = [(i, 0, g, name, k / 4, 2 * k, 6 - 2 * k) for i, g in images
+            for name in classes[1:] for k in range(4)]  # fmt: skip
+    columns = (MATCH_COLUMNS, CONFUSION_COLUMNS, THRESHOLD_COLUMNS)
+    rows = (matches, confusion, bins)
+    for path, names, own in zip(paths.details(dataset, model), columns, rows, strict=True):
+        write_table(path, names, own)
+
+
 class Site:
     """The results of a dataset that the report reads: hand-made tables of two models."""
 
@@ -276,19 +300,7 @@ class Site:
             self.paths.metrics("d", model),
             [MetricRow("d", model, 0, i, g, *metric, float(rng.random()), 5) for i, g in images],
         )
-        matches: list[tuple[Any, ...]] = []
-        for i, g in images if self.task == "instances" else ():
-            matches += [
-                (i, 0, g, MATCHED if k % 3 else MISSED, k, k, 0.8, 20 + k, 22 + k, 0, 0.25)
-                for k in range(1, 7)
-            ]
-        confusion = [(i, 0, g, a, b, 5) for i, g in images for a in self.names for b in self.names]
-        bins = [(i, 0, g, name, k / 4, 2 * k, 6 - 2 * k) for i, g in images
-                for name in self.names[1:] for k in range(4)]  # fmt: skip
-        columns = (MATCH_COLUMNS, CONFUSION_COLUMNS, THRESHOLD_COLUMNS)
-        rows = (matches, confusion, bins)
-        for path, names, own in zip(self.paths.details("d", model), columns, rows, strict=True):
-            write_table(path, names, own)
+        write_details(self.paths, "d", model, self.task, self.names, images)
 
     def page(self) -> str:
         data: dict[str, Any] = {"images": "x", "labels": "y", "task": self.task}

@@ -268,6 +268,26 @@ def test_overall_report_has_a_row_per_dataset_and_model(tmp_path: Path) -> None:
     assert "report.html in the folder with its name" in page
     assert page.count("<li><img") == 2 * 4
     assert page.count("1 min 05 s") == 2
+    assert "GPU" not in page
+
+
+def test_the_use_of_gpus_is_shown_where_a_job_had_one(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    make_results(paths, "d", ["m"], "semantic")
+    for stage, where in (("prepare", ("d",)), ("train", ("d", "m", "0"))):
+        paths.benchmark(stage, *where).parent.mkdir(parents=True)
+        paths.benchmark(stage, *where).write_text(BENCHMARK + "65\t-\t300\t-\t-\t-\t-\t-\t-\t70\n")
+    assert "GPU" not in make_report(paths, "d", ["m"], "semantic")
+    write_json(
+        paths.gpu_use("train", "d", "m", "0"),
+        {"seconds": 60, "busy_seconds": 49.8, "memory_mib": 5222.4},
+    )
+    page = make_report(paths, "d", ["m"], "semantic")
+    assert "<th>GPU busy</th><th>GPU memory</th>" in page
+    cells = re.findall(r"<td>300 MiB</td>(.*?)</tr>", page)
+    assert cells == ["<td>–</td><td>–</td>", *["<td>83 %</td><td>5.1 GiB</td>"] * 2]
+    report_all(paths, {"d": DatasetTask(task="semantic", models=("m",))})
+    assert paths.report_html.read_text(encoding="utf-8").count("<td>83 %</td>") == 2
 
 
 def test_large_image_is_read_strided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,10 @@
-"""The pages in headless Chromium: tables sort, filter and are saved, print shows everything, and
-axe-core finds nothing to object to (if UNET_AXE names its axe.min.js)."""
+"""The tables of a page in headless Chromium: they sort, filter and are saved; print opens what is
+folded; no foreign script runs. ``test_every_page.py`` has what holds for all pages."""
 
 from __future__ import annotations
 
 import csv
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,8 @@ import pytest
 from markupsafe import Markup
 
 from tests.report.browser import run_in_page
-from tests.report.test_report import make_report, make_results
-from unet.config.stage_settings import DatasetTask
-from unet.data.dataset_warnings import write_warnings
-from unet.paths import Paths
 from unet.report.dataset_results import PageSection
-from unet.report.overall_page import report_all
 from unet.report.page_file import render, write_page
-from unet.report.single_page import SINGLE, write_single
 
 pytestmark = pytest.mark.browser
 
@@ -157,52 +150,3 @@ def test_a_foreign_script_does_not_run(tmp_path: Path) -> None:
     text = page.read_text("utf-8")
     page.write_text(text.replace("</main>", "</main><script>window.ran = true</script>"), "utf-8")
     assert run_in_page(page, tmp_path, "return window.ran ?? null") is None
-
-
-@pytest.fixture(scope="module")
-def run_pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The pages of a run with two datasets, its overview, and all in one."""
-    paths = Paths(tmp_path_factory.mktemp("run"))
-    tasks: dict[str, Any] = {"cells": "semantic", "nuclei": "instances"}
-    for name, task in tasks.items():
-        make_results(paths, name, ["m1", "m2"], task)
-        write_warnings(paths.warnings(name, "manifest"), ["a warning"])
-        make_report(paths, name, ["m1", "m2"], task)
-    report_all(paths, {n: DatasetTask(task=t, models=("m1", "m2")) for n, t in tasks.items()})
-    write_single(paths.output, paths.output / SINGLE)
-    found = [paths.report_html, *(paths.dataset_report_html(name) for name in tasks)]
-    return [*found, paths.output / SINGLE]
-
-
-def test_pages_fit_a_phone(run_pages: list[Path], tmp_path: Path) -> None:
-    # A frame as wide as a phone, since Chromium's own window cannot be that narrow.
-    script = """
-    const frame = document.documentElement;
-    frame.style.width = "360px";
-    const wide = [...document.querySelectorAll("main > *, main > article > *")].filter(
-      (one) => one.scrollWidth > one.clientWidth + 1 || one.getBoundingClientRect().right > 361);
-    return wide.map((one) => one.id || one.tagName);"""
-    for page in run_pages:
-        assert run_in_page(page, tmp_path, script, width=500) == []
-
-
-@pytest.mark.parametrize("dark", [False, True])
-def test_axe_finds_no_violation(run_pages: list[Path], tmp_path: Path, dark: bool) -> None:
-    library = os.environ.get("UNET_AXE", "")
-    if not Path(library).is_file():
-        pytest.skip("no axe-core: UNET_AXE must name its axe.min.js (make report-test gets it)")
-    script = """
-    for (const folded of document.querySelectorAll("details")) folded.open = true;
-    const found = await axe.run(document);
-    return {
-      dark: matchMedia("(prefers-color-scheme: dark)").matches,
-      passed: found.passes.length,
-      violations: found.violations.flatMap((one) =>
-        one.nodes.map((node) => `${one.id}: ${node.html.slice(0, 200)}`)),
-    };"""
-    axe = Path(library).read_text("utf-8")
-    for page in run_pages:
-        found = run_in_page(page, tmp_path, script, before=axe, dark=dark)
-        assert found["violations"] == [], page
-        assert found["dark"] is dark
-        assert found["passed"] > 20

@@ -487,6 +487,25 @@ def test_benchmarks_are_added_up_and_may_be_missing(tmp_path: Path) -> None:
     assert math.isnan(costs.total_cost([]).seconds)
 
 
+def test_gpus_are_added_up_where_a_job_had_one(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    records = ('{"seconds": 10, "busy_seconds": 5, "memory_mib": 2048}', None, "[broken",
+               '{"seconds": 30, "busy_seconds": 27, "memory_mib": 512}')  # fmt: skip
+    for fold, record in enumerate(records):
+        path = paths.benchmark("train", "d", "m", str(fold))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(BENCHMARK + "5\t-\t300\t-\t-\t-\t-\t-\t-\t5\n")
+        if record:
+            paths.gpu_use("train", "d", "m", str(fold)).write_text(record)
+    (found,) = costs.stage_costs(paths, "d", ["m"], range(4))
+    assert found.gpu == costs.GpuCost(40, 32, 2048)
+    assert found.gpu.busy == 0.8
+    assert found.jobs == 4
+    cpu = costs.Cost("prepare", "", 1, 1.0, 1.0, 1.0)
+    assert costs.total_cost([cpu, found]).gpu == found.gpu
+    assert costs.total_cost([cpu]).gpu is None
+
+
 def test_a_method_with_few_images_is_best_only_on_those_that_others_share() -> None:
     def rows(model: str, scores: dict[str, float]) -> list[MetricRow]:
         return [MetricRow("d", model, 0, i, "", "all", "iou", v) for i, v in scores.items()]

@@ -1,7 +1,8 @@
-"""The cost of the stages, from the files of Snakemake's ``benchmark:``."""
+"""The cost of the stages: Snakemake's ``benchmark:`` files, and what jobs measure on GPUs."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,24 @@ STAGES_WITH_COSTS = ("download", *(stage for stage in STAGES if stage not in _WI
 
 
 @dataclass(frozen=True)
+class GpuCost:
+    """What jobs used of their GPUs: the seconds in which these could have computed and those in
+    which they did (sums), and the largest peak memory (MiB)."""
+
+    seconds: float
+    busy_seconds: float
+    memory_mb: float
+
+    @property
+    def busy(self) -> float:
+        """Share of the time in which the GPUs did not wait for data, 0 to 1."""
+        return self.busy_seconds / self.seconds if self.seconds else NAN
+
+
+@dataclass(frozen=True)
 class Cost:
-    """Cost of a stage's jobs: sum of the seconds (wall, CPU), and the largest peak memory (MiB)."""
+    """Cost of a stage's jobs: sum of the seconds (wall, CPU), the largest peak memory (MiB), and
+    the use of GPUs, if the jobs had any."""
 
     stage: str
     model: str
@@ -29,6 +46,7 @@ class Cost:
     seconds: float
     cpu_seconds: float
     memory_mb: float
+    gpu: GpuCost | None = None
 
 
 def stage_costs(
@@ -44,11 +62,11 @@ def stage_costs(
                 names += [(*names[0], fold_name(fold)) for fold in folds]
             jobs = [read_benchmark(paths.benchmark(stage, *name)) for name in names]
             found = [job for job in jobs if job is not None]
+            gpus = [read_gpu_use(paths.gpu_use(stage, *name)) for name in names]
             if found:
                 seconds, cpu, memory = zip(*found, strict=True)
-                rows.append(
-                    Cost(stage, model, len(found), _sum(seconds), _sum(cpu), _largest(memory))
-                )
+                sums = (_sum(seconds), _sum(cpu), _largest(memory), _together(gpus))
+                rows.append(Cost(stage, model, len(found), *sums))
     return rows
 
 
@@ -62,6 +80,7 @@ def total_cost(rows: Iterable[Cost]) -> Cost:
         _sum(row.seconds for row in rows),
         _sum(row.cpu_seconds for row in rows),
         _largest(row.memory_mb for row in rows),
+        _together(row.gpu for row in rows),
     )
 
 
@@ -77,6 +96,27 @@ def read_benchmark(path: Path) -> tuple[float, float, float] | None:
     if not rows:
         return None
     return _number(rows[-1], "s"), _number(rows[-1], "cpu_time"), _number(rows[-1], "max_rss")
+
+
+def read_gpu_use(path: Path) -> GpuCost | None:
+    """What a job measured (:meth:`unet.models.gpu_meter.GpuMeter.write`); None if it had no GPU,
+    was run by an earlier version, or its record is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return GpuCost(*(float(found[key]) for key in ("seconds", "busy_seconds", "memory_mib")))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _together(gpus: Iterable[GpuCost | None]) -> GpuCost | None:
+    known = [gpu for gpu in gpus if gpu is not None]
+    if not known:
+        return None
+    return GpuCost(
+        sum(gpu.seconds for gpu in known),
+        sum(gpu.busy_seconds for gpu in known),
+        max(gpu.memory_mb for gpu in known),
+    )
 
 
 def _number(row: Mapping[Any, str], key: str) -> float:

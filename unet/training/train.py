@@ -156,8 +156,10 @@ def train_fold(
     plan_file = checkpoints.folder / "plan.json"
     network_design = design(settings, data, device, ranks, plan_file, outputs.plan)
     trainer = _trainer(settings, data, fold, network_design, device, checkpoints, resources)
+    resources.meter.begin([device])
     with checkpoints.locked() if ranks.first else nullcontext():
         trainer.run()
+    resources.meter.add(trainer.step_seconds, trainer.busy_seconds)
     if not ranks.first:
         return
     save_model(outputs.model, _model_file(settings, data, network_design.arch, trainer))

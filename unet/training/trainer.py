@@ -91,6 +91,8 @@ class Trainer:
         self.progress, self.pace = TrainingProgress(), Pace()
         self.total = settings.epochs * settings.steps_per_epoch
         self._waited = self._worked = 0.0
+        # Seconds of all steps of this run, and of those the seconds that were no waiting for data.
+        self.step_seconds = self.busy_seconds = 0.0
 
     def run(self) -> None:
         """Trains from the last checkpoint, if there is one, to the end or to the early stop.
@@ -251,6 +253,8 @@ class Trainer:
         row["seconds"] = p.seconds
         p.history.append(row)
         p.loss_sum = 0.0
+        self.step_seconds += self._worked
+        self.busy_seconds += self._worked - self._waited
         self._waited = self._worked = 0.0
         log.info(
             "epoch %d/%d  loss %.4f  val loss %.4f  val score %.4f  %.1f images/s  "

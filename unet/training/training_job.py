@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unet.data.store import Prepared
+from unet.models.gpu_meter import GpuMeter
 from unet.training.ranks import Ranks
 
 
@@ -59,9 +60,11 @@ class TrainingResources:
         cache_gb: memory for images and targets, in GB.
         threads: CPU threads of all processes together.
         ranks: the processes that train together.
+        meter: measures this process's GPU.
     """
 
     checkpoint_seconds: float = 30.0
     cache_gb: float = 4.0
     threads: int = 2
     ranks: Ranks = field(default_factory=Ranks)
+    meter: GpuMeter = field(default_factory=GpuMeter)

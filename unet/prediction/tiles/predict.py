@@ -9,6 +9,7 @@ the workers of a cluster can do the work, and it can stop and resume at any time
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,12 @@ def predict_fold(
         if share is not None:
             groups = shard_of(groups, share.index, share.count)
         shares = 1 if share is None else share.count
+        # On a cluster the networks run elsewhere.
+        resources.meter.begin([] if run else devices)
+        started = time.monotonic()
         run_batches(worker, todo, groups, run or run_here, finish=share is None, shares=shares)
+        seconds = (time.monotonic() - started) * len(devices)
+        resources.meter.add(seconds, sum(lane.busy.seconds for lane in worker.lanes))
     finally:
         worker.close()
     return {image.image: image.entry() for image in planned} if share else todo.entries()

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from unet.errors import UserError
 from unet.files import digest
+from unet.models.gpu_meter import GpuMeter
 from unet.prediction.tiles.ensemble import Ensemble, Member
 
 
@@ -64,12 +65,14 @@ class PredictionResources:
         batch: tiles per batch.
         memory_bytes: memory to use on a CPU.
         gpus: number of GPUs of this machine to use at once.
+        meter: measures these GPUs.
     """
 
     batch: int | Literal["auto"] = "auto"
     memory_bytes: float = 4e9
     threads: int = 2
     gpus: int = 1
+    meter: GpuMeter = field(default_factory=GpuMeter)
 
 
 @dataclass(frozen=True)

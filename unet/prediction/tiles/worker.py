@@ -9,10 +9,11 @@ import logging
 import mmap
 import queue
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,13 @@ def own_memory(shape: Sequence[int]) -> np.ndarray:
     return np.frombuffer(mmap.mmap(-1, 4 * max(1, size)), np.float32, size).reshape(shape)
 
 
+@dataclass
+class Busy:
+    """Seconds in which a device computed."""
+
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class Lane:
     """A device, the networks on it, and the one thread that runs them."""
@@ -97,6 +105,15 @@ class Lane:
     ensemble: Ensemble
     thread: ThreadPoolExecutor
     batching: Batching
+    busy: Busy = field(default_factory=Busy)
+
+    def forward(self, image: str, windows: np.ndarray) -> np.ndarray:
+        """Probabilities of windows of an image; called in the lane's thread."""
+        started = time.monotonic()
+        try:
+            return forward(self.ensemble.predictor(image), windows, self.batching)
+        finally:
+            self.busy.seconds += time.monotonic() - started
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,9 +255,7 @@ class TileWorker:
 
     def _probabilities(self, tiles: Sequence[tuple[str, Tile]], windows: np.ndarray) -> np.ndarray:
         with self._lane() as lane:
-            predictor = lane.ensemble.predictor(tiles[0][0])
-            task = lane.thread.submit(forward, predictor, windows, lane.batching)
-            found = task.result()
+            found = lane.thread.submit(lane.forward, tiles[0][0], windows).result()
         if not np.isfinite(found.sum(dtype=np.float64)):
             raise UserError(
                 f"image {tiles[0][0]}: the network gives NaN; write predict.precision: float32, "

@@ -62,7 +62,10 @@
   const shownModel = choices("model", "all models", models);
   const restore = make("button", { type: "button", name: "restore" }, "Reset");
   const status = make("output", { class: "small soft", "aria-live": "polite" });
-  const tools = make("form", { class: "gallery-tools", "aria-label": "Sort and filter the images" },
+  // A page with all datasets has several galleries: each needs names of its own.
+  const dataset = section.closest("article")?.getAttribute("aria-label");
+  const named = (text) => (dataset ? `${text} of ${dataset}` : text);
+  const tools = make("form", { class: "gallery-tools", "aria-label": named("Sort and filter the images") },
     labelled("Sort by", scoreSelect));
   if (models.length > 1) tools.append(labelled("of", ofSelect));
   tools.append(labelled("Order", orderSelect), labelled("From", least), labelled("To", most));
@@ -131,7 +134,7 @@
   // The viewer: a pane per model, all with the same zoom and place.
 
   const KINDS = { base: "Image", truth: "Truth", prediction: "Prediction", error: "Error", outlines: "Outlines" };
-  const title = make("h2", { id: "viewer-title", "aria-live": "polite" });
+  const title = make("h2", { id: `${section.id}-viewer`, "aria-live": "polite" });
   const button = (name, text, label) => make("button", { type: "button", name, "aria-label": label }, text);
   const previous = button("previous", "←", "Previous image");
   const next = button("next", "→", "Next image");
@@ -145,7 +148,7 @@
   const zoomOut = button("out", "−", "Zoom out");
   const zoomIn = button("in", "+", "Zoom in");
   const whole = button("whole", "Whole", "Show the whole image");
-  const viewer = make("dialog", { class: "viewer", "aria-labelledby": "viewer-title" },
+  const viewer = make("dialog", { class: "viewer", "aria-labelledby": title.id },
     make("header", {}, title, planes, previous, next, closing),
     panes,
     make("footer", {}, labelled("Left", left), wipe, labelled("Right", right), zoomOut, zoomIn, whole,

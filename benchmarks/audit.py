@@ -56,9 +56,18 @@ def prepared_set(name: str, folder: Path, args: argparse.Namespace) -> tuple[str
         source, _, task = rest.partition(":")
         task = task or "instances"
         for part in ("images", "labels"):
-            shutil.copytree(Path(source) / part, folder / part)
+            files = sorted(path for path in (Path(source) / part).iterdir() if path.is_file())
+            (folder / part).mkdir(parents=True)
+            for path in _spread(files, args.most):
+                shutil.copy(path, folder / part)
     files = sorted(path for path in (folder / "labels").iterdir() if path.is_file())
     return task, {path.name: _read(path) for path in files}
+
+
+def _spread(files: list[Path], most: int) -> list[Path]:
+    """At most ``most`` of them, evenly spaced."""
+    step = max(1.0, len(files) / most)
+    return [files[int(k * step)] for k in range(min(most, len(files)))]
 
 
 def _read(path: Path) -> Any:
@@ -234,6 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     p.add_argument("sets", nargs="+", help="nuclei, phase, membranes, or NAME=FOLDER[:semantic]")
     p.add_argument("--images", type=int, default=24, help="of a generated set")
+    p.add_argument("--most", type=int, default=40, help="images of a folder to use")
     p.add_argument("--size", type=int, default=256, help="side of generated images in pixels")
     p.add_argument("--folds", type=int, default=4)
     p.add_argument("--epochs", type=int, default=6)

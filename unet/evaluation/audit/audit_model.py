@@ -29,11 +29,13 @@ from unet.evaluation.audit.exchanged_labels import (
     exchanged,
     thumbnails,
 )
+from unet.evaluation.audit.object_contacts import contact
 from unet.evaluation.audit.object_doubts import FINDERS, Suspect
 from unet.evaluation.audit.object_overlaps import object_overlaps
 from unet.evaluation.audit.object_trust import ObjectTrust, trusts_of
 from unet.evaluation.audit.region_doubts import ClassTrust, Region
 from unet.evaluation.audit.shifted_outlines import explained
+from unet.evaluation.audit.unlabelled_parts import unlabelled_parts
 from unet.prediction.stitch.segmentation import Segmentation
 
 log = logging.getLogger(__name__)
@@ -150,6 +152,13 @@ class Work:
 
         return ordered(one, self.images, min(self.threads, max(1, len(self.images))))
 
+    def suspects(self, image: AuditedImage) -> tuple[dict[str, list[Suspect]], ObjectTrust]:
+        pair = image.open()
+        overlaps = object_overlaps(pair, **self.blocks)
+        known = object_doubts.with_labels(overlaps)
+        parts = unlabelled_parts(pair, known, self.folder, **self.blocks)
+        return object_doubts.suspects(overlaps, parts, image.image, image.fold)
+
     def small(self, image: AuditedImage) -> Thumbnails:
         task = self.settings.task
         return thumbnails(image.open(), image.fold, task, self.side, **self.blocks)
@@ -162,8 +171,7 @@ def objects_audit(work: Work) -> Audit:
     small: list[Thumbnails] = []
 
     def one(image: AuditedImage) -> Any:
-        overlaps = object_overlaps(image.open(), **work.blocks)
-        return object_doubts.suspects(overlaps, image.image, image.fold), work.small(image)
+        return work.suspects(image), work.small(image)
 
     for (found, trust), picture in work.each(one, "objects"):
         small.append(picture)
@@ -175,8 +183,7 @@ def objects_audit(work: Work) -> Audit:
     # A label of another image says nothing about the model.
     for image in work.images:
         if image.image in away:
-            overlaps = object_overlaps(image.open(), **work.blocks)
-            parts[image.fold] -= object_doubts.suspects(overlaps, image.image, image.fold)[1]
+            parts[image.fold] -= work.suspects(image)[1]
     trusts = trusts_of(parts)
     suspects = [s for found in kept.values() for s in found if s.doubt.image not in away]
     doubts = [*whole.doubts, *_weighed(suspects, trusts, work.images)]
@@ -196,6 +203,8 @@ def _weighed(
         confidence = object_doubts.confidence(suspect, trusts[doubt.fold])
         if doubt.kind == "shifted" and confidence > 0:
             confidence *= explained(by_id[doubt.image].open(), suspect)
+        elif doubt.kind in ("merged", "split") and confidence > 0:
+            confidence *= contact(by_id[doubt.image].open(), suspect)
         yield replace(doubt, confidence=confidence, what=object_doubts.words(suspect))
 
 

@@ -55,9 +55,7 @@ def contact(pair: ScoredPair, suspect: Suspect) -> float:
         return 1.0
     merged = doubt.kind == "merged"
     whole, pieces = (label_ids, pred_ids) if merged else (pred_ids, label_ids)
-    one, several = (
-        (doubt.labels, doubt.predicted) if merged else (doubt.predicted, doubt.labels)
-    )
+    one, several = (doubt.labels, doubt.predicted) if merged else (doubt.predicted, doubt.labels)
     valid = np.asarray(pair.truth[region]) != IGNORE
     within = (np.asarray(whole[region]) == one[0]) & valid
     p = inside(pair, region)

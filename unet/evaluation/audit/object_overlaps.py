@@ -165,19 +165,15 @@ def _close(label_ids: Any, region: Slices) -> Ints:
     ids = np.asarray(label_ids[wide]).astype(np.int64)
     inner = tuple(slice(0, s.stop - s.start) for s in region)
     found = [np.empty((0, 2), np.int64)]
-    for axis in range(ids.ndim):
+    for axis, size in enumerate(ids.shape):
         for step in range(1, REACH + 1):
-            n = ids.shape[axis] - step
-            if n <= 0:
-                continue
-            cut = tuple(s for k, s in enumerate(inner) if k != axis)
-            one, other = (np.moveaxis(ids, axis, 0)[at] for at in (slice(0, n), slice(step, None)))
-            one, other = one[: inner[axis].stop], other[: inner[axis].stop]
-            one, other = one[(slice(None), *cut)], other[(slice(None), *cut)]
+            first, second = list(inner), list(inner)
+            stop = max(0, min(inner[axis].stop, size - step))
+            first[axis], second[axis] = slice(0, stop), slice(step, stop + step)
+            one, other = ids[tuple(first)], ids[tuple(second)]
             differ = (one != other) & (one > 0) & (other > 0)
-            if differ.any():
-                pairs = np.stack([one[differ], other[differ]], axis=1)
-                found.append(np.unique(np.sort(pairs, axis=1), axis=0))
+            pairs = np.sort(np.stack([one[differ], other[differ]], axis=1), axis=1)
+            found.append(np.unique(pairs, axis=0))
     return np.concatenate(found)
 
 

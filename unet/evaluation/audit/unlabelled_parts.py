@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unet.config.heads import IGNORE
 from unet.data.blocks import grid_of, ordered
 from unet.data.tiling import Slices
 from unet.evaluation.audit.object_overlaps import BLOCK, Ints, Objects, foreground
@@ -96,7 +95,8 @@ def _beyond(pair: ScoredPair, region: Slices) -> NDArray[np.bool_]:
         slice(s.start - w.start, s.stop - w.start) for s, w in zip(region, wide, strict=True)
     )
     truth: Any = np.asarray(pair.truth[wide])
-    labelled = (truth != 0) | (truth == IGNORE)
+    # Ignored pixels are not 0 either.
+    labelled = truth != 0
     around = np.ones((1 + 2 * NEAR,) * truth.ndim, bool)
     return np.asarray(~ndimage.binary_dilation(labelled, around)[inner])
 
@@ -105,4 +105,4 @@ def _compact(size: Ints, faces: Ints) -> NDArray[np.float64]:
     """Surface of a square or cube of this size, as a share of the part's own, squared."""
     dims = faces.shape[1]
     least = 2 * dims * size.astype(np.float64) ** ((dims - 1) / dims)
-    return np.minimum(1.0, least / np.maximum(1, faces.sum(axis=1))) ** 2
+    return np.asarray(np.minimum(1.0, least / np.maximum(1, faces.sum(axis=1))) ** 2, np.float64)

@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -41,8 +40,9 @@ from scipy import ndimage
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.found_mistakes import certainty, counted, medians, table
 from benchmarks.machine import load, machine, versions
-from benchmarks.planted import RADIUS, Planted, plant
+from benchmarks.planted import RADIUS, plant
 from unet.config.audit_settings import AuditSettings
 from unet.data.synthetic import write_dataset
 from unet.evaluation.audit.audit_model import audit_model
@@ -51,8 +51,6 @@ from unet.files import replacing
 from unet.paths import Paths
 from unet.versions import library_versions
 
-# The kinds of mistakes that the goal is about.
-GOAL = ("added", "dropped", "exchanged")
 GENERATED = {"nuclei": "instances", "phase": "instances", "membranes": "semantic"}
 DATASET, MODEL = "corrupted", "small"
 PIXEL_SIZE = 0.5
@@ -148,57 +146,6 @@ def predicted(
     return Paths(work / "results")
 
 
-def hits(doubt: Doubt, planted: Sequence[Planted], stems: dict[str, str]) -> list[int]:
-    """The planted mistakes that a doubt names: at the same place of the same image. Any doubt about
-    an image leads to the label that was exchanged."""
-    found = []
-    for k, error in enumerate(planted):
-        if stems[error.image] != doubt.image:
-            continue
-        inside = doubt.kind != "exchanged" and all(
-            low - 2 <= c < high + 2
-            for c, low, high in zip(doubt.centroid, error.low, error.high, strict=True)
-        )
-        if inside or error.kind == "exchanged":
-            found.append(k)
-    return found
-
-
-def counted(
-    doubts: Sequence[Doubt], planted: Sequence[Planted], stems: dict[str, str], objects: int
-) -> dict[str, Any]:
-    """Recall by kind and precision among the first k and 2 k doubts; recall of a random order."""
-    k, out = len(planted), {}
-    ranking = _without_repeats([hits(doubt, planted, stems) for doubt in doubts], planted)
-    for times in (1, 2):
-        found = ranking[: times * k]
-        caught = {n for each in found for n in each}
-        recall, goal = {}, [n for n, error in enumerate(planted) if error.kind in GOAL]
-        for kind in sorted({error.kind for error in planted}):
-            own = {n for n, error in enumerate(planted) if error.kind == kind}
-            recall[kind] = {"found": len(own & caught), "of": len(own)}
-        out[f"{times}k"] = {
-            "recall": len(caught) / k if k else None,
-            "recall_goal": len(caught.intersection(goal)) / len(goal) if goal else None,
-            "by_kind": recall,
-            "precision": sum(map(bool, found)) / len(found) if found else None,
-            "random_recall": min(1.0, times * k / max(1, objects)),
-        }
-    return out
-
-
-def _without_repeats(ranking: list[list[int]], planted: Sequence[Planted]) -> list[list[int]]:
-    """The ranking without doubts that only lead once more to an exchanged label."""
-    known: set[int] = set()
-    kept = []
-    for found in ranking:
-        again = [n in known and planted[n].kind == "exchanged" for n in found]
-        if not again or not all(again):
-            kept.append(found)
-        known |= set(found)
-    return kept
-
-
 def cleanlab_doubts(paths: Paths) -> list[Doubt] | None:
     """Connected regions that cleanlab finds wrong, those with the lowest scores first; None if it
     is not installed or the images differ in shape."""
@@ -257,38 +204,12 @@ def measured(name: str, seed: int, work: Path, args: argparse.Namespace) -> dict
         "seed": seed, "task": task, "images": len(labels), "seconds": round(seconds, 1),
         "planted": len(planted), "summary": summary,
         "audit": counted(doubts, planted, stems, objects),
+        "certainty": certainty(doubts, planted, stems),
     }  # fmt: skip
     if task == "semantic":
         other = cleanlab_doubts(paths)
         result["cleanlab"] = other and counted(other, planted, stems, objects)
     return result
-
-
-def medians(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Median of the seeds of each number; by kind the sum over the seeds."""
-    found: dict[str, Any] = {"agreement": _median([run["summary"]["agreement"] for run in runs])}
-    for who in ("audit", "cleanlab"):
-        if not all(run.get(who) for run in runs):
-            continue
-        for times in ("1k", "2k"):
-            parts = [run[who][times] for run in runs]
-            names = [name for name in parts[0] if name != "by_kind"]
-            value: dict[str, Any] = {n: _median([part[n] for part in parts]) for n in names}
-            kinds = sorted({kind for part in parts for kind in part["by_kind"]})
-            value["by_kind"] = {
-                kind: {
-                    n: sum(part["by_kind"].get(kind, {}).get(n, 0) for part in parts)
-                    for n in ("found", "of")
-                }
-                for kind in kinds
-            }
-            found.setdefault(who, {})[times] = value
-    return found
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return round(statistics.median(known), 4) if known else None
 
 
 def _ids_by_file(paths: Paths) -> dict[str, str]:
@@ -332,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with tempfile.TemporaryDirectory() as folder:
                 runs.append(measured(name, seed, Path(folder), args))
         found = {"set": name.partition("=")[0], "median": medians(runs), "runs": runs}
-        print(json.dumps(found["median"], indent=1), flush=True)
+        print(table([found]), flush=True)
         value["sets"].append(found)
         # After each set, so that a run that is cut off leaves what it measured.
         value["load"] = [*value["load"][:1], load()]

@@ -30,8 +30,9 @@ from unet.prediction.objects.temporary_arrays import scratch
 BLOCK = 1024
 # Distance in pixels (along axes and diagonals) within which outlines may differ.
 NEAR = 2
-# Smallest region in pixels, and the size of a region that has half of the full confidence.
-SMALLEST, HALF = 4, 12
+# Smallest region in pixels, and the size of a region that has half of the full confidence: a square
+# as wide as the tolerance on both sides. Smaller ones are often outlines that wander.
+SMALLEST, HALF = 4, (1 + 2 * NEAR) ** 2
 
 
 @dataclass

@@ -26,6 +26,7 @@ from unet.evaluation.audit.doubts import LEVEL, Doubt, ranked, read_doubts, writ
 from unet.evaluation.audit.exchanged_labels import cells_per_side
 from unet.evaluation.audit.object_overlaps import object_overlaps
 from unet.evaluation.audit.object_trust import ObjectTrust, trusted
+from unet.evaluation.audit.unlabelled_parts import unlabelled_parts
 from unet.evaluation.blockwise import open_pair
 from unet.files import remove
 from unet.prediction.stitch.segmentation import Segmentation
@@ -355,6 +356,29 @@ def test_neighbours_and_background_by_hand(tmp_path: Path) -> None:
         assert found.neighbours.tolist() == [[0, 1], [1, 2]]
         empty = int((ids == 0).sum())
         assert found.background == (empty, pytest.approx(0.125 * empty))
+
+
+def test_parts_without_a_label_by_hand(tmp_path: Path) -> None:
+    ids, pred = np.zeros((2, 30, 40), np.uint32)
+    # A label in the left third of a predicted bar, and a predicted square that no label covers.
+    ids[4:14, 2:12], pred[4:14, 2:30], pred[20:28, 30:38] = 1, 5, 6
+    stores = Stores(tmp_path, tile=64)
+    stores.truth("a", ids > 0, ids)
+    stores.prediction("a", pred > 0, pred, both(np.where(pred > 0, 0.75, 0.25)))
+    pair = open_pair(Prepared(stores.prepared), Segmentation(stores.segmentation(0)), "a",
+                     "instances")  # fmt: skip
+    for block in (7, 64):
+        found = unlabelled_parts(pair, np.array([5]), tmp_path, block=block)
+        assert found.of.tolist() == [5]
+        # From 3 px beyond the label: columns 14 to 29.
+        assert found.objects.low.tolist() == [[4, 14]]
+        assert found.objects.high.tolist() == [[14, 30]]
+        assert found.objects.size.tolist() == [10 * 16]
+        assert found.objects.probability.tolist() == [0.75]
+        # Surface of a square of 160 px over that of 10 x 16, squared: (4 sqrt(160) / 52) ** 2.
+        assert found.compact == pytest.approx(np.array([16 * 160 / 52**2]))
+    none = unlabelled_parts(pair, np.array([], np.int64), tmp_path)
+    assert len(none.objects) == 0
 
 
 # --- task semantic

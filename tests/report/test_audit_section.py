@@ -50,7 +50,7 @@ def test_doubts_with_pictures(paths: Paths) -> None:
     audited(paths, "m1", DOUBT)
     audited(paths, "m2", replace(DOUBT, confidence=0.5), replace(DOUBT, image="im2", kind="denied"))
     text = section_of(paths)
-    assert "2 places in 2 images where the models clearly disagree with the label" in text
+    assert "2 places in 2 images where at least one model clearly disagrees with the label" in text
     assert "4 of 12 labelled images, with 57 objects" in text
     assert "1 validation image among them" in text
     assert "split: {folds: 5}" in text

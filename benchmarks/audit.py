@@ -194,7 +194,7 @@ def measured(name: str, seed: int, work: Path, args: argparse.Namespace) -> dict
     stores = sorted(paths.fold(DATASET, MODEL, 0).parent.glob("fold-*/segmentation.zarr"))
     # The stage's table ends after 200 doubts; here are as many as are counted.
     names = tuple(config_of(task, labels, seed, args)["datasets"][DATASET].get("classes", ("", "")))
-    settings = AuditSettings.made(task=task, class_names=names, most=2 * len(planted) + 1)
+    settings = AuditSettings.made(task=task, class_names=names, most=max(200, 2 * len(planted)))
     found = audit_model(dict(enumerate(stores)), paths.prepared(DATASET), settings)
     doubts, summary = found.doubts, found.summary()
     # A random order goes through all objects; of class maps through as many places as fit in.

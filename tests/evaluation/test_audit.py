@@ -26,6 +26,7 @@ from unet.evaluation.audit.doubts import LEVEL, Doubt, ranked, read_doubts, writ
 from unet.evaluation.audit.exchanged_labels import cells_per_side
 from unet.evaluation.audit.object_overlaps import object_overlaps
 from unet.evaluation.audit.object_trust import ObjectTrust, trusted
+from unet.evaluation.audit.region_doubts import ClassTrust
 from unet.evaluation.audit.unlabelled_parts import unlabelled_parts
 from unet.evaluation.blockwise import open_pair
 from unet.files import remove
@@ -441,6 +442,18 @@ def test_semantic_labels_of_another_image(tmp_path: Path) -> None:
         ("m0", "exchanged", "m2"),
         ("m2", "exchanged", "m0"),
     ]
+
+
+def test_trust_in_classes_by_hand() -> None:
+    trust = ClassTrust.empty(2)
+    assert (trust.of(0, 1), trust.of(1, 0), trust.agreement) == (1, 1, 1)
+    trust.agreed[:] = 900, 99
+    trust.doubted[0, 1], trust.doubted[1, 0] = 20, 10
+    # Both directions are compared with the rarer class.
+    assert trust.of(0, 1) == pytest.approx(100 / (100 + 3 * 20))
+    assert trust.of(1, 0) == pytest.approx(100 / (100 + 3 * 10))
+    assert trust.agreement == pytest.approx(2 * 99 / (2 * 99 + 30))
+    assert ((trust + trust) - trust).doubted.tolist() == trust.doubted.tolist()
 
 
 def test_classes_of_another_config_are_an_error(tmp_path: Path) -> None:

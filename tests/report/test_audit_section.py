@@ -93,6 +93,13 @@ def test_a_weak_model_says_so_first(paths: Paths, models: tuple[str, ...], named
     assert "<table" in text
 
 
+def test_classes_must_agree_more_often(paths: Paths) -> None:
+    audited(paths, "m1", DOUBT, agreement=0.9, objects=None)
+    assert "The model itself is weak here (agreement 0.900)" in section_of(paths, ("m1",))
+    audited(paths, "m1", DOUBT, agreement=0.96, objects=None)
+    assert "weak here" not in section_of(paths, ("m1",))
+
+
 def test_exchanged_labels_and_many_doubts(paths: Paths) -> None:
     whole = replace(DOUBT, kind="exchanged", low=(0, 0), high=(40, 48), match="im<3>")
     many = [replace(DOUBT, low=(k, k), high=(k + 1, k + 1), confidence=0.8) for k in range(35)]

@@ -19,8 +19,9 @@ SAME_PLACE = 0.3
 # Below these, a model is too poor to judge labels: how far model and labels agree, and correlation
 # of a label with its own prediction.
 POOR_AGREEMENT, POOR_CORRELATION = 0.4, 0.5
-# Below this agreement most doubts are mistakes of the model.
-WEAK_AGREEMENT = 0.8
+# Below this agreement most doubts are mistakes of the model. Classes agree on more than objects do:
+# outlines may differ by some pixels.
+WEAK_OBJECTS, WEAK_CLASSES = 0.8, 0.95
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class AuditSummary:
     @property
     def weak(self) -> bool:
         """Whether most of its doubts are probably its own mistakes."""
-        return not self.poor and self.agreement < WEAK_AGREEMENT
+        limit = WEAK_CLASSES if self.objects is None else WEAK_OBJECTS
+        return not self.poor and self.agreement < limit
 
 
 @dataclass(frozen=True)

@@ -222,34 +222,40 @@ def classes_audit(work: Work) -> Audit:
     def sums_of(image: AuditedImage) -> tuple[ClassTrust, Thumbnails]:
         return region_doubts.class_sums(image.open(), **work.blocks), work.small(image)
 
-    total, small = ClassTrust.empty(len(names)), list[Thumbnails]()
+    # Each fold has networks of its own, with their own probabilities and mistakes.
+    trusts = {image.fold: ClassTrust.empty(len(names)) for image in work.images}
+    small = list[Thumbnails]()
     for part, picture in work.each(sums_of, "classes"):
-        total += part
+        trusts[picture.fold] += part
         small.append(picture)
     whole = exchanged(small)
     away, kept = _taken(whole), list[Region]()
     # A label of another image says nothing about the model.
     for image in work.images:
         if image.image in away:
-            total -= region_doubts.class_sums(image.open(), **work.blocks)
-    thresholds = total.thresholds
+            trusts[image.fold] -= region_doubts.class_sums(image.open(), **work.blocks)
+    thresholds = {fold: trust.thresholds for fold, trust in trusts.items()}
 
     def one(image: AuditedImage) -> tuple[list[Region], ClassTrust]:
         return region_doubts.regions_in_doubt(
-            image.open(), image.fold, thresholds, names, work.folder, **work.blocks
+            image.open(), image.fold, thresholds[image.fold], names, work.folder, **work.blocks
         )
 
     for image, (found, trust) in zip(work.images, work.each(one, "regions"), strict=True):
         if image.image not in away:
-            total += trust
+            trusts[image.fold] += trust
             kept = _strongest(kept + found, work.settings.most)
     weighed = [
-        replace(region.doubt, confidence=region_doubts.region_confidence(region, total))
+        replace(
+            region.doubt,
+            confidence=region_doubts.region_confidence(region, trusts[region.doubt.fold]),
+        )
         for region in kept
     ]
     doubts = ranked([*whole.doubts, *weighed], work.settings.most)
+    everything = sum(trusts.values(), ClassTrust.empty(len(names)))
     return Audit(
-        tuple(doubts), 0, len(work.images), 0, None, total.agreement, whole.usual
+        tuple(doubts), 0, len(work.images), 0, None, everything.agreement, whole.usual
     )  # fmt: skip
 
 

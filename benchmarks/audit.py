@@ -253,8 +253,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             with tempfile.TemporaryDirectory() as folder:
                 runs.append(measured(name, seed, Path(folder), args))
         found = {"set": name.partition("=")[0], "median": medians(runs), "runs": runs}
-        print(table([found]), flush=True)
         value["sets"].append(found)
+        print(table(value["sets"]), flush=True)
         # After each set, so that a run that is cut off leaves what it measured.
         value["load"] = [*value["load"][:1], load()]
         with replacing(target) as temporary:

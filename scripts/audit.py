@@ -25,7 +25,7 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     from unet.cli.stage_inputs import check_inputs
     from unet.evaluation.audit.audit_model import audit_model
     from unet.evaluation.audit.doubt_outlines import write_outlines
-    from unet.evaluation.audit.doubts import write_doubts
+    from unet.evaluation.audit.doubts import ABOUT, write_doubts
 
     settings = settings_of(args, AuditSettings)
     where = (args.dataset, args.model)
@@ -38,7 +38,7 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
         paths.audit_outlines(*where), audit.doubts, folds, prepared, settings.task, args.threads
     )
     write_doubts(paths.audit(*where), audit.doubts)
-    provenance.write_sidecar(paths.audit(*where), made_by, audit=audit.summary())
+    provenance.write_sidecar(paths.audit(*where), made_by, description=ABOUT, audit=audit.summary())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

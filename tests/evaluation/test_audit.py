@@ -18,13 +18,19 @@ from roifile import ImagejRoi
 
 from tests.evaluated import NAMES, Stores
 from unet.config.audit_settings import AuditSettings
+from unet.data.store import Prepared
 from unet.errors import UserError
 from unet.evaluation.audit.audit_model import Audit, audit_model
 from unet.evaluation.audit.doubt_outlines import write_outlines
 from unet.evaluation.audit.doubts import LEVEL, Doubt, ranked, read_doubts, write_doubts
 from unet.evaluation.audit.exchanged_labels import cells_per_side
+from unet.evaluation.audit.object_overlaps import object_overlaps
 from unet.evaluation.audit.object_trust import ObjectTrust, trusted
+from unet.evaluation.audit.region_doubts import ClassTrust
+from unet.evaluation.audit.unlabelled_parts import unlabelled_parts
+from unet.evaluation.blockwise import open_pair
 from unet.files import remove
+from unet.prediction.stitch.segmentation import Segmentation
 from unet.report.shared_doubts import shared_doubts
 from unet.tables import csv_rows
 
@@ -192,6 +198,56 @@ def test_a_poor_models_denial_means_little(images: Images) -> None:
     assert poor.agreement < 0.7
 
 
+def joined(images: Images, radius: int = 8) -> tuple[Any, Any]:
+    """Puts two discs side by side into im2, which the model joins; returns their masks."""
+    ids, (y, x) = np.zeros((SIDE, SIDE), np.uint32), np.mgrid[:SIDE, :SIDE]
+    one, other = ((y - 40) ** 2 + (x - at) ** 2 <= radius**2 for at in (40 - radius, 40 + radius))
+    ids[one], ids[other & ~one] = 1, 2
+    images.labels["im2"], images.preds["im2"] = ids, (ids > 0).astype(np.uint32)
+    images.p["im2"] = np.where(ids > 0, YES, NO)
+    return ids == 1, ids == 2
+
+
+def test_a_label_that_lacks_beside_another_one(images: Images) -> None:
+    one, other = joined(images)
+    images.labels["im2"][other] = 0
+    first, *others = images.audit().doubts
+    assert (first.image, first.kind, first.labels, first.predicted) == ("im2", "missing", (), (1,))
+    assert first.what == "a part of a predicted object that no label covers; mean probability 0.95"
+    assert first.confidence >= LEVEL
+    assert all(doubt.confidence < LEVEL for doubt in others)
+    # The pixels next to the other label are within the tolerance of outlines.
+    near = np.zeros_like(one)
+    for dy in range(-2, 3):
+        for dx in range(-2, 3):
+            near |= np.roll(one, (dy, dx), (0, 1))
+    y, x = np.nonzero(other & ~near)
+    assert (first.low, first.high) == ((y.min(), x.min()), (y.max() + 1, x.max() + 1))
+    assert first.size == len(y)
+
+
+def test_predictions_a_little_larger_than_labels_raise_no_doubt(images: Images) -> None:
+    for name, ids in images.preds.items():
+        grown = np.zeros_like(ids)
+        for step in ((2, 0), (-2, 0), (0, 2), (0, -2), (0, 0)):
+            grown = np.maximum(grown, np.roll(ids, step, (0, 1)))
+        images.preds[name], images.p[name] = grown, np.where(grown > 0, YES, NO)
+    assert images.audit().doubts == ()
+
+
+def test_a_split_means_little_where_the_model_is_unsure_between_the_pieces(images: Images) -> None:
+    one, other = joined(images, 4)
+
+    def split() -> float:
+        return next(d.confidence for d in images.audit().doubts if d.kind == "split")
+
+    sure = split()
+    between = np.zeros_like(one)
+    between[:, 38:43] = True
+    images.p["im2"][between & (one | other)] = 0.4
+    assert 0.2 < split() / sure < 0.6
+
+
 def test_ignored_pixels_are_not_judged(images: Images) -> None:
     disc = images.labels["im2"] == 3
     images.ignored["im2"] = disc
@@ -287,6 +343,45 @@ def test_labels_equal_to_predictions_raise_no_doubt(
     assert images.audit().doubts == ()
 
 
+def test_neighbours_and_background_by_hand(tmp_path: Path) -> None:
+    ids = np.zeros((12, 40), np.uint32)
+    # 1 and 2 touch, 3 is three pixels away from 2, and 4 four from 3.
+    ids[2:8, 2:8], ids[2:8, 8:14], ids[2:8, 16:20], ids[2:8, 23:30] = 1, 2, 3, 4
+    stores = Stores(tmp_path, tile=64)
+    stores.truth("a", ids > 0, ids)
+    stores.prediction("a", ids > 0, ids, both(np.where(ids > 0, YES, 0.125)))
+    pair = open_pair(Prepared(stores.prepared), Segmentation(stores.segmentation(0)), "a",
+                     "instances")  # fmt: skip
+    for block in (7, 9, 64):
+        found = object_overlaps(pair, block=block)
+        assert found.neighbours.tolist() == [[0, 1], [1, 2]]
+        empty = int((ids == 0).sum())
+        assert found.background == (empty, pytest.approx(0.125 * empty))
+
+
+def test_parts_without_a_label_by_hand(tmp_path: Path) -> None:
+    ids, pred = np.zeros((2, 30, 40), np.uint32)
+    # A label in the left third of a predicted bar, and a predicted square that no label covers.
+    ids[4:14, 2:12], pred[4:14, 2:30], pred[20:28, 30:38] = 1, 5, 6
+    stores = Stores(tmp_path, tile=64)
+    stores.truth("a", ids > 0, ids)
+    stores.prediction("a", pred > 0, pred, both(np.where(pred > 0, 0.75, 0.25)))
+    pair = open_pair(Prepared(stores.prepared), Segmentation(stores.segmentation(0)), "a",
+                     "instances")  # fmt: skip
+    for block in (7, 64):
+        found = unlabelled_parts(pair, np.array([5]), tmp_path, block=block)
+        assert found.of.tolist() == [5]
+        # From 3 px beyond the label: columns 14 to 29.
+        assert found.objects.low.tolist() == [[4, 14]]
+        assert found.objects.high.tolist() == [[14, 30]]
+        assert found.objects.size.tolist() == [10 * 16]
+        assert found.objects.probability.tolist() == [0.75]
+        # Surface of a square of 160 px over that of 10 x 16, squared: (4 sqrt(160) / 52) ** 2.
+        assert found.compact == pytest.approx(np.array([16 * 160 / 52**2]))
+    none = unlabelled_parts(pair, np.array([], np.int64), tmp_path)
+    assert len(none.objects) == 0
+
+
 # --- task semantic
 
 
@@ -347,6 +442,18 @@ def test_semantic_labels_of_another_image(tmp_path: Path) -> None:
         ("m0", "exchanged", "m2"),
         ("m2", "exchanged", "m0"),
     ]
+
+
+def test_trust_in_classes_by_hand() -> None:
+    trust = ClassTrust.empty(2)
+    assert (trust.of(0, 1), trust.of(1, 0), trust.agreement) == (1, 1, 1)
+    trust.agreed[:] = 900, 99
+    trust.doubted[0, 1], trust.doubted[1, 0] = 20, 10
+    # Both directions are compared with the rarer class.
+    assert trust.of(0, 1) == pytest.approx(100 / (100 + 3 * 20))
+    assert trust.of(1, 0) == pytest.approx(100 / (100 + 3 * 10))
+    assert trust.agreement == pytest.approx(2 * 99 / (2 * 99 + 30))
+    assert ((trust + trust) - trust).doubted.tolist() == trust.doubted.tolist()
 
 
 def test_classes_of_another_config_are_an_error(tmp_path: Path) -> None:
@@ -446,10 +553,33 @@ def test_trust_by_hand() -> None:
     assert trusted(0, 1) == pytest.approx(1 / 4)
     trust = ObjectTrust()
     assert (trust.agreement, trust.usual_shift(), trust.usual_size(5)) == (1, 0.5, 0)
+    assert (trust.of_split(), trust.of_merged(), trust.of_parts(5)) == (1, 1, 1)
     trust.shifts[[2, 3, 12]] = 4, 5, 1
     assert trust.usual_shift() == 0.5
     trust.shifts[12] = 4
     assert trust.usual_shift() == pytest.approx(1.3)
+
+
+def test_a_split_is_judged_by_the_neighbours_that_the_model_parts() -> None:
+    trust = ObjectTrust()
+    trust.pairs[0], trust.neighbours[:] = 990, (20, 10)
+    # All 1000 objects count as ten: 20 + 9.9 agree, 10 + 0.1 do not.
+    assert trust.of_split() == pytest.approx(30.9 / (30.9 + 3 * 10.1))
+    trust.neighbours[0] = 0
+    assert trust.of_split() == pytest.approx(10.9 / (10.9 + 3 * 10.1))
+
+
+def test_probabilities_that_are_usual_by_hand() -> None:
+    trust = ObjectTrust()
+    assert (trust.as_object(0.75), trust.as_background(0.25)) == (0.5, 0.5)
+    # Objects have 0.9, the background 0.1.
+    trust.probabilities[[70, 90, 95]] = 1, 5, 2
+    trust.background[:] = 1000, 100
+    assert trust.as_object(0.9) == trust.as_object(0.99) == 1
+    assert trust.as_object(0.7) == pytest.approx(0.5)
+    assert trust.as_object(0.5) == trust.as_background(0.5) == trust.as_background(0.9) == 0
+    assert trust.as_background(0.3) == pytest.approx(0.5)
+    assert trust.as_background(0.1) == trust.as_background(0) == 1
 
 
 def test_ranking_by_hand() -> None:
@@ -469,7 +599,7 @@ def test_cells_fit_into_memory() -> None:
     assert cells_per_side(10**6, 1) == 8
 
 
-def test_shared_doubts_rank_higher() -> None:
+def test_models_that_agree_do_not_boost_each_other() -> None:
     doubt = Doubt("a", 0, "missing", 0.6, "", (5.0, 5.0), (0, 0), (10, 10), 90)
     near, far = replace(doubt, low=(2, 2), high=(11, 11)), replace(doubt, low=(9, 9), high=(19, 19))
     other = replace(doubt, kind="denied", confidence=0.7)
@@ -478,4 +608,14 @@ def test_shared_doubts_rank_higher() -> None:
     assert [(each.models, each.doubt.kind) for each in found] == [
         (("x", "y"), "missing"), (("x",), "denied"), (("y",), "missing"),
     ]  # fmt: skip
-    assert found[0].confidence == pytest.approx(1 - 0.4 * 0.4)
+    # Each the mean; a model that does not doubt a place counts as 0.
+    assert [each.confidence for each in found] == pytest.approx([0.6, 0.35, 0.3])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=5))
+def test_a_shared_doubt_is_never_surer_than_its_models(found: list[float]) -> None:
+    doubt = Doubt("a", 0, "missing", 0.6, "", (5.0, 5.0), (0, 0), (10, 10), 90)
+    models = {f"m{k}": [replace(doubt, confidence=c)] for k, c in enumerate(found)}
+    (shared,) = shared_doubts(models, 0)
+    assert min(found) - 1e-9 <= shared.confidence <= max(found) + 1e-9
+    assert len(shared.models) == len(found)

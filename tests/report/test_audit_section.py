@@ -50,13 +50,15 @@ def test_doubts_with_pictures(paths: Paths) -> None:
     audited(paths, "m1", DOUBT)
     audited(paths, "m2", replace(DOUBT, confidence=0.5), replace(DOUBT, image="im2", kind="denied"))
     text = section_of(paths)
-    assert "2 places in 2 images where the models clearly disagree with the label" in text
+    assert "2 places in 2 images where at least one model clearly disagrees with the label" in text
     assert "4 of 12 labelled images, with 57 objects" in text
     assert "1 validation image among them" in text
     assert "split: {folds: 5}" in text
     assert text.count('src="data:image/jpeg') == 2
-    # Both models doubt the first place: 1 - 0.09 * 0.5.
-    assert re.search(r"0\.955.*m1, m2", text, re.DOTALL)
+    # Both models doubt the first place: the mean of 0.91 and 0.5. Only one doubts the second.
+    assert re.search(r"0\.705.*m1, m2.*0\.455", text, re.DOTALL)
+    assert "a ranking from 0 to 1, not a probability: the mean of all models" in text
+    assert "weak here" not in text
     assert text.index("im1") < text.index("im2")
     assert "y 30, x 32 · 150 px" in text
 
@@ -71,12 +73,31 @@ def test_no_doubt(paths: Paths) -> None:
 
 
 def test_a_poor_model_does_not_judge(paths: Paths) -> None:
-    audited(paths, "m1", DOUBT, agreement=0.41)
+    audited(paths, "m1", DOUBT, agreement=0.31)
     text = section_of(paths)
     assert "m1 is too poor to judge the labels" in text
-    assert "41&nbsp;%" in text
+    assert "its agreement with them is only 0.31" in text
     assert "<table" not in text
     assert "No label stands out" not in text
+
+
+@pytest.mark.parametrize(("models", "named"), [(("m1",), "The model"), (("m1", "m2"), "m1")])
+def test_a_weak_model_says_so_first(paths: Paths, models: tuple[str, ...], named: str) -> None:
+    audited(paths, "m1", DOUBT, agreement=0.7)
+    if "m2" in models:
+        audited(paths, "m2", DOUBT)
+    text = section_of(paths, models)
+    said = f"{named} itself is weak here (agreement 0.700): most doubts are its own mistakes."
+    assert text.count("most doubts are its own mistakes") == 1
+    assert 0 < text.index(said) < text.index('class="lead"')
+    assert "<table" in text
+
+
+def test_classes_must_agree_more_often(paths: Paths) -> None:
+    audited(paths, "m1", DOUBT, agreement=0.9, objects=None)
+    assert "The model itself is weak here (agreement 0.900)" in section_of(paths, ("m1",))
+    audited(paths, "m1", DOUBT, agreement=0.96, objects=None)
+    assert "weak here" not in section_of(paths, ("m1",))
 
 
 def test_exchanged_labels_and_many_doubts(paths: Paths) -> None:

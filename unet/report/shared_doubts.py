@@ -16,9 +16,12 @@ from unet.provenance import sidecar
 
 # Overlap (IoU) of the boxes of two models' doubts from which on they are the same doubt.
 SAME_PLACE = 0.3
-# Below these, a model is too poor to judge labels: share of objects that model and labels agree
-# on, and correlation of a label with its own prediction.
-POOR_AGREEMENT, POOR_CORRELATION = 0.6, 0.5
+# Below these, a model is too poor to judge labels: how far model and labels agree, and correlation
+# of a label with its own prediction.
+POOR_AGREEMENT, POOR_CORRELATION = 0.4, 0.5
+# Below this agreement most doubts are mistakes of the model. Classes agree on more than objects do:
+# outlines may differ by some pixels.
+WEAK_OBJECTS, WEAK_CLASSES = 0.8, 0.95
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,12 @@ class AuditSummary:
         low = self.usual is not None and self.usual < POOR_CORRELATION
         return low or self.agreement < POOR_AGREEMENT
 
+    @property
+    def weak(self) -> bool:
+        """Whether most of its doubts are probably its own mistakes."""
+        limit = WEAK_CLASSES if self.objects is None else WEAK_OBJECTS
+        return not self.poor and self.agreement < limit
+
 
 @dataclass(frozen=True)
 class SharedDoubt:
@@ -49,7 +58,8 @@ class SharedDoubt:
     Attributes:
         doubt: that of the model that is most certain.
         models: the most certain one first.
-        confidence: 1 minus the product of the models' uncertainties.
+        confidence: mean over all models; 0 for a model that does not doubt the place. The models
+            learned from the same labels, so their agreement is no independent evidence.
     """
 
     doubt: Doubt
@@ -83,7 +93,7 @@ def _summary(path: Path, model: str) -> AuditSummary:
 
 
 def shared_doubts(doubts: Mapping[str, Iterable[Doubt]], level: float = LEVEL) -> list[SharedDoubt]:
-    """All doubts of a confidence of at least ``level``, the most certain one first.
+    """All doubts of a confidence of at least ``level`` for a model, by the mean of all models.
 
     Doubts of different models are the same if they are of the same kind and at the same place of
     the same image.
@@ -101,14 +111,14 @@ def shared_doubts(doubts: Mapping[str, Iterable[Doubt]], level: float = LEVEL) -
                 break
         else:
             groups.append([(doubt, model)])
-    shared = [_shared(group) for groups in by_image.values() for group in groups]
-    found = (item for item in shared if item.confidence >= level)
+    shared = [_shared(group, len(doubts)) for groups in by_image.values() for group in groups]
+    found = (item for item in shared if item.doubt.confidence >= level)
     return sorted(found, key=lambda item: (-item.confidence, *item.doubt.order))
 
 
-def _shared(group: Sequence[tuple[Doubt, str]]) -> SharedDoubt:
-    uncertain = math.prod(1 - doubt.confidence for doubt, _ in group)
-    return SharedDoubt(group[0][0], tuple(model for _, model in group), 1 - uncertain)
+def _shared(group: Sequence[tuple[Doubt, str]], models: int) -> SharedDoubt:
+    mean = math.fsum(doubt.confidence for doubt, _ in group) / models
+    return SharedDoubt(group[0][0], tuple(model for _, model in group), mean)
 
 
 def same_place(one: Doubt, other: Doubt) -> bool:

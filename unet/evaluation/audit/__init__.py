@@ -4,6 +4,7 @@ In: the segmentations of a model's folds, and the labels of the prepared store.
 Out: doubts, ranked by confidence: rows of `audit.csv`, and outlines for QuPath and Fiji.
 
 Start with `audit_model.py` (the stage). `object_doubts.py` has the kinds of doubt for task
-instances, `region_doubts.py` the one for task semantic, `exchanged_labels.py` the one for whole
+instances (`unlabelled_parts.py`, `object_contacts.py` and `shifted_outlines.py` look closer at some
+of them), `region_doubts.py` the one for task semantic, `exchanged_labels.py` the one for whole
 images. `object_trust.py` says how far a model can be believed.
 """

@@ -29,11 +29,13 @@ from unet.evaluation.audit.exchanged_labels import (
     exchanged,
     thumbnails,
 )
+from unet.evaluation.audit.object_contacts import contact
 from unet.evaluation.audit.object_doubts import FINDERS, Suspect
 from unet.evaluation.audit.object_overlaps import object_overlaps
 from unet.evaluation.audit.object_trust import ObjectTrust, trusts_of
 from unet.evaluation.audit.region_doubts import ClassTrust, Region
 from unet.evaluation.audit.shifted_outlines import explained
+from unet.evaluation.audit.unlabelled_parts import unlabelled_parts
 from unet.prediction.stitch.segmentation import Segmentation
 
 log = logging.getLogger(__name__)
@@ -150,6 +152,13 @@ class Work:
 
         return ordered(one, self.images, min(self.threads, max(1, len(self.images))))
 
+    def suspects(self, image: AuditedImage) -> tuple[dict[str, list[Suspect]], ObjectTrust]:
+        pair = image.open()
+        overlaps = object_overlaps(pair, **self.blocks)
+        known = object_doubts.with_labels(overlaps)
+        parts = unlabelled_parts(pair, known, self.folder, **self.blocks)
+        return object_doubts.suspects(overlaps, parts, image.image, image.fold)
+
     def small(self, image: AuditedImage) -> Thumbnails:
         task = self.settings.task
         return thumbnails(image.open(), image.fold, task, self.side, **self.blocks)
@@ -162,8 +171,7 @@ def objects_audit(work: Work) -> Audit:
     small: list[Thumbnails] = []
 
     def one(image: AuditedImage) -> Any:
-        overlaps = object_overlaps(image.open(), **work.blocks)
-        return object_doubts.suspects(overlaps, image.image, image.fold), work.small(image)
+        return work.suspects(image), work.small(image)
 
     for (found, trust), picture in work.each(one, "objects"):
         small.append(picture)
@@ -175,8 +183,7 @@ def objects_audit(work: Work) -> Audit:
     # A label of another image says nothing about the model.
     for image in work.images:
         if image.image in away:
-            overlaps = object_overlaps(image.open(), **work.blocks)
-            parts[image.fold] -= object_doubts.suspects(overlaps, image.image, image.fold)[1]
+            parts[image.fold] -= work.suspects(image)[1]
     trusts = trusts_of(parts)
     suspects = [s for found in kept.values() for s in found if s.doubt.image not in away]
     doubts = [*whole.doubts, *_weighed(suspects, trusts, work.images)]
@@ -196,6 +203,8 @@ def _weighed(
         confidence = object_doubts.confidence(suspect, trusts[doubt.fold])
         if doubt.kind == "shifted" and confidence > 0:
             confidence *= explained(by_id[doubt.image].open(), suspect)
+        elif doubt.kind in ("merged", "split") and confidence > 0:
+            confidence *= contact(by_id[doubt.image].open(), suspect)
         yield replace(doubt, confidence=confidence, what=object_doubts.words(suspect))
 
 
@@ -213,34 +222,40 @@ def classes_audit(work: Work) -> Audit:
     def sums_of(image: AuditedImage) -> tuple[ClassTrust, Thumbnails]:
         return region_doubts.class_sums(image.open(), **work.blocks), work.small(image)
 
-    total, small = ClassTrust.empty(len(names)), list[Thumbnails]()
+    # Each fold has networks of its own, with their own probabilities and mistakes.
+    trusts = {image.fold: ClassTrust.empty(len(names)) for image in work.images}
+    small = list[Thumbnails]()
     for part, picture in work.each(sums_of, "classes"):
-        total += part
+        trusts[picture.fold] += part
         small.append(picture)
     whole = exchanged(small)
     away, kept = _taken(whole), list[Region]()
     # A label of another image says nothing about the model.
     for image in work.images:
         if image.image in away:
-            total -= region_doubts.class_sums(image.open(), **work.blocks)
-    thresholds = total.thresholds
+            trusts[image.fold] -= region_doubts.class_sums(image.open(), **work.blocks)
+    thresholds = {fold: trust.thresholds for fold, trust in trusts.items()}
 
     def one(image: AuditedImage) -> tuple[list[Region], ClassTrust]:
         return region_doubts.regions_in_doubt(
-            image.open(), image.fold, thresholds, names, work.folder, **work.blocks
+            image.open(), image.fold, thresholds[image.fold], names, work.folder, **work.blocks
         )
 
     for image, (found, trust) in zip(work.images, work.each(one, "regions"), strict=True):
         if image.image not in away:
-            total += trust
+            trusts[image.fold] += trust
             kept = _strongest(kept + found, work.settings.most)
     weighed = [
-        replace(region.doubt, confidence=region_doubts.region_confidence(region, total))
+        replace(
+            region.doubt,
+            confidence=region_doubts.region_confidence(region, trusts[region.doubt.fold]),
+        )
         for region in kept
     ]
     doubts = ranked([*whole.doubts, *weighed], work.settings.most)
+    everything = sum(trusts.values(), ClassTrust.empty(len(names)))
     return Audit(
-        tuple(doubts), 0, len(work.images), 0, None, total.agreement, whole.usual
+        tuple(doubts), 0, len(work.images), 0, None, everything.agreement, whole.usual
     )  # fmt: skip
 
 

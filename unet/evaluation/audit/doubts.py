@@ -22,6 +22,8 @@ KINDS: dict[str, str] = {
     "class": "pixels that the model gives to another class",
     "exchanged": "the label seems to belong to another image",
 }
+# What the number is; for the table's metadata.
+ABOUT = "confidence is a ranking from 0 to 1, not a probability"
 # Confidence from which on a doubt stands out: it is shown on the page and outlined.
 LEVEL = 0.5
 # Weaker doubts than this are not in the table.
@@ -42,7 +44,7 @@ class Doubt:
     """A place where a label is probably wrong.
 
     Attributes:
-        confidence: 0 to 1.
+        confidence: orders the doubts, 0 to 1; not a probability.
         what: the evidence in words.
         centroid: in pixels along (Z,) Y, X; 0 is the centre of the first pixel.
         low, high: the box around it in pixels along (Z,) Y, X, end excluded.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unet.evaluation.audit.doubts import Doubt
-from unet.evaluation.audit.object_overlaps import ObjectOverlaps, Objects
+from unet.evaluation.audit.object_overlaps import Ints, ObjectOverlaps, Objects
 from unet.evaluation.audit.object_trust import (
     SHIFTS,
     SIZES,
@@ -24,6 +24,7 @@ from unet.evaluation.audit.object_trust import (
     probability_step,
     size_bin,
 )
+from unet.evaluation.audit.unlabelled_parts import UnlabelledParts
 
 # Covered to less than this by the other side, an object is missing there; from `SEEN` on it is
 # there. In between, outlines differ, which is no doubt about the object.
@@ -54,6 +55,7 @@ class Suspect:
         shift: for a shifted one the displacement from label to prediction in pixels along (Z,) Y,
             X; else ().
         factor: below 1 for an object at the image's border.
+        compact: for a part of a predicted object how compact it is, 0 to 1; else None.
     """
 
     doubt: Doubt
@@ -62,6 +64,7 @@ class Suspect:
     piece: int = 0
     shift: tuple[float, ...] = ()
     factor: float = 1.0
+    compact: float | None = None
 
     @property
     def order(self) -> tuple[object, ...]:
@@ -77,6 +80,7 @@ class _Image:
         confirmed: share of each predicted object that labelled ones cover.
         partners: pairs that are each other's best partner.
         merged, split: label -> pairs of its pieces; predicted object -> pairs of its pieces.
+        parts: those of predicted objects that the labels cover only in part.
     """
 
     image: str
@@ -87,6 +91,7 @@ class _Image:
     partners: NDArray[np.intp]
     merged: dict[int, NDArray[np.intp]]
     split: dict[int, NDArray[np.intp]]
+    parts: UnlabelledParts
 
     def doubt(
         self, kind: str, of: Objects, at: int, labels: Sequence[int], predicted: Sequence[int]
@@ -102,19 +107,27 @@ class _Image:
         )  # fmt: skip
 
 
+def with_labels(o: ObjectOverlaps) -> Ints:
+    """Ids of the predicted objects of which labels cover enough that they are not missing."""
+    return o.predicted.ids[_confirmed(o) >= UNSEEN]
+
+
+def _confirmed(o: ObjectOverlaps) -> NDArray[np.float64]:
+    return np.bincount(o.pred, o.pixels, len(o.predicted)) / o.predicted.size
+
+
 def suspects(
-    overlaps: ObjectOverlaps, image: str, fold: int
+    overlaps: ObjectOverlaps, parts: UnlabelledParts, image: str, fold: int
 ) -> tuple[dict[str, list[Suspect]], ObjectTrust]:
     """The suspects of one image by kind, and its share of what the model's quality follows from."""
-    there = _image(overlaps, image, fold)
+    there = _image(overlaps, parts, image, fold)
     found = {kind: sorted(find(there), key=lambda s: s.order) for kind, find in FINDERS.items()}
     return found, _trust(there)
 
 
-def _image(o: ObjectOverlaps, image: str, fold: int) -> _Image:
+def _image(o: ObjectOverlaps, parts: UnlabelledParts, image: str, fold: int) -> _Image:
     iou = o.iou
     seen = np.bincount(o.label, o.pixels, len(o.labels)) / o.labels.size
-    confirmed = np.bincount(o.pred, o.pixels, len(o.predicted)) / o.predicted.size
     best_of_label, best_of_pred = np.zeros(len(o.labels)), np.zeros(len(o.predicted))
     np.maximum.at(best_of_label, o.label, iou)
     np.maximum.at(best_of_pred, o.pred, iou)
@@ -124,7 +137,7 @@ def _image(o: ObjectOverlaps, image: str, fold: int) -> _Image:
     whole = np.array([int(t) not in merged for t in o.label], bool)
     whole &= np.array([int(p) not in split for p in o.pred], bool)
     partners = np.flatnonzero(mutual & (iou >= BESIDE) & whole)
-    return _Image(image, fold, o, seen, confirmed, partners, merged, split)
+    return _Image(image, fold, o, seen, _confirmed(o), partners, merged, split, parts)
 
 
 def _pieces(
@@ -155,8 +168,22 @@ def _trust(there: _Image) -> ObjectTrust:
     distances = [float(np.hypot.reduce(_shift(o, pair))) for pair in there.partners.tolist()]
     tenths = np.minimum(np.array(distances) * 10, SHIFTS).astype(np.int64)
     trust.shifts += np.bincount(tenths, minlength=SHIFTS + 1)
-    trust.pairs += np.array([len(there.partners), len(there.merged), len(there.split)])
+    _count(trust.parts, there.parts.objects.size)
+    trust.background += np.array(o.background)
+    trust.pairs += np.array([len(there.partners), len(there.merged)])
+    trust.neighbours += np.array([_parted(o), len(there.split)])
+    both = 2 * int(np.count_nonzero(o.iou > 0.5))
+    trust.matched += np.array([both, len(o.labels) + len(o.predicted)])
     return trust
+
+
+def _parted(o: ObjectOverlaps) -> int:
+    """Number of pairs of neighbouring labels of which the model sees each as another object."""
+    home = np.full(len(o.labels), -1, np.intp)
+    most = o.of_label > 0.5
+    home[o.label[most]] = o.pred[most]
+    one, other = home[o.neighbours].T
+    return int(np.count_nonzero((one != other) & (one >= 0) & (other >= 0)))
 
 
 def _count(counts: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
@@ -181,6 +208,13 @@ def _missing(there: _Image) -> Iterator[Suspect]:
         yield Suspect(
             there.doubt("missing", o, at, (), (at,)), p, p, factor=_factor(o, at)
         )  # fmt: skip
+    parts = there.parts
+    whole = np.searchsorted(o.ids, parts.of)
+    for at in np.flatnonzero(parts.objects.probability >= SURE).tolist():
+        p, compact = float(parts.objects.probability[at]), float(parts.compact[at])
+        doubt = there.doubt("missing", parts.objects, at, (), (int(whole[at]),))
+        factor = _factor(parts.objects, at)
+        yield Suspect(doubt, p * compact, p, factor=factor, compact=compact)
 
 
 def _denied(there: _Image) -> Iterator[Suspect]:
@@ -243,20 +277,22 @@ FINDERS: dict[str, Callable[[_Image], Iterator[Suspect]]] = {
 
 def _worth_missing(suspect: Suspect, trust: ObjectTrust) -> float:
     size = suspect.doubt.size
-    usual = trust.usual_probability(suspect.probability) * trust.usual_size(size)
-    return usual * trust.of_missing(size)
+    usual = trust.as_object(suspect.probability) * trust.usual_size(size)
+    if suspect.compact is None:
+        return usual * trust.of_missing(size)
+    return usual * suspect.compact * trust.of_parts(size)
 
 
 def _worth_denied(suspect: Suspect, trust: ObjectTrust) -> float:
-    return suspect.evidence * trust.of_denied(suspect.doubt.size)
+    return trust.as_background(suspect.probability) * trust.of_denied(suspect.doubt.size)
 
 
 def _worth_merged(suspect: Suspect, trust: ObjectTrust) -> float:
-    return suspect.evidence * trust.of_pairs(1) * trust.as_piece(suspect.piece)
+    return suspect.evidence * trust.of_merged() * trust.as_piece(suspect.piece)
 
 
 def _worth_split(suspect: Suspect, trust: ObjectTrust) -> float:
-    return suspect.evidence * trust.of_pairs(2) * trust.as_whole(suspect.doubt.size)
+    return suspect.evidence * trust.of_split() * trust.as_whole(suspect.doubt.size)
 
 
 def _worth_shifted(suspect: Suspect, trust: ObjectTrust) -> float:
@@ -291,5 +327,7 @@ def words(suspect: Suspect) -> str:
         axes = "zyx"[-len(suspect.shift) :]
         moved = ", ".join(f"{a} {s:+.1f}" for a, s in zip(axes, suspect.shift, strict=True))
         return f"the object lies {moved} px from its label"
+    if suspect.compact is not None:
+        return f"a part of a predicted object that no label covers; {p}"
     what = "no label here" if doubt.kind == "missing" else "the model sees nothing here"
     return f"{what}; {p}"

@@ -1,7 +1,8 @@
 """The labelled and the predicted objects of an image, and how they overlap.
 
 One pass over blocks: each pixel belongs to a pair of a labelled and a predicted object, and the
-sums over the pixels of each pair give sizes, centres, boxes and mean probabilities of both.
+sums over the pixels of each pair give sizes, centres, boxes and mean probabilities of both. The
+same pass notes which labelled objects are neighbours.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from unet.export.object_sums import Sums, add, read_around, sums
 BLOCK = 1024
 # A key is predicted id << 32 | label id; this bit of the predicted id marks ignored pixels.
 _IGNORED = 1 << 30
+# Labelled objects are neighbours if they are at most so many pixels apart along an axis.
+REACH = 3
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -60,6 +63,9 @@ class ObjectOverlaps:
     Attributes:
         label, pred: intp [P], indices into ``labels`` and ``predicted``.
         pixels: int64 [P], size of the overlap without ignored pixels.
+        neighbours: intp [T, 2], pairs of indices into ``labels``, the smaller one first.
+        background: number of pixels that are background for labels and model, and the sum of the
+            foreground probability there.
     """
 
     labels: Objects
@@ -67,6 +73,8 @@ class ObjectOverlaps:
     label: NDArray[np.intp]
     pred: NDArray[np.intp]
     pixels: Ints
+    neighbours: NDArray[np.intp]
+    background: tuple[int, float]
 
     @property
     def of_label(self) -> Floats:
@@ -123,23 +131,50 @@ def object_overlaps(pair: ScoredPair, threads: int = 1, block: int = BLOCK) -> O
         found |= np.where(np.asarray(truth[region]) == IGNORE, np.int64(_IGNORED), np.int64(0))
         return (found << 32) | np.asarray(label_ids[region]).astype(np.int64)
 
-    def one(region: Slices) -> Sums:
-        return sums(read_around(keys, shape, region), foreground(pair, region)[None], region)
+    def one(region: Slices) -> tuple[Sums, Ints, tuple[int, float]]:
+        around, p = read_around(keys, shape, region), foreground(pair, region)
+        empty = around[(slice(1, -1),) * len(shape)] == 0
+        nothing = int(np.count_nonzero(empty)), float(p[empty].sum(dtype=np.float64))
+        return sums(around, p[None], region), _close(label_ids, region), nothing
 
     regions = list(grid_of(shape, block).regions())
-    found = add(ordered(one, regions, threads), len(shape), 1)
+    parts = list(ordered(one, regions, threads))
+    found = add((part for part, _, _ in parts), len(shape), 1)
+    close = np.unique(np.concatenate([pairs for _, pairs, _ in parts]), axis=0)
     flagged, label_of = found.labels >> 32, found.labels & 0xFFFFFFFF
     valid, pred_of = flagged & _IGNORED == 0, flagged & (_IGNORED - 1)
     labels, predicted = (_objects(of, valid, found, shape) for of in (label_of, pred_of))
     # Objects that consist only of ignored pixels do not count.
     both = valid & (label_of > 0) & (pred_of > 0)
+    close = close[np.isin(close, labels.ids).all(axis=1)]
     return ObjectOverlaps(
         labels,
         predicted,
         np.searchsorted(labels.ids, label_of[both]),
         np.searchsorted(predicted.ids, pred_of[both]),
         found.size[both],
+        np.searchsorted(labels.ids, close),
+        (sum(count for *_, (count, _) in parts), sum(total for *_, (_, total) in parts)),
     )
+
+
+def _close(label_ids: Any, region: Slices) -> Ints:
+    """Pairs of labels, int64 [T, 2], that are near each other along an axis; the first one's pixel
+    is in the block."""
+    wide = tuple(slice(s.start, s.stop + REACH) for s in region)
+    ids = np.asarray(label_ids[wide]).astype(np.int64)
+    inner = tuple(slice(0, s.stop - s.start) for s in region)
+    found = [np.empty((0, 2), np.int64)]
+    for axis, size in enumerate(ids.shape):
+        for step in range(1, REACH + 1):
+            first, second = list(inner), list(inner)
+            stop = max(0, min(inner[axis].stop, size - step))
+            first[axis], second[axis] = slice(0, stop), slice(step, stop + step)
+            one, other = ids[tuple(first)], ids[tuple(second)]
+            differ = (one != other) & (one > 0) & (other > 0)
+            pairs = np.sort(np.stack([one[differ], other[differ]], axis=1), axis=1)
+            found.append(np.unique(pairs, axis=0))
+    return np.concatenate(found)
 
 
 def _objects(of: Ints, valid: NDArray[np.bool_], found: Sums, shape: tuple[int, ...]) -> Objects:

@@ -23,6 +23,8 @@ STEPS, SHIFTS = 100, 400
 DOUBLE = 3.0
 # Below this number of labelled objects a fold is judged by all folds together.
 ENOUGH = 50
+# All objects together count as much as so many of the kind in question.
+FEW = 10.0
 Counts = NDArray[np.int64]
 
 
@@ -37,18 +39,27 @@ class ObjectTrust:
     Attributes:
         found, denied: labelled objects by size that the model sees, or does not.
         confirmed, missing: predicted objects by size that the label has, or lacks.
+        parts: parts of confirmed objects by size that look like objects without a label.
         probabilities: mean probabilities of the confirmed ones.
+        background: pixels that are background for labels and model, and the sum of the foreground
+            probability there.
         shifts: distance between the centres of a labelled and a predicted object.
-        matched, merged, split: objects that agree one to one, and those that do not.
+        pairs: labelled objects that agree with a predicted one, one to one; and merged ones.
+        neighbours: pairs of neighbouring labels that the model parts; and split objects.
+        matched: twice the pairs with an IoU of 0.5 or more; labelled plus predicted objects.
     """
 
     found: Counts = field(default_factory=lambda: _zeros(SIZES))
     denied: Counts = field(default_factory=lambda: _zeros(SIZES))
     confirmed: Counts = field(default_factory=lambda: _zeros(SIZES))
     missing: Counts = field(default_factory=lambda: _zeros(SIZES))
+    parts: Counts = field(default_factory=lambda: _zeros(SIZES))
     probabilities: Counts = field(default_factory=lambda: _zeros(STEPS + 1))
+    background: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
     shifts: Counts = field(default_factory=lambda: _zeros(SHIFTS + 1))
-    pairs: Counts = field(default_factory=lambda: _zeros(3))
+    pairs: Counts = field(default_factory=lambda: _zeros(2))
+    neighbours: Counts = field(default_factory=lambda: _zeros(2))
+    matched: Counts = field(default_factory=lambda: _zeros(2))
 
     def __add__(self, other: ObjectTrust) -> ObjectTrust:
         names = [f.name for f in fields(self)]
@@ -65,31 +76,46 @@ class ObjectTrust:
 
     @property
     def agreement(self) -> float:
-        """Share of all labelled and predicted objects that the other side has, too; 0 to 1."""
-        yes = int(self.found.sum() + self.confirmed.sum())
-        all_ = yes + int(self.denied.sum() + self.missing.sum())
-        return yes / all_ if all_ else 1.0
+        """Share of all labelled and predicted objects that have a partner of an IoU of 0.5 or more
+        on the other side (the F1 score of objects); 0 to 1."""
+        both, all_ = self.matched.tolist()
+        return both / all_ if all_ else 1.0
 
     def of_missing(self, size: int) -> float:
         """Trust in a predicted object of this size that the label lacks; 0 to 1."""
         return _of_size(self.confirmed, self.missing, size)
 
+    def of_parts(self, size: int) -> float:
+        """Trust in a part of a predicted object that the label lacks; 0 to 1."""
+        return _of_size(self.confirmed, self.parts, size)
+
     def of_denied(self, size: int) -> float:
         """Trust in the denial of a labelled object of this size; 0 to 1."""
         return _of_size(self.found, self.denied, size)
 
-    def of_pairs(self, kind: int) -> float:
-        """Trust in a merged (1) or split (2) object; 0 to 1."""
-        return trusted(self.pairs[0], self.pairs[kind])
+    def of_merged(self) -> float:
+        """Trust in a merged object; 0 to 1."""
+        return trusted(*self.pairs.tolist())
 
-    def usual_probability(self, probability: float) -> float:
-        """How usual this mean probability is for an object that the label has: 1 from the median
-        of those on, 0 where none is as low."""
+    def of_split(self) -> float:
+        """Trust in a split object, from how often the model parts neighbours; 0 to 1. Where there
+        are few neighbours, all objects count more."""
+        parted, split = self.neighbours.tolist()
+        alike = int(self.pairs[0])
+        share = FEW / max(FEW, alike + split)
+        return trusted(parted + share * alike, split * (1 + share))
+
+    def as_object(self, probability: float) -> float:
+        """How far this mean probability is above one half, on the way to what is usual for objects
+        that labels and model agree on; 0 to 1."""
         total = int(self.probabilities.sum())
-        if not total:
-            return 0.0
-        below = int(self.probabilities[: probability_step(probability) + 1].sum())
-        return min(1.0, 2 * below / total)
+        usual = float(np.searchsorted(self.probabilities.cumsum(), total / 2)) / STEPS
+        return _on_the_way(probability, usual if total else 1.0)
+
+    def as_background(self, probability: float) -> float:
+        """How far it is below one half, on the way to what is usual for the background."""
+        pixels, total = self.background.tolist()
+        return _on_the_way(1 - probability, 1 - total / pixels if pixels else 1.0)
 
     def usual_size(self, size: int) -> float:
         """1 unless the object is smaller than nearly all that labels and model agree on."""
@@ -130,6 +156,10 @@ def trusted(agreed: float, differed: float) -> float:
     return float((agreed + 1) / (agreed + 1 + DOUBLE * differed))
 
 
+def _on_the_way(probability: float, usual: float) -> float:
+    return min(1.0, max(0.0, (probability - 0.5) / max(0.1, usual - 0.5)))
+
+
 def size_bin(size: int) -> int:
     """Number of the size's quarter of an octave."""
     return min(SIZES - 1, max(0, math.floor(QUARTERS * math.log2(max(1, size)))))
@@ -145,8 +175,7 @@ def _of_size(agreed: Counts, differed: Counts, size: int) -> float:
     near = slice(max(0, at - QUARTERS), at + QUARTERS + 1)
     yes, no = float(agreed[near].sum()), float(differed[near].sum())
     all_yes, all_no = float(agreed.sum()), float(differed.sum())
-    # The whole is worth ten objects.
-    share = 10 / max(10.0, all_yes + all_no)
+    share = FEW / max(FEW, all_yes + all_no)
     return trusted(yes + share * all_yes, no + share * all_no)
 
 

@@ -30,8 +30,9 @@ from unet.prediction.objects.temporary_arrays import scratch
 BLOCK = 1024
 # Distance in pixels (along axes and diagonals) within which outlines may differ.
 NEAR = 2
-# Smallest region in pixels, and the size of a region that has half of the full confidence.
-SMALLEST, HALF = 4, 12
+# Smallest region in pixels, and the size of a region that has half of the full confidence: a square
+# as wide as the tolerance on both sides. Smaller ones are often outlines that wander.
+SMALLEST, HALF = 4, (1 + 2 * NEAR) ** 2
 
 
 @dataclass
@@ -39,27 +40,30 @@ class ClassTrust:
     """Sums over the pixels of a model's images, by class; they add up.
 
     Attributes:
-        labelled: pixels with this label. probability: sum of the class's probability there.
-        sure: pixels where the model is sure of the class. doubted: those that are in doubt.
+        labelled: int64 [K], pixels with this label.
+        probability: float64 [K], sum of the class's probability there.
+        agreed: int64 [K], pixels with this label where the model is sure of it, too.
+        doubted: int64 [K, K], pixels in doubt by labelled and by predicted class.
     """
 
     labelled: NDArray[np.int64]
     probability: NDArray[np.float64]
-    sure: NDArray[np.int64]
+    agreed: NDArray[np.int64]
     doubted: NDArray[np.int64]
 
     @staticmethod
     def empty(classes: int) -> ClassTrust:
-        ints = (np.zeros(classes, np.int64) for _ in range(3))
-        first, *rest = ints
-        return ClassTrust(first, np.zeros(classes), *rest)
+        ints = (np.zeros(classes, np.int64) for _ in range(2))
+        return ClassTrust(
+            next(ints), np.zeros(classes), next(ints), np.zeros((classes, classes), np.int64)
+        )
 
     def __add__(self, other: ClassTrust) -> ClassTrust:
-        names = ("labelled", "probability", "sure", "doubted")
+        names = ("labelled", "probability", "agreed", "doubted")
         return ClassTrust(*(getattr(self, name) + getattr(other, name) for name in names))
 
     def __sub__(self, other: ClassTrust) -> ClassTrust:
-        names = ("labelled", "probability", "sure", "doubted")
+        names = ("labelled", "probability", "agreed", "doubted")
         return ClassTrust(*(getattr(self, name) - getattr(other, name) for name in names))
 
     @property
@@ -71,16 +75,24 @@ class ClassTrust:
                          where=some)  # fmt: skip
         return mean.astype(np.float32)
 
-    def of(self, index: int) -> float:
-        """Trust in a region where the model is sure of this class; 0 to 1."""
-        sure, doubted = float(self.sure[index]), float(self.doubted[index])
-        return trusted(sure - doubted, doubted)
+    def of(self, label: int, pred: int) -> float:
+        """Trust in a region with this label where the model is sure of another class; 0 to 1.
+
+        As a missing and a denied object are both compared with the objects that labels and model
+        agree on, both directions are compared with the rarer of the two classes: of a class that
+        covers nearly everything, even a poor model denies only a small share.
+        """
+        agreed = min(float(self.agreed[label]), float(self.agreed[pred]))
+        return trusted(agreed, float(self.doubted[label, pred]))
 
     @property
     def agreement(self) -> float:
-        """Mean over the classes of the trust in them."""
-        found = [self.of(k) for k in range(len(self.sure)) if self.sure[k]]
-        return float(np.mean(found)) if found else 1.0
+        """Of the class with the least: the share of pixels that labels and model agree on, among
+        those that are sure or in doubt (as the Dice coefficient); 0 to 1."""
+        differ = self.doubted.sum(axis=0) + self.doubted.sum(axis=1)
+        both = 2 * self.agreed
+        some = both + differ > 0
+        return float(np.min(both[some] / (both + differ)[some])) if some.any() else 1.0
 
 
 @dataclass(frozen=True)
@@ -179,7 +191,8 @@ def region_confidence(region: Region, trust: ClassTrust) -> float:
     """The confidence that the label is wrong there, 0 to 1: how sure the model is, how far it can
     be believed, and how large the region is."""
     size = region.doubt.size
-    return region.margin * trust.of(region.doubt.predicted[0]) * size / (size + HALF)
+    believed = trust.of(region.doubt.labels[0], region.doubt.predicted[0])
+    return region.margin * believed * size / (size + HALF)
 
 
 def doubted(
@@ -220,9 +233,10 @@ def doubted(
             at_pred |= near & (label == k)
         found &= ~(at_label & at_pred)
     trust = ClassTrust.empty(classes)
-    counted = (sure & valid)[inner]
-    trust.sure += np.bincount(pred[inner][counted], minlength=classes)
-    trust.doubted += np.bincount(pred[inner][found[inner]], minlength=classes)
+    agreed = (sure & valid & (pred == label))[inner]
+    trust.agreed += np.bincount(label[inner][agreed], minlength=classes)
+    pairs = (label * classes + pred)[inner][found[inner]]
+    trust.doubted += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
     return found[inner], label[inner], pred[inner], margin[inner], trust
 
 

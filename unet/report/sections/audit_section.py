@@ -5,7 +5,7 @@ from __future__ import annotations
 from unet.evaluation.audit.doubts import KINDS
 from unet.report import doubt_crops
 from unet.report.dataset_results import DatasetResults, PageSection
-from unet.report.shared_doubts import read_audits, shared_doubts
+from unet.report.shared_doubts import POOR_AGREEMENT, read_audits, shared_doubts
 
 # Doubts in the page's table.
 SHOWN = 30
@@ -27,6 +27,7 @@ def section(data: DatasetResults) -> PageSection | None:
         "audit",
         "Labels",
         audits=audits,
+        poor_agreement=POOR_AGREEMENT,
         found=found,
         shown=list(zip(shown, pictures, strict=True)),
         kinds={kind: text for kind, text in KINDS.items() if kind in kinds},

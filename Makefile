@@ -6,11 +6,12 @@ CORES  ?= all
 # Number of tests that run at the same time.
 TEST_JOBS ?= auto
 
-.PHONY: help setup demo small-run test test-processors lint actions build container clean \
+.PHONY: help setup demo demo-full small-run test test-processors lint actions build container clean \
   stage-hashes config-docs faults slurm-test view-test resume notebooks report-test
 
 help:
 	@echo "make demo    set up, check and run the default config on generated data, show the scores"
+	@echo "make demo-full  the long demo: everything that the report can show (config/demo-full.yaml)"
 	@echo "make test    set up, run the tests (UNET_REAL_DATA=folder adds those on real images)"
 	@echo "make test-processors  run the numerical tests with six CPU settings, in random order"
 	@echo "make faults  break runs on purpose and check that they recover (minutes; root tests more)"
@@ -26,7 +27,7 @@ help:
 	@echo "make build   build the wheel into dist and test it"
 	@echo "make container  build the container image"
 	@echo "make config-docs  write the tables of config/README.md, the JSON schema, docs/commands.md"
-	@echo "make clean   remove the results of the demo and the small run, and the built files"
+	@echo "make clean   remove the results of the demos and the small run, and the built files"
 
 # pip's output goes to a file; on an error, one line of it is shown.
 define pip
@@ -50,6 +51,11 @@ setup: $(VENV)/.stamp
 
 demo: setup
 	$(BIN)/unet run config/config.yaml --cores $(CORES)
+
+# The data stay as they are if they are there, so a corrected label is not overwritten.
+demo-full: setup
+	$(BIN)/python scripts/demo_data.py results-full-data
+	$(BIN)/unet run config/demo-full.yaml --cores $(CORES)
 
 small-run: setup
 	$(BIN)/snakemake --directory .test --cores $(CORES) --quiet rules
@@ -129,4 +135,4 @@ stage-hashes: setup
 	$(BIN)/python -m tests.stage_hashes
 
 clean:
-	rm -rf results .test/results .test/.snakemake build dist
+	rm -rf results results-full results-full-data .test/results .test/.snakemake build dist

@@ -26,7 +26,10 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     from unet.report.checked import read_checked
 
     settings, dataset = settings_of(args, CheckSettings), args.dataset
-    config = settings.config_at(dataset, str(args.output), str(args.root), args.images, args.labels)
+    # Absolute, since the config's are relative to its data_root.
+    masks = {tool: str(Path(where).absolute()) for tool, where in args.masks}
+    at = settings.with_masks(dataset, masks)
+    config = at.config_at(dataset, str(args.output), str(args.root), args.images, args.labels)
     workflow = Run(config)
     origins = workflow.origin_checks(dataset)
     made_by = check_inputs(args, settings, [paths.manifest(dataset), *origins])
@@ -57,6 +60,10 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--root", type=Path, default=Path(), help="folder that paths are relative to")
     p.add_argument("--images", default="images", help="folder, glob or sheet (.csv) of the images")
     p.add_argument("--labels", help="folder or glob of the labels (or what the layout needs)")
+    p.add_argument(
+        "--masks", nargs=2, action="append", default=[], metavar=("TOOL", "WHERE"),
+        help="masks of another tool: its name in the config, and their folder, glob or file",
+    )  # fmt: skip
     return run(p.parse_args(argv), run_stage)
 
 

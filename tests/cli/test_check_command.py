@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,26 @@ def test_json_and_nothing_else(place: Path, capsys: pytest.CaptureFixture[str]) 
     # No inputs, so a run of the workflow makes it again.
     assert stored.pop("made_by")["inputs"] == {}
     assert found == {"own": stored}
+
+
+def test_masks_of_other_tools(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compare = {"mine": "masks", "gone": "nowhere"}
+    split = {"folds": 4}
+    write(place, merge(CONFIG, {"datasets": {"own": {"compare": compare, "split": split}}}))
+    (place / "raw" / "masks").mkdir()
+    for number, path in enumerate(sorted((place / "raw" / "labels").iterdir())):
+        if number:
+            tifffile.imwrite(place / "raw" / "masks" / path.name, tifffile.imread(path))
+    assert check("my.yaml") == 2
+    said = capsys.readouterr().out
+    assert re.search(r"Masks of mine +7 of 8 test images \(\.tif\)\n", said)
+    assert re.search(r"Masks of gone +none that can be used\n", said)
+    assert "stop: datasets.own.compare.gone: no folder or file" in said
+    assert "warning: datasets.own.compare.mine: 1 of 8 test images have no mask" in said
+    page = (place / "out/own/check.html").read_text()
+    assert "<dt>Masks of mine</dt><dd>7 of 8 test images (.tif)</dd>" in page
+    assert "masks_missing" in page
+    assert '<th class="text" scope="row">compare</th><td class="text">mine</td>' in page
 
 
 def test_a_stop(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from unet.planning.estimated_jobs import Machine, sizes_of
 from unet.planning.estimates import (
     CHECKPOINT,
     PACKED,
+    SCORED,
     START,
     Estimate,
     estimates,
@@ -94,6 +95,22 @@ def test_more_work_takes_longer(over: dict[str, Any], times: float) -> None:
     start = START["train"]
     ratio = (more.seconds - start * more.jobs) / (one.seconds - start)
     assert ratio == pytest.approx(times, rel=0.1)
+
+
+def test_the_masks_of_other_tools_by_hand() -> None:
+    over = {"datasets": {"d": {"compare": {"stardist": "masks"}, "evaluate": {
+        "metrics": ["pixel", "instance", "calibration"]}}}}  # fmt: skip
+    row = found(over, survey())["compare"]
+    assert (row.model, row.jobs) == ("stardist", 1)
+    # A quarter of 10 images: one pass that stores the masks, and pixel and instance, but not
+    # calibration, which needs probabilities.
+    pixels = 0.25 * 10 * 128 * 128
+    assert row.seconds == pytest.approx(START["compare"] + 3 * pixels / (SCORED * 2))
+    assert row.disk == pytest.approx(5 * 0.05 * pixels)
+    folds = {"datasets": {"d": {"split": {"folds": 5, "test": None}}}}
+    assert found(merge(over, folds), survey())["compare"].disk == pytest.approx(4 * row.disk)
+    ensemble = {"datasets": {"d": {"split": {"folds": 5}}}}
+    assert found(merge(over, ensemble), survey())["compare"].disk == pytest.approx(row.disk)
 
 
 def test_a_faster_machine() -> None:

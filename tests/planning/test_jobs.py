@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from unet.config.check_settings import CheckSettings
 from unet.config.load import load
 from unet.errors import UserError
 from unet.planning.jobs import Run, offer_interpreter
@@ -84,11 +87,32 @@ def test_masks_of_other_tools_are_planned_like_a_model(
     assert run.settings("compare", "d", "x") != run.settings("compare", "d", "cellpose")
 
 
+def test_the_check_looks_at_masks_of_other_tools_by_content(tmp_path: Path) -> None:
+    generated = {"kind": "nuclei", "images": 4, "size": 64}
+
+    def settings(**data: Any) -> CheckSettings:
+        run = Run(load(config(synthetic=generated, **data)))
+        return CheckSettings.from_json(json.loads(run.settings("check", "d")))
+
+    assert "compare" not in settings().config["datasets"]["d"]
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a.tif").write_bytes(b"one")
+    shutil.copytree(tmp_path / "one", tmp_path / "other")
+    one, other = (settings(compare={"x": str(tmp_path / name)}) for name in ("one", "other"))
+    assert one == other
+    (tmp_path / "other" / "a.tif").write_bytes(b"two!")
+    assert settings(compare={"x": str(tmp_path / "other")}) != one
+    # The job gets the paths besides.
+    at = one.with_masks("d", {"x": "/there"}).config_at("d", "out", "root", "images", None)
+    assert at.datasets["d"].compare == {"x": "/there"}
+    assert "there" not in json.dumps(one.to_json())
+
+
 def test_no_other_stage_depends_on_masks_of_other_tools(tmp_path: Path) -> None:
     generated = {"kind": "nuclei", "images": 4, "size": 64}
     plain = Run(load(config(synthetic=generated)))
     more = Run(load(config(synthetic=generated, compare={"x": str(tmp_path)})))
-    for stage in ("synthesize", "manifest", "splits", "check", "prepare", "evaluate"):
+    for stage in ("synthesize", "manifest", "splits", "prepare", "evaluate"):
         assert plain.settings(stage, "d") == more.settings(stage, "d"), stage
     for stage in ("train", "predict", "stitch"):
         assert plain.settings(stage, "d", "m") == more.settings(stage, "d", "m"), stage

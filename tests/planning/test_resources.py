@@ -179,6 +179,16 @@ def test_scores_of_whole_slices_take_memory_by_their_size() -> None:
     assert more == pytest.approx(4 * 1e8 * 48 / 1e6, rel=0.01)
 
 
+def test_masks_of_another_tool_are_scored_without_what_needs_probabilities() -> None:
+    topology = {"evaluate": {"metrics": ["pixel", "topology"]}}
+    huge = Images(8, 1, 8e9, 1_000_000_000, 100_000_000)
+    assert memory_mb("compare", job(huge, **topology)) == memory_mb("evaluate", job(huge))
+    # One more pass, which stores the masks, instead of the family that needs probabilities.
+    assert minutes("compare", job(huge, **topology)) == minutes("evaluate", job(huge, **topology))
+    pixel = {"evaluate": {"metrics": ["pixel"]}}
+    assert minutes("compare", job(huge, **pixel)) > minutes("evaluate", job(huge, **pixel))
+
+
 def test_a_model_of_another_dataset() -> None:
     value = config()
     value["datasets"]["new"] = {"images": "new", "predict_with": ["d/m"]}

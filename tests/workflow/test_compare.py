@@ -41,9 +41,18 @@ def test_masks_of_another_tool_in_a_run(finished_run: Path, tmp_path: Path) -> N
     assert "masks from elsewhere" in paths.dataset_report_html("own").read_text(encoding="utf-8")
     assert "masks from elsewhere" in paths.report_html.read_text(encoding="utf-8")
 
+    # The check counts the masks, and sees an edited one as a reason to look again.
+    done = place.snakemake("--quiet", "all", "--cores", "2", "check", config=with_masks("masks"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(tested)} of {len(tested)} test images (.tif)" in done.stdout
+    planned = place.snakemake("--dry-run", "check", config=with_masks("masks"))
+    assert "check_dataset" not in planned.stdout
+
     # Elsewhere, the same files are the same masks; an edited one is not.
     (raw / "masks").rename(raw / "there")
     assert place.wanted(with_masks("there")) == set()
     edited = next((raw / "there").glob("*.tif"))
     tifffile.imwrite(edited, np.roll(tifffile.imread(edited), 1, axis=0))
     assert place.wanted(with_masks("there")) == {"compare own shifted", *AFTER}
+    planned = place.snakemake("--dry-run", "check", config=with_masks("there"))
+    assert "check_dataset  own " in planned.stdout + planned.stderr

@@ -33,12 +33,23 @@ class CheckSettings(Settings):
         for path in ("output", "data_root"):
             found.pop(path, None)
         found["datasets"] = {name: _without_paths(found["datasets"][name]) for name in names}
+        # Other tools' masks are looked at for this dataset alone.
+        tools = config.datasets[dataset].compare
+        if tools:
+            found["datasets"][dataset]["compare"] = dict.fromkeys(tools, "masks")
         # A dataset whose models predict another one may name more models.
         for data in found["datasets"].values():
             if data.get("models") is not None:
                 data["models"] = [each for each in data["models"] if each in models]
         found["models"] = {name: found["models"][name] for name in sorted(models)}
         return cls.made(config=found)
+
+    def with_masks(self, dataset: str, masks: Mapping[str, str]) -> Self:
+        """A copy that names the masks of each tool in ``compare`` differently: by what identifies
+        their content, or by their path."""
+        data = {**self.config["datasets"][dataset], **({"compare": dict(masks)} if masks else {})}
+        datasets = {**self.config["datasets"], dataset: data}
+        return self.model_copy(update={"config": {**self.config, "datasets": datasets}})
 
     def config_at(
         self, dataset: str, output: str, root: str, images: str, labels: str | None
@@ -70,7 +81,7 @@ class CheckAllSettings(Settings):
 def _without_paths(section: Mapping[str, Any]) -> dict[str, Any]:
     """A dataset's keys with names instead of its paths. A sheet stays a sheet: it has columns."""
     found = dict(section)
-    found.pop("compare", None)  # the check looks at images and labels alone
+    found.pop("compare", None)
     if found.get("images") is not None:
         found["images"] = "sheet.csv" if is_sheet(found["images"]) else "images"
     if found.get("labels") is not None:

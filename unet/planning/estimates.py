@@ -26,7 +26,7 @@ from unet.planning.estimated_jobs import (
     resampled,
     sizes_of,
 )
-from unet.planning.resources import VALIDATION_SIDE, flop_per_pixel
+from unet.planning.resources import VALIDATION_SIDE, compared_passes, flop_per_pixel
 from unet.training.auto.memory import Numerics, step_bytes
 from unet.versions import STAGES
 
@@ -35,7 +35,7 @@ from unet.versions import STAGES
 START = {
     "synthesize": 1.0, "manifest": 1.5, "splits": 1.0, "check": 3.0, "prepare": 2.0,
     "prepare_applied": 4.0, "train": 5.5, "choose": 1.0, "predict": 4.5, "stitch": 1.5,
-    "evaluate": 1.5, "details": 1.5, "audit": 1.5, "quality": 4.0, "report": 3.0,
+    "evaluate": 1.5, "details": 1.5, "compare": 2.0, "audit": 1.5, "quality": 4.0, "report": 3.0,
 }  # fmt: skip
 # Values (pixels times channels) per second and thread.
 GENERATED, READ, PREPARED, STITCHED, SCORED = 0.7e6, 12e6, 6e6, 2e6, 0.5e6
@@ -61,7 +61,7 @@ class Estimate:
 
     Attributes:
         stage: as in :data:`unet.versions.STAGES`.
-        model: "" for stages without a model.
+        model: "" for stages without a model; for the stage compare the other tool.
         jobs: number of jobs.
         seconds: of all jobs, one after the other; None if the network is not known yet.
         memory: bytes of main memory of the largest job; None likewise.
@@ -103,6 +103,7 @@ def estimates(
             found += [] if applied else [_audit(replace(own, sizes=job.sizes))]
         if applied:
             found.append(_quality(replace(own, sizes=job.sizes)))
+    found += [_compare(job, tool) for tool in config.datasets[dataset].compare]
     found.append(Estimate("report", "", 1, START["report"], PROCESS, 3e6))
     order = list(STAGES)
     return sorted(found, key=lambda each: order.index(each.stage))
@@ -259,14 +260,31 @@ def _scored(job: EstimatedJob, stage: str, passes: int, image_bytes: float) -> E
         passes: over the pixels.
         image_bytes: of the rows of one image.
     """
-    tested = 1.0 if job.origin is not None else job.share("test")
-    if ENSEMBLE in job.tested and job.folds:
-        tested = job.share("test") / len(job.folds)
+    tested = _tested(job)
     scored = passes * tested * job.sizes.pixels
     seconds = START[stage] + scored / (SCORED * job.machine.threads)
     block = min(job.config.memory_gb * 1e9, COPIES * job.sizes.largest * job.outputs)
     disk = image_bytes * tested * job.sizes.count
     return Estimate(stage, job.model, 1, seconds, PROCESS + block, disk)
+
+
+def _tested(job: EstimatedJob) -> float:
+    """Share of the images that is scored, over all folds."""
+    if job.config.origins_for(job.dataset):
+        return 1.0
+    tested = job.share("test")
+    return tested / len(job.folds) if ENSEMBLE in job.tested and job.folds else tested
+
+
+def _compare(job: EstimatedJob, tool: str) -> Estimate:
+    """The masks of another tool: read and stored in one pass, then scored like a model's."""
+    passes = compared_passes(job.config, job.dataset)
+    pixels = _tested(job) * job.sizes.pixels
+    seconds = START["compare"] + passes * pixels / (SCORED * job.machine.threads)
+    classes = len(job.config.datasets[job.dataset].class_names)
+    block = min(job.config.memory_gb * 1e9, COPIES * job.sizes.largest * classes)
+    disk = pixels * (5 if job.survey.task == "instances" else 1) * PACKED_LABELS
+    return Estimate("compare", tool, 1, seconds, PROCESS + block, disk)
 
 
 def _audit(job: EstimatedJob) -> Estimate:

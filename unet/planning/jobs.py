@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 
-from unet.config.check_settings import CheckAllSettings
+from unet.config.check_settings import CheckAllSettings, CheckSettings
 from unet.config.compare_settings import CompareSettings
 from unet.config.data_settings import ManifestSettings
 from unet.config.run import Config
@@ -197,6 +197,10 @@ class Run:
             if isinstance(made, CompareSettings):
                 there = self.sources.compared_fingerprint(dataset, model or "")
                 made = made.model_copy(update={"fingerprint": there})
+            if isinstance(made, CheckSettings):
+                tools = self.config.datasets[dataset].compare
+                masks = {tool: self.compared_fingerprint(dataset, tool) for tool in tools}
+                made = made.with_masks(dataset, masks)
             self._settings[key] = canonical(made.to_json())
         return self._settings[key]
 

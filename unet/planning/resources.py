@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from unet.config.choices import FAMILY_TABLE
 from unet.config.geometry import footprint
 from unet.config.layers import flop, layers_of, parameters
 from unet.config.presets import AnyArchitecture, Architecture
@@ -67,6 +68,12 @@ def largest(
     if len(known) == 1:
         return known[0]
     return max(known, key=lambda arch: parameters(layers_of(arch, channels, outputs)))
+
+
+def compared_passes(config: Config, dataset: str) -> int:
+    """Passes over the test images that the comparison with another tool makes: one that stores its
+    masks, and one for each family of metrics that needs no probabilities."""
+    return 1 + sum(FAMILY_TABLE[family].masks for family in config.evaluate_for(dataset).metrics)
 
 
 @dataclass(frozen=True)
@@ -239,6 +246,11 @@ def _scored(job: PlannedJob) -> float:
     return families * job.images.pixels / (SCORED * job.threads)
 
 
+def _compared(job: PlannedJob) -> float:
+    passes = compared_passes(job.config, job.dataset)
+    return passes * job.images.pixels / (SCORED * job.threads)
+
+
 def _detailed(job: PlannedJob) -> float:
     # As long as two families of metrics: one of classes and one of objects.
     return 2 * job.images.pixels / (SCORED * job.threads)
@@ -267,7 +279,7 @@ NEEDS: dict[str, tuple[Callable[[PlannedJob], float], Callable[[PlannedJob], flo
     "stitch": (_pixels, _stitched),
     "evaluate": (_evaluate, _scored),
     "details": (_details, _detailed),
-    "compare": (_evaluate, _scored),
+    "compare": (_pixels, _compared),
     "audit": (_pixels, _audited),
     "quality": (_quality, _scored),
     "report": (_report, _no_time),

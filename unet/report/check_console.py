@@ -21,6 +21,7 @@ FACTS = (
     "Task", "Images", "With a label", "Images without a label", "Labels without an image",
     "Files not read", "Size, px", "Type", "Pixel size, µm", "Channels", "Groups", "Measured",
 )  # fmt: skip
+MASKS = "Masks of "  # and the name of a tool in `compare`
 STYLES = {"stop": "bold white on red", "warn": "bold yellow", "note": "dim"}
 
 
@@ -53,6 +54,7 @@ def _rows(checked: Checked) -> list[tuple[str, str]]:
     survey = checked.survey
     facts = dict(understood(survey))
     rows = [(name, facts[name]) for name in FACTS if name in facts]
+    rows += [(name, value) for name, value in facts.items() if name.startswith(MASKS)]
     if survey.classes:
         shares = ", ".join(
             f"{each.name} {percentage(each.share)}"

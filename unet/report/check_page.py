@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unet.config.dataset_sections import DatasetSection
-from unet.data.survey.facts import DatasetSurvey, SurveyedImage
+from unet.data.survey.facts import DatasetSurvey, SurveyedImage, SurveyedMasks
 from unet.data.survey.findings import LEVELS
 from unet.errors import how_many
 from unet.planning.estimates import total
@@ -114,7 +114,20 @@ def understood(survey: DatasetSurvey) -> list[tuple[str, str]]:
         found.append(("Measured", f"{how_many(survey.measured, 'image')}; the others only listed"))
     if middle := _middle(survey):
         found.append(("Objects and focus", middle))
+    found += [(f"Masks of {each.tool}", _masks(each)) for each in survey.compared]
     return [(name, value) for name, value in found if value]
+
+
+def _masks(found: SurveyedMasks) -> str:
+    """How many of the test images have a mask of the tool, and of what kind."""
+    if not found.found:
+        return "none that can be used"
+    kinds = ", ".join(found.kinds)
+    text = f"{found.found} of {how_many(found.tested, 'test image')} ({kinds})"
+    if not found.unfit:
+        return text
+    of = "" if found.opened == found.found else f" of {found.opened} looked at"
+    return f"{text}; {len(found.unfit)}{of} cannot be scored"
 
 
 def _middle(survey: DatasetSurvey) -> str:

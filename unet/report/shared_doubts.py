@@ -19,7 +19,7 @@ SAME_PLACE = 0.3
 # Below these, a model is too poor to judge labels: how far model and labels agree, and correlation
 # of a label with its own prediction.
 POOR_AGREEMENT, POOR_CORRELATION = 0.4, 0.5
-# Below this agreement most doubts are mistakes of the model. Classes agree on more than objects do:
+# Below this agreement many doubts are mistakes of the model. Classes agree on more than objects do:
 # outlines may differ by some pixels.
 WEAK_OBJECTS, WEAK_CLASSES = 0.8, 0.95
 

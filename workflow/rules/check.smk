@@ -25,7 +25,7 @@ rule check_dataset:
         runtime=minutes_of("check"),
     params:
         common=common_options("check"),
-        source=source_options,
+        source=checked_options,
         settings=lambda w: RUN.settings("check", w.dataset),
     shell:
         "python {params.common} --dataset {wildcards.dataset}"

@@ -85,6 +85,15 @@ def compared_options(wildcards):
     return Untracked(*words)
 
 
+def checked_options(wildcards):
+    """The paths of a dataset's raw files and of other tools' masks, for the check."""
+    words = []
+    for tool in CONFIG.datasets[wildcards.dataset].compare:
+        source = RUN.compared_source(wildcards.dataset, tool)
+        words += ["--masks", tool, source.root / source.images]
+    return Untracked(*source_options(wildcards), *words)
+
+
 def training_options(wildcards):
     section = CONFIG.train_for(wildcards.dataset, wildcards.model)
     return Untracked(

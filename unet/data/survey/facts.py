@@ -120,6 +120,31 @@ class Alike:
 
 
 @dataclass(frozen=True)
+class SurveyedMasks:
+    """The masks of another tool (``compare``).
+
+    Attributes:
+        tool: name in the config.
+        files: number of mask files, of whatever image.
+        kinds: endings of the files that are used, such as ".tif".
+        tested: number of images that the models are tested on.
+        found: how many of these have a mask.
+        missing: ids of those that have none.
+        opened: number of masks that were looked at (all, or some of many).
+        unfit: ids of the images whose mask cannot be scored, of those that were looked at.
+    """
+
+    tool: str
+    files: int = 0
+    kinds: tuple[str, ...] = ()
+    tested: int = 0
+    found: int = 0
+    missing: tuple[str, ...] = ()
+    opened: int = 0
+    unfit: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class DatasetSurvey:
     """All facts about a dataset.
 
@@ -141,6 +166,7 @@ class DatasetSurvey:
         groups: number of groups of images; 0 if none are defined.
         alike: pairs of images that look alike.
         findings: worst first.
+        compared: the masks of other tools, in the order of the config.
     """
 
     dataset: str
@@ -162,6 +188,7 @@ class DatasetSurvey:
     findings: tuple[Finding, ...] = ()
     middles: int = 0
     middle: tuple[int, ...] = ()
+    compared: tuple[SurveyedMasks, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON."""

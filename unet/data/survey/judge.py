@@ -56,6 +56,10 @@ r"""Turns the facts of a dataset into findings: what stops, what looks wrong, wh
 alike, in different parts of the split |
 | `same_images`, `near_images`, `neighbours_images` | note | images that look alike |
 | `sequence` | note | images that follow each other look alike, without groups |
+| `no_masks` | stop | `compare`: no folder, no mask of a test image, or none that can be scored |
+| `masks_unfit` | warn | `compare`: masks that cannot be scored, such as of another size |
+| `masks_missing` | warn | `compare`: test images without a mask |
+| `masks_unclear` | warn | `compare`: files that are not used, or could be masks of several images |
 | `other_warning` | warn | other warnings of the stages |
 """
 

@@ -14,6 +14,7 @@ from unet.data.raw_files import RawSource
 from unet.data.records import PARTS, ImageRecord, SplitRecord
 from unet.data.splits import groups_of
 from unet.data.survey.alike import alike_images
+from unet.data.survey.compared_facts import compared_masks
 from unet.data.survey.facts import (
     DatasetSurvey,
     SurveyedClass,
@@ -47,7 +48,8 @@ def survey_dataset(
         source: the raw files, with the same values as for the manifest stage.
         threads: images read at the same time.
         records, splits: of a finished manifest and split; without them, they are made in memory.
-        sampled: largest number of images whose pixels are measured.
+        sampled: largest number of images whose pixels are measured, and of masks of another tool
+            that are opened.
 
     Returns:
         facts and findings; a mistake of the user is a finding of level stop, never an error.
@@ -63,6 +65,7 @@ def survey_dataset(
         region_pixels=REGION_PIXELS,
         memory=int(1e9 * config.memory_gb),
     )
+    masks, doubts = compared_masks(config, dataset, source.root, usable, found.splits, sampled)
     middles = Counter(member.middle for member in sample if member.middle)
     survey = DatasetSurvey(
         dataset=dataset,
@@ -83,8 +86,9 @@ def survey_dataset(
         alike=alike_images(sample, usable, found.splits),
         middles=sum(middles.values()),
         middle=middles.most_common(1)[0][0] if middles else (),
+        compared=tuple(masks),
     )
-    findings = findings_of(survey, found, sample, config)
+    findings = [*findings_of(survey, found, sample, config), *doubts]
     return replace(survey, findings=tuple(worst_first(findings)))
 
 

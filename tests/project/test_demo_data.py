@@ -36,7 +36,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_config_fits_the_data(data: Path) -> None:
     config = load_file(ROOT / "config" / "demo-full.yaml")
-    Run(config.model_copy(update={"data_root": str(data)})).check_sources()
+    Run(config.model_copy(update={"data_root": str(data)})).sources.check()
     # As in the Makefile.
     assert (config.output, config.data_root) == ("results-full", "results-full-data")
     assert "unet-border-25pct" in config.models_for("nuclei")

@@ -199,7 +199,7 @@ class Run:
                 made = made.model_copy(update={"fingerprint": there})
             if isinstance(made, CheckSettings):
                 tools = self.config.datasets[dataset].compare
-                masks = {tool: self.compared_fingerprint(dataset, tool) for tool in tools}
+                masks = {tool: self.sources.compared_fingerprint(dataset, tool) for tool in tools}
                 made = made.with_masks(dataset, masks)
             self._settings[key] = canonical(made.to_json())
         return self._settings[key]

@@ -89,7 +89,7 @@ def checked_options(wildcards):
     """The paths of a dataset's raw files and of other tools' masks, for the check."""
     words = []
     for tool in CONFIG.datasets[wildcards.dataset].compare:
-        source = RUN.compared_source(wildcards.dataset, tool)
+        source = RUN.sources.compared(wildcards.dataset, tool)
         words += ["--masks", tool, source.root / source.images]
     return Untracked(*source_options(wildcards), *words)
 

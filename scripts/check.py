@@ -26,8 +26,9 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     from unet.report.checked import read_checked
 
     settings, dataset = settings_of(args, CheckSettings), args.dataset
+    given = (each.partition("=") for each in args.masks)
     # Absolute, since the config's are relative to its data_root.
-    masks = {tool: str(Path(where).absolute()) for tool, where in args.masks}
+    masks = {tool: str(Path(where).absolute()) for tool, _, where in given}
     at = settings.with_masks(dataset, masks)
     config = at.config_at(dataset, str(args.output), str(args.root), args.images, args.labels)
     workflow = Run(config)
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--images", default="images", help="folder, glob or sheet (.csv) of the images")
     p.add_argument("--labels", help="folder or glob of the labels (or what the layout needs)")
     p.add_argument(
-        "--masks", nargs=2, action="append", default=[], metavar=("TOOL", "WHERE"),
+        "--masks", action="append", default=[], metavar="TOOL=WHERE",
         help="masks of another tool: its name in the config, and their folder, glob or file",
     )  # fmt: skip
     return run(p.parse_args(argv), run_stage)

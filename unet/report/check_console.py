@@ -41,7 +41,7 @@ def print_checked(
     for name, checked in found.items():
         console.print(Text(name, style="bold"))
         for label, value in _rows(checked):
-            _print_row(console, Text(f"  {label:<24}", style="dim"), value)
+            _print_row(console, Text(f"  {label:<23} ", style="dim"), value)
         for finding in checked.survey.findings:
             _print_finding(console, finding)
         if name in pages:

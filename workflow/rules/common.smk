@@ -90,8 +90,8 @@ def checked_options(wildcards):
     words = []
     for tool in CONFIG.datasets[wildcards.dataset].compare:
         source = RUN.sources.compared(wildcards.dataset, tool)
-        words += ["--masks", tool, source.root / source.images]
-    return Untracked(*source_options(wildcards), *words)
+        words.append(f"--masks={tool}={source.root / source.images}")
+    return Untracked(*source_options(wildcards).words, *words)
 
 
 def training_options(wildcards):

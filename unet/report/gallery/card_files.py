@@ -32,13 +32,15 @@ class CardFiles:
         wanted = {image.id for image in images}
         folds = {(m, fold) for image in images for m, fold in image.folds.items()}
         self.objects = {
-            (model, fold): _lines_of_objects(data.paths.objects(data.dataset, model, fold), wanted)
+            (model, fold): _lines_of_objects(
+                data.paths.objects(data.dataset, data.model_path(model), fold), wanted
+            )
             for model, fold in folds
         }
 
     def links(self, image: TestedImage, model: str) -> list[FileLink]:
         """Mask, rows of scores, rows of objects: those that exist."""
-        fold, where = image.folds[model], (self.data.dataset, model)
+        fold, where = image.folds[model], (self.data.dataset, self.data.model_path(model))
         mask = self.data.paths.masks(*where, fold) / f"{image.id}.tif"
         found = [FileLink("mask", self._href(mask))] if mask.is_file() else []
         tables = (

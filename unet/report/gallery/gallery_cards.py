@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -102,11 +102,11 @@ def gallery(data: DatasetResults) -> Gallery:
     characters."""
     images = tested_images(data)
     last = len(images) - 1
-    ranks = picture_budget.shown_ranks(len(images), picture_budget.most_images(len(data.models)))
+    ranks = picture_budget.shown_ranks(len(images), picture_budget.most_images(len(data.scored)))
     large = {ranks[k] for k in evenly_spaced(len(ranks), data.settings.report.overlays)}
     files = CardFiles(data, [images[rank] for rank in ranks])
     records = {record.id: record for record in data.records}
-    side = picture_budget.usual_side(len(ranks), len(data.models))
+    side = picture_budget.usual_side(len(ranks), len(data.scored))
     share, cards = picture_budget.share_of(len(ranks)), []
     for rank in ranks:
         image = images[rank]
@@ -154,12 +154,17 @@ def _pictures(
 ) -> tuple[list[LayerPictures], int]:
     """The pictures of an image and their side; none (and a warning) if no store has it."""
     task, detail_from = data.settings.task, 2 * side if detail else 0
+    names = {data.model_path(name): name for name in image.folds}
+    folds = {path: image.folds[name] for path, name in names.items()}
     try:
-        planes = read_planes(data.paths, data.dataset, task, image.id, image.folds, detail_from)
+        planes = read_planes(data.paths, data.dataset, task, image.id, folds, detail_from)
     except UserError as error:
         log.warning("%s: no picture: %s", image.id, error)
         return [], 0
-    drawings = [PlaneDrawing(plane, task) for plane in planes]
+    drawings = []
+    for plane in planes:
+        predictions = {names[path]: labels for path, labels in plane.predictions.items()}
+        drawings.append(PlaneDrawing(replace(plane, predictions=predictions), task))
     return picture_budget.drawn_within(
         lambda side: [drawing.draw(side) for drawing in drawings],
         lambda drawn: sum(plane.size for plane in drawn),

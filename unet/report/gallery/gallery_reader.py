@@ -67,7 +67,7 @@ def read_planes(
     """The planes of an image as `cuts` chooses them, the same for all models.
 
     Args:
-        folds: model -> the fold that predicted the image.
+        folds: model, or what stands for a tool in paths -> the fold that predicted the image.
         detail_from: a 2D image or a section with a longer side gets a second plane: the detail with
             the most errors of all models. 0: none gets one.
 

@@ -14,7 +14,7 @@ from unet.paths import ENSEMBLE
 from unet.report.dataset_results import DatasetResults
 from unet.report.score_tables import better
 
-_TRUE_OBJECTS = ("instances", "n_true")
+_TRUE_OBJECTS, _FOUND_OBJECTS = ("instances", "n_true"), ("instances", "n_pred")
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,14 @@ class TestedImage:
     """A test image, or an image that models of another dataset predict.
 
     Attributes:
-        folds: model -> the fold that predicted it; models without a prediction are left out.
-        scores: model -> its values of the main scores; NaN = not defined.
-        counts: model -> number of predicted objects, NaN = unknown; empty for task semantic.
+        folds: model -> the fold that predicted it; models without a prediction are left out. Then
+            the tools whose masks are compared with those of the models.
+        scores: model or tool -> its values of the main scores; NaN = not defined.
+        counts: model or tool -> number of predicted objects, NaN = unknown; empty for task
+            semantic.
         objects: number of labelled objects, NaN = unknown.
         again: whether it is in the list already, tested by another fold.
+        compared: the tools, which have no part in the means.
     """
 
     id: str
@@ -36,15 +39,17 @@ class TestedImage:
     counts: Mapping[str, float]
     objects: float
     again: bool = False
+    compared: Sequence[str] = ()
 
     def mean_of(self, column: int) -> float:
         """The mean of a score over the models that have it; NaN if none has."""
-        return _mean([values[column] for values in self.scores.values()])
+        own = [values for model, values in self.scores.items() if model not in self.compared]
+        return _mean([values[column] for values in own])
 
     @property
     def mean_count(self) -> float:
         """The mean number of predicted objects; NaN if unknown."""
-        return _mean(list(self.counts.values()))
+        return _mean([n for model, n in self.counts.items() if model not in self.compared])
 
 
 def tested_images(data: DatasetResults) -> list[TestedImage]:
@@ -87,6 +92,7 @@ class _Table:
         self.scores: dict[tuple[str, str, int], list[float]] = {}
         self.groups = {record.id: record.group for record in data.records}
         self.objects: dict[str, float] = {}
+        self.of_tools: dict[tuple[str, str, int], float] = {}
         keys = {(score.class_, score.metric): k for k, score in enumerate(data.columns)}
         folds: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
         for row in data.metrics:
@@ -98,11 +104,13 @@ class _Table:
                 found[column] = row.value
             if (row.class_, row.metric) == _TRUE_OBJECTS:
                 self.objects[row.image] = row.value
+            if (row.class_, row.metric) == _FOUND_OBJECTS and row.model in data.compared:
+                self.of_tools[row.image, row.model, row.fold] = row.value
         for model in data.models if data.settings.applied is not None else ():
             for image in self._segmented(model, ENSEMBLE):
                 folds[image][model].add(ENSEMBLE)
         self.folds = {
-            image: {model: sorted(own[model]) for model in data.models if model in own}
+            image: {model: sorted(own[model]) for model in data.scored if model in own}
             for image, own in folds.items()
         }
         if data.settings.task == "instances":
@@ -120,9 +128,13 @@ class _Table:
             {model: self._count(image, model, k) for model, k in counted.items()},
             self.objects.get(image, NAN),
             again,
+            self.data.compared,
         )
 
     def _count(self, image: str, model: str, fold: int) -> float:
+        if model in self.data.compared:
+            # They have no sentinel with the numbers of objects.
+            return self.of_tools.get((image, model, fold), NAN)
         entry = self._segmented(model, fold).get(image, {})
         return float(entry["objects"]) if "objects" in entry else NAN
 

@@ -16,14 +16,14 @@ def section(data: DatasetResults) -> PageSection | None:
     if not data.columns:
         return None
     score = data.columns[0]
-    found = group_scores(data.metrics, score, data.models)
+    found = group_scores(data.metrics, score, data.scored)
     order = worst_first(found, score)
     if len(order) < 2:
         return None
     sentences = {model: group_finding(model, groups, score) for model, groups in found.items()}
     pictures = []
     for models in in_parts(list(found)):
-        figure = group_plot({m: found[m] for m in models}, order[:SHOWN], score.label, data.models)
+        figure = group_plot({m: found[m] for m in models}, order[:SHOWN], score.label, data.scored)
         what = f"{score.label} of the test images by group, {', '.join(models)}"
         pictures.append(picture(figure, what, [sentences[m] for m in models]))
     shown = f" The {SHOWN} worst of {len(order)} groups are shown." if len(order) > SHOWN else ""

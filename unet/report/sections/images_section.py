@@ -16,5 +16,11 @@ def section(data: DatasetResults) -> PageSection | None:
         "Images",
         gallery=gallery(data),
         colours={**COLOURS, "truth": TRUTH},
-        about={"models": data.models, "columns": columns, "task": data.settings.task},
+        about={
+            # The masks of other tools come last, and have no part in the mean of the models.
+            "models": data.scored,
+            "own": len(data.models),
+            "columns": columns,
+            "task": data.settings.task,
+        },
     )

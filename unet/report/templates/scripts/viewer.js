@@ -4,7 +4,7 @@
   const section = document.getElementById("images");
   const list = section && section.querySelector(".cards");
   if (!list || !window.HTMLDialogElement) return;
-  const { models, columns, task } = JSON.parse(section.dataset.about);
+  const { models, own, columns, task } = JSON.parse(section.dataset.about);
   const cards = [...list.children].map((element, place) => (
     { element, place, ...JSON.parse(element.dataset.card) }
   ));
@@ -34,7 +34,7 @@
       return a === null || b === null ? null : a - b;
     }
     if (of !== "") return found[models[of]] ?? null;
-    const defined = Object.values(found).filter((value) => value !== null);
+    const defined = models.slice(0, own).map((m) => found[m] ?? null).filter((value) => value !== null);
     return defined.length ? defined.reduce((a, b) => a + b, 0) / defined.length : null;
   }
 

@@ -51,7 +51,7 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
         rows = report_all(paths, datasets)
         provenance.write_sidecar(paths.report_csv, made_by)
     tasks = {name: entry.task for name, entry in datasets.items()}
-    shown = {name: (*e.models, *e.compared) for name, e in datasets.items()}
+    shown = {name: e.scored for name, e in datasets.items()}
     print_summary(paths, rows, tasks, shown)
 
 

@@ -93,7 +93,7 @@ def test_masks_of_other_tools(place: Path, capsys: pytest.CaptureFixture[str]) -
     assert re.search(r"Masks of mine +7 of 8 test images \(\.tif\)\n", said)
     assert re.search(r"Masks of gone +none that can be used\n", said)
     assert "stop: datasets.own.compare.gone: no folder or file" in said
-    assert "warning: datasets.own.compare.mine: 1 of 8 test images have no mask" in said
+    assert "warning: datasets.own.compare.mine: no mask for 1 of 8 test images" in said
     page = (place / "out/own/check.html").read_text()
     assert "<dt>Masks of mine</dt><dd>7 of 8 test images (.tif)</dd>" in page
     assert "masks_missing" in page

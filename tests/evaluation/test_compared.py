@@ -175,7 +175,7 @@ def test_missing_images_are_said_and_have_no_rows(place: Place) -> None:
     rows, warnings = place.compare()
     assert {row.image for row in rows} == {"a", "b"}
     assert not any(row.value == 0 and row.image in "cd" for row in rows)
-    assert warnings == ["tool: 2 of 4 test images have no mask and are not scored (c, d)"]
+    assert warnings == ["tool: no mask for 2 of 4 test images, not scored (c, d)"]
 
 
 def test_unusable_masks_are_said(place: Place) -> None:

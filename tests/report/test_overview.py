@@ -68,12 +68,16 @@ def test_overview_begins_with_the_warnings_of_all_datasets(tmp_path: Path) -> No
         make_report(paths, name, ["m1"], "semantic")
     write_warnings(paths.warnings("a", "manifest"), ["odd <axes>"])
     write_warnings(paths.warnings("b", "manifest"), [f"warning {k}" for k in range(12)])
-    report_all(paths, {name: entry("semantic", ("m1",)) for name in ("a", "b", "c")})
+    write_warnings(paths.warnings("c", "compare-tool"), ["tool: no mask for 1 of 3 test images"])
+    write_warnings(paths.warnings("c", "compare-left-out"), ["of a tool that is no longer named"])
+    entries = {name: entry("semantic", ("m1",)) for name in ("a", "b")}
+    entries["c"] = DatasetTask(task="semantic", models=("m1",), compared=("tool",))
+    report_all(paths, entries)
     page = paths.report_html.read_text(encoding="utf-8")
     warned = page[page.index('id="warnings"') : page.index('id="datasets"')]
-    assert "13 warnings: check these first" in warned
+    assert "14 warnings: check these first" in warned
     assert "odd &lt;axes&gt;" in warned
-    assert re.findall(r"<h3>(\w+)</h3>", warned) == ["a", "b"]
+    assert re.findall(r"<h3>(\w+)</h3>", warned) == ["a", "b", "c"]
     assert "and 2 more in the report of b" in warned
 
 

@@ -48,7 +48,7 @@ def test_other_tools_stand_beside_the_models() -> None:
     means = {row["model"]: float(row["mean"]) for row in scored}
     assert set(means) == {"unet2015", "unet-border", "otsu-watershed", "otsu-pieces"}
     assert max(means["unet2015"], means["unet-border"]) > means["otsu-pieces"] > 0.1
-    assert "otsu-pieces: 1 of 24 test images have no mask" in page("nuclei")
+    assert "otsu-pieces: no mask for 1 of 24 test images" in page("nuclei")
 
 
 def test_the_audit_finds_the_exchanged_labels() -> None:

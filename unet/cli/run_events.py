@@ -135,6 +135,6 @@ def tell_events(workflow: Any, run: Run, scripts: Path) -> bool:
         folder=str(Path.cwd()),
         output=str(run.paths.output),
         tasks={name: datasets[name].task for name in datasets},
-        models={name: list(run.config.models_for(name)) for name in datasets},
+        models={name: list(run.config.scored_for(name)) for name in datasets},
     )
     return True

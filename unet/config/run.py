@@ -149,6 +149,10 @@ class Config(Section):
         tried = {member for model in named for member in self.members_of(model)}
         return tuple(model for model in named if model not in tried) if tried else named
 
+    def scored_for(self, dataset: str) -> tuple[str, ...]:
+        """The models of a dataset, then the tools whose masks are compared with them."""
+        return (*self.models_for(dataset), *self.datasets[dataset].compare)
+
     def members_of(self, model: str) -> dict[str, dict[str, Any]]:
         """The models that a model is chosen from, with their values; none without a sweep."""
         section = self.models.get(model)

@@ -267,6 +267,11 @@ class DatasetTask(Tracked):
     labelled: bool = True
     compared: tuple[str, ...] = ()
 
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The models, then the tools whose masks are compared with them."""
+        return (*self.models, *self.compared)
+
 
 class ReportAllSettings(Settings):
     """Settings of the report over all datasets."""

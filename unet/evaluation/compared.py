@@ -171,7 +171,7 @@ def _left_out(missing: set[str], tested: int, outcome: _Outcome) -> list[str]:
     lines = []
     if missing:
         lines.append(
-            f"{len(missing)} of {how_many(tested, 'test image')} have no mask and are not scored "
+            f"no mask for {len(missing)} of {how_many(tested, 'test image')}, not scored "
             f"({_listed(missing)})"
         )
     lines += [f"not scored: {line}" for line in grouped(outcome.left_out.items())]

@@ -25,7 +25,7 @@ def begin_run(run: Run) -> None:
 
 def print_warnings(run: Run) -> None:
     """Prints the run's warnings. A successful run prints them below the report's table instead."""
-    models = {name: run.config.models_for(name) for name in sorted(run.config.datasets)}
+    models = {name: run.config.scored_for(name) for name in sorted(run.config.datasets)}
     for line in warning_lines(run.paths, models):
         print(line, file=sys.stderr)  # noqa: T201 - this is the workflow's output
 

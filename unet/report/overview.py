@@ -107,7 +107,7 @@ def summary(
         task=entry.task,
         link=f"{quote(dataset)}/report.html",
         counts=_counts(paths, dataset, entry),
-        warnings=tuple(read_warnings(paths.dataset(dataset), entry.models)),
+        warnings=tuple(read_warnings(paths.dataset(dataset), entry.scored)),
         score=score,
         model=model,
         strip=tuple(

@@ -61,7 +61,7 @@ def test_images_without_a_mask_are_named(place: Path) -> None:
         put(place, number)
     found = looked(place)
     assert found.compared[0].missing == ("a3", "a4", "a5", "a6", "a7")
-    text = "5 of 8 test images have no mask and will not be scored (a3, a4, a5, a6, a7)"
+    text = "no mask for 5 of 8 test images, which will not be scored (a3, a4, a5, a6, a7)"
     assert about(found) == [("warn", "masks_missing", text)]
     assert [f.where for f in found.findings if f.kind in ABOUT] == ["datasets.d.compare.tool"]
 

@@ -135,8 +135,8 @@ def _findings(
         names = ", ".join(found.missing[:_NAMED])
         more = ", ..." if len(found.missing) > _NAMED else ""
         text = (
-            f"{len(found.missing)} of {how_many(found.tested, 'test image')} have no mask and will "
-            f"not be scored ({names}{more})"
+            f"no mask for {len(found.missing)} of {how_many(found.tested, 'test image')}, which "
+            f"will not be scored ({names}{more})"
         )
         yield Finding("warn", "masks_missing", text)
     for line in lines:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
+import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -301,3 +304,49 @@ def test_images_without_labels_are_sorted_by_objects(tmp_path: Path) -> None:
     assert kinds == ["base", "prediction", "outlines"] * 2
     assert page.count(">no labels</span>") == 2
     assert "most objects" in page
+
+
+def test_masks_of_other_tools_stand_beside_the_models(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    make_results(paths, "d", ["net", "compared/tool"], "instances", images=3)
+    table = paths.metrics("d", "compared/tool")
+    table.write_text(
+        "".join(
+            line.replace("compared/tool", "tool")
+            for line in table.read_text(encoding="utf-8").splitlines(keepends=True)
+            if ",im2," not in line  # without a mask
+        )
+        + "d,tool,0,im0,,instances,n_pred,7,10\n"
+    )
+    settings = ReportSettings.made(
+        report=ReportSection(bootstrap=100), task="instances", models=("net",), folds=(0,),
+        class_names=("ground", "cell"), seed=0, compared=("tool",),
+    )  # fmt: skip
+    report_dataset(paths, "d", settings)
+    page = paths.dataset_report_html("d").read_text(encoding="utf-8")
+    about = json.loads(html.unescape(re.findall(r"data-about='(.*?)'", page)[0]))
+    assert (about["models"], about["own"]) == (["net", "tool"], 1)
+    cards = {
+        found["image"]: found
+        for found in map(json.loads, map(html.unescape, re.findall(r"data-card='(.*?)'", page)))
+    }
+    assert [set(cards[f"im{k}"]["scores"]) for k in range(3)] == [{"net", "tool"}] * 2 + [{"net"}]
+    assert cards["im0"]["counts"]["tool"] == 7
+    assert page.count('data-model="tool" style="--prediction: url(data:image') == 2
+    assert page.count("Masks, tool") >= 2
+    assert page.count("Prediction, net") >= 3
+    assert "Prediction, tool" not in page
+    assert 'href="compared/tool/metrics.csv"' in page
+
+
+def test_the_rank_is_by_the_models_alone(tmp_path: Path) -> None:
+    metrics = [
+        scored("a", "x", 0.5), scored("tool", "x", 0.9),
+        scored("a", "y", 0.6), scored("tool", "y", 0.0),
+    ]  # fmt: skip
+    data = results_of(Paths(tmp_path), metrics, ("a",))
+    data = replace(data, settings=data.settings.model_copy(update={"compared": ("tool",)}))
+    found = tested_images.tested_images(data)
+    assert [image.id for image in found] == ["x", "y"]
+    assert found[0].scores == {"a": [0.5], "tool": [0.9]}
+    assert found[0].mean_of(0) == 0.5

@@ -365,12 +365,14 @@ def test_masks_of_other_tools_stand_beside_the_models(tmp_path: Path) -> None:
     rows = report_dataset(paths, "d", settings)
     assert {row.model for row in rows} == {"net", "tool"}
     page = paths.dataset_report_html("d").read_text(encoding="utf-8")
-    assert page.count("masks from elsewhere") == 2
+    # In the table of scores, its note, and beside each image that has a mask.
+    assert page.count("masks from elsewhere") == 2 + 3
     assert "for 3 of 4 test images" in page
     assert "tool: 1 is missing" in page
     assert_self_contained(page)
     about = DatasetTask(task="instances", models=("net",), compared=("tool",))
     report_all(paths, {"d": about})
     overall = paths.report_html.read_text(encoding="utf-8")
-    assert overall.count("masks from elsewhere") == 1
+    # In the plot of intervals and in the table.
+    assert overall.count("masks from elsewhere") == 2
     assert {row.model for row in score_tables.read_report(paths.report_csv)} == {"net", "tool"}

@@ -50,6 +50,7 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
         listed=LISTED_WARNINGS,
         colours={"truth": outlined.TRUTH, "prediction": outlined.PREDICTION, "both": outlined.BOTH},
         plots=interval_plots(measured),
+        compared={name: entry.compared for name, entry in datasets.items()},
         sections={task: (_union(task, found), found) for task, found in sections.items()},
         unscored=unscored,
         cost=cost,

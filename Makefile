@@ -54,7 +54,7 @@ demo: setup
 
 # The data stay as they are if they are there, so a corrected label is not overwritten.
 demo-full: setup
-	$(BIN)/python scripts/demo_data.py results-full-data
+	$(BIN)/python benchmarks/demo_data.py results-full-data
 	$(BIN)/unet run config/demo-full.yaml --cores $(CORES)
 
 small-run: setup

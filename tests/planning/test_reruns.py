@@ -212,8 +212,9 @@ OTHERS = [
            follows("report_dataset" if stage == "report" else stage, ["sem", "own"], ["a", "b"])
            if stage != "synthesize" else since("synthesize", "sem"),
            versions={stage: VERSIONS[stage] + 1})
-      # No result needs the check; these datasets have neither other models nor other tools.
-      for stage in VERSIONS if stage not in ("prepare_applied", "check", "quality", "compare")],
+      # No result needs the check; these datasets have no other models, no other tools, no sweep.
+      for stage in VERSIONS
+      if stage not in ("prepare_applied", "check", "quality", "compare", "choose")],
 ]  # fmt: skip
 CASES = [*FILES, *OTHERS]
 

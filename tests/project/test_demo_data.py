@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import tifffile
 
+from benchmarks import demo_data
 from unet.config.load import load_file
 from unet.io.mask_files import open_mask
 from unet.planning.jobs import Run
@@ -18,19 +17,10 @@ from unet.planning.jobs import Run
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("demo_data", ROOT / "scripts" / "demo_data.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "data"
-    assert script().main([str(folder), "--size", "96", "--per-slide", "1"]) == 0
+    assert demo_data.main([str(folder), "--size", "96", "--per-slide", "1"]) == 0
     return folder
 
 
@@ -56,7 +46,7 @@ def test_every_image_has_a_label_and_masks_of_both_methods(data: Path) -> None:
 
 def test_the_outlines_are_the_pieces_of_the_threshold(data: Path) -> None:
     image = tifffile.imread(data / "nuclei" / "images" / "slide2_1.tif")
-    found = script().otsu_pieces(image)
+    found = demo_data.otsu_pieces(image)
     drawn = open_mask(data / "nuclei" / "otsu-pieces" / "slide2_1.geojson", image.shape).array
     assert len(np.unique(found)) > 2
     np.testing.assert_array_equal(np.asarray(drawn), found)
@@ -66,8 +56,8 @@ def test_touching_discs_are_one_piece_and_two_objects() -> None:
     y, x = np.mgrid[:60, :60]
     discs = [(y - 30) ** 2 + (x - middle) ** 2 < 100 for middle in (21, 39)]
     image = (500 * (discs[0] | discs[1])).astype(np.uint16)
-    assert script().otsu_pieces(image).max() == 1
-    found = script().otsu_watershed(image)
+    assert demo_data.otsu_pieces(image).max() == 1
+    found = demo_data.otsu_watershed(image)
     assert found.max() == 2
     assert len({int(found[30, 21]), int(found[30, 39])}) == 2
     assert (found > 0).sum() == pytest.approx((image > 0).sum(), rel=0.1)
@@ -76,7 +66,7 @@ def test_touching_discs_are_one_piece_and_two_objects() -> None:
 def test_the_mistakes_are_in_the_labels(data: Path) -> None:
     with (data / "nuclei" / "mistakes.csv").open(newline="") as handle:
         mistakes = list(csv.DictReader(handle))
-    generated, true = script()._nuclei(96, 1)
+    generated, true = demo_data._nuclei(96, 1)
     changed = {
         name for name, label in true.items()
         if not np.array_equal(label, tifffile.imread(data / "nuclei" / "labels" / f"{name}.tif"))
@@ -94,6 +84,6 @@ def test_data_that_are_there_stay(data: Path) -> None:
     path = data / "nuclei" / "labels" / "slide1_1.tif"
     before = path.read_bytes()
     path.write_bytes(b"corrected")
-    assert script().main([str(data)]) == 0
+    assert demo_data.main([str(data)]) == 0
     assert path.read_bytes() == b"corrected"
     path.write_bytes(before)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-# So that `python scripts/demo_data.py` finds the packages, which need not be installed.
+# So that `python benchmarks/demo_data.py` finds the packages, which need not be installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
@@ -192,7 +192,7 @@ def run_stage(args: argparse.Namespace, _: Paths) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    p = Parser(description=__doc__)
+    p = Parser(prog="python benchmarks/demo_data.py", description=__doc__)
     p.add_argument("folder", type=Path, help="folder to write; one that is there stays as it is")
     p.add_argument(
         "--size", type=positive, default=SIZE, help="side of an image in pixels (%(default)s)"

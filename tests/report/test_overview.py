@@ -32,7 +32,8 @@ def test_summary_counts_and_shows_the_images_of_the_best_model(tmp_path: Path) -
     paths = Paths(tmp_path)
     make_results(paths, "d", ["m1", "m2"], "instances")
     columns = [score for score in HEADLINE["instances"] if score.metric == "ap_0.50"]
-    cells = {"m1": [Cell(mean=0.4)], "m2": [Cell(mean=0.7)]}
+    # A tool is better, but it predicted nothing in this run.
+    cells = {"m1": [Cell(mean=0.4)], "m2": [Cell(mean=0.7)], "tool": [Cell(mean=0.9)]}
     found = summary(paths, "d", entry(), columns, cells, datasets=1)
     assert (found.model, found.link) == ("m2", "d/report.html")
     # The scores of the images fall from im0 on; the worst one comes first.

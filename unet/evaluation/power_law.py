@@ -29,7 +29,7 @@ _GRID = 40
 # Numbers of images at which the band is computed.
 _STEPS = 60
 # What is known before any point is seen of how much the score changes if a network is trained
-# again on other images of the same number: a standard deviation of 0.005, as sure as _KNOWN
+# again on other images of the same number: a standard deviation of 0.008, as sure as _KNOWN
 # degrees of freedom. A curve of one training per point says little about it itself.
 _SPREAD, _KNOWN = 0.008, 3
 # Numbers drawn at once, so that memory stays bounded for a million images.

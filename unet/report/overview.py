@@ -128,7 +128,9 @@ def _shown_model(
     """The model with the best mean; the first one without scores."""
     if score is None:
         return entry.models[0] if entry.models else ""
-    measured = {m: own[0].mean for m, own in cells.items() if not math.isnan(own[0].mean)}
+    # A tool's masks may be better, but the strip shows what this run predicted.
+    own = {m: cells[m][0].mean for m in entry.models if m in cells}
+    measured = {m: mean for m, mean in own.items() if not math.isnan(mean)}
     sign = better(score.metric)
     return max(measured, key=lambda m: sign * measured[m], default=entry.models[0])
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tests.evaluated import Stores
 from tests.prediction.test_drift import look, training
+from unet.config.quality_settings import QualitySettings
+from unet.data.store import Prepared
 from unet.errors import UserError
+from unet.evaluation.families import FAMILIES
+from unet.evaluation.metrics.rows import MetricRow
 from unet.evaluation.quality.doubt import Judge
 from unet.evaluation.quality.evidence import (
     Evidence,
@@ -23,7 +30,11 @@ from unet.evaluation.quality.evidence import (
     size_drift,
 )
 from unet.evaluation.quality.held_out import HeldOut, Seen
+from unet.evaluation.quality.held_out import look as held_out_look
+from unet.evaluation.quality.quality import missing_scores, notes_of
 from unet.evaluation.quality.quality_table import (
+    COUNTS,
+    MAIN_FAMILIES,
     MAIN_SCORES,
     SCORE_NAMES,
     QualityRow,
@@ -31,6 +42,7 @@ from unet.evaluation.quality.quality_table import (
     write_quality,
 )
 from unet.prediction.drift import drift, unlike
+from unet.prediction.stitch.segmentation import Segmentation
 from unet.report.judged import compared
 from unet.report.score_tables import HEADLINE
 
@@ -88,6 +100,22 @@ def test_no_object() -> None:
     missed = object_evidence(np.full((1, 5, 5), 0.6, np.float32), np.zeros((5, 5), np.uint32), 0)
     assert missed.expected_iou == 0
     assert missed.missed == pytest.approx(10)
+
+
+@pytest.mark.parametrize("side", [512, 2048])
+def test_sure_background_promises_no_object_however_large_the_image(side: int) -> None:
+    """float16 has steps of 0.0005 near 1, so plain background adds up to any number of pixels."""
+    p = np.full((1, side, side), 0.9995, np.float16)
+    labels = np.zeros((side, side), np.uint8)
+    nothing = Seen("a", object_evidence(p, labels, 0), drift=0.3)
+    assert nothing.evidence.missed == 0
+    row = judge().row(nothing)
+    assert (row.flagged, row.why) == (False, "no object was found")
+    # An object below the threshold is still missed, in an image of any size.
+    p[0, 100:109, 100:109] = 0.4
+    there = Seen("a", object_evidence(p, labels, 0), drift=0.3)
+    assert there.evidence.missed == pytest.approx(81 * 0.6, rel=1e-3)
+    assert judge().row(there).flagged
 
 
 def test_volumes() -> None:
@@ -161,6 +189,10 @@ def held_out(number: int) -> list[HeldOut]:
         counts = (20.0, float(rng.integers(18, 24)))
         found.append(HeldOut(seen(f"i{k}", quality), score, counts, f"i{k}"))
     return found
+
+
+def in_groups(images: list[HeldOut], groups: int) -> list[HeldOut]:
+    return [replace(one, group=f"g{k % groups}") for k, one in enumerate(images)]
 
 
 def judge(number: int = 24, same_networks: bool = True) -> Judge:
@@ -252,6 +284,101 @@ def test_networks_that_predict_together_are_not_judged_by_probabilities_of_one()
     }  # fmt: skip
     one, other = (together.row(seen("a", quality)) for quality in (0.6, 0.9))
     assert one.predicted_score == other.predicted_score
+
+
+def test_intervals_count_groups() -> None:
+    """40 images are enough for 95 %, 10 groups are not."""
+    many, few = (Judge.of(in_groups(held_out(40), n), "instances", 0.95, True) for n in (20, 10))
+    assert (many.counted, many.counted_groups, many.scored) == (40, 20, 20)
+    row = many.row(seen("a", 0.8))
+    assert row.count_low < row.predicted_score + 20 < row.count_high
+    assert row.predicted_low < row.predicted_high
+    assert (few.counted, few.counted_groups, few.half) == (40, 10, None)
+    row = few.row(seen("a", 0.8))
+    assert row.predicted_score == pytest.approx(0.8, abs=0.05)
+    assert math.isnan(row.count_low)
+    assert math.isnan(row.predicted_low)
+
+
+# What could not be said.
+
+
+def notes(
+    known: list[HeldOut], missing: str = "", networks: int = 1, held_out: str = "fold-0"
+) -> str:
+    settings = QualitySettings.made(
+        task="instances", confidence=0.95, networks=tuple(range(networks)), held_out=(held_out,)
+    )
+    judge = Judge.of(known, "instances", 0.95, settings.same_networks)
+    return " ".join(notes_of(judge, known, settings, missing))
+
+
+def test_notes_count_what_is_needed() -> None:
+    assert notes(held_out(24)) == ""
+    assert notes(held_out(7)) == (
+        "No score is predicted: 8 held-out images with objects and a score are needed, there are "
+        "7. The counts have no interval: 19 held-out images with labels are needed for 95 %, there "
+        "are 7."
+    )
+    assert notes(in_groups(held_out(24), 4)) == (
+        "No score is predicted: 8 groups of held-out images with objects and a score are needed, "
+        "there are 4. The counts have no interval: 19 groups of held-out images with labels are "
+        "needed for 95 %, there are 4."
+    )
+    assert notes(in_groups(held_out(24), 9)).startswith(
+        "The predicted scores have no interval: 19 groups of held-out images with labels are "
+        "needed for 95 %, there are 9."
+    )
+
+
+def test_a_note_names_the_metric_that_is_missing() -> None:
+    row = MetricRow("d", "m", 0, "i", "", "foreground-mean", "iou", 0.5)
+    found = missing_scores([row], "instances", "d")
+    assert found == (
+        "No score is predicted, and the counts have no interval: the test images of d have no "
+        "AP@0.5. Add instance to evaluate.metrics."
+    )
+    none = [replace(one, score=math.nan, counts=None) for one in held_out(24)]
+    assert notes(none, found) == found
+    assert missing_scores([row], "semantic", "d") == ""
+    assert "no IoU. Add pixel to" in missing_scores([], "semantic", "d")
+    # The family does measure it, and the count, too.
+    for task, family in MAIN_FAMILIES.items():
+        assert family in FAMILIES
+        assert MAIN_SCORES[task] in measured(family, task)
+    assert set(COUNTS) <= measured("instance", "instances")
+
+
+def measured(family: str, task: str) -> set[tuple[str, str]]:
+    """Class and name of the metrics of a family, of two images with one object."""
+    with tempfile.TemporaryDirectory() as folder:
+        stores, mask = Stores(Path(folder)), np.eye(4, dtype=np.uint8)
+        stores.truth("a", mask, mask)
+        stores.prediction("a", mask, mask, np.stack([1.0 - mask, 1.0 * mask]))
+        rows = stores.evaluate(family, task=task)
+    return {(row.class_, row.metric) for row in rows}
+
+
+def test_nothing_is_promised_for_networks_that_predict_together_only_here() -> None:
+    found = notes(held_out(24), networks=5)
+    assert "5 networks predict these images together, but one alone" in found
+    assert "intervals are those of single networks" in found
+    assert "nothing promises that these intervals hold the truth as often as they say" in found
+    assert notes(held_out(24), networks=5, held_out="ensemble") == ""
+
+
+def test_sizes_of_objects_are_not_kept(tmp_path: Path) -> None:
+    """All held-out images are in memory at once, so what each keeps must not grow with objects."""
+    stores, labels = Stores(tmp_path), np.zeros((32, 32), np.uint32)
+    labels[::2, ::2] = np.arange(1, 257).reshape(16, 16)
+    mask = (labels > 0).astype(np.uint8)
+    stores.truth("a", mask, labels)
+    zarr.open_array(stores.prepared / "a" / "image", mode="r+")[:] = 1 + mask[None]
+    stores.prediction("a", mask, labels, np.stack([1.0 - mask, 1.0 * mask]))
+    segmentation = Segmentation(stores.segmentation(0))
+    found = held_out_look("a", segmentation, Prepared(stores.prepared), [], "instances")
+    assert found.evidence.count == 256
+    assert len(found.evidence.sizes) == 0
 
 
 def test_model_files_without_appearance() -> None:

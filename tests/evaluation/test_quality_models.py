@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,9 +30,9 @@ from unet.evaluation.quality.score_model import (
 
 def test_the_quantile_by_hand() -> None:
     # ceil(5 * 0.75) = 4: the fourth smallest of 4.
-    assert margin([0.3, 0.1, 0.4, 0.2], 0.75) == 0.4
+    assert margin([0.3, 0.1, 0.4, 0.2], range(4), 0.75) == 0.4
     # ceil(5 * 0.6) = 3.
-    assert margin([0.3, 0.1, 0.4, 0.2], 0.6) == 0.3
+    assert margin([0.3, 0.1, 0.4, 0.2], range(4), 0.6) == 0.3
     assert rank(19, 0.95) == 19
     assert rank(20, 0.95) == 20
     assert rank(39, 0.95) == 38
@@ -39,9 +40,9 @@ def test_the_quantile_by_hand() -> None:
 
 def test_it_is_refused_below_the_number_that_the_level_needs() -> None:
     assert [needed(level) for level in (0.95, 0.9, 0.8, 0.99, 0.5)] == [19, 9, 4, 99, 1]
-    assert margin([0.1] * 18, 0.95) is None
-    assert margin([0.1] * 19, 0.95) == 0.1
-    assert margin([], 0.5) is None
+    assert margin([0.1] * 18, range(18), 0.95) is None
+    assert margin([0.1] * 19, range(19), 0.95) == 0.1
+    assert margin([], [], 0.5) is None
     with pytest.raises(ValueError, match="between 0 and 1, got 1"):
         needed(1)
 
@@ -49,8 +50,8 @@ def test_it_is_refused_below_the_number_that_the_level_needs() -> None:
 @given(st.floats(0.01, 0.999))
 def test_one_image_less_is_too_few(level: float) -> None:
     least = needed(level)
-    assert margin([0.0] * least, level) == 0
-    assert margin([0.0] * (least - 1), level) is None
+    assert margin([0.0] * least, range(least), level) == 0
+    assert margin([0.0] * (least - 1), range(least - 1), level) is None
 
 
 def test_counts_by_hand() -> None:
@@ -83,13 +84,85 @@ def test_the_coverage_is_the_promised_one(level: float) -> None:
         true = rng.integers(5, 80, images + 1)
         found = rng.binomial(true, rng.beta(17, 3, images + 1)) + rng.poisson(1, images + 1)
         residuals = [count_residual(p, t) for p, t in zip(found[:-1], true[:-1], strict=True)]
-        half = margin(residuals, level)
+        half = margin(residuals, range(images), level)
         assert half is not None
         low, high = count_interval(int(found[-1]), half)
         hits += low <= true[-1] <= high
     # At least the level, at most 1 / (n + 1) more and ties of whole numbers.
     error = 3 * math.sqrt(level * (1 - level) / repetitions)
     assert level - error <= hits / repetitions <= level + 1 / (images + 1) + error + 0.01
+
+
+# Groups.
+
+
+def test_groups_have_the_same_weight_by_hand() -> None:
+    # Of (2 + 1) * 0.5 = 1.5 groups: a is whole at 0.2, and half of b is up to 0.3.
+    values, groups = [0.4, 0.1, 0.3, 0.2], ["b", "a", "b", "a"]
+    assert margin(values, groups, 0.5) == 0.3
+    # Of 3 * 0.6 = 1.8 groups.
+    assert margin(values, groups, 0.6) == 0.4
+    # 3 * 0.7 = 2.1 groups are more than there are, though the images would do.
+    assert margin(values, groups, 0.7) is None
+    assert margin(values, range(4), 0.7) == 0.4
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 9)), min_size=1, max_size=40),
+    st.floats(0.05, 0.95),
+    st.integers(2, 5),
+    st.randoms(use_true_random=False),
+)
+def test_more_of_the_same_images_change_no_margin(
+    pairs: list[tuple[int, int]], level: float, times: int, random: Any
+) -> None:
+    groups, residuals = [group for group, _ in pairs], [float(value) for _, value in pairs]
+    found = margin(residuals, groups, level)
+    number = len(set(groups))
+    assert (found is None) == (rank(number, level) > number)
+    assert margin(residuals * times, groups * times, level) == found
+    random.shuffle(pairs)
+    assert margin([float(value) for _, value in pairs], [g for g, _ in pairs], level) == found
+    # An image each: the rank of plain conformal prediction.
+    plain, place = margin(residuals, range(len(pairs)), level), rank(len(pairs), level)
+    assert plain == (sorted(residuals)[place - 1] if place <= len(pairs) else None)
+
+
+@pytest.mark.parametrize("level", [0.8, 0.9, 0.95])
+def test_the_coverage_is_the_promised_one_for_images_of_a_new_group(level: float) -> None:
+    """Images of a group err together, and small groups are the bad ones: a quantile of the images
+    covers too little."""
+    rng = np.random.default_rng(1)
+    hits, repetitions, number = 0, 2000, 24
+    for _ in range(repetitions):
+        spread = rng.lognormal(0, 0.7, number + 1)
+        sizes = 1 + rng.poisson(4 / spread)
+        offset = rng.normal(0, spread)
+        groups = np.repeat(np.arange(number), sizes[:-1])
+        residuals = np.abs(offset[groups] + rng.normal(0, 0.3, len(groups)))
+        half = margin(residuals.tolist(), groups.tolist(), level)
+        assert half is not None
+        new = abs(offset[-1] + rng.normal(0, 0.3))
+        hits += new <= half
+    error = 3 * math.sqrt(level * (1 - level) / repetitions)
+    assert level - error <= hits / repetitions <= level + 1 / (number + 1) + error
+
+
+def test_few_groups_promise_nothing_however_many_images() -> None:
+    """4 groups of 10 images: a quantile of the images would cover 85 % at a level of 95 %."""
+    residuals = np.random.default_rng(0).random(40).tolist()
+    groups = np.repeat(np.arange(4), 10).tolist()
+    assert margin(residuals, groups, 0.95) is None
+    assert margin(residuals, groups, 0.8) is not None
+
+
+def test_no_interval_of_scores_with_too_few_groups() -> None:
+    values, scores = images(72)
+    for number, there in ((18, False), (36, True)):
+        model = fit_scores(values, scores, [k % number for k in range(72)], 0.95)
+        assert model is not None
+        assert model.groups == number
+        assert (model.half is not None) == there
 
 
 # Scores.

@@ -116,7 +116,13 @@ def _applied(paths: Paths) -> ReportSettings:
         for k in range(4)
     ]  # fmt: skip
     write_quality(paths.quality("d", model), rows)
-    basis = {"images": 12, "correlation": 0.8, "notes": ["A note."], "confidence": 0.95}
+    basis = {
+        "images": 12,
+        "groups": 4,
+        "correlation": 0.8,
+        "notes": ["A note."],
+        "confidence": 0.95,
+    }
     write_sidecar(paths.quality("d", model), {}, basis=basis)
     return settings
 

@@ -118,8 +118,10 @@ def test_each_image_is_judged(place: Workplace) -> None:
         assert all(row["drift"] for row in rows)
         page = paths.dataset_report_html(dataset).read_text(encoding="utf-8")
         assert '<section id="quality">' in page
-        assert "held-out images (or groups) with a score are needed, there is 1" in page
-        assert "19 images with labels are needed for 95 %, there is 1" in page
+        # The network is hardly trained: it may find no object there.
+        needed = "8 held-out images with objects and a score are needed, there "
+        assert f"{needed}is 1." in page or f"{needed}are 0." in page
+        assert "19 held-out images with labels are needed for 95 %, there is 1" in page
         found = json.loads(paths.warnings(dataset, "quality-a@src").read_text())["warnings"]
         assert len(found) >= bool({row["flagged"] for row in rows} - {"no"})
         assert all(line in html.unescape(page) for line in found)

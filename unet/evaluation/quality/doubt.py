@@ -102,20 +102,24 @@ class Judge:
     """What is known from the held-out images, to judge new ones.
 
     Attributes:
-        model: None = too few held-out images with a score.
+        model: None = too few groups of held-out images with a score.
+        scored: number of groups of held-out images with objects and a score.
         features: those that the model uses.
         low: below this a predicted score is low; NaN without a model.
         counted: number of held-out images with counts.
+        counted_groups: number of their groups.
         half: half the width of the intervals of counts on the scale of square roots; None = too few
-            images for the level.
+            groups for the level.
         limit: of the drift, 1 unless more held-out images than usual are beyond it.
     """
 
     task: str
     model: ScoreModel | None
+    scored: int
     features: tuple[Feature, ...]
     low: float
     counted: int
+    counted_groups: int
     half: float | None
     limit: float
 
@@ -143,18 +147,29 @@ class Judge:
         if model is not None:
             quantile = float(np.quantile(scores, LOW_SHARE, method="lower"))
             low = min(quantile, float(np.median(scores)) - LOW_STEP)
-        residuals = [count_residual(*one.counts) for one in held_out if one.counts is not None]
+        counted = [(one.counts, one.group) for one in held_out if one.counts is not None]
+        counted_groups = [group for _, group in counted]
+        residuals = [count_residual(*counts) for counts, _ in counted]
         drifts = [drift for one in held_out if not math.isnan(drift := _drift(one.seen))]
         usual = float(np.quantile(drifts, USUAL_SHARE, method="lower")) if drifts else 1.0
         return cls(
             task=task,
             model=model,
+            scored=len(set(groups)),
             features=features,
             low=low,
-            counted=len(residuals),
-            half=margin(residuals, confidence),
+            counted=len(counted),
+            counted_groups=len(set(counted_groups)),
+            half=margin(residuals, counted_groups, confidence),
             limit=min(max(1.0, usual), MOST_LIMIT),
         )
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """Names of the features that have a say in the predicted score."""
+        if self.model is None:
+            return ()
+        return tuple(self.features[k].name for k in np.flatnonzero(self.model.fitted.weights > 0))
 
     def row(self, seen: Seen) -> QualityRow:
         """Judges one image."""

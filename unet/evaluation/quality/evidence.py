@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ Sizes = NDArray[np.int64] | NDArray[np.float64]
 
 # Side of the blocks in pixels; changes no value.
 BLOCK = 1024
+# Least probability of foreground of a pixel that may be of a missed object. The small probabilities
+# of plain background add up to any sum, if the image is large enough.
+PROBABLE = 0.2
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,11 @@ class Evidence:
             mean over the classes after the first.
         sureness: mean of \\|2 p - 1\\| in an object, p = probability of foreground, mean over the
             objects; task semantic: mean difference of the two largest probabilities of a pixel.
-        missed: sum of p outside the objects, in pixels.
+        missed: sum of p outside the objects, in pixels, over the pixels with p >= PROBABLE.
         touching: share of the objects' outlines along another object.
         ragged: outline of an object (pixel sides) / that of a square of its size - 1, mean over the
             objects.
-        sizes: pixels of each object [L].
+        sizes: pixels of each object [L]; empty if they are not needed any more.
         covered: share of the image that its largest object, or class after the first, covers.
         pixels: of the image.
     """
@@ -111,7 +114,7 @@ def object_evidence(
         background: index of its channel.
     """
     sums = _Sums()
-    inside = outside = 0.0
+    inside = outside = missed = 0.0
     for region in grid_of(labels.shape, block).regions():
         wider = tuple(slice(s.start, s.stop + 1) for s in region)  # with the next pixel
         ids = np.asarray(labels[wider]).astype(np.int64)
@@ -130,7 +133,9 @@ def object_evidence(
         within = float(p[own > 0].sum(dtype=np.float64))
         inside += within
         outside += float(p.sum(dtype=np.float64)) - within
-    return _objects(sums, inside, outside, labels.ndim, int(np.prod(labels.shape)))
+        missed += float(p[(own == 0) & (p >= PROBABLE)].sum(dtype=np.float64))
+    found = _objects(sums, inside, outside, labels.ndim, int(np.prod(labels.shape)))
+    return replace(found, missed=missed)
 
 
 def _faces(ids: Ids, region: Slices) -> Iterator[tuple[Ids, Ids]]:
@@ -171,7 +176,7 @@ def _objects(sums: _Sums, inside: float, outside: float, dims: int, pixels: int)
     there = area > 0
     sizes = area[there]
     if not len(sizes):
-        return Evidence(0, _ratio(0.0, 0.0, outside), math.nan, outside, pixels=pixels)
+        return Evidence(0, _ratio(0.0, 0.0, outside), math.nan, pixels=pixels)
     faces = sums.of("faces", len(area) + 1)[there]
     shared = float(sums.of("shared", 2)[0])
     square = 2 * dims * sizes ** ((dims - 1) / dims)
@@ -179,7 +184,6 @@ def _objects(sums: _Sums, inside: float, outside: float, dims: int, pixels: int)
         count=len(sizes),
         expected_iou=_ratio(inside, float(sizes.sum()), outside),
         sureness=float((sums.of("sure", len(area) + 1)[there] / sizes).mean()),
-        missed=outside,
         touching=shared / float(faces.sum()) if faces.sum() else 0.0,
         ragged=float((faces / square).mean()) - 1,
         sizes=sizes.astype(np.int64),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,8 @@ class Seen:
     """What is seen of an image without its labels.
 
     Attributes:
-        evidence: of its segmentation.
+        evidence: of its segmentation, without the size of each object: all held-out images are
+            in memory at once.
         drift: how unlike the training images it looks, mean over the networks, 1 = at the limit of
             what is usual; NaN = unknown.
         size_drift: the same for the size of its objects.
@@ -96,7 +97,7 @@ def look(
     usual = [one.sizes for one in known if one.sizes is not None]
     return Seen(
         image,
-        evidence,
+        replace(evidence, sizes=np.empty(0, np.int64)),
         drift=float(np.mean(drifts)) if drifts else math.nan,
         size_drift=_mean([size_drift(sizes, limits) for limits in usual]),
         reasons=_reasons(found, sizes, usual),

@@ -9,14 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from unet.config.quality_settings import QualitySettings
 from unet.data.blocks import ordered
 from unet.data.dataset_warnings import write_warnings
 from unet.data.store import Prepared
 from unet.errors import UserError
-from unet.evaluation.metrics.rows import NAN, read_metrics
+from unet.evaluation.metrics.rows import NAN, MetricRow, read_metrics
 from unet.evaluation.quality.conformal import needed
 from unet.evaluation.quality.doubt import Judge
 from unet.evaluation.quality.held_out import (
@@ -26,7 +24,12 @@ from unet.evaluation.quality.held_out import (
     look,
     members,
 )
-from unet.evaluation.quality.quality_table import SCORE_NAMES, QualityRow
+from unet.evaluation.quality.quality_table import (
+    MAIN_FAMILIES,
+    MAIN_SCORES,
+    SCORE_NAMES,
+    QualityRow,
+)
 from unet.evaluation.quality.score_model import LEAST_IMAGES, rank_correlation
 from unet.paths import ENSEMBLE, Paths, fold_number, origin_of
 from unet.prediction.drift import unlike_warnings
@@ -50,6 +53,7 @@ class Basis:
         score: name of the main score.
         confidence: level of the intervals.
         images: held-out images with a score.
+        groups: number of their groups; an image on its own is a group.
         counted: held-out images with counts.
         correlation: rank correlation (Spearman) of predicted and true scores of the held-out
             images, each predicted from the others; NaN = not defined.
@@ -62,6 +66,7 @@ class Basis:
     score: str
     confidence: float
     images: int
+    groups: int
     counted: int
     correlation: float
     interval: float
@@ -91,6 +96,7 @@ def judge_images(
     if origin is None:
         raise UserError(f"{model}: write a model of another dataset, such as {model}@<dataset>")
     networks = [paths.model(dataset, model, fold) for fold in settings.networks]
+    metrics = read_metrics(paths.metrics(origin.dataset, origin.model))
     known = held_out_images(
         {
             fold: paths.segmentation(origin.dataset, origin.model, fold)
@@ -100,7 +106,7 @@ def judge_images(
             paths.model(origin.dataset, origin.model, k) for k in members(fold, settings.networks)
         ],
         paths.prepared(origin.dataset),
-        read_metrics(paths.metrics(origin.dataset, origin.model)),
+        metrics,
         settings.task,
         threads,
     )
@@ -117,67 +123,89 @@ def judge_images(
     ids = segmentation.ids()
     found = ordered(seeing, ids, threads, what="judged images", total=len(ids))
     rows = [judge.row(seen) for seen in found]
-    old = all(one.training is None for one in compared)
-    return rows, _basis(judge, known, settings, old)
+    notes = notes_of(judge, known, settings, missing_scores(metrics, settings.task, origin.dataset))
+    if all(one.training is None for one in compared):
+        notes.append(
+            "The model files are of an earlier version and do not say what the training images "
+            "looked like, so drift is not measured. Train again to have it."
+        )
+    return rows, _basis(judge, known, settings, notes)
 
 
-def _basis(judge: Judge, known: Sequence[HeldOut], settings: QualitySettings, old: bool) -> Basis:
+def _basis(
+    judge: Judge, known: Sequence[HeldOut], settings: QualitySettings, notes: Sequence[str]
+) -> Basis:
     model = judge.model
     scored = [one for one in known if one.score == one.score]
-    correlation, features = NAN, tuple[str, ...]()
+    correlation = NAN
     if model is not None:
-        used = np.flatnonzero(model.fitted.weights > 0)
-        features = tuple(judge.features[k].name for k in used)
         true = [one.score for one in scored if not one.seen.empty]
         correlation = rank_correlation(model.left_out.tolist(), true)
     return Basis(
         score=SCORE_NAMES[settings.task],
         confidence=settings.confidence,
         images=len(scored),
+        groups=len({one.group for one in scored}),
         counted=judge.counted,
         correlation=correlation,
         interval=NAN if model is None or model.half is None else model.half,
-        features=features,
+        features=judge.used,
         limit=judge.limit,
-        notes=tuple(_notes(judge, len(scored), settings, old, features)),
+        notes=tuple(notes),
     )
 
 
-def _notes(
-    judge: Judge, images: int, settings: QualitySettings, old: bool, features: Sequence[str]
+def missing_scores(metrics: Sequence[MetricRow], task: str, dataset: str) -> str:
+    """A sentence if no image of the training dataset was measured by what is predicted, or ""."""
+    if any((row.class_, row.metric) == MAIN_SCORES[task] for row in metrics):
+        return ""
+    counts = ", and the counts have no interval" if task == "instances" else ""
+    return (
+        f"No score is predicted{counts}: the test images of {dataset} have no {SCORE_NAMES[task]}. "
+        f"Add {MAIN_FAMILIES[task]} to evaluate.metrics."
+    )
+
+
+def notes_of(
+    judge: Judge, known: Sequence[HeldOut], settings: QualitySettings, missing: str
 ) -> list[str]:
-    level, least = f"{100 * settings.confidence:g} %", needed(settings.confidence)
-    notes, model = [], judge.model
-    if model is None:
-        notes.append(
-            f"No score is predicted: {LEAST_IMAGES} held-out images (or groups) with a score are "
-            f"needed, there {_are(images)}."
-        )
-    elif not features:
+    """What could not be said of scores and counts; ``missing``: of :func:`missing_scores`."""
+    notes = [missing] if missing else _too_few(judge, known, settings)
+    if judge.model is not None and not judge.used:
         notes.append(
             "What can be seen without labels does not tell good from bad held-out images: the "
             "predicted score is their mean, lowered only for images beyond what was seen."
         )
-    if model is not None and model.half is None:
-        notes.append(
-            f"The predicted scores have no interval: {least} images with labels are needed for "
-            f"{level}, there {_are(model.images)}."
-        )
-    if settings.task == "instances" and judge.half is None:
-        notes.append(
-            f"The counts have no interval: {least} images with labels are needed for {level}, "
-            f"there {_are(judge.counted)}."
-        )
     if not settings.same_networks:
         notes.append(
             f"{len(settings.networks)} networks predict these images together, but one alone "
-            "predicted each held-out image. Their probabilities can't be compared, so the "
-            "predicted score does not use them (with split: {test: ..., folds: ...} it does)."
+            "predicted each held-out image. So predicted scores and intervals are those of single "
+            "networks. The networks together are usually no worse, but nothing promises that these "
+            "intervals hold the truth as often as they say. The predicted score does not use the "
+            "probabilities, as they can't be compared. With split: {test: ..., folds: ...} the "
+            "same networks predict both."
         )
-    if old:
+    return notes
+
+
+def _too_few(judge: Judge, known: Sequence[HeldOut], settings: QualitySettings) -> list[str]:
+    level, least = f"{100 * settings.confidence:g} %", needed(settings.confidence)
+    grouped = len({one.group for one in known}) < len(known)
+    images = "groups of held-out images" if grouped else "held-out images"
+    labelled = f"{least} {images} with labels are needed for {level}"
+    notes, model = [], judge.model
+    if model is None:
         notes.append(
-            "The model files are of an earlier version and do not say what the training images "
-            "looked like, so drift is not measured. Train again to have it."
+            f"No score is predicted: {LEAST_IMAGES} {images} with objects and a score are needed, "
+            f"there {_are(judge.scored)}."
+        )
+    elif model.half is None:
+        notes.append(
+            f"The predicted scores have no interval: {labelled}, there {_are(model.groups)}."
+        )
+    if settings.task == "instances" and judge.half is None:
+        notes.append(
+            f"The counts have no interval: {labelled}, there {_are(judge.counted_groups)}."
         )
     return notes
 

@@ -12,6 +12,8 @@ from unet.tables import read_table, write_table
 # Task -> class and name of the main score: the first of unet.report.score_tables.HEADLINE.
 MAIN_SCORES = {"instances": ("instances", "ap_0.50"), "semantic": ("foreground-mean", "iou")}
 SCORE_NAMES = {"instances": "AP@0.5", "semantic": "IoU"}
+# Family of metrics (``evaluate.metrics``) that measures them, and the counts.
+MAIN_FAMILIES = {"instances": "instance", "semantic": "pixel"}
 COUNTS = ("instances", "n_true"), ("instances", "n_pred")
 
 

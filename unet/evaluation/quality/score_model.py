@@ -9,6 +9,11 @@ the norm, so there is nothing else to choose.
 Better values than those of the held-out images count as the best of these, and no prediction
 exceeds the best held-out score: nothing is extrapolated upwards. Worse values are extrapolated
 downwards, and named (:attr:`ScoreModel.beyond`).
+
+The intervals have the quantile of the errors on left-out images as their margin (the jackknife). As
+the model is fitted again on all images, they hold the truth about as often as they say, but without
+a promise (Barber, Candès, Ramdas & Tibshirani 2021, "Predictive inference with the jackknife+",
+doi:10.1214/20-AOS1965).
 """
 
 from __future__ import annotations
@@ -62,9 +67,9 @@ class ScoreModel:
         worst: lowest value of each feature among the held-out images [F].
         spread: standard deviation of each feature, at least LEAST_SPREAD [F].
         highest: best score of the held-out images.
-        half: half the width of the interval, None = too few images for its level.
-        images: number of held-out images.
-        left_out: their scores as predicted while they were left out [images].
+        half: half the width of the interval, None = too few groups for its level.
+        groups: number of groups of held-out images.
+        left_out: scores of the held-out images as predicted while they were left out [images].
         strength: of the ridge; infinite if no feature helps.
     """
 
@@ -73,7 +78,7 @@ class ScoreModel:
     spread: Floats
     highest: float
     half: float | None
-    images: int
+    groups: int
     left_out: Floats
     strength: float
 
@@ -95,27 +100,28 @@ def fit_scores(
 
     Args:
         values: finite; higher is better.
-        groups: of each image; images of a group are left out together.
+        groups: of each image; images of a group are left out together, and weigh as much as one.
         confidence: level of the intervals.
 
     Returns:
         None if there are fewer than LEAST_IMAGES groups.
     """
     index = group_index(groups)
-    if len(set(index.tolist())) < LEAST_IMAGES:
+    number = len(set(groups))
+    if number < LEAST_IMAGES:
         return None
     tried = {strength: _left_out(values, scores, index, strength) for strength in STRENGTHS}
     errors = {strength: float(((left - scores) ** 2).mean()) for strength, left in tried.items()}
     # In a tie the stronger one; sums of floats differ in their last bits.
     strength = min(STRENGTHS, key=lambda s: (round(errors[s], 12), -s))
-    half = margin(np.abs(tried[strength] - scores).tolist(), confidence)
+    half = margin(np.abs(tried[strength] - scores).tolist(), groups, confidence)
     return ScoreModel(
         fitted=_fit(values, scores, strength),
         worst=values.min(axis=0),
         spread=np.maximum(values.std(axis=0), LEAST_SPREAD),
         highest=float(scores.max()),
         half=half,
-        images=len(scores),
+        groups=number,
         left_out=tried[strength],
         strength=strength,
     )

@@ -89,6 +89,16 @@ def part(page: str) -> str:
     return re.sub(r'"data:[^"]*"', "", found[0])
 
 
+def again(paths: Paths, tested: tuple[str, ...] = ()) -> str:
+    """The section of a new report, after a test has changed the results."""
+    settings = ReportSettings.made(
+        report=ReportSection(bootstrap=400), task="instances", models=("net", "other"),
+        folds=FOLDS, tested=tested, class_names=("ground", "cell"), seed=0, curves={"net": CURVE},
+    )  # fmt: skip
+    report_dataset(paths, "d", settings)
+    return part(paths.dataset_report_html("d").read_text())
+
+
 def test_the_section(tmp_path: Path) -> None:
     page, _ = made(tmp_path, rising)
     assert_self_contained(page)
@@ -153,12 +163,7 @@ def test_answers(tmp_path: Path) -> None:
 def test_a_share_that_was_not_scored_is_left_out(tmp_path: Path) -> None:
     _, paths = made(tmp_path, rising)
     paths.metrics("d", "net-25pct").unlink()
-    settings = ReportSettings.made(
-        report=ReportSection(bootstrap=400), task="instances", models=("net", "other"),
-        folds=FOLDS, class_names=("ground", "cell"), seed=0, curves={"net": CURVE},
-    )  # fmt: skip
-    report_dataset(paths, "d", settings)
-    text = part(paths.dataset_report_html("d").read_text())
+    text = again(paths)
     assert "net-25pct" not in text
     assert "net-12pct" in text
 
@@ -206,12 +211,7 @@ def test_images_without_a_score_are_counted(tmp_path: Path) -> None:
         cells[-2] = "nan" if k == 1 else ""
         lines[k] = ",".join(cells)
     table.write_text("\n".join(lines[:2] + lines[3:]) + "\n")
-    settings = ReportSettings.made(
-        report=ReportSection(bootstrap=400), task="instances", models=("net", "other"),
-        folds=FOLDS, class_names=("ground", "cell"), seed=0, curves={"net": CURVE},
-    )  # fmt: skip
-    report_dataset(paths, "d", settings)
-    text = part(paths.dataset_report_html("d").read_text())
+    text = again(paths)
     assert "2 test images have no AP@0.5 with at least one of these models" in text
 
 
@@ -224,12 +224,6 @@ def test_an_ensemble_is_one_training_per_point(tmp_path: Path) -> None:
         fold = lines[0].index("fold")
         rows = [[*row[:fold], "ensemble", *row[fold + 1 :]] for row in lines[1:]]
         table.write_text("\n".join(map(",".join, [lines[0], *rows])) + "\n")
-    settings = ReportSettings.made(
-        report=ReportSection(bootstrap=400), task="instances", models=("net", "other"),
-        folds=FOLDS, tested=("ensemble",), class_names=("ground", "cell"), seed=0,
-        curves={"net": CURVE},
-    )  # fmt: skip
-    report_dataset(paths, "d", settings)
-    text = part(paths.dataset_report_html("d").read_text())
+    text = again(paths, tested=("ensemble",))
     assert "from how the folds differ" not in text
     assert "each point is one ensemble" in text

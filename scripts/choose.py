@@ -26,11 +26,12 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     from unet.training.choice import Candidate, as_json, best_score, chosen, copy_training
 
     settings = settings_of(args, ChooseSettings)
-    if args.fold not in settings.folds:
+    folds = settings.folds or (args.fold,)
+    if args.fold not in folds:
         there = ", ".join(map(str, settings.folds))
         raise UserError(f"--fold: no fold {args.fold} in {args.dataset}; there are: {there}")
     members, where = settings.members, (args.dataset, args.model, args.fold)
-    histories = [paths.history(args.dataset, m, k) for m in members for k in settings.folds]
+    histories = [paths.history(args.dataset, m, k) for m in members for k in folds]
     models = [paths.model(args.dataset, m, args.fold) for m in members]
     made = check_inputs(args, settings, [*histories, *models])
     # The models that were not chosen made no results.
@@ -39,7 +40,7 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
         Candidate(
             m,
             settings.values[m],
-            {k: best_score(paths.history(args.dataset, m, k)) for k in settings.folds},
+            {k: best_score(paths.history(args.dataset, m, k)) for k in folds},
         )
         for m in members
     ]

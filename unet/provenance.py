@@ -67,7 +67,7 @@ def made_by(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) 
 
 def inputs_of(output: Path, paths: Iterable[Path]) -> dict[str, str]:
     """Content ids of a job's inputs, by their path below the output folder."""
-    return {name_of(output, path): content_id(path) for path in paths}
+    return {name_of(output, path): content_id(path, output) for path in paths}
 
 
 def made_by_job(
@@ -100,8 +100,9 @@ def name_of(output: Path, path: Path) -> str:
     return path.relative_to(output).as_posix()
 
 
-def content_id(path: Path) -> str:
-    """Identifies a file's content; hex digits.
+def content_id(path: Path, output: Path | None = None) -> str:
+    """Identifies a file's content; hex digits. ``output``: the output folder, to name the stage
+    that makes a missing file.
 
     For a sentinel: its entry ``content``. For a model: a hash of its tensors' checksums, which are
     listed at the end of its archive (planning must not read gigabytes). For any other file: its
@@ -112,7 +113,7 @@ def content_id(path: Path) -> str:
         OSError: it cannot be read.
     """
     if not path.exists():
-        raise UserError(f"{path}: missing; run the {stage_of(path)} stage first")
+        raise UserError(f"{path}: missing; run the {stage_of(path, output)} stage first")
     if path.suffix == ".json" and (content := _json(path).get("content")):
         return str(content)
     if path.suffix == ".pt" and zipfile.is_zipfile(path):
@@ -121,11 +122,12 @@ def content_id(path: Path) -> str:
     return file_sha256(path)
 
 
-def stage_of(path: Path) -> str:
+def stage_of(path: Path, output: Path | None = None) -> str:
     """The stage that makes a file."""
     # Jobs that share a prediction have the same stage.
     name = re.sub(r"\.shard-\d+", "", path.name)
-    if path.parent.parent.name == COMPARED:
+    # <dataset>/compared/<tool>/...; the output folder itself may have that name, too.
+    if output is not None and path.relative_to(output).parts[1:2] == (COMPARED,):
         return "compare"
     return _MAKERS.get(name, path.stem)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.architectures import architectures
-from unet.config.geometry import Footprint, footprint, input_interval, sizes_for
+from unet.config.geometry import Footprint, common, footprint, input_interval, sizes_for
 from unet.config.presets import PRESETS, Architecture, WindowArchitecture, architecture_of
 from unet.models.norms import BatchNorm, SampleNorm
 from unet.models.unet import UNet
@@ -248,3 +248,32 @@ def test_a_larger_part_depends_on_more(
         # A shift by one grid step shifts the result by the same amount.
         shifted = input_interval(arch, (start + fp.grid, start + fp.grid + length), axis)
         assert shifted == (a + fp.grid, b + fp.grid)
+
+
+def test_what_suits_several_networks() -> None:
+    # Halos of 24 and 36 px on grids of 4 and 6: both of 36 on the common grid of 12.
+    one, two = Footprint(4, 24, 0, 0, 4, 44), Footprint(6, 36, 0, 0, 6, 70)
+    assert common([(one, two), (two, two)]) == (Footprint(12, 36, 0, 0, 12, 70), two)
+    assert common([footprint(PAPER), footprint(PAPER)]) == footprint(PAPER)
+    for others in (footprint(preset("unet2015", depth=3)), footprint(PADDED), ()):
+        with pytest.raises(ValueError, match="of different"):
+            common([footprint(PAPER), others])
+
+
+@given(architectures(), architectures())
+@settings(max_examples=30, deadline=None)
+def test_windows_that_suit_several_networks(one: Architecture, two: Architecture) -> None:
+    prints = [footprint(one), footprint(two)]
+    try:
+        found = common(prints)
+    except ValueError:
+        unpadded = any(fp.margin or fp.remainder for axes in prints for fp in axes)
+        assert one.dims != two.dims or unpadded
+        return
+    assert common([found, *prints]) == common(prints[::-1]) == found
+    for axes in prints:
+        for fp, each in zip(axes, found, strict=True):
+            assert each.grid % fp.grid == 0
+            assert each.halo >= fp.halo
+            assert fp.accepts(each.smallest)
+            assert fp.accepts(each.fit(each.least_tile))

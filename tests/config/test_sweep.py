@@ -132,7 +132,7 @@ def test_other_jobs_do_not_change() -> None:
 def test_settings() -> None:
     config = load(RAW)
     settings = ChooseSettings.of(config, "one", "net")
-    assert (settings.members, settings.folds) == (MEMBERS, (0, 1))
+    assert (settings.members, settings.folds) == (MEMBERS, ())
     assert settings.values[MEMBERS[1]] == {"width": 8, "train.lr": 0.0003}
     assert ChooseSettings.from_json(settings.to_json()) == settings
     report = ReportSettings.of(config, "all")
@@ -144,6 +144,64 @@ def test_settings() -> None:
         ChooseSettings.of(config, "all", "other")
     with pytest.raises(UserError, match="has a sweep"):
         TrainSettings.of(config, "all", "net")
+
+
+@pytest.mark.parametrize(
+    ("split", "deciding"),
+    [
+        ({"folds": 3}, ()),
+        ({"folds": 3, "run": [1]}, ()),
+        ({"folds": 3, "test": 0.2}, (0, 1, 2)),
+        ({"folds": 3, "test": 0.2, "run": [0, 2]}, (0, 2)),
+        ({"test": 0.2}, (0,)),
+        ({"column": "part"}, (0,)),
+        ({}, (0,)),
+    ],
+)
+def test_a_fold_never_chooses_by_its_own_test_images(
+    split: dict[str, Any], deciding: tuple[int, ...]
+) -> None:
+    """With folds that test their own images, other folds validate on them."""
+    raw = merge(RAW, {"datasets": {"one": {"split": None}}})
+    run = Run(load(merge(raw, {"datasets": {"one": {"split": split}}})))
+    assert ChooseSettings.of(run.config, "one", "net").folds == deciding
+    fold = run.folds("one")[-1]
+    assert run.deciding("one", "net", str(fold)) == [
+        run.paths.history("one", member, k) for member in MEMBERS for k in deciding or (fold,)
+    ]
+
+
+def test_a_changed_split_chooses_again() -> None:
+    def settings(**split: Any) -> str:
+        return Run(load(merge(RAW, {"datasets": {"one": {"split": split}}}))).settings(
+            "choose", "one", "net"
+        )
+
+    assert settings(folds=2) != settings(folds=2, test=0.2)
+    # A fold more is nothing to those that choose alone.
+    assert settings(folds=2) == settings(folds=2, run=[0])
+
+
+@pytest.mark.parametrize("split", [{"folds": 2}, {"folds": 2, "test": 0.2}, {"test": 0.2}])
+@pytest.mark.parametrize(
+    ("lists", "fit"),
+    [
+        ({"preset": ["unet-bn", "unet-res"], "depth": [2, 3]}, True),
+        ({"preset": ["unet2015"], "width": [8, 16]}, True),
+        ({"preset": ["unet2015", "unet-bn"]}, False),
+    ],
+)
+def test_folds_that_choose_alone_must_fit_one_another(
+    split: dict[str, Any], lists: dict[str, Any], fit: bool
+) -> None:
+    raw = merge(sweep(**lists), {"datasets": {"all": None}})
+    raw["datasets"] = {**raw["datasets"], "one": {**raw["datasets"]["one"], "split": split}}
+    if fit or split != {"folds": 2}:
+        load(raw)
+        return
+    (line,) = mistake(raw).splitlines()
+    assert line.startswith("config: datasets.new.predict_with: each fold of one/net chooses")
+    assert "write test beside folds in datasets.one.split" in line
 
 
 @pytest.mark.parametrize("train", [{"lr": 0.01}, "nnunet", {"recipe": "nnunet", "lr": 0.1}])

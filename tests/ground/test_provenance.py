@@ -69,6 +69,22 @@ def test_the_stage_of_what_is_missing_is_named(tmp_path: Path, name: str, stage:
         provenance.content_id(tmp_path / name)
 
 
+@pytest.mark.parametrize("output", ["out", "compared", "compared/compared"])
+def test_masks_of_other_tools_are_known_by_their_folder(tmp_path: Path, output: str) -> None:
+    """Below the output folder, whatever it is called."""
+    base, name = tmp_path / output, "metrics.csv"
+    for path, stage in (
+        (base / "d" / "compared" / "tool" / name, "compare"),
+        (base / "d" / "compared" / "tool" / "fold-0" / "segmentation.json", "compare"),
+        (base / "d" / "manifest.csv", "manifest"),
+        (base / "d" / "splits.csv", "splits"),
+        (base / "d" / "m" / name, "evaluate"),
+        (base / "d" / "m" / "fold-0" / "tiles.json", "predict"),
+    ):
+        with pytest.raises(UserError, match=f"missing; run the {stage} stage first"):
+            provenance.inputs_of(base, [path])
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"made_by": 3}', '{"made_by": {}}'])
 def test_what_cannot_be_read_says_nothing(tmp_path: Path, text: str) -> None:
     path = tmp_path / "tiles.json"

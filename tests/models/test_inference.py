@@ -328,7 +328,29 @@ def test_networks_must_belong_together() -> None:
     with pytest.raises(ValueError, match="at least one"):
         Predictor([], CPU)
     with pytest.raises(ValueError, match="different footprints"):
-        Predictor([network("unet-bn", 1), network("unet-bn", 2)], CPU)
+        Predictor([network("unet-bn", 1), network("unet2015", 1)], CPU)
+    with pytest.raises(ValueError, match="different footprints"):
+        Predictor([network("unet2015", 1), network("unet2015", 2)], CPU)
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_padded_networks_of_any_depth_are_averaged(tta: bool) -> None:
+    """Grids of 2, 4 and 8: windows on multiples of 8."""
+    nets = [network("unet-bn", 1), network("unet-res", 2, seed=1), network("unet-bn", 3, seed=2)]
+    apply = Predictor(nets, CPU, "float32", tta)
+    assert {fp.grid for fp in apply.footprint} == {8}
+    for size in ((128, 160), (121, 157)):
+        image = picture(*size)
+        layout = apply.plan(size, 8)
+        assert len(layout.tiles) > 1
+        whole = apply.whole(image)
+        np.testing.assert_allclose(apply.image(image, 8), whole, atol=1e-5, rtol=0)
+        assert whole.shape[1:] == size
+    each = [Predictor([net], CPU, "float32", tta).whole(picture(128, 160)) for net in nets]
+    # 128 and 160 are multiples of 8, so alone each network sees the same image.
+    np.testing.assert_allclose(
+        apply.whole(picture(128, 160)), np.mean(each, axis=0), atol=1e-5, rtol=0
+    )
 
 
 def test_dropout_is_off_in_prediction() -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -18,12 +19,14 @@ from scripts.predict import main as predict
 from scripts.train import main as train
 from unet.cli.stage import parser
 from unet.config.data_settings import SplitsSettings
+from unet.config.geometry import common
 from unet.config.load import load
 from unet.config.presets import architecture_of
 from unet.config.sections import PredictSection, SplitSection
 from unet.config.stage_settings import StitchSettings, TrainSettings
 from unet.data.records import ImageRecord, SplitRecord, ids_of
 from unet.data.splits import make_splits
+from unet.data.tiling import plan, read_window
 from unet.errors import UserError
 from unet.evaluation.evaluate import write_metrics
 from unet.evaluation.metrics.rows import MetricRow
@@ -170,8 +173,10 @@ def test_folds_of_a_cross_validation_make_no_ensemble() -> None:
         held_out(twice, [0, 1])
 
 
-def member(name: str, channels: int = 1, head: int = 2, **layers: Any) -> Member:
-    arch = architecture_of("unet-bn", **{"width": 2, "depth": 1, **layers})
+def member(
+    name: str, preset: str = "unet-bn", channels: int = 1, head: int = 2, **layers: Any
+) -> Member:
+    arch = architecture_of(preset, **{"width": 2, "depth": 1, **layers})
     names = tuple("abc"[:head])
     model = ModelFile(
         architecture=arch, in_channels=channels, head=names, class_names=names, class_values=None,
@@ -199,7 +204,7 @@ def test_keys_name_the_networks_in_their_order() -> None:
     [
         (member("2.pt", channels=2), r"their channels differ \(1, 2\)"),
         (member("2.pt", head=3), r"their heads differ \(\['a', 'b'\], \['a', 'b', 'c'\]\)"),
-        (member("2.pt", depth=2), "their layers need different windows.*plan.yaml"),
+        (member("2.pt", "unet2015"), "their layers need different windows.*plan.yaml.*split.test"),
     ],
 )
 def test_networks_that_do_not_fit_one_another(other: Member, message: str) -> None:
@@ -208,6 +213,21 @@ def test_networks_that_do_not_fit_one_another(other: Member, message: str) -> No
     assert "\n" not in str(error.value)
     # Another width is allowed.
     assert Ensemble([member("1.pt"), member("3.pt", width=3)], {}, CPU, SECTION).width == 3
+
+
+def test_padded_networks_of_different_depth_share_their_windows() -> None:
+    members = [member("1.pt"), member("2.pt", "unet-res", depth=3)]
+    ensemble = Ensemble(members, {"v": 0}, CPU, SECTION)
+    assert ensemble.footprint == common([one.footprint for one in members])
+    # The one that validates an image gets the same windows, and its core is exact in them.
+    image = np.random.default_rng(0).normal(size=(1, 128, 120)).astype(np.float32)
+    layout, alone = plan((128, 120), 8, ensemble.footprint), ensemble.predictor("v")
+    found = np.empty((2, 128, 120), np.float32)
+    for tile in layout.tiles:
+        p = alone(read_window(image, tile.window)[None])[0]
+        found[(slice(None), *tile.core)] = p[(slice(None), *tile.inner)]
+    assert len(layout.tiles) > 1
+    np.testing.assert_allclose(found, alone.whole(image), atol=1e-5, rtol=0)
 
 
 # The command line

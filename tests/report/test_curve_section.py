@@ -21,7 +21,7 @@ from unet.evaluation.power_law import Outlook, Range
 from unet.paths import Paths
 from unet.report.dataset_page import report_dataset
 from unet.report.score_tables import HEADLINE
-from unet.report.sections.curve_section import rounded, sentence
+from unet.report.sections.curve_section import FittedImages, rounded, sentence
 
 CURVE = {"net-12pct": 0.125, "net-25pct": 0.25, "net-50pct": 0.5, "net": 1.0}
 TRAIN = [f"t{k:02d}" for k in range(80)]
@@ -89,6 +89,16 @@ def part(page: str) -> str:
     return re.sub(r'"data:[^"]*"', "", found[0])
 
 
+def again(paths: Paths, tested: tuple[str, ...] = ()) -> str:
+    """The section of a new report, after a test has changed the results."""
+    settings = ReportSettings.made(
+        report=ReportSection(bootstrap=400), task="instances", models=("net", "other"),
+        folds=FOLDS, tested=tested, class_names=("ground", "cell"), seed=0, curves={"net": CURVE},
+    )  # fmt: skip
+    report_dataset(paths, "d", settings)
+    return part(paths.dataset_report_html("d").read_text())
+
+
 def test_the_section(tmp_path: Path) -> None:
     page, _ = made(tmp_path, rising)
     assert_self_contained(page)
@@ -153,12 +163,7 @@ def test_answers(tmp_path: Path) -> None:
 def test_a_share_that_was_not_scored_is_left_out(tmp_path: Path) -> None:
     _, paths = made(tmp_path, rising)
     paths.metrics("d", "net-25pct").unlink()
-    settings = ReportSettings.made(
-        report=ReportSection(bootstrap=400), task="instances", models=("net", "other"),
-        folds=FOLDS, class_names=("ground", "cell"), seed=0, curves={"net": CURVE},
-    )  # fmt: skip
-    report_dataset(paths, "d", settings)
-    text = part(paths.dataset_report_html("d").read_text())
+    text = again(paths)
     assert "net-25pct" not in text
     assert "net-12pct" in text
 
@@ -186,10 +191,39 @@ def test_an_error_is_said_as_an_error() -> None:
     error = next(score for score in HEADLINE["semantic"] if score.metric == "pixel_error")
     found = Outlook(80, 0.02, "hardly", gain=Range(0.001, 0.0, 0.004))
     assert "would take at most 0.004 off Pixel error" in sentence(
-        found, (9, "images"), error, -1, 0.95
+        found, FittedImages(9, "images"), error, -1, 0.95
     )
     found = Outlook(80, 0.02, "more", needed=Range(50.0, 20.0, 200.0))
-    assert sentence(found, (9, "images"), error, -1, 0.95) == (
+    assert sentence(found, FittedImages(9, "images"), error, -1, 0.95) == (
         "About 50 more training images for −0.02 Pixel error (between 20 and 200). Today there are "
         "80."
     )
+
+
+def test_images_without_a_score_are_counted(tmp_path: Path) -> None:
+    page, paths = made(tmp_path, rising)
+    assert "test image" not in part(page).partition("<h3>")[2].partition("Each model is")[0]
+    table = paths.metrics("d", "net-25pct")
+    lines = table.read_text().splitlines()
+    for k, image in ((1, "im0"), (2, "im1")):
+        assert f",{image}," in lines[k]
+        cells = lines[k].split(",")
+        cells[-2] = "nan" if k == 1 else ""
+        lines[k] = ",".join(cells)
+    table.write_text("\n".join(lines[:2] + lines[3:]) + "\n")
+    text = again(paths)
+    assert "2 test images have no AP@0.5 with at least one of these models" in text
+
+
+def test_an_ensemble_is_one_training_per_point(tmp_path: Path) -> None:
+    page, paths = made(tmp_path, rising)
+    assert "from how the folds differ" in part(page)
+    for model in CURVE:
+        table = paths.metrics("d", model)
+        lines = [line.split(",") for line in table.read_text().splitlines()]
+        fold = lines[0].index("fold")
+        rows = [[*row[:fold], "ensemble", *row[fold + 1 :]] for row in lines[1:]]
+        table.write_text("\n".join(map(",".join, [lines[0], *rows])) + "\n")
+    text = again(paths, tested=("ensemble",))
+    assert "from how the folds differ" not in text
+    assert "each point is one ensemble" in text

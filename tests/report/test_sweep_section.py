@@ -16,7 +16,7 @@ from unet.errors import UserError
 from unet.files import write_json
 from unet.paths import Paths
 from unet.report.dataset_page import report_dataset
-from unet.report.sections.sweep_section import ranked, sentence, spread
+from unet.report.sections.sweep_section import by_fold, ranked, sentence, spread
 from unet.training.choice import Candidate, as_json, chosen
 
 NAN = math.nan
@@ -26,12 +26,21 @@ def candidate(name: str, *scores: float) -> Candidate:
     return Candidate(name, {"width": 8, "train.lr": 0.01}, dict(enumerate(scores)))
 
 
-def made(folder: Path, found: list[Candidate], folds: tuple[int, ...] = (0, 1)) -> str:
+def made(
+    folder: Path,
+    found: list[Candidate],
+    folds: tuple[int, ...] = (0, 1),
+    alone: bool = False,
+) -> str:
+    """The page; ``alone``: each fold chose by its own score."""
     paths = Paths(folder)
     make_results(paths, "d", ["net", "other"], "instances")
     for fold in folds:
         if found:
-            write_json(paths.choice("d", "net", fold), as_json(found, chosen(found)))
+            seen = found
+            if alone:
+                seen = [Candidate(e.name, e.values, {fold: e.scores[fold]}) for e in found]
+            write_json(paths.choice("d", "net", fold), as_json(seen, chosen(seen)))
         for each in found:
             path = paths.benchmark("train", "d", each.name, str(fold))
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +69,49 @@ def test_the_section(tmp_path: Path) -> None:
     assert "nan" not in part[0].lower()
     assert "net-a" not in page.replace(part[0], "")
     assert '<a href="#sweep">Sweep</a>' in page
+
+
+def section_of(page: str) -> str:
+    found = re.search(r'<section id="sweep">.*?</section>', page, re.DOTALL)
+    assert found is not None
+    return found[0]
+
+
+def test_each_fold_chose_alone(tmp_path: Path) -> None:
+    # Means 0.65, 0.7, 0.5: "net-b" leads, but fold 1 chose "net-a".
+    found = [candidate("net-a", 0.5, 0.8), candidate("net-b", 0.8, 0.6), candidate("net-c", 0, 0.5)]
+    part = section_of(made(tmp_path, found, alone=True))
+    rows = re.findall(r'scope="row">([\w-]+)</th>.*?<td class="text">([\w ,]*)</td></tr>', part)
+    assert rows == [("net-b", "fold 0"), ("net-a", "fold 1"), ("net-c", "")]
+    assert "<td>0.700</td>" in part
+    assert "Each fold chose by its own validation images (fold 0: net-b; fold 1: net-a)." in part
+    assert "net-b has the best mean: 0.700, 0.050 above net-a." in part
+    assert "so the choice could as well be net-a" in part
+    assert "each fold chooses alone" in part
+    assert "only the chosen model was tested" not in part
+
+
+def test_all_folds_chose_the_same_alone(tmp_path: Path) -> None:
+    found = [candidate("net-a", 0.5, 0.6, 0.4), candidate("net-b", 0.8, 0.9, 0.7)]
+    part = section_of(made(tmp_path, found, (0, 1, 2), alone=True))
+    assert "All 3 folds chose net-b, each by its own validation images." in part
+    assert '<td class="text">all folds</td>' in part
+
+
+def test_one_fold_is_a_choice_like_any_other(tmp_path: Path) -> None:
+    part = section_of(made(tmp_path, [candidate("net-a", 0.5)], (0,), alone=True))
+    assert "net-a was chosen, with a validation score of 0.500" in part
+    assert "only the chosen model was tested" in part
+
+
+def test_a_score_that_one_fold_lacks() -> None:
+    found = [candidate("a", 0.9, NAN), candidate("b", NAN, 0.2)]
+    assert by_fold(found, {0: "a", 1: "b"}).endswith("so their means cannot be compared.")
+    more = [*found, candidate("c", 0.1, 0.1)]
+    assert by_fold(more, {0: "a", 2: "a", 1: "b"}) == (
+        "Each fold chose by its own validation images (folds 0, 2: a; fold 1: b). Over all folds, "
+        "c has the best mean: 0.100. No other model has a score in each fold."
+    )
 
 
 def test_without_a_choice_there_is_no_section(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,6 +58,35 @@ def test_nothing_scored_is_better(scores: list[list[float]]) -> None:
         best = chosen(found)
         assert best.mean == max(means)
         assert best is next(each for each in found if each.mean == best.mean)
+
+
+def test_the_fold_without_a_score_is_named() -> None:
+    alone = [Candidate(name, {}, {3: NAN}) for name in "ab"]
+    with pytest.raises(UserError, match="no model has a validation score in fold 3, so"):
+        chosen(alone)
+    with pytest.raises(UserError, match="no model has a validation score in each fold, so"):
+        chosen([candidate("a", NAN, NAN)])
+
+
+def test_a_choice_by_all_folds_would_make_the_test_scores_too_good() -> None:
+    """Ten equally good models and 40 images: what the choice of each fold alone is for."""
+    rng, images, folds = np.random.default_rng(0), 40, 5
+    tests = np.arange(images) % folds
+    together, alone = [], []
+    for _ in range(400):
+        scores = rng.normal(0.5, 0.1, (10, images))
+        known = []
+        for fold in range(folds):
+            rest = rng.permutation(np.flatnonzero(tests != fold))
+            known.append(scores[:, rest[: len(rest) // 5]].mean(axis=1))
+        found = [candidate(str(m), *(part[m] for part in known)) for m in range(10)]
+        together.append(scores[int(chosen(found).name)].mean())
+        own = [[Candidate(e.name, {}, {k: e.scores[k]}) for e in found] for k in range(folds)]
+        best = [int(chosen(each).name) for each in own]
+        alone.append(np.mean([scores[best[k], tests == k].mean() for k in range(folds)]))
+    error = 0.1 / math.sqrt(images * 400)
+    assert np.mean(together) - 0.5 > 0.012
+    assert abs(np.mean(alone) - 0.5) < 4 * error
 
 
 def history(folder: Path, *scores: str) -> Path:

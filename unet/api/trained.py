@@ -20,7 +20,7 @@ from unet.api.arguments import (
 )
 from unet.api.reading import Image
 from unet.api.segmented import Segmentation, Stored, Temporary, arrays_of, names_of
-from unet.config.geometry import footprint
+from unet.config.geometry import common
 from unet.data.file_names import safe_id
 from unet.data.records import read_manifest
 from unet.errors import ArgumentError, UserError
@@ -87,7 +87,8 @@ class Model:
     @property
     def receptive_field(self) -> tuple[int, ...]:
         """Pixels along (Z) Y X that a pixel's probability can depend on."""
-        return tuple(fp.receptive_field for fp in footprint(self._first.architecture))
+        found = common([member.footprint for member in self.members])
+        return tuple(fp.receptive_field for fp in found)
 
     def __repr__(self) -> str:
         count = len(self.members)

@@ -15,17 +15,20 @@ class ChooseSettings(Settings):
     Attributes:
         members: the models to choose from, in the order in which ties are decided.
         values: what each of them tries: a value by dotted key.
-        folds: the folds whose validation scores decide.
+        folds: the folds whose mean validation score decides for all of them; none: each fold
+            decides by its own score, because the others' validation images are among its test
+            images.
     """
 
     stage = "choose"
     members: tuple[str, ...]
     values: dict[str, dict[str, Any]]
-    folds: tuple[int, ...]
+    folds: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
         found = config.members_of(model)
         if not found:
             raise UserError(f"config: models.{model}: has no sweep; there is nothing to choose")
-        return cls.made(members=tuple(found), values=found, folds=config.folds_for(dataset))
+        folds = config.folds_for(dataset) if config.datasets[dataset].split.same_test else ()
+        return cls.made(members=tuple(found), values=found, folds=folds)

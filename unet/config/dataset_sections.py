@@ -101,6 +101,12 @@ class SplitSection(Section):
         return self.folds is not None and self.test is not None
 
     @property
+    def same_test(self) -> bool:
+        """Whether all folds test the same images. Otherwise a validation image of one fold is a
+        test image of another."""
+        return self.folds is None or self.ensemble
+
+    @property
     def to_run(self) -> tuple[int, ...]:
         """The folds that are trained."""
         return tuple(range(self.number)) if self.run is None else tuple(sorted(self.run))

@@ -62,6 +62,40 @@ class Footprint:
 Footprints = tuple[Footprint, ...]
 
 
+def common(footprints: Sequence[Footprints]) -> Footprints:
+    """What windows need so that each of several networks can predict them: a footprint per axis.
+
+    Windows on a multiple of a padded network's grid, with more than its halo, are exact, too.
+
+    Raises:
+        ValueError: the numbers of axes differ, or the footprints differ and one is of an unpadded
+            network, whose outputs have another size.
+    """
+    if len({len(each) for each in footprints}) != 1:
+        raise ValueError(f"networks of different axes: {[len(each) for each in footprints]}")
+    return tuple(_common(set(axis)) for axis in zip(*footprints, strict=True))
+
+
+def _common(found: set[Footprint]) -> Footprint:
+    if len(found) == 1:
+        return found.pop()
+    if any(fp.margin or fp.remainder for fp in found):
+        raise ValueError(f"networks of different footprints, not all of them padded: {found}")
+    grid = math.lcm(*(fp.grid for fp in found))
+
+    def on_grid(size: int) -> int:
+        return -(-size // grid) * grid
+
+    return Footprint(
+        grid=grid,
+        halo=on_grid(max(fp.halo for fp in found)),
+        margin=0,
+        remainder=0,
+        smallest=on_grid(max(fp.smallest for fp in found)),
+        receptive_field=max(fp.receptive_field for fp in found),
+    )
+
+
 def sizes_for(size: int | Sequence[int], footprints: Footprints) -> tuple[int, ...]:
     """One size per axis, from a single number or a sequence.
 

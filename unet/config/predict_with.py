@@ -8,6 +8,7 @@ model's folds.
 
 from __future__ import annotations
 
+from unet.config.geometry import common, footprint
 from unet.config.run import Config
 from unet.config.sections import DatasetSection, SplitSection
 from unet.errors import did_you_mean
@@ -20,7 +21,7 @@ def origin_mistakes(config: Config) -> list[str]:
     for name, data in config.datasets.items():
         if data.predict_with is not None:
             found = _unknown(config, name) or _without_effect(name, data)
-            lines += found or _differences(config, name)
+            lines += found or _differences(config, name) or _windows(config, name)
     return lines
 
 
@@ -127,3 +128,25 @@ def _differences(config: Config, name: str) -> list[str]:
                 f"{len(source.channels)}; choose as many"
             ]
     return []
+
+
+def _windows(config: Config, name: str) -> list[str]:
+    """Models of a sweep whose folds may choose networks that cannot be averaged."""
+    lines = []
+    for origin in config.origins_for(name):
+        split = config.datasets[origin.dataset].split
+        if split.same_test or len(split.to_run) == 1:
+            continue  # all folds choose the same
+        tried = [arch for arch in config.architectures_for(origin.model) if arch is not None]
+        if not tried:
+            continue
+        try:
+            common([footprint(arch) for arch in tried])
+        except ValueError:
+            lines.append(
+                f"config: datasets.{name}.predict_with: each fold of {_named(origin)} chooses a "
+                "model of its sweep, and these need different windows, so they cannot be averaged; "
+                f"write test beside folds in datasets.{origin.dataset}.split, so that all folds "
+                "choose the same"
+            )
+    return lines

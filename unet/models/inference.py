@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from unet.config.engine_table import ENGINE_TABLE
-from unet.config.geometry import Footprints
+from unet.config.geometry import Footprints, common
 from unet.config.heads import classes_among
 from unet.config.sections import Precision
 from unet.data.tiling import WindowPlan, plan, read_window
@@ -65,7 +65,8 @@ class Predictor:
     """Applies networks to batches of windows and gives class probabilities.
 
     Args:
-        networks: one network, or several with the same footprint: their probabilities are averaged.
+        networks: one network, or several, whose probabilities are averaged. Their footprints may
+            differ if all are padded: see :func:`unet.config.geometry.common`.
         device: where they run.
         precision: see :func:`unet.models.devices.choose_precision`.
         tta: average over the 8 symmetries of the square (the paper averaged 7 rotated versions),
@@ -78,7 +79,7 @@ class Predictor:
 
     Raises:
         UserError: the engine is not installed or does not support this device.
-        ValueError: there is no network, or their footprints differ.
+        ValueError: there is no network, or their footprints have nothing in common.
     """
 
     def __init__(
@@ -105,10 +106,7 @@ class Predictor:
                 f"predict.precision: {engine} does not compute in {precision}; write float32"
             )
         self.networks = [to_device(network, device).eval() for network in networks]
-        footprints = {network.footprint for network in networks}
-        if len(footprints) != 1:
-            raise ValueError(f"networks of different footprints cannot be averaged: {footprints}")
-        self.footprint: Footprints = footprints.pop()
+        self.footprint: Footprints = common([network.footprint for network in networks])
         channels = self.networks[0].num_classes
         self.classes = channels if head is None else classes_among(tuple(head))
         self._head = head

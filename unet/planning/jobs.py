@@ -92,6 +92,12 @@ class Run:
         folds = [fold] if fold else self.folds(dataset)
         return [path(dataset, m, k) for m in self.config.members_of(model) for k in folds]
 
+    def deciding(self, dataset: str, model: str, fold: str) -> list[Path]:
+        """The histories by which a fold chooses a model of a sweep: its own, or those of all folds
+        if they test the same images."""
+        alone = "" if self.config.datasets[dataset].split.same_test else fold
+        return self.tried(self.paths.history, dataset, model, alone)
+
     def splits(self, dataset: str) -> list[Path]:
         """The table of training and test images; none if all images are tested."""
         return [] if self.config.origins_for(dataset) else [self.paths.splits(dataset)]

@@ -1,6 +1,9 @@
 """The choice of a sweep: the model with the best validation score takes the place of ``<name>``.
 
-Test images play no part: the chosen model is the only one that is ever tested.
+Test images play no part: the chosen model is the only one that is ever tested. If all folds test
+the same images, the mean over the folds decides, once for all folds. In a cross-validation a
+validation image of one fold is a test image of another, so each fold chooses by its own score
+(nested cross-validation; Cawley & Talbot 2010, https://jmlr.org/papers/v11/cawley10a.html).
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ class Candidate:
     Attributes:
         name: of the model.
         values: what it tries: a value by dotted key.
-        scores: the best validation score of each fold's training; NaN: none.
+        scores: the best validation score of each training that decides, by fold; NaN: none.
     """
 
     name: str
@@ -70,8 +73,10 @@ def chosen(candidates: Sequence[Candidate]) -> Candidate:
     """
     scored = [each for each in candidates if not math.isnan(each.mean)]
     if not scored:
+        folds = {fold for each in candidates for fold in each.scores}
+        where = f"fold {folds.pop()}" if len(folds) == 1 else "each fold"
         raise UserError(
-            "sweep: no model has a validation score in each fold, so none can be chosen; leave "
+            f"sweep: no model has a validation score in {where}, so none can be chosen; leave "
             "images for validation (split.val), with labelled objects in them"
         )
     return max(scored, key=lambda each: each.mean)  # the first of equal ones

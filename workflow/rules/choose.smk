@@ -1,12 +1,13 @@
 """model.pt and history.csv of all models of a sweep -> choice.json: their validation scores, and
 which is the best; copies of its model.pt, history.csv and curves.png. For a model with a sweep
-this takes the place of rule train.
+this takes the place of rule train. It reads the scores of all folds if they test the same images,
+else those of its own fold.
 """
 
 
 rule choose:
     input:
-        histories=lambda w: RUN.tried(PATHS.history, w.dataset, w.model),
+        histories=lambda w: RUN.deciding(w.dataset, w.model, w.fold),
         models=lambda w: RUN.tried(PATHS.model, w.dataset, w.model, w.fold),
     output:
         choice=PATHS.choice("{dataset}", "{model}", "{fold}"),

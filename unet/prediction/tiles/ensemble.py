@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 
-from unet.config.geometry import Footprints, footprint
+from unet.config.geometry import Footprints, common, footprint
 from unet.config.sections import PredictSection
 from unet.data.records import SplitRecord, ids_of
 from unet.errors import UserError
@@ -84,8 +84,8 @@ class Ensemble:
         threads: for engines that have their own thread pool.
 
     Raises:
-        UserError: the networks differ in their input or output channels or in their footprint, or
-            the engine is not installed.
+        UserError: the networks differ in their input or output channels, no window suits all of
+            them, or the engine is not installed.
     """
 
     def __init__(
@@ -142,8 +142,11 @@ def check_alike(one: Member, other: Member) -> None:
                 f"{both}: their {what} differ ({of_one}, {of_other}), so they cannot be averaged; "
                 "train the folds again"
             )
-    if one.footprint != other.footprint:
+    try:
+        common([one.footprint, other.footprint])
+    except ValueError:
         raise UserError(
             f"{both}: their layers need different windows, so they cannot be averaged; if preset "
-            "auto chose them, copy plan.yaml of one fold into models and train again"
-        )
+            "auto chose them, copy plan.yaml of one fold into models and train again; if a sweep "
+            "did, write split.test beside split.folds, so that all folds choose the same"
+        ) from None

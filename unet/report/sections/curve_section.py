@@ -37,6 +37,19 @@ class Point(NamedTuple):
     cell: Cell
 
 
+class FittedImages(NamedTuple):
+    """The test images that the fit rests on: those with a score at every point.
+
+    ``units``: independent ones, ``word``: what these are; ``folds``: those that test them, so
+    trainings per point; ``unscored``: other test images, without a score at some point.
+    """
+
+    units: int
+    word: str
+    folds: int = 1
+    unscored: int = 0
+
+
 def section(data: DatasetResults) -> PageSection | None:
     curves = data.settings.curves
     if not curves or not data.columns:
@@ -54,7 +67,8 @@ def section(data: DatasetResults) -> PageSection | None:
         confidence=data.settings.report.confidence,
         reach=power_law.REACH,
         spent=costs.total_cost(spent) if spent else None,
-        folds=len(data.settings.folds),
+        folds=max(curve["tested"].folds for curve in shown),
+        ensemble=bool(data.tested),
     )
 
 
@@ -102,6 +116,7 @@ def _shown(
     return {
         "model": model,
         "points": points,
+        "tested": tested,
         "answer": sentence(found, tested, score, sign, data.statistics.confidence),
         "law": found.law,
         "sign": sign,
@@ -111,12 +126,13 @@ def _shown(
 
 def _outlook(
     points: Sequence[Point], data: DatasetResults, score: MeanScore
-) -> tuple[Outlook, tuple[int, str]]:
-    """What more images would bring, and how many test images (or groups) say so."""
+) -> tuple[Outlook, FittedImages]:
+    """What more images would bring, and the test images that say so."""
     sign = score_tables.better(score.metric) or 1
     tables = [{(r.image, r.fold): r for r in point.rows if r.value == r.value} for point in points]
     # Only images that were scored at every point: the same ones for all.
     shared = sorted(set.intersection(*map(set, tables))) if tables else []
+    all_tested = {(row.image, row.fold) for point in points for row in point.rows}
     values = np.array([[sign * table[key].value for table in tables] for key in shared])
     rows = [tables[-1][key] for key in shared]
     of_rows = units(rows)
@@ -132,11 +148,13 @@ def _outlook(
         seed=data.statistics.seed,
     )
     grouped = any(kind == "group" for kind, _ in of_rows)
-    return found, (len(set(of_rows)), "groups of test images" if grouped else "test images")
+    word = "groups of test images" if grouped else "test images"
+    folds = len({row.fold for row in rows})
+    return found, FittedImages(len(set(of_rows)), word, folds, len(all_tested) - len(shared))
 
 
 def sentence(
-    found: Outlook, tested: tuple[int, str], score: MeanScore, sign: int, confidence: float
+    found: Outlook, tested: FittedImages, score: MeanScore, sign: int, confidence: float
 ) -> str:
     """The answer to "would more images help?"."""
     goal = f"{'+' if sign > 0 else '−'}{found.goal:g} {score.label}"
@@ -162,8 +180,8 @@ def sentence(
     elif found.reason == power_law.UNITS:
         least = next(n for n in range(1, 99) if enough(n, confidence))
         why = (
-            f"the score rests on {tested[0]} {tested[1]}, and at least {least} are needed. With "
-            "split.folds every image is tested"
+            f"the score rests on {tested.units} {tested.word}, and at least {least} are needed. "
+            "With split.folds every image is tested"
         )
     elif found.reason == power_law.FALLS:
         why = (

@@ -28,6 +28,9 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?")
 _GUARDED = re.compile(r"'+[=+\-@\t\r]")
 
+# Rows of a long table that are in memory at once.
+CHUNK = 50_000
+
 Append = Callable[[Iterable[Sequence[Any]]], None]
 
 
@@ -134,7 +137,7 @@ def read_table(
     """
     import pandas as pd
 
-    try:
+    with _readable(path, stage):
         frame = pd.read_csv(
             path,
             sep=delimiter,
@@ -147,12 +150,51 @@ def read_table(
                 frame[name] = [float(cell or "nan") for cell in frame[name]]
             else:
                 frame[name] = frame[name].map(unguarded)
+    _require(frame, columns, path, stage)
+    return frame
+
+
+def table_chunks(
+    path: Path, stage: str, columns: Collection[str], numbers: Collection[str], rows: int = CHUNK
+) -> Iterator[pd.DataFrame]:
+    """Reads these columns of a long table piece by piece; at least one piece, maybe empty.
+
+    Other arguments, cells and errors as in :func:`read_table`.
+    """
+    import pandas as pd
+
+    with (
+        _readable(path, stage),
+        pd.read_csv(
+            path,
+            usecols=lambda name: name in columns,
+            dtype={name: float if name in numbers else str for name in columns},
+            keep_default_na=False,
+            na_values={name: [""] for name in numbers},
+            encoding="utf-8",
+            chunksize=rows,
+        ) as pieces,
+    ):
+        for frame in pieces:
+            _require(frame, columns, path, stage)
+            for name in set(columns) - set(numbers):
+                frame[name] = frame[name].map(unguarded)
+            yield frame
+
+
+@contextmanager
+def _readable(path: Path, stage: str) -> Iterator[None]:
+    """Turns the errors of reading a table into messages."""
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{path}: cannot be read ({reason}); run the {stage} stage first") from None
     except ValueError as error:  # includes pandas' errors and decoding errors
         reason = one_line(error, 160)
         raise UserError(f"{path}: damaged ({reason}); remove it and run again") from None
+
+
+def _require(frame: pd.DataFrame, columns: Collection[str], path: Path, stage: str) -> None:
     if missing := [name for name in columns if name not in frame.columns]:
         raise UserError(f"{path}: has no column {', '.join(missing)}; run the {stage} stage again")
-    return frame

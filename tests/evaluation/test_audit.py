@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,10 +21,11 @@ from tests.evaluated import NAMES, Stores
 from unet.config.audit_settings import AuditSettings
 from unet.data.store import Prepared
 from unet.errors import UserError
+from unet.evaluation.audit import exchanged_labels
 from unet.evaluation.audit.audit_model import Audit, audit_model
 from unet.evaluation.audit.doubt_outlines import write_outlines
 from unet.evaluation.audit.doubts import LEVEL, Doubt, ranked, read_doubts, write_doubts
-from unet.evaluation.audit.exchanged_labels import cells_per_side
+from unet.evaluation.audit.exchanged_labels import Thumbnails, cells_per_side, exchanged
 from unet.evaluation.audit.object_overlaps import object_overlaps
 from unet.evaluation.audit.object_trust import ObjectTrust, trusted
 from unet.evaluation.audit.region_doubts import ClassTrust
@@ -597,6 +599,32 @@ def test_ranking_by_hand() -> None:
 def test_cells_fit_into_memory() -> None:
     assert cells_per_side(10, 1) == 32
     assert cells_per_side(10**6, 1) == 8
+    # A volume has eight times the cells.
+    assert cells_per_side(5000, 1) == 32
+    assert cells_per_side(5000, 1, volumes=True) == 16
+
+
+def thumbnail(name: int, label: Any, pred: Any) -> Thumbnails:
+    unit = [np.asarray(each / np.linalg.norm(each), np.float32) for each in (label, pred)]
+    return Thumbnails(f"i{name}", 0, (8, 8), *unit, 0.0)
+
+
+def test_exchanged_labels_are_found_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    preds = rng.normal(size=(300, 2048))
+    labels = preds + 0.1 * rng.normal(size=preds.shape)
+    labels[[3, 250]], labels[[4, 90]] = labels[[250, 3]], labels[[90, 4]]
+    images = [thumbnail(k, *both) for k, both in enumerate(zip(labels, preds, strict=True))]
+    whole = exchanged(images)
+    pairs = {("i3", "i250"), ("i250", "i3"), ("i4", "i90"), ("i90", "i4")}
+    assert {(d.image, d.match) for d in whole.doubts} == pairs
+    monkeypatch.setattr(exchanged_labels, "ROWS", 16)
+    tracemalloc.start()
+    assert exchanged(images) == whole
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # All of them would take 4.9 MB once more.
+    assert peak < 1e6
 
 
 def test_models_that_agree_do_not_boost_each_other() -> None:

@@ -4,6 +4,7 @@ and pages with and without the tables behind them."""
 from __future__ import annotations
 
 import re
+import tracemalloc
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -26,25 +27,37 @@ from unet.evaluation.metrics.rows import MetricRow
 from unet.evaluation.object_pairs import FALSE, MATCHED, MISSED
 from unet.paths import Paths
 from unet.report import class_numbers, group_numbers, object_numbers
+from unet.report.console import percent
 from unet.report.dataset_page import report_dataset
-from unet.report.detail_tables import Details
+from unet.report.detail_tables import Details, ObjectTable, summed
 from unet.report.explained_plot import in_parts
-from unet.report.object_numbers import SizeUnit
+from unet.report.object_numbers import Sizes, SizeUnit
 from unet.report.score_tables import MeanScore
-from unet.tables import write_table
+from unet.tables import table_chunks, write_table
 
 NAN = float("nan")
 PX = SizeUnit("px", False)
 AP = MeanScore("ap_0.50", "instances", "AP@0.5", "")
 
 
-def table(*rows: tuple[str, str, float, float, float], pixel: float = NAN) -> pd.DataFrame:
+Match = tuple[str, str, float, float, float]
+
+
+def matches_of(rows: Sequence[Match], pixel: float = NAN) -> pd.DataFrame:
     """Matches of (image, kind, IoU, true size, predicted size)."""
     names = ["image", "kind", "iou", "true_px", "pred_px"]
     return pd.DataFrame(list(rows), columns=names).assign(pixel_um=pixel)
 
 
-def details(matches: pd.DataFrame, images: Sequence[str]) -> Details:
+def table(*rows: Match, pixel: float = NAN) -> ObjectTable:
+    return summed([matches_of(rows, pixel)])
+
+
+def sizes(values: Any) -> Sizes:
+    return Sizes(*np.unique(np.asarray(values, float), return_counts=True))
+
+
+def details(matches: ObjectTable, images: Sequence[str]) -> Details:
     confusion = pd.DataFrame(
         [(image, "a", "a", 1.0) for image in images],
         columns=["image", "true_class", "pred_class", "pixels"],
@@ -76,15 +89,20 @@ def test_sizes_in_micrometres_only_if_all_are_known() -> None:
     known = table(("a", MATCHED, 0.9, 10, 12), ("a", FALSE, 0, NAN, 4), pixel=0.25)
     unit = object_numbers.size_unit([known], volumes=False)
     assert unit == SizeUnit("µm²", True)
-    assert object_numbers.true_sizes(known, unit).tolist() == [2.5]
-    assert object_numbers.pred_sizes(known, unit).tolist() == [3, 1]
-    mixed = pd.concat([known, table(("b", MISSED, 0, 7, NAN))])
+    assert object_numbers.true_sizes(known, unit).values.tolist() == [2.5]
+    assert object_numbers.pred_sizes(known, unit).values.tolist() == [1, 3]
+    mixed = summed(
+        [
+            matches_of([("a", MATCHED, 0.9, 10, 12)], 0.25),
+            matches_of([("b", MISSED, 0, 7, NAN)]),
+        ]
+    )
     assert object_numbers.size_unit([known, mixed], volumes=False).name == "px"
     assert object_numbers.size_unit([mixed], volumes=True).name == "voxels"
     assert object_numbers.size_unit([known], volumes=True).name == "µm³"
 
 
-def by_size(*found: tuple[float, bool]) -> pd.DataFrame:
+def by_size(*found: tuple[float, bool]) -> ObjectTable:
     """True objects of these sizes, found (IoU 0.8) or not."""
     rows = [("a", MATCHED if hit else MISSED, 0.8 if hit else 0.3, s, s) for s, hit in found]
     return table(*rows)
@@ -106,9 +124,8 @@ def test_found_by_size_by_hand() -> None:
 def test_silent_where_there_are_too_few_objects() -> None:
     few = by_size(*[(k + 1, True) for k in range(19)])
     assert object_numbers.found_finding("m", few, PX) == ("m: too few objects to tell (n = 19).")
-    sizes = np.arange(1.0, 20)
     assert "too few objects to tell (n = 19 predicted and 30 true)" in (
-        object_numbers.size_finding("m", np.arange(1.0, 31), sizes, PX)
+        object_numbers.size_finding("m", sizes(range(1, 31)), sizes(range(1, 20)), PX)
     )
     same = by_size(*[(5, k % 2 == 0) for k in range(40)])
     assert object_numbers.found_finding("m", same, PX) == (
@@ -117,11 +134,11 @@ def test_silent_where_there_are_too_few_objects() -> None:
     nothing = object_numbers.size_bins(by_size((5, False)), np.array([5.0]), PX)
     assert [(b.n, b.found) for b in nothing] == [(1, 0)]
     assert np.isnan(nothing[0].iou)
-    assert object_numbers.size_edges(np.empty(0)).size == 0
+    assert object_numbers.size_edges(sizes([])).size == 0
 
 
 def test_sizes_by_hand() -> None:
-    finding = object_numbers.size_finding("m", np.full(30, 200.0), np.full(25, 150.0), PX)
+    finding = object_numbers.size_finding("m", sizes([200] * 30), sizes([150] * 25), PX)
     assert finding == (
         "m: the median predicted object has 150 px, the median true one 200 px (-25 %; n = 25 "
         "predicted and 30 true)."
@@ -245,6 +262,74 @@ def test_parts_are_even_and_in_order(number: int, most: int) -> None:
     sizes = [len(part) for part in parts]
     assert not sizes or max(sizes) <= most
     assert not sizes or max(sizes) - min(sizes) <= 1
+
+
+# --- many objects
+
+
+def write_matches(path: Path, number: int) -> pd.DataFrame:
+    """A table of random objects with sizes of 5 to 60 px in 9 images."""
+    rng = np.random.default_rng(number)
+    kind = rng.choice([MATCHED, MISSED, FALSE], number, p=[0.7, 0.2, 0.1])
+    small = rng.integers(5, 61, number)
+    columns = [np.sort(rng.integers(0, 9, number)), kind, rng.random(number).round(6), small,
+               small + rng.integers(0, 9, number)]  # fmt: skip
+    frame = matches_of(list(zip(*columns, strict=True)), 0.11).assign(fold=0, group="'=1")
+    frame["image"] = [f"i{k}" for k in frame["image"]]
+    frame.loc[frame["kind"] == MISSED, "pred_px"] = NAN
+    frame.loc[frame["kind"] == FALSE, "true_px"] = NAN
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(path, index=False)
+    return frame
+
+
+def read(path: Path, rows: int) -> ObjectTable:
+    numbers = ("iou", "true_px", "pred_px", "pixel_um")
+    return summed(table_chunks(path, "details", ("image", "kind", *numbers), numbers, rows))
+
+
+@pytest.mark.parametrize("unit", [PX, SizeUnit("µm²", True)])
+def test_summed_objects_have_the_numbers_of_the_single_ones(tmp_path: Path, unit: SizeUnit) -> None:
+    path = tmp_path / "matches.csv"
+    rows = write_matches(path, 3001)
+    found = read(path, 100)
+    true = rows[rows["kind"] != FALSE]
+    shares, scale = (0, 0.05, 0.25, 0.5, 0.77, 1), 0.11 if unit.physical else 1
+    for side, own in (("true", true), ("pred", rows[rows["kind"] != MISSED])):
+        every = own[f"{side}_px"] * scale
+        got = getattr(object_numbers, f"{side}_sizes")(found, unit)
+        assert len(got) == len(own)
+        np.testing.assert_array_equal(got.quantiles(shares), np.quantile(every, shares))
+        assert [tuple(each) for each in found.counts[side].items()] == [
+            tuple(each) for each in own.groupby("image").size().items()
+        ]
+    size, hit = true["true_px"] * scale, true["kind"] == MATCHED
+    edges = object_numbers.size_edges(object_numbers.true_sizes(found, unit))
+    np.testing.assert_array_equal(edges, np.quantile(size, np.linspace(0, 1, 9)))
+    at = np.clip(np.searchsorted(edges, size, side="right") - 1, 0, 7)
+    bins = object_numbers.size_bins(found, edges, unit)
+    for b, each in enumerate(bins):
+        own = at == b
+        assert (each.low, each.high, each.n) == (size[own].min(), size[own].max(), own.sum())
+        assert each.found == pytest.approx(hit[own].mean())
+        assert each.iou == pytest.approx(true["iou"][own & hit].mean())
+    small = size < np.quantile(size, 0.25)
+    shown = f"{percent(hit[small].mean())} of cases, larger ones in {percent(hit[~small].mean())}"
+    assert shown in object_numbers.found_finding("m", found, unit)
+
+
+def test_memory_does_not_grow_with_the_objects(tmp_path: Path) -> None:
+    peaks = []
+    for number in (4_000, 32_000):
+        path = tmp_path / f"{number}.csv"
+        write_matches(path, number)
+        read(path, 1000)
+        tracemalloc.start()
+        found = read(path, 1000)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(found.sizes) <= 64
+    assert peaks[1] < 1.5 * peaks[0]
 
 
 # --- pages

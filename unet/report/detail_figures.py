@@ -92,15 +92,17 @@ def size_plot(true: Sizes, pred: Mapping[str, Sizes], unit: str, models: Sequenc
     """How many true (filled) and predicted (lines) objects have which size, on a log scale."""
     figure = new_figure(9.0, 2.9)
     axis = figure.subplots()
-    every = np.concatenate([true, *pred.values()])
+    every = np.concatenate([own.values for own in (true, *pred.values())])
     low, high = float(every.min()), float(every.max())
     number = min(40, max(8, round(2 * len(true) ** (1 / 3))))
     edges = np.geomspace(low, max(high, 1.01 * low) * 1.0001, number + 1)
-    axis.stairs(np.histogram(true, edges)[0], edges, fill=True, color=INK, alpha=0.35, label="true")
+    bars, *lines = (
+        np.histogram(own.values, edges, weights=own.n)[0] for own in (true, *pred.values())
+    )
+    axis.stairs(bars, edges, fill=True, color=INK, alpha=0.35, label="true")
     middle = np.sqrt(edges[1:] * edges[:-1])
-    for model, own in pred.items():
+    for model, heights in zip(pred, lines, strict=True):
         colour, mark = model_style(model, models)
-        heights = np.histogram(own, edges)[0]
         axis.plot(
             middle, heights, f"-{mark}", color=colour, linewidth=1.4, markersize=4, label=model
         )

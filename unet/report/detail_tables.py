@@ -1,20 +1,65 @@
-"""Reads the tables of the details stage for the report."""
+"""Reads the tables of the details stage for the report.
+
+They have a row per object, or several per image, so they are summed up while they are read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from unet.evaluation.object_pairs import FALSE, MATCHED, MISSED
 from unet.paths import Paths
-from unet.tables import read_table
+from unet.tables import read_table, table_chunks
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_MATCHES = ("image", "kind", "iou", "true_px", "pred_px", "pixel_um")
+_MATCH_NUMBERS = ("iou", "true_px", "pred_px", "pixel_um")
+_MATCHES = ("image", "kind", *_MATCH_NUMBERS)
 _CONFUSION = ("image", "true_class", "pred_class", "pixels")
 _THRESHOLDS = ("image", "class", "threshold", "positives", "negatives")
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectTable:
+    """The objects of a model, summed up. Its memory grows with the number of images and of
+    different sizes, not of objects: N pixels hold objects of at most sqrt(2 N) different sizes.
+
+    Attributes:
+        counts: image -> ``true``, ``pred``: int64, its numbers of objects; images with any.
+        sizes: a row per pixel size and object size: ``pixel_um`` (area or volume of a pixel; NaN:
+            unknown), ``px``; int64 numbers of ``true`` objects, those ``found``, and ``pred`` ones
+            of this size; ``iou``, the sum over the found ones.
+    """
+
+    counts: pd.DataFrame
+    sizes: pd.DataFrame
+
+
+def summed(matches: Iterable[pd.DataFrame]) -> ObjectTable:
+    """Sums up the rows of ``matches.csv``, given in one or more pieces."""
+    import pandas as pd
+
+    counts: list[pd.DataFrame] = []
+    sizes: list[pd.DataFrame] = []
+    for piece in matches:
+        kind, where = piece["kind"], piece[["image", "pixel_um"]]
+        found = kind == MATCHED
+        iou = piece["iou"].where(found, 0.0)
+        true = where.assign(px=piece["true_px"], true=1, found=found.astype(int), iou=iou, pred=0)
+        pred = where.assign(px=piece["pred_px"], true=0, found=0, iou=0.0, pred=1)
+        rows = pd.concat([true[found | (kind == MISSED)], pred[found | (kind == FALSE)]])
+        counts = [_added([*counts, rows[["image", "true", "pred"]]], ["image"])]
+        sizes = [_added([*sizes, rows.drop(columns="image")], ["pixel_um", "px"])]
+    return ObjectTable(counts[0].set_index("image"), sizes[0])
+
+
+def _added(tables: Sequence[pd.DataFrame], by: list[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.concat(tables).groupby(by, dropna=False, as_index=False).sum()
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,19 +67,19 @@ class Details:
     """The tables of one model, with numbers as float64.
 
     Attributes:
-        matches: a row per object; empty for task semantic.
+        objects: none for task semantic.
         confusion: pixels per image and pair of classes.
         thresholds: pixels per image, class and bin of its probability.
     """
 
-    matches: pd.DataFrame
+    objects: ObjectTable
     confusion: pd.DataFrame
     thresholds: pd.DataFrame
 
     @property
     def images(self) -> list[str]:
         """The ids of the images that were compared, sorted."""
-        return sorted({*self.confusion["image"], *self.matches["image"]})
+        return sorted({*self.confusion["image"], *self.objects.counts.index})
 
 
 def read_details(paths: Paths, dataset: str, models: Sequence[str]) -> dict[str, Details]:
@@ -49,7 +94,7 @@ def read_details(paths: Paths, dataset: str, models: Sequence[str]) -> dict[str,
         if all(table.is_file() for table in tables):
             matches, confusion, thresholds = tables
             found[model] = Details(
-                read_table(matches, "details", _MATCHES, ("iou", "true_px", "pred_px", "pixel_um")),
+                summed(table_chunks(matches, "details", _MATCHES, _MATCH_NUMBERS)),
                 read_table(confusion, "details", _CONFUSION, ("pixels",)),
                 read_table(
                     thresholds, "details", _THRESHOLDS, ("threshold", "positives", "negatives")

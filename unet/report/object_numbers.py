@@ -1,28 +1,55 @@
-"""Numbers about true and predicted objects, from the table of matches, and what they say."""
+"""Numbers about true and predicted objects, from the summed table of matches, and what they say."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from unet.evaluation.object_pairs import FALSE, MATCHED, MISSED
 from unet.report.console import percent
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from unet.report.detail_tables import Details
+    from unet.report.detail_tables import Details, ObjectTable
 
 # With fewer objects than this, a share says little.
 LEAST_OBJECTS = 20
 # Objects that a bin of sizes should have, and the most bins.
 BIN_OBJECTS, MOST_BINS = 15, 8
-Sizes = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Sizes:
+    """Sizes of objects, and how many objects have each.
+
+    Attributes:
+        values: float64 [S], rising.
+        n: int64 [S], at least 1.
+    """
+
+    values: NDArray[np.float64]
+    n: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Number of objects."""
+        return int(self.n.sum())
+
+    def quantiles(self, shares: ArrayLike) -> NDArray[np.float64]:
+        """As np.quantile of the single objects, which interpolates between neighbours."""
+        at = (len(self) - 1) * np.asarray(shares, np.float64)
+        ends = np.cumsum(self.n)
+        low, high = (
+            self.values[np.searchsorted(ends, end(at), side="right")] for end in (np.floor, np.ceil)
+        )
+        part = at - np.floor(at)
+        # From the nearer end, as numpy does, so that not even the last digit differs.
+        up, down = low + (high - low) * part, high - (high - low) * (1 - part)
+        return np.where(part < 0.5, up, down)
 
 
 @dataclass(frozen=True)
@@ -36,17 +63,8 @@ class ImageCount:
 
 def image_counts(details: Details) -> list[ImageCount]:
     """The numbers of each image, sorted by id; images without objects have zeros."""
-    kinds = {
-        image: dict(group.value_counts())
-        for image, group in details.matches.groupby("image")["kind"]
-    }
-    found = []
-    for image in details.images:
-        n = kinds.get(image, {})
-        matched = int(n.get(MATCHED, 0))
-        true, pred = matched + int(n.get(MISSED, 0)), matched + int(n.get(FALSE, 0))
-        found.append(ImageCount(image, true, pred))
-    return found
+    every = details.objects.counts.reindex(details.images, fill_value=0)
+    return [ImageCount(i, *n) for i, n in zip(every.index, every.to_numpy().tolist(), strict=True)]
 
 
 def count_finding(model: str, counts: Sequence[ImageCount]) -> str:
@@ -78,31 +96,32 @@ class SizeUnit:
     physical: bool
 
 
-def size_unit(tables: Iterable[pd.DataFrame], volumes: bool) -> SizeUnit:
+def size_unit(tables: Iterable[ObjectTable], volumes: bool) -> SizeUnit:
     """Micrometres if the pixel size of every object is known, else pixels."""
-    known = all(not table["pixel_um"].isna().any() for table in tables)
+    known = all(not table.sizes["pixel_um"].isna().any() for table in tables)
     if known:
         return SizeUnit("µm³" if volumes else "µm²", True)
     return SizeUnit("voxels" if volumes else "px", False)
 
 
-def sizes(table: pd.DataFrame, column: str, kinds: Sequence[str], unit: SizeUnit) -> Sizes:
-    """Sizes of the objects of these kinds, float64 [N], in the order of the table.
-
-    Args:
-        column: "true_px" or "pred_px".
-    """
-    rows = table[table["kind"].isin(kinds)]
-    found = rows[column] * rows["pixel_um"] if unit.physical else rows[column]
-    return np.asarray(found, np.float64)
+def _rows(table: ObjectTable, side: str, unit: SizeUnit) -> pd.DataFrame:
+    """The rows with true (or "pred") objects, by their ``size`` in the unit."""
+    rows = table.sizes[table.sizes[side] > 0]
+    size = rows["px"] * rows["pixel_um"] if unit.physical else rows["px"]
+    return rows.assign(size=size).sort_values("size")
 
 
-def true_sizes(table: pd.DataFrame, unit: SizeUnit) -> Sizes:
-    return sizes(table, "true_px", (MATCHED, MISSED), unit)
+def _sizes(table: ObjectTable, side: str, unit: SizeUnit) -> Sizes:
+    rows = _rows(table, side, unit)
+    return Sizes(rows["size"].to_numpy(float), rows[side].to_numpy(np.int64))
 
 
-def pred_sizes(table: pd.DataFrame, unit: SizeUnit) -> Sizes:
-    return sizes(table, "pred_px", (MATCHED, FALSE), unit)
+def true_sizes(table: ObjectTable, unit: SizeUnit) -> Sizes:
+    return _sizes(table, "true", unit)
+
+
+def pred_sizes(table: ObjectTable, unit: SizeUnit) -> Sizes:
+    return _sizes(table, "pred", unit)
 
 
 def size_finding(model: str, true: Sizes, pred: Sizes, unit: SizeUnit) -> str:
@@ -110,7 +129,7 @@ def size_finding(model: str, true: Sizes, pred: Sizes, unit: SizeUnit) -> str:
     n = f"n = {len(pred)} predicted and {len(true)} true"
     if min(len(true), len(pred)) < LEAST_OBJECTS:
         return f"{model}: too few objects to tell ({n})."
-    median = float(np.median(true)), float(np.median(pred))
+    median = float(true.quantiles(0.5)), float(pred.quantiles(0.5))
     return (
         f"{model}: the median predicted object has {size_text(median[1])} {unit.name}, the median "
         f"true one {size_text(median[0])} {unit.name} ({100 * (median[1] / median[0] - 1):+.0f} %; "
@@ -142,7 +161,7 @@ class SizeBin:
     iou: float
 
 
-def size_edges(true: Sizes) -> Sizes:
+def size_edges(true: Sizes) -> NDArray[np.float64]:
     """Edges of bins with about equally many objects, at least about BIN_OBJECTS; float64 [B + 1].
 
     Objects of one size are in one bin, so there may be fewer bins. The last edge is included.
@@ -150,50 +169,41 @@ def size_edges(true: Sizes) -> Sizes:
     if not len(true):
         return np.empty(0)
     number = max(1, min(MOST_BINS, len(true) // BIN_OBJECTS))
-    return np.unique(np.quantile(true, np.linspace(0, 1, number + 1)))
+    return np.unique(true.quantiles(np.linspace(0, 1, number + 1)))
 
 
-def size_bins(table: pd.DataFrame, edges: Sizes, unit: SizeUnit) -> list[SizeBin]:
+def size_bins(table: ObjectTable, edges: NDArray[np.float64], unit: SizeUnit) -> list[SizeBin]:
     """The bins that hold true objects of the table.
 
     Args:
         edges: as of `size_edges`; sizes beyond them go to the first or the last bin.
     """
-    size = true_sizes(table, unit)
-    rows = table[table["kind"].isin((MATCHED, MISSED))]
-    matched = np.asarray(rows["kind"] == MATCHED)
-    iou = np.asarray(rows["iou"], np.float64)
+    rows = _rows(table, "true", unit)
     last = max(0, len(edges) - 2)
-    at = np.clip(np.searchsorted(edges, size, side="right") - 1, 0, last)
+    at = np.clip(np.searchsorted(edges, rows["size"], side="right") - 1, 0, last)
     bins = []
-    for b in range(last + 1):
-        inside = at == b
-        if inside.any():
-            hits = iou[inside & matched]
-            mean = float(hits.mean()) if len(hits) else math.nan
-            own = size[inside]
-            bins.append(
-                SizeBin(float(own.min()), float(own.max()), int(inside.sum()),
-                        len(hits) / int(inside.sum()), mean)
-            )  # fmt: skip
+    for _, own in rows.groupby(at):
+        n, found = int(own["true"].sum()), int(own["found"].sum())
+        iou = float(own["iou"].sum()) / found if found else math.nan
+        low, high = float(own["size"].min()), float(own["size"].max())
+        bins.append(SizeBin(low, high, n, found / n, iou))
     return bins
 
 
-def found_finding(model: str, table: pd.DataFrame, unit: SizeUnit) -> str:
+def found_finding(model: str, table: ObjectTable, unit: SizeUnit) -> str:
     """How many of the smallest quarter of the objects are found, against the larger ones."""
     size = true_sizes(table, unit)
     if len(size) < LEAST_OBJECTS:
         return f"{model}: too few objects to tell (n = {len(size)})."
-    rows = table[table["kind"].isin((MATCHED, MISSED))]
-    matched: NDArray[Any] = np.asarray(rows["kind"] == MATCHED)
-    limit = float(np.quantile(size, 0.25))
-    small = size < limit
-    if small.sum() < LEAST_OBJECTS / 4 or small.all():
-        share = percent(float(matched.mean()))
+    limit = float(size.quantiles(0.25))
+    rows = _rows(table, "true", unit)
+    below = rows["size"] < limit
+    small, large = (rows[side][["true", "found"]].sum() for side in (below, ~below))
+    if small["true"] < LEAST_OBJECTS / 4 or not large["true"]:
+        share = percent((small["found"] + large["found"]) / len(size))
         return f"{model}: {share} of the objects are found; most have one size (n = {len(size)})."
     return (
         f"{model}: objects below {size_text(limit)} {unit.name} are found in "
-        f"{percent(float(matched[small].mean()))} of cases, larger ones in "
-        f"{percent(float(matched[~small].mean()))} (n = {int(small.sum())} and "
-        f"{int((~small).sum())})."
+        f"{percent(small['found'] / small['true'])} of cases, larger ones in "
+        f"{percent(large['found'] / large['true'])} (n = {small['true']} and {large['true']})."
     )

@@ -99,7 +99,8 @@ def audit_model(
     prepared = Prepared(prepared_path)
     opened = {number: Segmentation(path) for number, path in folds.items()}
     images = audited_images(opened, prepared, settings.task)
-    side = cells_per_side(len(images), max(1, len(settings.class_names) - 1))
+    volumes = any("Z" in image.axes for image in images)
+    side = cells_per_side(len(images), max(1, len(settings.class_names) - 1), volumes)
     work = Work(images, settings, max(1, threads), block, side, prepared_path.parent)
     found = objects_audit(work) if settings.task == "instances" else classes_audit(work)
     audit = replace(

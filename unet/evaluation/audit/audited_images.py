@@ -17,6 +17,7 @@ class AuditedImage:
     image: str
     fold: int
     part: str
+    axes: str
     prepared: Prepared
     segmentation: Segmentation
     task: str
@@ -37,12 +38,13 @@ def audited_images(
     found: dict[str, AuditedImage] = {}
     for number, segmentation in sorted(folds.items()):
         for image in segmentation.ids():
-            part = segmentation.attrs(image)["part"]
+            attrs = segmentation.attrs(image)
+            part, axes = attrs["part"], attrs["axes"]
             known = found.get(image)
             if known is not None and (known.part == "test" or part != "test"):
                 continue
             if prepared.classes(image) is not None:
-                found[image] = AuditedImage(image, number, part, prepared, segmentation, task)
+                found[image] = AuditedImage(image, number, part, axes, prepared, segmentation, task)
     return [found[image] for image in sorted(found)]
 
 

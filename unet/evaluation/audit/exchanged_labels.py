@@ -8,7 +8,7 @@ do, and another one much better.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,10 +53,10 @@ class Thumbnails:
     ignored: float
 
 
-def cells_per_side(images: int, classes: int) -> int:
+def cells_per_side(images: int, classes: int, volumes: bool = False) -> int:
     """Fewer cells for many images, so that all of them fit into memory."""
-    side = SIDE
-    while side > 8 and 2 * images * classes * side * side > MOST_VALUES:
+    side, each = SIDE, 2 * images * classes * (DEPTH if volumes else 1)
+    while side > 8 and each * side * side > MOST_VALUES:
         side //= 2
     return side
 
@@ -162,26 +162,29 @@ def _best(
     images: Sequence[Thumbnails], unfit: Sequence[int], members: Sequence[int]
 ) -> list[tuple[int, float, int]]:
     """(number of the image, correlation of the best match, number of the match) of each label."""
-    labels, preds = (np.stack([getattr(t, name) for t in images]) for name in ("label", "pred"))
     place = {at: k for k, at in enumerate(members)}
-    found = []
-    for start in range(0, len(unfit), ROWS):
-        rows = np.array([place[at] for at in unfit[start : start + ROWS]])
+    strongest: dict[int, tuple[float, int]] = {}
+    for rows in _parts([place[at] for at in unfit]):
         # The label may fit another image's prediction, or another label may fit this one's.
-        for one, other in ((labels, preds), (preds, labels)):
-            scores = one[rows] @ other.T
-            scores[np.arange(len(rows)), rows] = -1
-            best = scores.argmax(axis=1)
-            found += [
-                (members[row], float(scores[k, best[k]]), members[int(best[k])])
-                for k, row in enumerate(rows.tolist())
-            ]
-    strongest: dict[int, tuple[int, float, int]] = {}
-    for item in found:
-        known = strongest.get(item[0])
-        if known is None or item[1] > known[1]:
-            strongest[item[0]] = item
-    return [strongest[at] for at in sorted(strongest)]
+        for one, other in (("label", "pred"), ("pred", "label")):
+            own = _stack(images, one, rows)
+            for columns in _parts(range(len(images))):
+                scores = own @ _stack(images, other, columns).T
+                scores[np.equal.outer(rows, columns)] = -1
+                best = scores.argmax(axis=1)
+                for row, score, at in zip(rows, scores.max(axis=1), best, strict=True):
+                    if row not in strongest or score > strongest[row][0]:
+                        strongest[row] = float(score), columns[at]
+    return [(members[row], strongest[row][0], members[strongest[row][1]]) for row in strongest]
+
+
+def _parts(items: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (items[start : start + ROWS] for start in range(0, len(items), ROWS))
+
+
+def _stack(images: Sequence[Thumbnails], name: str, chosen: Sequence[int]) -> Floats:
+    """The maps of some images, float32 [N, F]: a copy, so never of all of them."""
+    return np.stack([getattr(images[k], name) for k in chosen])
 
 
 def _doubt(

@@ -5,28 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from unet.report import object_numbers
 from unet.report.console import percent
 from unet.report.dataset_results import DatasetResults, PageSection
 from unet.report.detail_figures import count_plot, found_plot, size_plot
+from unet.report.detail_tables import ObjectTable
 from unet.report.explained_plot import ExplainedPlot, in_parts, picture
 from unet.report.numbers import number
 from unet.report.object_numbers import SizeUnit, size_text
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
-Tables = Mapping[str, "pd.DataFrame"]
+Tables = Mapping[str, ObjectTable]
 
 
 def section(data: DatasetResults) -> PageSection | None:
     details = data.details
     if data.settings.task != "instances" or not any(d.images for d in details.values()):
         return None
-    tables = {model: found.matches for model, found in details.items()}
+    tables = {model: found.objects for model, found in details.items()}
     volumes = any("Z" in record.axes for record in data.records)
     unit = object_numbers.size_unit(tables.values(), volumes)
     has_objects = any(len(object_numbers.true_sizes(t, unit)) for t in tables.values())
@@ -77,7 +75,7 @@ def _sizes(tables: Tables, unit: SizeUnit, every: Sequence[str]) -> ExplainedPlo
     shares = (0.05, 0.25, 0.5, 0.75, 0.95)
     rows = []
     for name, own in (("true", most), *pred.items()):
-        texts = [size_text(float(q)) for q in np.quantile(own, shares)] if len(own) else ["–"] * 5
+        texts = [size_text(float(q)) for q in own.quantiles(shares)] if len(own) else ["–"] * 5
         rows.append((name, str(len(own)), *texts))
     return ExplainedPlot(
         "Sizes of objects",

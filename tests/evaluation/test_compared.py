@@ -16,7 +16,8 @@ from tests.evaluated import Stores, values
 from unet.config.choices import FAMILY_TABLE
 from unet.config.compare_settings import CompareSettings
 from unet.config.sections import EvaluateSection
-from unet.data.compared_masks import Named, find_compared, masks_fingerprint, match_masks
+from unet.data.compared_masks import find_compared, masks_fingerprint
+from unet.data.mask_claims import Named
 from unet.data.raw_changes import Hashes, stamp, write_inputs
 from unet.data.records import SplitRecord
 from unet.data.store import Prepared
@@ -238,108 +239,6 @@ def test_images_instead_of_masks_are_an_error(place: Place) -> None:
     place.write("a.tif", noise)
     with pytest.raises(UserError, match=r"compare\.tool: the masks look like images"):
         place.compare({0: ["a"]})
-
-
-# --- which file belongs to which image
-
-
-def matched(
-    folder: Path, names: list[str], images: list[Named] | None = None
-) -> tuple[dict[str, str], list[str]]:
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-    images = images or [
-        Named(i, folder / "raw" / f"{i}.tif", f"raw/{i}") for i in ("a", "a_1", "b")
-    ]
-    warnings: list[str] = []
-    wanted = {image.id for image in images}
-    found = find_compared(str(folder), Path(), "key")
-    pairs = match_masks(found, images, wanted, "key", warnings.append)
-    return {image: path.name for image, path in pairs.items()}, warnings
-
-
-@pytest.mark.parametrize(
-    "ending",
-    [
-        "",
-        "_cp_masks",
-        "_seg",
-        "_masks",
-        ".ome",
-        "_pred",
-        ".stardist",
-        "_rois",
-        "_labels",
-        "_label_map",
-    ],
-)
-@pytest.mark.parametrize("suffix", [".tif", ".png", ".npy", ".geojson", ".zip"])
-def test_names_that_tools_write(tmp_path: Path, ending: str, suffix: str) -> None:
-    if ending == ".ome" and suffix != ".tif":
-        return  # only OME-TIFF has two suffixes
-    names = [f"{image}{ending}{suffix}" for image in ("a", "a_1", "b")]
-    assert matched(tmp_path, names) == (dict(zip(("a", "a_1", "b"), names, strict=True)), [])
-
-
-def test_the_longest_name_at_the_beginning_counts(tmp_path: Path) -> None:
-    pairs, warnings = matched(tmp_path, ["a_1_Object Identities.tiff", "b.cells v2.tiff"])
-    assert pairs == {"a_1": "a_1_Object Identities.tiff", "b": "b.cells v2.tiff"}
-    assert warnings == [
-        "2 masks matched by the beginning of the name, such as a_1_Object Identities.tiff with a_1"
-    ]
-
-
-@pytest.mark.parametrize(
-    ("names", "taken"),
-    [
-        (["a.tif", "a_seg.npy"], "a_seg.npy"),  # Cellpose's window, next to the images
-        (["a.png", "a_cp_masks.png", "a_seg.npy", "a_rois.zip"], "a_cp_masks.png"),
-        (["a_cp_masks.tif", "a_cp_masks.png"], "a_cp_masks.tif"),
-        (["a.tif", "a.geojson"], "a.geojson"),
-    ],
-)
-def test_one_kind_of_files_is_taken_and_said(tmp_path: Path, names: list[str], taken: str) -> None:
-    pairs, warnings = matched(tmp_path, names)
-    assert pairs == {"a": taken}
-    assert [line for line in warnings if f"{Path(taken).suffix} is used" in line] == warnings
-
-
-def test_images_of_the_dataset_are_no_masks(tmp_path: Path) -> None:
-    images = [Named("a", tmp_path / "a.tif", "a")]
-    with pytest.raises(UserError, match=r"key: all 1 file in .* are images of the dataset"):
-        matched(tmp_path, ["a.tif"], images)
-
-
-def test_several_masks_of_one_image_are_left_out_and_said(tmp_path: Path) -> None:
-    pairs, warnings = matched(tmp_path, ["a_cells.tif", "a_nuclei.tif", "b.tif"])
-    assert pairs == {"b": "b.tif"}
-    assert warnings == [
-        "1 image left out because several masks could be theirs (a: a_cells.tif, a_nuclei.tif); "
-        "narrow the glob"
-    ]
-
-
-def test_several_masks_of_all_images_are_an_error(tmp_path: Path) -> None:
-    names = [f"{image}{end}.tif" for image in "abc" for end in ("_cells", "_nuclei")]
-    with pytest.raises(UserError, match=r"2 images left out .*a_cells\.tif, a_nuclei\.tif; b: "):
-        matched(tmp_path, names)
-
-
-def test_no_name_in_common_shows_both(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"none of 1 mask .* 3 test images \(such as x\.tif and raw/"
-    ):
-        matched(tmp_path, ["x.tif"])
-
-
-def test_a_stack_of_masks_for_a_stack_of_images(tmp_path: Path) -> None:
-    pages = [Named(f"s-{k}", tmp_path / "raw" / "s.tif", "raw/s", k) for k in range(2)]
-    assert matched(tmp_path, ["any.tif"], pages)[0] == {"s-0": "any.tif", "s-1": "any.tif"}
-    assert matched(tmp_path / "own", ["s-1.tif", "s-0.tif"], pages)[0] == {
-        "s-0": "s-0.tif", "s-1": "s-1.tif",
-    }  # fmt: skip
 
 
 # --- changes of the files

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import glob
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from unet.data.dataset_warnings import Warn
-from unet.data.file_names import Found, composed, glob_paths
-from unet.data.mask_pairs import bare_name, find_masks, label_inside
+from unet.data.file_names import Found, glob_paths
+from unet.data.mask_claims import Matches, Named, match_names
+from unet.data.mask_pairs import find_masks, label_inside
 from unet.data.raw_changes import fingerprint
 from unet.errors import UserError, how_many
 from unet.files import read_json
@@ -22,15 +23,11 @@ from unet.io.mask_files import MASK_SUFFIXES
 if TYPE_CHECKING:
     from unet.data.records import ImageRecord
 
-T = TypeVar("T")
-
 # Kinds of files in the order in which one of them is taken if a folder has several for the same
 # images: first if the names say that they are masks (a_cp_masks.tif), then otherwise.
 _MARKED = ("tif", "zarr", "png", "npy", "geojson", "roi")
 _PLAIN = ("geojson", "roi", "npy", "zarr", "tif", "png")
 _KINDS = {".tiff": "tif", ".zip": "roi"}
-# What separates the name of an image from what a tool appends to it.
-_SEPARATORS = " ._-"
 
 
 @dataclass(frozen=True)
@@ -39,19 +36,6 @@ class FoundMasks:
 
     root: Path
     files: tuple[Found, ...]
-
-
-@dataclass(frozen=True)
-class Named:
-    """An image of the dataset with the names that its mask may have.
-
-    ``path``: of its file; ``name``: that file's name without suffix, below the dataset's folder.
-    """
-
-    id: str
-    path: Path
-    name: str
-    page: int | None = None
 
 
 def label_of(task: str) -> str:
@@ -117,11 +101,11 @@ def masks_fingerprint(found: FoundMasks, noted: Path) -> str:
 def match_masks(
     found: FoundMasks, images: Sequence[Named], wanted: Collection[str], key: str, warn: Warn
 ) -> dict[str, Path]:
-    """The mask of each image that has one: by the whole name, else without endings such as
-    ``_cp_masks``, else by the beginning of the name.
+    """The mask of each image that has one, by :func:`match_names`, of one kind of files.
 
     Args:
-        images: all images of the dataset, so that no image gets the mask of another one.
+        images: all images of the dataset, also those that cannot be used, so that no image gets
+            the mask of another one.
         wanted: ids of the images that are compared.
         warn: receives a warning about files that are not used, and about unclear names.
 
@@ -133,7 +117,7 @@ def match_masks(
     kinds: dict[str, list[Found]] = {}
     for item in files:
         kinds.setdefault(_kind(item.path), []).append(item)
-    matched = {kind: _matched(items, images) for kind, items in kinds.items()}
+    matched = {kind: match_names(items, images) for kind, items in kinds.items()}
 
     def rank(kind: str) -> tuple[int, bool, int]:
         pairs = {k: v for k, v in matched[kind].pairs.items() if k in wanted}
@@ -143,21 +127,42 @@ def match_masks(
 
     best = max(kinds, key=rank) if kinds else ""
     if not best or not rank(best)[0]:
-        unclear = [one for kind in matched.values() for one in kind.unclear if one[0] in wanted]
-        if unclear:
-            raise UserError(f"{key}: no mask can be used: {_unclear(unclear)}")
+        if doubts := [line for one in matched.values() for line in _doubts(one, wanted)]:
+            raise UserError(f"{key}: no mask can be used: {doubts[0]}")
         raise UserError(_no_match(found, files, images, wanted, key))
     _warn_of_kinds(kinds, best, matched, wanted, warn)
-    chosen = matched[best]
-    if chosen.unclear:
-        warn(_unclear(chosen.unclear))
-    if chosen.begun:
-        image, path = chosen.begun[0]
-        warn(
-            f"{how_many(len(chosen.begun), 'mask')} matched by the beginning of the name, such as "
+    for line in _doubts(matched[best], wanted):
+        warn(line)
+    for line in _guesses(matched[best], wanted):
+        warn(line)
+    return matched[best].pairs
+
+
+def _doubts(matches: Matches, wanted: Collection[str]) -> Iterator[str]:
+    """Lines about files that could be masks of the wanted images but are not used."""
+    if unclear := [one for one in matches.unclear if one[0] in wanted]:
+        yield _unclear(unclear)
+    if matches.shared:
+        yield (
+            f"{how_many(len(matches.shared), 'file')} not used because several images have the "
+            f"name (such as {matches.shared[0].name}); put the masks into folders named like those "
+            "of the images"
+        )
+
+
+def _guesses(matches: Matches, wanted: Collection[str]) -> Iterator[str]:
+    """Lines about masks of the wanted images that were taken although the names leave a doubt."""
+    if begun := [one for one in matches.begun if one[0] in wanted]:
+        image, path = begun[0]
+        yield (
+            f"{how_many(len(begun), 'mask')} matched by the beginning of the name, such as "
             f"{path.name} with {image}"
         )
-    return chosen.pairs
+    pairs = matches.pairs
+    if beside := [one for one in matches.beside if one[0] in wanted and pairs.get(one[0])]:
+        image, other, mask = beside[0]
+        more = f" (so for {len(beside)} images)" if len(beside) > 1 else ""
+        yield f"{mask.name} is used for {image}, not {other.name} beside it{more}"
 
 
 def _unclear(unclear: Sequence[tuple[str, Sequence[str]]]) -> str:
@@ -172,111 +177,6 @@ def _kind(path: Path) -> str:
     suffix = path.suffix.lower()
     # A label inside an OME-Zarr image has no suffix.
     return _KINDS.get(suffix, suffix[1:]) if suffix in MASK_SUFFIXES else "zarr"
-
-
-@dataclass(frozen=True)
-class _Matches:
-    """``marked``: all names have an ending of masks; ``begun``: matched by the beginning."""
-
-    pairs: dict[str, Path]
-    marked: bool
-    begun: list[tuple[str, Path]]
-    unclear: list[tuple[str, list[str]]]
-
-
-def _matched(files: Sequence[Found], images: Sequence[Named]) -> _Matches:
-    pairs: dict[str, Path] = {}
-    used: set[Path] = set()
-    unclear: dict[str, list[str]] = {}
-    # Images next to masks, such as a.tif with a_cp_masks.tif.
-    bare = {_bare(one.name) for one in files if _bare(one.name) != _whole(one.name)}
-    files = [one for one in files if _whole(one.name) not in bare]
-    stacks = {image.id: image.path for image in images if image.page is not None}
-    if len(files) == 1 and len(images) == len(stacks) and len(set(stacks.values())) == 1:
-        # One stack of images, one of masks: they need no common name.
-        return _Matches(dict.fromkeys(stacks, files[0].path), True, [], [])
-    # Both names of an image, with its folder and without; of a stack, only ids tell images apart.
-    for of_mask in (_whole, _last, _bare, _bare_last):
-        for of_image in (_by_id, _whole_name, _last_name):
-            left = _table((of_image(image), image.id) for image in images if image.id not in pairs)
-            free = _table(
-                (of_mask(item.name), item.path) for item in files if item.path not in used
-            )
-            for name in sorted(left.keys() & free.keys()):
-                ids, paths = left[name], free[name]
-                # The mask of a whole stack of images is a stack, too.
-                one_stack = len({stacks.get(image, Path(image)) for image in ids}) == 1
-                if len(paths) == 1 and one_stack:
-                    pairs.update(dict.fromkeys(ids, paths[0]))
-                    used.add(paths[0])
-                elif len(ids) == 1:
-                    unclear[ids[0]] = [path.name for path in paths]
-    whole = {item.path for item in files if _whole(item.name) == _bare(item.name)}
-    marked = not whole.intersection(pairs.values())
-    begun = _by_beginning(files, images, pairs, used, unclear)
-    pairs.update(begun)
-    listed = [(name, paths) for name, paths in sorted(unclear.items()) if name not in pairs]
-    return _Matches(pairs, marked, sorted(begun.items()), listed)
-
-
-def _by_beginning(
-    files: Sequence[Found],
-    images: Sequence[Named],
-    pairs: Mapping[str, Path],
-    used: Collection[Path],
-    unclear: dict[str, list[str]],
-) -> dict[str, Path]:
-    """Masks whose names begin with an image's name: the longest one of all images, so that
-    ``a_1_cells`` is not the mask of ``a`` if there is an image ``a_1``."""
-    ids = {name: image.id for image in images for name in (image.id, _last_name(image))}
-    candidates: dict[str, list[Path]] = {}
-    for item in files:
-        if item.path in used:
-            continue
-        name = _last(item.name)
-        cuts = [k for k, letter in enumerate(name) if letter in _SEPARATORS]
-        owner = next((ids[name[:k]] for k in reversed(cuts) if name[:k] in ids), None)
-        if owner is not None and owner not in pairs and owner not in unclear:
-            candidates.setdefault(owner, []).append(item.path)
-    for image, paths in candidates.items():
-        if len(paths) > 1:
-            unclear[image] = [path.name for path in paths]
-    return {image: paths[0] for image, paths in candidates.items() if len(paths) == 1}
-
-
-def _table(rows: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
-    table: dict[str, list[T]] = {}
-    for name, value in rows:
-        table.setdefault(name, []).append(value)
-    return table
-
-
-def _whole(name: str) -> str:
-    return composed(name)
-
-
-def _last(name: str) -> str:
-    return composed(name.rpartition("/")[2])
-
-
-def _bare(name: str) -> str:
-    return composed(bare_name(name))
-
-
-def _bare_last(name: str) -> str:
-    return _last(bare_name(name))
-
-
-def _by_id(image: Named) -> str:
-    return image.id
-
-
-def _whole_name(image: Named) -> str:
-    return _whole(image.name)
-
-
-def _last_name(image: Named) -> str:
-    return _last(image.name)
 
 
 def _no_match(
@@ -303,26 +203,37 @@ def _no_match(
 def _warn_of_kinds(
     kinds: Mapping[str, Sequence[Found]],
     best: str,
-    matched: Mapping[str, _Matches],
+    matched: Mapping[str, Matches],
     wanted: Collection[str],
     warn: Warn,
 ) -> None:
-    """Says which files were not used although they could be masks of the same images."""
+    """Says which files were not used because only one kind is."""
+    scored = matched[best].pairs.keys() & wanted
+    taken = "".join(sorted({item.path.suffix for item in kinds[best]})[:1])
     others: Counter[str] = Counter()
+    alone: dict[str, str] = {}
     for kind, items in kinds.items():
-        if kind != best and any(image in wanted for image in matched[kind].pairs):
+        pairs = {k: v for k, v in matched[kind].pairs.items() if kind != best and k in wanted}
+        if scored & pairs.keys():
             others.update(item.path.suffix for item in items)
+        alone.update({image: pairs[image].suffix for image in pairs.keys() - scored})
     if others:
         listed = ", ".join(f"{number} {suffix}" for suffix, number in sorted(others.items()))
-        taken = "".join(sorted({item.path.suffix for item in kinds[best]})[:1])
         warn(
             f"several kinds of files for the same images: {taken} is used, {listed} not; narrow "
             "the glob for another choice"
         )
+    if alone:
+        warn(
+            f"{how_many(len(alone), 'image')} without a mask in {taken} although there is one in "
+            f"{', '.join(sorted(set(alone.values())))} ({min(alone)}): only one kind of files is "
+            "used; write all masks in one"
+        )
 
 
 def names_of(records: Iterable[ImageRecord], root: Path) -> list[Named]:
-    """The names of the images in the manifest; ``root``: folder of its paths."""
+    """The names of all images in the manifest, also of those that cannot be used: their masks must
+    not be given to others. ``root``: folder of its paths."""
     return [
         Named(
             record.id,
@@ -331,7 +242,6 @@ def names_of(records: Iterable[ImageRecord], root: Path) -> list[Named]:
             record.page,
         )
         for record in records
-        if record.status == "ok"
     ]
 
 

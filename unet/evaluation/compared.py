@@ -18,8 +18,9 @@ import numpy as np
 
 from unet.config.compare_settings import CompareSettings
 from unet.config.stage_settings import EvaluateSettings
-from unet.data.compared_masks import FoundMasks, Named, match_masks
+from unet.data.compared_masks import FoundMasks, match_masks
 from unet.data.dataset_warnings import grouped
+from unet.data.mask_claims import Named
 from unet.data.records import SplitRecord, ids_of
 from unet.data.store import Prepared
 from unet.errors import UserError, how_many

@@ -1,12 +1,18 @@
 """Reader for labels in NumPy files: plain arrays, and Cellpose's ``_seg.npy``.
 
-A ``_seg.npy`` is a pickle, and reading a pickle the usual way runs whatever code it names. Here
-only arrays and plain values can be made from it; any other name in the file refuses it.
+A ``_seg.npy`` is a pickle, and reading a pickle the usual way runs whatever code it names. Here it
+only notes what the file says about its arrays, in classes of this module; NumPy's own classes take
+their inner state from a pickle unchecked. The one array that is needed is then made from checked
+values. All other values but text, numbers and containers become None.
 """
 
 from __future__ import annotations
 
+import math
+import mmap
 import pickle
+import pickletools
+import re
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,19 +20,63 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from unet.errors import UserError
+from unet.errors import UserError, one_line
 from unet.io.axes import Raw
-from unet.io.raw import check_pixels, lazily
+from unet.io.raw import MAX_PIXELS, check_pixels, lazily
 
 Array = NDArray[Any]
 
 # The entry of Cellpose's dictionary with the ids of the objects.
 MASKS = "masks"
+# Most steps of a pickle: each makes at most a small object. Files of Cellpose have some hundreds,
+# and some dozens more for each object that was edited by hand.
+MOST_STEPS = 5_000_000
+_NUMBERS = re.compile(r"[<>=|]?(b1|[iu][1248]|f[248])")
+# Steps that keep a value at a numbered place.
+_PUTS = ("PUT", "BINPUT", "LONG_BINPUT")
+# What follows version and byte order in the state of a plain number; version 4 adds metadata.
+_PLAIN = {3: (None, None, None, -1, -1, 0), 4: (None, None, None, -1, -1, 0, None)}
 
 
 class _Part:
     """What stands for a function that a pickle may call. It has no attributes that the pickle could
     change."""
+
+    __slots__ = ()
+
+
+class _Noted(_Part):
+    """What stands for a value that a pickle makes.
+
+    ``made_with``: the arguments; ``state``: what the pickle sets afterwards. Both are unchecked.
+    """
+
+    __slots__ = ("made_with", "state")
+
+    def __init__(self, *made_with: Any) -> None:
+        self.made_with = made_with
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        # Without this method, the pickle could set any attribute.
+        self.state = state
+
+
+class _NotedType(_Noted):
+    """A ``numpy.dtype``: made with its name (``u2``), an alignment and whether it is a copy."""
+
+    __slots__ = ()
+
+
+class _NotedArray(_Noted):
+    """An array: its state is a version, the shape, the type, whether it is in Fortran's order, and
+    the bytes of the pixels, or a list of objects."""
+
+    __slots__ = ()
+
+
+class _NotedBytes(_Noted):
+    """Bytes as text, in pickles of early protocols."""
 
     __slots__ = ()
 
@@ -42,10 +92,8 @@ class _NewArray(_Part):
 
     __slots__ = ()
 
-    def __call__(self, kind: Any, shape: Any, dtype: Any) -> Array:
-        if not isinstance(kind, _ArrayType):
-            raise pickle.UnpicklingError("an array of an unknown class")
-        return np.ndarray((0,), np.dtype("b"))
+    def __call__(self, *_: Any) -> _NotedArray:
+        return _NotedArray()
 
 
 class _NewType(_Part):
@@ -53,22 +101,8 @@ class _NewType(_Part):
 
     __slots__ = ()
 
-    def __call__(self, text: Any, align: Any = False, copy: Any = False) -> np.dtype[Any]:
-        if not isinstance(text, str):
-            raise pickle.UnpicklingError("a type of pixels that is not text")
-        # A copy: the pickle sets its byte order, and NumPy's own types are shared.
-        return np.dtype(text, align=bool(align), copy=True)
-
-
-class _Scalar(_Part):
-    """``numpy._core.multiarray.scalar``: a single number."""
-
-    __slots__ = ()
-
-    def __call__(self, dtype: Any, data: Any) -> Any:
-        if not isinstance(dtype, np.dtype) or dtype.hasobject or not isinstance(data, bytes):
-            raise pickle.UnpicklingError("a number of an unknown type")
-        return np.frombuffer(data, dtype)[0]
+    def __call__(self, *made_with: Any) -> _NotedType:
+        return _NotedType(*made_with)
 
 
 class _FromBuffer(_Part):
@@ -76,9 +110,10 @@ class _FromBuffer(_Part):
 
     __slots__ = ()
 
-    def __call__(self, data: Any, dtype: Any, shape: Any, order: Any) -> Array:
-        # NumPy itself refuses types that hold objects.
-        return np.frombuffer(data, dtype).reshape(shape, order=order)
+    def __call__(self, data: Any, dtype: Any, shape: Any, order: Any) -> _NotedArray:
+        array = _NotedArray()
+        array.state = (1, shape, dtype, order == "F", data)
+        return array
 
 
 class _Bytes(_Part):
@@ -86,41 +121,38 @@ class _Bytes(_Part):
 
     __slots__ = ()
 
-    def __call__(self, text: Any, encoding: Any) -> bytes:
-        if not isinstance(text, str) or encoding != "latin1":
-            raise pickle.UnpicklingError("bytes in an unknown encoding")
-        return text.encode("latin1")
+    def __call__(self, *made_with: Any) -> _NotedBytes:
+        return _NotedBytes(*made_with)
 
 
-class _PathText(_Part):
-    """A path, as text."""
+class _Unneeded(_Part):
+    """A value that masks do not need: a path, a single number, a set."""
 
     __slots__ = ()
 
-    def __call__(self, *parts: Any) -> str:
-        return "/".join(map(str, parts))
+    def __call__(self, *_: Any) -> None:
+        # Made as what it is, a small file could fill the memory: a path of a path of a path.
+        return None
 
 
 _PATHS = ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
-_ALLOWED: dict[tuple[str, str], Any] = {
+_VALUES = ("set", "frozenset", "slice", "complex", "bytes", "bytearray")
+_ALLOWED: dict[tuple[str, str], _Part] = {
     ("numpy.core.multiarray", "_reconstruct"): _NewArray(),
-    ("numpy.core.multiarray", "scalar"): _Scalar(),
+    ("numpy.core.multiarray", "scalar"): _Unneeded(),
     ("numpy.core.numeric", "_frombuffer"): _FromBuffer(),
     ("numpy", "ndarray"): _ArrayType(),
     ("numpy", "dtype"): _NewType(),
     ("_codecs", "encode"): _Bytes(),
-    ("builtins", "set"): set,
-    ("builtins", "frozenset"): frozenset,
-    ("builtins", "slice"): slice,
-    ("builtins", "complex"): complex,
-    **{(module, name): _PathText() for module in ("pathlib", "pathlib._local") for name in _PATHS},
+    **{(module, name): _Unneeded() for module in ("builtins", "__builtin__") for name in _VALUES},
+    **{(module, name): _Unneeded() for module in ("pathlib", "pathlib._local") for name in _PATHS},
 }
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Makes arrays and plain values only; raises UnpicklingError for any other name."""
+    """Notes arrays and makes plain values; raises UnpicklingError for any other name."""
 
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
+    def find_class(self, module_name: str, global_name: str, /) -> _Part:
         # NumPy 2 renamed its inner module.
         key = (module_name.replace("numpy._core", "numpy.core"), global_name)
         if key not in _ALLOWED:
@@ -172,17 +204,99 @@ def _dtype(handle: BinaryIO) -> np.dtype[Any]:
 def _masks(path: Path, handle: BinaryIO) -> Array:
     """The entry ``masks`` of a pickled dictionary."""
     try:
-        value = _PlainUnpickler(handle).load()
+        # A map never reads more than the file has, whatever length the file claims.
+        with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            start = handle.tell()
+            mapped.seek(start)
+            _check_steps(mapped)
+            mapped.seek(start)
+            value = _PlainUnpickler(mapped).load()
+        inside = _only_object(value) if isinstance(value, _NotedArray) else value
+        noted = inside.get(MASKS) if isinstance(inside, dict) else None
+        labels = _made(noted) if isinstance(noted, _NotedArray) else None
     except MemoryError:
         raise
     except Exception as error:
         # A damaged pickle can raise anything.
         raise UserError(
-            f"{path}: is not read: {error}; export the masks as TIFF or PNG instead "
+            f"{path}: is not read: {one_line(error, 200)}; export the masks as TIFF or PNG instead "
             "(Cellpose: --save_tif)"
         ) from None
-    inside = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
-    labels = inside.get(MASKS) if isinstance(inside, dict) else None
-    if not isinstance(labels, np.ndarray):
+    if labels is None:
         raise UserError(f"{path}: has no array {MASKS!r}; is it a _seg.npy of Cellpose?")
     return labels
+
+
+def _check_steps(steps: Any) -> None:
+    """Goes through the steps of a pickle, without taking any, before Python's reader trusts them.
+
+    Raises:
+        ValueError: one claims more bytes than there are, or a place in the memory that only many
+            more steps could fill (the reader would make room up to it); or there are too many.
+    """
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(steps)):
+        place = argument if opcode.name in _PUTS and isinstance(argument, int) else 0
+        if not 0 <= place <= number:
+            raise ValueError(f"a place in the memory beyond its steps ({place})")
+        if number > MOST_STEPS:
+            raise ValueError(f"more than {MOST_STEPS} steps")
+
+
+def _state(array: _NotedArray) -> tuple[Any, ...]:
+    state = array.state
+    if not isinstance(state, tuple) or len(state) != 5:
+        raise pickle.UnpicklingError("an array without shape and pixels")
+    return state
+
+
+def _only_object(array: _NotedArray) -> Any:
+    """The object of an array that holds a single one, otherwise None."""
+    _, _, dtype, _, found = _state(array)
+    is_objects = isinstance(dtype, _NotedType) and dtype.made_with[:1] in (("O8",), ("O4",))
+    return found[0] if is_objects and isinstance(found, list) and len(found) == 1 else None
+
+
+def _made(array: _NotedArray) -> Array:
+    """The array of numbers, after all that the file says about it was checked."""
+    _, shape, noted, fortran, data = _state(array)
+    dtype = _number_type(noted)
+    if isinstance(data, _NotedBytes):
+        data = _decoded(data)
+    known = isinstance(shape, tuple) and len(shape) <= 8
+    if not known or any(type(n) is not int or not 0 <= n <= MAX_PIXELS for n in shape):
+        raise pickle.UnpicklingError(f"an array {MASKS!r} without a shape")
+    if not isinstance(data, (bytes, bytearray)):
+        raise pickle.UnpicklingError(f"an array {MASKS!r} without pixels")
+    if math.prod(shape) * dtype.itemsize != len(data):
+        raise pickle.UnpicklingError(
+            f"{len(data)} bytes of pixels for the shape {shape} and the type {dtype}"
+        )
+    # Bytes beside 0 and 1 are no valid bool.
+    flat = np.frombuffer(data, np.uint8) != 0 if dtype.kind == "b" else np.frombuffer(data, dtype)
+    return flat.reshape(shape, order="F" if fortran is True or fortran == 1 else "C")
+
+
+def _number_type(noted: Any) -> np.dtype[Any]:
+    """The type, of plain numbers alone."""
+    name = noted.made_with[0] if isinstance(noted, _NotedType) and noted.made_with else None
+    found = _NUMBERS.fullmatch(name) if isinstance(name, str) else None
+    if found is None:
+        kind = f"type {name!r:.40}" if isinstance(name, str) else "an unknown type"
+        raise pickle.UnpicklingError(
+            f"its array {MASKS!r} has pixels of {kind}; labels need whole numbers"
+        )
+    match noted.state:
+        case None:
+            return np.dtype(found[0])
+        case (3 | 4 as version, "<" | ">" | "=" | "|" as order, *rest) if (
+            tuple(rest) == _PLAIN[version]
+        ):
+            return np.dtype(f"{order}{found[1]}")
+    raise pickle.UnpicklingError(f"its array {MASKS!r} has pixels of an unknown type")
+
+
+def _decoded(noted: _NotedBytes) -> bytes:
+    match noted.made_with:
+        case (str(text), "latin1" | "latin-1"):
+            return text.encode("latin1")
+    raise pickle.UnpicklingError("bytes in an unknown encoding")

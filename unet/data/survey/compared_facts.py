@@ -29,7 +29,7 @@ def compared_masks(
     config: Config,
     dataset: str,
     root: Path,
-    usable: Sequence[ImageRecord],
+    records: Sequence[ImageRecord],
     splits: Sequence[SplitRecord],
     sampled: int,
 ) -> tuple[list[SurveyedMasks], list[Finding]]:
@@ -37,17 +37,18 @@ def compared_masks(
 
     Args:
         root: folder of the records' paths.
-        usable: the images that can be used.
+        records: all images; those that cannot be used are not scored.
         splits: empty if all images are predicted only, or if the dataset cannot be split.
         sampled: largest number of masks of a tool that are opened.
     """
+    usable = sorted((r for r in records if r.status == "ok"), key=lambda record: record.id)
     tested = _tested(config, dataset, usable, splits)
     masks: list[SurveyedMasks] = []
     findings: list[Finding] = []
     for tool in config.datasets[dataset].compare:
         key = f"datasets.{dataset}.compare.{tool}"
         try:
-            found, more = _of_tool(config, dataset, tool, root, usable, tested, sampled)
+            found, more = _of_tool(config, dataset, tool, root, records, tested, sampled)
         except UserError as error:
             found = SurveyedMasks(tool, tested=len(tested))
             more = [Finding("stop", "no_masks", str(error).removeprefix(f"{key}: "))]
@@ -71,7 +72,7 @@ def _of_tool(
     dataset: str,
     tool: str,
     root: Path,
-    usable: Sequence[ImageRecord],
+    records: Sequence[ImageRecord],
     tested: Sequence[ImageRecord],
     sampled: int,
 ) -> tuple[SurveyedMasks, list[Finding]]:
@@ -85,7 +86,7 @@ def _of_tool(
     files = find_compared(data.compare[tool], below, key, label_of(data.task))
     lines: list[str] = []
     wanted = {record.id for record in tested}
-    pairs = match_masks(files, names_of(usable, root), wanted, key, lines.append)
+    pairs = match_masks(files, names_of(records, root), wanted, key, lines.append)
     there = [record for record in tested if record.id in pairs]
     missing = sorted(wanted - pairs.keys())
     opened = spread(there, sampled)

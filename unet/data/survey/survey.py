@@ -65,7 +65,9 @@ def survey_dataset(
         region_pixels=REGION_PIXELS,
         memory=int(1e9 * config.memory_gb),
     )
-    masks, doubts = compared_masks(config, dataset, source.root, usable, found.splits, sampled)
+    masks, doubts = compared_masks(
+        config, dataset, source.root, found.records, found.splits, sampled
+    )
     middles = Counter(member.middle for member in sample if member.middle)
     survey = DatasetSurvey(
         dataset=dataset,

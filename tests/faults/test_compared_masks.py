@@ -180,8 +180,8 @@ def test_masks_that_are_refused(lab: Lab, tmp_path: Path, tally: Tally, name: st
     tally(
         "another tool's masks cannot be used",
         "another shape, fractions, NaN, negative, complex, colours, cut short, no outlines, two "
-        "masks of an image, code in a `_seg.npy`, an archive that is a bomb, a `_seg.npy` that lies "
-        "about its types",
+        "masks of an image, code in a `_seg.npy`, an archive that is a bomb, a `_seg.npy` that "
+        "lies about its types",
         "one line that names the file and says what to write; nothing is written or executed",
     )
 

@@ -31,6 +31,19 @@ class Evil:
         return os.system, ("touch executed",)
 
 
+class Address:
+    """A type of objects that claims to hold plain numbers, and an address for one."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        made = np.zeros(1).__reduce__()
+        return made[0], made[1], (1, (1, 1), Lying(), False, bytes(range(65, 73)))
+
+
+class Lying:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1, 0)
+
+
 def tif(change: Callable[[np.ndarray], Any]) -> Callable[[Path, np.ndarray], None]:
     return lambda stem, labels: tifffile.imwrite(
         stem.with_suffix(".tif"), change(labels), photometric="minisblack"
@@ -84,6 +97,7 @@ def archive(size: int) -> Callable[[Path, np.ndarray], None]:
     return write
 
 
+POINT = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}}
 IDS = r"is not an instance id .*; write a whole number for each object, 0 for the background"
 TRIANGLE = ((10, 10), (60, 10), (10, 60))
 # What is written for each test image -> the error, as a regular expression.
@@ -110,6 +124,14 @@ REFUSED: dict[str, tuple[Callable[[Path, np.ndarray], None], str]] = {
     "a bare pickle": (bare_pickle, r"_seg\.npy: not a NumPy file"),
     "no array in _seg.npy": (seg(lambda a: {"masks": None}), r"_seg\.npy: has no array 'masks'"),
     "an archive that is a bomb": (archive(300_000_000), "unpacks to 300 MB.*; give label images"),
+    "no outline": (
+        geojson({"type": "FeatureCollection", "features": [POINT, POINT]}),
+        r"\.geojson: 2 features, none of which is the outline of an object; write polygons",
+    ),
+    "a type that lies": (
+        seg(lambda a: {"masks": Address()}),
+        r"_seg\.npy: is not read: .* labels need whole numbers; export the masks",
+    ),
     "no ROI": (archive(3), r"\.zip: no ImageJ ROIs"),
 }
 # -> the warning.
@@ -158,7 +180,8 @@ def test_masks_that_are_refused(lab: Lab, tmp_path: Path, tally: Tally, name: st
     tally(
         "another tool's masks cannot be used",
         "another shape, fractions, NaN, negative, complex, colours, cut short, no outlines, two "
-        "masks of an image, code in a `_seg.npy`, an archive that is a bomb",
+        "masks of an image, code in a `_seg.npy`, an archive that is a bomb, a `_seg.npy` that "
+        "lies about its types",
         "one line that names the file and says what to write; nothing is written or executed",
     )
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unet.errors import UserError
+from unet.errors import UserError, how_many
 from unet.io.axes import DaskArray
 from unet.io.raw import lazily
 
@@ -32,6 +32,12 @@ GEOJSON, ROIS = (".geojson",), (".roi", ".zip")
 BLOCK = 2048
 # Largest coordinate, and most bytes of a ZIP's members together when they are unpacked.
 FARTHEST, MOST_BYTES = 1e9, 256 << 20
+# Most members of a ZIP, and most corners of all its outlines together (16 bytes each).
+MOST_MEMBERS, MOST_CORNERS = 1 << 18, 1 << 24
+# Corners of an oval. A polygon with the largest number lies less than 0.1 pixels inside an oval
+# of 32767 pixels, ImageJ's largest: radius * (1 - cos(pi / corners)).
+OVAL_CORNERS = (64, 1024)
+_COLLECTION = "GeometryCollection"
 # QuPath's objects that are regions around others, not objects themselves.
 _AROUND = "annotation"
 _OBJECTS = frozenset({"detection", "cell", "tile"})
@@ -155,7 +161,8 @@ def open_outlines(
         classes: name -> label value, for task semantic; None: the outlines are numbered from 1.
 
     Raises:
-        UserError: the file cannot be read, the image is a volume, or an outline has no class.
+        UserError: the file cannot be read or holds entries but no outline, the image is a volume,
+            or an outline has no class.
     """
     if len(shape) != 2:
         raise UserError(
@@ -164,6 +171,12 @@ def open_outlines(
         )
     read = read_geojson if path.suffix.lower() in GEOJSON else read_rois
     outlines, skipped = read(path)
+    if skipped and not outlines:
+        # An empty file says that there are no objects; this one says nothing about objects.
+        raise UserError(
+            f"{path}: {how_many(skipped, 'feature')}, none of which is the outline of an object; "
+            "write polygons (GeoJSON) or areas (ImageJ), or label images (TIFF or PNG)"
+        )
     values = list(range(1, len(outlines) + 1))
     if classes is not None:
         values = [_class_value(path, outline.kind, classes) for outline in outlines]
@@ -192,18 +205,19 @@ def read_geojson(path: Path) -> tuple[list[Outline], int]:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        features = list(_features(found))
+        rings = [_rings(path, feature["geometry"]) for feature in features]
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not GeoJSON ({error})") from None
-    features = list(_features(found))
     if not features and not (isinstance(found, Mapping) and found.get("features") == []):
         raise UserError(f"{path}: no features; write a GeoJSON FeatureCollection of polygons")
     kinds = [str(_properties(feature).get("objectType", "")) for feature in features]
     inner = bool(_OBJECTS.intersection(kinds))
-    outlines = []
-    for feature, kind in zip(features, kinds, strict=True):
-        rings = [] if inner and kind == _AROUND else _rings(path, feature)
-        if rings:
-            outlines.append(Outline(tuple(rings), _classification(feature)))
+    outlines = [
+        Outline(tuple(own), _classification(feature))
+        for feature, kind, own in zip(features, kinds, rings, strict=True)
+        if own and not (inner and kind == _AROUND)
+    ]
     return outlines, len(features) - len(outlines)
 
 
@@ -215,6 +229,11 @@ def _features(found: Any) -> Iterator[Mapping[str, Any]]:
         yield from _features(found.get("features") or [])
     elif isinstance(found, Mapping) and isinstance(found.get("geometry"), Mapping):
         yield found
+    elif isinstance(found, Mapping) and found.get("type") == _COLLECTION:
+        # Without a feature around them, each geometry is an object.
+        yield from _features(found.get("geometries") or [])
+    elif isinstance(found, Mapping) and "coordinates" in found:
+        yield {"geometry": found}
 
 
 def _properties(feature: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -228,9 +247,15 @@ def _classification(feature: Mapping[str, Any]) -> str:
     return str(name or "")
 
 
-def _rings(path: Path, feature: Mapping[str, Any]) -> list[Ring]:
-    geometry = feature["geometry"]
-    many = {"Polygon": [geometry.get("coordinates")], "MultiPolygon": geometry.get("coordinates")}
+def _rings(path: Path, geometry: Any) -> list[Ring]:
+    if not isinstance(geometry, Mapping):
+        return []
+    if geometry.get("type") == _COLLECTION:
+        return [r for part in geometry.get("geometries") or () for r in _rings(path, part)]
+    many: Any = {
+        "Polygon": [geometry.get("coordinates")],
+        "MultiPolygon": geometry.get("coordinates"),
+    }
     polygons = many.get(str(geometry.get("type")), [])
     try:
         rings = [np.array(ring, np.float64)[:, :2] for polygon in polygons for ring in polygon]
@@ -256,12 +281,13 @@ def read_rois(path: Path) -> tuple[list[Outline], int]:
     """
     from roifile import ImagejRoi
 
+    rings: list[list[Ring]] = []
+    corners = 0
     try:
-        if path.suffix.lower() == ".zip":
-            _refuse_bomb(path)
-        found = ImagejRoi.fromfile(path)
-        rois = found if isinstance(found, list) else [found]
-        rings = [_roi_rings(roi) for roi in rois]
+        for data in _members(path):
+            rings.append(_roi_rings(ImagejRoi.frombytes(data)))
+            corners += sum(map(len, rings[-1]))
+            _refuse_bomb(path, "has", corners, MOST_CORNERS, "corners")
     except (MemoryError, UserError):
         raise
     except Exception as error:
@@ -271,14 +297,27 @@ def read_rois(path: Path) -> tuple[list[Outline], int]:
     return outlines, len(rings) - len(outlines)
 
 
-def _refuse_bomb(path: Path) -> None:
-    """Refuses an archive that would fill the memory, before anything is unpacked."""
+def _members(path: Path) -> Iterator[bytes]:
+    """The bytes of each ROI; in a ZIP, one is unpacked at a time, once all sizes are known."""
+    if path.suffix.lower() != ".zip":
+        _refuse_bomb(path, "has", path.stat().st_size / 1e6, MOST_BYTES / 1e6, "MB")
+        yield path.read_bytes()
+        return
     with zipfile.ZipFile(path) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-    if size > MOST_BYTES:
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        _refuse_bomb(path, "has", len(members), MOST_MEMBERS, "ROIs")
+        size = sum(member.file_size for member in members)
+        _refuse_bomb(path, "unpacks to", size / 1e6, MOST_BYTES / 1e6, "MB")
+        for member in members:
+            yield archive.read(member)
+
+
+def _refuse_bomb(path: Path, has: str, found: float, most: float, what: str) -> None:
+    """Refuses a file that would fill the memory."""
+    if found > most:
         raise UserError(
-            f"{path}: unpacks to {size / 1e6:.0f} MB, more than the {MOST_BYTES / 1e6:.0f} MB that "
-            "are read; give label images (TIFF or PNG)"
+            f"{path}: {has} {found:.0f} {what}, but at most {most:.0f} {what} are read; give label "
+            "images (TIFF or PNG)"
         )
 
 
@@ -296,7 +335,9 @@ def _roi_rings(roi: ImagejRoi) -> list[Ring]:
         return _areas([[(left, top), (right, top), (right, bottom), (left, bottom)]])
     if roi.roitype == ROI_TYPE.OVAL:
         width, height = right - left, bottom - top
-        angles = np.linspace(0, 2 * np.pi, max(64, round(4 * (width + height))), endpoint=False)
+        # More for larger ones, within limits: a few bytes can describe thousands of large ovals.
+        number = int(np.clip(round(4 * (abs(width) + abs(height))), *OVAL_CORNERS))
+        angles = np.linspace(0, 2 * np.pi, number, endpoint=False)
         x = left + width / 2 * (1 + np.cos(angles))
         y = top + height / 2 * (1 + np.sin(angles))
         return _areas([np.stack([x, y], axis=1)])

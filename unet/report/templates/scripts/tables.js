@@ -89,6 +89,10 @@
     return [label, count];
   }
 
+  // A text that a spreadsheet would run as a formula gets an apostrophe, as in the pipeline's own CSV
+  // files (unet/tables.py). Numbers stay as they are.
+  const guarded = (cell) =>
+    /^'*[=+\-@\t\r]/.test(cell) && !/^[+-]?[0-9.]+(e[+-]?[0-9]+)?$/.test(cell) ? `'${cell}` : cell;
   const quoted = (cell) => (/[",\n\r]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell);
 
   // The rows that are shown, as they are ordered now; small print in a column of its own.
@@ -109,7 +113,7 @@
         }),
       ),
     ];
-    return lines.map((line) => line.map(quoted).join(",") + "\r\n").join("");
+    return lines.map((line) => line.map(guarded).map(quoted).join(",") + "\r\n").join("");
   }
 
   function saver(name, content) {

@@ -227,6 +227,16 @@ def test_the_check_sees_the_models_of_the_sweep() -> None:
             assert TrainSettings.of(again, name, model) == TrainSettings.of(config, name, model)
 
 
+def test_the_job_of_the_check_names_the_models_as_the_run_does() -> None:
+    run = Run(load(sweep(width=[8, 16], train__lr=[0.01], depth=[2])))  # not in alphabetical order
+    names = ("net-width8-lr0_01-depth2", "net-width16-lr0_01-depth2")
+    assert run.config.trained_for("one") == names
+    for name in ("one", "new"):
+        settings = CheckSettings.from_json(json.loads(run.settings("check", name)))
+        again = settings.config_at(name, "out", "", "", None)
+        assert again.trained_for("one") == names
+
+
 @pytest.mark.parametrize(
     ("values", "name"),
     [

@@ -17,7 +17,9 @@ class CheckSettings(Settings):
 
     The check judges a dataset by everything that will be done with it. So its settings are the part
     of the config that concerns the dataset: the run's sections, the dataset (and those whose models
-    predict it), and their models. Keys at their default are left out, and so are paths.
+    predict it), and their models. Keys at their default are left out, and so are paths. A sweep is
+    a list of key and values, since a job's settings come as JSON with sorted keys and the order of
+    a sweep's keys makes the names of its models.
     """
 
     stage = "check"
@@ -41,7 +43,7 @@ class CheckSettings(Settings):
         for data in found["datasets"].values():
             if data.get("models") is not None:
                 data["models"] = [each for each in data["models"] if each in models]
-        found["models"] = {name: found["models"][name] for name in sorted(models)}
+        found["models"] = {name: _sweep_listed(found["models"][name]) for name in sorted(models)}
         return cls.made(config=found)
 
     def with_masks(self, dataset: str, masks: Mapping[str, str]) -> Self:
@@ -64,7 +66,8 @@ class CheckSettings(Settings):
             given = {"images": images} | ({} if labels is None else {"labels": labels})
             datasets[dataset] = {**datasets[dataset], **given}
         where = {"output": output, "data_root": root}
-        return load({**self.config, **where, "datasets": datasets})
+        models = {name: _sweep_mapped(each) for name, each in self.config["models"].items()}
+        return load({**self.config, **where, "datasets": datasets, "models": models})
 
 
 class CheckAllSettings(Settings):
@@ -76,6 +79,19 @@ class CheckAllSettings(Settings):
     @classmethod
     def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
         return cls.made(datasets=tuple(sorted(config.datasets)))
+
+
+def _sweep_listed(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's keys, with the keys of its sweep in a list, which keeps their order."""
+    given = model.get("sweep")
+    listed = {"sweep": [[key, values] for key, values in given.items()]} if given else {}
+    return {**model, **listed}
+
+
+def _sweep_mapped(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The opposite of :func:`_sweep_listed`."""
+    given = model.get("sweep")
+    return {**model, "sweep": dict(given)} if given else dict(model)
 
 
 def _without_paths(section: Mapping[str, Any]) -> dict[str, Any]:

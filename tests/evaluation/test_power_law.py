@@ -125,6 +125,18 @@ def test_all_points_the_same() -> None:
     assert found.law.at(320.0) == pytest.approx(0.7)
 
 
+@pytest.mark.parametrize(("level", "known"), [(0.0, False), (0.019, False), (0.021, True)])
+def test_a_curve_at_the_bottom_cannot_tell(level: float, known: bool) -> None:
+    scores = np.full((20, 4), level)
+    found = power_law.outlook((10, 20, 40, 80), scores, range(20), [0] * 20, top=1.0, bottom=0.0)
+    assert (found.verdict == HARDLY) == known
+    assert known or (found.verdict, found.reason) == (UNKNOWN, power_law.FLOOR)
+    # One point above it is enough to see that something can be learned.
+    scores[:, 0] = 0.5
+    found = power_law.outlook((10, 20, 40, 80), scores, range(20), [0] * 20, top=1.0, bottom=0.0)
+    assert found.reason != power_law.FLOOR
+
+
 def test_rising_noise_widens_the_band_until_nobody_can_tell() -> None:
     scores, fold = scores_at(np.random.default_rng(3), PowerLaw(0.9, 1.2, 0.5), images=100)
     # Points that lie alternately above and below the law.

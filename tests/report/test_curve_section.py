@@ -151,6 +151,8 @@ def test_models_of_a_curve_are_no_rivals(tmp_path: Path) -> None:
 def test_answers(tmp_path: Path) -> None:
     flat, _ = made(tmp_path / "flat", lambda n: 0.8)
     assert "More images of this kind hardly help: 4 times as many" in part(flat)
+    nothing, _ = made(tmp_path / "nothing", lambda n: 0.0)
+    assert "so the model has not learned the task" in part(nothing)
     few, _ = made(tmp_path / "few", rising, tested=4)
     assert "the score rests on 4 test images, and at least 6 are needed" in part(few)
     two, _ = made(tmp_path / "two", rising, curve={"net-50pct": 0.5, "net": 1.0})

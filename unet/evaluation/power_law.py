@@ -35,7 +35,7 @@ _SPREAD, _KNOWN = 0.008, 3
 # Numbers drawn at once, so that memory stays bounded for a million images.
 _AT_ONCE = 2**22
 MORE, HARDLY, UNKNOWN = "more", "hardly", "unknown"
-POINTS, UNITS, FALLS, WIDE = "points", "units", "falls", "wide"
+POINTS, FLOOR, UNITS, FALLS, WIDE = "points", "floor", "units", "falls", "wide"
 
 
 class PowerLaw(NamedTuple):
@@ -69,9 +69,9 @@ class Outlook:
         goal: the improvement that is asked for.
         verdict: MORE (``needed`` tells how many for the goal), HARDLY (four times as many would not
             reach it), or UNKNOWN.
-        reason: of UNKNOWN: POINTS (fewer than three), UNITS (too few test images or groups), FALLS
-            (the score clearly falls with more images, which the law cannot describe), WIDE (the
-            band is too wide).
+        reason: of UNKNOWN: POINTS (fewer than three), FLOOR (no network has learned the task),
+            UNITS (too few test images or groups), FALLS (the score clearly falls with more images,
+            which the law cannot describe), WIDE (the band is too wide).
         law: the fit; None with fewer than three points.
         numbers, low, high: [M], the band from the smallest number of images to four times those at
             hand.
@@ -173,6 +173,7 @@ def outlook(
     confidence: float = 0.95,
     draws: int = 1000,
     seed: int = 0,
+    bottom: float = -math.inf,
 ) -> Outlook:
     """Fits the power law and its band.
 
@@ -186,7 +187,7 @@ def outlook(
             error: its negative).
         units: [N], of each test image: images of one unit are not independent.
         folds: [N], of each test image: its networks are those of this fold.
-        top: the largest possible score.
+        top, bottom: the largest and the smallest possible score.
     """
     numbers, scores = np.asarray(n, float), np.asarray(scores, float)
     if scores.shape != (len(units), len(numbers)) or len(folds) != len(units):
@@ -195,6 +196,9 @@ def outlook(
     if len(np.unique(numbers)) < 3 or not len(scores):
         return Outlook(images, goal, UNKNOWN, POINTS)
     law = fit(numbers, scores.mean(axis=0), top)
+    # A flat curve at the bottom says nothing about more images: they may be what is missing.
+    if float(scores.mean(axis=0).max()) < bottom + goal:
+        return Outlook(images, goal, UNKNOWN, FLOOR, law)
     grid = np.geomspace(numbers.min(), REACH * images, _STEPS)
     index = group_index(units)
     if not enough(int(index.max()) + 1, confidence):

@@ -146,6 +146,7 @@ def _outlook(
         confidence=data.statistics.confidence,
         draws=data.statistics.draws,
         seed=data.statistics.seed,
+        bottom=min(sign * end for end in score_tables.bounds(score.metric)),
     )
     grouped = any(kind == "group" for kind, _ in of_rows)
     word = "groups of test images" if grouped else "test images"
@@ -176,6 +177,11 @@ def sentence(
         why = (
             "three models with different numbers of training images and scores are needed; write "
             "more shares in learning_curve, or add images"
+        )
+    elif found.reason == power_law.FLOOR:
+        why = (
+            "the score is next to the worst at every number of images, so the model has not "
+            "learned the task. Train for more steps, or look at images and labels"
         )
     elif found.reason == power_law.UNITS:
         least = next(n for n in range(1, 99) if enough(n, confidence))

@@ -73,8 +73,11 @@ def verdict(
         found = f"{first} is best by {label}: {value}. It is clearly ahead of {rest}."
     if not untested:
         return found
-    few = f"{'shares' if len(untested) == 1 else 'share'} too few {units} with {first}"
-    return f"{found} Not tested: {_listed(untested)}, which {few}: the test needs at least {needed}."
+    share = "shares" if len(untested) == 1 else "share"
+    return (
+        f"{found} Not tested: {_listed(untested)}, which {share} too few {units} with {first}: "
+        f"the test needs at least {needed}."
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -169,6 +169,18 @@ def test_verdict_says_no_more_than_the_test() -> None:
     assert "groups of images" in verdict(best, few, confidence=0.99, grouped=True)
     assert "at least 8" in verdict(best, few, confidence=0.99)
     assert verdict(best) == verdict(row("a", "iou", 0.5)) == ""
+    # One with few images leaves the others their verdict.
+    assert verdict(best, ahead, few) == (
+        "b is best by IoU: 0.900 [0.800, 1.000]. It is clearly ahead of every other model that "
+        "could be tested. Not tested: a, which shares too few images with b: the test needs at "
+        "least 6."
+    )
+    none = row("d", "iou", 0.8)
+    assert verdict(best, row("c", "iou", 0.8, clear="no"), few, none, grouped=True) == (
+        "No model is clearly best by IoU: b has the best mean, but its difference to c may be "
+        "chance. Not tested: a, d, which share too few groups of images with b: the test needs at "
+        "least 6."
+    )
 
 
 def test_few_images_and_scores_far_apart_are_said() -> None:
@@ -518,3 +530,17 @@ def test_a_method_with_few_images_is_best_only_on_those_that_others_share() -> N
     assert paired.versus_best(table, 1, Statistics())["net"].best == "tool"
     table["tool"] = rows("tool", {"other": 0.2})
     assert paired.versus_best(table, 1, Statistics())["tool"].best == "net"
+
+
+def test_a_tool_with_masks_for_few_images_leaves_the_models_their_verdict() -> None:
+    def rows(model: str, number: int, mean: float) -> list[MetricRow]:
+        return [metric(f"i{k}", mean + k / 1000, model) for k in range(number)]
+
+    own = {"net": rows("net", 14, 0.8), "wide": rows("wide", 14, 0.6)}
+    found = paired.versus_best({**own, "manual": rows("manual", 1, 0.99)}, 1, Statistics())
+    assert {model: versus.clear for model, versus in found.items()} == {
+        "net": "best", "wide": "yes", "manual": "few",
+    }  # fmt: skip
+    # Its mean over enough shared images counts.
+    found = paired.versus_best({**own, "manual": rows("manual", 6, 0.99)}, 1, Statistics())
+    assert found["net"].best == "manual"

@@ -46,28 +46,42 @@ def verdict(
         label: name of the score.
         what: what is compared.
     """
-    compared = {model: cell for model, cell in cells.items() if cell.clear}
-    first = next((model for model, cell in compared.items() if cell.clear == BEST), None)
-    if first is None or len(compared) < 2:
+    first = next((model for model, cell in cells.items() if cell.clear == BEST), None)
+    others = {model: cell for model, cell in cells.items() if model != first and cell.n}
+    if first is None or not any(cell.clear for cell in others.values()):
         return ""
-    best = compared[first]
-    if best.best:
-        value = f"{number(best.mean)} {interval(best)}".strip()
-        others = f"the other {what}" if len(compared) == 2 else f"every other {what}"
-        return f"{first} is best by {label}: {value}. It is clearly ahead of {others}."
-    if any(cell.clear == FEW for cell in compared.values()):
-        needed = next(n for n in range(1, 99) if enough(n, confidence))
-        units = "groups of images" if grouped else "images"
+    # Without a shared image there is not even a difference.
+    untested = [model for model, cell in others.items() if cell.clear in (FEW, "")]
+    needed = next(n for n in range(1, 99) if enough(n, confidence))
+    units = "groups of images" if grouped else "images"
+    if len(untested) == len(others):
         return (
             f"Too few {units} to tell which {what} is best by {label}: the test needs at least "
             f"{needed}."
         )
-    rivals = [model for model, cell in compared.items() if cell.tied]
-    shown = ", ".join(rivals[:3]) + (f" and {len(rivals) - 3} more" if len(rivals) > 3 else "")
+    best = cells[first]
+    rivals = [model for model, cell in others.items() if cell.tied and model not in untested]
+    if rivals:
+        found = (
+            f"No {what} is clearly best by {label}: {first} has the best mean, but its difference "
+            f"to {_listed(rivals)} may be chance."
+        )
+    else:
+        value = f"{number(best.mean)} {interval(best)}".strip()
+        rest = f"the other {what}" if len(others) == 1 else f"every other {what}"
+        rest += " that could be tested" if untested else ""
+        found = f"{first} is best by {label}: {value}. It is clearly ahead of {rest}."
+    if not untested:
+        return found
+    share = "shares" if len(untested) == 1 else "share"
     return (
-        f"No {what} is clearly best by {label}: {first} has the best mean, but its difference to "
-        f"{shown} may be chance."
+        f"{found} Not tested: {_listed(untested)}, which {share} too few {units} with {first}: "
+        f"the test needs at least {needed}."
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def arrow(metric: str) -> str:

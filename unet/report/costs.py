@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unet.config.stage_settings import ReportSettings
 from unet.evaluation.metrics.rows import NAN
 from unet.paths import Paths, fold_name
 from unet.tables import read_table
@@ -49,17 +50,46 @@ class Cost:
     gpu: GpuCost | None = None
 
 
-def stage_costs(
-    paths: Paths, dataset: str, models: Sequence[str], folds: Sequence[int]
+def all_costs(
+    paths: Paths, dataset: str, settings: ReportSettings | Mapping[str, Any], folds: Sequence[int]
 ) -> list[Cost]:
-    """A row per stage, and per model if the stage's jobs have one; none without a record."""
+    """As :func:`stage_costs`, with a row for all models of a sweep or of a learning curve together,
+    and one for each tool whose masks are compared.
+
+    Args:
+        settings: of the dataset's report, or their record.
+    """
+    known = settings if isinstance(settings, Mapping) else settings.to_json()
+    models = tuple(known["models"])
+    groups = {model: (model,) for model in models}
+    for name, members in known.get("sweeps", {}).items():
+        groups[f"{name}: sweep of {len(members)} models"] = tuple(members)
+    for name, members in known.get("curves", {}).items():
+        groups[f"{name}: learning curve"] = tuple(m for m in members if m not in models)
+    groups |= {tool: (tool,) for tool in known.get("compared", ())}
+    return stage_costs(paths, dataset, groups, folds)
+
+
+def stage_costs(
+    paths: Paths,
+    dataset: str,
+    models: Sequence[str] | Mapping[str, Sequence[str]],
+    folds: Sequence[int],
+) -> list[Cost]:
+    """A row per stage, and per model if the stage's jobs have one; none without a record.
+
+    Args:
+        models: their names; or what a row is called -> the models in it.
+    """
     rows = []
+    groups = models if isinstance(models, Mapping) else {model: (model,) for model in models}
     for stage in STAGES_WITH_COSTS:
-        for model in ["", *models]:
+        for model, members in {"": (), **groups}.items():
             # The jobs of a stage are per dataset, per model, or per fold: two of these have none.
-            names = [(dataset, *([model] if model else []))]
-            if model:
-                names += [(*names[0], fold_name(fold)) for fold in folds]
+            names: list[tuple[str, ...]] = [] if model else [(dataset,)]
+            for member in members:
+                names.append((dataset, member))
+                names += [(dataset, member, fold_name(fold)) for fold in folds]
             jobs = [read_benchmark(paths.benchmark(stage, *name)) for name in names]
             found = [job for job in jobs if job is not None]
             gpus = [read_gpu_use(paths.gpu_use(stage, *name)) for name in names]

@@ -7,6 +7,7 @@ from typing import Any
 
 from unet.config.stage_settings import Applied, DatasetTask
 from unet.paths import Paths
+from unet.provenance import read_made_by
 from unet.report import collect, costs, outlined, run_record, score_tables
 from unet.report.applied import Predicted, predicted
 from unet.report.overview import LISTED_WARNINGS, Summary, interval_plots, summary
@@ -30,7 +31,7 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
         own = score_tables.read_report(paths.dataset_report_csv(name))
         rows += own
         folds = sorted({k for m in entry.models for k in collect.folds_there(paths, name, m)})
-        spent = costs.stage_costs(paths, name, entry.models, folds)
+        spent = _costs(paths, name, entry, folds)
         if spent:
             cost.append((name, costs.total_cost(spent)))
         columns = score_tables.columns_for(own, entry.task)
@@ -61,6 +62,15 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
     )
     write_page(paths.report_html, page)
     return rows
+
+
+def _costs(
+    paths: Paths, dataset: str, entry: DatasetTask, folds: Sequence[int]
+) -> list[costs.Cost]:
+    """With the models of sweeps and learning curves, as the dataset's report recorded them."""
+    made_by = read_made_by(paths.dataset_report_csv(dataset)) or {}
+    known = {**made_by.get("settings", {}), "models": entry.models, "compared": entry.compared}
+    return costs.all_costs(paths, dataset, known, folds)
 
 
 def _scores(

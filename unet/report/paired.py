@@ -89,8 +89,8 @@ def versus_best(
     measured = [m for m, scores in table.items() if not np.isnan(scores).all()]
     if len(measured) < 2 or not sign:
         return {model: Versus() for model in rows_of}
-    best = _best({m: sign * table[m] for m in measured})
     groups = units([any_row[key] for key in keys])
+    best = _best({m: sign * table[m] for m in measured}, groups, statistics)
     p_of = _tested({m: table[m] for m in measured}, groups, statistics)
     width = bounds[1] - bounds[0]
     found = {best: Versus(best, clear=BEST)}
@@ -129,19 +129,32 @@ def _tested(
     return {frozenset(pair): float(value) for pair, value in zip(pairs, p, strict=True)}
 
 
-def _best(table: Mapping[str, NDArray[np.float64]]) -> str:
+def _best(
+    table: Mapping[str, NDArray[np.float64]], groups: Sequence[Hashable], statistics: Statistics
+) -> str:
     """The model with the highest mean; of two that were not scored on the same images, the one
     with the higher mean over the images that both have.
 
+    A model that shares too few images for a test is only best if no other pair could be tested:
+    else it would leave the others without a verdict.
+
     Args:
         table: model -> its score of each image, NaN where it has none.
+        groups: the unit of each image.
     """
-    number = {model: np.count_nonzero(~np.isnan(scores)) for model, scores in table.items()}
+    index = group_index(groups)
+
+    def testable(used: NDArray[np.bool_]) -> bool:
+        return enough(len(set(index[used].tolist())), statistics.confidence)
+
+    there = {model: ~np.isnan(scores) for model, scores in table.items()}
+    number = {model: np.count_nonzero(used) for model, used in there.items()}
     most = max(number.values())
     whole = [model for model in table if number[model] == most]
     best = max(whole, key=lambda model: float(np.nanmean(table[model])))
+    tested = any(testable(there[best] & used) for model, used in there.items() if model != best)
     for model, scores in table.items():
-        both = ~np.isnan(scores) & ~np.isnan(table[best])
-        if number[model] < most and both.any():
+        both = there[model] & there[best]
+        if number[model] < most and both.any() and (testable(both) or not tested):
             best = model if scores[both].mean() > table[best][both].mean() else best
     return best

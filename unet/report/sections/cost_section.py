@@ -8,5 +8,11 @@ from unet.report.dataset_results import DatasetResults, PageSection
 
 def section(data: DatasetResults) -> PageSection | None:
     folds = [*data.settings.folds, *data.tested]
-    cost = costs.stage_costs(data.paths, data.dataset, data.models, folds)
-    return data.section("cost", "Cost", cost=cost, total=costs.total_cost(cost))
+    cost = costs.all_costs(data.paths, data.dataset, data.settings, folds)
+    return data.section(
+        "cost",
+        "Cost",
+        cost=cost,
+        total=costs.total_cost(cost),
+        sweeps=data.settings.sweeps,
+    )

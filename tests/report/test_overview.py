@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from tests.report.test_report import make_report, make_results
 from unet.config.stage_settings import DatasetTask
 from unet.data.dataset_warnings import write_warnings
+from unet.data.records import read_manifest, write_manifest
 from unet.paths import Paths
 from unet.report import outlined
 from unet.report.overall_page import report_all
@@ -46,6 +48,23 @@ def test_summary_counts_and_shows_the_images_of_the_best_model(tmp_path: Path) -
     assert counts.images == len(paths.manifest("d").read_text().splitlines()) - 1 - counts.left_out
     # Many datasets have fewer thumbnails each.
     assert len(summary(paths, "d", entry(), columns, cells, datasets=60).strip) == 1
+
+
+def test_images_without_labels_are_no_test_images(tmp_path: Path) -> None:
+    """They were only predicted; of a dataset with labels, those with one were tested."""
+    paths = Paths(tmp_path)
+    make_results(paths, "d", ["m@o"], "instances")
+    paths.splits("d").unlink()
+    records = read_manifest(paths.manifest("d"))
+    good = [record for record in records if record.status == "ok"]
+    assert len(good) > 1
+    some = [replace(good[0], label=""), *(replace(one, label="l.tif") for one in good[1:])]
+    write_manifest(paths.manifest("d"), some)
+    plain = DatasetTask(task="instances", models=("m@o",), labelled=False)
+    counts = summary(paths, "d", plain, [], {}, datasets=1).counts
+    assert (counts.images, counts.tested) == (len(good), None)
+    counts = summary(paths, "d", entry(models=("m@o",)), [], {}, datasets=1).counts
+    assert (counts.images, counts.tested) == (len(good), len(good) - 1)
 
 
 def test_overview_without_the_stores_says_so(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ class Counts:
 
     Attributes:
         images, objects: usable images, and the labelled objects in them.
-        tested: images that are a test image in some fold, or that were only predicted.
+        tested: images that are a test image in some fold, or, of a dataset that models of another
+            one predict, that have a label; None without any label.
         left_out: quarantined images.
         folds: 0 if models of another dataset predict.
     """
@@ -164,10 +165,11 @@ def _counts(paths: Paths, dataset: str, entry: DatasetTask) -> Counts:
     # Models of another dataset have no folds here.
     splits = read_splits(paths.splits(dataset)) if paths.splits(dataset).exists() else []
     tested = {row.image for row in splits if row.part == "test"}
+    labelled = sum(bool(record.label) for record in good)
     return Counts(
         images=len(good),
         left_out=sum(record.status == "quarantined" for record in records),
-        tested=len(tested) if splits else len(good),
+        tested=len(tested) if splits else labelled if entry.labelled else None,
         objects=sum(objects) if objects and entry.task == "instances" else None,
         models=len(entry.models),
         folds=len({row.fold for row in splits}),

@@ -76,13 +76,26 @@ def test_counts_by_hand_with_an_image_without_objects() -> None:
     )  # fmt: skip
     counts = object_numbers.image_counts(details(matches, ["a", "b", "c"]))
     assert [(c.image, c.true, c.pred) for c in counts] == [("a", 2, 1), ("b", 0, 2), ("c", 0, 0)]
-    assert object_numbers.count_finding("m", counts) == (
-        "m: 3 objects predicted, 2 are true (+50 %); too many in 1 and too few in 1 of 3 images."
+    assert object_numbers.found_number(matches) == 1
+    assert object_numbers.count_finding("m", counts, 1) == (
+        "m: 3 objects predicted, 2 in the labels (+50 %), of which 1 is found (IoU at least 0.5); "
+        "too many predicted in 1 and too few in 1 of 3 images."
     )
     none = object_numbers.image_counts(details(table(), ["c"]))
-    assert object_numbers.count_finding("m", none) == (
-        "m: 0 objects predicted, 0 are true; too many in 0 and too few in 0 of 1 image."
+    assert object_numbers.count_finding("m", none, 0) == (
+        "m: 0 objects predicted, 0 in the labels, of which 0 are found (IoU at least 0.5); too "
+        "many predicted in 0 and too few in 0 of 1 image."
     )
+
+
+def test_a_number_near_the_true_one_is_no_success_if_the_objects_are_others() -> None:
+    counts = [object_numbers.ImageCount("a", 116, 119)]
+    wrong = object_numbers.count_finding("m", counts, 1)
+    assert "119 objects predicted, 116 in the labels (+3 %), of which 1 is found" in wrong
+    assert wrong.endswith("Most true objects are not found, so a number near the true one means "
+                          "nothing.")  # fmt: skip
+    assert "means nothing" not in object_numbers.count_finding("m", counts, 58)
+    assert object_numbers.found_number(table()) == 0
 
 
 def test_sizes_in_micrometres_only_if_all_are_known() -> None:
@@ -410,7 +423,7 @@ def test_page_of_objects(tmp_path: Path) -> None:
     page = Site(tmp_path, "instances", ("background", "foreground")).page()
     assert sections(page)[:4] == ["scores", "groups", "objects", "thresholds"]
     # 8 images with 6 objects each, of which 4 are found.
-    assert "one: 32 objects predicted, 48 are true (-33 %)" in page
+    assert "one: 32 objects predicted, 48 in the labels (-33 %), of which 32 are found" in page
     assert "two: too few" not in page
     for alt in re.findall(r'<img src="[^"]*" alt="([^"]*)"', page):
         assert alt.strip()
@@ -463,7 +476,7 @@ def test_images_without_any_object(tmp_path: Path) -> None:
         write_table(site.paths.matches("d", model), MATCH_COLUMNS, [])
         write_table(site.paths.thresholds("d", model), THRESHOLD_COLUMNS, [])
     page = site.page()
-    assert "one: 0 objects predicted, 0 are true" in page
+    assert "one: 0 objects predicted, 0 in the labels" in page
     assert "Sizes of objects" not in page
     assert "thresholds" not in sections(page)
 

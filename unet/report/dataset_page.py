@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from unet.config.stage_settings import ReportSettings
-from unet.data.dataset_warnings import read_warnings
+from unet.data.dataset_warnings import read_warnings, write_warnings
 from unet.paths import Paths, compared_model
 from unet.report import score_tables
 from unet.report.dataset_results import DatasetResults, PageSection
+from unet.report.failed_models import failed_lines
 from unet.report.page_file import render, write_page
 from unet.report.paired import Statistics
 from unet.report.score_tables import ReportRow
@@ -53,7 +54,8 @@ SECTIONS: tuple[Callable[[DatasetResults], PageSection | None], ...] = (
 
 
 def report_dataset(paths: Paths, dataset: str, settings: ReportSettings) -> list[ReportRow]:
-    """Writes ``report.csv`` and ``report.html`` of a dataset and returns the table's rows.
+    """Writes ``report.csv`` and ``report.html`` of a dataset, with warnings about models that
+    failed, and returns the table's rows.
 
     Raises:
         UserError: the metrics, splits or manifest are missing or unreadable.
@@ -67,6 +69,8 @@ def report_dataset(paths: Paths, dataset: str, settings: ReportSettings) -> list
     statistics = Statistics(section.confidence, section.bootstrap, settings.seed)
     rows = score_tables.summarise(metrics, statistics)
     score_tables.write_report(paths.dataset_report_csv(dataset), rows)
+    failed = failed_lines(rows, settings.task, settings.models)
+    write_warnings(paths.warnings(dataset, "report"), failed)
     data = DatasetResults(paths, dataset, settings, metrics, rows, statistics)
     page = render(
         "dataset.html.j2",

@@ -67,16 +67,32 @@ def image_counts(details: Details) -> list[ImageCount]:
     return [ImageCount(i, *n) for i, n in zip(every.index, every.to_numpy().tolist(), strict=True)]
 
 
-def count_finding(model: str, counts: Sequence[ImageCount]) -> str:
-    """How many objects there are and how many were predicted."""
+def count_finding(model: str, counts: Sequence[ImageCount], found: int) -> str:
+    """How many objects there are, how many were predicted, and whether they are the same ones.
+
+    Args:
+        found: number of true objects that are found (IoU >= 0.5).
+    """
     true, pred = sum(c.true for c in counts), sum(c.pred for c in counts)
     more = sum(c.pred > c.true for c in counts)
     fewer = sum(c.pred < c.true for c in counts)
     change = f" ({100 * (pred - true) / true:+.0f} %)" if true else ""
-    return (
-        f"{model}: {pred} objects predicted, {true} are true{change}; too many in {more} and too "
-        f"few in {fewer} of {_images(len(counts))}."
+    # Numbers can agree, or be off by little, where hardly any object is right.
+    caution = (
+        " Most true objects are not found, so a number near the true one means nothing."
+        if pred and found < true / 2
+        else ""
     )
+    return (
+        f"{model}: {pred} objects predicted, {true} in the labels{change}, of which {found} "
+        f"{'is' if found == 1 else 'are'} found (IoU at least 0.5); too many predicted in {more} "
+        f"and too few in {fewer} of {_images(len(counts))}.{caution}"
+    )
+
+
+def found_number(table: ObjectTable) -> int:
+    """How many true objects are found."""
+    return int(table.sizes["found"].sum())
 
 
 def _images(number: int) -> str:

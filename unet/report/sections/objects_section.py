@@ -46,7 +46,12 @@ def _pictures(
 
 def _counts(data: DatasetResults) -> ExplainedPlot:
     counts = {m: object_numbers.image_counts(d) for m, d in data.details.items()}
-    sentences = {m: object_numbers.count_finding(m, found) for m, found in counts.items()}
+    sentences = {
+        m: object_numbers.count_finding(
+            m, own, object_numbers.found_number(data.details[m].objects)
+        )
+        for m, own in counts.items()
+    }
     cells = {(m, c.image): c for m, found in counts.items() for c in found}
     images = sorted({image for _, image in cells})
     rows = []

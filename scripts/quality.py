@@ -48,7 +48,7 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     table = paths.quality(*where)
     write_quality(table, rows)
     provenance.write_sidecar(table, made_by, basis=basis.to_json())
-    warn(paths.warnings(args.dataset, f"quality-{args.model}"), args.model, rows)
+    warn(paths.warnings(args.dataset, f"quality-{args.model}"), args.model, rows, basis.poor)
     for note in basis.notes:
         log.info("%s", note)
     log.info("images that need a look: %d of %d", sum(row.flagged for row in rows), len(rows))

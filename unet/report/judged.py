@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unet.evaluation.metrics.rows import NAN, MetricRow
+from unet.evaluation.quality.poor_scores import never_quiet, order_note
 from unet.evaluation.quality.quality_table import (
     COUNTS,
     MAIN_SCORES,
@@ -52,7 +53,11 @@ class Judged:
     """A model's rows, the images with the highest doubt first.
 
     Attributes:
-        basis: as in :class:`unet.evaluation.quality.quality.Basis`, from the table's metadata.
+        rows: by today's rules (:func:`~unet.evaluation.quality.poor_scores.never_quiet`), also of
+            tables of earlier versions.
+        basis: as in :class:`unet.evaluation.quality.quality.Basis`, from the table's metadata;
+            that of earlier versions has fewer keys.
+        notes: what could not be said, and why.
         true: image -> true score; empty without labels.
         tested: None without labels.
         plot: data URI; "" if no score was predicted.
@@ -62,6 +67,7 @@ class Judged:
     score: str
     rows: tuple[QualityRow, ...]
     basis: dict[str, Any]
+    notes: tuple[str, ...]
     true: dict[str, float]
     tested: Tested | None
     plot: str
@@ -69,6 +75,11 @@ class Judged:
     @property
     def flagged(self) -> int:
         return sum(row.flagged for row in self.rows)
+
+    @property
+    def poor(self) -> str:
+        """That the model is poor on its own held-out images, in words, or ""."""
+        return str(self.basis.get("poor", ""))
 
 
 def judged_model(
@@ -85,7 +96,8 @@ def judged_model(
     table = paths.quality(dataset, model)
     if not table.is_file():
         return None
-    rows = sorted(read_quality(table), key=lambda row: (-row.doubt, row.image))
+    read = [never_quiet(row, task) for row in read_quality(table)]
+    rows = sorted(read, key=lambda row: (-row.doubt, row.image))
     about = sidecar(table)
     basis = read_json(about).get("basis", {}) if about.is_file() else {}
     own = [row for row in metrics if row.model == model]
@@ -97,10 +109,19 @@ def judged_model(
         score=SCORE_NAMES[task],
         rows=tuple(rows),
         basis=basis,
+        notes=_notes(basis),
         true=true,
         tested=compared(rows, true, counts) if own else None,
         plot=figures.figure_uri(quality_plot(rows, true, SCORE_NAMES[task])) if scored else "",
     )
+
+
+def _notes(basis: dict[str, Any]) -> tuple[str, ...]:
+    """Those of the stage; earlier versions said nothing about a useless order."""
+    notes = list(basis.get("notes", ()))
+    correlation, groups = basis.get("correlation"), basis.get("groups", basis.get("images", 0))
+    order = order_note(NAN if correlation is None else correlation, groups)
+    return tuple(notes if not order or order in notes else [*notes, order])
 
 
 def _values(rows: Sequence[MetricRow], key: tuple[str, str]) -> dict[str, float]:

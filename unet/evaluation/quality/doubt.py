@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from unet.evaluation.metrics.rows import NAN
 from unet.evaluation.quality.conformal import count_interval, count_residual, margin
 from unet.evaluation.quality.held_out import HeldOut, Seen
+from unet.evaluation.quality.poor_scores import never_quiet, poor_model
 from unet.evaluation.quality.quality_table import SCORE_NAMES, QualityRow
 from unet.evaluation.quality.score_model import ScoreModel, fit_scores
 
@@ -111,6 +112,9 @@ class Judge:
         half: half the width of the intervals of counts on the scale of square roots; None = too few
             groups for the level.
         limit: of the drift, 1 unless more held-out images than usual are beyond it.
+        mean: main score of the held-out images, also of those in which nothing was found; NaN
+            without any.
+        poor: that the model is poor on them, in words; "" if it is not.
     """
 
     task: str
@@ -122,6 +126,8 @@ class Judge:
     counted_groups: int
     half: float | None
     limit: float
+    mean: float = NAN
+    poor: str = ""
 
     @classmethod
     def of(
@@ -147,6 +153,8 @@ class Judge:
         if model is not None:
             quantile = float(np.quantile(scores, LOW_SHARE, method="lower"))
             low = min(quantile, float(np.median(scores)) - LOW_STEP)
+        known = [one.score for one in held_out if not math.isnan(one.score)]
+        mean = float(np.mean(known)) if known else NAN
         counted = [(one.counts, one.group) for one in held_out if one.counts is not None]
         counted_groups = [group for _, group in counted]
         residuals = [count_residual(*counts) for counts, _ in counted]
@@ -162,6 +170,8 @@ class Judge:
             counted_groups=len(set(counted_groups)),
             half=margin(residuals, counted_groups, confidence),
             limit=min(max(1.0, usual), MOST_LIMIT),
+            mean=mean,
+            poor=poor_model(mean, SCORE_NAMES[task], len(known)),
         )
 
     @property
@@ -173,10 +183,15 @@ class Judge:
 
     def row(self, seen: Seen) -> QualityRow:
         """Judges one image."""
+        return never_quiet(self._row(seen), self.task)
+
+    def _row(self, seen: Seen) -> QualityRow:
         drift, why = _drift(seen) / self.limit, []
         unlike = drift > 1 or (math.isnan(drift) and bool(seen.reasons))
         if unlike:
             why.append(_UNLIKE)
+        if self.poor:
+            why.append(self.poor)
         row = QualityRow(
             seen.image,
             drift=drift,

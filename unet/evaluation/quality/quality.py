@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from unet.evaluation.quality.held_out import (
     look,
     members,
 )
+from unet.evaluation.quality.poor_scores import order_note
 from unet.evaluation.quality.quality_table import (
     MAIN_FAMILIES,
     MAIN_SCORES,
@@ -40,6 +41,10 @@ log = logging.getLogger(__name__)
 ADVICE = (
     "the result may be poor: look at it; if the pixel size or the channel is wrong, give the "
     "dataset pixel_size_um or channels; otherwise train a model on images like these"
+)
+POOR_ADVICE = (
+    "so no result here can be believed without a look: train longer, or on more images, before you "
+    "apply it"
 )
 # Names of images in a warning.
 NAMED = 3
@@ -60,6 +65,8 @@ class Basis:
         interval: half the width of a predicted score's interval; NaN = none.
         features: names of those that have a say in the predicted score.
         limit: of the drift.
+        mean: main score of the held-out images; NaN = none.
+        poor: that the model is poor on them, in words; "" if it is not.
         notes: what could not be said, and why, one sentence each.
     """
 
@@ -72,6 +79,8 @@ class Basis:
     interval: float
     features: tuple[str, ...]
     limit: float
+    mean: float
+    poor: str
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -129,7 +138,10 @@ def judge_images(
             "The model files are of an earlier version and do not say what the training images "
             "looked like, so drift is not measured. Train again to have it."
         )
-    return rows, _basis(judge, known, settings, notes)
+    basis = _basis(judge, known, settings, notes)
+    if order := order_note(basis.correlation, basis.groups):
+        basis = replace(basis, notes=(*basis.notes, order))
+    return rows, basis
 
 
 def _basis(
@@ -151,6 +163,8 @@ def _basis(
         interval=NAN if model is None or model.half is None else model.half,
         features=judge.used,
         limit=judge.limit,
+        mean=judge.mean,
+        poor=judge.poor,
         notes=tuple(notes),
     )
 
@@ -214,11 +228,16 @@ def _are(number: int) -> str:
     return "is 1" if number == 1 else f"are {number}"
 
 
-def warn(path: Path, model: str, rows: Sequence[QualityRow]) -> None:
-    """Writes the stage's warnings for a model, and logs them."""
+def warn(path: Path, model: str, rows: Sequence[QualityRow], poor: str = "") -> None:
+    """Writes the stage's warnings for a model, and logs them.
+
+    Args:
+        poor: that the model is poor on its own held-out images, in words.
+    """
     # Only the first reason: the more of them, the fewer images share a line.
     unlike = {row.image: row.drift_reasons.split("; ")[:1] for row in rows if row.drift_reasons}
-    lines = unlike_warnings(unlike, len(rows), ADVICE)
+    lines = [f"{poor}; {POOR_ADVICE}"] if poor else []
+    lines += unlike_warnings(unlike, len(rows), ADVICE)
     flagged = sorted((row for row in rows if row.flagged), key=lambda row: -row.doubt)
     others = [row for row in flagged if row.image not in unlike]
     if others:

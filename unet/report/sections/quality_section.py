@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from unet.evaluation.metrics.rows import NAN
+from unet.evaluation.quality.poor_scores import POOR
 from unet.report.dataset_results import DatasetResults, PageSection
 from unet.report.judged import judged_model
 
@@ -19,4 +20,6 @@ def section(data: DatasetResults) -> PageSection | None:
     judged = [one for one in found if one is not None]
     if not judged:
         return None
-    return data.section("quality", "Can it be believed", judged=judged, listed=LISTED, nan=NAN)
+    return data.section(
+        "quality", "Can it be believed", judged=judged, listed=LISTED, nan=NAN, poor=POOR
+    )

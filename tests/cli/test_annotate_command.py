@@ -193,6 +193,43 @@ def test_whole_images_and_the_page(
     assert all("alt=" in image for image in re.findall(r"<img[^>]*>", page))
 
 
+def test_it_says_where_the_masks_are_no_help_and_which_doubt_it_used(
+    results: tuple[Paths, dict[str, Made]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths, _ = results
+    quality = paths.fold("new", MODEL, ENSEMBLE).parent / "quality.csv"
+    head = "image,doubt,drift,drift_reasons,flagged,why\n"
+    quality.write_text(head + "a,0.9,5.7,far <darker>,yes,x\nb,0.4,0.5,,no,\n", encoding="utf-8")
+    out = tmp_path / "out"
+    assert annotate(paths.output, "new", "--crops", 0, "-o", out) == 0
+    said = capsys.readouterr().err
+    line = "1 crop of 3 from images unlike the training images (a): the masks are no help here"
+    assert f"warning: {line}" in said
+    assert "Doubt of 2 of 3 images: that of the whole image in quality.csv" in said
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert page.index(line) < page.index('id="how"')
+    # On the card and in the table.
+    assert page.count("unlike the training images (far &lt;darker&gt;); draw new ones") == 2
+    assert "Doubt of 2 of 3 images" in page
+    rows = {row["image"]: row for row in table(out / "annotate.csv")}
+    assert {k: row["doubt_from"] for k, row in rows.items()} == {
+        "a": "quality.csv", "b": "quality.csv", "c": "probabilities",
+    }  # fmt: skip
+    assert "the masks are no help here" in rows["a"]["caution"]
+    assert rows["b"]["caution"] == rows["c"]["caution"] == ""
+    assert "Some masks are no help" in (out / "README.txt").read_text(encoding="utf-8")
+    # Without the table, neither is known.
+    quality.unlink()
+    assert annotate(paths.output, "new", "--crops", 0, "-o", tmp_path / "plain") == 0
+    said = capsys.readouterr().err
+    assert "Not known: whether images are unlike the training images" in said
+    assert "Doubt: the model's mean uncertainty" in said
+    page = (tmp_path / "plain" / "index.html").read_text(encoding="utf-8")
+    assert "Not known: whether images are unlike" in page
+    assert "no help" not in page
+    assert "no help" not in (tmp_path / "plain" / "README.txt").read_text(encoding="utf-8")
+
+
 def test_classes_keep_their_values(tmp_path: Path) -> None:
     labels = np.zeros((64, 64), np.uint32)
     labels[10:30, 10:40], labels[40:50, :] = 1, 2

@@ -13,10 +13,16 @@ from scipy.stats import entropy
 
 from tests.unlabelled import Made, squares, write_results
 from unet.errors import UserError
+from unet.files import write_json
 from unet.prediction.annotation.choose_crops import METHODS, Candidate, choose, with_enough
 from unet.prediction.annotation.crop_facts import RING, CropFacts, facts_of, pixel_doubts
 from unet.prediction.annotation.crop_features import comparable, crop_features
 from unet.prediction.annotation.crop_places import crop_places
+from unet.prediction.annotation.mask_cautions import (
+    MaskCautions,
+    cautions_of_predict,
+    cautions_of_quality,
+)
 from unet.prediction.annotation.ranked_crops import candidates_of, rank_crops, shared_out, sides
 from unet.prediction.annotation.unlabelled_images import find_unlabelled
 
@@ -277,3 +283,46 @@ def test_too_many_crops_are_not_all_compared(
     doubts = sorted((one.doubt for one in candidates_of(images, (32,))), reverse=True)
     assert found.possible == 12
     assert all(one.crop.doubt >= doubts[3] for one in found.crops)
+
+
+QUALITY = """image,doubt,drift,drift_reasons,flagged,why
+a,0.9,5.7,far darker,yes,unlike the training images
+b,0.8,0.4,,yes,its predicted AP@0.5 of 0.00 is very low
+c,0.2,0.3,,no,
+d,0.9,1.26,,yes,unlike the training images
+"""
+
+
+def test_quality_says_where_masks_are_no_help(tmp_path: Path) -> None:
+    path = tmp_path / "quality.csv"
+    path.write_text(QUALITY, encoding="utf-8")
+    found = cautions_of_quality(path)
+    assert found.source == "quality.csv"
+    assert found.of("a") == (
+        "the masks are no help here: unlike the training images (far darker); draw new ones or "
+        "leave the image out"
+    )
+    assert found.of("b") == "the masks may be poor here: its predicted AP@0.5 of 0.00 is very low"
+    assert (found.of("c"), found.of("nowhere")) == ("", "")
+    assert "unlike the training images (drift 1.3)" in found.of("d")
+    unlike, others = found.warnings(["a", "b", "a", "c", "d"])
+    assert unlike.startswith("3 crops of 5 from images unlike the training images (a, d): the ")
+    assert "draw new ones or leave such images out" in unlike
+    assert others.startswith("1 crop of 5 from other images whose masks may be poor (b): quality")
+    assert found.warnings(["c"]) == []
+    # Without the columns, or without a known drift, nothing is known.
+    path.write_text("image,doubt\na,0.9\n", encoding="utf-8")
+    assert cautions_of_quality(path) == MaskCautions()
+    path.write_text("image,drift,drift_reasons,flagged,why\na,,,no,\n", encoding="utf-8")
+    assert cautions_of_quality(path).source == ""
+
+
+def test_unet_predict_says_where_masks_are_no_help(tmp_path: Path) -> None:
+    path = tmp_path / "predict.json"
+    about = {"unlike": {"a": ["far darker", "blurred"]}, "odd": {"a": "x", "b": "all specks"}}
+    write_json(path, about)
+    found = cautions_of_predict(path)
+    assert "unlike the training images (far darker; blurred)" in found.of("a")
+    assert found.of("b") == "the masks may be poor here: all specks"
+    write_json(path, {})
+    assert cautions_of_predict(path) == MaskCautions()

@@ -102,6 +102,8 @@ def annotate(args: argparse.Namespace, paths: Paths) -> None:
     snippet = written.write(folder)
     log.info("%s of %d possible, from %s", how_many(len(ranking.crops), "crop"), ranking.possible,
              how_many(len({one.crop.image for one in ranking.crops}), "image"))  # fmt: skip
+    log.info("%s", written.doubt_words)
+    log.info("%s", written.cautions_words)
     log.info("correct %s, then name the sheet in a config:", folder / "labels")
     for line in snippet.splitlines():
         log.info("  %s", line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ from unet.files import replacing
 from unet.io.axes import LazyImage
 from unet.paths import NAME
 from unet.prediction.annotation.ranked_crops import RankedCrop, Ranking
-from unet.prediction.annotation.unlabelled_images import UnlabelledImages
+from unet.prediction.annotation.unlabelled_images import QUALITY, UnlabelledImages
 from unet.report.annotation_page import (
     SHOWN,
     CropCard,
     CropRow,
     annotation_page,
     crop_card,
+    doubt_text,
     picture_side,
 )
 from unet.tables import write_table
@@ -73,6 +74,31 @@ class AnnotationFolder:
         return "_".join([one.crop.image, *(f"{axis}{s.start:04d}" for axis, s in first)])
 
     @property
+    def doubt_words(self) -> str:
+        """Which kind of doubt was used, in sentences."""
+        chosen = list(dict.fromkeys(one.crop.image for one in self.ranking.crops))
+        known = sum(self.images.doubt_from(image) == QUALITY for image in chosen)
+        return doubt_text(known, len(chosen))
+
+    @property
+    def cautions_words(self) -> str:
+        """Where cautions about masks come from, or that nothing is known."""
+        source = self.images.cautions.source
+        if source:
+            return f"Images unlike the training images are named, if there are any (from {source})."
+        return (
+            "Not known: whether images are unlike the training images (no quality.csv, or from "
+            "models of an early version)."
+        )
+
+    def _row(self, one: RankedCrop) -> CropRow:
+        image = one.crop.image
+        row = CropRow.of(one, self.name(one))
+        return replace(
+            row, doubt_from=self.images.doubt_from(image), caution=self.images.cautions.of(image)
+        )
+
+    @property
     def _outlined(self) -> bool:
         """Outlines are for objects in planes."""
         flat = all(len(one.crop.place) == 2 for one in self.ranking.crops)
@@ -80,7 +106,7 @@ class AnnotationFolder:
 
     def _fill(self, folder: Path, snippet: str) -> None:
         crops = self.ranking.crops
-        rows = {one.rank: CropRow.of(one, self.name(one)) for one in crops}
+        rows = {one.rank: self._row(one) for one in crops}
         side, cards = picture_side(len(crops)), list[CropCard]()
         opened, last = None, ""
         # Crops of one image follow each other, so that each file is opened once.
@@ -104,6 +130,8 @@ class AnnotationFolder:
             snippet=snippet,
             warnings=self.ranking.warnings,
             outlines=self._outlined,
+            doubt=self.doubt_words,
+            cautions=self.cautions_words,
             **self.about,
         )
         (folder / "index.html").write_text(page, encoding="utf-8")
@@ -134,6 +162,7 @@ class AnnotationFolder:
         columns = [
             *("rank", "crop", "image", "group", *axes, *sizes),
             *("doubt", "diversity", "foreground", "objects", "method", "why"),
+            *("doubt_from", "caution"),
         ]
         table = [
             [
@@ -142,6 +171,7 @@ class AnnotationFolder:
                 *(s.stop - s.start for s in one.crop.place),
                 *(one.crop.doubt, _cell(one.choice.distance), rows[one.rank].foreground),
                 *(one.crop.facts.objects, self.about["method"], one.choice.why),
+                *(rows[one.rank].doubt_from, rows[one.rank].caution),
             ]
             for one in crops
         ]
@@ -170,6 +200,7 @@ class AnnotationFolder:
         return "\n".join(lines) + "\n"
 
     def _readme(self, snippet: str) -> str:
+        chosen = {one.crop.image for one in self.ranking.crops}
         outlined = "geojson/, rois/  the same outlines for QuPath and for Fiji's ROI Manager\n"
         return README.format(
             name=self.images.name,
@@ -177,6 +208,7 @@ class AnnotationFolder:
             count=len(self.ranking.crops),
             outlines=outlined if self._outlined else "",
             snippet="".join(f"    {line}\n" for line in snippet.splitlines()),
+            cautions=CAUTIONS if any(self.images.cautions.of(image) for image in chosen) else "",
             advice="" if self.about["method"] == "random" else ADVICE,
         )
 
@@ -192,11 +224,16 @@ index.html       the same to look at
 
 1. Correct labels/*.tif in the order of annotate.csv: with napari, or any tool that saves labels as
    TIFF under the same name. Remove the rows of crops that you did not look at from sheet.csv.
-2. Name the sheet in a config (correct its path if you moved the folder):
+{cautions}2. Name the sheet in a config (correct its path if you moved the folder):
 
 {snippet}
 3. Run: unet check CONFIG, then unet run CONFIG.
 {advice}"""
+
+CAUTIONS = """\
+   Some masks are no help (annotate.csv, column caution): draw new ones there, or leave these images
+   out.
+"""
 
 ADVICE = """
 These crops were chosen because they are hard or unusual. Train on them, but do not take scores on

@@ -31,6 +31,8 @@ class CropRow:
         name: of the crop's files.
         place: where it is, in words.
         image_file, label_file: links, relative to the page.
+        doubt_from: ``quality.csv`` or ``probabilities``.
+        caution: what speaks against the masks, in words; "" = nothing is known.
     """
 
     rank: int
@@ -46,6 +48,8 @@ class CropRow:
     why: str
     image_file: str
     label_file: str
+    doubt_from: str = ""
+    caution: str = ""
 
     @classmethod
     def of(cls, one: RankedCrop, name: str) -> CropRow:
@@ -65,6 +69,25 @@ class CropRow:
             quote(f"images/{name}.tif"),
             quote(f"labels/{name}.tif"),
         )
+
+
+def doubt_text(known: int, images: int) -> str:
+    """Which kind of doubt was used.
+
+    Args:
+        known: number of images whose doubt is in ``quality.csv``.
+        images: of all chosen crops.
+    """
+    own = "the model's mean uncertainty about the objects and what is around them, from 0 to 1"
+    table = (
+        "that of the whole image in quality.csv, from 0 to 1; its most doubtful crop gets all of "
+        "it, the others in proportion to the model's uncertainty about their objects"
+    )
+    if not known:
+        return f"Doubt: {own} (no quality.csv says how far the images can be believed)."
+    if known == images:
+        return f"Doubt: {table}."
+    return f"Doubt of {known} of {images} images: {table}. Of the others: {own}."
 
 
 @dataclass(frozen=True)
@@ -122,8 +145,9 @@ def annotation_page(
 
     Args:
         names: of the classes, in the order of their indices.
-        more: ``name``, ``model``, ``possible``, ``method``, ``seed``, ``snippet``, ``warnings`` and
-            ``outlines`` (whether there are files of outlines).
+        more: ``name``, ``model``, ``possible``, ``method``, ``seed``, ``snippet``, ``warnings``,
+            ``outlines`` (whether there are files of outlines), ``doubt`` and ``cautions``
+            (sentences on what the doubt is, and where cautions come from).
     """
     return render(
         "annotation.html.j2",
@@ -133,6 +157,7 @@ def annotation_page(
         legend=_legend(task, sorted({kind for card in cards for kind in card.kinds}), names),
         images=len({row.image for row in rows}),
         grouped=any(row.group for row in rows),
+        cautioned=any(row.caution for row in rows),
         **more,
     )
 

@@ -71,7 +71,8 @@ def rank_crops(
     features = _features(images, every) if method == "doubt" else None
     found = choose(every, number, method, seed, features)
     crops = [RankedCrop(rank, every[c.number], c) for rank, c in enumerate(found, 1)]
-    return Ranking(crops, possible, _warnings(crops, number))
+    cautions = images.cautions.warnings([one.crop.image for one in crops])
+    return Ranking(crops, possible, [*cautions, *_warnings(crops, number)])
 
 
 def candidates_of(images: UnlabelledImages, side: Sequence[int]) -> list[Candidate]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,11 @@ from unet.io.axes import LazyImage
 from unet.io.images import open_image
 from unet.models.model_file import load_model
 from unet.paths import ENSEMBLE, Paths
+from unet.prediction.annotation.mask_cautions import (
+    MaskCautions,
+    cautions_of_predict,
+    cautions_of_quality,
+)
 from unet.prediction.apply.applied_images import short_name
 from unet.prediction.apply.result_folder import Output
 from unet.prediction.stitch.segmentation import Segmentation
@@ -30,6 +35,9 @@ USE = (
     "unet annotate chooses among images without labels: predict new ones with predict_with "
     "(docs/apply.md) or unet predict"
 )
+
+
+QUALITY = "quality.csv"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +54,7 @@ class UnlabelledImages:
         axes: of files that do not declare them, None = as declared.
         channels: those that the model uses, None = all.
         doubts: of whole images, 0 to 1, from the table ``quality.csv``; None without one.
+        cautions: what speaks against their masks.
     """
 
     name: str
@@ -57,10 +66,15 @@ class UnlabelledImages:
     axes: str | None = None
     channels: tuple[int | str, ...] | None = None
     doubts: Mapping[str, float] | None = None
+    cautions: MaskCautions = field(default_factory=MaskCautions)
 
     @property
     def task(self) -> str:
         return "instances" if self.classes is None else "semantic"
+
+    def doubt_from(self, image: str) -> str:
+        """Where the doubt of an image comes from: ``quality.csv``, or its ``probabilities``."""
+        return QUALITY if self.doubts is not None and image in self.doubts else "probabilities"
 
     def open(self, image: str) -> LazyImage:
         """The image with all channels of its file, not yet read.
@@ -128,6 +142,7 @@ def find_unlabelled(
     if not store.is_dir() or not paths.manifest(dataset).is_file():
         raise UserError(f"{store}: segmentation is missing; finish the run first (unet run)")
     section = config.datasets[dataset]
+    quality = _first([store.parent.parent / QUALITY, store.parent / QUALITY])
     return _checked(
         UnlabelledImages(
             dataset,
@@ -138,7 +153,8 @@ def find_unlabelled(
             section.classes if section.task == "semantic" else None,
             axes or section.axes,
             section.channels,
-            _doubts([store.parent.parent / "quality.csv", store.parent / "quality.csv"]),
+            None if quality is None else _doubts(quality),
+            MaskCautions() if quality is None else cautions_of_quality(quality),
         )
     )
 
@@ -184,6 +200,7 @@ def _of_predict(results: Path, images: Path, axes: str | None) -> UnlabelledImag
     if ids and segmentation.instances(ids[0]) is None:
         classes = _class_values(segmentation.attrs(ids[0])["head"], models)
     records = {record.id: record for record in read_manifest(out.manifest)}
+    quality = _first([results / QUALITY])
     return _checked(
         UnlabelledImages(
             results.absolute().name,
@@ -193,7 +210,10 @@ def _of_predict(results: Path, images: Path, axes: str | None) -> UnlabelledImag
             segmentation,
             classes,
             axes,
-            doubts=_doubts([results / "quality.csv"]),
+            doubts=None if quality is None else _doubts(quality),
+            cautions=cautions_of_predict(out.done)
+            if quality is None
+            else cautions_of_quality(quality),
         )
     )
 
@@ -223,11 +243,13 @@ def _checked(found: UnlabelledImages) -> UnlabelledImages:
     return UnlabelledImages(**{**vars(found), "records": records})
 
 
-def _doubts(places: list[Path]) -> dict[str, float] | None:
-    """The doubt of each image, 0 to 1, from the first table that exists."""
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
-        return None
+def _first(places: Sequence[Path]) -> Path | None:
+    """The first file that exists."""
+    return next((place for place in places if place.is_file()), None)
+
+
+def _doubts(path: Path) -> dict[str, float]:
+    """The doubt of each image, 0 to 1."""
     table = read_table(path, "quality", ["image", "doubt"], ["doubt"])
     rows = zip(table["image"], table["doubt"], strict=True)
     return {str(image): float(doubt) for image, doubt in rows if doubt == doubt}

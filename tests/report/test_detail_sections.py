@@ -250,6 +250,12 @@ def test_curve_in_words() -> None:
         "recall 0.750, F1 0.857; the highest F1 of any threshold is 0.889 at 0.25 (n = 8 pixels "
         "in 1 image)."
     )
+    folds = class_numbers.curve_finding("m", "cell", curve, [0.75, 0.5, 0.5], 1)
+    assert folds == said.replace(
+        "the chosen threshold of 0.50",
+        "0.50, the median of the thresholds of the folds (0.75, 0.50, 0.50),",
+    )
+    assert class_numbers.curve_finding("m", "cell", curve, [0.5, 0.5], 1) == said
     assert class_numbers.curve_finding("m", "cell", curve, [], 1) == (
         "m: average precision of cell 0.950 (n = 8 pixels in 1 image)."
     )

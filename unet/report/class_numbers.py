@@ -90,7 +90,7 @@ def curve_finding(
     """Average precision, and how far the chosen threshold is from the best one.
 
     Args:
-        thresholds: those of the folds; none if the most probable class is taken.
+        thresholds: those of the folds, in their order; none if the most probable class is taken.
     """
     n = f"n = {curve.positives:,} pixels in {images} image{'' if images == 1 else 's'}"
     text = f"{model}: average precision of {name} {number(curve.average_precision)}"
@@ -98,8 +98,14 @@ def curve_finding(
         return f"{text} ({n})."
     chosen = float(np.median(thresholds))
     at, best = curve.at(chosen), int(np.argmax(curve.f1))
+    each = [f"{threshold:.2f}" for threshold in thresholds]
+    where = (
+        f"the chosen threshold of {chosen:.2f}"
+        if len(set(each)) == 1
+        else f"{chosen:.2f}, the median of the thresholds of the folds ({', '.join(each)}),"
+    )
     return (
-        f"{text}; at the chosen threshold of {chosen:.2f} precision {number(curve.precision[at])}, "
+        f"{text}; at {where} precision {number(curve.precision[at])}, "
         f"recall {number(curve.recall[at])}, F1 {number(curve.f1[at])}; the highest F1 of any "
         f"threshold is {number(curve.f1[best])} at {curve.thresholds[best]:.2f} ({n})."
     )

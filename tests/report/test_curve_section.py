@@ -218,7 +218,7 @@ def test_what_cannot_be_told_agrees_with_the_fit() -> None:
     assert flat.law is not None
     assert (flat.verdict, flat.law.b) == ("unknown", 0)
     assert np.isfinite(flat.needed.low)  # what the sentence gave as the number
-    assert "the fit is flat, but the points are too uneven to rule a gain out: 4 times" in said(flat)
+    assert "fit is flat, but the points are too uneven to rule a gain out: 4 times" in said(flat)
     assert "may take" not in said(flat)
     slow = uneven((0.74, 0.765, 0.757))
     assert slow.law is not None

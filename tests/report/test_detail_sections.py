@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from unet.evaluation.details import CONFUSION_COLUMNS, MATCH_COLUMNS, THRESHOLD_
 from unet.evaluation.evaluate import write_metrics
 from unet.evaluation.metrics.rows import MetricRow
 from unet.evaluation.object_pairs import FALSE, MATCHED, MISSED
-from unet.paths import Paths
+from unet.paths import Paths, compared_model
 from unet.report import class_numbers, group_numbers, object_numbers
 from unet.report.console import percent
 from unet.report.dataset_page import report_dataset
@@ -393,8 +393,10 @@ class Site:
         )
         write_details(self.paths, "d", model, self.task, self.names, images)
 
-    def page(self) -> str:
+    def page(self, compare: Mapping[str, str] | None = None) -> str:
         data: dict[str, Any] = {"images": "x", "labels": "y", "task": self.task}
+        if compare:
+            data["compare"] = dict(compare)
         if self.task == "semantic":
             data["classes"] = {name: k for k, name in enumerate(self.names)}
         raw = {
@@ -425,6 +427,40 @@ def test_page_of_objects(tmp_path: Path) -> None:
     assert "average precision of foreground" in alts
     assert "size of the object" not in page  # it is in the picture
     assert "Size (µm²)" in page
+
+
+def test_objects_of_a_tool_are_counted_from_its_scores(tmp_path: Path) -> None:
+    site = Site(tmp_path, "instances", ("background", "foreground"))
+    rows = [
+        MetricRow("d", "tool", 0, f"i{k}", "", "instances", metric, value)
+        for k in range(8)
+        for metric, value in (("ap_0.50", 0.5), ("n_true", 6.0), ("n_pred", 7.0 if k else NAN))
+    ]
+    write_metrics(site.paths.metrics("d", compared_model("tool")), rows)
+    before, page = site.page(), site.page({"tool": "masks"})
+    # The image without a number of predicted objects is left out.
+    assert "tool: 49 objects predicted, 42 are true (+17 %); too many in 7" in page
+    assert "tool: 49 objects" in " ".join(re.findall(r'alt="(Predicted against[^"]*)"', page))
+    assert "The objects of tool (masks from elsewhere) are only counted" in page
+    assert "only counted" not in before
+    cells = re.search(
+        r'scope="row">i0</th>(.*?)</tr>.*?scope="row">i1</th>(.*?)</tr>', page, re.DOTALL
+    )
+    assert [re.findall("<td>(.*?)</td>", row) for row in cells.groups()] == [  # type: ignore[union-attr]
+        ["6", "4", "4", "–"], ["6", "4", "4", "7"],
+    ]  # fmt: skip
+
+
+def test_counts_of_scores_by_hand() -> None:
+    def row(model: str, image: str, metric: str, value: float, fold: int = 0) -> MetricRow:
+        return MetricRow("d", model, fold, image, "", "instances", metric, value)
+
+    rows = [row("t", "b", "n_true", 3.0), row("t", "b", "n_pred", 5.0), row("t", "a", "n_pred", 1),
+            row("t", "a", "n_true", 0), row("m", "c", "n_true", 4), row("t", "a", "ap_0.50", 1),
+            row("t", "b", "n_true", 2.0, 1), row("t", "b", "n_pred", 2.0, 1)]  # fmt: skip
+    found = object_numbers.scored_counts(rows, "t")
+    assert [(c.image, c.true, c.pred) for c in found] == [("a", 0, 1), ("b", 5, 7)]
+    assert object_numbers.scored_counts(rows, "u") == []
 
 
 def test_page_of_classes(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from unet.evaluation.metrics.rows import MetricRow
 from unet.report.console import percent
 
 if TYPE_CHECKING:
@@ -65,6 +67,18 @@ def image_counts(details: Details) -> list[ImageCount]:
     """The numbers of each image, sorted by id; images without objects have zeros."""
     every = details.objects.counts.reindex(details.images, fill_value=0)
     return [ImageCount(i, *n) for i, n in zip(every.index, every.to_numpy().tolist(), strict=True)]
+
+
+def scored_counts(metrics: Iterable[MetricRow], name: str) -> list[ImageCount]:
+    """The same from the scores ``n_true`` and ``n_pred`` of a tool, whose masks have no table of
+    matches; none if these were not scored."""
+    found: dict[str, Counter[str]] = {}
+    for row in metrics:
+        counted = row.class_ == "instances" and row.metric in ("n_true", "n_pred")
+        if counted and row.model == name and not math.isnan(row.value):
+            found.setdefault(row.image, Counter())[row.metric] += round(row.value)
+    both = {image: own for image, own in sorted(found.items()) if len(own) == 2}
+    return [ImageCount(image, own["n_true"], own["n_pred"]) for image, own in both.items()]
 
 
 def count_finding(model: str, counts: Sequence[ImageCount]) -> str:

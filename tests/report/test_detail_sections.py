@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import tracemalloc
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,15 @@ from unet.paths import Paths, compared_model
 from unet.report import class_numbers, group_numbers, object_numbers
 from unet.report.console import percent
 from unet.report.dataset_page import report_dataset
-from unet.report.detail_tables import Details, ObjectTable, summed
+from unet.report.detail_tables import (
+    Details,
+    ObjectTable,
+    ThresholdTable,
+    read_details,
+    summed,
+    summed_confusion,
+    summed_thresholds,
+)
 from unet.report.explained_plot import in_parts
 from unet.report.object_numbers import Sizes, SizeUnit
 from unet.report.score_tables import MeanScore
@@ -63,7 +72,7 @@ def details(matches: ObjectTable, images: Sequence[str]) -> Details:
         columns=["image", "true_class", "pred_class", "pixels"],
     )
     empty = pd.DataFrame(columns=["image", "class", "threshold", "positives", "negatives"])
-    return Details(matches, confusion, empty)
+    return Details(matches, summed_confusion([confusion]), summed_thresholds([empty]))
 
 
 # --- objects
@@ -202,7 +211,10 @@ NAMES = ("sky", "wall", "cell")
 def test_confusion_against_scikit_learn(pixels: list[tuple[int, int]]) -> None:
     rows = [(f"i{k % 2}", NAMES[t], NAMES[p], 1.0) for k, (t, p) in enumerate(pixels)]
     frame = pd.DataFrame(rows, columns=["image", "true_class", "pred_class", "pixels"])
-    found = class_numbers.class_confusion(frame, NAMES)
+    # In one piece or in several, the sums are the same.
+    halves = summed_confusion([frame[: len(frame) // 2], frame[len(frame) // 2 :]])
+    found = class_numbers.class_confusion(halves, NAMES)
+    assert found.images == frame["image"].nunique()
     true, pred = zip(*pixels, strict=True)
     np.testing.assert_array_equal(found.pixels, confusion_matrix(true, pred, labels=[0, 1, 2]))
     wanted = confusion_matrix(true, pred, labels=[0, 1, 2], normalize="true")
@@ -223,6 +235,23 @@ def test_the_most_frequent_confusion_by_hand() -> None:
         assert class_numbers.confusion_finding("m", perfect) == "m: no pixel has the wrong class."
 
 
+def bins_of(rows: Sequence[tuple[Any, ...]], each: int = 99) -> ThresholdTable:
+    """Rows of ``thresholds.csv``, read ``each`` at a time."""
+    names = ["image", "class", "threshold", "positives", "negatives"]
+    frame = pd.DataFrame(list(rows), columns=names)
+    return summed_thresholds(frame[k : k + each] for k in range(0, len(frame), each))
+
+
+def test_images_of_a_class_are_those_with_its_pixels() -> None:
+    rows = [("a", "cell", 0.5, 1.0, 0.0), ("a", "cell", 0.75, 2.0, 4.0), ("b", "cell", 0.5, 0, 3.0),
+            ("c", "wall", 0.5, 0.0, 1.0), ("d", "cell", 0.5, 5.0, 0.0)]  # fmt: skip
+    table = bins_of(rows, 2)
+    assert (table.images["cell"], table.images["wall"]) == (2, 0)
+    assert table.bins.to_numpy().tolist() == [
+        ["cell", 0.5, 6.0, 3.0], ["cell", 0.75, 2.0, 4.0], ["wall", 0.5, 0.0, 1.0],
+    ]  # fmt: skip
+
+
 def test_curve_of_all_images_against_scikit_learn() -> None:
     rng = np.random.default_rng(1)
     rows, truth, at = [], [], []
@@ -232,17 +261,16 @@ def test_curve_of_all_images_against_scikit_learn() -> None:
             rows.append((image, "cell", b / 64, float(positives), float(negatives)))
             truth += [1] * positives + [0] * negatives
             at += [b] * (positives + negatives)
-    names = ["image", "class", "threshold", "positives", "negatives"]
-    curve = class_numbers.class_curve(pd.DataFrame(rows, columns=names), "cell")
+    table = bins_of(rows, 5)
+    curve = class_numbers.class_curve(table, "cell")
     assert curve is not None
     assert curve.average_precision == pytest.approx(average_precision_score(truth, at))
-    assert class_numbers.class_curve(pd.DataFrame(rows, columns=names), "wall") is None
+    assert class_numbers.class_curve(table, "wall") is None
 
 
 def test_curve_in_words() -> None:
-    names = ["image", "class", "threshold", "positives", "negatives"]
     rows = [("a", "cell", 0.75, 6.0, 0.0), ("a", "cell", 0.25, 2.0, 2.0), ("a", "cell", 0, 0, 10.0)]
-    curve = class_numbers.class_curve(pd.DataFrame(rows, columns=names), "cell")
+    curve = class_numbers.class_curve(bins_of(rows), "cell")
     assert curve is not None
     said = class_numbers.curve_finding("m", "cell", curve, [0.5], 1)
     assert said == (
@@ -336,6 +364,27 @@ def test_memory_does_not_grow_with_the_objects(tmp_path: Path) -> None:
         tracemalloc.stop()
         assert len(found.sizes) <= 64
     assert peaks[1] < 1.5 * peaks[0]
+
+
+@pytest.mark.parametrize("name", ["confusion", "thresholds"])
+def test_memory_does_not_grow_with_the_rows_of_the_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("unet.report.detail_tables.table_chunks", partial(table_chunks, rows=1000))
+    paths, peaks = Paths(tmp_path), []
+    for number in (1, 200, 1600):
+        write_details(paths, "d", "m", "instances", NAMES, [("a", "")])
+        own = getattr(paths, name)("d", "m")
+        head, *rows = own.read_text().splitlines()
+        # As if the image had that many folds.
+        own.write_text("\n".join([head, *(rows * number)]) + "\n")
+        tracemalloc.start()
+        found = read_details(paths, "d", ["m"])["m"]
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert found.confusion.images == {"a"}
+    # The first reading loads modules.
+    assert peaks[2] < 1.5 * peaks[1]
 
 
 # --- pages

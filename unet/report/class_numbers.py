@@ -18,7 +18,7 @@ from unet.evaluation.metrics.precision_recall import (
 from unet.report.numbers import number
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from unet.report.detail_tables import ConfusionTable, ThresholdTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +45,14 @@ class ClassConfusion:
         return shares
 
 
-def class_confusion(table: pd.DataFrame, names: Sequence[str]) -> ClassConfusion:
-    """Sums the rows of ``confusion.csv``; classes that are not in ``names`` are left out."""
+def class_confusion(table: ConfusionTable, names: Sequence[str]) -> ClassConfusion:
+    """The table as an array; classes that are not in ``names`` are left out."""
     pixels = np.zeros((len(names), len(names)), np.int64)
-    sums = table.groupby(["true_class", "pred_class"], as_index=False)["pixels"].sum()
-    columns = (sums[name] for name in ("true_class", "pred_class", "pixels"))
+    columns = (table.pixels[name] for name in ("true_class", "pred_class", "pixels"))
     for true, pred, n in zip(*columns, strict=True):
         if true in names and pred in names:
             pixels[names.index(true), names.index(pred)] = int(n)
-    return ClassConfusion(tuple(names), pixels, table["image"].nunique())
+    return ClassConfusion(tuple(names), pixels, len(table.images))
 
 
 def confusion_finding(model: str, found: ClassConfusion) -> str:
@@ -73,9 +72,9 @@ def confusion_finding(model: str, found: ClassConfusion) -> str:
     )
 
 
-def class_curve(table: pd.DataFrame, name: str) -> PrecisionRecall | None:
-    """The curve of a class over all test images, from ``thresholds.csv``; None without pixels."""
-    rows = table[table["class"] == name]
+def class_curve(table: ThresholdTable, name: str) -> PrecisionRecall | None:
+    """The curve of a class over all test images; None without pixels."""
+    rows = table.bins[table.bins["class"] == name]
     at = np.asarray((rows["threshold"] * PROBABILITY_BINS).round(), np.intp)
     counts = [
         np.bincount(at, np.asarray(rows[side]), PROBABILITY_BINS).astype(np.int64)

@@ -90,6 +90,7 @@ def test_names_of_jobs() -> None:
     assert job_name("stitch", {"dataset": "d", "model": "m", "fold": "ensemble"}) == (
         "stitch d/m ensemble"
     )
+    assert job_name("compare", {"dataset": "d", "tool": "otsu"}) == "compare d/otsu"
     assert job_name("report_dataset", {"dataset": "d"}) == "report d"
     assert job_name("report", {}) == "report"
 

@@ -17,7 +17,7 @@ from unet.config.stage_settings import ReportSettings
 from unet.data.records import ImageRecord, SplitRecord, write_manifest, write_splits
 from unet.data.subsets import subset_of
 from unet.evaluation.metrics.rows import METRIC_COLUMNS
-from unet.evaluation.power_law import Outlook, Range
+from unet.evaluation.power_law import Outlook, PowerLaw, Range, outlook
 from unet.paths import Paths
 from unet.report.dataset_page import report_dataset
 from unet.report.score_tables import HEADLINE
@@ -200,6 +200,42 @@ def test_an_error_is_said_as_an_error() -> None:
         "About 50 more training images for −0.02 Pixel error (between 20 and 200). Today there are "
         "80."
     )
+
+
+def uneven(means: tuple[float, float, float]) -> Outlook:
+    """Of models with these means at 20, 40 and 80 images: 12 test images, one training each."""
+    easy = np.random.default_rng(0).normal(0, 0.05, (12, 1))
+    scores = np.array(means) + easy - easy.mean()
+    return outlook((20, 40, 80), scores, range(12), [0] * 12, top=1.0)
+
+
+def said(found: Outlook) -> str:
+    return sentence(found, FittedImages(12, "images"), HEADLINE["instances"][0], 1, 0.95)
+
+
+def test_what_cannot_be_told_agrees_with_the_fit() -> None:
+    flat = uneven((0.77, 0.73, 0.768))
+    assert flat.law is not None
+    assert (flat.verdict, flat.law.b) == ("unknown", 0)
+    assert np.isfinite(flat.needed.low)  # what the sentence gave as the number
+    assert "fit is flat, but the points are too uneven to rule a gain out: 4 times" in said(flat)
+    assert "may take" not in said(flat)
+    slow = uneven((0.74, 0.765, 0.757))
+    assert slow.law is not None
+    gain = float(slow.law.at(320.0) - slow.law.at(80.0))
+    assert slow.law.b > 0
+    assert gain < 0.02
+    assert slow.verdict == "unknown"
+    assert f"would add only {gain:.3f} to AP@0.5, but the points allow for 0.0" in said(slow)
+    assert "may take" not in said(slow)
+
+
+def test_a_number_is_said_only_with_a_fit_that_reaches_the_goal() -> None:
+    open_ended = Outlook(
+        80, 0.02, "unknown", "wide", PowerLaw(0.9, 1.0, 0.5), gain=Range(0.056, 0.0, 0.09),
+        needed=Range(41.0, 24.1, float("inf")),
+    )  # fmt: skip
+    assert "+0.02 AP@0.5 may take 25 more images, or far more: 4 times" in said(open_ended)
 
 
 def test_images_without_a_score_are_counted(tmp_path: Path) -> None:

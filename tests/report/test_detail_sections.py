@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import re
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,19 @@ from unet.evaluation.details import CONFUSION_COLUMNS, MATCH_COLUMNS, THRESHOLD_
 from unet.evaluation.evaluate import write_metrics
 from unet.evaluation.metrics.rows import MetricRow
 from unet.evaluation.object_pairs import FALSE, MATCHED, MISSED
-from unet.paths import Paths
+from unet.paths import Paths, compared_model
 from unet.report import class_numbers, group_numbers, object_numbers
 from unet.report.console import percent
 from unet.report.dataset_page import report_dataset
-from unet.report.detail_tables import Details, ObjectTable, summed
+from unet.report.detail_tables import (
+    Details,
+    ObjectTable,
+    ThresholdTable,
+    read_details,
+    summed,
+    summed_confusion,
+    summed_thresholds,
+)
 from unet.report.explained_plot import in_parts
 from unet.report.object_numbers import Sizes, SizeUnit
 from unet.report.score_tables import MeanScore
@@ -63,7 +72,7 @@ def details(matches: ObjectTable, images: Sequence[str]) -> Details:
         columns=["image", "true_class", "pred_class", "pixels"],
     )
     empty = pd.DataFrame(columns=["image", "class", "threshold", "positives", "negatives"])
-    return Details(matches, confusion, empty)
+    return Details(matches, summed_confusion([confusion]), summed_thresholds([empty]))
 
 
 # --- objects
@@ -215,7 +224,10 @@ NAMES = ("sky", "wall", "cell")
 def test_confusion_against_scikit_learn(pixels: list[tuple[int, int]]) -> None:
     rows = [(f"i{k % 2}", NAMES[t], NAMES[p], 1.0) for k, (t, p) in enumerate(pixels)]
     frame = pd.DataFrame(rows, columns=["image", "true_class", "pred_class", "pixels"])
-    found = class_numbers.class_confusion(frame, NAMES)
+    # In one piece or in several, the sums are the same.
+    halves = summed_confusion([frame[: len(frame) // 2], frame[len(frame) // 2 :]])
+    found = class_numbers.class_confusion(halves, NAMES)
+    assert found.images == frame["image"].nunique()
     true, pred = zip(*pixels, strict=True)
     np.testing.assert_array_equal(found.pixels, confusion_matrix(true, pred, labels=[0, 1, 2]))
     wanted = confusion_matrix(true, pred, labels=[0, 1, 2], normalize="true")
@@ -236,6 +248,23 @@ def test_the_most_frequent_confusion_by_hand() -> None:
         assert class_numbers.confusion_finding("m", perfect) == "m: no pixel has the wrong class."
 
 
+def bins_of(rows: Sequence[tuple[Any, ...]], each: int = 99) -> ThresholdTable:
+    """Rows of ``thresholds.csv``, read ``each`` at a time."""
+    names = ["image", "class", "threshold", "positives", "negatives"]
+    frame = pd.DataFrame(list(rows), columns=names)
+    return summed_thresholds(frame[k : k + each] for k in range(0, len(frame), each))
+
+
+def test_images_of_a_class_are_those_with_its_pixels() -> None:
+    rows = [("a", "cell", 0.5, 1.0, 0.0), ("a", "cell", 0.75, 2.0, 4.0), ("b", "cell", 0.5, 0, 3.0),
+            ("c", "wall", 0.5, 0.0, 1.0), ("d", "cell", 0.5, 5.0, 0.0)]  # fmt: skip
+    table = bins_of(rows, 2)
+    assert (table.images["cell"], table.images["wall"]) == (2, 0)
+    assert table.bins.to_numpy().tolist() == [
+        ["cell", 0.5, 6.0, 3.0], ["cell", 0.75, 2.0, 4.0], ["wall", 0.5, 0.0, 1.0],
+    ]  # fmt: skip
+
+
 def test_curve_of_all_images_against_scikit_learn() -> None:
     rng = np.random.default_rng(1)
     rows, truth, at = [], [], []
@@ -245,17 +274,16 @@ def test_curve_of_all_images_against_scikit_learn() -> None:
             rows.append((image, "cell", b / 64, float(positives), float(negatives)))
             truth += [1] * positives + [0] * negatives
             at += [b] * (positives + negatives)
-    names = ["image", "class", "threshold", "positives", "negatives"]
-    curve = class_numbers.class_curve(pd.DataFrame(rows, columns=names), "cell")
+    table = bins_of(rows, 5)
+    curve = class_numbers.class_curve(table, "cell")
     assert curve is not None
     assert curve.average_precision == pytest.approx(average_precision_score(truth, at))
-    assert class_numbers.class_curve(pd.DataFrame(rows, columns=names), "wall") is None
+    assert class_numbers.class_curve(table, "wall") is None
 
 
 def test_curve_in_words() -> None:
-    names = ["image", "class", "threshold", "positives", "negatives"]
     rows = [("a", "cell", 0.75, 6.0, 0.0), ("a", "cell", 0.25, 2.0, 2.0), ("a", "cell", 0, 0, 10.0)]
-    curve = class_numbers.class_curve(pd.DataFrame(rows, columns=names), "cell")
+    curve = class_numbers.class_curve(bins_of(rows), "cell")
     assert curve is not None
     said = class_numbers.curve_finding("m", "cell", curve, [0.5], 1)
     assert said == (
@@ -263,6 +291,12 @@ def test_curve_in_words() -> None:
         "recall 0.750, F1 0.857; the highest F1 of any threshold is 0.889 at 0.25 (n = 8 pixels "
         "in 1 image)."
     )
+    folds = class_numbers.curve_finding("m", "cell", curve, [0.75, 0.5, 0.5], 1)
+    assert folds == said.replace(
+        "the chosen threshold of 0.50",
+        "0.50, the median of the thresholds of the folds (0.75, 0.50, 0.50),",
+    )
+    assert class_numbers.curve_finding("m", "cell", curve, [0.5, 0.5], 1) == said
     assert class_numbers.curve_finding("m", "cell", curve, [], 1) == (
         "m: average precision of cell 0.950 (n = 8 pixels in 1 image)."
     )
@@ -345,6 +379,27 @@ def test_memory_does_not_grow_with_the_objects(tmp_path: Path) -> None:
     assert peaks[1] < 1.5 * peaks[0]
 
 
+@pytest.mark.parametrize("name", ["confusion", "thresholds"])
+def test_memory_does_not_grow_with_the_rows_of_the_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("unet.report.detail_tables.table_chunks", partial(table_chunks, rows=1000))
+    paths, peaks = Paths(tmp_path), []
+    for number in (1, 200, 1600):
+        write_details(paths, "d", "m", "instances", NAMES, [("a", "")])
+        own = getattr(paths, name)("d", "m")
+        head, *rows = own.read_text().splitlines()
+        # As if the image had that many folds.
+        own.write_text("\n".join([head, *(rows * number)]) + "\n")
+        tracemalloc.start()
+        found = read_details(paths, "d", ["m"])["m"]
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert found.confusion.images == {"a"}
+    # The first reading loads modules.
+    assert peaks[2] < 1.5 * peaks[1]
+
+
 # --- pages
 
 
@@ -400,8 +455,10 @@ class Site:
         )
         write_details(self.paths, "d", model, self.task, self.names, images)
 
-    def page(self) -> str:
+    def page(self, compare: Mapping[str, str] | None = None) -> str:
         data: dict[str, Any] = {"images": "x", "labels": "y", "task": self.task}
+        if compare:
+            data["compare"] = dict(compare)
         if self.task == "semantic":
             data["classes"] = {name: k for k, name in enumerate(self.names)}
         raw = {
@@ -432,6 +489,56 @@ def test_page_of_objects(tmp_path: Path) -> None:
     assert "average precision of foreground" in alts
     assert "size of the object" not in page  # it is in the picture
     assert "Size (µm²)" in page
+
+
+def test_objects_of_a_tool_are_counted_from_its_scores(tmp_path: Path) -> None:
+    site = Site(tmp_path, "instances", ("background", "foreground"))
+    rows = [
+        MetricRow("d", "tool", 0, f"i{k}", "", "instances", metric, value)
+        for k in range(8)
+        for metric, value in (("ap_0.50", 0.5), ("n_true", 6.0), ("n_pred", 7.0 if k else NAN))
+    ]
+    write_metrics(site.paths.metrics("d", compared_model("tool")), rows)
+    before, page = site.page(), site.page({"tool": "masks"})
+    # The image without a number of predicted objects is left out.
+    assert "tool: 49 objects predicted, 42 in the labels (+17 %); too many predicted in 7" in page
+    assert "tool: 49 objects" in " ".join(re.findall(r'alt="(Predicted against[^"]*)"', page))
+    assert "The objects of tool (masks from elsewhere) are only counted" in page
+    assert "only counted" not in before
+    cells = re.search(
+        r'scope="row">i0</th>(.*?)</tr>.*?scope="row">i1</th>(.*?)</tr>', page, re.DOTALL
+    )
+    assert [re.findall("<td>(.*?)</td>", row) for row in cells.groups()] == [  # type: ignore[union-attr]
+        ["6", "4", "4", "–"], ["6", "4", "4", "7"],
+    ]  # fmt: skip
+
+
+def test_counts_of_scores_by_hand() -> None:
+    def row(model: str, image: str, metric: str, value: float, fold: int = 0) -> MetricRow:
+        return MetricRow("d", model, fold, image, "", "instances", metric, value)
+
+    rows = [row("t", "b", "n_true", 3.0), row("t", "b", "n_pred", 5.0), row("t", "a", "n_pred", 1),
+            row("t", "a", "n_true", 0), row("m", "c", "n_true", 4), row("t", "a", "ap_0.50", 1),
+            row("t", "b", "n_true", 2.0, 1), row("t", "b", "n_pred", 2.0, 1)]  # fmt: skip
+    counts, found = object_numbers.scored_counts(rows, "t")
+    assert [(c.image, c.true, c.pred) for c in counts] == [("a", 0, 1), ("b", 5, 7)]
+    assert found is None  # no recall was scored
+    assert object_numbers.scored_counts(rows, "u") == ([], 0)
+
+
+def test_found_objects_of_a_tool_by_its_recall() -> None:
+    values = {"n_true": (10, 0), "n_pred": (9, 2), "recall_0.50": (0.7, NAN)}
+    rows = [
+        MetricRow("d", "tool", 0, "ab"[k], "", "instances", metric, value)
+        for metric, own in values.items()
+        for k, value in enumerate(own)
+    ]
+    counts, found = object_numbers.scored_counts(rows, "tool")
+    assert [(c.image, c.true, c.pred) for c in counts] == [("a", 10, 9), ("b", 0, 2)]
+    assert found == 7  # an image without true objects has none to find
+    assert object_numbers.scored_counts(rows[:-2], "tool") == (counts, None)
+    assert object_numbers.scored_counts(rows, "other") == ([], 0)
+    assert "found" not in object_numbers.count_finding("tool", counts, None)
 
 
 def test_page_of_classes(tmp_path: Path) -> None:

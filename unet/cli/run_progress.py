@@ -113,7 +113,8 @@ class RunningJob:
 def job_name(rule: str, wildcards: dict[str, str]) -> str:
     """A job for people: ``train nuclei/unet fold 0``."""
     stage = rule.removesuffix("_dataset").removesuffix("_shard")
-    parts = [stage, "/".join(wildcards[key] for key in ("dataset", "model") if key in wildcards)]
+    names = ("dataset", "model", "tool")
+    parts = [stage, "/".join(wildcards[key] for key in names if key in wildcards)]
     if fold := wildcards.get("fold"):
         parts.append(f"fold {fold}" if fold.isdecimal() else fold)
     if shard := wildcards.get("shard"):

@@ -18,7 +18,7 @@ from unet.evaluation.metrics.precision_recall import (
 from unet.report.numbers import number
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from unet.report.detail_tables import ConfusionTable, ThresholdTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +45,14 @@ class ClassConfusion:
         return shares
 
 
-def class_confusion(table: pd.DataFrame, names: Sequence[str]) -> ClassConfusion:
-    """Sums the rows of ``confusion.csv``; classes that are not in ``names`` are left out."""
+def class_confusion(table: ConfusionTable, names: Sequence[str]) -> ClassConfusion:
+    """The table as an array; classes that are not in ``names`` are left out."""
     pixels = np.zeros((len(names), len(names)), np.int64)
-    sums = table.groupby(["true_class", "pred_class"], as_index=False)["pixels"].sum()
-    columns = (sums[name] for name in ("true_class", "pred_class", "pixels"))
+    columns = (table.pixels[name] for name in ("true_class", "pred_class", "pixels"))
     for true, pred, n in zip(*columns, strict=True):
         if true in names and pred in names:
             pixels[names.index(true), names.index(pred)] = int(n)
-    return ClassConfusion(tuple(names), pixels, table["image"].nunique())
+    return ClassConfusion(tuple(names), pixels, len(table.images))
 
 
 def confusion_finding(model: str, found: ClassConfusion) -> str:
@@ -73,9 +72,9 @@ def confusion_finding(model: str, found: ClassConfusion) -> str:
     )
 
 
-def class_curve(table: pd.DataFrame, name: str) -> PrecisionRecall | None:
-    """The curve of a class over all test images, from ``thresholds.csv``; None without pixels."""
-    rows = table[table["class"] == name]
+def class_curve(table: ThresholdTable, name: str) -> PrecisionRecall | None:
+    """The curve of a class over all test images; None without pixels."""
+    rows = table.bins[table.bins["class"] == name]
     at = np.asarray((rows["threshold"] * PROBABILITY_BINS).round(), np.intp)
     counts = [
         np.bincount(at, np.asarray(rows[side]), PROBABILITY_BINS).astype(np.int64)
@@ -90,7 +89,7 @@ def curve_finding(
     """Average precision, and how far the chosen threshold is from the best one.
 
     Args:
-        thresholds: those of the folds; none if the most probable class is taken.
+        thresholds: those of the folds, in their order; none if the most probable class is taken.
     """
     n = f"n = {curve.positives:,} pixels in {images} image{'' if images == 1 else 's'}"
     text = f"{model}: average precision of {name} {number(curve.average_precision)}"
@@ -98,8 +97,14 @@ def curve_finding(
         return f"{text} ({n})."
     chosen = float(np.median(thresholds))
     at, best = curve.at(chosen), int(np.argmax(curve.f1))
+    each = [f"{threshold:.2f}" for threshold in thresholds]
+    where = (
+        f"the chosen threshold of {chosen:.2f}"
+        if len(set(each)) == 1
+        else f"{chosen:.2f}, the median of the thresholds of the folds ({', '.join(each)}),"
+    )
     return (
-        f"{text}; at the chosen threshold of {chosen:.2f} precision {number(curve.precision[at])}, "
+        f"{text}; at {where} precision {number(curve.precision[at])}, "
         f"recall {number(curve.recall[at])}, F1 {number(curve.f1[at])}; the highest F1 of any "
         f"threshold is {number(curve.f1[best])} at {curve.thresholds[best]:.2f} ({n})."
     )

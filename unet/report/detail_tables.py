@@ -5,13 +5,14 @@ They have a row per object, or several per image, so they are summed up while th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unet.evaluation.object_pairs import FALSE, MATCHED, MISSED
 from unet.paths import Paths
-from unet.tables import read_table, table_chunks
+from unet.tables import table_chunks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 _MATCH_NUMBERS = ("iou", "true_px", "pred_px", "pixel_um")
 _MATCHES = ("image", "kind", *_MATCH_NUMBERS)
 _CONFUSION = ("image", "true_class", "pred_class", "pixels")
-_THRESHOLDS = ("image", "class", "threshold", "positives", "negatives")
+_THRESHOLD_NUMBERS = ("threshold", "positives", "negatives")
+_THRESHOLDS = ("image", "class", *_THRESHOLD_NUMBERS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,23 +65,71 @@ def _added(tables: Sequence[pd.DataFrame], by: list[str]) -> pd.DataFrame:
 
 
 @dataclass(frozen=True, eq=False)
+class ConfusionTable:
+    """The confusion of classes by a model, summed over the images.
+
+    Attributes:
+        pixels: a row per ``true_class`` and ``pred_class`` that occur: their ``pixels``.
+        images: ids of the images.
+    """
+
+    pixels: pd.DataFrame
+    images: frozenset[str]
+
+
+@dataclass(frozen=True, eq=False)
+class ThresholdTable:
+    """The probabilities of a model, summed over the images.
+
+    Attributes:
+        bins: a row per ``class`` and ``threshold`` that occur: pixels that are of the class
+            (``positives``) and that are not (``negatives``).
+        images: class -> number of images with pixels of the class.
+    """
+
+    bins: pd.DataFrame
+    images: Mapping[str, int]
+
+
+def summed_confusion(pieces: Iterable[pd.DataFrame]) -> ConfusionTable:
+    """Sums up the rows of ``confusion.csv``, given in one or more pieces."""
+    tables: list[pd.DataFrame] = []
+    images: set[str] = set()
+    for piece in pieces:
+        images.update(piece["image"])
+        by = ["true_class", "pred_class"]
+        tables = [_added([*tables, piece[[*by, "pixels"]]], by)]
+    return ConfusionTable(tables[0], frozenset(images))
+
+
+def summed_thresholds(pieces: Iterable[pd.DataFrame]) -> ThresholdTable:
+    """Sums up the rows of ``thresholds.csv``, given in one or more pieces."""
+    tables: list[pd.DataFrame] = []
+    images: set[tuple[str, str]] = set()
+    for piece in pieces:
+        own = piece[piece["positives"] > 0]
+        images.update(zip(own["class"], own["image"], strict=True))
+        tables = [_added([*tables, piece.drop(columns="image")], ["class", "threshold"])]
+    return ThresholdTable(tables[0], Counter(name for name, _ in images))
+
+
+@dataclass(frozen=True, eq=False)
 class Details:
-    """The tables of one model, with numbers as float64.
+    """The tables of one model, summed up. Their memory grows with the number of images, not of
+    objects or pixels.
 
     Attributes:
         objects: none for task semantic.
-        confusion: pixels per image and pair of classes.
-        thresholds: pixels per image, class and bin of its probability.
     """
 
     objects: ObjectTable
-    confusion: pd.DataFrame
-    thresholds: pd.DataFrame
+    confusion: ConfusionTable
+    thresholds: ThresholdTable
 
     @property
     def images(self) -> list[str]:
         """The ids of the images that were compared, sorted."""
-        return sorted({*self.confusion["image"], *self.objects.counts.index})
+        return sorted({*self.confusion.images, *self.objects.counts.index})
 
 
 def read_details(paths: Paths, dataset: str, models: Sequence[str]) -> dict[str, Details]:
@@ -95,9 +145,9 @@ def read_details(paths: Paths, dataset: str, models: Sequence[str]) -> dict[str,
             matches, confusion, thresholds = tables
             found[model] = Details(
                 summed(table_chunks(matches, "details", _MATCHES, _MATCH_NUMBERS)),
-                read_table(confusion, "details", _CONFUSION, ("pixels",)),
-                read_table(
-                    thresholds, "details", _THRESHOLDS, ("threshold", "positives", "negatives")
+                summed_confusion(table_chunks(confusion, "details", _CONFUSION, ("pixels",))),
+                summed_thresholds(
+                    table_chunks(thresholds, "details", _THRESHOLDS, _THRESHOLD_NUMBERS)
                 ),
             )
     return found

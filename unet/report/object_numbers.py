@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from unet.evaluation.metrics.rows import MetricRow
 from unet.report.console import percent
 
 if TYPE_CHECKING:
@@ -67,11 +68,34 @@ def image_counts(details: Details) -> list[ImageCount]:
     return [ImageCount(i, *n) for i, n in zip(every.index, every.to_numpy().tolist(), strict=True)]
 
 
-def count_finding(model: str, counts: Sequence[ImageCount], found: int) -> str:
+def scored_counts(metrics: Iterable[MetricRow], name: str) -> tuple[list[ImageCount], int | None]:
+    """The same from the scores ``n_true`` and ``n_pred`` of a tool, whose masks have no table of
+    matches; none if these were not scored. Also how many true objects are found, by its recall at
+    IoU 0.5; None if that was not scored."""
+    values: dict[tuple[str, int], dict[str, float]] = {}
+    for row in metrics:
+        counted = row.class_ == "instances" and row.metric in ("n_true", "n_pred", "recall_0.50")
+        if counted and row.model == name and not math.isnan(row.value):
+            values.setdefault((row.image, row.fold), {})[row.metric] = row.value
+    sums: dict[str, list[int]] = {}
+    found: int | None = 0
+    for (image, _), own in sorted(values.items()):
+        if {"n_true", "n_pred"} <= own.keys():
+            image_sum = sums.setdefault(image, [0, 0])
+            image_sum[0] += round(own["n_true"])
+            image_sum[1] += round(own["n_pred"])
+            # Without true objects there is no recall, and nothing to find.
+            recall = own.get("recall_0.50") if own["n_true"] else 0
+            if found is not None:
+                found = None if recall is None else found + round(own["n_true"] * recall)
+    return [ImageCount(image, *both) for image, both in sums.items()], found
+
+
+def count_finding(model: str, counts: Sequence[ImageCount], found: int | None) -> str:
     """How many objects there are, how many were predicted, and whether they are the same ones.
 
     Args:
-        found: number of true objects that are found (IoU >= 0.5).
+        found: number of true objects that are found (IoU >= 0.5); None = not known.
     """
     true, pred = sum(c.true for c in counts), sum(c.pred for c in counts)
     more = sum(c.pred > c.true for c in counts)
@@ -80,13 +104,14 @@ def count_finding(model: str, counts: Sequence[ImageCount], found: int) -> str:
     # Numbers can agree, or be off by little, where hardly any object is right.
     caution = (
         " Most true objects are not found, so a number near the true one means nothing."
-        if pred and found < true / 2
+        if pred and found is not None and found < true / 2
         else ""
     )
+    are = "is" if found == 1 else "are"
+    right = "" if found is None else f", of which {found} {are} found (IoU at least 0.5)"
     return (
-        f"{model}: {pred} objects predicted, {true} in the labels{change}, of which {found} "
-        f"{'is' if found == 1 else 'are'} found (IoU at least 0.5); too many predicted in {more} "
-        f"and too few in {fewer} of {_images(len(counts))}.{caution}"
+        f"{model}: {pred} objects predicted, {true} in the labels{change}{right}; too many "
+        f"predicted in {more} and too few in {fewer} of {_images(len(counts))}.{caution}"
     )
 
 

@@ -23,8 +23,9 @@ from unet.data.survey.image_facts import (
     saturated_share,
     sharpness_of,
 )
-from unet.data.survey.judge_facts import blurred_among
+from unet.data.survey.judge_facts import BLUR_FACTOR, blurred_among
 from unet.data.survey.measure import Measured, spread
+from unet.data.synthetic import generate
 from unet.io.axes import LazyImage
 from unet.io.raw import lazily
 
@@ -144,6 +145,41 @@ def test_one_blurred_image_among_sharp_ones() -> None:
     ]
     assert [image.id for image in blurred_among(images)] == ["7"]
     assert blurred_among(images[1:]) == []  # too few to know what is usual
+
+
+@pytest.mark.parametrize(("sharpness", "found"), [(0.034, True), (0.037, False)])
+def test_sharp_images_of_one_kind_need_a_clear_difference(sharpness: float, found: bool) -> None:
+    # Hardly any spread, so that the factor of 2.8 decides.
+    images = [
+        SurveyedImage(str(k), f"{k}.tif", sharpness=value)
+        for k, value in enumerate([*np.linspace(0.099, 0.101, 9), sharpness])
+    ]
+    assert [image.id for image in blurred_among(images)] == ["9"] * found
+
+
+@pytest.mark.parametrize(("defocus", "far"), [(1.0, False), (1.5, True)])
+def test_only_a_defocus_wider_than_the_own_blur_reaches_the_factor(
+    defocus: float, far: bool
+) -> None:
+    y, x = np.mgrid[:512, :512]
+    discs = ((y % 128 - 64) ** 2 + (x % 128 - 64) ** 2 < 40**2).astype(np.float64)
+    for width in (1.5, 4):
+        own = ndimage.gaussian_filter(discs, width, mode="wrap")
+        sharp = sharpness_of(own)
+        blurred = sharpness_of(ndimage.gaussian_filter(own, defocus * width, mode="wrap"))
+        assert sharp is not None
+        assert blurred is not None
+        assert (sharp / blurred > BLUR_FACTOR) == far
+
+
+def test_generated_nuclei_out_of_focus_are_found() -> None:
+    images = [generate("nuclei", 0, k, (256, 256))[0].astype(np.float64) for k in range(10)]
+    images[9] = ndimage.gaussian_filter(images[9], 2.5)  # as of the last slide of demo-full
+    found = [
+        SurveyedImage(str(k), f"{k}.tif", sharpness=sharpness_of(image))
+        for k, image in enumerate(images)
+    ]
+    assert [image.id for image in blurred_among(found)] == ["9"]
 
 
 def test_near_duplicates_in_any_orientation() -> None:

@@ -19,8 +19,10 @@ from unet.errors import how_many
 # Share of an image's pixels that have the camera's largest value.
 SATURATED = 0.01
 # Blurred: a size class with at least so many images; so many times the usual deviation below the
-# median of log sharpness, and at least by this factor.
-SIZE_CLASS, DEVIATIONS, BLUR_FACTOR = 8, 4.0, 4.0
+# median of log sharpness, and at least by this factor. At edges the energy of the finest details
+# falls with the third power of the width of the blur, and widths add as squares: only a defocus
+# that is wider than the blur of the other images reaches the factor.
+SIZE_CLASS, DEVIATIONS, BLUR_FACTOR = 8, 4.0, 2.0**1.5
 # Objects with a smaller median diameter are specks, in pixels.
 SPECK = 4.0
 # Pixels that look like unlabelled objects, relative to those of labelled ones, in most images.

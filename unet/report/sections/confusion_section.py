@@ -12,7 +12,7 @@ def section(data: DatasetResults) -> PageSection | None:
     found = {
         model: class_confusion(details.confusion, data.settings.class_names)
         for model, details in data.details.items()
-        if len(details.confusion)
+        if details.confusion.images
     }
     if not found:
         return None

@@ -195,16 +195,34 @@ def sentence(
             "Train for more steps, or test on more images"
         )
     else:
-        low, high = (f"{end:.3f}" for end in found.gain[1:])
-        if math.isfinite(found.needed.low):
-            why = f"{goal} may take {rounded(found.needed.low)} more images, or far more: {times} "
-        else:
-            why = f"{times} "
-        why += (
-            f"would {change} between {low} and {high} {towards} {score.label}. More test images, "
-            "more folds (split.folds) or more shares make this range narrower"
+        why = (
+            f"{_open(found, score, sign)}. More test images, more folds (split.folds) or more "
+            "shares make this range narrower"
         )
     return f"Can't tell what more images would bring: {why}."
+
+
+def _open(found: Outlook, score: MeanScore, sign: int) -> str:
+    """What the points leave open where the range is too wide; agrees with the fit that is shown."""
+    low, high = (f"{end:.3f}" for end in found.gain[1:])
+    label, law = score.label, found.law
+    change, towards = ("add", "to") if sign > 0 else ("take", "off")
+    times = f"{power_law.REACH:g} times as many training images"
+    would = f"{times} would {change} between {low} and {high} {towards} {label}"
+    if law is not None and not law.b:
+        return f"the fit is flat, but the points are too uneven to rule a gain out: {would}"
+    gain = math.inf
+    if law is not None:
+        gain = float(law.at(power_law.REACH * found.images) - law.at(found.images))
+    if gain < found.goal:
+        return (
+            f"by the fit, {times} would {change} only {gain:.3f} {towards} {label}, but the points "
+            f"allow for {low} to {high}"
+        )
+    if math.isfinite(found.needed.low):
+        goal = f"{'+' if sign > 0 else '−'}{found.goal:g} {label}"
+        return f"{goal} may take {rounded(found.needed.low)} more images, or far more: {would}"
+    return would
 
 
 def rounded(images: float) -> str:

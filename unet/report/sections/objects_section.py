@@ -46,12 +46,15 @@ def _pictures(
 
 def _counts(data: DatasetResults) -> ExplainedPlot:
     counts = {m: object_numbers.image_counts(d) for m, d in data.details.items()}
-    sentences = {
-        m: object_numbers.count_finding(
-            m, own, object_numbers.found_number(data.details[m].objects)
-        )
-        for m, own in counts.items()
+    hits: dict[str, int | None] = {
+        m: object_numbers.found_number(d.objects) for m, d in data.details.items()
     }
+    # A tool's masks have scores, but no table of objects.
+    for tool in data.compared:
+        scored, found = object_numbers.scored_counts(data.metrics, tool)
+        if scored:
+            counts[tool], hits[tool] = scored, found
+    sentences = {m: object_numbers.count_finding(m, own, hits[m]) for m, own in counts.items()}
     cells = {(m, c.image): c for m, found in counts.items() for c in found}
     images = sorted({image for _, image in cells})
     rows = []
@@ -65,7 +68,7 @@ def _counts(data: DatasetResults) -> ExplainedPlot:
         "or split ones), below it too few (missed or merged ones).",
         tuple(sentences.values()),
         _pictures(sentences, "Predicted against true number of objects per test image",
-                  lambda models: count_plot({m: counts[m] for m in models}, data.models)),
+                  lambda models: count_plot({m: counts[m] for m in models}, data.scored)),
         ("Image", "true", *counts),
         tuple(rows),
     )  # fmt: skip

@@ -52,8 +52,7 @@ def _plot(
 ) -> ExplainedPlot:
     sentences, pictures = {}, []
     for model, curve in curves.items():
-        table = data.details[model].thresholds
-        images = table[(table["class"] == name) & (table["positives"] > 0)]["image"].nunique()
+        images = data.details[model].thresholds.images[name]
         sentences[model] = curve_finding(model, name, curve, thresholds[model], images)
     for part in in_parts(list(curves)):
         figure = precision_recall_plot({m: curves[m] for m in part}, thresholds, data.models)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unet.errors import UserError
+from unet.evaluation.audit.audit_summary import AuditSummary
 from unet.evaluation.audit.doubts import LEVEL, Doubt, read_doubts
 from unet.files import read_json
 from unet.paths import Paths
@@ -16,39 +17,6 @@ from unet.provenance import sidecar
 
 # Overlap (IoU) of the boxes of two models' doubts from which on they are the same doubt.
 SAME_PLACE = 0.3
-# Below these, a model is too poor to judge labels: how far model and labels agree, and correlation
-# of a label with its own prediction.
-POOR_AGREEMENT, POOR_CORRELATION = 0.4, 0.5
-# Below this agreement many doubts are mistakes of the model. Classes agree on more than objects do:
-# outlines may differ by some pixels.
-WEAK_OBJECTS, WEAK_CLASSES = 0.8, 0.95
-
-
-@dataclass(frozen=True)
-class AuditSummary:
-    """What a model's audit looked at; attributes as in
-    :class:`unet.evaluation.audit.audit_model.Audit`, ``doubts`` is their number."""
-
-    model: str
-    labelled: int
-    images: int
-    validation: int
-    objects: int | None
-    agreement: float
-    usual: float | None
-    doubts: int
-
-    @property
-    def poor(self) -> bool:
-        """Whether the model is too poor to judge labels."""
-        low = self.usual is not None and self.usual < POOR_CORRELATION
-        return low or self.agreement < POOR_AGREEMENT
-
-    @property
-    def weak(self) -> bool:
-        """Whether most of its doubts are probably its own mistakes."""
-        limit = WEAK_CLASSES if self.objects is None else WEAK_OBJECTS
-        return not self.poor and self.agreement < limit
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from unet.evaluation.audit.audit_summary import POOR_AGREEMENT
 from unet.evaluation.audit.doubts import KINDS
 from unet.report import doubt_crops
 from unet.report.dataset_results import DatasetResults, PageSection
-from unet.report.shared_doubts import POOR_AGREEMENT, read_audits, shared_doubts
+from unet.report.shared_doubts import read_audits, shared_doubts
 
 # Doubts in the page's table.
 SHOWN = 30

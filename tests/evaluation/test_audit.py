@@ -180,6 +180,8 @@ def test_exchanged_labels_of_two_images(images: Images) -> None:
     assert (found["im1"].match, found["im4"].match) == ("im4", "im1")
     assert min(doubt.confidence for doubt in found.values()) > 0.8
     assert found["im1"].high == (SIDE, SIDE)
+    # All labelled objects of all audited images, as anywhere else in the report.
+    assert audit.objects == 72
 
 
 def test_exchanged_labels_are_a_warning(images: Images) -> None:
@@ -217,6 +219,13 @@ def test_warnings_about_whole_labels_by_hand() -> None:
     many = exchanged_warnings([whole(f"i{k}", "x") for k in range(7)], summary)
     assert len(many) == 6
     assert many[-1] == "exchanged labels: 2 more lines like these, see m/audit.csv"
+
+
+def test_objects_that_are_half_seen_count_too(images: Images) -> None:
+    half = images.labels["im2"] == 4
+    half[: int(np.nonzero(half)[0].mean())] = False
+    images.preds["im2"][half] = 0
+    assert images.audit().objects == 72
 
 
 def test_a_poor_models_denial_means_little(images: Images) -> None:

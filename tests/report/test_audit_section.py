@@ -61,6 +61,7 @@ def test_doubts_with_pictures(paths: Paths) -> None:
     assert re.search(r"0\.705.*m1: 1<br>m2: 2.*0\.455.*m2: 1", text, re.DOTALL)
     assert "a ranking from 0 to 1, not a probability: the mean of all models" in text
     assert "rank in that model’s audit.csv (the last column above), not after the rank on" in text
+    assert "as a whole" not in text
     assert "weak here" not in text
     assert text.index("im1") < text.index("im2")
     assert "y 30, x 32 · 150 px" in text
@@ -120,6 +121,7 @@ def test_exchanged_labels_and_many_doubts(paths: Paths) -> None:
     audited(paths, "m1", whole, *many)
     text = section_of(paths)
     assert "label fits <code>im&lt;3&gt;</code>" in text
+    assert "1 label belongs as a whole to another image, it seems: its objects were not" in text
     assert text.count("<tr>") == 31
     assert "6 more are in audit.csv" in text
 

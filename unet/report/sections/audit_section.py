@@ -29,6 +29,7 @@ def section(data: DatasetResults) -> PageSection | None:
         "Labels",
         audits=audits,
         poor_agreement=POOR_AGREEMENT,
+        exchanged=len({each.doubt.image for each in found if each.doubt.kind == "exchanged"}),
         found=found,
         shown=list(zip(shown, pictures, strict=True)),
         kinds={kind: text for kind, text in KINDS.items() if kind in kinds},

@@ -93,6 +93,7 @@ def test_viewer(page: Path, tmp_path: Path) -> None:
         const layer = viewer.querySelector('.over .picture');
         seen.loaded = getComputedStyle(layer).backgroundImage.split('data:image').length - 1;
         const wipe = viewer.querySelector('[name=wipe]');
+        seen.legend = [...viewer.querySelectorAll('.legend span')].map(e => e.textContent);
         wipe.value = 25; wipe.dispatchEvent(new Event('input'));
         seen.clip = [...viewer.querySelectorAll('.over')].map(e => getComputedStyle(e).clipPath);
         const before = layer.getBoundingClientRect().width;
@@ -124,6 +125,13 @@ def test_viewer(page: Path, tmp_path: Path) -> None:
         "kinds": ["base", "prediction"],
         "kindsOf": ["picture base", "picture prediction"],
         "loaded": 2,
+        "legend": [
+            "found (IoU at least 0.5), as predicted",
+            "its true outline",
+            "missed object",
+            "false object",
+            "ignored",
+        ],
         "clip": ["inset(0px 0px 0px 25%)"] * 2,
         "zoomed": [225] * 4,
         "moved": -60,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unet.evaluation.audit.audit_summary import POOR_AGREEMENT
 from unet.evaluation.audit.doubts import KINDS
+from unet.export.mark_colours import COLOURS
 from unet.report import doubt_crops
 from unet.report.dataset_results import DatasetResults, PageSection
 from unet.report.shared_doubts import read_audits, shared_doubts
@@ -33,7 +34,7 @@ def section(data: DatasetResults) -> PageSection | None:
         found=found,
         shown=list(zip(shown, pictures, strict=True)),
         kinds={kind: text for kind, text in KINDS.items() if kind in kinds},
-        colours=doubt_crops.COLOURS,
+        colours=COLOURS,
         outlines=sorted(
             model for model in good if data.paths.audit_outlines(data.dataset, model).is_dir()
         ),

@@ -10,6 +10,8 @@ import pytest
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from unet.export.mark_colours import COLOURS, OUTLINES
+from unet.report.check_thumbnails import legend
+from unet.report.overlays import mark_colour
 
 # Machado, Oliveira and Fernandes (2009), IEEE TVCG 15(6): full dichromacy, for linear RGB.
 VISION = {
@@ -70,3 +72,12 @@ def test_lines_stand_out_from_their_ground() -> None:
     for dark, bright in OUTLINES.values():
         assert contrast(dark, (20, 20, 20)) > 3
         assert contrast(bright, (240, 240, 240)) > 4.5
+
+
+def test_labels_and_predictions_differ_where_only_one_is_drawn() -> None:
+    """`unet check` draws labels, `unet predict` and `unet annotate` draw predictions."""
+    assert legend("instances", ("background", "cell")) == {
+        "outline of a labelled object": COLOURS["truth"]
+    }
+    assert mark_colour("instances", 1) == (COLOURS["prediction"], 1.0)
+    assert mark_colour("instances", 2, "truth") == (OUTLINES["truth"][1], 1.0)

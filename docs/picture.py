@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from unet.config.load import load_file
 from unet.config.run import Config
+from unet.export.mark_colours import BOTH, FALSE, MISSED
 from unet.paths import Paths
 from unet.report import collect, overlays
 from unet.report.score_tables import columns_for, read_metrics, read_report
@@ -22,9 +23,9 @@ from unet.report.score_tables import columns_for, read_metrics, read_report
 SIDE, HEIGHT, GAP = 256, 128, 6
 LEFT, LINE = 30, 30  # room for the names of the rows; height of a line of text
 LEGEND = (
-    ("found", overlays.MATCHED),
-    ("missed", overlays.MISSED),
-    ("false", overlays.FALSE),
+    ("found", BOTH),
+    ("missed", MISSED),
+    ("false", FALSE),
 )
 
 
@@ -85,7 +86,7 @@ def main() -> None:
     headings = ["image", "truth", *(", ".join(dict.fromkeys(column)) for column in columns)]
     sheet = _sheet(headings, {name: _panels(config, Paths(results), name) for name in names})
     target = Path(__file__).resolve().parent / "images" / "demo.png"
-    sheet.quantize(128).save(target, optimize=True)
+    sheet.quantize(256, kmeans=2).save(target, optimize=True)
     print(f"wrote {target} ({target.stat().st_size // 1024} KiB)")
 
 

@@ -90,6 +90,13 @@ def test_a_dataset_has_the_warnings_of_all_its_stages(tmp_path: Path) -> None:
     assert read_warnings(paths.dataset("d")) == ["manifest", "later"]
 
 
+def test_what_several_models_say_is_there_once(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    write_warnings(paths.warnings("d", "audit-m"), ["check the label of a", "of m"])
+    write_warnings(paths.warnings("d", "audit-n"), ["check the label of a"])
+    assert read_warnings(paths.dataset("d"), ["m", "n"]) == ["check the label of a", "of m"]
+
+
 def test_a_readers_warnings_are_in_the_manifest_and_on_the_console(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,11 @@ from unet.data.store import Prepared
 from unet.errors import UserError
 from unet.evaluation.audit import exchanged_labels
 from unet.evaluation.audit.audit_model import Audit, audit_model
+from unet.evaluation.audit.audit_summary import AuditSummary
 from unet.evaluation.audit.doubt_outlines import write_outlines
 from unet.evaluation.audit.doubts import LEVEL, Doubt, ranked, read_doubts, write_doubts
 from unet.evaluation.audit.exchanged_labels import Thumbnails, cells_per_side, exchanged
+from unet.evaluation.audit.exchanged_warnings import exchanged_warnings
 from unet.evaluation.audit.object_overlaps import object_overlaps
 from unet.evaluation.audit.object_trust import ObjectTrust, trusted
 from unet.evaluation.audit.region_doubts import ClassTrust
@@ -177,6 +180,52 @@ def test_exchanged_labels_of_two_images(images: Images) -> None:
     assert (found["im1"].match, found["im4"].match) == ("im4", "im1")
     assert min(doubt.confidence for doubt in found.values()) > 0.8
     assert found["im1"].high == (SIDE, SIDE)
+    # All labelled objects of all audited images, as anywhere else in the report.
+    assert audit.objects == 72
+
+
+def test_exchanged_labels_are_a_warning(images: Images) -> None:
+    labels = images.labels
+    labels["im1"], labels["im4"] = labels["im4"], labels["im1"]
+    audit = images.audit()
+    said = exchanged_warnings(audit.doubts, AuditSummary("m", **audit.summary()))
+    assert said == [
+        "check the labels of im1 and im4: probably exchanged; they count in all scores until "
+        "corrected"
+    ]
+    poor = AuditSummary("m", **audit.summary() | {"agreement": 0.39})
+    assert exchanged_warnings(audit.doubts, poor) == []
+    assert exchanged_warnings([], AuditSummary("m", **audit.summary())) == []
+
+
+def test_warnings_about_whole_labels_by_hand() -> None:
+    def whole(image: str, match: str, confidence: float = 0.9, kind: str = "exchanged") -> Doubt:
+        box = ((0, 0), (9, 9))
+        return Doubt(image, 0, kind, confidence, "", (4.0, 4.0), *box, 81, match=match)
+
+    summary = AuditSummary("m", 9, 9, 0, 90, 0.9, 0.9, 3)
+    end = "it counts in all scores until corrected"
+    # b is not in doubt; what d fits is unknown; e is not sure enough; f is no whole label.
+    doubts = [
+        whole("a", "b"), whole("d", "", LEVEL), whole("e", "g", 0.49), whole("f", "", 0.9, "denied")
+    ]  # fmt: skip
+    assert exchanged_warnings(doubts, summary) == [
+        f"check the label of a: it probably belongs to b; {end}",
+        f"check the label of d: it probably belongs to another image; {end}",
+    ]
+    # Three labels that moved on by one image, and many of them.
+    ring = [whole("a", "b"), whole("b", "c"), whole("c", "a")]
+    assert [line.split(";")[0][-1] for line in exchanged_warnings(ring, summary)] == ["b", "c", "a"]
+    many = exchanged_warnings([whole(f"i{k}", "x") for k in range(7)], summary)
+    assert len(many) == 6
+    assert many[-1] == "exchanged labels: 2 more lines like these, see m/audit.csv"
+
+
+def test_objects_that_are_half_seen_count_too(images: Images) -> None:
+    half = images.labels["im2"] == 4
+    half[: int(np.nonzero(half)[0].mean())] = False
+    images.preds["im2"][half] = 0
+    assert images.audit().objects == 72
 
 
 def test_a_poor_models_denial_means_little(images: Images) -> None:
@@ -636,8 +685,23 @@ def test_models_that_agree_do_not_boost_each_other() -> None:
     assert [(each.models, each.doubt.kind) for each in found] == [
         (("x", "y"), "missing"), (("x",), "denied"), (("y",), "missing"),
     ]  # fmt: skip
+    # The ranks are those in the tables of the models.
+    assert [each.ranks for each in found] == [(1, 1), (2,), (2,)]
     # Each the mean; a model that does not doubt a place counts as 0.
     assert [each.confidence for each in found] == pytest.approx([0.6, 0.35, 0.3])
+
+
+@given(st.lists(st.sampled_from([0.5, 0.75, 1.0]), max_size=6), st.randoms())
+def test_one_model_alone_keeps_its_ranks(found: list[float], random: Random) -> None:
+    """Also those of equal confidence: a table has rounded ones."""
+    doubt = Doubt("a", 0, "missing", 0.6, "", (5.0, 5.0), (0, 0), (10, 10), 90)
+    names = random.sample("abcdef", len(found))
+    table = [
+        replace(doubt, image=name, confidence=c)
+        for name, c in zip(names, sorted(found, reverse=True), strict=True)
+    ]
+    ranks = [each.ranks for each in shared_doubts({"m": table})]
+    assert ranks == [(rank,) for rank in range(1, len(found) + 1)]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=5))

@@ -48,7 +48,8 @@ def paths(tmp_path: Path) -> Paths:
 
 def test_doubts_with_pictures(paths: Paths) -> None:
     audited(paths, "m1", DOUBT)
-    audited(paths, "m2", replace(DOUBT, confidence=0.5), replace(DOUBT, image="im2", kind="denied"))
+    audited(paths, "m2", replace(DOUBT, image="im2", kind="denied"), replace(DOUBT, confidence=0.5))
+    paths.audit_outlines("d", "m1").mkdir()
     text = section_of(paths)
     assert "2 places in 2 images where at least one model clearly disagrees with the label" in text
     assert "4 of 12 labelled images, with 57 objects" in text
@@ -56,11 +57,25 @@ def test_doubts_with_pictures(paths: Paths) -> None:
     assert "split: {folds: 5}" in text
     assert text.count('src="data:image/jpeg') == 2
     # Both models doubt the first place: the mean of 0.91 and 0.5. Only one doubts the second.
-    assert re.search(r"0\.705.*m1, m2.*0\.455", text, re.DOTALL)
+    # With each model its rank in its own table, by which outlines are named.
+    assert re.search(r"0\.705.*m1: 1<br>m2: 2.*0\.455.*m2: 1", text, re.DOTALL)
     assert "a ranking from 0 to 1, not a probability: the mean of all models" in text
+    assert "rank in that model’s audit.csv (the last column above), not after the rank on" in text
+    assert "as a whole" not in text
     assert "weak here" not in text
     assert text.index("im1") < text.index("im2")
     assert "y 30, x 32 · 150 px" in text
+
+
+def test_one_model_has_the_same_ranks_everywhere(paths: Paths) -> None:
+    first, second = replace(DOUBT, image="im2"), DOUBT  # of equal confidence, in this order
+    audited(paths, "m1", first, second)
+    paths.audit_outlines("d", "m1").mkdir()
+    text = section_of(paths, ("m1",))
+    assert "They are named after the rank." in text
+    assert "<td>1</td>" in text
+    assert 0 < text.index("<code>im2</code>") < text.index("<code>im1</code>")
+    assert '<td class="text">m1</td>' in text
 
 
 def test_no_doubt(paths: Paths) -> None:
@@ -106,6 +121,7 @@ def test_exchanged_labels_and_many_doubts(paths: Paths) -> None:
     audited(paths, "m1", whole, *many)
     text = section_of(paths)
     assert "label fits <code>im&lt;3&gt;</code>" in text
+    assert "1 label belongs as a whole to another image, it seems: its objects were not" in text
     assert text.count("<tr>") == 31
     assert "6 more are in audit.csv" in text
 

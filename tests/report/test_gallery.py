@@ -22,6 +22,7 @@ from unet.config.sections import ReportSection
 from unet.config.stage_settings import Applied, ReportSettings
 from unet.data.records import ImageRecord, write_manifest
 from unet.evaluation.metrics.rows import MetricRow
+from unet.export.mark_colours import FALSE, IGNORED, MISSED, PREDICTION, SWAPPED
 from unet.files import write_json
 from unet.paths import ENSEMBLE, Paths
 from unet.report import overlays, score_tables
@@ -134,13 +135,13 @@ def test_error_layer_of_objects() -> None:
     found = draw_layers(plane_of(truth, pred, ignored), "instances", 40)
     prediction, error = (rgba(uri) for uri in found.models["m"])
     assert tuple(error[2, 4]) == (*TRUTH, 255)
-    assert tuple(error[3, 4]) == (*overlays.MATCHED, 255)
+    assert tuple(error[3, 4]) == (*PREDICTION, 255)
     assert error[6, 4, 3] == 0
-    assert tuple(error[2, 14]) == (*overlays.MISSED, 255)
-    assert tuple(error[6, 14, :3]) == overlays.MISSED
+    assert tuple(error[2, 14]) == (*MISSED, 255)
+    assert tuple(error[6, 14, :3]) == MISSED
     assert 0 < error[6, 14, 3] < 255
-    assert tuple(error[2, 24]) == (*overlays.FALSE, 255)
-    assert tuple(error[0, 39, :3]) == overlays.IGNORED
+    assert tuple(error[2, 24]) == (*FALSE, 255)
+    assert tuple(error[0, 39, :3]) == IGNORED
     assert error[0, 0, 3] == 0
     # The found object has one colour in truth and prediction; the image shows through.
     true = rgba(found.truth)
@@ -164,7 +165,7 @@ def test_layers_of_classes() -> None:
     plane = plane_of([[1, 0, 1, 1, 1]], [[0, 1, 2, 1, 0]], [[0, 0, 0, 0, 1]])
     found = draw_layers(plane, "semantic", 5)
     prediction, error = (rgba(uri)[0] for uri in found.models["m"])
-    colours = [overlays.MISSED, overlays.FALSE, overlays.SWAPPED, (0, 0, 0), overlays.IGNORED]
+    colours = [MISSED, FALSE, SWAPPED, (0, 0, 0), IGNORED]
     assert [tuple(pixel[:3]) for pixel in error] == colours
     assert [pixel[3] > 0 for pixel in error] == [True, True, True, False, True]
     classes = [overlays.class_colour(k) for k in (0, 1, 2, 1)]
@@ -177,7 +178,7 @@ def test_without_labels_there_are_outlines_and_no_errors() -> None:
     found = draw_layers(plane_of(None, pred), "instances", 8)
     assert found.truth == ""
     outline = rgba(found.models["m"][1])
-    assert tuple(outline[2, 2]) == (*overlays.MATCHED, 255)
+    assert tuple(outline[2, 2]) == (*PREDICTION, 255)
     assert outline[3, 3, 3] == 0
     assert draw_layers(plane_of(None, pred), "semantic", 8).models["m"][1] == ""
     assert decoded(draw_layers(plane_of(None, pred * 0), "instances", 8).base).size == (8, 8)

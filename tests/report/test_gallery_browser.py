@@ -93,6 +93,7 @@ def test_viewer(page: Path, tmp_path: Path) -> None:
         const layer = viewer.querySelector('.over .picture');
         seen.loaded = getComputedStyle(layer).backgroundImage.split('data:image').length - 1;
         const wipe = viewer.querySelector('[name=wipe]');
+        seen.legend = [...viewer.querySelectorAll('.legend span')].map(e => e.textContent);
         wipe.value = 25; wipe.dispatchEvent(new Event('input'));
         seen.clip = [...viewer.querySelectorAll('.over')].map(e => getComputedStyle(e).clipPath);
         const before = layer.getBoundingClientRect().width;
@@ -124,6 +125,13 @@ def test_viewer(page: Path, tmp_path: Path) -> None:
         "kinds": ["base", "prediction"],
         "kindsOf": ["picture base", "picture prediction"],
         "loaded": 2,
+        "legend": [
+            "found (IoU at least 0.5), as predicted",
+            "its true outline",
+            "missed object",
+            "false object",
+            "ignored",
+        ],
         "clip": ["inset(0px 0px 0px 25%)"] * 2,
         "zoomed": [225] * 4,
         "moved": -60,
@@ -145,6 +153,31 @@ def test_a_link_shows_a_card_that_is_filtered_away(page: Path, tmp_path: Path) -
         return [hidden, shown().length];
     """)  # fmt: skip
     assert found == [["im1"], 4]
+
+
+@pytest.mark.parametrize("width", [1300, 1000])
+def test_the_links_to_files_are_not_cut_off(tmp_path: Path, width: int) -> None:
+    chromium()
+    paths, model = Paths(tmp_path), "a-model-with-a-long-name"
+    make_results(paths, "d", [model], "instances")
+    with paths.metrics("d", model).open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(METRIC_COLUMNS)
+        for k in range(1000, 1500):
+            for score in ("ap_0.50", "f1_0.50", "pq", "seg", "iou"):
+                image = f"im{k % 2}"
+                writer.writerow(["d", model, 0, image, image, "instances", score, 0.123, 10])
+    rows = "".join(f"im0,{k}\n" for k in range(1, 12_001))
+    paths.objects("d", model, 0).write_text(f"image,label\n{rows}")
+    paths.masks("d", model, 0).mkdir()
+    (paths.masks("d", model, 0) / "im0.tif").write_bytes(b"")
+    make_report(paths, "d", [model], "instances")
+    found = run_in_page(paths.dataset_report_html("d"), tmp_path, SHOWN + """
+        return [all('#image-im0 td a').map(e => e.textContent.split(' ')[0]),
+          ...all('.card > .scroll').map(e => e.scrollWidth - e.clientWidth)];
+    """, width=width)  # fmt: skip
+    assert found[0] == ["mask", "metrics.csv,", "objects.csv,"]
+    assert max(found[1:]) <= 0
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1300, False), (500, True)])

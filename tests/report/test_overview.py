@@ -18,6 +18,7 @@ from tests.report.test_report import make_report, make_results
 from unet.config.stage_settings import DatasetTask
 from unet.data.dataset_warnings import write_warnings
 from unet.data.records import read_manifest, write_manifest
+from unet.export.mark_colours import BOTH, PREDICTION, TRUTH
 from unet.paths import Paths
 from unet.report import outlined
 from unet.report.overall_page import report_all
@@ -110,9 +111,9 @@ def test_outlines_tell_truth_prediction_and_both_apart() -> None:
     ignored = np.zeros((12, 12), bool)
     view = OverlayView(np.zeros((1, 12, 12), np.float32), truth, pred, ignored)
     rgb = outlined.outlined(view, 12)
-    assert tuple(rgb[1, 1]) == outlined.BOTH
-    assert tuple(rgb[7, 1]) == outlined.TRUTH
-    assert tuple(rgb[7, 7]) == outlined.PREDICTION
+    assert tuple(rgb[1, 1]) == BOTH
+    assert tuple(rgb[7, 1]) == TRUTH
+    assert tuple(rgb[7, 7]) == PREDICTION
     # Inside an object, and outside of all, the image.
     assert not rgb[2, 2].any()
     assert not rgb[0, 11].any()

@@ -19,11 +19,12 @@ from tests.report.page_policy import assert_scripts_allowed
 from unet.data.records import ImageRecord
 from unet.data.store import OwnGrid
 from unet.export import ome_zarr_writer
+from unet.export.mark_colours import OUTLINES
 from unet.prediction.apply.result_folder import Output
 from unet.prediction.object_counts import Counted
 from unet.prediction.stitch.segmentation import Segmentation
 from unet.report import predicted_page, predicted_pictures
-from unet.report.overlays import OUTLINES, OverlayView, mark_colour, marked
+from unet.report.overlays import OverlayView, mark_colour, marked
 from unet.report.predicted_page import PredictedImages, write_predicted
 from unet.report.predicted_pictures import picture
 
@@ -179,7 +180,7 @@ def test_outlines_are_closed_thin_and_part_touching_objects() -> None:
     assert marks[12:18, 19].all()
     assert marks[12:18, 11:19].sum() == marks[12:18, 20:29].sum() == 0
     shown = one.together("instances")
-    assert (shown[marks > 0] == OUTLINES[0]).all()
+    assert (shown[marks > 0] == OUTLINES["prediction"][0]).all()
     assert (shown[marks == 0] == one.image[marks == 0]).all()
 
 
@@ -189,7 +190,7 @@ def test_outlines_on_a_bright_image_have_another_colour() -> None:
     view = OverlayView(image[None], labels, labels, np.zeros((60, 80), bool))
     one = marked(view, "instances", 80)
     assert set(np.unique(one.marks)) == {0, 2}
-    assert (one.together("instances")[one.marks > 0] == OUTLINES[1]).all()
+    assert (one.together("instances")[one.marks > 0] == OUTLINES["prediction"][1]).all()
 
 
 def test_many_images_are_a_bounded_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

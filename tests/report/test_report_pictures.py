@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.report.test_report_tables import metric
+from unet.export.mark_colours import BOTH, FALSE, IGNORED, MISSED, SWAPPED
 from unet.report import collect, figures, overlays, pooling, score_tables
 
 NAN = math.nan
@@ -58,9 +59,9 @@ def test_semantic_error_panel_tells_missed_false_and_swapped_apart() -> None:
     view = view_of([[1, 0, 1, 1, 1]], [[0, 1, 2, 1, 0]], [[0, 0, 0, 0, 1]])
     _, error = overlays._semantic_panels(view, side=5)
     share = np.array(error[0, :, :], float)
-    expected = [overlays.MISSED, overlays.FALSE, overlays.SWAPPED, (0, 0, 0)]
+    expected = [MISSED, FALSE, SWAPPED, (0, 0, 0)]
     np.testing.assert_allclose(share[:4], 0.85 * np.array(expected), atol=1)
-    assert tuple(error[0, 4]) == overlays.IGNORED
+    assert tuple(error[0, 4]) == IGNORED
     assert overlays.errors(view, "semantic").tolist() == [[True, True, True, False, False]]
     assert overlays.errors(view, "instances").tolist() == [[True, True, False, False, False]]
 
@@ -73,9 +74,9 @@ def test_instance_error_panel_marks_missed_and_false_objects() -> None:
     pred[2:10, 21:29] = 3
     view = view_of(truth, pred)
     maps, error = overlays._instance_panels(view, side=30)
-    assert tuple(error[2, 4]) == overlays.MATCHED
-    assert tuple(error[2, 14]) == overlays.MISSED
-    assert tuple(error[2, 24]) == overlays.FALSE
+    assert tuple(error[2, 4]) == BOTH
+    assert tuple(error[2, 14]) == MISSED
+    assert tuple(error[2, 24]) == FALSE
     assert tuple(error[0, 0]) == (0, 0, 0)
     # The found object has one colour in truth and prediction.
     shown = [np.array(decoded(uri)) for uri in maps]

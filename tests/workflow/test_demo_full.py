@@ -57,6 +57,8 @@ def test_the_audit_finds_the_exchanged_labels() -> None:
     assert len(exchanged) == 2
     doubts = rows(RESULTS / "nuclei" / "unet-border" / "audit.csv")
     assert exchanged <= {row["image"] for row in doubts if row["kind"] == "exchanged"}
+    one, other = sorted(exchanged)
+    assert f"check the labels of {one} and {other}: probably exchanged" in page("nuclei")
 
 
 def test_another_kind_of_image_is_doubted() -> None:

@@ -101,13 +101,15 @@ def warning_lines(paths: Paths, models: Mapping[str, Collection[str]]) -> list[s
 
 
 def read_warnings(folder: Path, models: Collection[str] = ()) -> list[str]:
-    """The warnings about a dataset and these models, in the order of the stages.
+    """The warnings about a dataset and these models, in the order of the stages. What several
+    models say in the same words is there once.
 
     Args:
         folder: of the dataset, in the output folder. Results of old versions have no warnings.
         models: of the dataset in the config; warnings about other models are ignored.
     """
-    return [str(line) for noted in _noted(folder, models) for line in noted["warnings"]]
+    lines = (str(line) for noted in _noted(folder, models) for line in noted["warnings"])
+    return list(dict.fromkeys(lines))
 
 
 def read_facts(folder: Path) -> dict[str, Any]:

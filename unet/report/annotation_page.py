@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unet.data.tiling import Slices
+from unet.export.mark_colours import Rgb
 from unet.prediction.annotation.ranked_crops import RankedCrop
-from unet.report.overlays import Marked, OverlayView, Rgb, mark_colour, marked
+from unet.report.overlays import Marked, OverlayView, mark_colour, marked
 from unet.report.page_file import render
 
 # Crops that the page shows (the table lists all), and the longest side of a picture by how many

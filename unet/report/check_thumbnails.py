@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,14 +127,15 @@ def _thumbnail(
 
 def _drawn(view: OverlayView, task: str, opened: LazyImage) -> Marked:
     """The picture; colour photographs keep their colours."""
-    drawn = marked(view, task, SIDE)
+    drawn = replace(marked(view, task, SIDE), side="truth")
     if opened.channel_names[:3] != RGB_NAMES or view.image.dtype != np.uint8:
         return drawn
     from PIL import Image
 
     height, width = drawn.marks.shape
     photo = Image.fromarray(np.ascontiguousarray(np.moveaxis(view.image[:3], 0, -1)))
-    return Marked(np.array(photo.resize((width, height), Image.Resampling.LANCZOS)), drawn.marks)
+    pixels = np.array(photo.resize((width, height), Image.Resampling.LANCZOS))
+    return replace(drawn, image=pixels)
 
 
 def _computed(opened: LazyImage, where: tuple[int | slice, ...]) -> NDArray[Any]:
@@ -176,5 +177,5 @@ def legend(task: str, classes: Sequence[str]) -> Mapping[str, tuple[int, int, in
     from unet.report.overlays import mark_colour
 
     if task == "instances":
-        return {"outline of an object": mark_colour(task, 1)[0]}
+        return {"outline of a labelled object": mark_colour(task, 1, "truth")[0]}
     return {name: mark_colour(task, k)[0] for k, name in enumerate(classes) if k > 0}

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from unet.config.stage_settings import ReportSettings
 from unet.data.records import ImageRecord, read_manifest, read_splits
 from unet.evaluation.metrics.rows import MetricRow
+from unet.export.mark_colours import Rgb
 from unet.paths import Paths, compared_model, fold_number
 from unet.report import collect, overlays, score_tables
 from unet.report.detail_tables import Details, read_details
@@ -110,7 +111,7 @@ class DatasetResults:
         return tuple(map(fold_number, self.settings.tested))
 
     @property
-    def classes(self) -> list[tuple[str, overlays.Rgb]]:
+    def classes(self) -> list[tuple[str, Rgb]]:
         """Name and colour of each class."""
         names = enumerate(self.settings.class_names)
         return [(name, overlays.class_colour(k)) for k, name in names]

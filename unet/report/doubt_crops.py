@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from unet.data.store import OwnGrid
 from unet.errors import UserError
 from unet.evaluation.audit.doubts import Doubt
+from unet.export.mark_colours import BOTH, PREDICTION, TRUTH
 from unet.paths import Paths
 from unet.prediction.stitch.segmentation import Segmentation
-from unet.report import overlays
 from unet.report.figures import image_uri
-from unet.report.overlays import OverlayView, Rgb, marked
+from unet.report.overlays import OverlayView, marked
 
 log = logging.getLogger(__name__)
 
@@ -23,11 +23,6 @@ log = logging.getLogger(__name__)
 SIDE, LEAST = 192, 64
 # Longest side that is read: of a larger part every n-th pixel.
 LIMIT = 400
-COLOURS: dict[str, Rgb] = {
-    "label": overlays.OUTLINES[0],
-    "prediction": overlays.MISSED,
-    "both": overlays.MATCHED,
-}
 
 
 def crop(paths: Paths, dataset: str, model: str, task: str, doubt: Doubt) -> str | None:
@@ -78,5 +73,5 @@ def _drawn(pixels: NDArray[Any], label: NDArray[np.int64], pred: NDArray[np.int6
     ]
     rgb = shown[0].image.copy()
     one, other = (found.marks > 0 for found in shown)
-    rgb[one], rgb[other], rgb[one & other] = (COLOURS[n] for n in ("label", "prediction", "both"))
+    rgb[one], rgb[other], rgb[one & other] = TRUTH, PREDICTION, BOTH
     return image_uri(Image.fromarray(rgb), "JPEG", quality=80, subsampling=0)

@@ -16,6 +16,7 @@ from unet.evaluation.blockwise import ScoredPair
 from unet.evaluation.mask_folders import MaskFiles, Method, opened_files
 from unet.evaluation.mask_scoring import MaskScoring
 from unet.evaluation.metrics.rows import MetricRow
+from unet.export.mark_colours import COLOURS
 from unet.files import replacing
 from unet.io.images import open_image
 from unet.report import collect, overlays, score_tables
@@ -25,7 +26,7 @@ from unet.report.page_file import render
 from unet.report.paired import Statistics
 from unet.report.score_tables import ReportRow
 from unet.report.score_values import score_values
-from unet.report.shown_overlays import COLOURS, MANY_OVERLAYS, Overlay, overlays_of_plane
+from unet.report.shown_overlays import MANY_OVERLAYS, Overlay, overlays_of_plane
 
 log = logging.getLogger(__name__)
 

@@ -10,18 +10,16 @@ from numpy.typing import NDArray
 
 from unet.config.heads import IGNORE
 from unet.errors import UserError
+from unet.export.mark_colours import BOTH, PREDICTION, TRUTH
 from unet.paths import Paths
 from unet.report import overlays
 from unet.report.collect import Pick
 from unet.report.cuts import cuts_of
 from unet.report.figures import image_uri
-from unet.report.overlays import OverlayView, Rgb
+from unet.report.overlays import OverlayView
 from unet.report.predicted_pictures import every_nth
 
 SIDE = 256
-TRUTH: Rgb = overlays.MISSED
-PREDICTION: Rgb = overlays.FALSE
-BOTH: Rgb = overlays.MATCHED
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def thumbnails(
 def outlined(view: OverlayView, side: int) -> NDArray[np.uint8]:
     """The image with the outlines of its objects, or of its classes: uint8 [Y, X, 3].
 
-    Blue: only the truth has an outline here, orange: only the prediction, green: both.
+    ``TRUTH``: only the truth has an outline here, ``PREDICTION``: only the prediction, ``BOTH``.
     """
     views = [replace(view, pred=np.where(view.ignored, 0, v)) for v in (view.truth, view.pred)]
     # As outlines, also where the labels are classes.

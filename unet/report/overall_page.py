@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unet.config.stage_settings import Applied, DatasetTask
+from unet.export.mark_colours import COLOURS
 from unet.paths import Paths
 from unet.provenance import read_made_by
-from unet.report import collect, costs, outlined, run_record, score_tables
+from unet.report import collect, costs, run_record, score_tables
 from unet.report.applied import Predicted, predicted
 from unet.report.overview import LISTED_WARNINGS, Summary, interval_plots, summary
 from unet.report.page_file import render, write_page
@@ -49,7 +50,7 @@ def report_all(paths: Paths, datasets: Mapping[str, DatasetTask]) -> list[Report
         "overall.html.j2",
         summaries=summaries,
         listed=LISTED_WARNINGS,
-        colours={"truth": outlined.TRUTH, "prediction": outlined.PREDICTION, "both": outlined.BOTH},
+        colours=COLOURS,
         plots=interval_plots(measured),
         compared={name: entry.compared for name, entry in datasets.items()},
         sections={task: (_union(task, found), found) for task, found in sections.items()},

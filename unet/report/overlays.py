@@ -1,6 +1,6 @@
 """Panels that show one test image: the image, its truth, the prediction, and the errors.
 
-The colours also work for colour-blind readers: blue = missed, orange = false.
+:mod:`unet.export.mark_colours` has the colours of truth, prediction and errors.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from numpy.typing import NDArray
 
 from unet.evaluation.metrics.contingency import contingency
 from unet.evaluation.metrics.instance import match
+from unet.export.mark_colours import (
+    BOTH,
+    FALSE,
+    IGNORED,
+    MISSED,
+    OUTLINES,
+    SWAPPED,
+    Rgb,
+)
 from unet.report.figures import image_uri
 
-Rgb = tuple[int, int, int]
 Labels = NDArray[np.integer[Any]]
 
-MISSED: Rgb = (64, 156, 255)
-FALSE: Rgb = (255, 128, 32)
-SWAPPED: Rgb = (226, 90, 214)
-MATCHED: Rgb = (88, 214, 141)
-IGNORED: Rgb = (120, 120, 120)
 GROUND: Rgb = (24, 26, 30)
 # For the classes after the first: white as usual in masks, then Okabe and Ito's colours.
 CLASS_COLOURS: tuple[Rgb, ...] = (
@@ -37,9 +40,7 @@ CLASS_COLOURS: tuple[Rgb, ...] = (
     (213, 94, 0),
     (0, 114, 178),
 )
-# Outlines on dark images and on bright ones, where green stands out from stained tissue. Above this
-# median brightness (0 to 255), an image is bright.
-OUTLINES: tuple[Rgb, ...] = ((255, 214, 10), (0, 150, 60))
+# Above this median brightness (0 to 255), an image is bright.
 BRIGHT = 140
 # Classes on images of any kind: without white.
 MARKED_CLASSES: tuple[Rgb, ...] = (CLASS_COLOURS[2], *CLASS_COLOURS[1:2], *CLASS_COLOURS[3:])
@@ -149,16 +150,18 @@ class Marked:
         image: uint8 [Y, X, 3].
         marks: uint8 [Y, X]: 0 = nothing; for task instances the outlines of objects, 1 on a dark
             image and 2 on a bright one; for task semantic the class index.
+        side: whose outlines they are, "prediction" or "truth".
     """
 
     image: NDArray[np.uint8]
     marks: NDArray[np.uint8]
+    side: str = "prediction"
 
     def together(self, task: str) -> NDArray[np.uint8]:
         """The image with its marks, uint8 [Y, X, 3]."""
         rgb = self.image.copy()
         for mark in range(1, int(self.marks.max(initial=0)) + 1):
-            _tint(rgb, self.marks == mark, *mark_colour(task, mark))
+            _tint(rgb, self.marks == mark, *mark_colour(task, mark, self.side))
         return rgb
 
     def uris(self, task: str) -> tuple[str, str]:
@@ -166,7 +169,7 @@ class Marked:
         from PIL import Image
 
         marks = Image.fromarray(self.marks)
-        found = [mark_colour(task, mark) for mark in range(1, 256)]
+        found = [mark_colour(task, mark, self.side) for mark in range(1, 256)]
         marks.putpalette(bytes([0, 0, 0, *(value for colour, _ in found for value in colour)]))
         alpha = bytes([0, *(round(255 * opacity) for _, opacity in found)])
         picture = Image.fromarray(self.image)
@@ -176,10 +179,10 @@ class Marked:
         )
 
 
-def mark_colour(task: str, mark: int) -> tuple[Rgb, float]:
+def mark_colour(task: str, mark: int, side: str = "prediction") -> tuple[Rgb, float]:
     """Colour and opacity of a mark: lines are opaque, classes let the image through."""
     if task == "instances":
-        return OUTLINES[(mark - 1) % len(OUTLINES)], 1.0
+        return OUTLINES[side][(mark - 1) % 2], 1.0
     return MARKED_CLASSES[(mark - 1) % len(MARKED_CLASSES)], 0.4
 
 
@@ -237,7 +240,7 @@ def _instance_panels(view: OverlayView, side: int) -> tuple[list[str], NDArray[n
     _tint(error, missed[truth], MISSED, 0.55)
     _tint(error, extra[pred], FALSE, 0.55)
     edge = _contour(pred)
-    error[edge & ~extra[pred]] = MATCHED
+    error[edge & ~extra[pred]] = BOTH
     error[_contour(truth) & missed[truth]] = MISSED
     error[edge & extra[pred]] = FALSE
     error[ignored] = IGNORED

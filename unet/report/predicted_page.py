@@ -13,13 +13,14 @@ from unet.data.records import ImageRecord
 from unet.data.scale_check import sizes_text
 from unet.data.store import OwnGrid
 from unet.errors import how_many
+from unet.export.mark_colours import Rgb
 from unet.prediction.apply.result_folder import Output
 from unet.prediction.object_counts import Counted
 from unet.prediction.stitch.segmentation import Segmentation
 from unet.report import collect, figures
 from unet.report.collect import evenly_spaced
 from unet.report.numbers import NO_VALUE
-from unet.report.overlays import Rgb, mark_colour
+from unet.report.overlays import mark_colour
 from unet.report.page_file import render, write_page
 from unet.report.predicted_pictures import SHEET_IMAGES, Picture, picture, write_sheet
 

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from unet.errors import UserError
+from unet.evaluation.audit.audit_summary import AuditSummary
 from unet.evaluation.audit.doubts import LEVEL, Doubt, read_doubts
 from unet.files import read_json
 from unet.paths import Paths
@@ -16,39 +17,6 @@ from unet.provenance import sidecar
 
 # Overlap (IoU) of the boxes of two models' doubts from which on they are the same doubt.
 SAME_PLACE = 0.3
-# Below these, a model is too poor to judge labels: how far model and labels agree, and correlation
-# of a label with its own prediction.
-POOR_AGREEMENT, POOR_CORRELATION = 0.4, 0.5
-# Below this agreement many doubts are mistakes of the model. Classes agree on more than objects do:
-# outlines may differ by some pixels.
-WEAK_OBJECTS, WEAK_CLASSES = 0.8, 0.95
-
-
-@dataclass(frozen=True)
-class AuditSummary:
-    """What a model's audit looked at; attributes as in
-    :class:`unet.evaluation.audit.audit_model.Audit`, ``doubts`` is their number."""
-
-    model: str
-    labelled: int
-    images: int
-    validation: int
-    objects: int | None
-    agreement: float
-    usual: float | None
-    doubts: int
-
-    @property
-    def poor(self) -> bool:
-        """Whether the model is too poor to judge labels."""
-        low = self.usual is not None and self.usual < POOR_CORRELATION
-        return low or self.agreement < POOR_AGREEMENT
-
-    @property
-    def weak(self) -> bool:
-        """Whether most of its doubts are probably its own mistakes."""
-        limit = WEAK_CLASSES if self.objects is None else WEAK_OBJECTS
-        return not self.poor and self.agreement < limit
 
 
 @dataclass(frozen=True)
@@ -57,13 +25,14 @@ class SharedDoubt:
 
     Attributes:
         doubt: that of the model that is most certain.
-        models: the most certain one first.
+        models: the most certain one first; ``ranks``: the rank of the doubt in the table of each.
         confidence: mean over all models; 0 for a model that does not doubt the place. The models
             learned from the same labels, so their agreement is no independent evidence.
     """
 
     doubt: Doubt
     models: tuple[str, ...]
+    ranks: tuple[int, ...]
     confidence: float
 
 
@@ -96,29 +65,45 @@ def shared_doubts(doubts: Mapping[str, Iterable[Doubt]], level: float = LEVEL) -
     """All doubts of a confidence of at least ``level`` for a model, by the mean of all models.
 
     Doubts of different models are the same if they are of the same kind and at the same place of
-    the same image.
+    the same image. Equal confidences keep the order of the tables, so that the doubts of a single
+    model have the ranks of its table.
+
+    Args:
+        doubts: of each model, in the order of its table.
     """
     every = sorted(
-        ((doubt, model) for model, found in doubts.items() for doubt in found),
-        key=lambda pair: (*pair[0].order, pair[1]),
+        (
+            _Ranked(doubt, model, rank)
+            for model, found in doubts.items()
+            for rank, doubt in enumerate(found, start=1)
+        ),
+        key=lambda one: (-one.doubt.confidence, one.rank, one.model),
     )
-    by_image: dict[tuple[str, str], list[list[tuple[Doubt, str]]]] = {}
-    for doubt, model in every:
-        groups = by_image.setdefault((doubt.image, doubt.kind), [])
+    by_image: dict[tuple[str, str], list[list[_Ranked]]] = {}
+    for one in every:
+        groups = by_image.setdefault((one.doubt.image, one.doubt.kind), [])
         for group in groups:
-            if model not in {name for _, name in group} and same_place(doubt, group[0][0]):
-                group.append((doubt, model))
+            known = {member.model for member in group}
+            if one.model not in known and same_place(one.doubt, group[0].doubt):
+                group.append(one)
                 break
         else:
-            groups.append([(doubt, model)])
+            groups.append([one])
     shared = [_shared(group, len(doubts)) for groups in by_image.values() for group in groups]
     found = (item for item in shared if item.doubt.confidence >= level)
-    return sorted(found, key=lambda item: (-item.confidence, *item.doubt.order))
+    return sorted(found, key=lambda item: (-item.confidence, min(item.ranks), *item.doubt.order))
 
 
-def _shared(group: Sequence[tuple[Doubt, str]], models: int) -> SharedDoubt:
-    mean = math.fsum(doubt.confidence for doubt, _ in group) / models
-    return SharedDoubt(group[0][0], tuple(model for _, model in group), mean)
+class _Ranked(NamedTuple):
+    doubt: Doubt
+    model: str
+    rank: int
+
+
+def _shared(group: Sequence[_Ranked], models: int) -> SharedDoubt:
+    mean = math.fsum(one.doubt.confidence for one in group) / models
+    names, ranks = tuple(one.model for one in group), tuple(one.rank for one in group)
+    return SharedDoubt(group[0].doubt, names, ranks, mean)
 
 
 def same_place(one: Doubt, other: Doubt) -> bool:

@@ -12,13 +12,6 @@ from unet.report.overlays import OverlayView
 # With more overlays than this the panels are smaller, so that the file is only a few MB.
 MANY_OVERLAYS = 12
 DETAIL = 512
-COLOURS = {
-    "missed": overlays.MISSED,
-    "false": overlays.FALSE,
-    "swapped": overlays.SWAPPED,
-    "matched": overlays.MATCHED,
-    "ignored": overlays.IGNORED,
-}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from unet.config.audit_settings import AuditSettings
 from unet.data.blocks import Progress, ordered
 from unet.data.store import Prepared
@@ -53,7 +55,7 @@ class Audit:
         doubts: ranked, the most certain one first.
         labelled: number of labelled images; ``images``: those that could be audited, of which
             ``validation`` had chosen the threshold.
-        objects: labelled objects that were judged; None for task semantic.
+        objects: labelled objects in these images; None for task semantic.
         agreement: how often the model agrees with the labels, 0 to 1.
         usual: median correlation of a label with its own prediction.
     """
@@ -153,12 +155,15 @@ class Work:
 
         return ordered(one, self.images, min(self.threads, max(1, len(self.images))))
 
-    def suspects(self, image: AuditedImage) -> tuple[dict[str, list[Suspect]], ObjectTrust]:
+    def suspects(self, image: AuditedImage) -> tuple[dict[str, list[Suspect]], ObjectTrust, int]:
+        """The suspects of an image, how far the model agrees, and the number of labelled objects,
+        those without a clear answer too."""
         pair = image.open()
         overlaps = object_overlaps(pair, **self.blocks)
         known = object_doubts.with_labels(overlaps)
         parts = unlabelled_parts(pair, known, self.folder, **self.blocks)
-        return object_doubts.suspects(overlaps, parts, image.image, image.fold)
+        found, trust = object_doubts.suspects(overlaps, parts, image.image, image.fold)
+        return found, trust, int(np.count_nonzero(overlaps.labels.size))
 
     def small(self, image: AuditedImage) -> Thumbnails:
         task = self.settings.task
@@ -170,12 +175,14 @@ def objects_audit(work: Work) -> Audit:
     kept: dict[str, list[Suspect]] = {kind: [] for kind in FINDERS}
     parts: dict[int, ObjectTrust] = {}
     small: list[Thumbnails] = []
+    objects = 0
 
     def one(image: AuditedImage) -> Any:
         return work.suspects(image), work.small(image)
 
-    for (found, trust), picture in work.each(one, "objects"):
+    for (found, trust, number), picture in work.each(one, "objects"):
         small.append(picture)
+        objects += number
         parts[picture.fold] = parts.get(picture.fold, ObjectTrust()) + trust
         for kind, more in found.items():
             kept[kind] = _strongest(kept[kind] + more, work.settings.most)
@@ -191,7 +198,7 @@ def objects_audit(work: Work) -> Audit:
     everything = sum(parts.values(), ObjectTrust())
     return Audit(
         tuple(ranked(doubts, work.settings.most)), 0, len(work.images), 0,
-        everything.labelled, everything.agreement, whole.usual,
+        objects, everything.agreement, whole.usual,
     )  # fmt: skip
 
 

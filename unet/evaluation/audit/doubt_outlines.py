@@ -22,6 +22,7 @@ from unet.data.tiling import Slices
 from unet.evaluation.audit.doubts import LEVEL, Doubt
 from unet.evaluation.blockwise import ScoredPair, open_pair
 from unet.export.geojson import geojson_writer
+from unet.export.mark_colours import PREDICTION, TRUTH
 from unet.export.outlines import Polygon, corners, polygons
 from unet.export.rois import roi_writer
 from unet.files import remove, replacing
@@ -29,8 +30,7 @@ from unet.prediction.stitch.segmentation import Segmentation
 
 # Larger boxes are not traced: their outline is the box.
 MOST_PIXELS = 1 << 24
-# Yellow for labels, blue for what the model suggests.
-COLOURS = {"label": (255, 214, 10), "prediction": (64, 156, 255)}
+COLOURS = {"label": TRUTH, "prediction": PREDICTION}
 
 
 def write_outlines(

@@ -12,34 +12,33 @@ from numpy.typing import NDArray
 
 from unet.evaluation.metrics.contingency import contingency
 from unet.evaluation.metrics.instance import match
+from unet.export.mark_colours import FALSE, IGNORED, MISSED, PREDICTION, SWAPPED, TRUTH
 from unet.report import overlays
 from unet.report.figures import image_uri
 from unet.report.gallery.gallery_reader import SeenPlane
-from unet.report.overlays import OBJECT_COLOURS, Labels, Rgb
+from unet.report.overlays import OBJECT_COLOURS, Labels
 
 # Red, green, blue, opacity: 0 to 255.
 Rgba = tuple[int, int, int, int]
 
-# The true outline of an object that was found.
-TRUTH: Rgb = (245, 245, 245)
 _SOLID = 255
 _FILL, _WRONG, _IGNORED = 95, 130, 170
 # Values in the layers of errors.
 _MISSED, _FALSE, _SWAPPED, _TRUE, _FOUND, _MISSED_LINE, _FALSE_LINE, _NOT_SCORED = range(1, 9)
 _ERRORS: dict[int, Rgba] = {
-    _MISSED: (*overlays.MISSED, _WRONG),
-    _FALSE: (*overlays.FALSE, _WRONG),
-    _SWAPPED: (*overlays.SWAPPED, 217),
+    _MISSED: (*MISSED, _WRONG),
+    _FALSE: (*FALSE, _WRONG),
+    _SWAPPED: (*SWAPPED, 217),
     _TRUE: (*TRUTH, _SOLID),
-    _FOUND: (*overlays.MATCHED, _SOLID),
-    _MISSED_LINE: (*overlays.MISSED, _SOLID),
-    _FALSE_LINE: (*overlays.FALSE, _SOLID),
-    _NOT_SCORED: (*overlays.IGNORED, _IGNORED),
+    _FOUND: (*PREDICTION, _SOLID),
+    _MISSED_LINE: (*MISSED, _SOLID),
+    _FALSE_LINE: (*FALSE, _SOLID),
+    _NOT_SCORED: (*IGNORED, _IGNORED),
 }
 # Task semantic has no lines, so its errors are almost opaque.
 _CLASS_ERRORS = _ERRORS | {
-    _MISSED: (*overlays.MISSED, 217),
-    _FALSE: (*overlays.FALSE, 217),
+    _MISSED: (*MISSED, 217),
+    _FALSE: (*FALSE, 217),
 }
 
 
@@ -151,7 +150,7 @@ class _Classes(_Layer):
         colours = {
             k + 1: (*overlays.class_colour(k), _SOLID) for k in range(int(classes.max()) + 1)
         }
-        return _picture(shown, colours | {255: (*overlays.IGNORED, _SOLID)})
+        return _picture(shown, colours | {255: (*IGNORED, _SOLID)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +230,7 @@ class _Objects(_Layer):
         shown = np.where(self.ignored, 2 * n + 1, index).astype(np.uint8)
         palette = {k: (*colour, _FILL) for k, colour in enumerate(OBJECT_COLOURS, start=1)}
         palette |= {k + n: (*colour[:3], _SOLID) for k, colour in palette.items()}
-        return _picture(shown, palette | {2 * n + 1: (*overlays.IGNORED, _IGNORED)})
+        return _picture(shown, palette | {2 * n + 1: (*IGNORED, _IGNORED)})
 
 
 def _picture(values: NDArray[np.uint8], colours: Mapping[int, Rgba]) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from unet.evaluation.audit.audit_summary import POOR_AGREEMENT
 from unet.evaluation.audit.doubts import KINDS
+from unet.export.mark_colours import COLOURS
 from unet.report import doubt_crops
 from unet.report.dataset_results import DatasetResults, PageSection
-from unet.report.shared_doubts import POOR_AGREEMENT, read_audits, shared_doubts
+from unet.report.shared_doubts import read_audits, shared_doubts
 
 # Doubts in the page's table.
 SHOWN = 30
@@ -28,10 +30,11 @@ def section(data: DatasetResults) -> PageSection | None:
         "Labels",
         audits=audits,
         poor_agreement=POOR_AGREEMENT,
+        exchanged=len({each.doubt.image for each in found if each.doubt.kind == "exchanged"}),
         found=found,
         shown=list(zip(shown, pictures, strict=True)),
         kinds={kind: text for kind, text in KINDS.items() if kind in kinds},
-        colours=doubt_crops.COLOURS,
+        colours=COLOURS,
         outlines=sorted(
             model for model in good if data.paths.audit_outlines(data.dataset, model).is_dir()
         ),

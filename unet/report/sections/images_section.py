@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from unet.export.mark_colours import COLOURS
 from unet.report.dataset_results import DatasetResults, PageSection
 from unet.report.gallery.gallery_cards import gallery
-from unet.report.gallery.label_layers import TRUTH
 from unet.report.score_tables import better
-from unet.report.shown_overlays import COLOURS
 
 
 def section(data: DatasetResults) -> PageSection | None:
@@ -15,7 +14,7 @@ def section(data: DatasetResults) -> PageSection | None:
         "images",
         "Images",
         gallery=gallery(data),
-        colours={**COLOURS, "truth": TRUTH},
+        colours=COLOURS,
         about={
             # The masks of other tools come last, and have no part in the mean of the models.
             "models": data.scored,

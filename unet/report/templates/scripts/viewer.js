@@ -152,7 +152,8 @@
     make("header", {}, title, planes, previous, next, closing),
     panes,
     make("footer", {}, labelled("Left", left), wipe, labelled("Right", right), zoomOut, zoomIn, whole,
-      make("span", { class: "hint small soft" }, "← → images · + − zoom · Shift and arrows move · Esc closes")));
+      make("span", { class: "hint small soft" }, "← → images · + − zoom · Shift and arrows move · Esc closes"),
+      ...[...section.querySelectorAll(".legend")].map((legend) => legend.cloneNode(true))));
   document.body.append(viewer);
 
   let current = null;

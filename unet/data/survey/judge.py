@@ -39,6 +39,7 @@ r"""Turns the facts of a dataset into findings: what stops, what looks wrong, wh
 | `few_images` | warn, note | few labelled images (note: less than 25) |
 | `few_to_train` | warn | a fold trains on one or two images |
 | `few_tested` | warn | too few images or groups are tested to tell models apart |
+| `few_validated` | warn | a sweep that chooses on one validation image |
 | `huge_group` | warn | a group with most of the images |
 | `uneven_split` | warn | a fold tests far more or fewer images than requested |
 | `no_pixel_size` | note | files do not say their pixel size |

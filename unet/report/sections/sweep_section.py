@@ -28,7 +28,7 @@ class TriedModel:
         spread: standard deviation over the folds; NaN for a single one.
         seconds: of its trainings; NaN if unknown.
         behind: how far it is below the best one; NaN for that one itself.
-        apart: whether the scores tell it from the best one, in words.
+        apart: whether it is clearly below the best one, in words.
     """
 
     candidate: Candidate

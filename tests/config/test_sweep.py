@@ -293,6 +293,8 @@ def test_presets_and_deeper_keys_can_be_swept() -> None:
         (sweep(width=[8, 0]), "net.sweep: width: must be greater than or equal to 1 (got 0)"),
         (sweep(train__lr=[0.1, -1]), "train.lr: must be greater than 0 (got -1)"),
         (sweep(train__loss=["ce", "x"]), "models.net.sweep: train.loss"),
+        (sweep(width=[8]), "models.net.sweep: has one combination, so there is nothing to choose; "
+         "write two or more values for a key, or no sweep and width: 8 in models.net"),
         (sweep(width=[8, 8]), "two combinations make the model net-width8"),
         (sweep(head=["classes", "border"]), "head: cannot be swept: it changes what the network"),
         (sweep(border_width=[1, 2]), "border_width: cannot be swept"),

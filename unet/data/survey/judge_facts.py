@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from unet.config.learning_curve import curves_of
 from unet.config.run import Config
 from unet.config.sweep import sweeps_of
 from unet.data.survey.alike import MOST_PAIRS, follow_each_other
@@ -44,6 +45,7 @@ def measured_findings(
     if trained and survey.labelled:
         yield from _numbers(survey, found)
         yield from _validated(survey, config)
+        yield from _shares(survey, config)
     yield from _pixels(survey)
     yield from _blurred(survey.images)
     if survey.objects is not None:
@@ -89,6 +91,19 @@ def _validated(survey: DatasetSurvey, config: Config) -> Iterator[Finding]:
             f"which says little about others; label more, or {more}"
         )
         yield Finding("warn", "few_validated", text, f"models.{model}.sweep")
+
+
+def _shares(survey: DatasetSurvey, config: Config) -> Iterator[Finding]:
+    """Learning curves with too few points to say what more images bring."""
+    for model, curve in curves_of(config, survey.dataset).items():
+        share = min(curve.values())
+        more = f"[{share / 2:g}, {share:g}]" if share >= 0.02 else f"[{share:g}, 0.5]"
+        if len(curve) == 2:
+            text = (
+                f"one share and all images are two points, which don't show what more images "
+                f"bring (three are needed); write such as {more}"
+            )
+            yield Finding("warn", "one_share", text, f"models.{model}.learning_curve")
 
 
 def _pixels(survey: DatasetSurvey) -> Iterator[Finding]:

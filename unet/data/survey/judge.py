@@ -62,6 +62,9 @@ alike, in different parts of the split |
 | `masks_unfit` | warn | `compare`: masks that cannot be scored, such as of another size |
 | `masks_missing` | warn | `compare`: test images without a mask |
 | `masks_unclear` | warn | `compare`: files that are not used, or could be masks of several images |
+| `masks_are_labels` | warn | `compare`: masks that are the labels |
+| `masks_same` | warn | `compare`: masks that are those of another tool |
+| `masks_binary` | warn | `compare`: masks of foreground, without numbered objects |
 | `other_warning` | warn | other warnings of the stages |
 """
 

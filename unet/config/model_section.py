@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from unet.config.choices import OneOf
 from unet.config.heads import HEADS
@@ -115,17 +115,11 @@ class ModelSection(Section):
     """Train a model for each combination of values, such as `{width: [16, 32], train.lr: [0.001,
     0.0003]}`, and use the one with the best validation score as this model: docs/sweep.md."""
 
-    @field_validator("learning_curve", mode="before")
+    @field_validator("learning_curve", "sweep", mode="before")
     @classmethod
-    def _shares(cls, value: Any) -> Any:
-        if found := share_mistake(value):
-            raise ValueError(found)
-        return value
-
-    @field_validator("sweep", mode="before")
-    @classmethod
-    def _lists(cls, value: Any) -> Any:
-        if found := sweep_mistake(value):
+    def _listed(cls, value: Any, info: ValidationInfo) -> Any:
+        found = sweep_mistake(value) if info.field_name == "sweep" else share_mistake(value)
+        if found:
             raise ValueError(found)
         return value
 

@@ -25,7 +25,7 @@ STAGES: dict[str, int] = {
     "details": 1,
     "compare": 1,
     "audit": 1,
-    "quality": 1,
+    "quality": 2,
     "report": 5,
 }
 

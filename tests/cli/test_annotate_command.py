@@ -292,7 +292,9 @@ def test_results_of_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert annotate(done, tmp_path / "nowhere", "-o", tmp_path / "other") == 2
     assert "give the folder of the images" in capsys.readouterr().err
     assert annotate(done, tmp_path, "-o", tmp_path / "other") == 2
-    assert "a.tif: no such image; give the folder of the images" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"a.tif: no such image; {tmp_path} is not the folder that unet predict read" in said
+    assert "--images" not in said
     assert not (tmp_path / "other").exists()
 
 

@@ -155,9 +155,14 @@ NO_NEW: dict[str, Any] = {"datasets": {"new": None}}
     [
         (curve(0.125, 0.12), "0.125 and 0.12 both make the model net-12pct"),
         (curve(0.25, 0.25), "0.25 and 0.25 both make the model net-25pct"),
-        (curve(0), "models.net.learning_curve.0: must be greater than or equal to 0.01 (got 0)"),
-        (curve(1), "models.net.learning_curve.0: must be less than 1 (got 1)"),
-        (curve("a"), "models.net.learning_curve.0: must be a number"),
+        (curve(0), "models.net.learning_curve: write a list of shares of the training images, 0.01 "
+         "to below 1, such as [0.25, 0.5] (got [0])"),
+        (curve(1), "0.01 to below 1, such as [0.25, 0.5] (got [1])"),
+        (curve("a"), "such as [0.25, 0.5] (got ['a'])"),
+        (curve(10, 50), "such as [0.1, 0.5] (got [10, 50])"),
+        (curve("20%"), "such as [0.1, 0.2] (got ['20%'])"),
+        (curve(0.5, True), "0.01 to below 1"),
+        ({"models": {"net": {"learning_curve": 0.25}}}, "such as [0.125, 0.25] (got 0.25)"),
         ({"models": {"net-25pct": {"preset": "unet-bn"}}}, "models.net-25pct is another one"),
         ({"models": {"n" * 60: {"preset": "unet-bn", "depth": 2, "learning_curve": [0.5]}}},
          "longer than 64 characters"),

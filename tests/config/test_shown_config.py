@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from unet.cli import main
 from unet.config.load import load, load_file
 from unet.config.run import Config, merge
-from unet.config.shown_config import as_yaml
+from unet.config.shown_config import as_yaml, changed_keys
 from unet.config.yaml_file import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,13 +50,22 @@ def test_what_differs_from_the_defaults_is_marked() -> None:
     assert "    preset: unet-bn  # given" in lines
     text = as_yaml(load(given), changed=True)
     assert yaml.safe_load(text) == {
-        "datasets": {
-            "d": {"images": "i", "labels": "l", "task": "instances", "split": {"test": 0.25}}
-        },
+        "datasets": {"d": {"images": "i", "labels": "l", "task": "instances"}},
         "models": {"m": {"preset": "unet-bn", "width": 8}},
         "train": {"epochs": 7},
     }
     assert all("#" in line or line.endswith(":") for line in text.splitlines())
+
+
+def test_a_split_that_nobody_wrote_is_not_listed() -> None:
+    def splits(**split: Any) -> list[tuple[str, str, str]]:
+        over = {"datasets": {"d": {"split": split}}} if split else {}
+        return [row for row in changed_keys(load(merge(MINIMAL, over))) if ".split" in row[0]]
+
+    assert splits() == []
+    assert splits(folds=3) == [("datasets.d.split.folds", "3", "none")]
+    words = "0.25 without folds and column"
+    assert splits(test=0.3) == [("datasets.d.split.test", "0.3", words)]
 
 
 def test_what_preset_auto_chooses_is_not_written() -> None:

@@ -272,10 +272,29 @@ def test_presets_and_deeper_keys_can_be_swept() -> None:
         (sweep(widht=[8]), "no key 'widht' of a model"),
         (sweep(train__rl=[0.1]), "no key 'train.rl' of a model"),
         (sweep(width=[]), "width: the list is empty"),
-        (sweep(width=8), "models.net.sweep.width"),
+        (sweep(width=8), "models.net.sweep: width: write a list of the values to try, such as "
+         "width: [8, 16] (got 8)"),
+        (sweep(width="8, 16"), "such as width: [8, 16] (got '8, 16')"),
+        (sweep(residual=True), "such as residual: [true, false] (got True)"),
+        (sweep(train={"lr": [0.1, 0.2]}), "train: write keys with dots, such as train.lr: [0.1, "
+         "0.2]"),
+        (sweep(train={"augment": {"flip": True}}), "such as train.augment.flip: [true, false]"),
+        (merge(RAW, {"models": {"net": {"sweep": [8, 16]}}}), "write a list of values by key"),
+        (sweep(train__learning_rate=[0.1, 0.2]), "did you mean train.lr?"),
+        (sweep(lr=[0.1, 0.2]), "no key 'lr' of a model; did you mean train.lr?"),
+        (sweep(learning_rate=[0.1, 0.2]), "did you mean train.lr?"),
+        (sweep(augment__flip=[True, False]), "did you mean train.augment.flip?"),
+        (sweep(train__qqq=[1, 2]), "no key 'train.qqq' of a model; write such as width or "
+         "train.lr"),
+        # Only one of the values does not fit: it is the sweep that has it.
+        (merge(sweep(train__patch=[64, 130], width=[4, 8]),
+               {"datasets": {"one": None, "new": None}}),
+         "config: models.net.sweep: train.patch: 130 does not fit the network"),
         (sweep(width=[8, 0]), "net.sweep: width: must be greater than or equal to 1 (got 0)"),
         (sweep(train__lr=[0.1, -1]), "train.lr: must be greater than 0 (got -1)"),
         (sweep(train__loss=["ce", "x"]), "models.net.sweep: train.loss"),
+        (sweep(width=[8]), "models.net.sweep: has one combination, so there is nothing to choose; "
+         "write two or more values for a key, or no sweep and width: 8 in models.net"),
         (sweep(width=[8, 8]), "two combinations make the model net-width8"),
         (sweep(head=["classes", "border"]), "head: cannot be swept: it changes what the network"),
         (sweep(border_width=[1, 2]), "border_width: cannot be swept"),
@@ -288,7 +307,8 @@ def test_presets_and_deeper_keys_can_be_swept() -> None:
          "cannot be used together with learning_curve"),
         (merge(RAW, {"models": {MEMBERS[0]: {"preset": "unet-res"}}}), "is another one"),
         (merge(RAW, {"datasets": {"new": {"predict_with": [f"one/{MEMBERS[0]}"]}}}),
-         f"trains no model '{MEMBERS[0]}'"),
+         f"trains no model '{MEMBERS[0]}'; there are: net; {MEMBERS[0]} is tried by a sweep: "
+         "write one/net"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(raw: dict[str, Any], words: str) -> None:

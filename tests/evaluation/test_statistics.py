@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from unet.evaluation import statistics
-from unet.evaluation.statistics import enough, far_apart, flip_test, mean_interval
+from unet.evaluation.statistics import (
+    enough,
+    far_apart,
+    flip_test,
+    mean_interval,
+    repeated_split_test,
+)
 
 VALUES = st.lists(st.floats(0, 1), min_size=2, max_size=20)
 UNIT = (0.0, 1.0)
@@ -250,3 +256,38 @@ def test_wrong_input_is_refused(kwargs, message):
 def test_differences_of_another_shape_are_refused():
     with pytest.raises(ValueError, match="unit, comparison"):
         flip_test(np.ones(3), 100, 0)
+
+
+def test_repeated_trainings_by_hand():
+    # Means 0.2 and 0.1; standard deviations 0.1 and 0.1; 3 trainings.
+    table = np.array([[0.1, 0.0], [0.2, 0.1], [0.3, 0.2]])
+    # t = 0.2 / (0.1 / sqrt 3) = 3.464 and 1.732; with 2 degrees of freedom
+    # p = 1 - t / sqrt(t^2 + 2) = 0.0742 and 0.2254. Holm: 0.0742 * 2, then 0.2254 * 1.
+    assert repeated_split_test(table) == pytest.approx([0.1484, 0.2254], abs=1e-4)
+    # With 0.25 scored images per training image: variance / 3 + variance / 4, so
+    # t = 0.2 / (0.1 * sqrt 0.5833) = 2.619, p = 0.1201.
+    assert repeated_split_test(table[:, :1], 0.25) == pytest.approx([0.1201], abs=1e-4)
+
+
+def test_repeated_trainings_without_an_answer():
+    assert np.isnan(repeated_split_test(np.ones((1, 2)))).all()
+    assert repeated_split_test(np.ones((5, 0))).shape == (0,)
+    # All differences 0 says nothing; the same difference in all leaves no doubt.
+    assert repeated_split_test(np.array([[0, 0.1], [0, 0.1]])).tolist() == [1, 0]
+    with pytest.raises(ValueError, match="comparison"):
+        repeated_split_test(np.ones(3))
+
+
+@given(st.integers(2, 12), st.integers(1, 6), st.integers(0, 99))
+def test_repeated_trainings_are_a_paired_t_test_with_holm(n, comparisons, seed):
+    table = np.random.default_rng(seed).normal(0.3, 1, (n, comparisons))
+    alone = stats.ttest_1samp(table, 0).pvalue
+    # Holm by its definition: the largest of the smaller p-values times those not yet rejected.
+    expected = [
+        min(1, max(q * (alone >= q).sum() for q in alone if q <= p)) for p in alone
+    ]  # fmt: skip
+    found = repeated_split_test(table)
+    assert found == pytest.approx(expected)
+    assert (repeated_split_test(table, 0.3) >= found - 1e-12).all()
+    shuffled = np.random.default_rng(seed).permutation(comparisons)
+    assert repeated_split_test(table[:, shuffled]) == pytest.approx(found[shuffled])

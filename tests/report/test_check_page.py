@@ -272,6 +272,28 @@ def test_what_the_config_has(key: str, value: str) -> None:
     assert configured(config(), "d", key) == value
 
 
+def test_suggestions_name_the_models() -> None:
+    proposed = [("models.<name>.width", 16, "why"), ("train.lr", 0.01, "so")]
+    found = suggestions(config(), "d", proposed)
+    assert [(each.key, each.now, each.value) for each in found[:3]] == [
+        ("models.a.width", "8", "16"),
+        ("models.b.width", "64", "16"),
+        ("models.c.width", "auto", "16"),
+    ]
+    raw = config().model_dump(mode="json", exclude_unset=True)
+    raw["models"]["a"] |= {"sweep": {"width": [4, 8], "train.lr": [0.1, 0.01]}}
+    raw["models"]["a"].pop("width")
+    raw["models"]["b"]["learning_curve"] = [0.25, 0.5]
+    raw["datasets"]["d"]["models"] = ["a", "b"]
+    found = suggestions(load(raw), "d", proposed)
+    # Models of a sweep or a curve are not in the file that the user edits.
+    assert [(each.key, each.now) for each in found] == [
+        ("models.a.width", "4 or 8 (sweep)"),
+        ("models.b.width", "64"),
+        ("train.lr", "a: 0.1 or 0.01 (sweep), b: 0.001"),
+    ]
+
+
 def test_formats() -> None:
     assert [byte_size(n) for n in (10, 5_300, 4.2e6, 1.25e9, 83e9, 2e12, None)] == [
         "1 kB", "5 kB", "4 MB", "1.2 GB", "83 GB", "2.0 TB", "–"

@@ -127,7 +127,7 @@ def test_the_command_names_the_pages_and_writes_the_file(
     ("arguments", "said"),
     [
         (["{results}", "-o", "x.html"], "--output: only for --single"),
-        (["{results}/cells", "--single", "-o", "{results}/cells/report.html"], "a page of the"),
+        (["{results}", "--single", "-o", "{results}/cells/report.html"], "a page of the"),
         (["{results}/raw"], "no report.html here"),
         (["{results}", "--single", "-o", "{results}/report.html"], "a page of the report itself"),
     ],
@@ -140,3 +140,20 @@ def test_mistakes_are_said_in_a_line(
     error = capsys.readouterr().err
     assert said in error
     assert (results / "report.html").read_bytes() == before
+
+
+def test_the_folder_of_a_dataset_is_not_taken_for_the_results(
+    results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = next(page.path.parent for page in report_pages(results) if page.name != "Overview")
+    said = f"{dataset}: the folder of a dataset; give the results folder above: {results}"
+    for words in ([], ["--single"]):
+        assert main.main(["report", str(dataset), *words]) == 2
+        out, err = capsys.readouterr()
+        assert said in err
+        assert err.count("\n") == 1
+        assert out == ""
+    assert not list(dataset.glob("report-single*"))
+    monkeypatch.chdir(dataset)
+    assert main.main(["report", "."]) == 2
+    assert f"give the results folder above: {results.resolve()}" in capsys.readouterr().err

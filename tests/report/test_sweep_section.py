@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ from tests.report.test_report import assert_self_contained, make_results
 from tests.report.test_report_tables import BENCHMARK
 from unet.config.sections import ReportSection
 from unet.config.stage_settings import ReportSettings
+from unet.data.records import Part, SplitRecord, write_splits
 from unet.errors import UserError
 from unet.files import write_json
 from unet.paths import Paths
 from unet.report.dataset_page import report_dataset
-from unet.report.sections.sweep_section import by_fold, ranked, sentence, spread
+from unet.report.sections.sweep_section import by_fold, sentence, spread
+from unet.report.sweep_lead import Rival, chosen_on, held_out, lead, ranked, rivals
 from unet.training.choice import Candidate, as_json, chosen
 
 NAN = math.nan
@@ -26,15 +29,24 @@ def candidate(name: str, *scores: float) -> Candidate:
     return Candidate(name, {"width": 8, "train.lr": 0.01}, dict(enumerate(scores)))
 
 
+def said(found: list[Candidate], best: Candidate) -> str:
+    return sentence(best, rivals(found, 0.95))
+
+
 def made(
     folder: Path,
     found: list[Candidate],
     folds: tuple[int, ...] = (0, 1),
     alone: bool = False,
+    parts: Sequence[tuple[int, Part, str]] = (),
 ) -> str:
-    """The page; ``alone``: each fold chose by its own score."""
+    """The page; ``alone``: each fold chose by its own score; ``parts``: fold, part and image."""
     paths = Paths(folder)
     make_results(paths, "d", ["net", "other"], "instances")
+    if parts:
+        write_splits(
+            paths.splits("d"), [SplitRecord(image, fold, part) for fold, part, image in parts]
+        )
     for fold in folds:
         if found:
             seen = found
@@ -86,7 +98,7 @@ def test_each_fold_chose_alone(tmp_path: Path) -> None:
     assert "<td>0.700</td>" in part
     assert "Each fold chose by its own validation images (fold 0: net-b; fold 1: net-a)." in part
     assert "net-b has the best mean: 0.700, 0.050 above net-a." in part
-    assert "so the choice could as well be net-a" in part
+    assert "The 2 folds don&#39;t tell it from any of the 2 other models, so the choice" in part
     assert "each fold chooses alone" in part
     assert "only the chosen model was tested" not in part
 
@@ -106,9 +118,9 @@ def test_one_fold_is_a_choice_like_any_other(tmp_path: Path) -> None:
 
 def test_a_score_that_one_fold_lacks() -> None:
     found = [candidate("a", 0.9, NAN), candidate("b", NAN, 0.2)]
-    assert by_fold(found, {0: "a", 1: "b"}).endswith("so their means cannot be compared.")
+    assert by_fold(found, {0: "a", 1: "b"}, []).endswith("so their means cannot be compared.")
     more = [*found, candidate("c", 0.1, 0.1)]
-    assert by_fold(more, {0: "a", 2: "a", 1: "b"}) == (
+    assert by_fold(more, {0: "a", 2: "a", 1: "b"}, rivals(more, 0.95)) == (
         "Each fold chose by its own validation images (folds 0, 2: a; fold 1: b). Over all folds, "
         "c has the best mean: 0.100. No other model has a score in each fold."
     )
@@ -133,26 +145,94 @@ def test_a_damaged_choice_is_one_line(tmp_path: Path) -> None:
 
 
 def test_how_clear_the_choice_is() -> None:
-    # Differences 0.1 and 0.3: mean 0.2, standard deviation 0.1 * sqrt(2) = 0.141.
-    best, following = candidate("b", 0.6, 0.9), candidate("a", 0.5, 0.6)
-    said = sentence([following, best], best)
-    assert "0.200 above a. Over the folds this difference varies by 0.141" in said
-    assert "could as well" not in said
-    # Differences 0.3 and -0.1: mean 0.1, standard deviation 0.283.
-    near = sentence([candidate("a", 0.3, 0.9), candidate("b", 0.6, 0.8)], candidate("b", 0.6, 0.8))
-    assert "varies by 0.283 (standard deviation), so the choice could as well be a." in near
+    # Differences 0.19, 0.2, 0.21: mean 0.2, standard deviation 0.01, t = 34.6 with 2 degrees of
+    # freedom, p = 0.0008.
+    best, following = candidate("b", 0.69, 0.7, 0.71), candidate("a", 0.5, 0.5, 0.5)
+    (rival,) = rivals([following, best], 0.95)
+    assert rival.behind == pytest.approx(0.2)
+    assert rival.p == pytest.approx(0.000832, abs=1e-6)
+    assert rival.in_words == "yes (p < 0.001)"
+    clear = said([following, best], best)
+    assert "0.200 above a. Over the 3 folds, the other model is clearly below it." in clear
+    # Differences 0.1 and 0.3: t = 2, p = 0.295 with 1 degree of freedom.
+    near = said([candidate("a", 0.5, 0.6), candidate("b", 0.6, 0.9)], candidate("b", 0.6, 0.9))
+    assert near.endswith(
+        "0.200 above a. The 2 folds don't tell it from a, so the choice could as well be that "
+        "one: take the cheapest of the two."
+    )
+
+
+def test_all_models_within_noise_are_named_not_only_the_next_one() -> None:
+    best = candidate("b", 0.7, 0.8, 0.9, 0.8)
+    third, fourth = candidate("c", 0.6, 0.8, 0.9, 0.7), candidate("d", 0.1, 0.22, 0.31, 0.2)
+    second = candidate("a", 0.7, 0.7, 0.9, 0.8)
+    found = [fourth, third, best, second]
+    assert "don't tell it from a and c, so the choice could as well be one of those" in said(
+        found, best
+    )
+    answers = {each.name: each.in_words.split()[0] for each in rivals(found, 0.95)}
+    assert answers == {"a": "no", "c": "no", "d": "yes"}
+    assert "from any of the 2 other models, so" in said([best, second, third], best)
+    many = [Rival(str(k), 0.0, 1.0, True) for k in range(8)]
+    assert "from 0, 1, 2, 3, 4 and 3 others, so" in lead([*many, Rival("x", 1, 0, False)], 5)
+
+
+def test_shared_training_images_make_it_less_sure() -> None:
+    splits = {k: {"train": ["a"] * 8, "val": ["b"] * 4, "test": []} for k in range(3)}
+    assert held_out(splits) == 0.5
+    assert held_out({}) == 0
+    found = [candidate("b", 0.6, 0.7, 0.8), candidate("a", 0.5, 0.5, 0.5)]
+    (rival,) = rivals(found, 0.95, 0.5)
+    # t = 0.2 / (0.1 * sqrt(1 / 3 + 0.5)) = 2.191; p = 1 - t / sqrt(t^2 + 2) = 0.1598.
+    assert rival.p == pytest.approx(0.1598, abs=1e-4)
 
 
 def test_equal_scores_could_be_either() -> None:
     both = [candidate("a", 0.5, 0.5), candidate("b", 0.5, 0.5)]
-    assert "could as well be b" in sentence(both, both[0])
+    assert "don't tell it from b, so the choice could as well be" in said(both, both[0])
 
 
 def test_one_fold_and_nothing_to_compare() -> None:
     one = [candidate("a", 0.5), candidate("b", 0.6)]
-    assert "There is one fold" in sentence(one, one[1])
+    assert "There is one fold" in said(one, one[1])
+    assert rivals(one, 0.95)[0].in_words == "one fold: not known"
     alone = [candidate("a", 0.5, 0.6), candidate("b", NAN, 0.9)]
-    assert "No other model has a score" in sentence(alone, alone[0])
+    assert "No other model has a score" in said(alone, alone[0])
+
+
+def test_how_many_validation_images_chose() -> None:
+    def parts(*val: str) -> dict[str, list[str]]:
+        return {"train": ["t"], "val": list(val), "test": []}
+
+    assert chosen_on({0: parts("a", "b")}, alone=False) == "Chosen on 2 validation images."
+    three = {0: parts("a", "b"), 1: parts("b", "c", "d")}
+    assert chosen_on(three, alone=False) == (
+        "Chosen on 4 validation images, 2 to 3 in each fold."
+    )  # fmt: skip
+    assert chosen_on(three, alone=True) == "Each fold chose on 2 to 3 images."
+    one = chosen_on({0: parts("a"), 1: parts("b")}, alone=True)
+    assert one.startswith("Each fold chose on 1 validation image. A score on a single image says")
+    assert "larger split.val" in one
+    some = chosen_on({0: parts("a"), 1: parts("b", "c")}, alone=True)
+    assert some.startswith("Each fold chose on 1 to 2 images (a single one in fold 0). A score")
+    assert chosen_on({0: parts()}, alone=False) == ""
+    assert chosen_on({}, alone=False) == ""
+
+
+def test_the_page_says_on_what_it_was_chosen_and_what_is_within_noise(tmp_path: Path) -> None:
+    found = [
+        candidate("net-a", 0.5, 0.8), candidate("net-b", 0.8, 0.6), candidate("net-c", 0.1, 0.9)
+    ]  # fmt: skip
+    parts: list[tuple[int, Part, str]] = [
+        (0, "train", "x"),
+        (0, "val", "y"),
+        (1, "train", "y"),
+        (1, "val", "x"),
+    ]
+    part = section_of(made(tmp_path, found, alone=True, parts=parts))
+    assert "Each fold chose on 1 validation image." in part
+    assert "don&#39;t tell it from any of the 2 other models" in part
+    assert part.count('<td class="text">no (p 1.000)</td>') == 2
 
 
 def test_order_and_spread() -> None:

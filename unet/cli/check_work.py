@@ -27,7 +27,7 @@ from unet.training.auto.proposals import proposals
 # other stage warns of. The report repeats them.
 ABOUT_SCORES = (
     "same_across_parts", "near_across_parts", "neighbours_across_parts", "sequence",
-    "sparse_labels",
+    "sparse_labels", "masks_same",
 )  # fmt: skip
 
 

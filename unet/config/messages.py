@@ -37,6 +37,17 @@ _WORDS = {
     "string_too_short": "must not be empty",
 }
 
+# Other names that people know for keys: no letters in common, so no spelling would find them.
+SYNONYMS = {
+    "learning_rate": "lr",
+    "batch_size": "batch",
+    "patch_size": "patch",
+    "features": "width",
+    "channels": "width",
+    "levels": "depth",
+    "dimensions": "dims",
+}
+
 # A config with 100 datasets has a few thousand values, four levels deep.
 _MOST_VALUES, _MOST_LEVELS = 100_000, 50
 # Most characters of a value in a message; the longest message lists the choices of a key.
@@ -145,6 +156,8 @@ def _known_key(path: tuple[str, ...]) -> str:
             # A dataset's or a model's name.
             continue
         section = next(iter(sections_of(field.annotation)), section)
+    if SYNONYMS.get(key) in section.model_fields:
+        return f"; did you mean {SYNONYMS[key]}?"
     if near := did_you_mean(key, section.model_fields):
         return near
     for name, field in Config.model_fields.items():

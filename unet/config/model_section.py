@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from unet.config.choices import OneOf
 from unet.config.heads import HEADS
@@ -21,6 +21,7 @@ from unet.config.presets import (
     architecture_of,
 )
 from unet.config.section_base import BelowOne, Changes, Positive, Section, Shown
+from unet.config.value_lists import share_mistake, sweep_mistake
 
 Levels = Annotated[PerLevel, Field(min_length=1)]
 
@@ -113,6 +114,14 @@ class ModelSection(Section):
     ] = {}
     """Train a model for each combination of values, such as `{width: [16, 32], train.lr: [0.001,
     0.0003]}`, and use the one with the best validation score as this model: docs/sweep.md."""
+
+    @field_validator("learning_curve", "sweep", mode="before")
+    @classmethod
+    def _listed(cls, value: Any, info: ValidationInfo) -> Any:
+        found = sweep_mistake(value) if info.field_name == "sweep" else share_mistake(value)
+        if found:
+            raise ValueError(found)
+        return value
 
     @model_validator(mode="after")
     def _fits(self) -> ModelSection:

@@ -64,9 +64,12 @@ def _unknown(config: Config, name: str) -> list[str]:
             )
         elif origin.model not in config.models_for(origin.dataset):
             known = config.models_for(origin.dataset)
+            near = did_you_mean(origin.model, known)
+            if tried := [each for each in known if origin.model in config.members_of(each)]:
+                near = f"; {origin.model} is tried by a sweep: write {origin.dataset}/{tried[0]}"
             lines.append(
                 f"{key}: dataset {origin.dataset} trains no model {origin.model!r}; "
-                f"there are: {', '.join(known)}{did_you_mean(origin.model, known)}"
+                f"there are: {', '.join(known)}{near}"
             )
     return list(dict.fromkeys(lines))
 

@@ -36,6 +36,8 @@ def _changed_keys(section: Section, path: str, hidden: set[str]) -> Iterator[tup
         value = getattr(section, name)
         if name in hidden and isinstance(section, TrainSection):
             continue
+        if _is_default(field, value):
+            continue
         if isinstance(value, Section):
             yield from _changed_keys(value, f"{path}{name}.", hidden)
         elif isinstance(value, Mapping) and any(isinstance(v, Section) for v in value.values()):
@@ -44,6 +46,14 @@ def _changed_keys(section: Section, path: str, hidden: set[str]) -> Iterator[tup
         elif comment := _comment(section, name, field, value):
             default = comment.removeprefix("  # ").removeprefix("default: ")
             yield f"{path}{name}", _flow(_plain(section, name)), default
+
+
+def _is_default(field: FieldInfo, value: Any) -> bool:
+    """Whether a whole section is the one that stands where none is written, such as a split: its
+    keys may differ from their own defaults."""
+    return isinstance(value, Section) and bool(
+        value == field.get_default(call_default_factory=True)
+    )
 
 
 def _chosen(config: Config) -> set[str]:
@@ -57,6 +67,8 @@ def _lines(section: Section, level: int, changed: bool, hidden: set[str]) -> Ite
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if name in hidden and isinstance(section, TrainSection):
+            continue
+        if changed and _is_default(field, value):
             continue
         if isinstance(value, Section):
             yield from _block(name, _lines(value, level + 1, changed, hidden), level, value, field)

@@ -8,18 +8,20 @@ validation score (the stage ``choose``). :func:`expanded` puts them into the con
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
 
 from unet.config import learning_curve
-from unet.config.messages import lines_of
+from unet.config.messages import SYNONYMS, lines_of
 from unet.config.recipes import expanded as recipe_values
 from unet.config.run import Config, merge, overlaid
 from unet.config.sections import ModelSection, TrainSection
-from unet.config.swept_names import combinations, member_name
-from unet.errors import UserError, did_you_mean
+from unet.config.swept_names import combinations, member_name, value_text
+from unet.errors import UserError
 from unet.paths import NAME
 
 # More models than this are a mistake rather than a plan.
@@ -70,7 +72,7 @@ def expanded(config: Config) -> Config:
                 member_name(name, values): _with_values(section, values)
                 for values in combinations(section.sweep)
             }
-            wrong = _wrong_names(config, name, made)
+            wrong = _wrong_names(config, name, made) or _single(config, name)
             models.update(made)
         lines += [f"{key}: {text}" if text else text for text in wrong]
     if lines:
@@ -96,16 +98,20 @@ def said_once(lines: Sequence[str], config: Config) -> list[str]:
         short = {line: _with_name(line, order, name) for line in found}
         for text in dict.fromkeys(short.values()):
             alike = [line for line, brief in short.items() if brief == text]
-            if len(alike) >= len(of):
-                at = found.index(alike[0])
-                found = [line for line in found if line not in alike]
-                found.insert(at, text)
+            at = found.index(alike[0])
+            if len(alike) < len(of) and alike == [text]:
+                continue  # it is about other models
+            found = [line for line in found if line not in alike]
+            if len(alike) < len(of):
+                # Only some values are wrong: nobody wrote the keys of these models.
+                text = f"config: models.{name}.sweep: {alike[0].removeprefix('config: ')}"
+            found.insert(at, text)
     return found
 
 
 def _with_name(line: str, order: Sequence[str], name: str) -> str:
     for member in order:
-        line = line.replace(member, name)
+        line = re.sub(rf"(?<![\w-]){re.escape(member)}(?![\w-])", name, line)
     return line
 
 
@@ -121,8 +127,8 @@ def _wrong_keys(section: ModelSection) -> list[str]:
             why = REFUSED.get(first) or REFUSED[key.partition(".")[0]]
             lines.append(f"{key}: cannot be swept: {why}")
         elif key not in of_model and first not in of_train:
-            near = did_you_mean(key, sorted(of_model | of_train))
-            lines.append(f"no key {key!r} of a model; write such as width or train.lr{near}")
+            near = _meant(key, of_model, of_train) or "; write such as width or train.lr"
+            lines.append(f"no key {key!r} of a model{near}")
         elif not values:
             lines.append(f"{key}: the list is empty; write the values to try")
         elif any(isinstance(value, Mapping) for value in values):
@@ -131,6 +137,32 @@ def _wrong_keys(section: ModelSection) -> list[str]:
     if not lines and total > MOST:
         lines.append(f"makes {total} models, at most {MOST} are allowed; write fewer values")
     return lines
+
+
+def _single(config: Config, name: str) -> list[str]:
+    """A sweep of one combination: the run would train and choose, and have no choice."""
+    sweep = config.models[name].sweep
+    if len(combinations(sweep)) > 1:
+        return []
+    keys = " and ".join(f"{key}: {value_text(values[0])}" for key, values in sweep.items())
+    return [
+        f"has one combination, so there is nothing to choose; write two or more values for a key, "
+        f"or no sweep and {keys} in models.{name}"
+    ]
+
+
+def _meant(key: str, of_model: Collection[str], of_train: Collection[str]) -> str:
+    """The end of a message about an unknown key: the one that is probably meant; "" if none is."""
+    name, *inner = key.removeprefix("train.").split(".")
+    # Without train., which all its keys would have in common.
+    known = {each.removeprefix("train."): each for each in of_train}
+    if not key.startswith("train."):
+        known = {**known, **{each: each for each in of_model}}
+    name = SYNONYMS.get(name, name)
+    if name in known:
+        return f"; did you mean {'.'.join([known[name], *inner])}?"
+    near = get_close_matches(name, list(known), 1)
+    return f"; did you mean {known[near[0]]}?" if near else ""
 
 
 def _wrong_values(config: Config, name: str) -> list[str]:

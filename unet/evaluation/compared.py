@@ -21,13 +21,14 @@ from unet.config.stage_settings import EvaluateSettings
 from unet.data.compared_masks import FoundMasks, match_masks
 from unet.data.dataset_warnings import grouped
 from unet.data.mask_claims import Named
+from unet.data.mask_contents import LOOKED_AT, shared_values
 from unet.data.records import SplitRecord, ids_of
 from unet.data.store import Prepared
 from unet.errors import UserError, how_many
 from unet.evaluation.arrays import IN_MEMORY
 from unet.evaluation.compared_store import ImageGrid, content_of, store_mask
 from unet.evaluation.evaluate import evaluate_model
-from unet.evaluation.mask_folders import LOOKED_AT, are_images, shared_values
+from unet.evaluation.mask_folders import are_images
 from unet.evaluation.metrics.rows import MetricRow
 from unet.export import ome_zarr_writer
 from unet.files import replacing

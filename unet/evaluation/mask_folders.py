@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from unet.data.blocks import ordered
 from unet.data.inspection import Neighbours, like_image
+from unet.data.mask_contents import LOOKED_AT, shared_values
 from unet.data.mask_pairs import MaskPair
 from unet.errors import UserError, how_many
 from unet.evaluation.arrays import IN_MEMORY, opened, scores
@@ -31,9 +32,6 @@ Array = NDArray[Any]
 
 # Masks that are looked at for values that are no ids of objects, and the most values that raise a
 # doubt; each must occur in this many separate pieces.
-LOOKED_AT = 5
-_FEW_VALUES = 3
-_PIECES = 3
 
 
 @dataclass(frozen=True)
@@ -266,20 +264,3 @@ def are_images(masks: Iterable[Array]) -> bool:
         neighbours.add(mask)
         found.append(like_image(len(np.unique(mask)), neighbours))
     return bool(found) and all(found)
-
-
-def shared_values(masks: Iterable[Array], ignore: int | None) -> list[int]:
-    """The few values that all masks share, if each is in several pieces; else nothing."""
-    from scipy import ndimage
-
-    seen: set[int] = set()
-    in_pieces = False
-    for mask in masks:
-        values = np.unique(mask)
-        values = values[(values != 0) & (values != (0 if ignore is None else ignore))]
-        seen |= {int(value) for value in values[: _FEW_VALUES + 1]}
-        if len(seen) > _FEW_VALUES:
-            return []
-        pieces: Any = ndimage.label(np.isin(mask, values))[1]
-        in_pieces |= pieces >= _PIECES * len(values) > 0
-    return sorted(seen) if in_pieces else []

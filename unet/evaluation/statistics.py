@@ -165,3 +165,44 @@ def group_index(groups: Sequence[Hashable]) -> NDArray[np.intp]:
     """Numbers the groups 0, 1, .. in order of appearance: [N]."""
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(group, len(numbers)) for group in groups], np.intp)
+
+
+def repeated_split_test(
+    differences: NDArray[np.float64], held_out: float = 0.0
+) -> NDArray[np.float64]:
+    """p-values [P] of "the mean difference over repeated trainings is 0", corrected for their
+    number by Holm's method; NaN for fewer than two trainings.
+
+    differences: [N, P], N trainings (folds) in P comparisons. held_out: scored images per training
+    image.
+
+    The t test of paired differences with the variance of Nadeau & Bengio (2003, "Inference for the
+    generalization error", Machine Learning 52), s^2 (1 / N + held_out) in place of s^2 / N: the
+    trainings share images, so they differ less from each other than from one on new images. N - 1
+    degrees of freedom. Raises ValueError for shapes that make no sense.
+    """
+    if differences.ndim != 2 or held_out < 0:
+        raise ValueError(f"need [training, comparison], got {differences.shape}, {held_out}")
+    n, comparisons = differences.shape
+    if n < 2 or not comparisons:
+        return np.full(comparisons, math.nan)
+    from scipy.special import stdtr
+
+    means = differences.mean(axis=0)
+    errors = differences.std(axis=0, ddof=1) * math.sqrt(1 / n + held_out)
+    # Differences that are equal except for rounding: all 0 says nothing, else there is no doubt.
+    same = errors <= 1e-12 * np.maximum(np.abs(means), 1e-3)
+    t = np.abs(means) / np.where(same, 1, errors)
+    alone = np.where(same, np.abs(means) <= 1e-12, 2 * stdtr(n - 1, -t))
+    return _holm(alone)
+
+
+def _holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """p-values [P] corrected for their number (Holm 1979): the smallest times P, the next times
+    P - 1, ...; never below a smaller one."""
+    order = np.argsort(p, kind="stable")
+    factors = np.arange(len(p), 0, -1)
+    corrected = np.minimum(1, np.maximum.accumulate(p[order] * factors))
+    found = np.empty_like(corrected)
+    found[order] = corrected
+    return found

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from unet.config.learning_curve import compared
 from unet.config.run import Config
 from unet.data.survey.facts import DatasetSurvey
 from unet.data.survey.findings import Finding
@@ -95,15 +96,20 @@ def suggestions(
     Args:
         proposed: key, value and reason of each.
     """
-    models = config.models_for(dataset)
-    # A single model is called by its name.
-    named = models[0] if len(models) == 1 else "<name>"
-    return tuple(
-        Suggestion(
-            key.replace("<name>", named), configured(config, dataset, key), text_of(value), reason
-        )
-        for key, value, reason in proposed
-    )
+    found = []
+    for key, value, reason in proposed:
+        # A line per model: in a config there is no key for all of them.
+        names = compared(config, dataset) if "<name>" in key else ("",)
+        found += [
+            Suggestion(
+                named := key.replace("<name>", name),
+                configured(config, dataset, named),
+                text_of(value),
+                reason,
+            )
+            for name in names
+        ]
+    return tuple(found)
 
 
 # Keys of a section, by its name: the function of Config that merges the overrides.
@@ -118,19 +124,33 @@ def configured(config: Config, dataset: str, key: str) -> str:
         key: of a section (``train.patch``), a model (``width``) or a dataset (``label_kind``).
     """
     section, _, name = key.partition(".")
-    models = config.models_for(dataset)
+    models = compared(config, dataset)
     if section == "models":
         section, _, name = name.rpartition(".")
+        models = (section,) if section in models else models
     if section in _OF_DATASETS and name:
         return text_of(_value(getattr(config, f"{section}_for")(dataset), name))
     if section in _OF_MODELS and name:
         merged = getattr(config, f"{section}_for")
-        return _joined({model: text_of(_value(merged(dataset, model), name)) for model in models})
+        return _joined(
+            {
+                model: _tried(config, model, key) or text_of(_value(merged(dataset, model), name))
+                for model in models
+            }
+        )
     plain = key.rpartition(".")[2]
     data = config.datasets[dataset]
     if plain in type(data).model_fields:
         return text_of(getattr(data, plain))
-    return _joined({model: _of_model(config, model, plain) for model in models})
+    return _joined(
+        {model: _tried(config, model, plain) or _of_model(config, model, plain) for model in models}
+    )
+
+
+def _tried(config: Config, model: str, key: str) -> str:
+    """The values that a model's sweep tries for a key; "" if it tries none."""
+    values = config.model_section(model).sweep.get(key, ())
+    return f"{' or '.join(map(text_of, values))} (sweep)" if values else ""
 
 
 def _of_model(config: Config, model: str, name: str) -> str:

@@ -65,9 +65,14 @@ def report_pages(results: Path) -> list[ReportPage]:
     """The overview of a run and the pages of its datasets, as far as they exist.
 
     Raises:
-        UserError: there is no overview.
+        UserError: there is no overview, or it is the folder of a dataset.
     """
     paths = Paths(results)
+    above = results.parent if results.name else results.resolve().parent
+    if Paths(above).manifest(results.resolve().name).is_file():
+        raise UserError(
+            f"{results}: the folder of a dataset; give the results folder above: {above}"
+        )
     if not paths.report_html.is_file():
         raise UserError(
             f"{results}: no report.html here; give the results folder of a run (unet run makes it)"

@@ -13,7 +13,10 @@ from tests.data.survey.surveyed import kinds, scene, survey, write
 from unet.data.survey import compared_facts
 from unet.data.survey.facts import DatasetSurvey, SurveyedMasks
 
-ABOUT = {"no_masks", "masks_unfit", "masks_missing", "masks_unclear"}
+ABOUT = {
+    "no_masks", "masks_unfit", "masks_missing", "masks_unclear", "masks_are_labels", "masks_same",
+    "masks_binary",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -155,3 +158,47 @@ def test_a_dataset_that_is_only_predicted(place: Path) -> None:
     found = looked(place, split=None, labels="labels", predict_with=["other/m"])
     assert found.compared[0].tested == 8
     assert found.compared[0].missing == tuple(f"a{n}" for n in range(1, 8))
+
+
+def test_the_folder_of_the_labels_is_noticed(place: Path) -> None:
+    ((level, kind, text),) = about(looked(place, "labels"))
+    assert (level, kind) == ("warn", "masks_are_labels")
+    assert text.startswith("the masks are exactly the labels (5 masks looked at), so a perfect")
+    # Copies of them as another type, but one that differs: no longer.
+    for number in range(8):
+        _, labels = scene(number)
+        labels[0, 0] += number == 0
+        tifffile.imwrite(place / "masks" / f"a{number}.tif", labels.astype(np.int32))
+    assert about(looked(place)) == []
+
+
+def test_masks_of_foreground_are_noticed(place: Path) -> None:
+    for number in range(8):
+        mask = (scene(number)[1] > 0) * np.uint8(255)
+        tifffile.imwrite(place / "masks" / f"a{number}.tif", mask)
+    ((level, kind, text),) = about(looked(place))
+    assert (level, kind) == ("warn", "masks_binary")
+    assert text.startswith("the masks hold only the value 255 besides 0 in many separate pieces")
+    assert "skimage.measure.label" in text
+    classes = {"ground": 0, "cell": 255}
+    for number in range(8):
+        write(place, f"a{number}", scene(number)[0], (scene(number)[1] > 3) * np.uint8(255))
+    assert about(looked(place, task="semantic", classes=classes)) == []
+
+
+def test_two_tools_with_the_same_masks(place: Path) -> None:
+    for number in range(8):
+        put(place, number)
+        other = place / "other" / f"a{number}.tif"
+        other.parent.mkdir(exist_ok=True)
+        tifffile.imwrite(other, np.ones((96, 96), np.uint8))
+    data: dict[str, Any] = {"split": {"folds": 4}}
+    found = survey(place, compare={"one": "masks", "two": "other"}, **data)
+    assert about(found) == [
+        ("warn", "masks_same", "the masks are exactly those of datasets.d.compare.one (5 masks "
+         "looked at): is it the right folder?"),
+    ]  # fmt: skip
+    assert [f.where for f in found.findings if f.kind in ABOUT] == ["datasets.d.compare.two"]
+    # Empty masks say nothing, and one that differs is another tool.
+    tifffile.imwrite(place / "other" / "a0.tif", np.zeros((96, 96), np.uint8))
+    assert about(survey(place, compare={"one": "masks", "two": "other"}, **data)) == []

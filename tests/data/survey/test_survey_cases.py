@@ -14,6 +14,7 @@ import tifffile
 from scipy import ndimage
 
 from tests.data.survey.surveyed import config_of, kinds, scene, source_of, survey, write
+from unet.config.load import load
 from unet.data.manifest import build_manifest
 from unet.data.survey import measure
 from unet.data.survey.survey import survey_dataset
@@ -315,3 +316,49 @@ def test_no_labels_at_all(tmp_path: Path) -> None:
     found = survey(tmp_path, images="sets", layout="dsb2018")
     assert found.findings[0].kind == "no_labels"
     assert len(found.images) == 4
+
+
+def test_a_sweep_that_chooses_on_one_validation_image(tmp_path: Path) -> None:
+    for i in range(6):
+        write(tmp_path, f"a{i}", *scene(i))
+    config = config_of(tmp_path, {"images": "images", "labels": "labels", "task": "instances",
+                                  "split": {"folds": 2}})  # fmt: skip
+    source = source_of(tmp_path, config)
+
+    def lines(model: dict[str, Any], split: dict[str, Any]) -> list[tuple[str, str]]:
+        raw = config.model_dump(mode="json", exclude_unset=True)
+        raw["models"] = {"net": {"preset": "unet-bn", "head": "border", **model}}
+        raw["datasets"]["d"]["split"] = split
+        found = survey_dataset(load(raw), "d", source, threads=1).findings
+        return [(each.where, each.text) for each in found if each.kind == "few_validated"]
+
+    swept = {"sweep": {"width": [4, 8]}}
+    assert lines(swept, {"folds": 2}) == [
+        ("models.net.sweep", "the settings are chosen on 1 validation image in folds 0, 1, which "
+         "says little about others; label more, or write a split.val above 0.2"),
+    ]  # fmt: skip
+    assert "1 validation image, which" in lines(swept, {"test": 0.5})[0][1]
+    assert lines(swept, {"folds": 2, "val": 0.6}) == []
+    assert lines({}, {"folds": 2}) == []
+    # An ensemble validates on the parts of the folds.
+    assert "write fewer split.folds" in lines(swept, {"folds": 4, "test": 0.3})[0][1]
+
+
+def test_a_learning_curve_with_one_share(tmp_path: Path) -> None:
+    for i in range(4):
+        write(tmp_path, f"a{i}", *scene(i))
+    config = config_of(tmp_path, {"images": "images", "labels": "labels", "task": "instances"})
+    source = source_of(tmp_path, config)
+
+    def lines(*shares: float) -> list[tuple[str, str]]:
+        raw = config.model_dump(mode="json", exclude_unset=True)
+        model = {"preset": "unet-bn", "head": "border", "learning_curve": list(shares)}
+        found = survey_dataset(load({**raw, "models": {"net": model}}), "d", source, threads=1)
+        return [(each.where, each.text) for each in found.findings if each.kind == "one_share"]
+
+    ((where, text),) = lines(0.25)
+    assert where == "models.net.learning_curve"
+    assert text.endswith("two points, which don't show what more images bring (three are needed); "
+                         "write such as [0.125, 0.25]")  # fmt: skip
+    assert lines(0.01)[0][1].endswith("such as [0.01, 0.5]")
+    assert lines(0.25, 0.5) == lines() == []

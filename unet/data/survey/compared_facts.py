@@ -10,10 +10,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from unet.config.dataset_sections import DatasetSection
 from unet.config.run import Config
 from unet.data.compared_masks import find_compared, label_of, match_masks, names_of
+from unet.data.mask_contents import LOOKED_AT, digest, label_digest, masks_of, shared_values
 from unet.data.records import ImageRecord, SplitRecord
 from unet.data.survey.facts import SurveyedMasks
 from unet.data.survey.findings import Finding
@@ -44,11 +48,14 @@ def compared_masks(
     usable = sorted((r for r in records if r.status == "ok"), key=lambda record: record.id)
     tested = _tested(config, dataset, usable, splits)
     masks: list[SurveyedMasks] = []
+    contents: dict[str, dict[str, str]] = {}
     findings: list[Finding] = []
     for tool in config.datasets[dataset].compare:
         key = f"datasets.{dataset}.compare.{tool}"
         try:
-            found, more = _of_tool(config, dataset, tool, root, records, tested, sampled)
+            found, more, digests = _of_tool(config, dataset, tool, root, records, tested, sampled)
+            more += _same_as(digests, contents, dataset)
+            contents[tool] = digests
         except UserError as error:
             found = SurveyedMasks(tool, tested=len(tested))
             more = [Finding("stop", "no_masks", str(error).removeprefix(f"{key}: "))]
@@ -75,8 +82,8 @@ def _of_tool(
     records: Sequence[ImageRecord],
     tested: Sequence[ImageRecord],
     sampled: int,
-) -> tuple[SurveyedMasks, list[Finding]]:
-    """The facts and findings of one tool.
+) -> tuple[SurveyedMasks, list[Finding], dict[str, str]]:
+    """The facts and findings of one tool, and what some of its masks hold: image -> digest.
 
     Raises:
         UserError: the folder is missing, or holds no mask of these images.
@@ -101,7 +108,53 @@ def _of_tool(
         opened=len(opened),
         unfit=tuple(unfit),
     )
-    return found, list(_findings(found, unfit, lines))
+    fit = [record for record in spread(there, LOOKED_AT) if record.id not in unfit]
+    seen = masks_of(fit, pairs, data)
+    digests = {image: digest(mask) for image, mask in seen.items()}
+    labels = {r.id: label_digest(r, root, data) for r in fit if r.id in seen}
+    doubts = _contents(list(seen.values()), digests, labels, data.task)
+    return found, [*_findings(found, unfit, lines), *doubts], digests
+
+
+def _contents(
+    masks: Sequence[NDArray[Any]],
+    digests: Mapping[str, str],
+    labels: Mapping[str, str],
+    task: str,
+) -> Iterator[Finding]:
+    """Masks that are the labels, or that are only foreground."""
+    filled = [image for image, content in digests.items() if content]
+    looked = f"({how_many(len(filled), 'mask')} looked at)"
+    if filled and all(digests[image] == labels[image] for image in filled):
+        text = (
+            f"the masks are exactly the labels {looked}, so a perfect score says nothing; give the "
+            "folder with the masks of the tool"
+        )
+        yield Finding("warn", "masks_are_labels", text)
+    elif task == "instances" and (values := shared_values(masks, None)):
+        listed = ", ".join(map(str, values))
+        text = (
+            f"the masks hold only the value{'s' if len(values) > 1 else ''} {listed} besides 0 in "
+            f"many separate pieces {looked}, so all of them count as one object; number the "
+            "objects (skimage.measure.label)"
+        )
+        yield Finding("warn", "masks_binary", text)
+
+
+def _same_as(
+    digests: Mapping[str, str], others: Mapping[str, Mapping[str, str]], dataset: str
+) -> list[Finding]:
+    """Whether the masks are those of another tool, of which the first is named."""
+    for tool, contents in others.items():
+        both = [image for image in digests if image in contents]
+        same = all(digests[image] == contents[image] for image in both)
+        if same and any(digests[image] for image in both):
+            text = (
+                f"the masks are exactly those of datasets.{dataset}.compare.{tool} "
+                f"({how_many(len(both), 'mask')} looked at): is it the right folder?"
+            )
+            return [Finding("warn", "masks_same", text)]
+    return []
 
 
 def _unfit(

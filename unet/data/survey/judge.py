@@ -39,6 +39,8 @@ r"""Turns the facts of a dataset into findings: what stops, what looks wrong, wh
 | `few_images` | warn, note | few labelled images (note: less than 25) |
 | `few_to_train` | warn | a fold trains on one or two images |
 | `few_tested` | warn | too few images or groups are tested to tell models apart |
+| `few_validated` | warn | a sweep that chooses on one validation image |
+| `one_share` | warn | a learning curve of two points |
 | `huge_group` | warn | a group with most of the images |
 | `uneven_split` | warn | a fold tests far more or fewer images than requested |
 | `no_pixel_size` | note | files do not say their pixel size |
@@ -60,6 +62,9 @@ alike, in different parts of the split |
 | `masks_unfit` | warn | `compare`: masks that cannot be scored, such as of another size |
 | `masks_missing` | warn | `compare`: test images without a mask |
 | `masks_unclear` | warn | `compare`: files that are not used, or could be masks of several images |
+| `masks_are_labels` | warn | `compare`: masks that are the labels |
+| `masks_same` | warn | `compare`: masks that are those of another tool |
+| `masks_binary` | warn | `compare`: masks of foreground, without numbered objects |
 | `other_warning` | warn | other warnings of the stages |
 """
 

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from unet.config.learning_curve import curves_of
 from unet.config.run import Config
+from unet.config.sweep import sweeps_of
 from unet.data.survey.alike import MOST_PAIRS, follow_each_other
 from unet.data.survey.facts import DatasetSurvey, SurveyedImage
 from unet.data.survey.findings import Finding
@@ -44,6 +46,8 @@ def measured_findings(
     trained = not config.origins_for(survey.dataset)
     if trained and survey.labelled:
         yield from _numbers(survey, found)
+        yield from _validated(survey, config)
+        yield from _shares(survey, config)
     yield from _pixels(survey)
     yield from _blurred(survey.images)
     if survey.objects is not None:
@@ -68,6 +72,40 @@ def _numbers(survey: DatasetSurvey, found: Understood) -> Iterator[Finding]:
     elif number < SOME:
         text = f"{number} labelled images: scores are uncertain; more images help more than epochs"
         yield Finding("note", "few_images", text)
+
+
+def _validated(survey: DatasetSurvey, config: Config) -> Iterator[Finding]:
+    """Sweeps that choose by a single validation image."""
+    split = config.datasets[survey.dataset].split
+    folds = [(k, parts) for k, parts in (survey.splits or {}).items() if k in split.to_run]
+    single = [str(fold) for fold, parts in folds if parts["val"] == 1]
+    if not single:
+        return
+    where = f" in fold{'s' if len(single) > 1 else ''} {', '.join(single)}"
+    more = f"write a split.val above {split.val:g}"
+    if split.column is not None:
+        more = "write val for more images in the sheet"
+    elif split.folds is not None and split.test is not None:
+        more = "write fewer split.folds"
+    for model in sweeps_of(config, survey.dataset):
+        text = (
+            f"the settings are chosen on 1 validation image{where if len(folds) > 1 else ''}, "
+            f"which says little about others; label more, or {more}"
+        )
+        yield Finding("warn", "few_validated", text, f"models.{model}.sweep")
+
+
+def _shares(survey: DatasetSurvey, config: Config) -> Iterator[Finding]:
+    """Learning curves with too few points to say what more images bring."""
+    for model, curve in curves_of(config, survey.dataset).items():
+        share = min(curve.values())
+        more = f"[{share / 2:g}, {share:g}]" if share >= 0.02 else f"[{share:g}, 0.5]"
+        if len(curve) == 2:
+            text = (
+                f"one share and all images are two points, which don't show what more images "
+                f"bring (three are needed); write such as {more}"
+            )
+            yield Finding("warn", "one_share", text, f"models.{model}.learning_curve")
 
 
 def _pixels(survey: DatasetSurvey) -> Iterator[Finding]:

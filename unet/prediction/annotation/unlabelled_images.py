@@ -214,7 +214,8 @@ def _of_predict(results: Path, images: Path, axes: str | None) -> UnlabelledImag
             cautions=cautions_of_predict(out.done)
             if quality is None
             else cautions_of_quality(quality),
-        )
+        ),
+        f"{images} is not the folder that unet predict read; give that one after {results}",
     )
 
 
@@ -228,8 +229,14 @@ def _class_values(names: Sequence[str], models: Sequence[Path]) -> dict[str, int
     return {name: index for index, name in enumerate(names)}
 
 
-def _checked(found: UnlabelledImages) -> UnlabelledImages:
-    """Only the images that were segmented and have no label."""
+def _checked(
+    found: UnlabelledImages, moved: str = "give the folder of the images with --images"
+) -> UnlabelledImages:
+    """Only the images that were segmented and have no label.
+
+    Args:
+        moved: what to do if the images are elsewhere.
+    """
     segmented = [image for image in found.segmentation.ids() if image in found.records]
     free = [image for image in segmented if not found.records[image].label]
     if not segmented:
@@ -238,7 +245,7 @@ def _checked(found: UnlabelledImages) -> UnlabelledImages:
         raise UserError(f"{found.name}: all {len(segmented)} images have labels; {USE}")
     first = found.root / found.records[free[0]].image
     if not first.exists() and not first.name.count("?"):
-        raise UserError(f"{first}: no such image; give the folder of the images with --images")
+        raise UserError(f"{first}: no such image; {moved}")
     records = {image: found.records[image] for image in free}
     return UnlabelledImages(**{**vars(found), "records": records})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import stdev
 from typing import Any
 
 from unet.config.swept_names import value_text
@@ -14,6 +14,7 @@ from unet.files import read_json
 from unet.report import costs
 from unet.report.dataset_results import DatasetResults, PageSection
 from unet.report.numbers import number
+from unet.report.sweep_lead import Rival, chosen_on, held_out, in_words, lead, ranked, rivals
 from unet.training.choice import Candidate, from_json
 
 
@@ -26,6 +27,8 @@ class TriedModel:
         chosen: by which folds, in words; empty if by none.
         spread: standard deviation over the folds; NaN for a single one.
         seconds: of its trainings; NaN if unknown.
+        behind: how far it is below the best one; NaN for that one itself.
+        apart: whether it is clearly below the best one, in words.
     """
 
     candidate: Candidate
@@ -33,6 +36,8 @@ class TriedModel:
     chosen: str
     spread: float
     seconds: float
+    behind: float
+    apart: str
 
 
 def section(data: DatasetResults) -> PageSection | None:
@@ -51,6 +56,9 @@ def _shown(data: DatasetResults, model: str, members: Sequence[str]) -> dict[str
         return None
     spent = costs.stage_costs(data.paths, data.dataset, members, folds)
     seconds = {cost.model: cost.seconds for cost in spent if cost.stage == "train"}
+    decide = {fold: parts for fold, parts in data.splits.items() if fold in picked}
+    others = rivals(found, data.statistics.confidence, held_out(decide))
+    beside = {each.name: each for each in others}
     rows = [
         TriedModel(
             each,
@@ -58,6 +66,8 @@ def _shown(data: DatasetResults, model: str, members: Sequence[str]) -> dict[str
             _by_whom(each.name, picked, alone),
             spread(each),
             seconds.get(each.name, math.nan),
+            beside[each.name].behind if each.name in beside else math.nan,
+            beside[each.name].in_words if each.name in beside else "",
         )
         for each in ranked(found)
     ]
@@ -66,7 +76,8 @@ def _shown(data: DatasetResults, model: str, members: Sequence[str]) -> dict[str
         "model": model,
         "keys": list(best.values),
         "rows": rows,
-        "answer": by_fold(found, picked) if alone else sentence(found, best),
+        "answer": by_fold(found, picked, others) if alone else sentence(best, others),
+        "chosen_on": chosen_on(decide, alone),
         "alone": alone,
         "spent": costs.total_cost(c for c in spent if c.stage == "train") if seconds else None,
     }
@@ -107,29 +118,19 @@ def _by_whom(name: str, picked: Mapping[int, str], alone: bool) -> str:
     return "all folds" if len(folds) == len(picked) else in_words(folds)
 
 
-def in_words(folds: Sequence[int]) -> str:
-    """``fold 1``, ``folds 0, 2``."""
-    return f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
-
-
-def ranked(found: Sequence[Candidate]) -> list[Candidate]:
-    """From the best to the worst score, then those without one; ties as they were written."""
-    return sorted(found, key=lambda each: math.inf if math.isnan(each.mean) else -each.mean)
-
-
 def spread(candidate: Candidate) -> float:
     """Standard deviation (n - 1) of the scores over the folds; NaN for fewer than two."""
     scores = [score for score in candidate.scores.values() if not math.isnan(score)]
     return stdev(scores) if len(scores) > 1 else math.nan
 
 
-def sentence(found: Sequence[Candidate], best: Candidate) -> str:
+def sentence(best: Candidate, others: Sequence[Rival]) -> str:
     """What all folds together chose, and how clearly."""
     chosen = f"{best.name} was chosen, with a validation score of {number(best.mean)}"
-    return chosen + _lead(found, best)
+    return chosen + lead(others, len(best.scores))
 
 
-def by_fold(found: Sequence[Candidate], picked: Mapping[int, str]) -> str:
+def by_fold(found: Sequence[Candidate], picked: Mapping[int, str], others: Sequence[Rival]) -> str:
     """What each fold chose by its own score, and how clear the order is by the mean."""
     names = list(dict.fromkeys(picked.values()))
     if len(names) == 1:
@@ -141,28 +142,5 @@ def by_fold(found: Sequence[Candidate], picked: Mapping[int, str]) -> str:
     first = ranked(found)[0]
     if math.isnan(first.mean):
         return f"{said}No model has a score in each fold, so their means cannot be compared."
-    return f"{said}Over all folds, {first.name} has the best mean: {number(first.mean)}" + _lead(
-        found, first
-    )
-
-
-def _lead(found: Sequence[Candidate], best: Candidate) -> str:
-    """How far ahead a model is of the next one. The folds of two models have the same validation
-    images, so the difference of each fold is looked at."""
-    others = [e for e in ranked(found) if e.name != best.name and not math.isnan(e.mean)]
-    if not others:
-        return ". No other model has a score in each fold."
-    following = others[0]
-    differences = _differences(best.scores, following.scores)
-    by = f", {fmean(differences):.3f} above {following.name}"
-    if len(differences) == 1:
-        return f"{by}. There is one fold, so how much such a difference varies isn't known."
-    varies = stdev(differences)
-    over = f"{by}. Over the folds this difference varies by {varies:.3f} (standard deviation)"
-    if fmean(differences) <= varies:
-        return f"{over}, so the choice could as well be {following.name}."
-    return f"{over}, less than its mean."
-
-
-def _differences(one: Mapping[int, float], other: Mapping[int, float]) -> list[float]:
-    return [one[fold] - other[fold] for fold in one]
+    mean = f"Over all folds, {first.name} has the best mean: {number(first.mean)}"
+    return f"{said}{mean}{lead(others, len(first.scores))}"

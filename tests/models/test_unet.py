@@ -326,6 +326,7 @@ STORED = {
     "nearest, 3D": preset(
         "unet-bn", up="nearest", dims=3, depth=1, residual=True, convs=3, **FLAT
     ),
+    "attention": preset("unet-bn", depth=2, attention=True),
 }  # fmt: skip
 
 

@@ -19,11 +19,13 @@ from typing import Any, Literal
 from unet.config.presets import AnyArchitecture, Architecture, WindowArchitecture
 
 # image: the input. up: transposed convolution. enlarge: nearest neighbour. join: concatenation.
-# add: sum. head: the convolution that outputs class scores. Maps for join or add are cropped around
-# their centres to the size of the first one.
+# add: sum. multiply: product of a map of one channel with each channel of another map. head: the
+# convolution that outputs class scores. Maps for join, add or multiply are cropped around their
+# centres to the size of the first one.
 LayerKind = Literal[
-    "image", "conv", "norm", "activation", "pool", "up", "enlarge", "join", "add", "dropout", "head"
-]
+    "image", "conv", "norm", "activation", "sigmoid", "pool", "up", "enlarge", "join", "add",
+    "multiply", "dropout", "head",
+]  # fmt: skip
 Axes = tuple[int, ...]
 Interval = tuple[int, int]
 
@@ -169,6 +171,20 @@ def _up(net: _List, arch: Architecture, name: str, x: int, level: int) -> int:
     return net.add("enlarge", f"{name}.layers.1", x, scale=factor)
 
 
+def _gate(net: _List, name: str, up: int, skip: int) -> int:
+    """An additive attention gate: the skip, weighted by a number in (0, 1) per pixel."""
+    width = net.layers[skip].outputs
+    inner = max(1, width // 2)
+    signal = net.add("conv", f"{name}.signal", up, outputs=inner)
+    # The other convolution's bias is enough for the sum.
+    features = net.add("conv", f"{name}.features", skip, outputs=inner, bias=False)
+    x = net.add("add", f"{name}.sum", signal, features)
+    x = net.add("activation", f"{name}.activation", x)
+    x = net.add("conv", f"{name}.score", x, outputs=1)
+    x = net.add("sigmoid", f"{name}.sigmoid", x)
+    return net.add("multiply", f"{name}.product", x, skip, outputs=width)
+
+
 def _unet(arch: Architecture, channels: int, classes: int) -> Layers:
     if arch.depth < 1:
         raise ValueError(f"depth: got {arch.depth}, needs 1 or more")
@@ -183,7 +199,8 @@ def _unet(arch: Architecture, channels: int, classes: int) -> Layers:
     x = _dropout(net, arch.dropout, _block(net, arch, "bridge", x, arch.depth))
     for n, level in enumerate(reversed(range(arch.depth))):
         x = _up(net, arch, f"up.{n}", x, level)
-        x = net.add("join", f"expand.{n}.join", x, skips[level])
+        skip = _gate(net, f"gates.{n}", x, skips[level]) if arch.attention else skips[level]
+        x = net.add("join", f"expand.{n}.join", x, skip)
         x = _block(net, arch, f"expand.{n}", x, level)
         if level in arch.supervised:
             net.add("head", f"heads.{level}", x, outputs=classes, training_only=level > 0)

@@ -61,6 +61,8 @@ class ModelSection(Section):
     up: Up | None = None
     """How the expanding path goes up: transposed convolution, or 1x1 convolution and nearest
     neighbour."""
+    attention: bool | None = None
+    """Weight each skip connection pixel by pixel with an attention gate."""
     deep_supervision: bool | None = None
     """Train the coarser levels too. Prediction does not change."""
     kernels: Annotated[

@@ -49,6 +49,7 @@ class Architecture:
         convs: convolutions per level and path.
         up: ``transposed`` convolution as in the paper, or ``nearest`` neighbour after a 1x1
             convolution.
+        attention: an additive attention gate on each skip connection (Oktay et al. 2018).
         deep_supervision: the coarser levels output class scores too, in training (Lee et al. 2015;
             all levels except the two coarsest, as in nnU-Net).
         width: channels of the first level; doubled at each level below.
@@ -70,6 +71,7 @@ class Architecture:
     residual: bool = False
     convs: int = 2
     up: Up = "transposed"
+    attention: bool = False
     deep_supervision: bool = False
     width: int = 64
     max_width: int | None = None

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from unet.config.geometry import footprint
 from unet.config.layers import Layer, Layers, layers_of
 from unet.config.presets import Architecture
+from unet.models.exact import sigmoid
 from unet.models.network import Network, center_crop
 from unet.models.norms import make_norm
 
@@ -33,6 +34,7 @@ _MODULES: dict[str, Callable[[Layer, int], nn.Module]] = {
     "activation": lambda layer, dims: (
         nn.LeakyReLU(layer.value, inplace=True) if layer.value else nn.ReLU(inplace=True)
     ),
+    "sigmoid": lambda layer, dims: Sigmoid(),
     "pool": lambda layer, dims: _POOL[dims](layer.kernel),
     "up": lambda layer, dims: _UP[dims](
         layer.inputs, layer.outputs, kernel_size=layer.scale, stride=layer.scale
@@ -91,6 +93,43 @@ class ConvBlock(nn.Module):
         return joined
 
 
+class Sigmoid(nn.Module):
+    """1 / (1 + exp(-x)). In prediction each pixel is computed by the same operations, see
+    :mod:`unet.models.exact`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x of any shape; in training the kernel that keeps one map for the gradient, not three."""
+        return torch.sigmoid(x) if self.training else sigmoid(x)
+
+
+class AttentionGate(nn.Module):
+    """Additive attention gate (Oktay et al. 2018, arXiv:1804.03999, equations 1 and 2): weights the
+    skip connection by sigmoid(psi(relu(W_x skip + W_g up + b_g)) + b_psi).
+
+    As in most code, the gating signal is the upsampled map, so that the weights have the skip's
+    resolution; the paper takes the map below, and interpolates the weights.
+
+    Args:
+        layers: all layers of the network.
+        part: the gate's name.
+    """
+
+    def __init__(self, layers: Layers, part: str) -> None:
+        super().__init__()
+        (self.signal,) = _modules(layers, f"{part}.signal")
+        (self.features,) = _modules(layers, f"{part}.features")
+        (self.activation,) = _modules(layers, f"{part}.activation")
+        (self.score,) = _modules(layers, f"{part}.score")
+        (self.sigmoid,) = _modules(layers, f"{part}.sigmoid")
+
+    def forward(self, up: Tensor, skip: Tensor) -> Tensor:
+        """The skip [N, C, *S], cropped to the size of the upsampled map and weighted."""
+        signal = self.signal(up)
+        x = self.activation(signal + center_crop(self.features(skip), signal.shape[2:]))
+        weights: Tensor = self.sigmoid(self.score(x))
+        return weights * center_crop(skip, weights.shape[2:])
+
+
 class UNet(Network):
     """U-Net of any width, depth and number of spatial axes, from C of the images to K classes."""
 
@@ -110,6 +149,8 @@ class UNet(Network):
             nn.Sequential(OrderedDict(layers=nn.Sequential(*_modules(layers, f"up.{n}"))))
             for n in levels
         )
+        gates = [AttentionGate(layers, f"gates.{n}") for n in levels if arch.attention]
+        self.gates = nn.ModuleList(gates)
         self.expand = nn.ModuleList(ConvBlock(layers, f"expand.{n}") for n in levels)
         # The finest first; the others are used in training only.
         self.heads = nn.ModuleList(_modules(layers[::-1], "heads"))
@@ -140,6 +181,8 @@ class UNet(Network):
     def _expanded(self, n: int, x: Tensor, skip: Tensor) -> Tensor:
         """The n-th step of the expanding path: up-convolution, copy and crop, convolutions."""
         x = self.up[n](x)
+        if self.arch.attention:
+            skip = self.gates[n](x, skip)
         y: Tensor = self.expand[n](torch.cat([x, center_crop(skip, x.shape[2:])], dim=1))
         return y
 

@@ -89,6 +89,11 @@ def kept_bytes(layers: Layers, patch: Sequence[int], numerics: Numerics) -> floa
                 more += keep(source, max(width, numerics.normed(layer)))
             case "activation":  # in place
                 maps[place] = width * values[place]
+            case "sigmoid":
+                maps[place] = width * values[place]
+            case "multiply":  # both factors, as they are
+                for factor in layer.sources:
+                    more += keep(factor, widths[factor])
             case "pool":
                 width = 4 if numerics.wide_pooling(len(patch)) else width
                 # The positions of the maxima, as int64.

@@ -37,6 +37,8 @@ def architectures(draw: st.DrawFn, dims: tuple[int, ...] = (2, 3)) -> Architectu
         activation=draw(st.sampled_from(["relu", "leaky_relu"])),
         residual=draw(st.booleans()),
         convs=draw(st.integers(1, 3 if axes == 2 else 2)),
+        blocks=draw(st.just((1,)) | st.lists(st.integers(1, 2), min_size=1, max_size=3)),  # type: ignore[arg-type]
+        decoder_convs=draw(st.none() | st.integers(1, 2)),
         up=draw(st.sampled_from(["transposed", "nearest"])),
         attention=draw(st.booleans()),
         deep_supervision=draw(st.booleans()),

@@ -191,7 +191,7 @@ ROWS: list[Row] = [
     # Models.
     *of_model("train", "a", dims=3, width=5, max_width=6, depth=2, dropout=0.1, convs=3,
               norm="instance", order="norm-act", activation="leaky_relu", residual=True,
-              up="nearest", attention=True, deep_supervision=True, kernels=[[5, 5], [3, 3]],
+              blocks=[1, 2], decoder_convs=1, up="nearest", attention=True, deep_supervision=True, kernels=[[5, 5], [3, 3]],
               pools=[[1, 2]], anisotropic=False, train={"lr": 0.02}),
     *of_model("train", "b", preset="unet-bn", padding="same", head="border"),
     *of_model("predict", "a", predict={"tta": True}),

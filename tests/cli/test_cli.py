@@ -175,6 +175,11 @@ EXPECTED = {
     "unet-res": {
         "halo": 96, "grid": 16, "output_smaller_by": 0, "padding": "same", "width": 32, "depth": 4,
     },
+    # tests/models/test_residual_encoder.py compares with the published network.
+    "unet-res-l": {
+        "parameters": 71_843_976, "trainable": 71_806_344, "halo": 768, "grid": 32,
+        "output_smaller_by": 0, "padding": "same", "width": 32, "depth": 5,
+    },
     # N4: 48 maps of 4x4, 5x5, 4x4 and 4x4, then 200 neurons on 3x3 of them, then 2.
     "ciresan2012": {
         "parameters": sum([

@@ -141,15 +141,17 @@ def _shortcut(net: _List, arch: Architecture, name: str, x: int, width: int) -> 
     return _norm(net, arch, f"{name}.shortcut.1", x)
 
 
-def _block(net: _List, arch: Architecture, name: str, x: int, level: int) -> int:
-    """The convolutions of a level, each with its activation and normalisation."""
+def _block(
+    net: _List, arch: Architecture, name: str, x: int, level: int, convs: int, residual: bool
+) -> int:
+    """Convolutions of a level, each with its activation and normalisation."""
     width, kernel, y = arch.widths[level], arch.kernel(level), x
     padding = tuple(k // 2 if arch.padding == "same" else 0 for k in kernel)
-    for i in range(arch.convs):
+    for i in range(convs):
         y = net.add("conv", f"{name}.convs.{i}", y, outputs=width, kernel=kernel, padding=padding)
         if arch.order == "norm-act":
             y = _norm(net, arch, f"{name}.norms.{i}", y)
-        if arch.residual and i == arch.convs - 1:
+        if residual and i == convs - 1:
             # The sum is before the block's last activation (He et al. 2016).
             y = net.add("add", f"{name}.sum", y, _shortcut(net, arch, name, x, width))
         slope = 0.01 if arch.activation == "leaky_relu" else 0.0
@@ -157,6 +159,15 @@ def _block(net: _List, arch: Architecture, name: str, x: int, level: int) -> int
         if arch.order == "act-norm":
             y = _norm(net, arch, f"{name}.norms.{i}", y)
     return y
+
+
+def _blocks(net: _List, arch: Architecture, name: str, x: int, level: int) -> int:
+    """The blocks of a level of the contracting path, or of the bridge."""
+    number = arch.blocks_of(level)
+    for i in range(number):
+        part = f"{name}.{i}" if number > 1 else name
+        x = _block(net, arch, part, x, level, arch.convs, arch.residual)
+    return x
 
 
 def _dropout(net: _List, probability: float, x: int) -> int:
@@ -190,18 +201,20 @@ def _unet(arch: Architecture, channels: int, classes: int) -> Layers:
         raise ValueError(f"depth: got {arch.depth}, needs 1 or more")
     net, x, skips = _List(arch.dims, channels), 0, []
     for level in range(arch.depth):
-        x = _block(net, arch, f"down.{level}", x, level)
+        x = _blocks(net, arch, f"down.{level}", x, level)
         if level == arch.depth - 1:
             # As in the published network: at the end of the contracting path, on two levels.
             x = _dropout(net, arch.dropout, x)
         skips.append(x)
         x = net.add("pool", f"pool.{level}", x, kernel=arch.pool(level), stride=arch.pool(level))
-    x = _dropout(net, arch.dropout, _block(net, arch, "bridge", x, arch.depth))
+    x = _dropout(net, arch.dropout, _blocks(net, arch, "bridge", x, arch.depth))
     for n, level in enumerate(reversed(range(arch.depth))):
         x = _up(net, arch, f"up.{n}", x, level)
         skip = _gate(net, f"gates.{n}", x, skips[level]) if arch.attention else skips[level]
         x = net.add("join", f"expand.{n}.join", x, skip)
-        x = _block(net, arch, f"expand.{n}", x, level)
+        plain = arch.decoder_convs
+        given = (arch.convs, arch.residual) if plain is None else (plain, False)
+        x = _block(net, arch, f"expand.{n}", x, level, *given)
         if level in arch.supervised:
             net.add("head", f"heads.{level}", x, outputs=classes, training_only=level > 0)
     return tuple(net.layers)

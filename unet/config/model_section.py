@@ -44,7 +44,16 @@ class ModelSection(Section):
     dropout: BelowOne | None = None
     """Probability of dropout at the end of the contracting path (its last two levels)."""
     convs: Annotated[int, Field(ge=1, le=4)] | None = None
-    """Convolutions per level and path."""
+    """Convolutions per level and path; with `blocks`, of each block."""
+    blocks: Annotated[
+        Annotated[tuple[Annotated[int, Field(ge=1, le=12)], ...], Field(min_length=1, max_length=9)]
+        | None,
+        Shown("for each level and the bridge, a number; the last one also for the others", "1"),
+    ] = None
+    """Blocks of convolutions per level of the contracting path: `[1, 3, 4, 6]`."""
+    decoder_convs: Annotated[int, Field(ge=1, le=4)] | None = None
+    """Convolutions per level of the expanding path, without shortcuts. Without this key: as
+    `convs` and `residual` say."""
     padding: Padding | None = None
     """valid: unpadded convolutions as in the paper; the output is smaller than the input."""
     norm: Norm | None = None

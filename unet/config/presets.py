@@ -46,7 +46,12 @@ class Architecture:
         activation: the activation after every convolution.
         residual: a shortcut around the convolutions of a level (1x1 convolution if the channels
             differ), as in ResUNet and nnU-Net's ResEnc.
-        convs: convolutions per level and path.
+        convs: convolutions of a block.
+        blocks: blocks of each level of the contracting path, the last entry also for the levels
+            below, the bridge's too.
+        decoder_convs: convolutions per level of the expanding path, without a shortcut, as in
+            nnU-Net's ResEnc. None: the expanding path has blocks like the contracting path, one
+            per level.
         up: ``transposed`` convolution as in the paper, or ``nearest`` neighbour after a 1x1
             convolution.
         attention: an additive attention gate on each skip connection (Oktay et al. 2018).
@@ -70,6 +75,8 @@ class Architecture:
     activation: Activation = "relu"
     residual: bool = False
     convs: int = 2
+    blocks: tuple[int, ...] = (1,)
+    decoder_convs: int | None = None
     up: Up = "transposed"
     attention: bool = False
     deep_supervision: bool = False
@@ -83,6 +90,9 @@ class Architecture:
     kind: Literal["unet"] = "unet"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "blocks", tuple(int(n) for n in self.blocks))
+        if not self.blocks or min(self.blocks) < 1:
+            raise ValueError(f"blocks: got {list(self.blocks)}, needs a number from 1 per level")
         for name, count in (("kernels", self.depth + 1), ("pools", self.depth)):
             levels = _frozen(getattr(self, name))
             object.__setattr__(self, name, levels)
@@ -103,6 +113,15 @@ class Architecture:
         """Channels of each level; the last entry is the bridge."""
         limit = self.max_width or self.width * 2**self.depth
         return tuple(min(self.width * 2**level, limit) for level in range(self.depth + 1))
+
+    def blocks_of(self, level: int) -> int:
+        """Number of blocks of a level of the contracting path; level ``depth`` is the bridge."""
+        return self.blocks[min(level, len(self.blocks) - 1)]
+
+    @property
+    def most_layers(self) -> int:
+        """A number of convolutions that no path exceeds, found without listing them."""
+        return (self.depth + 1) * max(max(self.blocks) * self.convs, self.decoder_convs or 1)
 
     def groups_of(self, channels: int) -> int:
         """Number of channel groups for the statistics of norm ``instance`` or ``group``."""
@@ -205,6 +224,11 @@ class WindowArchitecture:
         """Number of poolings."""
         return len(self.stages)
 
+    @property
+    def most_layers(self) -> int:
+        """As :attr:`Architecture.most_layers`."""
+        return self.depth + 1
+
     def to_json(self) -> dict[str, Any]:
         """The values as a plain mapping, which :func:`architecture_from` reads back."""
         return written_keys("train", self)
@@ -248,6 +272,25 @@ PRESET_TABLE = {
             deep_supervision=True,
             width=32,
             max_width=512,
+        ),
+    ),
+    # Class nnUNetPlannerResEncL: 1, 3, 4, 6, 6, 6 blocks, and 1 convolution per level up.
+    "unet-res-l": Preset(
+        text="a larger unet-res: more blocks on the way down, one convolution per level on the way "
+        "up, as nnU-Net's ResEnc L (Isensee et al. 2024)",
+        architecture=Architecture(
+            padding="same",
+            norm="instance",
+            norm_eps=1e-5,
+            order="norm-act",
+            activation="leaky_relu",
+            residual=True,
+            blocks=(1, 3, 4, 6),
+            decoder_convs=1,
+            deep_supervision=True,
+            width=32,
+            max_width=512,
+            depth=5,
         ),
     ),
     # Network N4.

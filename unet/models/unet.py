@@ -51,7 +51,7 @@ def _modules(layers: Sequence[Layer], part: str) -> list[nn.Module]:
 
 
 class ConvBlock(nn.Module):
-    """The convolutions of a level, each with its activation and normalisation.
+    """Convolutions of a level, each with its activation and normalisation.
 
     Args:
         layers: all layers of the network.
@@ -91,6 +91,13 @@ class ConvBlock(nn.Module):
         else:
             joined = norm(self.activation(y + short))
         return joined
+
+
+def _level(layers: Layers, part: str, number: int) -> nn.Module:
+    """The blocks of a level."""
+    if number == 1:
+        return ConvBlock(layers, part)
+    return nn.Sequential(*(ConvBlock(layers, f"{part}.{i}") for i in range(number)))
 
 
 class Sigmoid(nn.Module):
@@ -142,9 +149,9 @@ class UNet(Network):
         self.num_classes = num_classes
         self.footprint = footprint(arch)
         levels, layers = range(arch.depth), layers_of(arch, in_channels, num_classes)
-        self.down = nn.ModuleList(ConvBlock(layers, f"down.{n}") for n in levels)
+        self.down = nn.ModuleList(_level(layers, f"down.{n}", arch.blocks_of(n)) for n in levels)
         self.pool = nn.ModuleList(_modules(layers, "pool"))
-        self.bridge = ConvBlock(layers, "bridge")
+        self.bridge = _level(layers, "bridge", arch.blocks_of(arch.depth))
         self.up = nn.ModuleList(
             nn.Sequential(OrderedDict(layers=nn.Sequential(*_modules(layers, f"up.{n}"))))
             for n in levels

@@ -20,6 +20,7 @@ from unet.config.presets import (
     Up,
     architecture_of,
 )
+from unet.config.resnet import EncoderName, ResNetArchitecture
 from unet.config.section_base import BelowOne, Changes, Positive, Section, Shown
 
 Levels = Annotated[PerLevel, Field(min_length=1)]
@@ -95,6 +96,22 @@ class ModelSection(Section):
         Shown("for each stage, maps and size of the kernel"),
     ] = None
     """Convolutions, each followed by a pooling."""
+    encoder: EncoderName | None = None
+    """The ResNet that is the contracting path."""
+    decoder: Annotated[
+        Annotated[
+            tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(min_length=5, max_length=5)
+        ]
+        | None,
+        Shown("for each of 5 levels, a number, the coarsest first"),
+    ] = None
+    """Channels of the expanding path of a network with an encoder."""
+    encoder_weights: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Shown("file", "none", "train (the file is compared by content)"),
+    ] = None
+    """Trained weights that the encoder starts from: a state dict of torchvision's model, saved as a
+    file. Relative to `data_root` or absolute. Nothing is downloaded: docs/models.md."""
     hidden: Annotated[
         Annotated[tuple[Positive, ...], Field(max_length=4)] | None,
         Shown("a number per layer"),
@@ -127,6 +144,12 @@ class ModelSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> ModelSection:
+        made = PRESET_TABLE[self.preset].architecture
+        if self.encoder_weights is not None and not isinstance(made, ResNetArchitecture):
+            raise ValueError(
+                f"encoder_weights: the preset {self.preset} has no encoder; write preset: "
+                "unet-resnet34, or drop this key"
+            )
         if self.preset != "auto":
             architecture_of(self.preset, **self.layers)
         elif self.layers:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from unet.config.choices import Entry
+from unet.config.resnet import ResNetArchitecture
 from unet.config.stage_keys import written_keys
 
 Padding = Literal["valid", "same"]
@@ -152,6 +153,10 @@ class Architecture:
             found.append(tuple(a * b for a, b in steps))
         return tuple(found)
 
+    def endless(self) -> Architecture:
+        """The network without lost borders, as if its convolutions were padded."""
+        return replace(self, padding="same")
+
     def to_json(self) -> dict[str, Any]:
         """The values as a plain mapping, which :func:`architecture_from` reads back."""
         return written_keys("train", self)
@@ -234,10 +239,13 @@ class WindowArchitecture:
         return written_keys("train", self)
 
 
-AnyArchitecture = Architecture | WindowArchitecture
-ARCHITECTURES: dict[str, type[Architecture] | type[WindowArchitecture]] = {
+AnyUNet = Architecture | ResNetArchitecture
+AnyArchitecture = AnyUNet | WindowArchitecture
+# The values of each kind of network. To add one, add a line.
+ARCHITECTURES: dict[str, type[AnyArchitecture]] = {
     "unet": Architecture,
     "window": WindowArchitecture,
+    "resnet": ResNetArchitecture,
 }
 
 
@@ -292,6 +300,11 @@ PRESET_TABLE = {
             max_width=512,
             depth=5,
         ),
+    ),
+    "unet-resnet34": Preset(
+        text="a ResNet (He et al. 2016) as the contracting path, which can start from trained "
+        "weights: `encoder_weights`",
+        architecture=ResNetArchitecture(),
     ),
     # Network N4.
     "ciresan2012": Preset(

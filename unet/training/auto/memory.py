@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from unet.config.layers import Layer, Layers, layers_of, map_shapes, parameters
-from unet.config.presets import Architecture
+from unet.config.presets import AnyUNet
 
 Kind = Literal["cpu", "cuda"]
 
@@ -136,7 +136,7 @@ def transient_bytes(layers: Layers, patch: Sequence[int], numerics: Numerics) ->
 
 
 def step_bytes(
-    arch: Architecture,
+    arch: AnyUNet,
     channels: int,
     outputs: int,
     patch: Sequence[int],

@@ -257,6 +257,17 @@ class Preset(Entry):
     """None: training chooses it."""
 
 
+_RESIDUAL = Architecture(
+    padding="same",
+    norm="instance",
+    norm_eps=1e-5,
+    order="norm-act",
+    activation="leaky_relu",
+    residual=True,
+    deep_supervision=True,
+    width=32,
+    max_width=512,
+)
 PRESET_TABLE = {
     # Figure 1 and section 3.
     "unet2015": Preset(
@@ -270,36 +281,13 @@ PRESET_TABLE = {
     "unet-res": Preset(
         text="residual blocks, instance norm and deep supervision, as in nnU-Net (Isensee et al. "
         "2021)",
-        architecture=Architecture(
-            padding="same",
-            norm="instance",
-            norm_eps=1e-5,
-            order="norm-act",
-            activation="leaky_relu",
-            residual=True,
-            deep_supervision=True,
-            width=32,
-            max_width=512,
-        ),
+        architecture=_RESIDUAL,
     ),
     # Class nnUNetPlannerResEncL: 1, 3, 4, 6, 6, 6 blocks, and 1 convolution per level up.
     "unet-res-l": Preset(
         text="a larger unet-res: more blocks on the way down, one convolution per level on the way "
         "up, as nnU-Net's ResEnc L (Isensee et al. 2024)",
-        architecture=Architecture(
-            padding="same",
-            norm="instance",
-            norm_eps=1e-5,
-            order="norm-act",
-            activation="leaky_relu",
-            residual=True,
-            blocks=(1, 3, 4, 6),
-            decoder_convs=1,
-            deep_supervision=True,
-            width=32,
-            max_width=512,
-            depth=5,
-        ),
+        architecture=replace(_RESIDUAL, blocks=(1, 3, 4, 6), decoder_convs=1, depth=5),
     ),
     "unet-resnet34": Preset(
         text="a ResNet (He et al. 2016) as the contracting path, which can start from trained "

@@ -32,11 +32,10 @@ ADDITIONS: dict[str, dict[str, Any]] = {
         },
     },
     "encoder": {
-        "train": {"patch": 64},
         "models": {
             "b": {
-                "preset": "unet-resnet34", "width": None, "depth": None,
-                "predict": {"tile": "auto"},
+                "preset": "unet-resnet34", "width": None, "depth": None, "dropout": None,
+                "train": {"patch": 64}, "predict": {"tile": "auto"},
             },
         },
     },

@@ -208,9 +208,8 @@ ROWS: list[Row] = [
     *of_model("train", "b", "paper", "head: border", border_width=3),
     *of_model("train", "b", "window", "preset: ciresan2012", window=11, stages=[[4, 4], [5, 3]],
               hidden=[9]),
-    # Any file will do: planning only compares its content.
     *of_model("train", "b", "encoder", "preset: unet-resnet34", encoder="resnet18",
-              decoder=[8, 8, 8, 8, 8], encoder_weights=__file__),
+              decoder=[8, 8, 8, 8, 8], encoder_weights="resnet34.pt"),
     Row("models.<name>.learning_curve", at("models.a.learning_curve", [0.5]), "",
         jobs=A_SHARE_MORE),
     Row("models.<name>.sweep", at("models.a.sweep", {"width": [4, 5]}), "", jobs=A_SWEEP),

@@ -48,6 +48,7 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
         prepared,
         subset_of(train, groups, settings.train.subset, settings.seed, args.fold),
         ids_of(rows, args.fold, "val"),
+        args.encoder_weights,
     )
     where = (args.dataset, args.model, args.fold)
     outputs = TrainingOutputs(paths.checkpoints(*where), paths.model(*where), paths.history(*where))
@@ -91,6 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     p.add_argument(
         "--cache-gb", type=float, default=4.0, help="memory for images and targets, in GB"
+    )
+    p.add_argument(
+        "--encoder-weights", type=Path, help="file with the weights that the encoder starts from"
     )
     p.add_argument("--gpus", type=int, default=1, help="processes that train together, one per GPU")
     args = p.parse_args(argv)

@@ -37,7 +37,10 @@ def architectures(draw: st.DrawFn, dims: tuple[int, ...] = (2, 3)) -> Architectu
         activation=draw(st.sampled_from(["relu", "leaky_relu"])),
         residual=draw(st.booleans()),
         convs=draw(st.integers(1, 3 if axes == 2 else 2)),
+        blocks=draw(st.just((1,)) | st.lists(st.integers(1, 2), min_size=1, max_size=3)),  # type: ignore[arg-type]
+        decoder_convs=draw(st.none() | st.integers(1, 2)),
         up=draw(st.sampled_from(["transposed", "nearest"])),
+        attention=draw(st.booleans()),
         deep_supervision=draw(st.booleans()),
         width=draw(st.integers(1, 3)),
         max_width=draw(st.none() | st.integers(3, 5)),
@@ -52,6 +55,7 @@ def architectures(draw: st.DrawFn, dims: tuple[int, ...] = (2, 3)) -> Architectu
 def saved_bytes(network: Network, x: Tensor, precision: str) -> int:
     """Bytes that autograd keeps from a forward pass, without weights and statistics."""
     kept: dict[int, torch.UntypedStorage] = {}
+    sizes: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -59,13 +63,18 @@ def saved_bytes(network: Network, x: Tensor, precision: str) -> int:
         if tensor.ndim == x.ndim and (
             tensor.shape[0] == len(x) or storage.nbytes() == len(x) * tensor.nbytes
         ):
+            # The storage must stay alive, so that no other one gets its address. Its own size can
+            # exceed the map's: with one thread, PyTorch computes a transposed 3D convolution to a
+            # single channel in a buffer twice as large.
             kept[storage.data_ptr()] = storage
+            whole = tensor if tensor._base is None else tensor._base
+            sizes[storage.data_ptr()] = whole.nbytes
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
     with hooks, autocast(precision, torch.device("cpu")):
         network(x)
-    return sum(storage.nbytes() for storage in kept.values())
+    return sum(sizes.values())
 
 
 def settle(network: nn.Module, seed: int = 0) -> None:

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from unet.config import sections
 from unet.config.data_settings import DATA_KEYS
 from unet.config.presets import Architecture, WindowArchitecture
+from unet.config.resnet import ResNetArchitecture
 from unet.config.run import Config
 from unet.config.section_base import sections_of
 from unet.config.stage_keys import REQUIRED, TABLE, defaults
@@ -38,6 +39,7 @@ CLASSES: dict[str, dict[type, tuple[str, ...] | None]] = {
         sections.AugmentSection: None,
         Architecture: None,
         WindowArchitecture: None,
+        ResNetArchitecture: None,
         sections.ModelSection: ("anisotropic", "head", "border_width"),
         Config: ("seed", "device", "memory_gb"),
     },

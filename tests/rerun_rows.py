@@ -31,6 +31,14 @@ ADDITIONS: dict[str, dict[str, Any]] = {
             },
         },
     },
+    "encoder": {
+        "models": {
+            "b": {
+                "preset": "unet-resnet34", "width": None, "depth": None, "dropout": None,
+                "train": {"patch": 64}, "predict": {"tile": "auto"},
+            },
+        },
+    },
     "auto": {"models": {"a": {"preset": "auto", "width": None, "depth": None}}},
 }  # fmt: skip
 
@@ -191,8 +199,8 @@ ROWS: list[Row] = [
     # Models.
     *of_model("train", "a", dims=3, width=5, max_width=6, depth=2, dropout=0.1, convs=3,
               norm="instance", order="norm-act", activation="leaky_relu", residual=True,
-              up="nearest", deep_supervision=True, kernels=[[5, 5], [3, 3]], pools=[[1, 2]],
-              anisotropic=False, train={"lr": 0.02}),
+              blocks=[1, 2], decoder_convs=1, up="nearest", attention=True, deep_supervision=True,
+              kernels=[[5, 5], [3, 3]], pools=[[1, 2]], anisotropic=False, train={"lr": 0.02}),
     *of_model("train", "b", preset="unet-bn", padding="same", head="border"),
     *of_model("predict", "a", predict={"tta": True}),
     *of_model("stitch", "a", stitch={"threshold": 0.4}),
@@ -200,6 +208,8 @@ ROWS: list[Row] = [
     *of_model("train", "b", "paper", "head: border", border_width=3),
     *of_model("train", "b", "window", "preset: ciresan2012", window=11, stages=[[4, 4], [5, 3]],
               hidden=[9]),
+    *of_model("train", "b", "encoder", "preset: unet-resnet34", encoder="resnet18",
+              decoder=[8, 8, 8, 8, 8], encoder_weights="resnet34.pt"),
     Row("models.<name>.learning_curve", at("models.a.learning_curve", [0.5]), "",
         jobs=A_SHARE_MORE),
     Row("models.<name>.sweep", at("models.a.sweep", {"width": [4, 5]}), "", jobs=A_SWEEP),
@@ -231,7 +241,8 @@ ROWS: list[Row] = [
     *of_all("train", **{f"train__augment__{k}": v for k, v in {
         "flip": False, "rotate90": False, "rotate_deg": 5, "scale": 0.1, "elastic_px": 2,
         "elastic_grid": 4, "geometric_probability": 0.2, "gamma": 0.1, "contrast": 0.1,
-        "brightness": 0.1, "noise": 0.2, "blur_px": 0.5, "intensity_probability": 0.2}.items()}),
+        "brightness": 0.1, "noise": 0.2, "blur_px": 0.5, "intensity_probability": 0.2,
+        "channel_dropout": 0.1}.items()}),
     # Predict.
     *of_all("predict", predict__tile=72, predict__precision="float32", predict__engine="openvino",
             predict__dtype="float32", predict__tta=True, predict__blend="gaussian",

@@ -175,6 +175,17 @@ EXPECTED = {
     "unet-res": {
         "halo": 96, "grid": 16, "output_smaller_by": 0, "padding": "same", "width": 32, "depth": 4,
     },
+    # tests/models/test_residual_encoder.py compares with the published network.
+    "unet-res-l": {
+        "parameters": 71_843_976, "trainable": 71_806_344, "halo": 768, "grid": 32,
+        "output_smaller_by": 0, "padding": "same", "width": 32, "depth": 5,
+    },
+    # 24,436,369 with three channels and one class, as segmentation_models_pytorch's; here one
+    # channel (49 x 64 x 2 weights fewer) and two classes (16 x 9 + 1 more).
+    "unet-resnet34": {
+        "trainable": 24_436_369 - 49 * 64 * 2 + 145, "halo": 544, "grid": 32,
+        "output_smaller_by": 0, "padding": "same", "width": 64, "depth": 5,
+    },
     # N4: 48 maps of 4x4, 5x5, 4x4 and 4x4, then 200 neurons on 3x3 of them, then 2.
     "ciresan2012": {
         "parameters": sum([
@@ -184,6 +195,10 @@ EXPECTED = {
         "halo": 47, "grid": 1, "output_smaller_by": 94, "receptive_field": 95,
     },
 }  # fmt: skip
+
+
+# Presets whose width, depth and dims are free.
+UNETS = {name for name, arch in PRESETS.items() if arch.kind == "unet"}
 
 
 def test_models_as_json() -> None:
@@ -238,7 +253,7 @@ def test_models_of_another_size(capsys: Any, dims: int) -> None:
                      "--classes", "5", "--dims", str(dims)]) == 0  # fmt: skip
     rows = {row["preset"]: row for row in json.loads(capsys.readouterr().out)}
     for name, row in rows.items():
-        changes = {"width": 4, "depth": 2, "dims": dims} if name != "ciresan2012" else {}
+        changes = {"width": 4, "depth": 2, "dims": dims} if name in UNETS else {}
         arch = architecture_of(name, **changes)
         counts = parameter_counts(build(3, 5, arch))
         assert (row["parameters"], row["trainable"]) == counts

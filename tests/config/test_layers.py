@@ -58,11 +58,11 @@ def compare(arch: AnyArchitecture, layers: Layers, shape: list[int], saved: bool
             assert parameter_counts(network.get_submodule(layer.name))[1] == layer.parameters
     x = torch.randn(BATCH, channels, *shape)
     if isinstance(arch, Architecture):
-        # Joins and sums have no module.
+        # Joins, sums and products have no module.
         expected = Counter(
             (layer.name, (layer.outputs, *size))
             for layer, size in zip(layers, map_shapes(layers, shape), strict=True)
-            if layer.kind not in ("image", "join", "add")
+            if layer.kind not in ("image", "join", "add", "multiply")
         )
         assert calls(network, x) == expected
     for training in (True, False):

@@ -152,6 +152,17 @@ def test_ome_tiff_axes_names_and_pixel_size(tmp_path: Path) -> None:
         open_image(path, channels=(0, "DAPI"))
 
 
+def test_channels_by_name_in_any_number_and_order(tmp_path: Path) -> None:
+    """Files of several microscopes: each has its own channels in its own order."""
+    names = ["DAPI", "actin", "phase", "x"]
+    for n, order in enumerate([(0, 1, 2, 3), (2, 0), (3, 2, 1, 0), (0, 2, 1)]):
+        meta = {"axes": "CYX", "Channel": {"Name": [names[c] for c in order]}}
+        path = tiff(tmp_path / f"{n}.ome.tif", STACK[list(order)], metadata=meta)
+        opened = open_image(path, channels=("phase", "DAPI"))
+        assert opened.channel_names == ("phase", "DAPI")
+        np.testing.assert_array_equal(pixels(opened), STACK[[2, 0]])
+
+
 def test_ome_tiff_z(tmp_path: Path) -> None:
     data = np.stack([STACK, STACK + 1])
     sizes = {f"PhysicalSize{a}": s for a, s in (("X", 0.1), ("Y", 0.2), ("Z", 2.0))}

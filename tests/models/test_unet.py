@@ -21,6 +21,7 @@ from unet.config.anisotropy import anisotropic_layers, fitted
 from unet.config.presets import (
     PRESETS,
     Architecture,
+    ResNetArchitecture,
     WindowArchitecture,
     architecture_from,
     architecture_of,
@@ -326,6 +327,7 @@ STORED = {
     "nearest, 3D": preset(
         "unet-bn", up="nearest", dims=3, depth=1, residual=True, convs=3, **FLAT
     ),
+    "attention": preset("unet-bn", depth=2, attention=True),
 }  # fmt: skip
 
 
@@ -397,7 +399,7 @@ def test_docs_tell_of_every_option() -> None:
     """docs/models.md has each field, each value that has a name, and the sizes of the figure."""
     text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
     inner = {"kind", "pool"}  # not the user's
-    for kind in (Architecture, WindowArchitecture):
+    for kind in (Architecture, WindowArchitecture, ResNetArchitecture):
         for field in fields(kind):
             assert field.name in inner or f"`{field.name}`" in text, field.name
     for value in ("valid", "same", "none", "batch", "instance", "group", "act-norm", "norm-act",

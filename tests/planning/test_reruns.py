@@ -254,6 +254,8 @@ AGAIN = ROWS[::6]
 def found(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
     scratch = tmp_path_factory.mktemp("reruns")
     folders = {name: copied(finished_run, scratch / (name or "run")) for name in ("", *ADDITIONS)}
+    # Planning only compares its content.
+    (folders["encoder"] / "raw" / "resnet34.pt").write_bytes(b"weights")
     # For `data_root`: the same files in another folder.
     moved(folders[""])
     record = [

@@ -308,6 +308,7 @@ CONFIGS = st.builds(
     noise=st.sampled_from([0.0, 0.5]),
     blur_px=st.sampled_from([0.0, 2.0]),
     intensity_probability=st.sampled_from([0.0, 0.5, 1.0]),
+    channel_dropout=st.sampled_from([0.0, 0.5]),
 )
 
 
@@ -378,6 +379,33 @@ def test_probabilities_are_per_sample(probability: float, share: float) -> None:
         assert moved == pytest.approx(share, abs=0.12)
 
 
+@pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
+def test_channel_dropout(probability: float) -> None:
+    """Channels are 0 as often as drawn; one always stays, and all others are unchanged."""
+    images = torch.randn(600, 3, 4, 4)
+    found, _ = run(on(channel_dropout=probability), images)
+    gone = (found == 0).flatten(2).all(2)
+    assert torch.equal(found, images * ~gone[:, :, None, None])
+    assert not gone.all(1).any()
+    # All three at once become two.
+    expected = probability - probability**3 / 3
+    assert gone.float().mean().item() == pytest.approx(expected, abs=0.05)
+    # No channel is left out more often than another.
+    assert gone.float().mean(0).tolist() == pytest.approx([expected] * 3, abs=0.07)
+
+
+def test_channel_dropout_changes_nothing_else() -> None:
+    one, three = torch.randn(8, 1, 6, 6), torch.randn(8, 3, 16, 16)
+    assert torch.equal(run(on(channel_dropout=0.9), one)[0], one)  # nothing would be left
+    settings_of = {**INTENSITIES, **WARPS, "flip": True}
+    plain, labels = run(on(**settings_of), three, ids(8, 1, 16, 16))
+    dropped, same = run(on(**settings_of, channel_dropout=0.5), three, ids(8, 1, 16, 16))
+    assert torch.equal(labels, same)
+    kept = (dropped != 0).flatten(2).any(2)
+    assert 8 <= int(kept.sum()) < 24
+    assert torch.equal(dropped, plain * kept[:, :, None, None])
+
+
 def test_warps_are_drawn_one_by_one() -> None:
     config = on(rotate_deg=20.0, elastic_px=2.0, geometric_probability=0.5)
     before = coordinates(200, 9, 9)
@@ -412,6 +440,7 @@ def test_under_autocast() -> None:
         {"elastic_grid": 1},
         {"geometric_probability": 1.5},
         {"intensity_probability": -0.1},
+        {"channel_dropout": 1.0},
     ],
 )
 def test_settings_out_of_range(wrong: dict[str, Any]) -> None:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unet.cli.arguments import positive
 from unet.config.geometry import Footprint, footprint
 from unet.config.presets import PRESETS, AnyArchitecture, architecture_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# Presets in a table: with more, a terminal of 80 columns would cut numbers.
+BESIDE = 3
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
@@ -72,13 +78,21 @@ def command(args: argparse.Namespace) -> int:
     for name in sorted(PRESETS):
         given = {"width": args.width, "depth": args.depth, "dims": args.dims}
         if PRESETS[name].kind != "unet":
-            given = {}  # a sliding-window classifier has none of these options
+            given = {}  # the other kinds have none of these options
         arch = architecture_of(name, **given)
         rows.append(network_facts(name, arch, args.channels, args.classes))
     if args.json:
         print(json.dumps(rows, indent=1))  # noqa: T201 - this is the command's output
         return 0
     from rich.console import Console
+
+    for start in range(0, len(rows), BESIDE):
+        Console().print(_table(rows[start : start + BESIDE]))
+    return 0
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    """The facts about some presets, a column for each."""
     from rich.table import Table
 
     table = Table("preset", *(str(row["preset"]) for row in rows))
@@ -92,5 +106,4 @@ def command(args: argparse.Namespace) -> int:
             else:
                 cells.append(f"{value:,}" if isinstance(value, int) else str(value))
         table.add_row(label, *cells)
-    Console().print(table)
-    return 0
+    return table

@@ -15,7 +15,7 @@ from unet.config.geometry import Footprints, footprint, sizes_for
 from unet.config.heads import HEADS
 from unet.config.loss_table import LOSS_TABLE, check_options
 from unet.config.messages import OVERRIDES, lines_of
-from unet.config.presets import AnyArchitecture, Architecture
+from unet.config.presets import AnyArchitecture, AnyUNet
 from unet.config.recipes import expanded
 from unet.config.run import Config, merge, overlaid
 from unet.config.sections import TrainSection
@@ -141,7 +141,7 @@ def _norm_mistakes(
     train: TrainSection, arch: AnyArchitecture, footprints: Footprints, where: str
 ) -> list[str]:
     """Normalisation needs more than one pixel: a single value has no variance."""
-    if not isinstance(arch, Architecture) or isinstance(train.patch, tuple):
+    if not isinstance(arch, AnyUNet) or isinstance(train.patch, tuple):
         return []
     alone = arch.norm == "instance" or (arch.norm == "batch" and train.batch == 1)
     if not alone or any(train.patch >= 2 * fp.grid for fp in footprints):

@@ -109,21 +109,23 @@ def sizes_for(size: int | Sequence[int], footprints: Footprints) -> tuple[int, .
     return tuple(size)
 
 
-def _fitting(layers: Layers, axis: int) -> list[int]:
-    """Size of each map along an axis, for the smallest input that fits every layer."""
-    sizes, steps = [1], [1]  # steps: input pixels from one pixel of a map to the next
+def _fitting(layers: Layers, axis: int) -> tuple[list[int], list[int]]:
+    """Along an axis, for the smallest input that fits every layer: the size of each map, and the
+    input pixels from one of its pixels to the next."""
+    sizes, steps = [1], [1]
     while len(sizes) < len(layers):
         layer = layers[len(sizes)]
         source, stride = layer.sources[0], layer.stride[axis]
         size, rest = layer.size(sizes[source], axis)
-        # A pooling drops the last row of an odd size, and no other tile would have it.
-        short = max((1 - size) * stride - rest, -rest % stride)
+        # A stride drops the last row of a size that it does not divide, and no other tile would
+        # have it.
+        short = max((1 - size) * stride - rest, -sizes[source] % stride)
         if short > 0:
             sizes, steps = [sizes[0] + short * steps[source]], [1]
         else:
             sizes.append(size)
             steps.append(steps[source] * stride // layer.scale[axis])
-    return sizes
+    return sizes, steps
 
 
 def _dependence(layers: Layers, sizes: list[int], interval: Interval, axis: int) -> Interval:
@@ -142,8 +144,8 @@ def _dependence(layers: Layers, sizes: list[int], interval: Interval, axis: int)
 
 
 def _along(layers: Layers, axis: int) -> Footprint:
-    sizes = _fitting(layers, axis)
-    smallest, grid = sizes[0], math.prod(layer.stride[axis] for layer in layers)
+    sizes, steps = _fitting(layers, axis)
+    smallest, grid = sizes[0], max(steps)
     a, b = _dependence(layers, sizes, (0, grid), axis)
     padded = any(layer.padding[axis] for layer in layers)
     spans = [_dependence(layers, sizes, (phase, phase + 1), axis) for phase in range(grid)]
@@ -164,7 +166,7 @@ def input_interval(arch: Architecture, interval: Interval, axis: int = -1) -> In
     interval starts near the given one; for padded networks it may start below 0.
     """
     layers = layers_of(arch)
-    return _dependence(layers, _fitting(layers, axis), interval, axis)
+    return _dependence(layers, _fitting(layers, axis)[0], interval, axis)
 
 
 @lru_cache(maxsize=256)

@@ -12,124 +12,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
+from unet.config.layer_list import Axes, Interval, Layer, LayerKind, LayerList, Layers
 from unet.config.presets import AnyArchitecture, Architecture, WindowArchitecture
+from unet.config.resnet import resnet_layers
 
-# image: the input. up: transposed convolution. enlarge: nearest neighbour. join: concatenation.
-# add: sum. head: the convolution that outputs class scores. Maps for join or add are cropped around
-# their centres to the size of the first one.
-LayerKind = Literal[
-    "image", "conv", "norm", "activation", "pool", "up", "enlarge", "join", "add", "dropout", "head"
-]
-Axes = tuple[int, ...]
-Interval = tuple[int, int]
+__all__ = [
+    "Axes", "Interval", "Layer", "LayerKind", "Layers", "flop", "layers_of", "map_shapes",
+    "parameters", "window_layers",
+]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One layer. Values with a number per axis are in the order (Z) Y X.
-
-    Attributes:
-        kind: what it does.
-        name: name of its module in the network, as in the state dict (for layers without a module:
-            the name it would have).
-        sources: indices in the list of the layers whose maps it takes.
-        inputs, outputs: numbers of channels.
-        level: number of poolings minus number of upsamplings from the image to its output.
-        kernel, stride, padding: in pixels of its input.
-        scale: factor by which it enlarges its input.
-        dilation: distance in pixels between neighbouring kernel elements.
-        bias: whether a convolution has a bias.
-        groups: number of channel groups over which a norm computes statistics, per sample; 0 =
-            per channel, over the whole batch.
-        value: the constant that a norm adds to the variance, an activation's slope below 0, or the
-            probability of dropout.
-        training_only: its scores are used only in training (deep supervision).
-    """
-
-    kind: LayerKind
-    name: str
-    sources: tuple[int, ...]
-    inputs: int
-    outputs: int
-    level: int
-    kernel: Axes
-    stride: Axes
-    padding: Axes
-    scale: Axes
-    dilation: int = 1
-    bias: bool = True
-    groups: int = 0
-    value: float = 0.0
-    training_only: bool = False
-
-    @property
-    def products(self) -> int:
-        """Multiplications per pixel of the output."""
-        if self.kind not in ("conv", "up", "head"):
-            return 0
-        return self.inputs * self.outputs * math.prod(self.kernel)
-
-    @property
-    def parameters(self) -> int:
-        """Number of trainable parameters."""
-        if self.kind == "norm":
-            return 2 * self.outputs
-        bias = self.outputs if self.products and self.bias else 0
-        return self.products * math.prod(self.scale) + bias
-
-    def size(self, n: int, axis: int) -> tuple[int, int]:
-        """Output size along an axis for an input of ``n`` pixels, and unused input pixels."""
-        free = n + 2 * self.padding[axis] - self.dilation * (self.kernel[axis] - 1) - 1
-        steps, rest = divmod(free, self.stride[axis])
-        return (steps + 1) * self.scale[axis], rest
-
-    def reach(self, interval: Interval, axis: int) -> Interval:
-        """Input pixels [a, b) that these output pixels depend on."""
-        (a, b), scale = interval, self.scale[axis]
-        a, b = a // scale, -(-b // scale)
-        first = a * self.stride[axis] - self.padding[axis]
-        last = (b - 1) * self.stride[axis] - self.padding[axis]
-        return first, last + self.dilation * (self.kernel[axis] - 1) + 1
-
-
-Layers = tuple[Layer, ...]
-
-
-class _List:
-    """A list of layers under construction; layers are referred to by their index."""
-
-    def __init__(self, dims: int, channels: int) -> None:
-        one, zero = (1,) * dims, (0,) * dims
-        self.layers = [Layer("image", "", (), channels, channels, 0, one, one, zero, one)]
-
-    def add(
-        self, kind: LayerKind, name: str, *sources: int, outputs: int | None = None, **values: Any
-    ) -> int:
-        """Adds a layer and returns its index; channels (by default) and level follow from its
-        sources."""
-        taken = [self.layers[source] for source in sources]
-        inputs = sum(t.outputs for t in taken) if kind == "join" else taken[0].outputs
-        step = (kind == "pool") - (kind in ("up", "enlarge"))
-        layer = replace(
-            self.layers[0], kind=kind, name=name, sources=sources, inputs=inputs,
-            outputs=inputs if outputs is None else outputs, level=taken[0].level + step, **values,
-        )  # fmt: skip
-        self.layers.append(layer)
-        return len(self.layers) - 1
-
-
-def _norm(net: _List, arch: Architecture, name: str, x: int) -> int:
+def _norm(net: LayerList, arch: Architecture, name: str, x: int) -> int:
     if arch.norm == "none":
         return x
     groups = 0 if arch.norm == "batch" else arch.groups_of(net.layers[x].outputs)
     return net.add("norm", name, x, groups=groups, value=arch.norm_eps)
 
 
-def _shortcut(net: _List, arch: Architecture, name: str, x: int, width: int) -> int:
+def _shortcut(net: LayerList, arch: Architecture, name: str, x: int, width: int) -> int:
     """The shortcut around a block: the map itself, or a 1x1 convolution if channels differ."""
     if net.layers[x].outputs == width:
         return x
@@ -139,15 +42,17 @@ def _shortcut(net: _List, arch: Architecture, name: str, x: int, width: int) -> 
     return _norm(net, arch, f"{name}.shortcut.1", x)
 
 
-def _block(net: _List, arch: Architecture, name: str, x: int, level: int) -> int:
-    """The convolutions of a level, each with its activation and normalisation."""
+def _block(
+    net: LayerList, arch: Architecture, name: str, x: int, level: int, convs: int, residual: bool
+) -> int:
+    """Convolutions of a level, each with its activation and normalisation."""
     width, kernel, y = arch.widths[level], arch.kernel(level), x
     padding = tuple(k // 2 if arch.padding == "same" else 0 for k in kernel)
-    for i in range(arch.convs):
+    for i in range(convs):
         y = net.add("conv", f"{name}.convs.{i}", y, outputs=width, kernel=kernel, padding=padding)
         if arch.order == "norm-act":
             y = _norm(net, arch, f"{name}.norms.{i}", y)
-        if arch.residual and i == arch.convs - 1:
+        if residual and i == convs - 1:
             # The sum is before the block's last activation (He et al. 2016).
             y = net.add("add", f"{name}.sum", y, _shortcut(net, arch, name, x, width))
         slope = 0.01 if arch.activation == "leaky_relu" else 0.0
@@ -157,11 +62,20 @@ def _block(net: _List, arch: Architecture, name: str, x: int, level: int) -> int
     return y
 
 
-def _dropout(net: _List, probability: float, x: int) -> int:
+def _blocks(net: LayerList, arch: Architecture, name: str, x: int, level: int) -> int:
+    """The blocks of a level of the contracting path, or of the bridge."""
+    number = arch.blocks_of(level)
+    for i in range(number):
+        part = f"{name}.{i}" if number > 1 else name
+        x = _block(net, arch, part, x, level, arch.convs, arch.residual)
+    return x
+
+
+def _dropout(net: LayerList, probability: float, x: int) -> int:
     return net.add("dropout", "dropout", x, value=probability) if probability else x
 
 
-def _up(net: _List, arch: Architecture, name: str, x: int, level: int) -> int:
+def _up(net: LayerList, arch: Architecture, name: str, x: int, level: int) -> int:
     width, factor = arch.widths[level], arch.pool(level)
     if arch.up == "transposed":
         return net.add("up", f"{name}.layers.0", x, outputs=width, scale=factor)
@@ -169,22 +83,39 @@ def _up(net: _List, arch: Architecture, name: str, x: int, level: int) -> int:
     return net.add("enlarge", f"{name}.layers.1", x, scale=factor)
 
 
+def _gate(net: LayerList, name: str, up: int, skip: int) -> int:
+    """An additive attention gate: the skip, weighted by a number in (0, 1) per pixel."""
+    width = net.layers[skip].outputs
+    inner = max(1, width // 2)
+    signal = net.add("conv", f"{name}.signal", up, outputs=inner)
+    # The other convolution's bias is enough for the sum.
+    features = net.add("conv", f"{name}.features", skip, outputs=inner, bias=False)
+    x = net.add("add", f"{name}.sum", signal, features)
+    x = net.add("activation", f"{name}.activation", x)
+    x = net.add("conv", f"{name}.score", x, outputs=1)
+    x = net.add("sigmoid", f"{name}.sigmoid", x)
+    return net.add("multiply", f"{name}.product", x, skip, outputs=width)
+
+
 def _unet(arch: Architecture, channels: int, classes: int) -> Layers:
     if arch.depth < 1:
         raise ValueError(f"depth: got {arch.depth}, needs 1 or more")
-    net, x, skips = _List(arch.dims, channels), 0, []
+    net, x, skips = LayerList(arch.dims, channels), 0, []
     for level in range(arch.depth):
-        x = _block(net, arch, f"down.{level}", x, level)
+        x = _blocks(net, arch, f"down.{level}", x, level)
         if level == arch.depth - 1:
             # As in the published network: at the end of the contracting path, on two levels.
             x = _dropout(net, arch.dropout, x)
         skips.append(x)
         x = net.add("pool", f"pool.{level}", x, kernel=arch.pool(level), stride=arch.pool(level))
-    x = _dropout(net, arch.dropout, _block(net, arch, "bridge", x, arch.depth))
+    x = _dropout(net, arch.dropout, _blocks(net, arch, "bridge", x, arch.depth))
     for n, level in enumerate(reversed(range(arch.depth))):
         x = _up(net, arch, f"up.{n}", x, level)
-        x = net.add("join", f"expand.{n}.join", x, skips[level])
-        x = _block(net, arch, f"expand.{n}", x, level)
+        skip = _gate(net, f"gates.{n}", x, skips[level]) if arch.attention else skips[level]
+        x = net.add("join", f"expand.{n}.join", x, skip)
+        plain = arch.decoder_convs
+        given = (arch.convs, arch.residual) if plain is None else (plain, False)
+        x = _block(net, arch, f"expand.{n}", x, level, *given)
         if level in arch.supervised:
             net.add("head", f"heads.{level}", x, outputs=classes, training_only=level > 0)
     return tuple(net.layers)
@@ -195,7 +126,7 @@ def window_layers(
 ) -> Layers:
     """Layers of a sliding-window classifier. ``dense``: as they run over an image, with poolings of
     stride 1 and dilated layers after them; otherwise as published, for a single window."""
-    net, x, step, pool = _List(arch.dims, channels), 0, 1, (arch.pool,) * arch.dims
+    net, x, step, pool = LayerList(arch.dims, channels), 0, 1, (arch.pool,) * arch.dims
     for i, (maps, size) in enumerate(arch.stages):
         kernel = (size,) * arch.dims
         x = net.add("conv", f"convs.{i}", x, outputs=maps, kernel=kernel, dilation=step)
@@ -216,7 +147,12 @@ def window_layers(
     return tuple(net.layers)
 
 
-_LISTED: dict[str, Callable[[Any, int, int], Layers]] = {"unet": _unet, "window": window_layers}
+# The layers of each kind of network. To add one, add a line.
+_LISTED: dict[str, Callable[[Any, int, int], Layers]] = {
+    "unet": _unet,
+    "window": window_layers,
+    "resnet": resnet_layers,
+}
 
 
 @lru_cache(maxsize=256)

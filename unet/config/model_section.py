@@ -20,6 +20,7 @@ from unet.config.presets import (
     Up,
     architecture_of,
 )
+from unet.config.resnet import EncoderName, ResNetArchitecture
 from unet.config.section_base import BelowOne, Changes, Positive, Section, Shown
 from unet.config.value_lists import share_mistake, sweep_mistake
 
@@ -45,7 +46,16 @@ class ModelSection(Section):
     dropout: BelowOne | None = None
     """Probability of dropout at the end of the contracting path (its last two levels)."""
     convs: Annotated[int, Field(ge=1, le=4)] | None = None
-    """Convolutions per level and path."""
+    """Convolutions per level and path; with `blocks`, of each block."""
+    blocks: Annotated[
+        Annotated[tuple[Annotated[int, Field(ge=1, le=12)], ...], Field(min_length=1, max_length=9)]
+        | None,
+        Shown("for each level and the bridge, a number; the last one also for the others", "1"),
+    ] = None
+    """Blocks of convolutions per level of the contracting path: `[1, 3, 4, 6]`."""
+    decoder_convs: Annotated[int, Field(ge=1, le=4)] | None = None
+    """Convolutions per level of the expanding path, without shortcuts. Without this key: as
+    `convs` and `residual` say."""
     padding: Padding | None = None
     """valid: unpadded convolutions as in the paper; the output is smaller than the input."""
     norm: Norm | None = None
@@ -62,6 +72,8 @@ class ModelSection(Section):
     up: Up | None = None
     """How the expanding path goes up: transposed convolution, or 1x1 convolution and nearest
     neighbour."""
+    attention: bool | None = None
+    """Weight each skip connection pixel by pixel with an attention gate."""
     deep_supervision: bool | None = None
     """Train the coarser levels too. Prediction does not change."""
     kernels: Annotated[
@@ -85,6 +97,22 @@ class ModelSection(Section):
         Shown("for each stage, maps and size of the kernel"),
     ] = None
     """Convolutions, each followed by a pooling."""
+    encoder: EncoderName | None = None
+    """The ResNet that is the contracting path."""
+    decoder: Annotated[
+        Annotated[
+            tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(min_length=5, max_length=5)
+        ]
+        | None,
+        Shown("for each of 5 levels, a number, the coarsest first"),
+    ] = None
+    """Channels of the expanding path of a network with an encoder."""
+    encoder_weights: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Shown("file", "none", "train (the file is compared by content)"),
+    ] = None
+    """Trained weights that the encoder starts from: a state dict of torchvision's model, saved as a
+    file. Relative to `data_root` or absolute. Nothing is downloaded: docs/models.md."""
     hidden: Annotated[
         Annotated[tuple[Positive, ...], Field(max_length=4)] | None,
         Shown("a number per layer"),
@@ -125,6 +153,12 @@ class ModelSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> ModelSection:
+        made = PRESET_TABLE[self.preset].architecture
+        if self.encoder_weights is not None and not isinstance(made, ResNetArchitecture):
+            raise ValueError(
+                f"encoder_weights: the preset {self.preset} has no encoder; write preset: "
+                "unet-resnet34, or drop this key"
+            )
         if self.preset != "auto":
             architecture_of(self.preset, **self.layers)
         elif self.layers:

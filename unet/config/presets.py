@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from unet.config.choices import Entry
+from unet.config.resnet import ResNetArchitecture
 from unet.config.stage_keys import written_keys
 
 Padding = Literal["valid", "same"]
@@ -46,9 +47,15 @@ class Architecture:
         activation: the activation after every convolution.
         residual: a shortcut around the convolutions of a level (1x1 convolution if the channels
             differ), as in ResUNet and nnU-Net's ResEnc.
-        convs: convolutions per level and path.
+        convs: convolutions of a block.
+        blocks: blocks of each level of the contracting path, the last entry also for the levels
+            below, the bridge's too.
+        decoder_convs: convolutions per level of the expanding path, without a shortcut, as in
+            nnU-Net's ResEnc. None: the expanding path has blocks like the contracting path, one
+            per level.
         up: ``transposed`` convolution as in the paper, or ``nearest`` neighbour after a 1x1
             convolution.
+        attention: an additive attention gate on each skip connection (Oktay et al. 2018).
         deep_supervision: the coarser levels output class scores too, in training (Lee et al. 2015;
             all levels except the two coarsest, as in nnU-Net).
         width: channels of the first level; doubled at each level below.
@@ -69,7 +76,10 @@ class Architecture:
     activation: Activation = "relu"
     residual: bool = False
     convs: int = 2
+    blocks: tuple[int, ...] = (1,)
+    decoder_convs: int | None = None
     up: Up = "transposed"
+    attention: bool = False
     deep_supervision: bool = False
     width: int = 64
     max_width: int | None = None
@@ -81,6 +91,9 @@ class Architecture:
     kind: Literal["unet"] = "unet"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "blocks", tuple(int(n) for n in self.blocks))
+        if not self.blocks or min(self.blocks) < 1:
+            raise ValueError(f"blocks: got {list(self.blocks)}, needs a number from 1 per level")
         for name, count in (("kernels", self.depth + 1), ("pools", self.depth)):
             levels = _frozen(getattr(self, name))
             object.__setattr__(self, name, levels)
@@ -101,6 +114,15 @@ class Architecture:
         """Channels of each level; the last entry is the bridge."""
         limit = self.max_width or self.width * 2**self.depth
         return tuple(min(self.width * 2**level, limit) for level in range(self.depth + 1))
+
+    def blocks_of(self, level: int) -> int:
+        """Number of blocks of a level of the contracting path; level ``depth`` is the bridge."""
+        return self.blocks[min(level, len(self.blocks) - 1)]
+
+    @property
+    def most_layers(self) -> int:
+        """A number of convolutions that no path exceeds, found without listing them."""
+        return (self.depth + 1) * max(max(self.blocks) * self.convs, self.decoder_convs or 1)
 
     def groups_of(self, channels: int) -> int:
         """Number of channel groups for the statistics of norm ``instance`` or ``group``."""
@@ -130,6 +152,10 @@ class Architecture:
             steps = zip(found[-1], self.pool(level - 1), strict=True)
             found.append(tuple(a * b for a, b in steps))
         return tuple(found)
+
+    def endless(self) -> Architecture:
+        """The network without lost borders, as if its convolutions were padded."""
+        return replace(self, padding="same")
 
     def to_json(self) -> dict[str, Any]:
         """The values as a plain mapping, which :func:`architecture_from` reads back."""
@@ -203,15 +229,23 @@ class WindowArchitecture:
         """Number of poolings."""
         return len(self.stages)
 
+    @property
+    def most_layers(self) -> int:
+        """As :attr:`Architecture.most_layers`."""
+        return self.depth + 1
+
     def to_json(self) -> dict[str, Any]:
         """The values as a plain mapping, which :func:`architecture_from` reads back."""
         return written_keys("train", self)
 
 
-AnyArchitecture = Architecture | WindowArchitecture
-ARCHITECTURES: dict[str, type[Architecture] | type[WindowArchitecture]] = {
+AnyUNet = Architecture | ResNetArchitecture
+AnyArchitecture = AnyUNet | WindowArchitecture
+# The values of each kind of network. To add one, add a line.
+ARCHITECTURES: dict[str, type[AnyArchitecture]] = {
     "unet": Architecture,
     "window": WindowArchitecture,
+    "resnet": ResNetArchitecture,
 }
 
 
@@ -223,6 +257,17 @@ class Preset(Entry):
     """None: training chooses it."""
 
 
+_RESIDUAL = Architecture(
+    padding="same",
+    norm="instance",
+    norm_eps=1e-5,
+    order="norm-act",
+    activation="leaky_relu",
+    residual=True,
+    deep_supervision=True,
+    width=32,
+    max_width=512,
+)
 PRESET_TABLE = {
     # Figure 1 and section 3.
     "unet2015": Preset(
@@ -236,17 +281,18 @@ PRESET_TABLE = {
     "unet-res": Preset(
         text="residual blocks, instance norm and deep supervision, as in nnU-Net (Isensee et al. "
         "2021)",
-        architecture=Architecture(
-            padding="same",
-            norm="instance",
-            norm_eps=1e-5,
-            order="norm-act",
-            activation="leaky_relu",
-            residual=True,
-            deep_supervision=True,
-            width=32,
-            max_width=512,
-        ),
+        architecture=_RESIDUAL,
+    ),
+    # Class nnUNetPlannerResEncL: 1, 3, 4, 6, 6, 6 blocks, and 1 convolution per level up.
+    "unet-res-l": Preset(
+        text="a larger unet-res: more blocks on the way down, one convolution per level on the way "
+        "up, as nnU-Net's ResEnc L (Isensee et al. 2024)",
+        architecture=replace(_RESIDUAL, blocks=(1, 3, 4, 6), decoder_convs=1, depth=5),
+    ),
+    "unet-resnet34": Preset(
+        text="a ResNet (He et al. 2016) as the contracting path, which can start from trained "
+        "weights: `encoder_weights`",
+        architecture=ResNetArchitecture(),
     ),
     # Network N4.
     "ciresan2012": Preset(

@@ -64,6 +64,7 @@ class TrainSettings(Settings):
         anisotropic: whether kernels and poolings follow from the pixel size.
         head, border_width: kind of the head.
         head_names: names of the network's outputs.
+        encoder_weights: sha256 of the file with the encoder's weights; "" without such a file.
     """
 
     stage = "train"
@@ -81,6 +82,7 @@ class TrainSettings(Settings):
     train: TrainSection
     device: Device
     seed: int
+    encoder_weights: str = ""
 
     @property
     def untracked(self) -> frozenset[str]:

@@ -59,6 +59,9 @@ class AugmentSection(Section):
     intensity_probability: Probability = 0.3
     """Probability of gamma, contrast, brightness, noise and blur_px, each on its own, per
     patch."""
+    channel_dropout: Annotated[BelowOne, Shown(default="0 (off)")] = 0.0
+    """Probability of each channel to be left out of a patch (0 everywhere), but never all of them.
+    The network then copes with images that lack a channel."""
 
 
 class TrainSection(Section):

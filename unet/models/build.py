@@ -9,12 +9,14 @@ import torch
 
 from unet.config.presets import AnyArchitecture
 from unet.models.network import Network
+from unet.models.resnet_unet import ResNetUNet
 from unet.models.sliding_window import WindowClassifier
 from unet.models.unet import UNet
 
 NETWORKS: dict[str, Callable[[int, int, Any], Network]] = {
     "unet": UNet,
     "window": WindowClassifier,
+    "resnet": ResNetUNet,
 }
 
 

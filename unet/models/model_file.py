@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unet.config.presets import AnyArchitecture, Architecture, architecture_from
+from unet.config.presets import AnyArchitecture, architecture_from
 from unet.errors import UserError, one_line
 from unet.files import canonical, replacing
 from unet.models.build import NETWORKS
@@ -189,9 +189,8 @@ def _check_weights(model: ModelFile, size: int) -> None:
     if not model.head or not all(isinstance(name, str) for name in names):
         raise ValueError("names that are not text")
     arch = model.architecture
-    layers = (arch.depth + 1) * (arch.convs if isinstance(arch, Architecture) else 1)
-    if not 1 <= layers <= MAX_LAYERS:
-        raise ValueError(f"{layers} layers")
+    if not 1 <= arch.most_layers <= MAX_LAYERS:
+        raise ValueError(f"{arch.most_layers} layers")
     with torch.device("meta"):  # shapes only: no memory
         network = NETWORKS[arch.kind](model.in_channels, len(model.head), arch)
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

@@ -9,47 +9,20 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from unet.config.geometry import footprint
-from unet.config.layers import Layer, Layers, layers_of
+from unet.config.layers import Layers, layers_of
 from unet.config.presets import Architecture
+from unet.models.layer_modules import modules_of
 from unet.models.network import Network, center_crop
-from unet.models.norms import make_norm
-
-_CONV: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
-_UP: dict[int, Callable[..., nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_POOL: dict[int, Callable[..., nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-# Makes the module of a layer, by its kind. To add a kind of layer with a module, add a line.
-_MODULES: dict[str, Callable[[Layer, int], nn.Module]] = {
-    "conv": lambda layer, dims: _CONV[dims](
-        layer.inputs, layer.outputs, layer.kernel, padding=layer.padding, bias=layer.bias
-    ),
-    "norm": lambda layer, dims: make_norm(layer),
-    "activation": lambda layer, dims: (
-        nn.LeakyReLU(layer.value, inplace=True) if layer.value else nn.ReLU(inplace=True)
-    ),
-    "pool": lambda layer, dims: _POOL[dims](layer.kernel),
-    "up": lambda layer, dims: _UP[dims](
-        layer.inputs, layer.outputs, kernel_size=layer.scale, stride=layer.scale
-    ),
-    "enlarge": lambda layer, dims: nn.Upsample(scale_factor=tuple(map(float, layer.scale))),
-}
-_MODULES["head"] = _MODULES["conv"]
-
-
-def _modules(layers: Sequence[Layer], part: str) -> list[nn.Module]:
-    """New modules for the layers of a part of the network, one per layer name."""
-    named = {layer.name: layer for layer in layers if f"{layer.name}.".startswith(f"{part}.")}
-    return [_MODULES[layer.kind](layer, len(layer.kernel)) for layer in named.values()]
 
 
 class ConvBlock(nn.Module):
-    """The convolutions of a level, each with its activation and normalisation.
+    """Convolutions of a level, each with its activation and normalisation.
 
     Args:
         layers: all layers of the network.
@@ -63,11 +36,11 @@ class ConvBlock(nn.Module):
         norm, activation = f"{part}.norms.0", f"{part}.activation"
         # Without norms, the order has no effect.
         self.norm_first = norm in names and names.index(norm) < names.index(activation)
-        (self.activation,) = _modules(layers, activation)
-        self.convs = nn.ModuleList(_modules(layers, f"{part}.convs"))
-        norms = _modules(layers, f"{part}.norms")
+        (self.activation,) = modules_of(layers, activation)
+        self.convs = nn.ModuleList(modules_of(layers, f"{part}.convs"))
+        norms = modules_of(layers, f"{part}.norms")
         self.norms = nn.ModuleList(norms or [nn.Identity() for _ in self.convs])
-        shortcut = _modules(layers, f"{part}.shortcut") or [nn.Identity()]
+        shortcut = modules_of(layers, f"{part}.shortcut") or [nn.Identity()]
         self.shortcut = shortcut[0] if len(shortcut) == 1 else nn.Sequential(*shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,6 +64,41 @@ class ConvBlock(nn.Module):
         return joined
 
 
+def _level(layers: Layers, part: str, number: int) -> nn.Module:
+    """The blocks of a level."""
+    if number == 1:
+        return ConvBlock(layers, part)
+    return nn.Sequential(*(ConvBlock(layers, f"{part}.{i}") for i in range(number)))
+
+
+class AttentionGate(nn.Module):
+    """Additive attention gate (Oktay et al. 2018, arXiv:1804.03999, equations 1 and 2): weights the
+    skip connection by sigmoid(psi(relu(W_x skip + W_g up + b_g)) + b_psi).
+
+    As in most code, the gating signal is the upsampled map, so that the weights have the skip's
+    resolution; the paper takes the map below, and interpolates the weights.
+
+    Args:
+        layers: all layers of the network.
+        part: the gate's name.
+    """
+
+    def __init__(self, layers: Layers, part: str) -> None:
+        super().__init__()
+        (self.signal,) = modules_of(layers, f"{part}.signal")
+        (self.features,) = modules_of(layers, f"{part}.features")
+        (self.activation,) = modules_of(layers, f"{part}.activation")
+        (self.score,) = modules_of(layers, f"{part}.score")
+        (self.sigmoid,) = modules_of(layers, f"{part}.sigmoid")
+
+    def forward(self, up: Tensor, skip: Tensor) -> Tensor:
+        """The skip [N, C, *S], cropped to the size of the upsampled map and weighted."""
+        signal = self.signal(up)
+        x = self.activation(signal + center_crop(self.features(skip), signal.shape[2:]))
+        weights: Tensor = self.sigmoid(self.score(x))
+        return weights * center_crop(skip, weights.shape[2:])
+
+
 class UNet(Network):
     """U-Net of any width, depth and number of spatial axes, from C of the images to K classes."""
 
@@ -103,16 +111,18 @@ class UNet(Network):
         self.num_classes = num_classes
         self.footprint = footprint(arch)
         levels, layers = range(arch.depth), layers_of(arch, in_channels, num_classes)
-        self.down = nn.ModuleList(ConvBlock(layers, f"down.{n}") for n in levels)
-        self.pool = nn.ModuleList(_modules(layers, "pool"))
-        self.bridge = ConvBlock(layers, "bridge")
+        self.down = nn.ModuleList(_level(layers, f"down.{n}", arch.blocks_of(n)) for n in levels)
+        self.pool = nn.ModuleList(modules_of(layers, "pool"))
+        self.bridge = _level(layers, "bridge", arch.blocks_of(arch.depth))
         self.up = nn.ModuleList(
-            nn.Sequential(OrderedDict(layers=nn.Sequential(*_modules(layers, f"up.{n}"))))
+            nn.Sequential(OrderedDict(layers=nn.Sequential(*modules_of(layers, f"up.{n}"))))
             for n in levels
         )
+        gates = [AttentionGate(layers, f"gates.{n}") for n in levels if arch.attention]
+        self.gates = nn.ModuleList(gates)
         self.expand = nn.ModuleList(ConvBlock(layers, f"expand.{n}") for n in levels)
         # The finest first; the others are used in training only.
-        self.heads = nn.ModuleList(_modules(layers[::-1], "heads"))
+        self.heads = nn.ModuleList(modules_of(layers[::-1], "heads"))
         # As in the published network: after the last two levels of the contracting path.
         self.dropout = nn.Dropout(arch.dropout)
         self.apply(lambda module: _he_init(module, arch))
@@ -140,6 +150,8 @@ class UNet(Network):
     def _expanded(self, n: int, x: Tensor, skip: Tensor) -> Tensor:
         """The n-th step of the expanding path: up-convolution, copy and crop, convolutions."""
         x = self.up[n](x)
+        if self.arch.attention:
+            skip = self.gates[n](x, skip)
         y: Tensor = self.expand[n](torch.cat([x, center_crop(skip, x.shape[2:])], dim=1))
         return y
 

@@ -15,7 +15,7 @@ from unet.config.geometry import footprint
 from unet.config.heads import HEADS
 from unet.config.layers import flop, layers_of, parameters
 from unet.config.loss_table import LOSS_TABLE
-from unet.config.presets import AnyArchitecture, Architecture
+from unet.config.presets import AnyArchitecture, AnyUNet
 from unet.config.run import Config
 from unet.config.sections import PredictSection, TrainSection
 from unet.data.survey.facts import DatasetSurvey
@@ -189,7 +189,7 @@ def _training_bytes(
     share = job.share("train", "val") / max(1, len(job.folds))
     images = share * job.sizes.pixels * (4 * job.sizes.channels + 1 + 4 * maps)
     kept = min(section.cache_gb * 1e9, images)
-    if not isinstance(arch, Architecture):
+    if not isinstance(arch, AnyUNet):
         return kept
     step = step_bytes(arch, job.sizes.channels, job.outputs, patch, section.batch, Numerics())
     window = min(job.sizes.largest, VALIDATION_SIDE**2) * arch.width * WINDOW
@@ -226,7 +226,7 @@ def _predict(job: EstimatedJob) -> Estimate:
 
 def _predicting_bytes(job: EstimatedJob, arch: AnyArchitecture, section: PredictSection) -> float:
     weights = 4.0 * job.networks * parameters(layers_of(arch, job.sizes.channels, job.outputs))
-    width = arch.width if isinstance(arch, Architecture) else 1
+    width = arch.width if isinstance(arch, AnyUNet) else 1
     # All windows of an image in one batch, as far as the memory allows.
     return weights + min(job.config.memory_gb * 1e9, job.sizes.largest * width * WINDOW)
 
@@ -310,7 +310,7 @@ def _forward(job: EstimatedJob, arch: AnyArchitecture, most: int | Sequence[int]
     Args:
         most: largest side of a window, in pixels, or one per axis.
     """
-    if isinstance(arch, Architecture):
+    if isinstance(arch, AnyUNet):
         pixel = flop_per_pixel(arch, job.sizes.channels, job.outputs)
     else:
         large = [axis.smallest + 256 for axis in footprint(arch)]

@@ -18,7 +18,7 @@ from unet.config.compare_settings import CompareSettings
 from unet.config.data_settings import ManifestSettings
 from unet.config.run import Config
 from unet.config.sections import CHOOSING
-from unet.config.stage_settings import SETTINGS, ReportAllSettings, ReportSettings
+from unet.config.stage_settings import SETTINGS, ReportAllSettings, ReportSettings, TrainSettings
 from unet.config.sweep import collapsed, swept
 from unet.errors import UserError
 from unet.files import canonical, locked
@@ -200,6 +200,9 @@ class Run:
             made = SETTINGS[stage].of(self.config, dataset, model or "")
             if isinstance(made, ManifestSettings):
                 made = made.model_copy(update={"fingerprint": self.sources.fingerprint(dataset)})
+            if isinstance(made, TrainSettings):
+                weights = self.sources.weights_fingerprint(model or "")
+                made = made.model_copy(update={"encoder_weights": weights})
             if isinstance(made, CompareSettings):
                 there = self.sources.compared_fingerprint(dataset, model or "")
                 made = made.model_copy(update={"fingerprint": there})

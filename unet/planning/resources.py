@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from unet.config.choices import FAMILY_TABLE
 from unet.config.geometry import footprint
 from unet.config.layers import flop, layers_of, parameters
-from unet.config.presets import AnyArchitecture, Architecture
+from unet.config.presets import AnyArchitecture, AnyUNet
 from unet.config.run import Config
 from unet.config.sections import CHOOSING, PredictSection
 from unet.planning.image_sizes import Images
@@ -50,10 +50,10 @@ SLACK_SECONDS = 20 * 60
 LONGEST = 24 * 60
 
 
-def flop_per_pixel(arch: Architecture, channels: int, outputs: int) -> float:
+def flop_per_pixel(arch: AnyUNet, channels: int, outputs: int) -> float:
     """FLOP of a forward pass per pixel of the input; a training step takes three times as much."""
     # As if convolutions lost no border: neighbouring windows of an unpadded network overlap.
-    endless = replace(arch, padding="same")
+    endless = arch.endless()
     step = [axis.grid for axis in footprint(endless)]
     return flop(layers_of(endless, channels, outputs), step) / math.prod(step)
 
@@ -119,7 +119,7 @@ class PlannedJob:
         """FLOP for predicting this many pixels; None if the layers are not known yet, or the
         network is not a U-Net."""
         arch = self.architecture
-        if not isinstance(arch, Architecture):
+        if not isinstance(arch, AnyUNet):
             return None
         outputs = len(self.config.head_for(self.dataset, self.model))
         return pixels * flop_per_pixel(arch, self.images.channels, outputs)
@@ -154,7 +154,7 @@ def _train(job: PlannedJob) -> float:
     all_images = job.images.pixels * (4 * job.images.channels + 1 + 4 * 2)
     cache = min(2 * section.cache_gb * 1e9, all_images)
     arch = job.architecture
-    if not isinstance(arch, Architecture):
+    if not isinstance(arch, AnyUNet):
         work = job.config.memory_gb * 1e9
     else:
         patch = section.patch
@@ -171,7 +171,7 @@ def _predict(job: PlannedJob) -> float:
         return PROCESS + TORCH
     arch, section = job.architecture, job.predict
     weights, window, most = 0.0, 0.0, job.config.memory_gb * 1e9
-    if isinstance(arch, Architecture):
+    if isinstance(arch, AnyUNet):
         outputs = len(job.config.head_for(job.dataset, job.model))
         layers = layers_of(arch, job.images.channels, outputs)
         weights = 4.0 * job.networks * parameters(layers)

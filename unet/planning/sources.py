@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from unet.config.run import Config
 from unet.errors import UserError
-from unet.files import read_json
+from unet.files import file_sha256, read_json
 from unet.paths import Paths
 from unet.planning.image_sizes import Images, raw_images
 
@@ -44,6 +44,7 @@ class Sources:
         self._compared: dict[tuple[str, str], str] = {}
         self._listed: dict[str, list[Path]] = {}
         self._raw: dict[str, Images] = {}
+        self._weights: dict[Path, str] = {}
 
     def is_synthetic(self, dataset: str) -> bool:
         return self.config.datasets[dataset].synthetic is not None
@@ -55,6 +56,33 @@ class Sources:
             return SourcePaths(self.paths.raw(dataset), "images", "labels")
         root = Path(os.path.expandvars(self.config.data_root)).expanduser()
         return SourcePaths(root, data.images or "", data.labels)
+
+    def encoder_weights(self, model: str) -> Path | None:
+        """The file with the weights that a model's encoder starts from."""
+        given = self.config.models[model].encoder_weights
+        if given is None:
+            return None
+        root = Path(os.path.expandvars(self.config.data_root)).expanduser()
+        return root / Path(os.path.expandvars(given)).expanduser()
+
+    def weights_fingerprint(self, model: str) -> str:
+        """Identifies the content of that file; "" without one.
+
+        Raises:
+            UserError: the file is missing.
+            OSError: it cannot be read.
+        """
+        path = self.encoder_weights(model)
+        if path is None:
+            return ""
+        if not path.is_file():
+            raise UserError(
+                f"config: models.{model}.encoder_weights: no such file: {path}; save "
+                "torchvision's state dict there (docs/models.md)"
+            )
+        if path not in self._weights:
+            self._weights[path] = file_sha256(path)
+        return self._weights[path]
 
     def compared(self, dataset: str, tool: str) -> SourcePaths:
         """Where the masks of another tool are."""
@@ -141,9 +169,17 @@ class Sources:
         """Searches every dataset's raw files, so that a wrong path shows before any job runs.
 
         Raises:
-            UserError: one line per dataset whose files are missing.
+            UserError: one line per dataset or model whose files are missing.
         """
         lines = []
+        for model in sorted(self.config.models):
+            try:
+                self.weights_fingerprint(model)
+            except UserError as error:
+                lines.append(str(error))
+            except OSError as error:
+                what = f"{error.filename}: {error.strerror}"
+                lines.append(f"config: models.{model}.encoder_weights: {what}")
         for dataset in sorted(self.config.datasets):
             tools = self.config.datasets[dataset].compare
             checks = [partial(self.fingerprint, dataset)]

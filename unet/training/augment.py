@@ -8,13 +8,14 @@ deformation act along all axes. Lengths are in pixels of the finest axis: along 
 are fewer pixels.
 
 Intensity: blur, gamma, contrast, brightness, noise, in this order (the order of the optics, the
-camera's response and its noise).
+camera's response and its noise). Last, whole channels may be left out.
 
 All parameters are drawn on the CPU from the caller's generator: always the same number of draws in
 the same order. So CPU and GPU use the same parameters, and enabling one operation does not change
-the others. Only the noise itself is drawn on the device, from a generator seeded by the caller's
-(noise drawn on the CPU would keep a GPU waiting). The output therefore depends only on the
-generator's state and, for the noise, on the kind of device.
+the others. What a channel dropout draws comes from a seed of the sample. Only the noise itself is
+drawn on the device, from a generator seeded by the caller's (noise drawn on the CPU would keep a
+GPU waiting). The output therefore depends only on the generator's state and, for the noise, on the
+kind of device.
 """
 
 from __future__ import annotations
@@ -106,6 +107,9 @@ class Augment:
             - noise: Gaussian, its sd uniform in [0, noise], in standard deviations of the image.
             - blur_px: Gaussian, its sigma uniform in [0, blur_px] px.
 
+            channel_dropout sets each channel to 0 with this probability, but at least one stays. A
+            normalised image whose channel is blank has the same 0.
+
             Ranges, means and standard deviations are those of the patch, per sample and channel.
         spacing: size of a pixel per spatial axis in units of the finest axis (None = all 1).
     """
@@ -168,6 +172,7 @@ class Augment:
             if maps is not None:
                 maps = put(maps, rows, warp_images(take(maps, rows), grid))
         images = _change_intensities(images, draw, settings, spacing)
+        images = _drop_channels(images, draw.seeds, settings.channel_dropout)
         return images, labels.view(dtype), maps
 
 
@@ -265,6 +270,24 @@ def _change_intensities(
         changed = OPERATIONS[name](take(images, rows), amount, seeds, spacing)
         images = put(images, rows, changed)
     return images
+
+
+def _drop_channels(images: Tensor, seeds: Sequence[int], probability: float) -> Tensor:
+    """Sets each channel of images [N, C, ...] to 0 with this probability, but never all of a
+    sample."""
+    channels = images.shape[1]
+    if probability == 0 or channels == 1:
+        return images
+    kept = torch.empty(len(images), channels, dtype=torch.bool)
+    for row, seed in enumerate(seeds):
+        # Another seed than the noise's, so that the two are independent.
+        generator = torch.Generator().manual_seed(seed + 1)
+        kept[row] = torch.rand(channels, generator=generator) >= probability
+        if not kept[row].any():
+            kept[row, torch.randint(channels, (), generator=generator)] = True
+    if kept.all():
+        return images
+    return images * kept.view(*kept.shape, *[1] * (images.ndim - 2)).to(images.device)
 
 
 def _happens(name: str, draw: _Draw, settings: AugmentSection) -> Tensor:

@@ -21,12 +21,13 @@ from unet.config.sections import TrainSection
 from unet.config.stage_settings import TrainSettings
 from unet.data.appearance import training_appearance
 from unet.errors import UserError
-from unet.files import digest
+from unet.files import digest, file_sha256
 from unet.models.build import build
 from unet.models.devices import choose_device, choose_precision
 from unet.models.inference import Predictor
 from unet.models.model_file import ModelFile, save_model
 from unet.models.network import Network
+from unet.models.resnet_unet import load_encoder
 from unet.tables import write_table
 from unet.training.augment import Augment
 from unet.training.auto.planned import planned
@@ -191,6 +192,8 @@ def _trainer(
     seed = settings.seed + 1000 * fold
     head, channels = settings.head_names, int(data.prepared["channels"])
     network = build(channels, len(head), network_design.arch, seed)
+    if settings.encoder_weights:
+        _start_encoder(network, data.encoder_weights, settings.encoder_weights)
     sampler = PatchSampler(
         images, network_design.patch, [fp.margin for fp in network.footprint],
         network_design.batch, section.foreground, seed,
@@ -216,6 +219,23 @@ def _trainer(
         Augment(section.augment, targets.spacing), score, section, seed,
         device, precision, checkpoints, resources.ranks,
     )  # fmt: skip
+
+
+def _start_encoder(network: Network, path: Path | None, content: str) -> None:
+    """Loads the encoder's weights.
+
+    Args:
+        content: sha256 of the file when the training was planned.
+
+    Raises:
+        UserError: the file is missing, has other content, or does not fit the network.
+    """
+    if path is None or not path.is_file():
+        raise UserError(f"--encoder-weights: no such file: {path}; give the file of the settings")
+    if file_sha256(path) != content:
+        raise UserError(f"{path}: has changed since this training was planned; run again")
+    load_encoder(network, path)
+    log.info("the encoder starts from %s", path)
 
 
 def _model_file(

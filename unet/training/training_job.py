@@ -20,12 +20,14 @@ class TrainingData:
         store: the prepared store.
         prepared: its sentinel.
         train, val: ids of the images to train on, and of those that select the best weights.
+        encoder_weights: file with the weights that the network's encoder starts from.
     """
 
     store: Path
     prepared: Mapping[str, Any]
     train: Sequence[str]
     val: Sequence[str]
+    encoder_weights: Path | None = None
 
     @property
     def first(self) -> Mapping[str, Any]:

@@ -96,6 +96,7 @@ def checked_options(wildcards):
 
 def training_options(wildcards):
     section = CONFIG.train_for(wildcards.dataset, wildcards.model)
+    weights = RUN.sources.encoder_weights(wildcards.model)
     return Untracked(
         "--checkpoint-seconds",
         section.checkpoint_seconds,
@@ -103,6 +104,7 @@ def training_options(wildcards):
         section.cache_gb,
         "--gpus",
         section.gpus,
+        *([] if weights is None else ["--encoder-weights", weights]),
     )
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from unet.config.layers import Layer, Layers, layers_of, map_shapes, parameters
-from unet.config.presets import Architecture
+from unet.config.presets import AnyUNet
 
 Kind = Literal["cpu", "cuda"]
 
@@ -89,6 +89,11 @@ def kept_bytes(layers: Layers, patch: Sequence[int], numerics: Numerics) -> floa
                 more += keep(source, max(width, numerics.normed(layer)))
             case "activation":  # in place
                 maps[place] = width * values[place]
+            case "sigmoid":
+                maps[place] = width * values[place]
+            case "multiply":  # both factors, as they are
+                for factor in layer.sources:
+                    more += keep(factor, widths[factor])
             case "pool":
                 width = 4 if numerics.wide_pooling(len(patch)) else width
                 # The positions of the maxima, as int64.
@@ -131,7 +136,7 @@ def transient_bytes(layers: Layers, patch: Sequence[int], numerics: Numerics) ->
 
 
 def step_bytes(
-    arch: Architecture,
+    arch: AnyUNet,
     channels: int,
     outputs: int,
     patch: Sequence[int],

@@ -18,6 +18,7 @@ from unet.config.compare_settings import CompareSettings
 from unet.config.data_settings import ManifestSettings
 from unet.config.run import Config
 from unet.config.sections import CHOOSING
+from unet.config.shown_config import chosen_keys
 from unet.config.stage_settings import SETTINGS, ReportAllSettings, ReportSettings
 from unet.config.sweep import collapsed, swept
 from unet.errors import UserError
@@ -247,10 +248,7 @@ class Run:
         from unet.files import replacing
 
         with replacing(self.paths.config) as temporary:
-            # Keys that preset auto will choose must not look as if the user had set them.
-            chosen = {"patch", "batch"} - self.config.train.model_fields_set
-            auto = any(model.preset == "auto" for model in self.config.models.values())
-            left_out = {"train": chosen} if auto else {}
+            left_out = {"train": chosen_keys(self.config)}
             dumped = collapsed(self.config).model_dump(mode="json", exclude=left_out)
             text = yaml.safe_dump(dumped, sort_keys=False)
             temporary.write_text(text, encoding="utf-8")

@@ -82,7 +82,9 @@ def _unknown(config: Config, origin: Origin) -> str:
     if origin.model not in known:
         listed = ", ".join(dict.fromkeys(known))
         near = did_you_mean(origin.model, known)
-        return f"dataset {origin.dataset} trains no model {origin.model!r}; there are: {listed}{near}"
+        return (
+            f"dataset {origin.dataset} trains no model {origin.model!r}; there are: {listed}{near}"
+        )
     return ""
 
 

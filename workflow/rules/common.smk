@@ -91,11 +91,15 @@ def checked_options(wildcards):
     for tool in CONFIG.datasets[wildcards.dataset].compare:
         source = RUN.sources.compared(wildcards.dataset, tool)
         words.append(f"--masks={tool}={source.root / source.images}")
+    for model in RUN.start_contents(wildcards.dataset):
+        words.append(f"--start={model}={RUN.start_file(wildcards.dataset, model, 0)}")
     return Untracked(*source_options(wildcards).words, *words)
 
 
 def training_options(wildcards):
     section = CONFIG.train_for(wildcards.dataset, wildcards.model)
+    # The content of the file to start from is tracked by the settings, or as an input.
+    start = RUN.start_file(wildcards.dataset, wildcards.model, wildcards.fold)
     return Untracked(
         "--checkpoint-seconds",
         section.checkpoint_seconds,
@@ -103,6 +107,7 @@ def training_options(wildcards):
         section.cache_gb,
         "--gpus",
         section.gpus,
+        *([] if start is None else [f"--start={start}"]),
     )
 
 

@@ -60,6 +60,8 @@ alike, in different parts of the split |
 | `masks_unfit` | warn | `compare`: masks that cannot be scored, such as of another size |
 | `masks_missing` | warn | `compare`: test images without a mask |
 | `masks_unclear` | warn | `compare`: files that are not used, or could be masks of several images |
+| `start_differs` | warn | `train.from`: its network, task, pixel size or normalisation differ |
+| `start_unreadable` | stop | `train.from`: the file is missing, or is no model |
 | `other_warning` | warn | other warnings of the stages |
 """
 

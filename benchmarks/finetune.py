@@ -4,10 +4,10 @@
     python benchmarks/finetune.py FOLDER --tiny --out /tmp/finetune.json
     python benchmarks/finetune.py --show
 
-FOLDER holds dsb2018_fluo, t98g_phase and dsb2018_rgb, each with images/ and labels/ (the examples in
-config/examples say where to get them). For each seed, a run of the workflow trains a U-Net on
-dsb2018_fluo (grey nuclei), and then on the two others (phase contrast cells; stained tissue, RGB)
-by 10, 25 and 100 % of the training images:
+FOLDER holds dsb2018_fluo, t98g_phase and dsb2018_rgb, each with images/ and labels/ (the
+examples in config/examples say where to get them). For each seed, a run of the workflow trains a
+U-Net on dsb2018_fluo (grey nuclei), and then on the two others (phase contrast cells; stained
+tissue, RGB) by 10, 25 and 100 % of the training images:
 
 - scratch: random weights;
 - tuned: from the weights, with the default of `train.from` (a tenth of the learning rate);
@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -44,6 +43,7 @@ from unet.evaluation.metrics.rows import read_metrics
 from unet.paths import Paths
 from unet.versions import library_versions
 
+SNAKEFILE = str(ROOT / "workflow" / "Snakefile")
 RESULT = ROOT / "benchmarks" / "results" / "finetune.json"
 SOURCE, TARGETS = "dsb2018_fluo", ("t98g_phase", "dsb2018_rgb")
 SHARES = (0.1, 0.25, 1.0)
@@ -126,11 +126,10 @@ def measure(data: Path, folder: Path, seed: int, tiny: bool, device: str) -> lis
              for arm in ARMS for share in SHARES}  # fmt: skip
     models = [*names.values(), START]
     wanted = [paths.metrics(target, model) for target in TARGETS for model in models]
-    command = [sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile",
+    command = [sys.executable, "-m", "snakemake", "--snakefile", SNAKEFILE,
                "--configfile", str(file), "--directory", str(folder), "--cores", "all",
                "--quiet", "rules", "--keep-going"]  # fmt: skip
-    command[4] = str(ROOT / command[4])
-    subprocess.run([*command, "--", *map(str, wanted)], check=True, cwd=ROOT, env={**os.environ})
+    subprocess.run([*command, "--", *map(str, wanted)], check=True, cwd=ROOT)
     rows = []
     for target in TARGETS:
         for (arm, share), name in [*names.items(), ((START, 0.0), START)]:
@@ -178,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--show", action="store_true", help="print the table of a result")
     args = p.parse_args(argv)
     if args.show:
-        print(table(json.loads(args.out.read_text(encoding="utf-8"))))  # noqa: T201
+        print(table(json.loads(args.out.read_text(encoding="utf-8"))))
         return 0
     if args.data is None:
         p.error("give the folder with the three datasets")
@@ -201,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(table(result))  # noqa: T201
+    print(table(result))
     return 0
 
 

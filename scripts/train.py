@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from unet.cli.stage import Interrupted, parser, run, settings_of
 from unet.config.stage_settings import TrainSettings
 from unet.config.start_keys import is_start_file
 from unet.paths import ENSEMBLE, Paths, fold_name
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from unet.training.training_job import StartFile
@@ -71,6 +74,26 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
         warn_of_start(outputs.start, paths, args, start is not None and settings.train.epochs > 0)
         save_curves(paths.history(*where), paths.curves(*where))
         meter.write(paths.gpu_use("train", args.dataset, args.model, fold_name(args.fold)))
+
+
+def seen_by_start(paths: Paths, args: argparse.Namespace) -> list[str]:
+    """A warning if the start, a model of the same run, was trained on images that are tested."""
+    from unet.data.records import ids_of, read_manifest, read_splits
+    from unet.training.start.shared_images import shared_images, shared_line
+
+    try:
+        dataset, _, fold, _ = args.start.relative_to(paths.output).parts
+    except ValueError:  # a file of another run
+        return []
+    tables = [(paths.manifest(name), paths.splits(name)) for name in (args.dataset, dataset)]
+    if not all(path.is_file() for pair in tables for path in pair):
+        return []
+    own, other = ((read_manifest(one), read_splits(two)) for one, two in tables)
+    tested = ids_of(own[1], args.fold, "test")
+    found = shared_images(own[0], tested, *other, int(fold.removeprefix("fold-")))
+    for line in (lines := [shared_line(found)] if found else []):
+        log.warning("warning: %s", line)
+    return lines
 
 
 def start_processes(args: argparse.Namespace, paths: Paths) -> None:
@@ -125,7 +148,8 @@ def warn_of_start(about: Path, paths: Paths, args: argparse.Namespace, wanted: b
 
     warnings = paths.warnings(args.dataset, f"train-{args.model}.{fold_name(args.fold)}")
     if wanted and about.is_file():
-        lines = [f"{args.model}, fold {args.fold}: {line}" for line in read_json(about)["warnings"]]
+        found = [*read_json(about)["warnings"], *seen_by_start(paths, args)]
+        lines = [f"{args.model}, fold {args.fold}: {line}" for line in found]
         write_json(warnings, {"warnings": lines})
     else:
         remove(warnings)

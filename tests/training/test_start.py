@@ -17,6 +17,7 @@ from tests.trainings import ARCH, data_of, history, outputs_of, same_weights, se
 from unet.config.presets import Architecture, architecture_of
 from unet.config.sections import TrainSection
 from unet.config.start_keys import START_FORMATS
+from unet.data.records import ImageRecord, SplitRecord
 from unet.errors import UserError
 from unet.models.build import build
 from unet.models.model_file import ModelFile, load_model
@@ -26,6 +27,7 @@ from unet.models.read_model import READERS, read_model
 from unet.provenance import content_id
 from unet.training.progress import Stopped
 from unet.training.start.fitted_weights import take_weights
+from unet.training.start.shared_images import shared_images, shared_line
 from unet.training.start.start_differences import StartSide, differences
 from unet.training.start.started import put_weights, side_of, worse_than_start
 from unet.training.train import train_fold, training_key
@@ -301,3 +303,20 @@ def test_a_difference_is_one_line(change: dict[str, Any], said: str) -> None:
     (line,) = differences(side, replace(side, **change))
     assert said in line
     assert "\n" not in line
+
+
+# Images that the start has seen.
+
+
+def test_test_images_that_the_start_was_trained_on() -> None:
+    own = [ImageRecord(f"o{n}", f"o{n}.tif", sha256=f"hash{n}") for n in range(4)]
+    other = [ImageRecord(f"s{n}", f"s{n}.tif", sha256=f"hash{n}") for n in range(3)]
+    other.append(ImageRecord("s3", "s3.tif"))  # an early version noted no hash
+    parts = {"s0": "train", "s1": "val", "s2": "test", "s3": "train"}
+    splits = [SplitRecord(image, 0, part) for image, part in parts.items()]
+    splits += [SplitRecord("s2", 1, "train")]
+    tested = ["o0", "o1", "o2", "o3"]
+    assert shared_images(own, tested, other, splits, 0) == ["o0", "o1"]
+    assert shared_images(own, tested, other, splits, 1) == ["o2"]
+    assert shared_images(own, ["o2"], other, splits, 0) == []
+    assert "2 of the test images (o0 and 1 more)" in shared_line(["o0", "o1"])

@@ -86,8 +86,8 @@ def judged(
         starts: model -> the file that its training starts from; None: by the config.
     """
     survey = surveys[dataset]
-    if found := start_findings(config, dataset, survey, starts):
-        survey = replace(survey, findings=tuple(worst_first([*survey.findings, *found])))
+    if of_starts := start_findings(config, dataset, survey, starts):
+        survey = replace(survey, findings=tuple(worst_first([*survey.findings, *of_starts])))
         surveys = {**surveys, dataset: survey}
     if not any(image.status == "ok" for image in survey.images):
         return Checked(survey)

@@ -65,13 +65,16 @@ def _start(config: Config, start: str, path: Path | None) -> StartSide | None:
 def _of_config(config: Config, dataset: str, model: str) -> StartSide:
     data = config.datasets[dataset]
     normalize = config.prepare_for(dataset).normalize
+    arch, size = config.architecture_for(model), data.pixel_size_um
+    if not isinstance(size, tuple) and size is not None:
+        size = (size,) * (2 if arch is None else arch.dims)
     return StartSide(
         # A sweep may choose another network.
-        architecture=None if config.members_of(model) else config.architecture_for(model),
+        architecture=None if config.members_of(model) else arch,
         task=data.task,
         head=config.head_for(dataset, model),
         channels=len(data.channels) if data.channels else None,
-        pixel_size_um=data.pixel_size_um,
+        pixel_size_um=size,
         normalize=normalize.model_dump(mode="json"),
     )
 

@@ -266,10 +266,10 @@ class ReportSettings(Settings):
         others = tuple(fold_name(k) for k in tested) if ENSEMBLE in tested else ()
         own = {"folds": config.folds_for(dataset), "tested": others, "applied": applied}
         own["compared"] = tuple(config.datasets[dataset].compare)
-        own["starts"] = starts_of(config, dataset)
-        curves = curves_of(config, dataset)
+        curves, starts = curves_of(config, dataset), starts_of(config, dataset)
         sweeps = {name: tuple(made) for name, made in sweeps_of(config, dataset).items()}
-        return cls.filled(config, dataset, models=models, curves=curves, sweeps=sweeps, **own)
+        return cls.filled(config, dataset, models=models, curves=curves, sweeps=sweeps,
+                          starts=starts, **own)  # fmt: skip
 
 
 class DatasetTask(Tracked):

@@ -70,6 +70,16 @@ def expanded(config: Config, made: Sequence[str] = ()) -> Config:
 def collapsed(config: Config) -> Config:
     """The opposite of :func:`expanded`."""
     made = {name: base for name in config.models if (base := config.shown_model(name))}
+    return without_models(config, made)
+
+
+def without_models(config: Config, made: Mapping[str, str]) -> Config:
+    """The config without the models that follow from others.
+
+    Args:
+        made: such a model -> the one that it follows from. Where a dataset lists it alone, it stays
+            in the list.
+    """
     if not made:
         return config
     models = {name: section for name, section in config.models.items() if name not in made}

@@ -63,7 +63,7 @@ def _networks(start: AnyArchitecture | None, own: AnyArchitecture | None) -> lis
         keys = [key for key in keys if key != "groups"]
     if not keys:
         return []
-    listed = ", ".join(f"{key}: {_text(theirs[key])} (here {_text(ours[key])})" for key in keys)
+    listed = _listed(theirs, ours, keys)
     return [
         f"the start's network differs, so little of it may fit or mean the same: {listed}; write "
         "the values of the start, or preset: auto, which takes them"
@@ -108,7 +108,7 @@ def _normalizations(start: Mapping[str, Any] | None, own: Mapping[str, Any] | No
     keys = [key for key in default if theirs[key] != ours[key]]
     if not keys:
         return []
-    listed = ", ".join(f"{key}: {_text(theirs[key])} (here {_text(ours[key])})" for key in keys)
+    listed = _listed(theirs, ours, keys)
     return [
         f"the start's images were normalised differently: {listed}; write the same in "
         "prepare.normalize of this dataset"
@@ -117,6 +117,10 @@ def _normalizations(start: Mapping[str, Any] | None, own: Mapping[str, Any] | No
 
 def _sizes(values: Sequence[float]) -> str:
     return " x ".join(f"{value:.4g}" for value in values)
+
+
+def _listed(theirs: Mapping[str, Any], ours: Mapping[str, Any], keys: Sequence[str]) -> str:
+    return ", ".join(f"{key}: {_text(theirs[key])} (here {_text(ours[key])})" for key in keys)
 
 
 def _text(value: Any) -> str:

@@ -40,7 +40,9 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     surveys = {survey.dataset: survey for survey in others}
     surveys[dataset] = surveyed(config, dataset, args.threads, records, splits)
     machine = this_machine(config.device, args.threads)
-    write_checked(paths, config, judged(config, dataset, surveys, machine), made_by)
+    starts = {name: Path(where) for name, _, where in (e.partition("=") for e in args.start)}
+    found = judged(config, dataset, surveys, machine, starts)
+    write_checked(paths, config, found, made_by)
 
 
 def _show(args: argparse.Namespace, paths: Paths) -> None:
@@ -64,6 +66,10 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument(
         "--masks", action="append", default=[], metavar="TOOL=WHERE",
         help="masks of another tool: its name in the config, and their folder, glob or file",
+    )  # fmt: skip
+    p.add_argument(
+        "--start", action="append", default=[], metavar="MODEL=FILE",
+        help="the file that the training of a model starts from",
     )  # fmt: skip
     return run(p.parse_args(argv), run_stage)
 

@@ -47,7 +47,7 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     best = chosen(candidates)
     names = [path(*where).name for path in (paths.model, paths.history, paths.curves)]
     source = paths.fold(args.dataset, best.name, args.fold)
-    copy_training(source, paths.fold(*where), names, ["plan.yaml"])
+    copy_training(source, paths.fold(*where), names, ["plan.yaml", "start.json"])
     provenance.write_sidecar(paths.history(*where), made_by)
     about = as_json(candidates, best)
     content = {"content": digest(about), **about, provenance.KEY: made_by}

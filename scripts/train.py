@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -17,7 +19,13 @@ if __name__ == "__main__":
 
 from unet.cli.stage import Interrupted, parser, run, settings_of
 from unet.config.stage_settings import TrainSettings
+from unet.config.start_keys import is_start_file
 from unet.paths import ENSEMBLE, Paths, fold_name
+
+log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from unet.training.training_job import StartFile
 
 
 def run_stage(args: argparse.Namespace, paths: Paths) -> None:
@@ -35,7 +43,10 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     from unet.training.training_job import TrainingData, TrainingOutputs, TrainingResources
 
     settings = settings_of(args, TrainSettings)
-    made_by = check_inputs(args, settings, _inputs(args, paths))
+    start = start_file(args, settings, paths)
+    if start is not None and is_start_file(settings.train.start):
+        settings = settings.model_copy(update={"fingerprint": start.content})
+    made_by = check_inputs(args, settings, _inputs(args, paths, settings))
     rows = read_splits(paths.splits(args.dataset))
     if args.fold not in (folds := sorted({row.fold for row in rows})):
         there = ", ".join(map(str, folds))
@@ -49,6 +60,7 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
         subset_of(train, groups, settings.train.subset, settings.seed, args.fold),
         ids_of(rows, args.fold, "val"),
         args.encoder_weights,
+        start,
     )
     where = (args.dataset, args.model, args.fold)
     outputs = TrainingOutputs(paths.checkpoints(*where), paths.model(*where), paths.history(*where))
@@ -60,8 +72,29 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
         raise Interrupted(str(error)) from None
     if ranks.first:
         provenance.write_sidecar(paths.history(*where), made_by)
+        warn_of_start(outputs.start, paths, args, start is not None and settings.train.epochs > 0)
         save_curves(paths.history(*where), paths.curves(*where))
         meter.write(paths.gpu_use("train", args.dataset, args.model, fold_name(args.fold)))
+
+
+def seen_by_start(paths: Paths, args: argparse.Namespace) -> list[str]:
+    """A warning if the start, a model of the same run, was trained on images that are tested."""
+    from unet.data.records import ids_of, read_manifest, read_splits
+    from unet.training.start.shared_images import shared_images, shared_line
+
+    try:
+        dataset, _, fold, _ = args.start.relative_to(paths.output).parts
+    except ValueError:  # a file of another run
+        return []
+    tables = [(paths.manifest(name), paths.splits(name)) for name in (args.dataset, dataset)]
+    if not all(path.is_file() for pair in tables for path in pair):
+        return []
+    own, other = ((read_manifest(one), read_splits(two)) for one, two in tables)
+    tested = ids_of(own[1], args.fold, "test")
+    found = shared_images(own[0], tested, *other, int(fold.removeprefix("fold-")))
+    for line in (lines := [shared_line(found)] if found else []):
+        log.warning("warning: %s", line)
+    return lines
 
 
 def start_processes(args: argparse.Namespace, paths: Paths) -> None:
@@ -71,12 +104,56 @@ def start_processes(args: argparse.Namespace, paths: Paths) -> None:
     from unet.training.launch import launch
 
     settings = settings_of(args, TrainSettings)
-    check_inputs(args, settings, _inputs(args, paths))
+    start_file(args, settings, paths)
+    check_inputs(args, settings, _inputs(args, paths, settings))
     launch(Path(__file__).resolve(), args.words, settings.device, args.gpus)
 
 
-def _inputs(args: argparse.Namespace, paths: Paths) -> list[Path]:
-    return [paths.prepared_done(args.dataset), paths.splits(args.dataset)]
+def _inputs(args: argparse.Namespace, paths: Paths, settings: TrainSettings) -> list[Path]:
+    found = [paths.prepared_done(args.dataset), paths.splits(args.dataset)]
+    # The workflow makes a start of the same run; the content of another file is in the settings.
+    own = args.start is not None and not is_start_file(settings.train.start)
+    return [*found, args.start] if own else found
+
+
+def start_file(args: argparse.Namespace, settings: TrainSettings, paths: Paths) -> StartFile | None:
+    """The file to start from: as the workflow gives it, or from the config.
+
+    Raises:
+        UserError: it is not given or missing, or has changed since the workflow was planned.
+    """
+    from unet.cli.stage_inputs import start_of_config
+    from unet.errors import UserError
+    from unet.provenance import content_id
+    from unet.training.training_job import StartFile
+
+    if settings.train.start is None:
+        return None
+    if args.start is None and args.config is not None:
+        args.start = start_of_config(args, paths)
+    if args.start is None:
+        raise UserError("--start: needed with train.from; give the file of the weights")
+    if not args.start.is_file():
+        raise UserError(f"train.from: {args.start}: no such file")
+    content = content_id(args.start)
+    if settings.fingerprint not in ("", content):
+        raise UserError(
+            f"train.from: {args.start} has changed since the run was planned; run again"
+        )
+    return StartFile(args.start, content)
+
+
+def warn_of_start(about: Path, paths: Paths, args: argparse.Namespace, wanted: bool) -> None:
+    """Passes the warnings of a training from trained weights on to console and report."""
+    from unet.files import read_json, remove, write_json
+
+    warnings = paths.warnings(args.dataset, f"train-{args.model}.{fold_name(args.fold)}")
+    if wanted and about.is_file():
+        found = [*read_json(about)["warnings"], *seen_by_start(paths, args)]
+        lines = [f"{args.model}, fold {args.fold}: {line}" for line in found]
+        write_json(warnings, {"warnings": lines})
+    else:
+        remove(warnings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,6 +172,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     p.add_argument(
         "--encoder-weights", type=Path, help="file with the weights that the encoder starts from"
+    )
+    p.add_argument(
+        "--start", type=Path, help="file with the weights to start from (default: by the config)"
     )
     p.add_argument("--gpus", type=int, default=1, help="processes that train together, one per GPU")
     args = p.parse_args(argv)

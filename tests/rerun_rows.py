@@ -39,6 +39,7 @@ ADDITIONS: dict[str, dict[str, Any]] = {
             },
         },
     },
+    "start": {"models": {"a": {"train": {"from": "own/b", "show_start": False}}}},
     "auto": {"models": {"a": {"preset": "auto", "width": None, "depth": None}}},
 }  # fmt: skip
 
@@ -151,6 +152,10 @@ A_SWEEP = frozenset(
     | {"choose sem a 0", "choose sem a 1", "choose own a 0"}
     | follows("predict", ("sem", "own"), ("a",))
 )
+A_START_MORE = frozenset(
+    {f"{stage} own a-start 0" for stage in ("train", "predict", "stitch")}
+    | {"evaluate own a-start", "report_dataset own", "report"}
+)
 APPLIED = _jobs(
     "manifest new", "prepare_applied new a@own", "predict new a@own ensemble",
     "stitch new a@own ensemble", "quality new a@own", "report_dataset new", "report",
@@ -227,6 +232,12 @@ ROWS: list[Row] = [
             train__patience=1),
     # Each model has its own patch size.
     Row("train.patch", at("models.a.train.patch", 64), "train", models=("a",)),
+    Row("train.from", ADDITIONS["start"], "train", models=("a",)),
+    *only_with("start", "from", "train",
+               {"models.a.train.freeze=train.freeze": 1,
+                "models.a.train.norm_statistics=train.norm_statistics": "keep"}, models=("a",)),
+    Row("train.show_start", at("models.a.train.show_start", True), "train", addition="start",
+        only="from", jobs=A_START_MORE),
     *only_with("window", "a loss that has any", "train", {"train.loss_options": {"gamma": 1}}),
     *only_with("paper", "loss: border-ce", "train", {"train.w0": 5, "train.sigma": 4}),
     *only_with("paper", "loss: border-ce", "train",

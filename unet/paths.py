@@ -226,6 +226,10 @@ class Paths:
         """For a model with a sweep: the models that it was chosen from, and their scores."""
         return self.fold(dataset, model, fold) / "choice.json"
 
+    def start(self, dataset: str, model: str, fold: int | str) -> Path:
+        """For a training from trained weights: what was taken, and what it added to them."""
+        return self.fold(dataset, model, fold) / "start.json"
+
     def tiles(self, dataset: str, model: str, fold: int | str) -> Path:
         return self.fold(dataset, model, fold) / "tiles.zarr"
 

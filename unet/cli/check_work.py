@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from unet import provenance
+from unet.cli.start_findings import start_findings
 from unet.config.check_settings import CheckSettings
 from unet.config.data_settings import SplitsSettings
 from unet.config.run import Config
@@ -14,7 +17,7 @@ from unet.data.dataset_warnings import write_warnings
 from unet.data.raw_files import RawSource
 from unet.data.records import ImageRecord, SplitRecord, read_splits
 from unet.data.survey.facts import DatasetSurvey
-from unet.data.survey.findings import Finding
+from unet.data.survey.findings import Finding, worst_first
 from unet.files import write_json
 from unet.paths import Paths
 from unet.planning.estimated_jobs import Machine
@@ -74,13 +77,18 @@ def judged(
     dataset: str,
     surveys: Mapping[str, DatasetSurvey],
     machine: Machine,
+    starts: Mapping[str, Path] | None = None,
 ) -> Checked:
     """A survey with proposals and estimates; without them if nothing can be trained.
 
     Args:
         surveys: by dataset; with those of the datasets whose models predict it, if known.
+        starts: model -> the file that its training starts from; None: by the config.
     """
     survey = surveys[dataset]
+    if of_starts := start_findings(config, dataset, survey, starts):
+        survey = replace(survey, findings=tuple(worst_first([*survey.findings, *of_starts])))
+        surveys = {**surveys, dataset: survey}
     if not any(image.status == "ok" for image in survey.images):
         return Checked(survey)
     proposed = [] if config.origins_for(dataset) else proposals(survey)

@@ -22,7 +22,7 @@ from unet.config.run import Config
 from unet.config.stage_settings import SETTINGS
 from unet.config.tracked import Settings
 from unet.errors import UserError
-from unet.paths import COMPARED
+from unet.paths import COMPARED, Paths
 
 log = logging.getLogger(__name__)
 
@@ -143,3 +143,11 @@ def _difference(one: Any, other: Any, key: str = "") -> tuple[str, str, str] | N
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def start_of_config(args: Namespace, paths: Paths) -> Path | None:
+    """The file that a training starts from by the config, for a stage that is run by hand."""
+    from unet.planning.jobs import Run
+
+    config = load_file(args.config).model_copy(update={"output": str(paths.output)})
+    return Run(config).start_file(args.dataset, args.model, args.fold)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
+from pydantic import Field
+
 from unet.config.load import load
 from unet.config.run import Config
+from unet.config.start_keys import START_FILE, is_start_file, origin_in_run
 from unet.config.tracked import Settings
 from unet.files import is_sheet
 from unet.paths import origin_of
@@ -17,13 +20,18 @@ class CheckSettings(Settings):
 
     The check judges a dataset by everything that will be done with it. So its settings are the part
     of the config that concerns the dataset: the run's sections, the dataset (and those whose models
-    predict it), and their models. Keys at their default are left out, and so are paths. A sweep is
-    a list of key and values, since a job's settings come as JSON with sorted keys and the order of
-    a sweep's keys makes the names of its models.
+    predict it, or that its trainings start from), and their models. Keys at their default are left
+    out, and so are paths. A sweep is a list of key and values, since a job's settings come as JSON
+    with sorted keys and the order of a sweep's keys makes the names of its models.
+
+    Attributes:
+        config: that part.
+        starts: model -> what identifies the file that its training starts from.
     """
 
     stage = "check"
     config: dict[str, Any]
+    starts: dict[str, str] = Field(default_factory=dict)
 
     @classmethod
     def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
@@ -31,6 +39,7 @@ class CheckSettings(Settings):
         names = dict.fromkeys((dataset, *(origin.dataset for origin in origins)))
         models = {origin.model for origin in origins}
         models |= {name for name in config.models_for(dataset) if origin_of(name) is None}
+        _add_starts(config, names, models)
         found = config.model_dump(mode="json", exclude_defaults=True)
         for path in ("output", "data_root"):
             found.pop(path, None)
@@ -44,7 +53,17 @@ class CheckSettings(Settings):
             if data.get("models") is not None:
                 data["models"] = [each for each in data["models"] if each in models]
         found["models"] = {name: _sweep_listed(found["models"][name]) for name in sorted(models)}
+        found["train"] = _without_start(found.get("train", {}))
+        for member in (*found["datasets"].values(), *found["models"].values()):
+            if "train" in member:
+                member["train"] = _without_start(member["train"])
+        if not found["train"]:
+            del found["train"]
         return cls.made(config=found)
+
+    def with_starts(self, starts: Mapping[str, str]) -> Self:
+        """A copy that notes the content of the files that trainings start from."""
+        return self.model_copy(update={"starts": dict(starts)})
 
     def with_masks(self, dataset: str, masks: Mapping[str, str]) -> Self:
         """A copy that names the masks of each tool in ``compare`` differently: by what identifies
@@ -92,6 +111,28 @@ def _sweep_mapped(model: Mapping[str, Any]) -> dict[str, Any]:
     """The opposite of :func:`_sweep_listed`."""
     given = model.get("sweep")
     return {**model, "sweep": dict(given)} if given else dict(model)
+
+
+def _add_starts(config: Config, names: dict[str, None], models: set[str]) -> None:
+    """Adds the datasets and models of the run that trainings of these start from."""
+    while True:
+        found = {
+            origin
+            for name in names
+            for model in config.trained_for(name)
+            if (origin := origin_in_run(config.start_for(name, model))) is not None
+        }
+        if all(each.dataset in names and each.model in models for each in found):
+            return
+        names.update(dict.fromkeys(sorted(each.dataset for each in found)))
+        models.update(each.model for each in found)
+
+
+def _without_start(train: Any) -> Any:
+    """Keys of train, with a name in place of the path of a file to start from."""
+    if not isinstance(train, Mapping) or not is_start_file(train.get("from")):
+        return train
+    return {**train, "from": START_FILE}
 
 
 def _without_paths(section: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from unet.config.presets import AnyArchitecture, AnyUNet
 from unet.config.recipes import expanded
 from unet.config.run import Config, merge, overlaid
 from unet.config.sections import TrainSection
+from unet.config.start_checks import start_mistakes
 from unet.errors import UserError, did_you_mean
 from unet.paths import origin_of
 
@@ -214,6 +215,7 @@ def _pair_mistakes(config: Config, dataset: str, model: str) -> list[str]:
     if train.loss == "border-ce" and data.task != "instances" and train.w0 == 0:
         lines.append(f"config: train.w0: 0 makes border-ce plain ce {where}; write loss: ce")
     lines += _loss_mistakes(config, dataset, model, where)
+    lines += start_mistakes(config, dataset, model)
     return lines + _use_mistakes(config, dataset, model, where)
 
 

@@ -49,7 +49,8 @@ def _unread(section: Section, *chosen: tuple[Mapping[str, Entry], Collection[str
 
 
 def reset_train(section: TrainSection, head: str) -> TrainSection:
-    """Resets keys that this loss, optimizer, schedule and head do not read."""
+    """Resets keys that this loss, optimizer, schedule and head do not read, and those of a start
+    without one. Without a step, only the start and the validation remain."""
     unread = _unread(
         section,
         (LOSS_TABLE, [section.loss]),
@@ -57,6 +58,10 @@ def reset_train(section: TrainSection, head: str) -> TrainSection:
         (SCHEDULE_TABLE, [section.schedule]),
         (HEADS, [head]),
     )
+    if section.start is None:
+        unread += ["freeze", "norm_statistics"]
+    elif section.epochs == 0:
+        unread += set(TrainSection.model_fields) - {"from", "epochs", "precision", "distance_px"}
     return at_default(section, unread)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from unet.config.run import Config
 from unet.config.sections import ModelSection
+from unet.config.start_models import without_models
 from unet.errors import UserError
 from unet.paths import NAME
 
@@ -82,15 +83,7 @@ def expanded(config: Config) -> Config:
 def collapsed(config: Config) -> Config:
     """The opposite of :func:`expanded`: without the models that follow from a learning curve."""
     made = {member: name for name in config.models for member in curve_of(config, name)}
-    if not made:
-        return config
-    models = {name: section for name, section in config.models.items() if name not in made}
-    datasets = {}
-    for name, data in config.datasets.items():
-        kept = tuple(m for m in data.models or () if made.get(m) not in (data.models or ()))
-        update = {} if data.models is None else {"models": kept}
-        datasets[name] = data.model_copy(update=update)
-    return config.model_copy(update={"models": models, "datasets": datasets})
+    return without_models(config, made)
 
 
 def said_once(lines: Sequence[str], config: Config) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from unet.config import learning_curve, predict_with, sweep
+from unet.config import learning_curve, predict_with, start_checks, start_models, sweep
 from unet.config.checks import mistakes
 from unet.config.messages import lines_of, too_large
 from unet.config.run import Config
@@ -28,14 +28,23 @@ def load(raw: Mapping[str, Any]) -> Config:
         config = Config.model_validate(dict(raw))
     except ValidationError as error:
         raise UserError("\n".join(lines_of(error, dict(raw)))) from None
-    config = sweep.expanded(learning_curve.expanded(config))
-    lines = predict_with.origin_mistakes(config)
+    config = sweep.expanded(learning_curve.expanded(start_models.expanded(config, _made(config))))
+    lines = predict_with.origin_mistakes(config) or start_checks.origin_mistakes(config)
     if not lines:
         config = predict_with.resolved(config)
         lines = sweep.said_once(mistakes(config), config)
     if lines:
         raise UserError("\n".join(lines))
     return config
+
+
+def _made(config: Config) -> list[str]:
+    """The models that follow from a learning curve or a sweep, in a config that has them all."""
+    return [
+        made
+        for name in config.models
+        for made in (*learning_curve.curve_of(config, name), *config.members_of(name))
+    ]
 
 
 def load_file(path: Path) -> Config:

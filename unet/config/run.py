@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 
 from unet.config.heads import HEADS
 from unet.config.presets import AnyArchitecture, architecture_of
-from unet.config.recipes import expanded
+from unet.config.recipes import RECIPES, expanded
 from unet.config.section_base import Shown, Size
 from unet.config.sections import (
     DatasetSection,
@@ -28,12 +28,15 @@ from unet.config.sections import (
     StitchSection,
     TrainSection,
 )
+from unet.config.start_keys import START_LR
 from unet.config.swept_names import members
 from unet.paths import COMPARED, ENSEMBLE, NAME, Origin, origin_of
 
 S = TypeVar("S", bound=Section)
 # Folder names that the pipeline itself uses next to the datasets, or next to a dataset's models.
 RESERVED_NAMES = frozenset({"logs", "benchmarks", "checkpoints", "raw", COMPARED})
+# Ends the name of a model that shows the start of another one (unet.config.start_models).
+START_SUFFIX = "-start"
 
 
 class Config(Section):
@@ -110,7 +113,44 @@ class Config(Section):
 
     def train_for(self, dataset: str, model: str) -> TrainSection:
         over = (self.datasets[dataset].train, self.models[model].train)
-        return overlaid(self.train, *(expanded(o) for o in over))
+        merged = overlaid(self.train, *(expanded(o) for o in over))
+        if merged.start is None or self.lr_is_written(dataset, model):
+            return merged
+        # Rounded: 0.1 * 0.001 is not 0.0001.
+        return merged.model_copy(update={"lr": float(f"{START_LR * merged.lr:.12g}")})
+
+    def train_value(self, dataset: str, model: str, key: str) -> Any:
+        """A key of train, also in a config whose overrides are not checked yet."""
+        for over in (self.models[model].train, self.datasets[dataset].train):
+            values = expanded(over)
+            if isinstance(values, Mapping) and key in values:
+                return values[key]
+        return getattr(self.train, key)
+
+    def start_for(self, dataset: str, model: str) -> str | None:
+        """What a training starts from (``train.from``); None: random weights."""
+        value = self.train_value(dataset, model, "from")
+        return value if isinstance(value, str) else None
+
+    def shown_model(self, name: str) -> str | None:
+        """The model whose start the model of this name shows (:mod:`unet.config.start_models`);
+        None for other models."""
+        base, section = name.removesuffix(START_SUFFIX), self.models.get(name)
+        if section is None or base == name or base not in self.models:
+            return None
+        train = section.train
+        return base if isinstance(train, Mapping) and train.get("epochs") == 0 else None
+
+    def lr_is_written(self, dataset: str, model: str) -> bool:
+        """Whether the learning rate is the user's own, not the default or that of a recipe."""
+        for over in (self.models[model].train, self.datasets[dataset].train):
+            if isinstance(over, Mapping) and "lr" in over:
+                return True
+            if isinstance(over, str) or over.get("recipe") is not None:
+                return False
+        # A section that was read contains the recipe's values.
+        of_recipe = RECIPES[self.train.recipe].get("lr") if self.train.recipe else None
+        return "lr" in self.train.model_fields_set and self.train.lr != of_recipe
 
     def train_given(self, dataset: str, model: str) -> set[str]:
         """Keys of train that are set anywhere, by the user or by a recipe."""
@@ -145,9 +185,17 @@ class Config(Section):
         if applied:
             return tuple(origin.name for origin in applied)
         chosen = self.datasets[dataset].models
-        named = tuple(sorted(self.models)) if chosen is None else chosen
+        named = self._models_with(dataset) if chosen is None else chosen
         tried = {member for model in named for member in self.members_of(model)}
         return tuple(model for model in named if model not in tried) if tried else named
+
+    def _models_with(self, dataset: str) -> tuple[str, ...]:
+        """All models of the config, without those that show a start which isn't one here."""
+        return tuple(
+            name
+            for name in sorted(self.models)
+            if self.shown_model(name) is None or self.start_for(dataset, name) is not None
+        )
 
     def scored_for(self, dataset: str) -> tuple[str, ...]:
         """The models of a dataset, then the tools whose masks are compared with them."""

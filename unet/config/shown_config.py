@@ -22,13 +22,13 @@ def as_yaml(config: Config, *, changed: bool = False) -> str:
     Args:
         changed: leave out the keys that have their defaults.
     """
-    return "\n".join(_lines(collapsed(config), 0, changed, _chosen(config))) + "\n"
+    return "\n".join(_lines(collapsed(config), 0, changed, chosen_keys(config))) + "\n"
 
 
 def changed_keys(config: Config) -> list[tuple[str, str, str]]:
     """Key (as ``models.plain.width``), value and default of what differs from the defaults, each in
     a line; "given" for what has no default."""
-    return list(_changed_keys(collapsed(config), "", _chosen(config)))
+    return list(_changed_keys(collapsed(config), "", chosen_keys(config)))
 
 
 def _changed_keys(section: Section, path: str, hidden: set[str]) -> Iterator[tuple[str, str, str]]:
@@ -56,11 +56,15 @@ def _is_default(field: FieldInfo, value: Any) -> bool:
     )
 
 
-def _chosen(config: Config) -> set[str]:
-    """Keys of train that preset auto chooses: written out, they would look as if they were given.
-    (So does planning when it writes the config of a run.)"""
-    auto = any(model.preset == "auto" for model in config.models.values())
-    return {"patch", "batch"} - config.train.model_fields_set if auto else set()
+def chosen_keys(config: Config) -> set[str]:
+    """Keys of train whose default depends on others: written out, they would look as if they were
+    given. (Planning also leaves them out when it writes the config of a run.)"""
+    chosen: set[str] = set()
+    if any(model.preset == "auto" for model in config.models.values()):
+        chosen |= {"patch", "batch"}
+    if any(config.start_for(d, m) for d in config.datasets for m in config.trained_for(d)):
+        chosen.add("lr")
+    return chosen - config.train.model_fields_set
 
 
 def _lines(section: Section, level: int, changed: bool, hidden: set[str]) -> Iterator[str]:

@@ -39,6 +39,8 @@ from unet.config.sections import (
     TrainSection,
 )
 from unet.config.stage_keys import written_keys
+from unet.config.start_keys import START_FILE, is_start_file
+from unet.config.start_models import starts_of
 from unet.config.sweep import sweeps_of
 from unet.config.tracked import Settings, Tracked
 from unet.errors import UserError
@@ -65,6 +67,8 @@ class TrainSettings(Settings):
         head, border_width: kind of the head.
         head_names: names of the network's outputs.
         encoder_weights: sha256 of the file with the encoder's weights; "" without such a file.
+        fingerprint: identifies the content of the file that the training starts from; "" if it
+            starts from none, or from a model of the run.
     """
 
     stage = "train"
@@ -83,12 +87,13 @@ class TrainSettings(Settings):
     device: Device
     seed: int
     encoder_weights: str = ""
+    fingerprint: str = ""
 
     @property
     def untracked(self) -> frozenset[str]:
         # Checkpoint interval, cache and GPUs change no weights; the recipe's values are in the
         # other keys.
-        return frozenset({"checkpoint_seconds", "cache_gb", "gpus", "recipe"})
+        return frozenset({"checkpoint_seconds", "cache_gb", "gpus", "recipe", "show_start"})
 
     @classmethod
     def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
@@ -99,17 +104,22 @@ class TrainSettings(Settings):
                 f"the models {', '.join(config.members_of(model))}; train one of these"
             )
         given = sorted(config.train_given(dataset, model) & {"patch", "batch"})
+        train = inactive.reset_train(config.train_for(dataset, model), section.head)
+        # With a start, preset auto takes the start's network and chooses nothing.
+        auto = arch is None and train.start is None
+        if is_start_file(train.start):
+            train = train.model_copy(update={"from": START_FILE})
         return cls.filled(
             config,
             dataset,
             architecture=None if arch is None else inactive.reset_architecture(arch),
-            memory_gb=config.memory_gb if arch is None else None,
-            given=given if arch is None else None,
+            memory_gb=config.memory_gb if auto else None,
+            given=given if auto else None,
             anisotropic=section.anisotropic and section.kernels is None and section.pools is None,
             head=section.head,
             border_width=inactive.border_width(section),
             head_names=config.head_for(dataset, model),
-            train=inactive.reset_train(config.train_for(dataset, model), section.head),
+            train=train,
         )
 
 
@@ -226,6 +236,7 @@ class ReportSettings(Settings):
         curves: learning curves: model -> its models, with their shares of the training images.
             Of these, only the model itself is in ``models``.
         sweeps: model -> the models that it was chosen from, which are only trained.
+        starts: model -> the model that shows its start; both are in ``models``.
     """
 
     stage = "report"
@@ -239,6 +250,7 @@ class ReportSettings(Settings):
     compared: tuple[str, ...] = ()
     curves: dict[str, dict[str, float]] = Field(default_factory=dict)
     sweeps: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    starts: dict[str, str] = Field(default_factory=dict)
     seed: int
 
     @property
@@ -256,9 +268,10 @@ class ReportSettings(Settings):
         others = tuple(fold_name(k) for k in tested) if ENSEMBLE in tested else ()
         own = {"folds": config.folds_for(dataset), "tested": others, "applied": applied}
         own["compared"] = tuple(config.datasets[dataset].compare)
-        curves = curves_of(config, dataset)
+        curves, starts = curves_of(config, dataset), starts_of(config, dataset)
         sweeps = {name: tuple(made) for name, made in sweeps_of(config, dataset).items()}
-        return cls.filled(config, dataset, models=models, curves=curves, sweeps=sweeps, **own)
+        return cls.filled(config, dataset, models=models, curves=curves, sweeps=sweeps,
+                          starts=starts, **own)  # fmt: skip
 
 
 class DatasetTask(Tracked):
@@ -286,13 +299,19 @@ class ReportAllSettings(Settings):
         datasets = {
             name: DatasetTask(
                 task=d.task,
-                models=compared(config, name),
+                models=_without_starts(config, name),
                 labelled=d.labelled,
                 compared=tuple(d.compare),
             )
             for name, d in config.datasets.items()
         }
         return cls.made(datasets=datasets)
+
+
+def _without_starts(config: Config, dataset: str) -> tuple[str, ...]:
+    """The models to compare over all datasets: a start is compared only with its own result."""
+    starts = starts_of(config, dataset).values()
+    return tuple(model for model in compared(config, dataset) if model not in starts)
 
 
 # By the stage that is named in an output's record.

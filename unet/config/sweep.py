@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from unet.config import learning_curve
+from unet.config import learning_curve, start_models
 from unet.config.messages import SYNONYMS, lines_of
 from unet.config.recipes import expanded as recipe_values
 from unet.config.run import Config, merge, overlaid
@@ -37,6 +37,8 @@ REFUSED = {
     "learning_curve": "it is no setting of a training",
     "sweep": "it is no setting of a training",
     "train.subset": "more images are no choice; write learning_curve to see what they bring",
+    "train.from": "its values are no names; write a model for each start",
+    "train.show_start": _LATER,
     "train.checkpoint_seconds": _LATER,
     "train.cache_gb": _LATER,
     "train.gpus": _LATER,
@@ -81,16 +83,17 @@ def expanded(config: Config) -> Config:
 
 
 def collapsed(config: Config) -> Config:
-    """Without the models that follow from a sweep or from a learning curve."""
+    """Without the models that follow from a sweep, from a learning curve, or from a start."""
     made = {member for name in swept(config) for member in config.members_of(name)}
     # A dataset may train one of them as a model like any other, but by its name alone.
     models = {name: section for name, section in config.models.items() if name not in made}
-    return learning_curve.collapsed(config.model_copy(update={"models": models}))
+    trained = learning_curve.collapsed(config.model_copy(update={"models": models}))
+    return start_models.collapsed(trained)
 
 
 def said_once(lines: Sequence[str], config: Config) -> list[str]:
     """The messages, with one for the whole sweep in place of the same for each of its models."""
-    found = learning_curve.said_once(lines, config)
+    found = learning_curve.said_once(start_models.said_once(lines, config), config)
     for name in swept(config):
         of = config.members_of(name)
         # Longest first: the name of one may begin like that of another.

@@ -21,6 +21,7 @@ from unet.config.section_base import (
     Shown,
     Size,
 )
+from unet.config.start_keys import StartKeys
 
 Patch = Annotated[int, Field(ge=8, le=4096)]
 PatchAxis = Annotated[int, Field(ge=1, le=4096)]
@@ -64,7 +65,7 @@ class AugmentSection(Section):
     The network then copes with images that lack a channel."""
 
 
-class TrainSection(Section):
+class TrainSection(StartKeys):
     reruns: ClassVar[str] = "train"
 
     recipe: Annotated[str, OneOf(RECIPE_TABLE)] | None = None
@@ -84,8 +85,9 @@ class TrainSection(Section):
     """Patches per step, over all GPUs together. Lower it when memory runs out."""
     accumulate: Positive = 1
     """Batches per step, whose gradients are averaged: for batches larger than fit in memory."""
-    epochs: Positive = 50
-    """Number of epochs. An epoch is a number of steps, not a pass over the data."""
+    epochs: Count = 50
+    """Number of epochs. An epoch is a number of steps, not a pass over the data. 0, with from: take
+    no step."""
     steps_per_epoch: Positive = 100
     """Steps per epoch."""
     loss: Annotated[str, OneOf(LOSS_TABLE)] = "ce-dice"

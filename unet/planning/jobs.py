@@ -18,7 +18,14 @@ from unet.config.compare_settings import CompareSettings
 from unet.config.data_settings import ManifestSettings
 from unet.config.run import Config
 from unet.config.sections import CHOOSING
-from unet.config.stage_settings import SETTINGS, ReportAllSettings, ReportSettings, TrainSettings
+from unet.config.shown_config import chosen_keys
+from unet.config.stage_settings import (
+    SETTINGS,
+    ReportAllSettings,
+    ReportSettings,
+    TrainSettings,
+)
+from unet.config.start_keys import is_start_file, origin_in_run
 from unet.config.sweep import collapsed, swept
 from unet.errors import UserError
 from unet.files import canonical, locked
@@ -91,6 +98,30 @@ class Run:
         """The file ``path`` of each model of a sweep, of one fold or (default) of all."""
         folds = [fold] if fold else self.folds(dataset)
         return [path(dataset, m, k) for m in self.config.members_of(model) for k in folds]
+
+    def start_file(self, dataset: str, model: str, fold: int | str) -> Path | None:
+        """The file with the weights that a training starts from; None: random weights.
+
+        Of a model of the run: that of the same fold if there is one (always on the same dataset,
+        where another fold may have been trained on the images that this one tests), else that of
+        the first fold.
+        """
+        start = self.config.start_for(dataset, model)
+        if start is None:
+            return None
+        origin = origin_in_run(start)
+        if origin is None:
+            return self.sources.start_path(start)
+        folds, number = self.folds(origin.dataset), fold_number(str(fold))
+        chosen = number if number in folds else folds[0]
+        return self.paths.model(origin.dataset, origin.model, chosen)
+
+    def start_inputs(self, dataset: str, model: str, fold: str) -> list[Path]:
+        """The model of the run that a training starts from, which must be trained first."""
+        path = self.start_file(dataset, model, fold)
+        return (
+            [] if path is None or is_start_file(self.config.start_for(dataset, model)) else [path]
+        )
 
     def deciding(self, dataset: str, model: str, fold: str) -> list[Path]:
         """The histories by which a fold chooses a model of a sweep: its own, or those of all folds
@@ -198,20 +229,28 @@ class Run:
         key = (stage, dataset, model)
         if key not in self._settings:
             made = SETTINGS[stage].of(self.config, dataset, model or "")
-            if isinstance(made, ManifestSettings):
-                made = made.model_copy(update={"fingerprint": self.sources.fingerprint(dataset)})
             if isinstance(made, TrainSettings):
                 weights = self.sources.weights_fingerprint(model or "")
                 made = made.model_copy(update={"encoder_weights": weights})
+            if isinstance(made, TrainSettings) and is_start_file(made.train.start):
+                start = self.config.start_for(dataset, model or "")
+                made = made.model_copy(update={"fingerprint": self.sources.start_content(start)})
+            if isinstance(made, ManifestSettings):
+                made = made.model_copy(update={"fingerprint": self.sources.fingerprint(dataset)})
             if isinstance(made, CompareSettings):
                 there = self.sources.compared_fingerprint(dataset, model or "")
                 made = made.model_copy(update={"fingerprint": there})
             if isinstance(made, CheckSettings):
                 tools = self.config.datasets[dataset].compare
                 masks = {tool: self.sources.compared_fingerprint(dataset, tool) for tool in tools}
-                made = made.with_masks(dataset, masks)
+                made = made.with_masks(dataset, masks).with_starts(self.start_contents(dataset))
             self._settings[key] = canonical(made.to_json())
         return self._settings[key]
+
+    def start_contents(self, dataset: str) -> dict[str, str]:
+        """Model -> what identifies the content of the file that its training starts from."""
+        starts = {m: self.config.start_for(dataset, m) for m in self.config.trained_for(dataset)}
+        return {m: self.sources.start_content(s) for m, s in starts.items() if is_start_file(s)}
 
     def settings_all(self) -> str:
         """Settings of the report over all datasets, as canonical JSON."""
@@ -250,10 +289,7 @@ class Run:
         from unet.files import replacing
 
         with replacing(self.paths.config) as temporary:
-            # Keys that preset auto will choose must not look as if the user had set them.
-            chosen = {"patch", "batch"} - self.config.train.model_fields_set
-            auto = any(model.preset == "auto" for model in self.config.models.values())
-            left_out = {"train": chosen} if auto else {}
+            left_out = {"train": chosen_keys(self.config)}
             dumped = collapsed(self.config).model_dump(mode="json", exclude=left_out)
             text = yaml.safe_dump(dumped, sort_keys=False)
             temporary.write_text(text, encoding="utf-8")

@@ -29,6 +29,8 @@ def explaining_tables(paths: Paths, dataset: str, settings: ReportSettings) -> l
     report has fewer sections."""
     found: list[Path] = []
     for model in settings.models:
+        if model in settings.starts.values():
+            continue  # its scores stand beside those of the result, and are not explained
         if settings.applied is None or settings.applied.labelled:
             found += paths.details(dataset, model)
         judged = paths.audit if settings.applied is None else paths.quality

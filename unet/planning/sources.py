@@ -4,16 +4,19 @@ nor dask."""
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unet.config.run import Config
+from unet.config.start_keys import is_start_file
 from unet.errors import UserError
 from unet.files import file_sha256, read_json
 from unet.paths import Paths
 from unet.planning.image_sizes import Images, raw_images
+from unet.provenance import content_id
 
 if TYPE_CHECKING:
     from unet.data.raw_files import RawSource
@@ -45,6 +48,7 @@ class Sources:
         self._listed: dict[str, list[Path]] = {}
         self._raw: dict[str, Images] = {}
         self._weights: dict[Path, str] = {}
+        self._starts: dict[str, str] = {}
 
     def is_synthetic(self, dataset: str) -> bool:
         return self.config.datasets[dataset].synthetic is not None
@@ -89,6 +93,33 @@ class Sources:
         root = Path(os.path.expandvars(self.config.data_root)).expanduser()
         masks = str(Path(self.config.datasets[dataset].compare[tool]).expanduser())
         return SourcePaths(root, masks, None)
+
+    def start_path(self, start: str) -> Path:
+        """The file that ``train.from`` names, from ``data_root`` like those of the datasets."""
+        root = Path(os.path.expandvars(self.config.data_root)).expanduser()
+        return root / Path(os.path.expandvars(start)).expanduser()
+
+    def start_content(self, start: str | None) -> str:
+        """Identifies the content of the file that a training starts from.
+
+        Raises:
+            UserError: it is missing, or belongs to this run, which would not wait for it.
+        """
+        if start is None:
+            return ""
+        if start not in self._starts:
+            path = self.start_path(start)
+            if not path.is_file():
+                raise UserError(f"config: train.from: {path}: no such file")
+            output = self.paths.output.resolve()
+            if output in path.resolve().parents:
+                dataset, model, *_ = path.resolve().relative_to(output).parts
+                raise UserError(
+                    f"config: train.from: {path} is a result of this run; write "
+                    f"{dataset}/{model}, so that it is trained first"
+                )
+            self._starts[start] = content_id(path)
+        return self._starts[start]
 
     def fingerprint(self, dataset: str) -> str:
         """Identifies the raw files' content (by names, sizes and times; by hashes if touched).
@@ -171,7 +202,7 @@ class Sources:
         Raises:
             UserError: one line per dataset or model whose files are missing.
         """
-        lines = []
+        lines: list[str] = []
         for model in sorted(self.config.models):
             try:
                 self.weights_fingerprint(model)
@@ -182,7 +213,10 @@ class Sources:
                 lines.append(f"config: models.{model}.encoder_weights: {what}")
         for dataset in sorted(self.config.datasets):
             tools = self.config.datasets[dataset].compare
-            checks = [partial(self.fingerprint, dataset)]
+            checks: list[Callable[[], object]] = [partial(self.fingerprint, dataset)]
+            starts = {self.config.start_for(dataset, m) for m in self.config.trained_for(dataset)}
+            files = sorted(start for start in starts if start and is_start_file(start))
+            checks += [partial(self.start_content, start) for start in files]
             checks += [partial(self.compared_fingerprint, dataset, tool) for tool in tools]
             for check in checks:
                 try:
@@ -193,4 +227,4 @@ class Sources:
                     what = f"{error.filename}: {error.strerror}"
                     lines.append(f"config: datasets.{dataset}: {what}")
         if lines:
-            raise UserError("\n".join(lines))
+            raise UserError("\n".join(dict.fromkeys(lines)))

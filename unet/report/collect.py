@@ -166,7 +166,8 @@ def training(
     return Training(
         model,
         fold,
-        len(rows) or NAN,
+        # Epoch 0 is the start of a training from trained weights.
+        max((row["epoch"] for row in rows), default=NAN),
         best.get("epoch", NAN),
         best.get("val_score", NAN),
         _mean(rows, "images_per_s"),

@@ -21,12 +21,13 @@ from unet.config.sections import TrainSection
 from unet.config.stage_settings import TrainSettings
 from unet.data.appearance import training_appearance
 from unet.errors import UserError
-from unet.files import digest, file_sha256
+from unet.files import digest, file_sha256, write_json
 from unet.models.build import build
 from unet.models.devices import choose_device, choose_precision
 from unet.models.inference import Predictor
 from unet.models.model_file import ModelFile, save_model
 from unet.models.network import Network
+from unet.models.read_model import read_model
 from unet.models.resnet_unet import load_encoder
 from unet.tables import write_table
 from unet.training.augment import Augment
@@ -37,6 +38,8 @@ from unet.training.losses import DistanceLoss, Loss, make_loss
 from unet.training.patch_targets import TargetSettings
 from unet.training.ranks import Ranks
 from unet.training.sampling import PatchSampler, TrainingImage, open_images
+from unet.training.start.start_differences import StartSide
+from unet.training.start.started import account, put_weights
 from unet.training.targets import balanced_class_weights
 from unet.training.trainer import Trainer
 from unet.training.training_job import TrainingData, TrainingOutputs, TrainingResources
@@ -61,7 +64,8 @@ def training_key(settings: TrainSettings, data: TrainingData) -> str:
     """
     images = data.prepared["images"]
     used = {name: images[name]["key"] for name in (*data.train, *data.val)}
-    return digest({"settings": settings.to_json(), "train": used, "val": sorted(data.val)})
+    key = {"settings": settings.to_json(), "train": used, "val": sorted(data.val)}
+    return digest(key if data.start is None else {**key, "start": data.start.content})
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,10 @@ def design(
     ranks: Ranks,
     kept_plan: Path,
     plan_path: Path,
+    start: ModelFile | None = None,
 ) -> Design:
-    """The config's network, adapted to the images; or the network that ``auto`` chooses.
+    """The config's network, adapted to the images; or the network that ``auto`` chooses: that of
+    the start, if there is one.
 
     Args:
         kept_plan, plan_path: where ``auto`` stores its plan for later attempts, and for the user.
@@ -96,7 +102,9 @@ def design(
         UserError: network and images differ in the number of spatial axes.
     """
     arch, first = settings.architecture, data.first
-    if arch is None:
+    if arch is None and start is not None:
+        arch = start.architecture
+    elif arch is None:
         plan = planned(settings, data, device, ranks, kept_plan, plan_path)
         return Design(plan.architecture, plan.patch, plan.batch)
     dims, spacing = len(first["shape"]) - 1, first["pixel_size_um"]
@@ -105,7 +113,7 @@ def design(
             f"models: the network has {arch.dims} spatial axes, the images {dims} "
             f"({first['axes']}); write dims: {dims} under the model"
         )
-    if settings.anisotropic and isinstance(arch, Architecture):
+    if settings.architecture and settings.anisotropic and isinstance(arch, Architecture):
         adapted = fitted(arch, spacing)
         if adapted != arch:
             log.info(
@@ -127,7 +135,8 @@ def train_fold(
     outputs: TrainingOutputs,
     resources: TrainingResources | None = None,
 ) -> None:
-    """Trains one model on one fold and writes ``model.pt`` and ``history.csv``.
+    """Trains one model on one fold and writes ``model.pt`` and ``history.csv``; with a start also
+    ``start.json``.
 
     If the outputs of the same training are kept, they are restored instead.
 
@@ -143,7 +152,9 @@ def train_fold(
     resources = resources or TrainingResources()
     ranks, key = resources.ranks, training_key(settings, data)
     files = [outputs.model, outputs.history]
-    if settings.architecture is None:  # preset auto
+    if data.start is not None:
+        files.append(outputs.start)
+    elif settings.architecture is None:  # preset auto
         files.append(outputs.plan)
     finished = Finished(files, key)
     if finished.is_kept():
@@ -155,8 +166,9 @@ def train_fold(
     device = choose_device(settings.device, ranks.local)
     checkpoints = Checkpoints(outputs.checkpoints, key)
     plan_file = checkpoints.folder / "plan.json"
-    network_design = design(settings, data, device, ranks, plan_file, outputs.plan)
-    trainer = _trainer(settings, data, fold, network_design, device, checkpoints, resources)
+    start = None if data.start is None else read_model(data.start.path)
+    network_design = design(settings, data, device, ranks, plan_file, outputs.plan, start)
+    trainer = _trainer(settings, data, fold, network_design, device, checkpoints, resources, start)
     resources.meter.begin([device])
     with checkpoints.locked() if ranks.first else nullcontext():
         trainer.run()
@@ -165,6 +177,8 @@ def train_fold(
         return
     save_model(outputs.model, _model_file(settings, data, network_design.arch, trainer))
     write_history(outputs.history, trainer.progress.history)
+    if start is not None and trainer.started is not None:
+        write_json(outputs.start, account(start, trainer.started, trainer.progress.history))
     finished.keep()
     log.info(
         "best validation score %.4f at step %d; wrote %s",
@@ -180,6 +194,7 @@ def _trainer(
     device: torch.device,
     checkpoints: Checkpoints,
     resources: TrainingResources,
+    start: ModelFile | None,
 ) -> Trainer:
     """Builds everything that the training loop needs."""
     sizes = {"batch": network_design.batch, "patch": network_design.patch}
@@ -194,6 +209,13 @@ def _trainer(
     network = build(channels, len(head), network_design.arch, seed)
     if settings.encoder_weights:
         _start_encoder(network, data.encoder_weights, settings.encoder_weights)
+    started = None
+    if start is not None:
+        size = data.first["pixel_size_um"]
+        own = StartSide(
+            network.arch, data.prepared["task"], head, channels, size, _normalization(data)
+        )
+        started = put_weights(start, network, own, section)
     sampler = PatchSampler(
         images, network_design.patch, [fp.margin for fp in network.footprint],
         network_design.batch, section.foreground, seed,
@@ -217,7 +239,7 @@ def _trainer(
     return Trainer(
         network, _loss(section, settings.head, images, targets), sampler,
         Augment(section.augment, targets.spacing), score, section, seed,
-        device, precision, checkpoints, resources.ranks,
+        device, precision, checkpoints, resources.ranks, started,
     )  # fmt: skip
 
 

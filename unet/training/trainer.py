@@ -36,6 +36,7 @@ from unet.training.progress import Pace, Row, Stopped, TrainingProgress, stop_si
 from unet.training.ranks import Ranks
 from unet.training.sampling import Batch, PatchSampler
 from unet.training.schedule import OPTIMIZERS, average_weights, learning_rate, plateau_factor
+from unet.training.start.started import Started
 from unet.training.supervision import supervised_loss
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Trainer:
         precision: float32, tf32 or bfloat16.
         checkpoints: where the state is saved.
         ranks: the processes that train together; all get the same arguments.
+        started: what the network has from trained weights; None: nothing.
     """
 
     def __init__(
@@ -71,8 +73,9 @@ class Trainer:
         precision: str,
         checkpoints: Checkpoints,
         ranks: Ranks | None = None,
+        started: Started | None = None,
     ) -> None:
-        self.ranks = ranks or Ranks()
+        self.ranks, self.started = ranks or Ranks(), started
         self.rows = self.ranks.rows(settings.batch)
         self.network = to_device(network, device)
         # Averages the gradients over the processes.
@@ -102,6 +105,8 @@ class Trainer:
             UserError: the loss is NaN or infinite, or a step does not fit the memory.
         """
         self._resume()
+        if self.started is not None and not self.progress.history:
+            self._score_start(self.started)
         stop = threading.Event()
         saved = shown = time.monotonic()
         with stop_signals(stop), ThreadPoolExecutor(1) as loader:
@@ -158,6 +163,8 @@ class Trainer:
         self.network.train()
         if s.freeze_norm is not None and step >= s.freeze_norm * self.total:
             freeze_statistics(self.network)
+        if self.started is not None:
+            self.started.keep()
         compute = partial(self._gradients, batches, [])
         value = save_memory_if_needed(compute, self.network, s, self.device, self.ranks.size)
         if s.clip_norm is not None:
@@ -241,15 +248,7 @@ class Trainer:
             "data_share": self._waited / max(self._worked, 1e-9),
         }
         if epoch % s.validate_every == 0 or p.step >= self.total:
-            started = time.monotonic()
-            row["val_loss"], row["val_score"] = self.validate(self.averaged)
-            p.seconds += time.monotonic() - started
-            score = row["val_score"]
-            # Without a score, the newest weights are kept.
-            if score > p.best_score or math.isnan(score):
-                p.best_score, p.best_step = score, p.step
-                state = self.averaged.state_dict()
-                self.best = {k: v.detach().cpu().clone() for k, v in state.items()}
+            self._validate(row)
         row["seconds"] = p.seconds
         p.history.append(row)
         p.loss_sum = 0.0
@@ -262,6 +261,28 @@ class Trainer:
             epoch, s.epochs, row["train_loss"], row["val_loss"], row["val_score"],
             row["images_per_s"], 100 * row["data_share"], self.pace.time_left(p, self.total),
         )  # fmt: skip
+
+    def _validate(self, row: Row) -> None:
+        """Validates the weights, and keeps them if they are the best."""
+        p, started = self.progress, time.monotonic()
+        row["val_loss"], row["val_score"] = self.validate(self.averaged)
+        p.seconds += time.monotonic() - started
+        score = row["val_score"]
+        # Without a score, the newest weights are kept.
+        if score > p.best_score or math.isnan(score):
+            p.best_score, p.best_step = score, p.step
+            state = self.averaged.state_dict()
+            self.best = {k: v.detach().cpu().clone() for k, v in state.items()}
+
+    def _score_start(self, started: Started) -> None:
+        """Validates the start, as epoch 0: the training must be better than what it began with."""
+        row: Row = dict.fromkeys(("lr", "train_loss", "images_per_s", "data_share"), math.nan)
+        row |= {"epoch": 0, "step": 0}
+        self._validate(row)
+        row["seconds"] = self.progress.seconds
+        self.progress.history.append(row)
+        log.info("start  val loss %.4f  val score %.4f", row["val_loss"], row["val_score"])
+        started.renew()
 
     def _rate(self) -> float:
         steps = self.progress.step % self.settings.steps_per_epoch or self.settings.steps_per_epoch

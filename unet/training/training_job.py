@@ -13,14 +13,28 @@ from unet.training.ranks import Ranks
 
 
 @dataclass(frozen=True)
+class StartFile:
+    """The file with the weights that a training starts from.
+
+    Attributes:
+        path: where it is.
+        content: identifies its content (:func:`unet.provenance.content_id`).
+    """
+
+    path: Path
+    content: str
+
+
+@dataclass(frozen=True)
 class TrainingData:
-    """The images of one fold.
+    """The images of one fold, and what the training starts from.
 
     Attributes:
         store: the prepared store.
         prepared: its sentinel.
         train, val: ids of the images to train on, and of those that select the best weights.
         encoder_weights: file with the weights that the network's encoder starts from.
+        start: the weights to start from; None: random ones.
     """
 
     store: Path
@@ -28,6 +42,7 @@ class TrainingData:
     train: Sequence[str]
     val: Sequence[str]
     encoder_weights: Path | None = None
+    start: StartFile | None = None
 
     @property
     def first(self) -> Mapping[str, Any]:
@@ -51,6 +66,11 @@ class TrainingOutputs:
     def plan(self) -> Path:
         """The plan of preset ``auto``, for the user."""
         return self.model.with_name("plan.yaml")
+
+    @property
+    def start(self) -> Path:
+        """What was taken from the start, and how the training went on from it."""
+        return self.model.with_name("start.json")
 
 
 @dataclass(frozen=True)

@@ -91,12 +91,16 @@ def checked_options(wildcards):
     for tool in CONFIG.datasets[wildcards.dataset].compare:
         source = RUN.sources.compared(wildcards.dataset, tool)
         words.append(f"--masks={tool}={source.root / source.images}")
+    for model in RUN.start_contents(wildcards.dataset):
+        words.append(f"--start={model}={RUN.start_file(wildcards.dataset, model, 0)}")
     return Untracked(*source_options(wildcards).words, *words)
 
 
 def training_options(wildcards):
     section = CONFIG.train_for(wildcards.dataset, wildcards.model)
     weights = RUN.sources.encoder_weights(wildcards.model)
+    # The content of the file to start from is tracked by the settings, or as an input.
+    start = RUN.start_file(wildcards.dataset, wildcards.model, wildcards.fold)
     return Untracked(
         "--checkpoint-seconds",
         section.checkpoint_seconds,
@@ -105,6 +109,7 @@ def training_options(wildcards):
         "--gpus",
         section.gpus,
         *([] if weights is None else ["--encoder-weights", weights]),
+        *([] if start is None else [f"--start={start}"]),
     )
 
 

@@ -1,4 +1,4 @@
-"""prepared.zarr, splits.csv -> model.pt (weights and everything needed to apply them),
+"""prepared.zarr, splits.csv (with train.from: model.pt of another model) -> model.pt (weights and everything needed to apply them),
 history.csv (a row per epoch), curves.png. Checkpoints are undeclared files in checkpoints/.
 """
 
@@ -7,6 +7,8 @@ rule train:
     input:
         prepared=PATHS.prepared_done("{dataset}"),
         splits=PATHS.splits("{dataset}"),
+        # With train.from: the model of this run that the training starts from.
+        start=lambda w: RUN.start_inputs(w.dataset, w.model, w.fold),
     output:
         model=PATHS.model("{dataset}", "{model}", "{fold}"),
         history=PATHS.history("{dataset}", "{model}", "{fold}"),

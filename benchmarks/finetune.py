@@ -1,0 +1,208 @@
+"""Training from scratch against training from weights, on a few images and on many.
+
+    python benchmarks/finetune.py FOLDER
+    python benchmarks/finetune.py FOLDER --tiny --out /tmp/finetune.json
+    python benchmarks/finetune.py --show
+
+FOLDER holds dsb2018_fluo, t98g_phase and dsb2018_rgb, each with images/ and labels/ (the
+examples in config/examples say where to get them). For each seed, a run of the workflow trains a
+U-Net on dsb2018_fluo (grey nuclei), and then on the two others (phase contrast cells; stained
+tissue, RGB) by 10, 25 and 100 % of the training images:
+
+- scratch: random weights;
+- tuned: from the weights, with the default of `train.from` (a tenth of the learning rate);
+- tuned-full: from the weights, with the learning rate of scratch;
+- tuned-start: the weights themselves, without a step.
+
+All take the same number of steps. A seed has its own split. Weights and thresholds are chosen by
+validation images alone; the test images of a seed are the same for all. Prints a table and writes
+benchmarks/results/finetune.json: the mean AP@0.5 over the test images, by seed. Hours on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.machine import torch_machine
+from unet.config.learning_curve import name_at
+from unet.evaluation.metrics.rows import read_metrics
+from unet.paths import Paths
+from unet.versions import library_versions
+
+SNAKEFILE = str(ROOT / "workflow" / "Snakefile")
+RESULT = ROOT / "benchmarks" / "results" / "finetune.json"
+SOURCE, TARGETS = "dsb2018_fluo", ("t98g_phase", "dsb2018_rgb")
+SHARES = (0.1, 0.25, 1.0)
+ARMS = ("scratch", "tuned", "tuned-full")
+START = "tuned-start"
+METRIC = "ap_0.50"
+RATE = 1e-3
+
+
+def config_of(data: Path, output: Path, seed: int, tiny: bool, device: str) -> dict[str, Any]:
+    """The run of one seed."""
+    shares = [share for share in SHARES if share < 1]
+    net = {"preset": "unet-bn", "width": 4 if tiny else 16, "depth": 2 if tiny else 4}
+    grow = {"head": "border", "stitch": {"method": "grow", "grow_px": 5}}
+    one: dict[str, Any] = {
+        "task": "instances",
+        "split": {"folds": 5, "run": [0], "val": 0.2},
+        "evaluate": {"metrics": ["instance"]},
+    }
+
+    def dataset(name: str, models: Sequence[str]) -> dict[str, Any]:
+        return {**one, "images": f"{name}/images", "labels": f"{name}/labels",
+                "models": list(models)}  # fmt: skip
+
+    def model(**train: Any) -> dict[str, Any]:
+        return {**net, **grow, "train": train}
+
+    start = f"{SOURCE}/source"
+    return {
+        "output": str(output),
+        "data_root": str(data),
+        "device": device,
+        "seed": seed,
+        "datasets": {
+            SOURCE: dataset(SOURCE, ["source"]),
+            **{name: dataset(name, ARMS) for name in TARGETS},
+        },
+        "models": {
+            "source": model(),
+            "scratch": {**model(), "learning_curve": shares},
+            "tuned": {**model(**{"from": start}), "learning_curve": shares},
+            # Its start is that of tuned.
+            "tuned-full": {
+                **model(**{"from": start, "lr": RATE, "show_start": False}),
+                "learning_curve": shares,
+            },
+        },
+        "train": {
+            "patch": 64 if tiny else 256,
+            "batch": 2 if tiny else 4,
+            "epochs": 1 if tiny else 20,
+            "steps_per_epoch": 2 if tiny else 100,
+        },
+        "stitch": {"min_size": 20},
+        "report": {"bootstrap": 100},
+    }
+
+
+def few(data: Path, folder: Path, images: int) -> Path:
+    """A folder with links to the first images of each dataset."""
+    for name in (SOURCE, *TARGETS):
+        for part in ("images", "labels"):
+            (folder / name / part).mkdir(parents=True)
+            for path in sorted((data / name / part).iterdir())[:images]:
+                (folder / name / part / path.name).symlink_to(path.resolve())
+    return folder
+
+
+def measure(data: Path, folder: Path, seed: int, tiny: bool, device: str) -> list[dict[str, Any]]:
+    """The scores of one seed, from a run of the workflow.
+
+    Raises:
+        CalledProcessError: the run failed.
+    """
+    output, file = folder / f"seed-{seed}", folder / f"seed-{seed}.yaml"
+    config = config_of(data, output, seed, tiny, device)
+    file.write_text(yaml.safe_dump(config), encoding="utf-8")
+    paths = Paths(output)
+    names = {(arm, share): arm if share == 1 else name_at(arm, share)
+             for arm in ARMS for share in SHARES}  # fmt: skip
+    models = [*names.values(), START]
+    wanted = [paths.metrics(target, model) for target in TARGETS for model in models]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", SNAKEFILE,
+               "--configfile", str(file), "--directory", str(folder), "--cores", "all",
+               "--quiet", "rules", "--keep-going"]  # fmt: skip
+    subprocess.run([*command, "--", *map(str, wanted)], check=True, cwd=ROOT)
+    rows = []
+    for target in TARGETS:
+        for (arm, share), name in [*names.items(), ((START, 0.0), START)]:
+            found = [row.value for row in read_metrics(paths.metrics(target, name))
+                     if row.metric == METRIC and row.value == row.value]  # fmt: skip
+            rows.append({
+                "target": target, "arm": arm, "share": share, "seed": seed,
+                "images": len(found), "score": round(fmean(found), 4) if found else None,
+            })  # fmt: skip
+    return rows
+
+
+def table(result: dict[str, Any]) -> str:
+    """Mean over the seeds (and their standard deviation) by target, share and arm."""
+    lines = ["| from dsb2018_fluo to | images | scratch | tuned | tuned, full rate | start |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
+    for target in TARGETS:
+        for share in SHARES:
+            cells = [_cell(result, target, arm, share) for arm in ARMS]
+            cells.append(_cell(result, target, START, 0.0))
+            lines.append(f"| {target} | {share:.0%} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(result: dict[str, Any], target: str, arm: str, share: float) -> str:
+    scores = [row["score"] for row in result["rows"]
+              if (row["target"], row["arm"], row["share"]) == (target, arm, share)
+              and row["score"] is not None]  # fmt: skip
+    if not scores:
+        return "-"
+    spread = f" ± {stdev(scores):.3f}" if len(scores) > 1 else ""
+    return f"{fmean(scores):.3f}{spread}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("data", type=Path, nargs="?", help="folder with the three datasets")
+    p.add_argument("--seeds", type=int, default=3)
+    p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    p.add_argument("--tiny", action="store_true", help="a few images and steps, to try it")
+    p.add_argument("--work", type=Path, help="folder for the runs, to go on with them later")
+    p.add_argument("--out", type=Path, default=RESULT)
+    p.add_argument("--show", action="store_true", help="print the table of a result")
+    args = p.parse_args(argv)
+    if args.show:
+        print(table(json.loads(args.out.read_text(encoding="utf-8"))))
+        return 0
+    if args.data is None:
+        p.error("give the folder with the three datasets")
+    started, rows = time.monotonic(), []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.work or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        data = args.data.resolve()
+        if args.tiny:
+            data = few(data, Path(tempfile.mkdtemp(dir=temporary)), 20)
+        for seed in range(1 if args.tiny else args.seeds):
+            rows += measure(data, folder.resolve(), seed, args.tiny, args.device)
+    result = {
+        "machine": torch_machine(),
+        "versions": library_versions(),
+        "metric": METRIC,
+        "tiny": args.tiny,
+        "seconds": round(time.monotonic() - started),
+        "rows": rows,
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(table(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""What the check says about the weights that trainings start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.training.test_start import ARCH, start_of
+from unet.cli.start_findings import start_findings
+from unet.config.load import load
+from unet.config.run import Config, merge
+from unet.data.survey.facts import DatasetSurvey, SurveyedImage
+from unet.models.model_file import save_model
+
+SIZE = (0.5, 0.5)
+DATA = {"synthetic": {"kind": "nuclei"}, "task": "instances"}
+
+
+def config_of(start: str, output: Path, **few: Any) -> Config:
+    few = {**DATA, "models": ["net"], "train": {"from": start}, **few}
+    return load({
+        "output": str(output),
+        "datasets": {"few": few, "big": {**DATA, "models": ["wide"]}},
+        "models": {"net": {"preset": "unet-bn", "width": 2, "depth": 1},
+                   "wide": {"preset": "unet-bn", "width": 4, "depth": 1}},
+        "train": {"patch": 64},
+    })  # fmt: skip
+
+
+def survey(channels: int = 1, size: tuple[float, ...] | None = SIZE) -> DatasetSurvey:
+    image = SurveyedImage("a", "a.tif", shape=(channels, 64, 64), pixel_size_um=size)
+    return DatasetSurvey("few", "instances", "instances", "folders", (image,), 1, 1)
+
+
+def test_a_start_that_fits_is_not_mentioned(tmp_path: Path) -> None:
+    path = tmp_path / "start.pt"
+    save_model(path, start_of(ARCH))
+    config = config_of(str(path), tmp_path / "out")
+    assert start_findings(config, "few", survey()) == []
+    assert start_findings(config, "big", survey()) == []
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        (survey(channels=3), "these have 3; the first layer is adapted"),
+        (survey(size=(0.125, 0.125)), "objects look 4 times as large or small"),
+    ],
+)
+def test_a_file_is_compared_with_the_images(tmp_path: Path, seen: DatasetSurvey, said: str) -> None:
+    path = tmp_path / "start.pt"
+    save_model(path, start_of(ARCH))
+    (found,) = start_findings(config_of(str(path), tmp_path / "out"), "few", seen)
+    assert (found.level, found.kind, found.where) == ("warn", "start_differs", "train.from")
+    assert said in found.text
+    # The job gets the path from the workflow, its config has none.
+    config = config_of("file.pt", tmp_path / "out")
+    assert start_findings(config, "few", seen, {"net": path}) == [found]
+
+
+def test_a_model_of_the_run_is_known_by_its_config(tmp_path: Path) -> None:
+    config = config_of("big/wide", tmp_path / "out")
+    (found,) = start_findings(config, "few", survey())
+    assert "width: 4 (here 2)" in found.text
+    other = merge(config.model_dump(mode="json"), {"datasets": {"few": {"prepare": {
+        "normalize": {"method": "none"}}}}})  # fmt: skip
+    texts = [each.text for each in start_findings(load(other), "few", survey())]
+    assert any("normalised differently" in text for text in texts)
+
+
+def test_a_file_that_is_no_model_stops(tmp_path: Path) -> None:
+    path = tmp_path / "start.pt"
+    path.write_bytes(b"nothing")
+    (found,) = start_findings(config_of(str(path), tmp_path / "out"), "few", survey())
+    assert (found.level, found.kind) == ("stop", "start_unreadable")
+    assert "\n" not in found.text

@@ -1,0 +1,39 @@
+"""Tables in the docs are those that the benchmarks' result files give."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import annotate, found_mistakes, quality
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "page", "table"),
+    [
+        ("audit", "audit.md", lambda found: found_mistakes.table(found["sets"])),
+        ("quality", "apply.md", lambda found: quality.show(found["datasets"])),
+        ("annotate", "annotate.md", lambda found: annotate.table(found["summary"])),
+    ],
+)
+def test_the_docs_have_the_figures_that_are_stored(
+    name: str, page: str, table: Callable[[Any], str]
+) -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))
+    assert table(found) in (ROOT / "docs" / page).read_text(encoding="utf-8")
+
+
+def test_the_mean_of_turns_by_hand() -> None:
+    turns = [
+        {"a": {"images": 2, "flagged": 0.5, "c": {"0.9": 1.0}, "rank correlation": None}},
+        {"a": {"images": 6, "flagged": 0.0, "c": {"0.9": 0.5}, "rank correlation": 0.5}},
+    ]
+    assert quality.mean_of_turns(turns) == {
+        "a": {"images": 8, "flagged": 0.125, "c": {"0.9": 0.625}, "rank correlation": 0.5}
+    }

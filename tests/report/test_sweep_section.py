@@ -7,7 +7,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from tests.report.test_report import assert_self_contained, make_results
 from tests.report.test_report_tables import BENCHMARK
@@ -122,7 +124,8 @@ def test_a_score_that_one_fold_lacks() -> None:
     more = [*found, candidate("c", 0.1, 0.1)]
     assert by_fold(more, {0: "a", 2: "a", 1: "b"}, rivals(more, 0.95)) == (
         "Each fold chose by its own validation images (folds 0, 2: a; fold 1: b). Over all folds, "
-        "c has the best mean: 0.100. No other model has a score in each fold."
+        "c has the best mean: 0.100. No other model has a score in each fold. a is not compared: "
+        "no score in fold 1. b is not compared: no score in fold 0."
     )
 
 
@@ -153,7 +156,7 @@ def test_how_clear_the_choice_is() -> None:
     assert rival.p == pytest.approx(0.000832, abs=1e-6)
     assert rival.in_words == "yes (p < 0.001)"
     clear = said([following, best], best)
-    assert "0.200 above a. Over the 3 folds, the other model is clearly below it." in clear
+    assert clear.endswith(" 0.200 above a. Over the 3 folds, the other model is clearly below it.")
     # Differences 0.1 and 0.3: t = 2, p = 0.295 with 1 degree of freedom.
     near = said([candidate("a", 0.5, 0.6), candidate("b", 0.6, 0.9)], candidate("b", 0.6, 0.9))
     assert near.endswith(
@@ -164,7 +167,7 @@ def test_how_clear_the_choice_is() -> None:
 
 def test_all_models_within_noise_are_named_not_only_the_next_one() -> None:
     best = candidate("b", 0.7, 0.8, 0.9, 0.8)
-    third, fourth = candidate("c", 0.6, 0.8, 0.9, 0.7), candidate("d", 0.1, 0.22, 0.31, 0.2)
+    third, fourth = candidate("c", 0.6, 0.8, 0.9, 0.7), candidate("d", 0.1, 0.21, 0.31, 0.2)
     second = candidate("a", 0.7, 0.7, 0.9, 0.8)
     found = [fourth, third, best, second]
     assert "don't tell it from a and c, so the choice could as well be one of those" in said(
@@ -197,7 +200,75 @@ def test_one_fold_and_nothing_to_compare() -> None:
     assert "There is one fold" in said(one, one[1])
     assert rivals(one, 0.95)[0].in_words == "one fold: not known"
     alone = [candidate("a", 0.5, 0.6), candidate("b", NAN, 0.9)]
-    assert "No other model has a score" in said(alone, alone[0])
+    assert said(alone, alone[0]).endswith(
+        ". No other model has a score in each fold. b is not compared: no score in fold 0."
+    )
+
+
+def test_models_that_are_not_compared_are_named(tmp_path: Path) -> None:
+    best, low = candidate("b", 0.69, 0.7, 0.71), candidate("a", 0.5, 0.5, 0.5)
+    near, lacking = candidate("c", 0.69, 0.69, 0.72), candidate("d", NAN, 0.9, NAN)
+    assert said([best, low, lacking], best).endswith(
+        "0.200 above a. Over the 3 folds, a is clearly below it. d is not compared: no score in "
+        "folds 0, 2."
+    )
+    two = said([best, low, candidate("e", 0.4, 0.4, 0.4), lacking], best)
+    assert "Over the 3 folds, a and e are clearly below it. d is not compared" in two
+    for found in ([best, near, lacking], [best, near, candidate("f", 0.6, 0.8, 0.6), lacking]):
+        text = said(found, best)
+        assert "other model" not in text
+        assert "don't tell it from c" in text
+        assert text.endswith("d is not compared: no score in folds 0, 2.")
+    many = [candidate(str(k), NAN, 0.9, 0.9) for k in range(7)]
+    assert said([best, low, *many], best).endswith(
+        "4 is not compared: no score in fold 0. So are 2 others (see the table)."
+    )
+    # In the table, too; also a model that only the choice of one fold knows.
+    found = [candidate("net-a", 0.5, 0.6), candidate("net-b", 0.7, 0.9), candidate("net-c", NAN, 1)]
+    part = section_of(made(tmp_path, found))
+    assert '<td class="text">not compared: no score in fold 0</td>' in part
+    paths = Paths(tmp_path)
+    first = [Candidate(e.name, e.values, {0: 0.3}) for e in found[:2]]
+    later = [Candidate(e.name, e.values, {1: 0.9}) for e in found]
+    for fold, known in enumerate((first, later)):
+        write_json(paths.choice("d", "net", fold), as_json(known, chosen(known)))
+    settings = ReportSettings.made(
+        report=ReportSection(bootstrap=100), task="instances", models=("net", "other"),
+        folds=(0, 1), class_names=("ground", "cell"), seed=0,
+        sweeps={"net": ("net-a", "net-b", "net-c")},
+    )  # fmt: skip
+    report_dataset(paths, "d", settings)
+    part = section_of(paths.dataset_report_html("d").read_text(encoding="utf-8"))
+    assert "net-a has the best mean: 0.600" in part
+    assert "net-c is not compared: no score in fold 0." in part
+
+
+def test_a_difference_that_never_varies_is_not_known_to_be_clear() -> None:
+    best, same = candidate("b", 0.75, 0.5, 1.0), candidate("a", 0.5, 0.25, 0.75)
+    (rival,) = rivals([same, best], 0.95)
+    assert (rival.behind, rival.in_words) == (0.25, "the same difference in each fold: not known")
+    assert said([same, best], best).endswith(
+        "0.250 above a. It isn't known how clearly it is above a: the same difference in each fold."
+    )
+    both = said([same, best, candidate("c", 0.0, 0.5, 0.9)], best)
+    assert "don't tell it from c, so" in both
+    assert "how clearly it is above a: the same difference" in both
+
+
+@pytest.mark.parametrize("folds", [3, 5])
+@pytest.mark.parametrize("models", range(4, 10))
+def test_equal_models_are_rarely_said_to_be_clearly_apart(models: int, folds: int) -> None:
+    """With the variance of Nadeau & Bengio, 1 / folds + validation per training images: the mean
+    of a model's scores varies with a part that all its folds share."""
+    rng, runs, share = np.random.default_rng(100 * models + folds), 1000, 0.25
+    shared = rng.normal(0, math.sqrt(share), (runs, models, 1))
+    scores = shared + rng.normal(0, 1, (runs, models, folds))
+    wrong = 0
+    for run in scores.tolist():
+        found = [candidate(f"m{k}", *own) for k, own in enumerate(run)]
+        wrong += any(not each.near for each in rivals(found, 0.95, share))
+    # One in 1000 tests at exactly 5 % would have more.
+    assert wrong <= stats.binom.ppf(0.999, runs, 0.05)
 
 
 def test_how_many_validation_images_chose() -> None:

@@ -74,6 +74,7 @@ def _shown(data: DatasetResults, model: str, members: Sequence[str]) -> dict[str
     best = next(each for each in found if each.name in picked.values())
     return {
         "model": model,
+        "members": len(members),
         "keys": list(best.values),
         "rows": rows,
         "answer": by_fold(found, picked, others) if alone else sentence(best, others),
@@ -107,7 +108,12 @@ def _choices(data: DatasetResults, model: str) -> tuple[list[Candidate], dict[in
             scores.setdefault(each.name, {}).update(each.scores)
             values[each.name] = each.values
             alone = alone and set(each.scores) == {fold}
-    candidates = [Candidate(name, values[name], scores[name]) for name in scores]
+    folds = sorted({fold for own in scores.values() for fold in own})
+    candidates = [
+        # A fold that does not know the model is a fold without a score: its mean is of no use.
+        Candidate(name, values[name], {fold: own.get(fold, math.nan) for fold in folds})
+        for name, own in scores.items()
+    ]
     return candidates, picked, alone and len(picked) > 1
 
 

@@ -78,7 +78,11 @@ def test_the_section(tmp_path: Path) -> None:
     assert rows == [("net-b", "chosen"), ("net-a", ""), ("net-c", "")]
     assert "<td>0.800</td>" in part[0]
     assert "0.250 above net-a" in part[0]
-    assert "The sweep took 9 min 00 s of training in 6 jobs" in part[0]
+    spent = "9 min 00 s of training in 6 jobs; the section on costs counts it as “net: sweep of 3 "
+    assert f"The sweep took {spent}models”." in part[0]
+    cost = re.search(r'<section id="cost">.*?</section>', page, re.DOTALL)
+    assert cost is not None
+    assert ">net: sweep of 3 models</td><td>6</td><td>9 min 00 s</td>" in cost[0]
     assert "optimistic" in part[0]
     assert "nan" not in part[0].lower()
     assert "net-a" not in page.replace(part[0], "")

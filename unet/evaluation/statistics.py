@@ -168,8 +168,8 @@ def of_all_pairs(
 ) -> dict[frozenset[str], float]:
     """The p-value of each pair of models, corrected for all of them.
 
-    The best model is chosen by the same scores: among equal models it is the one that chance favours
-    most. A test against it alone would have to allow for that; a test of all pairs does.
+    The best model is chosen by the same scores: among equal models it is the one that chance
+    favours most. Tests of the pairs with it alone would find too much; those of all pairs do not.
 
     Args:
         table: model -> its scores [N]; NaN where it has none.

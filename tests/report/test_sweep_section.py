@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,15 +14,20 @@ from scipy import stats
 
 from tests.report.test_report import assert_self_contained, make_results
 from tests.report.test_report_tables import BENCHMARK
+from unet.config.load import load
 from unet.config.sections import ReportSection
 from unet.config.stage_settings import ReportSettings
-from unet.data.records import Part, SplitRecord, write_splits
+from unet.data.records import ImageRecord, Part, SplitRecord, write_splits
+from unet.data.splits import make_splits
+from unet.data.survey.facts import DatasetSurvey
+from unet.data.survey.judge_facts import _validated
 from unet.errors import UserError
 from unet.files import write_json
 from unet.paths import Paths
+from unet.report.collect import split_counts
 from unet.report.dataset_page import report_dataset
 from unet.report.sections.sweep_section import by_fold, sentence, spread
-from unet.report.sweep_lead import Rival, chosen_on, held_out, lead, ranked, rivals
+from unet.report.sweep_lead import Rival, held_out, lead, ranked, rests_on, rivals
 from unet.training.choice import Candidate, as_json, chosen
 
 NAN = math.nan
@@ -63,6 +69,7 @@ def made(
         report=ReportSection(bootstrap=100), task="instances", models=("net", "other"),
         folds=folds, class_names=("ground", "cell"), seed=0,
         sweeps={"net": tuple(each.name for each in found)},
+        validated_by="val" if alone else "folds",
     )  # fmt: skip
     report_dataset(paths, "d", settings)
     return paths.dataset_report_html("d").read_text(encoding="utf-8")
@@ -276,22 +283,53 @@ def test_equal_models_are_rarely_said_to_be_clearly_apart(models: int, folds: in
 
 
 def test_how_many_validation_images_chose() -> None:
-    def parts(*val: str) -> dict[str, list[str]]:
-        return {"train": ["t"], "val": list(val), "test": []}
+    def parts(*val: str, train: str = "tu") -> dict[str, list[str]]:
+        return {"train": list(train), "val": list(val), "test": []}
 
-    assert chosen_on({0: parts("a", "b")}, alone=False) == "Chosen on 2 validation images."
-    three = {0: parts("a", "b"), 1: parts("b", "c", "d")}
-    assert chosen_on(three, alone=False) == (
-        "Chosen on 4 validation images, 2 to 3 in each fold."
-    )  # fmt: skip
-    assert chosen_on(three, alone=True) == "Each fold chose on 2 to 3 images."
-    one = chosen_on({0: parts("a"), 1: parts("b")}, alone=True)
-    assert one.startswith("Each fold chose on 1 validation image. A score on a single image says")
-    assert "larger split.val" in one
-    some = chosen_on({0: parts("a"), 1: parts("b", "c")}, alone=True)
-    assert some.startswith("Each fold chose on 1 to 2 images (a single one in fold 0). A score")
-    assert chosen_on({0: parts()}, alone=False) == ""
-    assert chosen_on({}, alone=False) == ""
+    assert rests_on({0: parts("a", "b")}, "val") == "Chosen on 2 validation images."
+    three = {0: parts("a", "b"), 1: parts("c", "d", "e")}
+    assert rests_on(three, "folds") == "Chosen on 5 validation images, 2 to 3 in each fold."
+    assert rests_on(three, "val") == "Each fold chose on 2 to 3 validation images."
+    little = "A score on a single image says little about others: label more images"
+    one = {0: parts("a"), 1: parts("b")}
+    assert rests_on(one, "val") == (
+        f"Each fold chose on 1 validation image. {little}, or write a larger split.val."
+    )
+    # They choose together.
+    assert rests_on(one, "folds") == "Chosen on 2 validation images, 1 in each fold."
+    assert rests_on({1: parts("b")}, "folds").endswith("or name more folds in split.run.")
+    assert rests_on({0: parts("b")}, "sheet").endswith("or write val for more images in the sheet.")
+    some = rests_on({0: parts("a"), 1: parts("b", "c")}, "val")
+    assert some.startswith("Each fold chose on 1 to 2 validation images (a single one in fold 0). ")
+    # One training image is needed.
+    assert rests_on({0: parts("a", train="t")}, "val").endswith(f"{little}.")
+    assert rests_on({0: parts()}, "val") == rests_on({}, "val") == ""
+
+
+@pytest.mark.parametrize(
+    "split",
+    [{"folds": 3}, {"folds": 3, "test": 0.3}, {"folds": 3, "test": 0.3, "run": [0]}, {"test": 0.3}],
+)
+def test_check_and_report_say_the_same(split: dict[str, Any]) -> None:
+    raw: dict[str, Any] = {"folds": None, **split}
+    data = {"synthetic": {"kind": "nuclei"}, "task": "instances", "split": raw}
+    model = {"preset": "unet-bn", "head": "border", "sweep": {"width": [4, 8]}}
+    config = load({"datasets": {"d": data}, "models": {"net": model}})
+    records = [
+        ImageRecord(id=f"i{k}", image="x", label="y", shape=(1, 8, 8), dtype="uint8", sha256=str(k))
+        for k in range(6)
+    ]
+    section = config.datasets["d"].split
+    splits = split_counts(make_splits(records, section, 0), section.to_run)
+    counts = {k: {p: len(ids) for p, ids in parts.items()} for k, parts in splits.items()}
+    survey = DatasetSurvey("d", "instances", "instances", "folders", (), 6, 0, splits=counts)
+    texts = [f.text for f in _validated(survey, config)]
+    report = rests_on(splits, ReportSettings.of(config, "d").validated_by)
+    number, _, remedy = report.partition(". A score on a single image says little about others: ")
+    assert bool(texts) == bool(remedy)
+    for text in texts:
+        assert text.startswith(number.lower().replace("chose on", "chooses on"))
+        assert text.endswith(remedy.removesuffix("."))
 
 
 def test_the_page_says_on_what_it_was_chosen_and_what_is_within_noise(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from statistics import fmean
 
 import numpy as np
 
+from unet.data.validation_images import chosen_on, in_words
 from unet.errors import how_many
 from unet.evaluation.statistics import of_all_pairs, repeated_split_test
 from unet.training.choice import Candidate
@@ -160,37 +161,18 @@ def held_out(splits: Splits) -> float:
     return fmean(shares) if shares else 0.0
 
 
-def chosen_on(splits: Splits, alone: bool) -> str:
+def rests_on(splits: Splits, validated_by: str) -> str:
     """On how many validation images the choice rests; "" if that is not known.
 
     Args:
         splits: of the folds that decide.
-        alone: whether each of several folds chose by its own.
+        validated_by: of the split.
     """
-    counts = {fold: len(parts["val"]) for fold, parts in splits.items()}
-    if not counts or not all(counts.values()):
+    counts = {k: {part: len(ids) for part, ids in parts.items()} for k, parts in splits.items()}
+    found = chosen_on(counts, validated_by)
+    if found is None:
         return ""
-    least, most = min(counts.values()), max(counts.values())
-    if alone:
-        of = how_many(most, "validation image") if least == most else f"{least} to {most} images"
-        text = f"Each fold chose on {of}"
-    else:
-        images = {image for parts in splits.values() for image in parts["val"]}
-        text = f"Chosen on {how_many(len(images), 'validation image')}"
-        if len(counts) > 1:
-            text += f", {least}{'' if least == most else f' to {most}'} in each fold"
-    single = [fold for fold, count in counts.items() if count == 1]
-    if not single:
-        return f"{text}."
-    where = ""
-    if len(single) < len(counts):
-        where = f" (a single one in {in_words(single)})"
-    return (
-        f"{text}{where}. A score on a single image says little about others: write a larger "
-        "split.val, or label more images."
-    )
-
-
-def in_words(folds: Sequence[int]) -> str:
-    """``fold 1``, ``folds 0, 2``."""
-    return f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
+    text = f"{'Each fold chose' if found.alone else 'Chosen'} on {found.number}."
+    if found.remedy:
+        text += f" A score on a single image says little about others: {found.remedy}."
+    return text

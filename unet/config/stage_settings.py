@@ -224,6 +224,7 @@ class ReportSettings(Settings):
         curves: learning curves: model -> its models, with their shares of the training images.
             Of these, only the model itself is in ``models``.
         sweeps: model -> the models that it was chosen from, which are only trained.
+        validated_by: of the split, if there are sweeps.
     """
 
     stage = "report"
@@ -237,6 +238,7 @@ class ReportSettings(Settings):
     compared: tuple[str, ...] = ()
     curves: dict[str, dict[str, float]] = Field(default_factory=dict)
     sweeps: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    validated_by: Literal["", "val", "folds", "sheet"] = ""
     seed: int
 
     @property
@@ -256,6 +258,7 @@ class ReportSettings(Settings):
         own["compared"] = tuple(config.datasets[dataset].compare)
         curves = curves_of(config, dataset)
         sweeps = {name: tuple(made) for name, made in sweeps_of(config, dataset).items()}
+        own["validated_by"] = config.datasets[dataset].split.validated_by if sweeps else ""
         return cls.filled(config, dataset, models=models, curves=curves, sweeps=sweeps, **own)
 
 

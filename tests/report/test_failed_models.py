@@ -9,7 +9,7 @@ import pytest
 
 from tests.report.test_report import make_report, make_results
 from unet.config.stage_settings import DatasetTask
-from unet.data.dataset_warnings import read_warnings, warning_lines
+from unet.data.dataset_warnings import read_warnings, warning_lines, write_warnings
 from unet.evaluation.metrics.rows import NAN
 from unet.evaluation.quality.poor_scores import NEAR_ZERO, POOR
 from unet.evaluation.quality.quality_table import MAIN_SCORES
@@ -69,11 +69,15 @@ def test_the_pages_and_the_console_say_it_until_it_is_no_longer_so(
         page = make_report(paths, "d", ["m"], "instances")
     assert any(message.startswith(f"warning: {what}") for message in caplog.messages)
     assert page.index(what) < page.index("Scores on the test images")
-    (line,) = warning_lines(paths, {"d": ["m"]})
+    # Also beside more warnings of other stages than the console and the overview show.
+    odd = [f"image {k} is odd" for k in range(12)]
+    write_warnings(paths.warnings("d", "manifest"), odd)
+    line, *_ = warning_lines(paths, {"d": ["m"]})
     assert line.startswith(f"warning: d: {what}")
     report_all(paths, {"d": DatasetTask(task="instances", models=("m",))})
     overview = paths.report_html.read_text(encoding="utf-8")
-    assert overview.index(what) < overview.index('id="datasets"')
+    assert overview.index(what) < overview.index(odd[0]) < overview.index('id="datasets"')
+    assert odd[-1] not in overview
     table.write_text(good, encoding="utf-8")
     assert "hardly anything" not in make_report(paths, "d", ["m"], "instances")
-    assert read_warnings(paths.dataset("d")) == []
+    assert read_warnings(paths.dataset("d")) == odd

@@ -231,7 +231,9 @@ def test_warnings_about_whole_labels_by_hand() -> None:
 def test_what_several_models_say_of_whole_labels_is_said_once() -> None:
     pair, one = [whole("a", "b"), whole("b", "a")], [whole("a", "b", 0.6)]
     end = "corrected"
-    both = [f"check the labels of a and b: probably exchanged; they count in all scores until {end}"]
+    both = [
+        f"check the labels of a and b: probably exchanged; they count in all scores until {end}"
+    ]
     m1, m2, poor = looked_at("m1"), looked_at("m2"), looked_at("m3", 0.1)
     assert exchanged_warnings([(m1, pair), (m2, one)]) == both
     assert exchanged_warnings([(m2, one), (m1, pair), (poor, [whole("z", "y")])]) == both

@@ -20,6 +20,9 @@ EXACT = 12
 _DRAWS = 2**22
 # A value with a larger modified z-score is an outlier (Iglewicz & Hoaglin 1993).
 _OUTLIER = 3.5
+# With fewer images, or groups of them, a mean is uncertain: pages and warnings say that they are
+# few.
+FEW_UNITS = 10
 # With this many outliers, their share is known well enough for the interval to be right.
 _MANY_OUTLIERS = 10
 

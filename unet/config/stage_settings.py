@@ -254,7 +254,11 @@ class ReportSettings(Settings):
             networks = {name: networks_of(config, dataset, name) for name in models}
             applied = Applied(labelled=config.datasets[dataset].labelled, networks=networks)
         others = tuple(fold_name(k) for k in tested) if ENSEMBLE in tested else ()
-        own = {"folds": config.folds_for(dataset), "tested": others, "applied": applied}
+        own: dict[str, Any] = {
+            "folds": config.folds_for(dataset),
+            "tested": others,
+            "applied": applied,
+        }
         own["compared"] = tuple(config.datasets[dataset].compare)
         curves = curves_of(config, dataset)
         sweeps = {name: tuple(made) for name, made in sweeps_of(config, dataset).items()}

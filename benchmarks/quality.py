@@ -27,7 +27,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -184,6 +183,7 @@ def measure(folder: Path) -> dict[str, Any]:
                 "mean true": mean(list(true.values())),
                 "rank correlation": number(whole.correlation),
                 "score in interval": {k: number(v.within) for k, v in by_level.items()},
+                "counted": whole.counted,
                 "count in interval": {k: number(v.covered) for k, v in by_level.items()},
             }
         found[name] = entry
@@ -205,7 +205,8 @@ def held_out_facts(judge: Judge, known: Sequence[HeldOut]) -> dict[str, Any]:
 
 
 def mean_of_turns(turns: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The mean of what :func:`measure` found in each turn, weighted by images; `images` is the sum.
+    """The mean of what :func:`measure` found in each turn, weighted by images, and for the counts
+    in their interval by images that have one; `images` and `counted` are sums.
 
     A value that a turn does not have (a correlation of images that all score the same) does not
     count in the mean.
@@ -224,7 +225,12 @@ def mean_of_turns(turns: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for name in turns[0]:
         entries = [turn[name] for turn in turns]
         whole: dict[str, Any] = merged([(entry["images"], entry) for entry in entries])
-        found[name] = {**whole, "images": sum(entry["images"] for entry in entries)}
+        whole["images"] = sum(entry["images"] for entry in entries)
+        if "counted" in whole:
+            within = [(entry["counted"], entry["count in interval"]) for entry in entries]
+            whole["count in interval"] = merged([(n, value) for n, value in within if n])
+            whole["counted"] = sum(n for n, _ in within)
+        found[name] = whole
     return found
 
 
@@ -241,20 +247,21 @@ def number(value: float) -> float | None:
 def show(found: dict[str, Any]) -> str:
     """Markdown, a row per dataset."""
     lines = [
-        "| images | n | flagged | true / predicted score | rank correlation | score, count in "
-        "interval at 80 / 90 / 95 % |",
-        "|---|---|---|---|---|---|",
+        "| images | n | flagged | true / predicted score | rank correlation | score in interval at "
+        "80 / 90 / 95 % | count in interval (n with one) |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, entry in found.items():
         scores = " / ".join(shown(entry.get(key)) for key in ("mean true", "mean predicted"))
-        covered = "; ".join(
-            " / ".join(shown(value) for value in entry[key].values())
+        covered = [
+            " / ".join(shown(value) for value in (entry.get(key) or {}).values())
             for key in ("score in interval", "count in interval")
-            if key in entry
-        )
+        ]
+        if "counted" in entry:
+            covered[-1] += f" ({entry['counted']})"
         lines.append(
             f"| {name} | {entry['images']} | {100 * entry['flagged']:.0f} % | {scores} "
-            f"| {shown(entry.get('rank correlation'))} | {covered} |"
+            f"| {shown(entry.get('rank correlation'))} | {covered[0]} | {covered[1].strip()} |"
         )
     return "\n".join(lines)
 
@@ -295,7 +302,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if args.tiny == (args.nuclei is not None):
         p.error("give either --nuclei FOLDER or --tiny")
-    started = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
         turns = []
         for turn in TURNS[: 1 if args.tiny else None]:
@@ -309,7 +315,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         "versions": library_versions(),
         "seed": args.seed,
         "tiny": args.tiny,
-        "seconds": round(time.perf_counter() - started, 1),
         "datasets": found,
         "turns": turns,
     }

@@ -30,10 +30,20 @@ def test_the_docs_have_the_figures_that_are_stored(
 
 
 def test_the_mean_of_turns_by_hand() -> None:
-    turns = [
-        {"a": {"images": 2, "flagged": 0.5, "c": {"0.9": 1.0}, "rank correlation": None}},
-        {"a": {"images": 6, "flagged": 0.0, "c": {"0.9": 0.5}, "rank correlation": 0.5}},
-    ]
+    """Weighted by images; for counts by the images that have an interval."""
+
+    def turn(images: int, flagged: float, rank: float | None, counted: int, in_: float) -> Any:
+        within = {"0.9": in_ if counted else None}
+        shares = {"flagged": flagged, "rank correlation": rank, "counted": counted}
+        return {"a": {"images": images, **shares, "count in interval": within}}
+
+    turns = [turn(2, 0.5, None, 1, 0.0), turn(6, 0.0, 0.5, 3, 1.0), turn(8, 0.0, 0.5, 0, 0.0)]
     assert quality.mean_of_turns(turns) == {
-        "a": {"images": 8, "flagged": 0.125, "c": {"0.9": 0.625}, "rank correlation": 0.5}
+        "a": {
+            "images": 16,
+            "flagged": 0.0625,
+            "rank correlation": 0.5,
+            "counted": 4,
+            "count in interval": {"0.9": 0.75},
+        }
     }

@@ -23,12 +23,9 @@ from unet.paths import Paths, fold_number
 
 def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     from unet.cli.stage_inputs import check_inputs
-    from unet.data.dataset_warnings import write_warnings
     from unet.evaluation.audit.audit_model import audit_model
-    from unet.evaluation.audit.audit_summary import AuditSummary
     from unet.evaluation.audit.doubt_outlines import write_outlines
     from unet.evaluation.audit.doubts import ABOUT, write_doubts
-    from unet.evaluation.audit.exchanged_warnings import exchanged_warnings
 
     settings = settings_of(args, AuditSettings)
     where = (args.dataset, args.model)
@@ -40,11 +37,8 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     write_outlines(
         paths.audit_outlines(*where), audit.doubts, folds, prepared, settings.task, args.threads
     )
-    summary = audit.summary()
-    warnings = exchanged_warnings(audit.doubts, AuditSummary(args.model, **summary))
-    write_warnings(paths.warnings(args.dataset, f"audit-{args.model}"), warnings)
     write_doubts(paths.audit(*where), audit.doubts)
-    provenance.write_sidecar(paths.audit(*where), made_by, description=ABOUT, audit=summary)
+    provenance.write_sidecar(paths.audit(*where), made_by, description=ABOUT, audit=audit.summary())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,7 +24,7 @@ STAGES: dict[str, int] = {
     "evaluate": 3,
     "details": 1,
     "compare": 1,
-    "audit": 1,
+    "audit": 2,
     "quality": 2,
     "report": 5,
 }

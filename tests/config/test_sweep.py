@@ -278,6 +278,9 @@ def test_presets_and_deeper_keys_can_be_swept() -> None:
         (sweep(residual=True), "such as residual: [true, false] (got True)"),
         (sweep(train={"lr": [0.1, 0.2]}), "train: write keys with dots, such as train.lr: [0.1, "
          "0.2]"),
+        (sweep(train={"augment": {"flip": [True, False]}}),
+         "such as train.augment.flip: [true, false]"),
+        (sweep(train={"patch": [[64, 64], None]}), "such as train.patch: [[64, 64], null]"),
         (sweep(train={"augment": {"flip": True}}), "such as train.augment.flip: [true, false]"),
         (merge(RAW, {"models": {"net": {"sweep": [8, 16]}}}), "write a list of values by key"),
         (sweep(train__learning_rate=[0.1, 0.2]), "did you mean train.lr?"),
@@ -293,8 +296,6 @@ def test_presets_and_deeper_keys_can_be_swept() -> None:
         (sweep(width=[8, 0]), "net.sweep: width: must be greater than or equal to 1 (got 0)"),
         (sweep(train__lr=[0.1, -1]), "train.lr: must be greater than 0 (got -1)"),
         (sweep(train__loss=["ce", "x"]), "models.net.sweep: train.loss"),
-        (sweep(width=[8]), "models.net.sweep: has one combination, so there is nothing to choose; "
-         "write two or more values for a key, or no sweep and width: 8 in models.net"),
         (sweep(width=[8, 8]), "two combinations make the model net-width8"),
         (sweep(head=["classes", "border"]), "head: cannot be swept: it changes what the network"),
         (sweep(border_width=[1, 2]), "border_width: cannot be swept"),
@@ -316,6 +317,13 @@ def test_mistakes_are_one_line(raw: dict[str, Any], words: str) -> None:
     assert len(lines) == 1, lines
     assert lines[0].startswith("config: ")
     assert words in lines[0]
+
+
+def test_one_combination_is_a_sweep_of_one_model() -> None:
+    config = load(sweep(width=[8]))
+    assert tuple(config.members_of("net")) == ("net-width8",)
+    assert config.trained_for("one") == ("net-width8",)
+    assert load(yaml.safe_load(as_yaml(config))) == config
 
 
 def test_names_that_are_too_long_or_not_allowed() -> None:

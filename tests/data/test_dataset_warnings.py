@@ -15,6 +15,7 @@ from tests.report.test_report import make_report, make_results, script
 from unet.data.dataset_warnings import (
     first_lines,
     grouped,
+    read_facts,
     read_warnings,
     warning_lines,
     write_warnings,
@@ -92,9 +93,23 @@ def test_a_dataset_has_the_warnings_of_all_its_stages(tmp_path: Path) -> None:
 
 def test_what_several_models_say_is_there_once(tmp_path: Path) -> None:
     paths = Paths(tmp_path)
-    write_warnings(paths.warnings("d", "audit-m"), ["check the label of a", "of m"])
-    write_warnings(paths.warnings("d", "audit-n"), ["check the label of a"])
-    assert read_warnings(paths.dataset("d"), ["m", "n"]) == ["check the label of a", "of m"]
+    write_warnings(paths.warnings("d", "prepare-m"), ["a is far larger", "of m"])
+    write_warnings(paths.warnings("d", "prepare-n"), ["a is far larger"])
+    assert read_warnings(paths.dataset("d"), ["m", "n"]) == ["a is far larger", "of m"]
+
+
+def test_what_makes_results_worthless_comes_before_all_else(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    write_warnings(paths.warnings("d", "manifest"), [f"image {k} is odd" for k in range(12)])
+    write_warnings(paths.warnings("d", "quality-m@o"), ["m@o: look at a"], ["m@o: poor\nmodel"])
+    write_warnings(paths.warnings("d", "report"), [], ["m@o: hardly anything is right"])
+    found = read_warnings(paths.dataset("d"), ["m@o"])
+    assert found[:3] == ["m@o: poor model", "m@o: hardly anything is right", "image 0 is odd"]
+    assert len(found) == 15
+    shown = warning_lines(paths, {"d": ["m@o"]})
+    assert shown[:2] == [f"warning: d: {line}" for line in found[:2]]
+    assert len(shown) == 10
+    assert read_facts(paths.dataset("d")) == {}
 
 
 def test_a_readers_warnings_are_in_the_manifest_and_on_the_console(

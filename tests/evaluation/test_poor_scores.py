@@ -18,7 +18,7 @@ from unet.evaluation.metrics.rows import NAN
 from unet.evaluation.quality.doubt import Judge
 from unet.evaluation.quality.evidence import Evidence
 from unet.evaluation.quality.held_out import HeldOut, Seen
-from unet.evaluation.quality.poor_scores import POOR, never_quiet, order_note, poor_model
+from unet.evaluation.quality.poor_scores import POOR, below, never_quiet, order_note, poor_model
 from unet.evaluation.quality.quality import warn
 from unet.evaluation.quality.quality_table import QualityRow, write_quality
 from unet.evaluation.quality.score_model import rank_correlation
@@ -107,10 +107,37 @@ def test_no_image_of_a_model_that_learnt_nothing_passes() -> None:
 
 
 def test_a_poor_model_by_hand() -> None:
-    assert poor_model(NAN, "IoU", 0) == poor_model(POOR, "IoU", 9) == ""
-    assert poor_model(0.2, "IoU", 1) == (
-        "the model is poor on its own 1 held-out image: mean IoU of 0.20, more is wrong than right"
+    assert poor_model(NAN, "IoU", 0, 0) == poor_model(POOR, "IoU", 9, 9) == ""
+    assert poor_model(0.2, "IoU", 10, 10) == (
+        "the model is poor on its own 10 held-out images: mean IoU of 0.20, more is wrong than "
+        "right"
     )
+
+
+def test_few_held_out_images_are_said() -> None:
+    assert poor_model(0.2, "IoU", 1, 1) == (
+        "the model is poor on its own 1 held-out image: mean IoU of 0.20 (1 image: few, so the "
+        "mean is uncertain), more is wrong than right"
+    )
+    assert "of 0.20 (3 groups: few, so" in poor_model(0.2, "IoU", 40, 3)
+    few, many = (Judge.of(failed(n), "instances", 0.95, True).poor for n in (3, 14))
+    assert "(3 images: few, so the mean is uncertain)" in few
+    assert "few" not in many
+
+
+def test_a_score_below_a_limit_never_reads_as_the_limit() -> None:
+    row = never_quiet(QUIET._replace(predicted_score=0.3296), "instances")
+    assert "its predicted AP@0.5 of 0.3296 is very low" in row.why
+    assert "mean IoU of 0.3296," in poor_model(0.3296, "IoU", 20, 20)
+    assert [below(score, 0.1) for score in (0.0, 0.05, 0.0951, 0.0999)] == [
+        "0.00", "0.05", "0.095", "0.0999"
+    ]  # fmt: skip
+
+
+@given(st.floats(0, POOR, exclude_max=True))
+def test_every_score_below_the_limit_is_written_below_it(score: float) -> None:
+    assert float(below(score, POOR).removeprefix("just below ")) <= POOR
+    assert below(score, POOR) != f"{POOR}"
 
 
 def test_a_useless_order_is_said() -> None:

@@ -272,8 +272,13 @@ def test_repeated_trainings_by_hand():
 def test_repeated_trainings_without_an_answer():
     assert np.isnan(repeated_split_test(np.ones((1, 2)))).all()
     assert repeated_split_test(np.ones((5, 0))).shape == (0,)
-    # All differences 0 says nothing; the same difference in all leaves no doubt.
-    assert repeated_split_test(np.array([[0, 0.1], [0, 0.1]])).tolist() == [1, 0]
+    # No difference at all speaks for none. One that never varies has no variance: p isn't known.
+    found = repeated_split_test(np.array([[0, 0.1], [0, 0.1]]))
+    assert found[0] == 1
+    assert np.isnan(found[1])
+    # It counts as a comparison all the same: t = 3.464, p = 0.0742, times 2.
+    found = repeated_split_test(np.array([[0.1, 0.3], [0.2, 0.3], [0.3, 0.3]]))
+    assert found == pytest.approx([0.1484, math.nan], abs=1e-4, nan_ok=True)
     with pytest.raises(ValueError, match="comparison"):
         repeated_split_test(np.ones(3))
 

@@ -11,7 +11,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from unet.export.mark_colours import COLOURS, OUTLINES
 from unet.report.check_thumbnails import legend
-from unet.report.overlays import mark_colour
+from unet.report.overlays import CLASS_COLOURS, GROUND, class_colour, mark_colour
 
 # Machado, Oliveira and Fernandes (2009), IEEE TVCG 15(6): full dichromacy, for linear RGB.
 VISION = {
@@ -81,3 +81,33 @@ def test_labels_and_predictions_differ_where_only_one_is_drawn() -> None:
     }
     assert mark_colour("instances", 1) == (COLOURS["prediction"], 1.0)
     assert mark_colour("instances", 2, "truth") == (OUTLINES["truth"][1], 1.0)
+
+
+def test_labels_and_predictions_of_classes_differ_too() -> None:
+    """The labels that `unet check` shows are blue, and what a model predicts is orange."""
+    names = ("background", "cell", "edge")
+    assert legend("semantic", names)["cell"] == COLOURS["truth"]
+    assert mark_colour("semantic", 1) == (COLOURS["prediction"], 0.4)
+    assert legend("semantic", names)["edge"] == mark_colour("semantic", 2)[0]
+
+
+def test_no_class_has_the_colour_of_a_mark() -> None:
+    """The legends of classes and of errors are one above the other."""
+    for vision in VISION:
+        least = CLEAR if vision == "normal" else 10
+        marks = {name: seen(colour, vision) for name, colour in COLOURS.items()}
+        for colour in (GROUND, *CLASS_COLOURS):
+            for name, mark in marks.items():
+                assert deltaE_ciede2000(seen(colour, vision), mark) > least, (vision, colour, name)
+
+
+def test_classes_differ_from_one_another() -> None:
+    shown = [class_colour(k) for k in range(1 + len(CLASS_COLOURS))]
+    for one, other in combinations(shown, 2):
+        assert deltaE_ciede2000(seen(one, "normal"), seen(other, "normal")) > CLEAR, (one, other)
+    # On images one of the first two colours is that of the labels or of the prediction.
+    for side in ("truth", "prediction"):
+        drawn = [mark_colour("semantic", k, side)[0] for k in range(1, 9)]
+        assert len(set(drawn)) == 8
+        for one, other in combinations(drawn, 2):
+            assert deltaE_ciede2000(seen(one, "normal"), seen(other, "normal")) > CLEAR

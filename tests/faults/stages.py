@@ -56,7 +56,7 @@ BESIDE = {
     "predict": [f"{FOLD}/tiles.zarr"],
     "stitch": [f"{FOLD}/segmentation.zarr", f"{FOLD}/masks"],
     "compare": ["d/compared", "d/warnings.compare-t.json"],
-    "audit": ["d/m/audit", "d/warnings.audit-m.json"],
+    "audit": ["d/m/audit"],
     "quality": ["e/warnings.quality-m@d.json"],
 }
 # One thread where torch computes: on a busy machine several threads wait for each other.

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.report.test_report import assert_self_contained, make_report, make_results
+from unet.data.dataset_warnings import read_warnings, write_warnings
 from unet.evaluation.audit.doubts import Doubt, write_doubts
 from unet.paths import Paths
 from unet.provenance import write_sidecar
@@ -124,6 +125,25 @@ def test_exchanged_labels_and_many_doubts(paths: Paths) -> None:
     assert "1 label belongs as a whole to another image, it seems: its objects were not" in text
     assert text.count("<tr>") == 31
     assert "6 more are in audit.csv" in text
+
+
+def test_exchanged_labels_are_one_warning_of_all_models(paths: Paths) -> None:
+    """From the tables alone, so that results of earlier versions have it, too."""
+    first = replace(DOUBT, kind="exchanged", low=(0, 0), high=(40, 48), match="im2")
+    second = replace(first, image="im2", match="im1")
+    audited(paths, "m1", first, second)
+    audited(paths, "m2", replace(first, confidence=0.6))
+    line = "check the labels of im1 and im2: probably exchanged; they count in all scores until"
+    section_of(paths)
+    assert read_warnings(paths.dataset("d"), ["m1", "m2"]) == [f"{line} corrected"]
+    write_warnings(paths.warnings("d", "manifest"), [f"image {k} is odd" for k in range(12)])
+    page = make_report(paths, "d", ["m1", "m2"], "instances")
+    assert page.index(line) < page.index("image 0 is odd")
+    # A doubt that is gone warns no longer.
+    audited(paths, "m1")
+    audited(paths, "m2")
+    section_of(paths)
+    assert read_warnings(paths.dataset("d"))[0] == "image 0 is odd"
 
 
 def test_results_of_an_earlier_version_have_no_section(paths: Paths) -> None:

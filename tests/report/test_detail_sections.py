@@ -505,12 +505,18 @@ def test_objects_of_a_tool_are_counted_from_its_scores(tmp_path: Path) -> None:
     assert "tool: 49 objects" in " ".join(re.findall(r'alt="(Predicted against[^"]*)"', page))
     assert "The objects of tool (masks from elsewhere) are only counted" in page
     assert "only counted" not in before
+    assert "were not measured" not in page
     cells = re.search(
         r'scope="row">i0</th>(.*?)</tr>.*?scope="row">i1</th>(.*?)</tr>', page, re.DOTALL
     )
     assert [re.findall("<td>(.*?)</td>", row) for row in cells.groups()] == [  # type: ignore[union-attr]
         ["6", "4", "4", "–"], ["6", "4", "4", "7"],
     ]  # fmt: skip
+    # Without the metrics of objects there is nothing to count.
+    write_metrics(site.paths.metrics("d", compared_model("tool")), rows[:1])
+    page = site.page({"tool": "masks"})
+    assert "only counted" not in page
+    assert "The objects of tool (masks from elsewhere) are not in these plots" in page
 
 
 def test_counts_of_scores_by_hand() -> None:

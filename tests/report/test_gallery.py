@@ -22,7 +22,7 @@ from unet.config.sections import ReportSection
 from unet.config.stage_settings import Applied, ReportSettings
 from unet.data.records import ImageRecord, write_manifest
 from unet.evaluation.metrics.rows import MetricRow
-from unet.export.mark_colours import FALSE, IGNORED, MISSED, PREDICTION, SWAPPED
+from unet.export.mark_colours import BOTH, FALSE, IGNORED, MISSED, PREDICTION, SWAPPED
 from unet.files import write_json
 from unet.paths import ENSEMBLE, Paths
 from unet.report import overlays, score_tables
@@ -136,6 +136,8 @@ def test_error_layer_of_objects() -> None:
     prediction, error = (rgba(uri) for uri in found.models["m"])
     assert tuple(error[2, 4]) == (*TRUTH, 255)
     assert tuple(error[3, 4]) == (*PREDICTION, 255)
+    # Where both outlines of a found object are the same.
+    assert tuple(error[6, 1]) == tuple(error[9, 4]) == (*BOTH, 255)
     assert error[6, 4, 3] == 0
     assert tuple(error[2, 14]) == (*MISSED, 255)
     assert tuple(error[6, 14, :3]) == MISSED

@@ -157,3 +157,14 @@ def test_the_folder_of_a_dataset_is_not_taken_for_the_results(
     monkeypatch.chdir(dataset)
     assert main.main(["report", "."]) == 2
     assert f"give the results folder above: {results.resolve()}" in capsys.readouterr().err
+    # From the folder of a model, and by a link of another name, inside and outside of the results.
+    (dataset / "model").mkdir(exist_ok=True)
+    monkeypatch.chdir(dataset / "model")
+    assert main.main(["report", ".."]) == 2
+    assert f"..: the folder of a dataset; give the results folder above: {results}" in (
+        capsys.readouterr().err
+    )
+    for place in (results, results.parent):
+        (place / "other").symlink_to(dataset)
+        assert main.main(["report", str(place / "other")]) == 2
+        assert f"give the results folder above: {results}\n" in capsys.readouterr().err

@@ -6,20 +6,28 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from tests.report.test_report import assert_self_contained, make_results
 from tests.report.test_report_tables import BENCHMARK
+from unet.config.load import load
 from unet.config.sections import ReportSection
 from unet.config.stage_settings import ReportSettings
-from unet.data.records import Part, SplitRecord, write_splits
+from unet.data.records import ImageRecord, Part, SplitRecord, write_splits
+from unet.data.splits import make_splits
+from unet.data.survey.facts import DatasetSurvey
+from unet.data.survey.judge_facts import _validated
 from unet.errors import UserError
 from unet.files import write_json
 from unet.paths import Paths
+from unet.report.collect import split_counts
 from unet.report.dataset_page import report_dataset
 from unet.report.sections.sweep_section import by_fold, sentence, spread
-from unet.report.sweep_lead import Rival, chosen_on, held_out, lead, ranked, rivals
+from unet.report.sweep_lead import Rival, held_out, lead, ranked, rests_on, rivals
 from unet.training.choice import Candidate, as_json, chosen
 
 NAN = math.nan
@@ -61,6 +69,7 @@ def made(
         report=ReportSection(bootstrap=100), task="instances", models=("net", "other"),
         folds=folds, class_names=("ground", "cell"), seed=0,
         sweeps={"net": tuple(each.name for each in found)},
+        validated_by="val" if alone else "folds",
     )  # fmt: skip
     report_dataset(paths, "d", settings)
     return paths.dataset_report_html("d").read_text(encoding="utf-8")
@@ -76,7 +85,11 @@ def test_the_section(tmp_path: Path) -> None:
     assert rows == [("net-b", "chosen"), ("net-a", ""), ("net-c", "")]
     assert "<td>0.800</td>" in part[0]
     assert "0.250 above net-a" in part[0]
-    assert "The sweep took 9 min 00 s of training in 6 jobs" in part[0]
+    spent = "9 min 00 s of training in 6 jobs; the section on costs counts it as “net: sweep of 3 "
+    assert f"The sweep took {spent}models”." in part[0]
+    cost = re.search(r'<section id="cost">.*?</section>', page, re.DOTALL)
+    assert cost is not None
+    assert ">net: sweep of 3 models</td><td>6</td><td>9 min 00 s</td>" in cost[0]
     assert "optimistic" in part[0]
     assert "nan" not in part[0].lower()
     assert "net-a" not in page.replace(part[0], "")
@@ -122,7 +135,8 @@ def test_a_score_that_one_fold_lacks() -> None:
     more = [*found, candidate("c", 0.1, 0.1)]
     assert by_fold(more, {0: "a", 2: "a", 1: "b"}, rivals(more, 0.95)) == (
         "Each fold chose by its own validation images (folds 0, 2: a; fold 1: b). Over all folds, "
-        "c has the best mean: 0.100. No other model has a score in each fold."
+        "c has the best mean: 0.100. No other model has a score in each fold. a is not compared: "
+        "no score in fold 1. b is not compared: no score in fold 0."
     )
 
 
@@ -153,7 +167,7 @@ def test_how_clear_the_choice_is() -> None:
     assert rival.p == pytest.approx(0.000832, abs=1e-6)
     assert rival.in_words == "yes (p < 0.001)"
     clear = said([following, best], best)
-    assert "0.200 above a. Over the 3 folds, the other model is clearly below it." in clear
+    assert clear.endswith(" 0.200 above a. Over the 3 folds, the other model is clearly below it.")
     # Differences 0.1 and 0.3: t = 2, p = 0.295 with 1 degree of freedom.
     near = said([candidate("a", 0.5, 0.6), candidate("b", 0.6, 0.9)], candidate("b", 0.6, 0.9))
     assert near.endswith(
@@ -164,7 +178,7 @@ def test_how_clear_the_choice_is() -> None:
 
 def test_all_models_within_noise_are_named_not_only_the_next_one() -> None:
     best = candidate("b", 0.7, 0.8, 0.9, 0.8)
-    third, fourth = candidate("c", 0.6, 0.8, 0.9, 0.7), candidate("d", 0.1, 0.22, 0.31, 0.2)
+    third, fourth = candidate("c", 0.6, 0.8, 0.9, 0.7), candidate("d", 0.1, 0.21, 0.31, 0.2)
     second = candidate("a", 0.7, 0.7, 0.9, 0.8)
     found = [fourth, third, best, second]
     assert "don't tell it from a and c, so the choice could as well be one of those" in said(
@@ -197,26 +211,125 @@ def test_one_fold_and_nothing_to_compare() -> None:
     assert "There is one fold" in said(one, one[1])
     assert rivals(one, 0.95)[0].in_words == "one fold: not known"
     alone = [candidate("a", 0.5, 0.6), candidate("b", NAN, 0.9)]
-    assert "No other model has a score" in said(alone, alone[0])
+    assert said(alone, alone[0]).endswith(
+        ". No other model has a score in each fold. b is not compared: no score in fold 0."
+    )
+
+
+def test_models_that_are_not_compared_are_named(tmp_path: Path) -> None:
+    best, low = candidate("b", 0.69, 0.7, 0.71), candidate("a", 0.5, 0.5, 0.5)
+    near, lacking = candidate("c", 0.69, 0.69, 0.72), candidate("d", NAN, 0.9, NAN)
+    assert said([best, low, lacking], best).endswith(
+        "0.200 above a. Over the 3 folds, a is clearly below it. d is not compared: no score in "
+        "folds 0, 2."
+    )
+    two = said([best, low, candidate("e", 0.4, 0.4, 0.4), lacking], best)
+    assert "Over the 3 folds, a and e are clearly below it. d is not compared" in two
+    for found in ([best, near, lacking], [best, near, candidate("f", 0.6, 0.8, 0.6), lacking]):
+        text = said(found, best)
+        assert "other model" not in text
+        assert "don't tell it from c" in text
+        assert text.endswith("d is not compared: no score in folds 0, 2.")
+    many = [candidate(str(k), NAN, 0.9, 0.9) for k in range(7)]
+    assert said([best, low, *many], best).endswith(
+        "4 is not compared: no score in fold 0. So are 2 others (see the table)."
+    )
+    # In the table, too; also a model that only the choice of one fold knows.
+    found = [candidate("net-a", 0.5, 0.6), candidate("net-b", 0.7, 0.9), candidate("net-c", NAN, 1)]
+    part = section_of(made(tmp_path, found))
+    assert '<td class="text">not compared: no score in fold 0</td>' in part
+    paths = Paths(tmp_path)
+    first = [Candidate(e.name, e.values, {0: 0.3}) for e in found[:2]]
+    later = [Candidate(e.name, e.values, {1: 0.9}) for e in found]
+    for fold, known in enumerate((first, later)):
+        write_json(paths.choice("d", "net", fold), as_json(known, chosen(known)))
+    settings = ReportSettings.made(
+        report=ReportSection(bootstrap=100), task="instances", models=("net", "other"),
+        folds=(0, 1), class_names=("ground", "cell"), seed=0,
+        sweeps={"net": ("net-a", "net-b", "net-c")},
+    )  # fmt: skip
+    report_dataset(paths, "d", settings)
+    part = section_of(paths.dataset_report_html("d").read_text(encoding="utf-8"))
+    assert "net-a has the best mean: 0.600" in part
+    assert "net-c is not compared: no score in fold 0." in part
+
+
+def test_a_difference_that_never_varies_is_not_known_to_be_clear() -> None:
+    best, same = candidate("b", 0.75, 0.5, 1.0), candidate("a", 0.5, 0.25, 0.75)
+    (rival,) = rivals([same, best], 0.95)
+    assert (rival.behind, rival.in_words) == (0.25, "the same difference in each fold: not known")
+    assert said([same, best], best).endswith(
+        "0.250 above a. It isn't known how clearly it is above a: the same difference in each fold."
+    )
+    both = said([same, best, candidate("c", 0.0, 0.5, 0.9)], best)
+    assert "don't tell it from c, so" in both
+    assert "how clearly it is above a: the same difference" in both
+
+
+@pytest.mark.parametrize("folds", [3, 5])
+@pytest.mark.parametrize("models", range(4, 10))
+def test_equal_models_are_rarely_said_to_be_clearly_apart(models: int, folds: int) -> None:
+    """With the variance of Nadeau & Bengio, 1 / folds + validation per training images: the mean
+    of a model's scores varies with a part that all its folds share."""
+    rng, runs, share = np.random.default_rng(100 * models + folds), 1000, 0.25
+    shared = rng.normal(0, math.sqrt(share), (runs, models, 1))
+    scores = shared + rng.normal(0, 1, (runs, models, folds))
+    wrong = 0
+    for run in scores.tolist():
+        found = [candidate(f"m{k}", *own) for k, own in enumerate(run)]
+        wrong += any(not each.near for each in rivals(found, 0.95, share))
+    # One in 1000 tests at exactly 5 % would have more.
+    assert wrong <= stats.binom.ppf(0.999, runs, 0.05)
 
 
 def test_how_many_validation_images_chose() -> None:
-    def parts(*val: str) -> dict[str, list[str]]:
-        return {"train": ["t"], "val": list(val), "test": []}
+    def parts(*val: str, train: str = "tu") -> dict[str, list[str]]:
+        return {"train": list(train), "val": list(val), "test": []}
 
-    assert chosen_on({0: parts("a", "b")}, alone=False) == "Chosen on 2 validation images."
-    three = {0: parts("a", "b"), 1: parts("b", "c", "d")}
-    assert chosen_on(three, alone=False) == (
-        "Chosen on 4 validation images, 2 to 3 in each fold."
-    )  # fmt: skip
-    assert chosen_on(three, alone=True) == "Each fold chose on 2 to 3 images."
-    one = chosen_on({0: parts("a"), 1: parts("b")}, alone=True)
-    assert one.startswith("Each fold chose on 1 validation image. A score on a single image says")
-    assert "larger split.val" in one
-    some = chosen_on({0: parts("a"), 1: parts("b", "c")}, alone=True)
-    assert some.startswith("Each fold chose on 1 to 2 images (a single one in fold 0). A score")
-    assert chosen_on({0: parts()}, alone=False) == ""
-    assert chosen_on({}, alone=False) == ""
+    assert rests_on({0: parts("a", "b")}, "val") == "Chosen on 2 validation images."
+    three = {0: parts("a", "b"), 1: parts("c", "d", "e")}
+    assert rests_on(three, "folds") == "Chosen on 5 validation images, 2 to 3 in each fold."
+    assert rests_on(three, "val") == "Each fold chose on 2 to 3 validation images."
+    little = "A score on a single image says little about others: label more images"
+    one = {0: parts("a"), 1: parts("b")}
+    assert rests_on(one, "val") == (
+        f"Each fold chose on 1 validation image. {little}, or write a larger split.val."
+    )
+    # They choose together.
+    assert rests_on(one, "folds") == "Chosen on 2 validation images, 1 in each fold."
+    assert rests_on({1: parts("b")}, "folds").endswith("or name more folds in split.run.")
+    assert rests_on({0: parts("b")}, "sheet").endswith("or write val for more images in the sheet.")
+    some = rests_on({0: parts("a"), 1: parts("b", "c")}, "val")
+    assert some.startswith("Each fold chose on 1 to 2 validation images (a single one in fold 0). ")
+    # One training image is needed.
+    assert rests_on({0: parts("a", train="t")}, "val").endswith(f"{little}.")
+    assert rests_on({0: parts()}, "val") == rests_on({}, "val") == ""
+
+
+@pytest.mark.parametrize(
+    "split",
+    [{"folds": 3}, {"folds": 3, "test": 0.3}, {"folds": 3, "test": 0.3, "run": [0]}, {"test": 0.3}],
+)
+def test_check_and_report_say_the_same(split: dict[str, Any]) -> None:
+    raw: dict[str, Any] = {"folds": None, **split}
+    data = {"synthetic": {"kind": "nuclei"}, "task": "instances", "split": raw}
+    model = {"preset": "unet-bn", "head": "border", "sweep": {"width": [4, 8]}}
+    config = load({"datasets": {"d": data}, "models": {"net": model}})
+    records = [
+        ImageRecord(id=f"i{k}", image="x", label="y", shape=(1, 8, 8), dtype="uint8", sha256=str(k))
+        for k in range(6)
+    ]
+    section = config.datasets["d"].split
+    splits = split_counts(make_splits(records, section, 0), section.to_run)
+    counts = {k: {p: len(ids) for p, ids in parts.items()} for k, parts in splits.items()}
+    survey = DatasetSurvey("d", "instances", "instances", "folders", (), 6, 0, splits=counts)
+    texts = [f.text for f in _validated(survey, config)]
+    report = rests_on(splits, ReportSettings.of(config, "d").validated_by)
+    number, _, remedy = report.partition(". A score on a single image says little about others: ")
+    assert bool(texts) == bool(remedy)
+    for text in texts:
+        assert text.startswith(number.lower().replace("chose on", "chooses on"))
+        assert text.endswith(remedy.removesuffix("."))
 
 
 def test_the_page_says_on_what_it_was_chosen_and_what_is_within_noise(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_the_launcher_ends_as_its_processes_do(tmp_path: Path) -> None:
     """One line of each process, and no report of torchrun's own."""
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys\nprint('error: bad', file=sys.stderr)\nsys.exit(len(sys.argv) - 1)\n"
+        "import sys\nsys.stderr.write('error: bad\\n')\nsys.exit(len(sys.argv) - 1)\n"
     )
     done = subprocess.run(
         [sys.executable, "-m", "unet.training.launch", "--standalone", "--nproc-per-node=2",

@@ -107,6 +107,14 @@ class SplitSection(Section):
         return self.folds is None or self.ensemble
 
     @property
+    def validated_by(self) -> Literal["val", "folds", "sheet"]:
+        """What decides how many images validate: the share `val`, the parts of an ensemble, or
+        the sheet."""
+        if self.column is not None:
+            return "sheet"
+        return "folds" if self.ensemble else "val"
+
+    @property
     def to_run(self) -> tuple[int, ...]:
         """The folds that are trained."""
         return tuple(range(self.number)) if self.run is None else tuple(sorted(self.run))

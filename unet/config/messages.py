@@ -38,6 +38,7 @@ _WORDS = {
 }
 
 # Other names that people know for keys: no letters in common, so no spelling would find them.
+# A key that has such a name in another section is meant as that key.
 SYNONYMS = {
     "learning_rate": "lr",
     "batch_size": "batch",
@@ -156,16 +157,22 @@ def _known_key(path: tuple[str, ...]) -> str:
             # A dataset's or a model's name.
             continue
         section = next(iter(sections_of(field.annotation)), section)
-    if SYNONYMS.get(key) in section.model_fields:
+    elsewhere = _elsewhere(key)
+    if not elsewhere and SYNONYMS.get(key) in section.model_fields:
         return f"; did you mean {SYNONYMS[key]}?"
     if near := did_you_mean(key, section.model_fields):
         return near
+    return f"; did you mean {elsewhere}?" if elsewhere else "; config/README.md lists all keys"
+
+
+def _elsewhere(key: str) -> str:
+    """The key of this name in a section of the config; "" if there is none."""
     for name, field in Config.model_fields.items():
         for inner in sections_of(field.annotation):
             if key in inner.model_fields:
                 named = ".<name>" if name in ("datasets", "models") else ""
-                return f"; did you mean {name}{named}.{key}?"
-    return "; config/README.md lists all keys"
+                return f"{name}{named}.{key}"
+    return ""
 
 
 def _shown(value: Any) -> str:

@@ -237,6 +237,7 @@ class ReportSettings(Settings):
             Of these, only the model itself is in ``models``.
         sweeps: model -> the models that it was chosen from, which are only trained.
         starts: model -> the model that shows its start; both are in ``models``.
+        validated_by: of the split, if there are sweeps.
     """
 
     stage = "report"
@@ -251,6 +252,7 @@ class ReportSettings(Settings):
     curves: dict[str, dict[str, float]] = Field(default_factory=dict)
     sweeps: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     starts: dict[str, str] = Field(default_factory=dict)
+    validated_by: Literal["", "val", "folds", "sheet"] = ""
     seed: int
 
     @property
@@ -266,10 +268,15 @@ class ReportSettings(Settings):
             networks = {name: networks_of(config, dataset, name) for name in models}
             applied = Applied(labelled=config.datasets[dataset].labelled, networks=networks)
         others = tuple(fold_name(k) for k in tested) if ENSEMBLE in tested else ()
-        own = {"folds": config.folds_for(dataset), "tested": others, "applied": applied}
+        own: dict[str, Any] = {
+            "folds": config.folds_for(dataset),
+            "tested": others,
+            "applied": applied,
+        }
         own["compared"] = tuple(config.datasets[dataset].compare)
         curves, starts = curves_of(config, dataset), starts_of(config, dataset)
         sweeps = {name: tuple(made) for name, made in sweeps_of(config, dataset).items()}
+        own["validated_by"] = config.datasets[dataset].split.validated_by if sweeps else ""
         return cls.filled(config, dataset, models=models, curves=curves, sweeps=sweeps,
                           starts=starts, **own)  # fmt: skip
 

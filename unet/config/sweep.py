@@ -20,7 +20,7 @@ from unet.config.messages import SYNONYMS, lines_of
 from unet.config.recipes import expanded as recipe_values
 from unet.config.run import Config, merge, overlaid
 from unet.config.sections import ModelSection, TrainSection
-from unet.config.swept_names import combinations, member_name, value_text
+from unet.config.swept_names import combinations, member_name
 from unet.errors import UserError
 from unet.paths import NAME
 
@@ -74,7 +74,7 @@ def expanded(config: Config) -> Config:
                 member_name(name, values): _with_values(section, values)
                 for values in combinations(section.sweep)
             }
-            wrong = _wrong_names(config, name, made) or _single(config, name)
+            wrong = _wrong_names(config, name, made)
             models.update(made)
         lines += [f"{key}: {text}" if text else text for text in wrong]
     if lines:
@@ -140,18 +140,6 @@ def _wrong_keys(section: ModelSection) -> list[str]:
     if not lines and total > MOST:
         lines.append(f"makes {total} models, at most {MOST} are allowed; write fewer values")
     return lines
-
-
-def _single(config: Config, name: str) -> list[str]:
-    """A sweep of one combination: the run would train and choose, and have no choice."""
-    sweep = config.models[name].sweep
-    if len(combinations(sweep)) > 1:
-        return []
-    keys = " and ".join(f"{key}: {value_text(values[0])}" for key, values in sweep.items())
-    return [
-        f"has one combination, so there is nothing to choose; write two or more values for a key, "
-        f"or no sweep and {keys} in models.{name}"
-    ]
 
 
 def _meant(key: str, of_model: Collection[str], of_train: Collection[str]) -> str:

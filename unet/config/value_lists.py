@@ -8,6 +8,8 @@ from typing import Any
 
 _SWEEP = "such as {width: [16, 32], train.lr: [0.001, 0.0003]}"
 _SHARES = "shares of the training images, 0.01 to below 1"
+# A number from here on may be a percentage; 1.5 rather is a mistake.
+_PERCENT = 2
 
 
 def sweep_mistake(sweep: Any) -> str:
@@ -30,7 +32,9 @@ def share_mistake(shares: Any) -> str:
     given = list(shares) if listed else [shares]
     if listed and all(_is_share(each) for each in given):
         return ""
-    known = map(_meant, given)
+    # Beside a share, a number above 1 is no percentage.
+    whole = not any(_is_share(each) for each in given)
+    known = [_meant(each, whole) for each in given]
     proposed = sorted({share for share in known if share is not None} - {1.0}) or [0.25, 0.5]
     if len(proposed) == 1 and proposed[0] >= 0.02:
         proposed.insert(0, proposed[0] / 2)
@@ -44,13 +48,19 @@ def _is_share(value: Any) -> bool:
         return False
 
 
-def _meant(value: Any) -> float | None:
-    """The share that someone may mean: 25 and "25%" are 0.25."""
+def _meant(value: Any, percentages: bool) -> float | None:
+    """The share that someone may mean: "25%" is 0.25, and so is 25.
+
+    Args:
+        percentages: whether a number without a sign may be a percentage.
+    """
+    text = str(value).strip()
     try:
-        number = float(str(value).strip().removesuffix("%"))
+        number = float(text.removesuffix("%"))
     except ValueError:
         return None
-    number /= 100 if number > 1 or str(value).strip().endswith("%") else 1
+    if text.endswith("%") or (percentages and number >= _PERCENT):
+        number /= 100
     return number if 0.01 <= number <= 1 else None
 
 
@@ -65,7 +75,7 @@ def _first(key: str, values: Mapping[Any, Any]) -> tuple[str, Any]:
 def _as_list(value: Any) -> str:
     """The value, or values, as a list to write in YAML."""
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(str, value))}]"
+        return _yaml(value)
     if isinstance(value, bool):
         return "[true, false]"
     if isinstance(value, int | float):
@@ -73,3 +83,10 @@ def _as_list(value: Any) -> str:
     if isinstance(value, str):
         return f"[{value}]" if "," in value else f"[{value}, ...]"
     return "[...]"
+
+
+def _yaml(value: Any) -> str:
+    """A list as it is written in YAML, on one line."""
+    import yaml
+
+    return str(yaml.safe_dump(value, default_flow_style=True, width=10**9)).strip()

@@ -2,8 +2,9 @@
 
 Each stage with warnings calls :func:`write_warnings` once at its end, with its own file
 (``warnings.<stage>.json`` next to the dataset's tables, ``warnings.<stage>-<model>.json`` for one
-model). The end of the run and the report's page show what :func:`read_warnings` finds. Warnings
-about a single image are also in the column ``warnings`` of ``manifest.csv``.
+model). The end of the run and the report's page show what :func:`read_warnings` finds: first what
+makes all results worthless, so that it is never among the lines left out. Warnings about a single
+image are also in the column ``warnings`` of ``manifest.csv``.
 """
 
 from __future__ import annotations
@@ -73,14 +74,18 @@ def first_lines(lines: Sequence[str], rest: str, most: int = SHOWN) -> list[str]
     return [*lines[: most - 1], f"and {len(lines) - most + 1} more, see {rest}"]
 
 
-def write_warnings(path: Path, lines: Sequence[str], **more: Any) -> None:
+def write_warnings(
+    path: Path, lines: Sequence[str], first: Sequence[str] = (), **more: Any
+) -> None:
     """Replaces a stage's warnings from its last run, and logs the new ones.
 
     Args:
+        first: lines that make all results worthless; they come before those of every stage.
         more: other facts about the dataset for the report.
     """
-    lines = [one_line(line) for line in lines]
-    write_json(path, {"warnings": lines, **more})
+    urgent = [one_line(line) for line in first]
+    lines = [*urgent, *(one_line(line) for line in lines)]
+    write_json(path, {"warnings": lines, **({"first": urgent} if urgent else {}), **more})
     for line in first_lines(lines, path.name):
         log.warning("warning: %s", line)
 
@@ -101,15 +106,17 @@ def warning_lines(paths: Paths, models: Mapping[str, Collection[str]]) -> list[s
 
 
 def read_warnings(folder: Path, models: Collection[str] = ()) -> list[str]:
-    """The warnings about a dataset and these models, in the order of the stages. What several
-    models say in the same words is there once.
+    """The warnings about a dataset and these models: first those that make all results worthless,
+    then the others in the order of the stages. What several models say in the same words is there
+    once.
 
     Args:
         folder: of the dataset, in the output folder. Results of old versions have no warnings.
         models: of the dataset in the config; warnings about other models are ignored.
     """
-    lines = (str(line) for noted in _noted(folder, models) for line in noted["warnings"])
-    return list(dict.fromkeys(lines))
+    noted = _noted(folder, models)
+    lines = [line for key in ("first", "warnings") for one in noted for line in one.get(key, ())]
+    return list(dict.fromkeys(map(str, lines)))
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -119,8 +126,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for noted in _noted(folder, ()):
         found.update(noted)
-    found.pop("warnings", None)
-    return found
+    return {name: value for name, value in found.items() if name not in ("first", "warnings")}
 
 
 def _noted(folder: Path, models: Collection[str]) -> list[dict[str, Any]]:

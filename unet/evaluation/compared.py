@@ -21,12 +21,12 @@ from unet.config.stage_settings import EvaluateSettings
 from unet.data.compared_masks import FoundMasks, match_masks
 from unet.data.dataset_warnings import grouped
 from unet.data.mask_claims import Named
-from unet.data.mask_contents import LOOKED_AT, shared_values
+from unet.data.mask_contents import LOOKED_AT, content_of, copies_of, shared_values
 from unet.data.records import SplitRecord, ids_of
 from unet.data.store import Prepared
 from unet.errors import UserError, how_many
 from unet.evaluation.arrays import IN_MEMORY
-from unet.evaluation.compared_store import ImageGrid, content_of, store_mask
+from unet.evaluation.compared_store import ImageGrid, store_mask
 from unet.evaluation.evaluate import evaluate_model
 from unet.evaluation.mask_folders import are_images
 from unet.evaluation.metrics.rows import MetricRow
@@ -225,11 +225,10 @@ def _some(stores: Sequence[Segmentation]) -> Iterator[np.ndarray[Any, Any]]:
 def _copies(outcome: _Outcome) -> list[str]:
     """Lines about masks that are exactly labels of the dataset, or each other."""
     lines, masks = [], {image: found for image, found in outcome.masks.items() if found}
-    same = [image for image, content in masks.items() if content == outcome.labels[image]]
-    if same and len(same) == len(masks):
-        what = "mask is" if len(same) == 1 else "masks are"
+    if same := copies_of(outcome.masks, outcome.labels):
+        what = "mask is" if same == 1 else "masks are"
         lines.append(
-            f"all {len(same)} {what} exactly the labels, so a perfect score says nothing: are "
+            f"all {same} {what} exactly the labels, so a perfect score says nothing: are "
             "these copies of the labels?"
         )
     owner = {content: image for image, content in outcome.labels.items() if content}

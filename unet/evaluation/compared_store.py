@@ -3,7 +3,6 @@ reads them, too."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +12,14 @@ import numpy as np
 import zarr
 
 from unet.config.compare_settings import CompareSettings
-from unet.data.blocks import ArraySource, grid_of
-from unet.data.label_maps import instance_maps, semantic_classes
+from unet.data.blocks import ArraySource
+from unet.data.mask_contents import scored_maps
 from unet.data.store import Prepared
 from unet.errors import UserError
 from unet.evaluation.arrays import ALLOWED
 from unet.export import ome_zarr_writer
 from unet.files import replacing
 from unet.io.axes import DaskArray
-
-# Side of the blocks whose content is hashed; part of the hash.
-_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -67,25 +63,12 @@ def store_mask(
         step = arrays["classes"].shards or arrays["classes"].chunks
         source = ArraySource(mask, step, ALLOWED, threads)
         source.load()
+        classes = None
+        if settings.class_values is not None:
+            classes = dict(zip(settings.class_names, settings.class_values, strict=True))
         for region, values in source.regions():
-            for name, labels in _maps(values, settings).items():
+            for name, labels in scored_maps(values, classes).items():
                 arrays[name][region] = labels
-
-
-def _maps(values: Any, settings: CompareSettings) -> dict[str, Any]:
-    """A block of a mask as classes and, for task instances, ids."""
-    try:
-        if settings.class_values is None:
-            return dict(zip(("classes", "instances"), instance_maps(values, None), strict=True))
-        named = dict(zip(settings.class_names, settings.class_values, strict=True))
-        return {"classes": semantic_classes(values, named, None)}
-    except UserError as error:
-        # The advice for labels (such as `ignore`) does not help with another tool's masks.
-        found = str(error).partition("; ")[0]
-    advice = "write a whole number for each object, 0 for the background"
-    if settings.class_values is not None:
-        advice = "let the tool write the values of classes"
-    raise UserError(f"{found.partition('; ignore:')[0]}; {advice}")
 
 
 def _create(path: Path, grid: ImageGrid, settings: CompareSettings) -> dict[str, Any]:
@@ -103,13 +86,3 @@ def _create(path: Path, grid: ImageGrid, settings: CompareSettings) -> dict[str,
     names = settings.class_names
     made = ome_zarr_writer.create_labels(path, pyramid, kinds, names, len(names))
     return {name: levels[0] for name, levels in made.items()}
-
-
-def content_of(array: Any) -> str:
-    """A hash of an array's pixels, however it is stored; "" if all are 0."""
-    sha, empty = hashlib.sha256(repr(array.shape).encode()), True
-    for region in grid_of(array.shape, _BLOCK).regions():
-        pixels = np.ascontiguousarray(np.asarray(array[region]).astype(np.uint32))
-        empty = empty and not pixels.any()
-        sha.update(pixels.tobytes())
-    return "" if empty else sha.hexdigest()

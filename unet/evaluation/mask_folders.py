@@ -30,9 +30,6 @@ log = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 
-# Masks that are looked at for values that are no ids of objects, and the most values that raise a
-# doubt; each must occur in this many separate pieces.
-
 
 @dataclass(frozen=True)
 class MaskFiles:

@@ -7,7 +7,8 @@ the true mean, and how often equal models seem to differ, from 3 images on.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,9 @@ EXACT = 12
 _DRAWS = 2**22
 # A value with a larger modified z-score is an outlier (Iglewicz & Hoaglin 1993).
 _OUTLIER = 3.5
+# With fewer images, or groups of them, a mean is uncertain: pages and warnings say that they are
+# few.
+FEW_UNITS = 10
 # With this many outliers, their share is known well enough for the interval to be right.
 _MANY_OUTLIERS = 10
 
@@ -161,6 +165,26 @@ def flip_test(differences: NDArray[np.float64], draws: int, seed: int) -> NDArra
     return np.asarray((reached + extra) / (total + extra), np.float64)
 
 
+def of_all_pairs(
+    table: Mapping[str, NDArray[np.float64]],
+    test: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+) -> dict[frozenset[str], float]:
+    """The p-value of each pair of models, corrected for all of them.
+
+    The best model is chosen by the same scores: among equal models it is the one that chance
+    favours most. Tests of the pairs with it alone would find too much; those of all pairs do not.
+
+    Args:
+        table: model -> its scores [N]; NaN where it has none.
+        test: differences [N, P] of P pairs -> p-values [P], corrected for their number.
+    """
+    pairs = list(combinations(table, 2))
+    if not pairs:
+        return {}
+    p = test(np.stack([table[a] - table[b] for a, b in pairs], axis=1))
+    return {frozenset(pair): float(value) for pair, value in zip(pairs, p, strict=True)}
+
+
 def group_index(groups: Sequence[Hashable]) -> NDArray[np.intp]:
     """Numbers the groups 0, 1, .. in order of appearance: [N]."""
     numbers: dict[Hashable, int] = {}
@@ -171,7 +195,8 @@ def repeated_split_test(
     differences: NDArray[np.float64], held_out: float = 0.0
 ) -> NDArray[np.float64]:
     """p-values [P] of "the mean difference over repeated trainings is 0", corrected for their
-    number by Holm's method; NaN for fewer than two trainings.
+    number by Holm's method; NaN for fewer than two trainings, and where the difference is the same
+    in all of them: then its variance is not known.
 
     differences: [N, P], N trainings (folds) in P comparisons. held_out: scored images per training
     image.
@@ -190,11 +215,11 @@ def repeated_split_test(
 
     means = differences.mean(axis=0)
     errors = differences.std(axis=0, ddof=1) * math.sqrt(1 / n + held_out)
-    # Differences that are equal except for rounding: all 0 says nothing, else there is no doubt.
+    # Differences that are equal except for rounding. Without any difference nothing speaks for one.
     same = errors <= 1e-12 * np.maximum(np.abs(means), 1e-3)
     t = np.abs(means) / np.where(same, 1, errors)
-    alone = np.where(same, np.abs(means) <= 1e-12, 2 * stdtr(n - 1, -t))
-    return _holm(alone)
+    alone = np.where(same, 1, 2 * stdtr(n - 1, -t))
+    return np.where(same & (np.abs(means) > 1e-12), math.nan, _holm(alone))
 
 
 def _holm(p: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -178,4 +178,4 @@ def legend(task: str, classes: Sequence[str]) -> Mapping[str, tuple[int, int, in
 
     if task == "instances":
         return {"outline of a labelled object": mark_colour(task, 1, "truth")[0]}
-    return {name: mark_colour(task, k)[0] for k, name in enumerate(classes) if k > 0}
+    return {name: mark_colour(task, k, "truth")[0] for k, name in enumerate(classes) if k > 0}

@@ -6,15 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from unet.evaluation.statistics import enough
+from unet.evaluation.statistics import FEW_UNITS, enough
 from unet.report.numbers import NO_VALUE, number
 from unet.report.paired import BEST, FEW
 from unet.report.score_tables import Cell, ReportRow, better, columns_for, comparison
 
 if TYPE_CHECKING:
     from rich.table import Table
-# With fewer images or groups than this, the report says that they are few.
-FEW_UNITS = 10
 
 
 def interval(cell: Cell) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from unet.config.stage_settings import ReportSettings
 from unet.data.dataset_warnings import read_warnings, write_warnings
+from unet.evaluation.audit.exchanged_warnings import exchanged_warnings
 from unet.paths import Paths, compared_model
 from unet.report import score_tables
 from unet.report.dataset_results import DatasetResults, PageSection
@@ -57,7 +58,7 @@ SECTIONS: tuple[Callable[[DatasetResults], PageSection | None], ...] = (
 
 def report_dataset(paths: Paths, dataset: str, settings: ReportSettings) -> list[ReportRow]:
     """Writes ``report.csv`` and ``report.html`` of a dataset, with warnings about models that
-    failed, and returns the table's rows.
+    failed and about exchanged labels, and returns the table's rows.
 
     Raises:
         UserError: the metrics, splits or manifest are missing or unreadable.
@@ -72,8 +73,9 @@ def report_dataset(paths: Paths, dataset: str, settings: ReportSettings) -> list
     rows = score_tables.summarise(metrics, statistics)
     score_tables.write_report(paths.dataset_report_csv(dataset), rows)
     failed = failed_lines(rows, settings.task, settings.models)
-    write_warnings(paths.warnings(dataset, "report"), failed)
     data = DatasetResults(paths, dataset, settings, metrics, rows, statistics)
+    spoiled = [*failed, *exchanged_warnings(data.audits)]
+    write_warnings(paths.warnings(dataset, "report"), [], first=spoiled)
     page = render(
         "dataset.html.j2",
         dataset=dataset,

@@ -11,6 +11,8 @@ from markupsafe import Markup
 
 from unet.config.stage_settings import ReportSettings
 from unet.data.records import ImageRecord, read_manifest, read_splits
+from unet.evaluation.audit.audit_summary import AuditSummary
+from unet.evaluation.audit.doubts import Doubt
 from unet.evaluation.metrics.rows import MetricRow
 from unet.export.mark_colours import Rgb
 from unet.paths import Paths, compared_model, fold_number
@@ -19,6 +21,7 @@ from unet.report.detail_tables import Details, read_details
 from unet.report.page_file import render
 from unet.report.paired import Statistics
 from unet.report.score_tables import MeanScore, ReportRow
+from unet.report.shared_doubts import read_audits
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,17 @@ class DatasetResults:
         applied = self.settings.applied
         scored = self.models if applied is None or applied.labelled else ()
         return read_details(self.paths, self.dataset, scored)
+
+    @cached_property
+    def audits(self) -> list[tuple[AuditSummary, list[Doubt]]]:
+        """The audits of the models that have one; none if models of other datasets predict.
+
+        Raises:
+            UserError: a table is damaged.
+        """
+        if self.settings.applied is not None:
+            return []
+        return read_audits(self.paths, self.dataset, self.models)
 
     @property
     def tested(self) -> tuple[int, ...]:

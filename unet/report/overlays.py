@@ -21,7 +21,9 @@ from unet.export.mark_colours import (
     IGNORED,
     MISSED,
     OUTLINES,
+    PREDICTION,
     SWAPPED,
+    TRUTH,
     Rgb,
 )
 from unet.report.figures import image_uri
@@ -29,21 +31,26 @@ from unet.report.figures import image_uri
 Labels = NDArray[np.integer[Any]]
 
 GROUND: Rgb = (24, 26, 30)
-# For the classes after the first: white as usual in masks, then Okabe and Ito's colours.
+# For the classes after the first: white as usual in masks, then colours that are clearly none of
+# those of truth, prediction and errors (`unet.export.mark_colours`), which are beside them.
 CLASS_COLOURS: tuple[Rgb, ...] = (
     (232, 233, 236),
-    (86, 180, 233),
-    (230, 159, 0),
-    (0, 158, 115),
-    (204, 121, 167),
     (240, 228, 66),
-    (213, 94, 0),
-    (0, 114, 178),
+    (150, 100, 250),
+    (150, 250, 175),
+    (150, 0, 100),
+    (0, 0, 225),
+    (0, 90, 0),
+    (75, 50, 0),
 )
 # Above this median brightness (0 to 255), an image is bright.
 BRIGHT = 140
-# Classes on images of any kind: without white.
-MARKED_CLASSES: tuple[Rgb, ...] = (CLASS_COLOURS[2], *CLASS_COLOURS[1:2], *CLASS_COLOURS[3:])
+# Classes on images of any kind: the second class (mark 1) has the colour of the labels or of the
+# prediction; the others those of the panels, without white.
+MARKED_CLASSES: dict[str, tuple[Rgb, ...]] = {
+    "truth": (TRUTH, *CLASS_COLOURS[1:]),
+    "prediction": (PREDICTION, *CLASS_COLOURS[1:]),
+}
 OBJECT_COLOURS: tuple[Rgb, ...] = tuple(
     (round(255 * r), round(255 * g), round(255 * b))
     # Golden-ratio steps of the hue, so that consecutive ids, which are often neighbours, differ.
@@ -183,7 +190,8 @@ def mark_colour(task: str, mark: int, side: str = "prediction") -> tuple[Rgb, fl
     """Colour and opacity of a mark: lines are opaque, classes let the image through."""
     if task == "instances":
         return OUTLINES[side][(mark - 1) % 2], 1.0
-    return MARKED_CLASSES[(mark - 1) % len(MARKED_CLASSES)], 0.4
+    colours = MARKED_CLASSES[side]
+    return colours[(mark - 1) % len(colours)], 0.4
 
 
 def marked(view: OverlayView, task: str, side: int) -> Marked:

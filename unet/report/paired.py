@@ -5,14 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unet.evaluation.metrics.rows import NAN, MetricRow
-from unet.evaluation.statistics import Interval, enough, flip_test, group_index, mean_interval
+from unet.evaluation.statistics import (
+    Interval,
+    enough,
+    flip_test,
+    group_index,
+    mean_interval,
+    of_all_pairs,
+)
 
 BEST, YES, NO, FEW = "best", "yes", "no", "few"
 UNBOUNDED = (-math.inf, math.inf)
@@ -121,12 +127,13 @@ def _tested(
     one unit, so that the mean over images is tested.
     """
     index = group_index(groups)
-    pairs = list(combinations(table, 2))
-    change = np.stack([table[a] - table[b] for a, b in pairs], axis=1)
-    sums = np.zeros((index.max() + 1, len(pairs)))
-    np.add.at(sums, index, np.where(np.isnan(change), 0, change))
-    p = flip_test(sums, statistics.draws, statistics.seed)
-    return {frozenset(pair): float(value) for pair, value in zip(pairs, p, strict=True)}
+
+    def test(change: NDArray[np.float64]) -> NDArray[np.float64]:
+        sums = np.zeros((index.max() + 1, change.shape[1]))
+        np.add.at(sums, index, np.where(np.isnan(change), 0, change))
+        return flip_test(sums, statistics.draws, statistics.seed)
+
+    return of_all_pairs(table, test)
 
 
 def _best(

@@ -38,19 +38,18 @@ class SharedDoubt:
 
 def read_audits(
     paths: Paths, dataset: str, models: Sequence[str]
-) -> tuple[list[AuditSummary], dict[str, list[Doubt]]]:
-    """The audits of the models that have one.
+) -> list[tuple[AuditSummary, list[Doubt]]]:
+    """The audits of the models that have one: what each looked at, and its doubts.
 
     Raises:
         UserError: a table is damaged.
     """
-    summaries, doubts = [], {}
-    for model in models:
-        table = paths.audit(dataset, model)
-        if table.is_file():
-            doubts[model] = read_doubts(table)
-            summaries.append(_summary(sidecar(table), model))
-    return summaries, doubts
+    tables = {model: paths.audit(dataset, model) for model in models}
+    return [
+        (_summary(sidecar(table), model), read_doubts(table))
+        for model, table in tables.items()
+        if table.is_file()
+    ]
 
 
 def _summary(path: Path, model: str) -> AuditSummary:

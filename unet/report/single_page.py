@@ -68,8 +68,13 @@ def report_pages(results: Path) -> list[ReportPage]:
         UserError: there is no overview, or it is the folder of a dataset.
     """
     paths = Paths(results)
-    above = results.parent if results.name else results.resolve().parent
-    if Paths(above).manifest(results.resolve().name).is_file():
+    # ".." and links have other names than the folder itself.
+    folder = results.resolve()
+    if Paths(folder.parent).manifest(folder.name).is_file():
+        # A dataset may lie elsewhere, with a link to it in the results.
+        near = results.absolute().parent
+        linked = ".." not in results.parts and Paths(near).report_html.is_file()
+        above = near if linked else folder.parent
         raise UserError(
             f"{results}: the folder of a dataset; give the results folder above: {above}"
         )

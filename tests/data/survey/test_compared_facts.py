@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from scipy import ndimage
 
 from tests.data.survey.surveyed import kinds, scene, survey, write
 from unet.data.survey import compared_facts
@@ -92,16 +93,50 @@ def test_masks_of_another_size_and_damaged_ones(place: Path) -> None:
     assert text.endswith("a2_cp_masks.tif: 96 x 95 pixels, but the image has 96 x 96")
 
 
-def test_no_pixels_are_decoded(place: Path) -> None:
+def test_masks_whose_pixels_cannot_be_decoded(place: Path) -> None:
     for number in range(8):
         path = place / "masks" / f"a{number}.tif"
         tifffile.imwrite(path, np.ones((96, 96), np.uint16), compression="zlib")
+        if number not in (0, 2):
+            continue
         with tifffile.TiffFile(path) as file:
             start = file.pages.first.dataoffsets[0]
         with path.open("r+b") as handle:
             handle.seek(start)
             handle.write(b"\xff" * 8)  # no zlib stream
-    assert looked(place).compared[0].unfit == ()
+    found = looked(place)
+    # The headers of all are fine; those of a0, a1, a3, a4 and a6 are read as a whole.
+    assert found.compared[0].opened == 8
+    assert found.compared[0].unfit == ("a0",)
+    ((level, kind, text),) = about(found)
+    assert (level, kind) == ("warn", "masks_unfit")
+    assert text.startswith("1 mask cannot be scored; the first: ")
+    assert "a0.tif" in text
+
+
+def test_masks_with_values_that_are_no_ids(place: Path) -> None:
+    for number in range(8):
+        mask = np.full((96, 96), 0.5 if number == 0 else 1, np.float32)
+        tifffile.imwrite(place / "masks" / f"a{number}.tif", mask)
+    ((_, kind, text),) = about(looked(place))
+    assert kind == "masks_unfit"
+    assert text.endswith(
+        "a0.tif: label value 0.5 is not an instance id (whole numbers from 0 to 4294967295); write "
+        "a whole number for each object, 0 for the background"
+    )
+
+
+def test_foreground_labels_as_masks_are_foreground_not_the_labels(place: Path) -> None:
+    for number in range(8):
+        write(place, f"a{number}", scene(number)[0], (scene(number)[1] > 0) * np.uint8(255))
+    ((level, kind, _),) = about(looked(place, "labels", label_kind="binary"))
+    assert (level, kind) == ("warn", "masks_binary")
+    # With the pieces numbered as the prepare stage does, they are the labels.
+    for number in range(8):
+        ids, _ = ndimage.label(scene(number)[1] > 0, np.ones((3, 3)))
+        tifffile.imwrite(place / "masks" / f"a{number}.tif", ids.astype(np.uint16))
+    ((level, kind, _),) = about(looked(place, label_kind="binary"))
+    assert (level, kind) == ("warn", "masks_are_labels")
 
 
 def test_of_many_masks_some_are_opened(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

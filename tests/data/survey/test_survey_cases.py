@@ -333,15 +333,34 @@ def test_a_sweep_that_chooses_on_one_validation_image(tmp_path: Path) -> None:
         return [(each.where, each.text) for each in found if each.kind == "few_validated"]
 
     swept = {"sweep": {"width": [4, 8]}}
+    little = "a score on a single image says little about others: label more images"
     assert lines(swept, {"folds": 2}) == [
-        ("models.net.sweep", "the settings are chosen on 1 validation image in folds 0, 1, which "
-         "says little about others; label more, or write a split.val above 0.2"),
+        ("models.net.sweep", f"each fold chooses on 1 validation image; {little}, or write a "
+         "larger split.val"),
     ]  # fmt: skip
-    assert "1 validation image, which" in lines(swept, {"test": 0.5})[0][1]
+    assert lines(swept, {"test": 0.4})[0][1] == (
+        f"chosen on 1 validation image; {little}, or write a larger split.val"
+    )
     assert lines(swept, {"folds": 2, "val": 0.6}) == []
     assert lines({}, {"folds": 2}) == []
-    # An ensemble validates on the parts of the folds.
-    assert "write fewer split.folds" in lines(swept, {"folds": 4, "test": 0.3})[0][1]
+    # An ensemble chooses by all its folds together, and its number of folds decides.
+    assert lines(swept, {"folds": 4, "test": 0.3}) == []
+    assert lines(swept, {"folds": 4, "test": 0.3, "run": [1]})[0][1] == (
+        f"chosen on 1 validation image; {little}, or name more folds in split.run"
+    )
+
+
+def test_a_sweep_of_one_combination(tmp_path: Path) -> None:
+    for i in range(6):
+        write(tmp_path, f"a{i}", *scene(i))
+    config = config_of(tmp_path, {"images": "images", "labels": "labels", "task": "instances"})
+    source = source_of(tmp_path, config)
+    raw = config.model_dump(mode="json", exclude_unset=True)
+    for widths, kinds_ in ([4], ["one_combination"]), ([4, 8], []):
+        model = {"preset": "unet-bn", "head": "border", "sweep": {"width": widths}}
+        found = survey_dataset(load({**raw, "models": {"net": model}}), "d", source, threads=1)
+        said = [each.kind for each in found.findings if each.kind == "one_combination"]
+        assert said == kinds_
 
 
 def test_a_learning_curve_with_one_share(tmp_path: Path) -> None:

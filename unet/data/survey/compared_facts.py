@@ -1,7 +1,9 @@
 """Looks at the masks of other tools before a run: which images have one, and whether it fits.
 
-Only names and headers are read where the format allows it; ``_seg.npy``, GeoJSON and ROI files are
-read as a whole, which is why of many masks only some are opened.
+Of most masks only names and headers are read. A few that are not large are read as a whole: whether
+their pixels can be decoded and scored, and whether they are copies of the labels or of another
+tool's masks. ``_seg.npy``, GeoJSON and ROI files have no headers, which is why of many masks only
+some are opened.
 """
 
 from __future__ import annotations
@@ -10,14 +12,18 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from unet.config.dataset_sections import DatasetSection
 from unet.config.run import Config
 from unet.data.compared_masks import find_compared, label_of, match_masks, names_of
-from unet.data.mask_contents import LOOKED_AT, digest, label_digest, masks_of, shared_values
+from unet.data.mask_contents import (
+    LOOKED_AT,
+    LookedAt,
+    copies_of,
+    label_content,
+    masks_of,
+    shared_values,
+)
 from unet.data.records import ImageRecord, SplitRecord
 from unet.data.survey.facts import SurveyedMasks
 from unet.data.survey.findings import Finding
@@ -48,14 +54,14 @@ def compared_masks(
     usable = sorted((r for r in records if r.status == "ok"), key=lambda record: record.id)
     tested = _tested(config, dataset, usable, splits)
     masks: list[SurveyedMasks] = []
-    contents: dict[str, dict[str, str]] = {}
+    contents: dict[str, Mapping[str, str]] = {}
     findings: list[Finding] = []
     for tool in config.datasets[dataset].compare:
         key = f"datasets.{dataset}.compare.{tool}"
         try:
-            found, more, digests = _of_tool(config, dataset, tool, root, records, tested, sampled)
-            more += _same_as(digests, contents, dataset)
-            contents[tool] = digests
+            found, more, own = _of_tool(config, dataset, tool, root, records, tested, sampled)
+            more += _same_as(own, contents, dataset)
+            contents[tool] = own
         except UserError as error:
             found = SurveyedMasks(tool, tested=len(tested))
             more = [Finding("stop", "no_masks", str(error).removeprefix(f"{key}: "))]
@@ -82,8 +88,8 @@ def _of_tool(
     records: Sequence[ImageRecord],
     tested: Sequence[ImageRecord],
     sampled: int,
-) -> tuple[SurveyedMasks, list[Finding], dict[str, str]]:
-    """The facts and findings of one tool, and what some of its masks hold: image -> digest.
+) -> tuple[SurveyedMasks, list[Finding], Mapping[str, str]]:
+    """The facts and findings of one tool, and what some of its masks hold: image -> content.
 
     Raises:
         UserError: the folder is missing, or holds no mask of these images.
@@ -98,6 +104,8 @@ def _of_tool(
     missing = sorted(wanted - pairs.keys())
     opened = spread(there, sampled)
     unfit = dict(_unfit(opened, pairs, data))
+    seen = masks_of([r for r in spread(there, LOOKED_AT) if r.id not in unfit], pairs, data)
+    unfit |= seen.unfit
     found = SurveyedMasks(
         tool,
         files=len(files.files),
@@ -108,30 +116,22 @@ def _of_tool(
         opened=len(opened),
         unfit=tuple(unfit),
     )
-    fit = [record for record in spread(there, LOOKED_AT) if record.id not in unfit]
-    seen = masks_of(fit, pairs, data)
-    digests = {image: digest(mask) for image, mask in seen.items()}
-    labels = {r.id: label_digest(r, root, data) for r in fit if r.id in seen}
-    doubts = _contents(list(seen.values()), digests, labels, data.task)
-    return found, [*_findings(found, unfit, lines), *doubts], digests
+    labels = {r.id: label_content(r, root, data) for r in there if r.id in seen.masks}
+    doubts = _contents(seen, labels, data.task)
+    return found, [*_findings(found, unfit, lines), *doubts], seen.contents
 
 
-def _contents(
-    masks: Sequence[NDArray[Any]],
-    digests: Mapping[str, str],
-    labels: Mapping[str, str],
-    task: str,
-) -> Iterator[Finding]:
+def _contents(seen: LookedAt, labels: Mapping[str, str], task: str) -> Iterator[Finding]:
     """Masks that are the labels, or that are only foreground."""
-    filled = [image for image, content in digests.items() if content]
+    filled = [image for image, content in seen.contents.items() if content]
     looked = f"({how_many(len(filled), 'mask')} looked at)"
-    if filled and all(digests[image] == labels[image] for image in filled):
+    if copies_of(seen.contents, labels):
         text = (
             f"the masks are exactly the labels {looked}, so a perfect score says nothing; give the "
             "folder with the masks of the tool"
         )
         yield Finding("warn", "masks_are_labels", text)
-    elif task == "instances" and (values := shared_values(masks, None)):
+    elif task == "instances" and (values := shared_values(seen.masks.values(), None)):
         listed = ", ".join(map(str, values))
         text = (
             f"the masks hold only the value{'s' if len(values) > 1 else ''} {listed} besides 0 in "
@@ -142,13 +142,13 @@ def _contents(
 
 
 def _same_as(
-    digests: Mapping[str, str], others: Mapping[str, Mapping[str, str]], dataset: str
+    own: Mapping[str, str], others: Mapping[str, Mapping[str, str]], dataset: str
 ) -> list[Finding]:
     """Whether the masks are those of another tool, of which the first is named."""
     for tool, contents in others.items():
-        both = [image for image in digests if image in contents]
-        same = all(digests[image] == contents[image] for image in both)
-        if same and any(digests[image] for image in both):
+        both = [image for image in own if image in contents]
+        same = all(own[image] == contents[image] for image in both)
+        if same and any(own[image] for image in both):
             text = (
                 f"the masks are exactly those of datasets.{dataset}.compare.{tool} "
                 f"({how_many(len(both), 'mask')} looked at): is it the right folder?"

@@ -40,6 +40,7 @@ r"""Turns the facts of a dataset into findings: what stops, what looks wrong, wh
 | `few_to_train` | warn | a fold trains on one or two images |
 | `few_tested` | warn | too few images or groups are tested to tell models apart |
 | `few_validated` | warn | a sweep that chooses on one validation image |
+| `one_combination` | warn | a sweep of one combination of values |
 | `one_share` | warn | a learning curve of two points |
 | `huge_group` | warn | a group with most of the images |
 | `uneven_split` | warn | a fold tests far more or fewer images than requested |

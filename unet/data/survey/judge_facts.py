@@ -16,6 +16,7 @@ from unet.data.survey.facts import DatasetSurvey, SurveyedImage
 from unet.data.survey.findings import Finding
 from unet.data.survey.measure import Measured
 from unet.data.survey.understood import Understood
+from unet.data.validation_images import chosen_on
 from unet.errors import how_many
 
 # Share of an image's pixels that have the camera's largest value.
@@ -75,24 +76,21 @@ def _numbers(survey: DatasetSurvey, found: Understood) -> Iterator[Finding]:
 
 
 def _validated(survey: DatasetSurvey, config: Config) -> Iterator[Finding]:
-    """Sweeps that choose by a single validation image."""
+    """Sweeps that choose by a single validation image, or have nothing to choose."""
     split = config.datasets[survey.dataset].split
-    folds = [(k, parts) for k, parts in (survey.splits or {}).items() if k in split.to_run]
-    single = [str(fold) for fold, parts in folds if parts["val"] == 1]
-    if not single:
-        return
-    where = f" in fold{'s' if len(single) > 1 else ''} {', '.join(single)}"
-    more = f"write a split.val above {split.val:g}"
-    if split.column is not None:
-        more = "write val for more images in the sheet"
-    elif split.folds is not None and split.test is not None:
-        more = "write fewer split.folds"
-    for model in sweeps_of(config, survey.dataset):
-        text = (
-            f"the settings are chosen on 1 validation image{where if len(folds) > 1 else ''}, "
-            f"which says little about others; label more, or {more}"
-        )
-        yield Finding("warn", "few_validated", text, f"models.{model}.sweep")
+    folds = {k: parts for k, parts in (survey.splits or {}).items() if k in split.to_run}
+    on = chosen_on(folds, split.validated_by)
+    for model, members in sweeps_of(config, survey.dataset).items():
+        where = f"models.{model}.sweep"
+        if len(members) == 1:
+            text = "one combination, so there is nothing to choose; write two or more values"
+            yield Finding("warn", "one_combination", text, where)
+        elif on is not None and on.remedy:
+            text = (
+                f"{'each fold chooses' if on.alone else 'chosen'} on {on.number}; a score on a "
+                f"single image says little about others: {on.remedy}"
+            )
+            yield Finding("warn", "few_validated", text, where)
 
 
 def _shares(survey: DatasetSurvey, config: Config) -> Iterator[Finding]:

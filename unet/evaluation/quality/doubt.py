@@ -153,8 +153,9 @@ class Judge:
         if model is not None:
             quantile = float(np.quantile(scores, LOW_SHARE, method="lower"))
             low = min(quantile, float(np.median(scores)) - LOW_STEP)
-        known = [one.score for one in held_out if not math.isnan(one.score)]
-        mean = float(np.mean(known)) if known else NAN
+        known = [one for one in held_out if not math.isnan(one.score)]
+        mean = float(np.mean([one.score for one in known])) if known else NAN
+        units = len({one.group for one in known})
         counted = [(one.counts, one.group) for one in held_out if one.counts is not None]
         counted_groups = [group for _, group in counted]
         residuals = [count_residual(*counts) for counts, _ in counted]
@@ -171,7 +172,7 @@ class Judge:
             half=margin(residuals, counted_groups, confidence),
             limit=min(max(1.0, usual), MOST_LIMIT),
             mean=mean,
-            poor=poor_model(mean, SCORE_NAMES[task], len(known)),
+            poor=poor_model(mean, SCORE_NAMES[task], len(known), units),
         )
 
     @property

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import math
 
+from unet.errors import how_many
 from unet.evaluation.quality.quality_table import SCORE_NAMES, QualityRow
+from unet.evaluation.statistics import FEW_UNITS
 
 # F1 is below 0.5: more is wrong than right.
 POOR = 0.33
@@ -40,25 +42,45 @@ def never_quiet(row: QualityRow, task: str) -> QualityRow:
         why.append(_NO_INTERVAL)
         row = row._replace(count_low=math.nan, count_high=math.nan)
     if row.predicted_score < POOR and _VERY_LOW not in row.why:
-        why.append(f"its predicted {SCORE_NAMES[task]} of {row.predicted_score:.2f} {_VERY_LOW}")
+        score = below(row.predicted_score, POOR)
+        why.append(f"its predicted {SCORE_NAMES[task]} of {score} {_VERY_LOW}")
         row = row._replace(flagged=True)
     return row._replace(why="; ".join(why))
 
 
-def poor_model(score: float, name: str, images: int) -> str:
+def below(score: float, limit: float) -> str:
+    """A score that is below a limit, with as many decimals as it takes to see that, at least two:
+    0.3296 is no "0.33" beside a limit of 0.33."""
+    texts = (f"{score:.{digits}f}" for digits in range(2, 17))
+    return next((text for text in texts if float(text) < limit), f"just below {limit}")
+
+
+def few_note(images: int, units: int) -> str:
+    """That a mean rests on few images, to follow its value; "" if there are enough.
+
+    Args:
+        units: number of their groups; that of the images without groups.
+    """
+    if units >= FEW_UNITS:
+        return ""
+    what = how_many(units, "image" if units == images else "group")
+    return f" ({what}: few, so the mean is uncertain)"
+
+
+def poor_model(score: float, name: str, images: int, units: int) -> str:
     """That a model is poor on its own held-out images; "" if it is not, or none was scored.
 
     Args:
         score: their mean main score, NaN = none.
         name: of the score.
-        images: their number.
+        images: their number; ``units``: that of their groups.
     """
     if not score < POOR:
         return ""
     many = "image" if images == 1 else "images"
     return (
-        f"the model is poor on its own {images} held-out {many}: mean {name} of {score:.2f}, "
-        "more is wrong than right"
+        f"the model is poor on its own {images} held-out {many}: mean {name} of "
+        f"{below(score, POOR)}{few_note(images, units)}, more is wrong than right"
     )
 
 

@@ -236,8 +236,7 @@ def warn(path: Path, model: str, rows: Sequence[QualityRow], poor: str = "") -> 
     """
     # Only the first reason: the more of them, the fewer images share a line.
     unlike = {row.image: row.drift_reasons.split("; ")[:1] for row in rows if row.drift_reasons}
-    lines = [f"{poor}; {POOR_ADVICE}"] if poor else []
-    lines += unlike_warnings(unlike, len(rows), ADVICE)
+    lines = list(unlike_warnings(unlike, len(rows), ADVICE))
     flagged = sorted((row for row in rows if row.flagged), key=lambda row: -row.doubt)
     others = [row for row in flagged if row.image not in unlike]
     if others:
@@ -248,4 +247,5 @@ def warn(path: Path, model: str, rows: Sequence[QualityRow], poor: str = "") -> 
             f"{also}images that need a look, {len(others)} of {len(rows)} "
             f"(quality.csv says why): {named}{more}"
         )
-    write_warnings(path, [f"{model}: {line}" for line in lines])
+    first = [f"{model}: {poor}; {POOR_ADVICE}"] if poor else []
+    write_warnings(path, [f"{model}: {line}" for line in lines], first)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from unet.evaluation.metrics.contingency import contingency
 from unet.evaluation.metrics.instance import match
-from unet.export.mark_colours import FALSE, IGNORED, MISSED, PREDICTION, SWAPPED, TRUTH
+from unet.export.mark_colours import BOTH, FALSE, IGNORED, MISSED, PREDICTION, SWAPPED, TRUTH
 from unet.report import overlays
 from unet.report.figures import image_uri
 from unet.report.gallery.gallery_reader import SeenPlane
@@ -24,13 +24,15 @@ Rgba = tuple[int, int, int, int]
 _SOLID = 255
 _FILL, _WRONG, _IGNORED = 95, 130, 170
 # Values in the layers of errors.
-_MISSED, _FALSE, _SWAPPED, _TRUE, _FOUND, _MISSED_LINE, _FALSE_LINE, _NOT_SCORED = range(1, 9)
+_MISSED, _FALSE, _SWAPPED, _TRUE, _FOUND, _AGREED = range(1, 7)
+_MISSED_LINE, _FALSE_LINE, _NOT_SCORED = range(7, 10)
 _ERRORS: dict[int, Rgba] = {
     _MISSED: (*MISSED, _WRONG),
     _FALSE: (*FALSE, _WRONG),
     _SWAPPED: (*SWAPPED, 217),
     _TRUE: (*TRUTH, _SOLID),
     _FOUND: (*PREDICTION, _SOLID),
+    _AGREED: (*BOTH, _SOLID),
     _MISSED_LINE: (*MISSED, _SOLID),
     _FALSE_LINE: (*FALSE, _SOLID),
     _NOT_SCORED: (*IGNORED, _IGNORED),
@@ -217,7 +219,9 @@ class _Objects(_Layer):
         errors[false[pred]] = _FALSE
         errors[self.true_line & ~missed[self.true]] = _TRUE
         errors[self.true_line & missed[self.true]] = _MISSED_LINE
+        agreed = errors == _TRUE
         errors[line & ~false[pred]] = _FOUND
+        errors[line & ~false[pred] & agreed] = _AGREED
         errors[line & false[pred]] = _FALSE_LINE
         errors[self.ignored] = _NOT_SCORED
         return coloured, _picture(errors, _ERRORS)

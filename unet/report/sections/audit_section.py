@@ -7,20 +7,17 @@ from unet.evaluation.audit.doubts import KINDS
 from unet.export.mark_colours import COLOURS
 from unet.report import doubt_crops
 from unet.report.dataset_results import DatasetResults, PageSection
-from unet.report.shared_doubts import read_audits, shared_doubts
+from unet.report.shared_doubts import shared_doubts
 
 # Doubts in the page's table.
 SHOWN = 30
 
 
 def section(data: DatasetResults) -> PageSection | None:
-    if data.settings.applied is not None:
+    if not data.audits:
         return None
-    audits, doubts = read_audits(data.paths, data.dataset, data.models)
-    if not audits:
-        return None
-    good = {audit.model for audit in audits if not audit.poor}
-    found = shared_doubts({model: rows for model, rows in doubts.items() if model in good})
+    doubts = {audit.model: rows for audit, rows in data.audits if not audit.poor}
+    found = shared_doubts(doubts)
     shown = found[:SHOWN]
     where, task = (data.paths, data.dataset), data.settings.task
     pictures = [doubt_crops.crop(*where, each.models[0], task, each.doubt) for each in shown]
@@ -28,7 +25,7 @@ def section(data: DatasetResults) -> PageSection | None:
     return data.section(
         "audit",
         "Labels",
-        audits=audits,
+        audits=[audit for audit, _ in data.audits],
         poor_agreement=POOR_AGREEMENT,
         exchanged=len({each.doubt.image for each in found if each.doubt.kind == "exchanged"}),
         found=found,
@@ -36,6 +33,6 @@ def section(data: DatasetResults) -> PageSection | None:
         kinds={kind: text for kind, text in KINDS.items() if kind in kinds},
         colours=COLOURS,
         outlines=sorted(
-            model for model in good if data.paths.audit_outlines(data.dataset, model).is_dir()
+            model for model in doubts if data.paths.audit_outlines(data.dataset, model).is_dir()
         ),
     )

@@ -30,7 +30,13 @@ def section(data: DatasetResults) -> PageSection | None:
     has_objects = any(len(object_numbers.true_sizes(t, unit)) for t in tables.values())
     makers = (_sizes, _found) if has_objects else ()
     sized = [make(tables, unit, data.models) for make in makers]
-    return data.section("objects", "Objects", counts=_counts(data), sized=sized)
+    # Without ``instance`` in evaluate.metrics, a tool's objects are not even counted.
+    counted = [
+        tool for tool in data.compared if object_numbers.scored_counts(data.metrics, tool)[0]
+    ]
+    rest = [tool for tool in data.compared if tool not in counted]
+    values = {"counts": _counts(data), "sized": sized, "counted": counted, "uncounted": rest}
+    return data.section("objects", "Objects", **values)
 
 
 def _pictures(

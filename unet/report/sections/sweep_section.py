@@ -9,12 +9,13 @@ from statistics import stdev
 from typing import Any
 
 from unet.config.swept_names import value_text
+from unet.data.validation_images import in_words
 from unet.errors import UserError
 from unet.files import read_json
 from unet.report import costs
 from unet.report.dataset_results import DatasetResults, PageSection
 from unet.report.numbers import number
-from unet.report.sweep_lead import Rival, chosen_on, held_out, in_words, lead, ranked, rivals
+from unet.report.sweep_lead import Rival, held_out, lead, ranked, rests_on, rivals
 from unet.training.choice import Candidate, from_json
 
 
@@ -74,10 +75,11 @@ def _shown(data: DatasetResults, model: str, members: Sequence[str]) -> dict[str
     best = next(each for each in found if each.name in picked.values())
     return {
         "model": model,
+        "members": len(members),
         "keys": list(best.values),
         "rows": rows,
         "answer": by_fold(found, picked, others) if alone else sentence(best, others),
-        "chosen_on": chosen_on(decide, alone),
+        "chosen_on": rests_on(decide, data.settings.validated_by),
         "alone": alone,
         "spent": costs.total_cost(c for c in spent if c.stage == "train") if seconds else None,
     }
@@ -107,7 +109,12 @@ def _choices(data: DatasetResults, model: str) -> tuple[list[Candidate], dict[in
             scores.setdefault(each.name, {}).update(each.scores)
             values[each.name] = each.values
             alone = alone and set(each.scores) == {fold}
-    candidates = [Candidate(name, values[name], scores[name]) for name in scores]
+    folds = sorted({fold for own in scores.values() for fold in own})
+    candidates = [
+        # A fold that does not know the model is a fold without a score: its mean is of no use.
+        Candidate(name, values[name], {fold: own.get(fold, math.nan) for fold in folds})
+        for name, own in scores.items()
+    ]
     return candidates, picked, alone and len(picked) > 1
 
 

@@ -101,7 +101,7 @@ def _section(args: argparse.Namespace, around: Surroundings) -> ExportSection:
     if around.config is not None:
         section = around.config.export_for(around.dataset, around.model)
     given: dict[str, Any] = {key: getattr(args, key) for key in ("license", "name", "description")}
-    given["authors"] = [{"name": name} for name in args.author] if args.author else None
+    given["authors"] = {name: {} for name in args.author} if args.author else None
     values = section.model_dump() | {k: v for k, v in given.items() if v is not None}
     try:
         return ExportSection.model_validate(values)

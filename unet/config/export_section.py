@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from unet.config.choices import Entry, OneOf
 from unet.config.section_base import Count, Section, Shown
@@ -22,31 +22,15 @@ NAME_LETTERS = re.compile(r"[A-Za-z0-9_+\- ()]{5,128}")
 class AuthorSection(Section):
     reruns: ClassVar[str] = "export"
 
-    name: Annotated[str, Field(min_length=1)]
-    """Full name."""
-    affiliation: str | None = None
+    affiliation: Annotated[str | None, Shown("text", "none")] = None
     """Institution."""
-    orcid: Annotated[str | None, Field(pattern=r"^\d{4}-\d{4}-\d{4}-\d{3}[\dX]$")] = None
-    """ORCID iD, such as `0000-0001-2345-6789`."""
-    github_user: str | None = None
+    orcid: Annotated[
+        Annotated[str, Field(pattern=r"^\d{4}-\d{4}-\d{4}-\d{3}[\dX]$")] | None,
+        Shown("ORCID iD, such as 0000-0001-2345-6789", "none"),
+    ] = None
+    """Identifies a researcher: https://orcid.org."""
+    github_user: Annotated[str | None, Shown("text", "none")] = None
     """Name on GitHub; the zoo wants that of one author."""
-
-
-class CiteSection(Section):
-    reruns: ClassVar[str] = "export"
-
-    text: Annotated[str, Field(min_length=1)]
-    """The citation, in words."""
-    doi: Annotated[str | None, Field(pattern=r"^10\.\d{4,}.+$")] = None
-    """DOI, such as `10.1000/xyz`."""
-    url: Annotated[str | None, Field(pattern=r"^https?://")] = None
-    """Address, if there is no DOI."""
-
-    @model_validator(mode="after")
-    def _found(self) -> CiteSection:
-        if self.doi is None and self.url is None:
-            raise ValueError("needs a doi or a url")
-        return self
 
 
 class ExportSection(Section):
@@ -62,18 +46,22 @@ class ExportSection(Section):
         Shown("list of torchscript, onnx; [] for neither"),
     ] = ("torchscript", "onnx")
     """Formats besides PyTorch's, which is always in the package."""
-    name: Annotated[str | None, Shown("text", "made of dataset and model")] = None
+    name: Annotated[str | None, Shown("text", "from the dataset and the model")] = None
     """Title of the model: 5 to 128 letters, digits, spaces and `_+-()`."""
     description: Annotated[
-        Annotated[str, Field(max_length=1024)] | None, Shown("text", "made of the training")
+        Annotated[str, Field(max_length=1024)] | None, Shown("text", "from the training")
     ] = None
     """What the model does, in a sentence or two."""
-    license: Annotated[str | None, Shown("SPDX identifier, such as CC-BY-4.0")] = None
+    license: Annotated[str | None, Shown("SPDX identifier, such as CC-BY-4.0", "none")] = None
     """Licence of the model."""
-    authors: Annotated[tuple[AuthorSection, ...], Shown("list of mappings", "none")] = ()
-    """Who made the model."""
-    cite: Annotated[tuple[CiteSection, ...], Shown("list of mappings", "none")] = ()
-    """What to cite, besides the paper of the network."""
+    authors: dict[str, AuthorSection] = {}
+    """Who made the model: full names, each with what else is known, such as `{Ada Example: {}}`."""
+    cite: Annotated[
+        dict[str, Annotated[str, Field(pattern=r"^(10\.\d{4,}/|https?://)\S+$")]],
+        Shown("DOI or address of each citation", "empty"),
+    ] = {}
+    """What to cite, besides the paper of the network, such as `{Example et al. 2026: 10.1000/xyz}`.
+    """
     tags: Annotated[tuple[str, ...], Shown("list of words", "none")] = ()
     """Words to find the model by, besides those that follow from the training."""
     data_url: Annotated[
@@ -82,13 +70,12 @@ class ExportSection(Section):
     """Where the training data can be found. With it, the package lists the scores in the zoo's
     form, too."""
 
-    @model_validator(mode="after")
-    def _fits(self) -> ExportSection:
-        if self.name is not None and not NAME_LETTERS.fullmatch(self.name):
-            raise ValueError(
-                f"name: got {self.name!r}; write 5 to 128 letters, digits, spaces and _+-()"
-            )
-        return self
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, value: str | None) -> str | None:
+        if value is not None and not NAME_LETTERS.fullmatch(value):
+            raise ValueError(f"got {value!r}; write 5 to 128 letters, digits, spaces and _+-()")
+        return value
 
     def missing(self) -> list[str]:
         """The keys that a package needs and that are not given."""

@@ -43,6 +43,8 @@ TOLERANCE = {"relative_tolerance": 1e-3, "absolute_tolerance": 1e-4,
              "mismatched_elements_per_million": 100}  # fmt: skip
 # Packages that writing needs, by the format of the weights ("": always).
 NEEDED = {"": ("bioimageio.spec",), "onnx": ("onnx", "onnxscript")}
+# Lists and mappings of plain values on one line each: a network has dozens of layers.
+STYLE: dict[str, Any] = {"default_flow_style": None, "width": 100}
 # The earliest time that a zip file can hold.
 NO_TIME = (1980, 1, 1, 0, 0, 0)
 
@@ -111,7 +113,7 @@ def write_package(
     files["cover.png"] = cover_of(model, example)
     files["README.md"] = texts.readme.encode()
     about = _description(model, texts, files, tuple(made))
-    text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True, width=100)
+    text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True, **STYLE)
     with replacing(path) as temporary:
         with zipfile.ZipFile(temporary, "w") as archive:
             for name, content in {DESCRIPTION: text.encode(), **files}.items():
@@ -294,6 +296,8 @@ def own_values(model: ModelFile) -> dict[str, Any]:
 # Field of the description -> the key of the config that it is from.
 _KEYS = {name: f"export.{name}" for name in
          ("name", "description", "license", "authors", "cite", "tags")}  # fmt: skip
+# What the format says in many words: it lists hundreds of licences.
+_WORDS = {"export.license": "not a licence of https://spdx.org/licenses; write one such as MIT"}
 
 
 def _check_format(about: Mapping[str, Any]) -> None:
@@ -314,4 +318,5 @@ def _check_format(about: Mapping[str, Any]) -> None:
     if not key:
         raise ValueError(f"the package's description is not valid: {one_line(first.msg, 200)}")
     value = one_line(repr(about[key.removeprefix("export.")]), 100)
-    raise UserError(f"config: {key}: {one_line(first.msg, 160)} (got {value})")
+    wrong = _WORDS.get(key) or one_line(first.msg, 160)
+    raise UserError(f"config: {key}: {wrong} (got {value})")

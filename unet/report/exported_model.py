@@ -26,7 +26,7 @@ REMEDY = "delete it and prepare the images again"
 # How to give a key that a package needs: in the config, or as an option of the command.
 HOW = {
     "license": "the licence, such as CC-BY-4.0",
-    "authors": "who made the model, such as [{name: ..., github_user: ...}]",
+    "authors": "its authors, such as {Ada Example: {}}",
 }
 OPTIONS = {"license": "--license", "authors": "--author"}
 

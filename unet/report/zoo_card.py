@@ -53,8 +53,14 @@ def texts_of(model: ModelFile, section: ExportSection, trained: Trained) -> Text
     """All texts of a package."""
     name = section.name or _name(trained)
     description = section.description or _sentence(model, trained)
-    authors = [author.model_dump(exclude_none=True) for author in section.authors]
-    cite = [each.model_dump(exclude_none=True) for each in section.cite]
+    authors = [
+        {"name": name, **known.model_dump(exclude_none=True)}
+        for name, known in section.authors.items()
+    ]
+    cite = [
+        {"text": text, "url" if "://" in where else "doi": where}
+        for text, where in section.cite.items()
+    ]
     details: dict[str, Any] = {"training": training_details(model)}
     if section.data_url and trained.scores:
         details["evaluations"] = [_evaluation(section.data_url, trained)]

@@ -20,7 +20,12 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     import torch
 
     from unet.cli.stage_inputs import check_inputs
-    from unet.report.exported_model import check_complete, export_package, test_image, trained_model
+    from unet.report.exported_model import (
+        check_complete,
+        example_image,
+        export_package,
+        trained_model,
+    )
 
     settings = settings_of(args, ExportSettings)
     check_complete(settings.export)
@@ -32,7 +37,7 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     torch.set_num_threads(args.threads)
     trained = trained_model(paths, *where, settings.fold, settings.confidence)
     package = paths.package(*where)
-    image = test_image(paths, args.dataset, settings.fold, network)
+    image = example_image(paths, args.dataset, settings.fold, network)
     export_package(package, network, settings.export, trained, image)
     provenance.write_sidecar(package, made_by)
 

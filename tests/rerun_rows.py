@@ -278,7 +278,7 @@ ROWS: list[Row] = [
     *[Row(f"export.{k}", at(f"export.{k}", v), "", jobs=EXPORTS, addition="export",
           only="write: true")
       for k, v in {"weights": ["torchscript"], "name": "Cells", "description": "Finds cells.",
-                   "license": "MIT", "authors": {"Ben Example": {}},
+                   "license": "MIT",
                    "cite": {"A paper": "10.1000/xyz"}, "tags": ["cells"],
                    "data_url": "https://example.org"}.items()],
     *[Row(f"export.authors.<name>.{k}", at("export.authors", {"Ada Example": {k: v}}), "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.zoo import CONVERTS, WRITES, system
 from unet.cli import main
 from unet.config.export_section import ExportSection
 from unet.config.load import load
+from unet.config.stage_settings import TrainSettings
 from unet.errors import UserError
 from unet.evaluation.evaluate import write_metrics
 from unet.evaluation.metrics.rows import MetricRow
@@ -41,10 +43,12 @@ def run(make_store: StoreMaker) -> Paths:
     raw = {**RAW, "output": str(paths.output), "export": section}
     raw["datasets"] = {"d": {**RAW["datasets"]["d"], "split": {"folds": 2, "run": [0]}}}
     paths.config.write_text(yaml.safe_dump(raw), encoding="utf-8")
-    save_model(paths.model("d", "m", 0), system("unet-bn"))
+    settings = TrainSettings.of(load(raw), "d", "m").to_json()
+    model = replace(system("unet-bn"), task="instances", settings=settings)
+    save_model(paths.model("d", "m", 0), model)
     rows = [
         MetricRow("d", "m", 0, name, "", "instances", metric, value, 1.0)
-        for metric in ("f1@0.5", "pq")
+        for metric in ("f1_50", "pq")
         for name, value in (("d", 0.5), ("e", 0.7), ("f", 0.9))
     ]
     write_metrics(paths.metrics("d", "m"), rows)
@@ -69,7 +73,7 @@ def test_a_model_of_a_run(run: Paths, tmp_path: Path) -> None:
         "10.1007/978-3-319-24574-4_28",
     ]
     page = read(out, "README.md")
-    assert "| F1@0.5 | 0.700 |" in page
+    assert "| PQ | 0.700 |" in page
     assert "fold 0" in page
     assert set(about["weights"]) == {"pytorch_state_dict"}
 

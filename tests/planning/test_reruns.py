@@ -259,7 +259,10 @@ def found(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Found
     moved(folders[""])
     # The finished run has no packages; for planning, any file will do.
     for dataset, model in (("sem", "a"), ("own", "a"), ("own", "b")):
-        (folders["export"] / OUT.package(dataset, model)).touch()
+        package = folders["export"] / OUT.package(dataset, model)
+        package.touch()
+        # Older than its inputs, so that it is noted as made from them.
+        os.utime(package, (1e9, 1e9))
     record = [
         Request(folders[name], base_of(name), ("--touch", "--cores", "1")) for name in ADDITIONS
     ]

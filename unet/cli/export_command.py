@@ -62,9 +62,9 @@ def _export(args: argparse.Namespace, _: Paths) -> None:
     from unet.prediction.apply.chosen_settings import model_files
     from unet.report.exported_model import (
         check_complete,
+        example_image,
         export_onnx,
         export_package,
-        test_image,
         trained_model,
     )
     from unet.report.model_facts import Surroundings
@@ -86,7 +86,7 @@ def _export(args: argparse.Namespace, _: Paths) -> None:
     fold = int(file.parent.name.removeprefix("fold-"))
     where, level = (around.dataset, around.model), around.config.report.confidence
     trained = trained_model(around.paths, *where, fold, level)
-    image = test_image(around.paths, around.dataset, fold, file)
+    image = example_image(around.paths, around.dataset, fold, file)
     export_package(args.file, file, section, trained, image)
 
 

@@ -36,7 +36,7 @@ class AuthorSection(Section):
 class ExportSection(Section):
     reruns: ClassVar[str] = "export"
 
-    write: Annotated[bool, Shown(reruns="- (export runs if true)")] = False
+    write: bool = False
     """Write each model as a package of the BioImage Model Zoo: docs/export.md. Needs `license` and
     `authors`."""
     fold: Annotated[Count | None, Shown("number of a fold", "the first that is trained")] = None

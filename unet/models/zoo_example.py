@@ -96,13 +96,13 @@ def predicted(model: ModelFile, image: Floats) -> Floats:
     predictor = Predictor([model.network()], torch.device("cpu"), "float32", head=model.head)
     sizes = sizes_of(model)
     seen = image[(slice(None), *(slice(each.skip, None) for each in sizes))]
-    found = predictor(seen[None])[0]
+    found: Floats = predictor(seen[None])[0]
     if not any(fp.margin for fp in predictor.footprint):
         return found
     whole = np.zeros((len(found), *image.shape[1:]), np.float32)
     inner = _inner(sizes)
-    kept = tuple(slice(0, n) for n in whole[(0, *inner)].shape)
-    whole[(slice(None), *inner)] = found[(slice(None), *kept)]
+    middle = whole[(slice(None), *inner)]
+    middle[:] = found[tuple(slice(0, n) for n in middle.shape)]
     return whole
 
 

@@ -30,6 +30,8 @@ class AveragedNorm(nn.Module):
 
     def __init__(self, channels: int, groups: int, eps: float) -> None:
         super().__init__()
+        self.running_mean: Tensor
+        self.running_var: Tensor
         self.each, self.eps = channels // (groups or channels), eps
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))

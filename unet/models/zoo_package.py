@@ -139,7 +139,8 @@ def _torchscript(network: ListedNetwork, model: ModelFile) -> bytes:
         example = torch.zeros(1, model.in_channels, *sizes)
         # The trace holds for any accepted size: nothing in the network depends on the size but by
         # arithmetic, which is traced. The tests compare other sizes.
-        script = torch.jit.trace(network, example, check_trace=False)
+        trace: Any = torch.jit.trace
+        script = trace(network, example, check_trace=False)
         made = io.BytesIO()
         torch.jit.save(script, made)
     return _without_origins(made.getvalue())

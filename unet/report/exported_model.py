@@ -110,7 +110,7 @@ def trained_model(paths: Paths, dataset: str, model: str, fold: int, confidence:
     return Trained(dataset, model, fold, scores, confidence)
 
 
-def test_image(paths: Paths, dataset: str, fold: int, file: Path) -> NDArray[np.float32] | None:
+def example_image(paths: Paths, dataset: str, fold: int, file: Path) -> NDArray[np.float32] | None:
     """The middle of an image that the network did not see, as before normalisation; None if there
     is no prepared image.
 
@@ -129,7 +129,8 @@ def test_image(paths: Paths, dataset: str, fold: int, file: Path) -> NDArray[np.
         if (prepared / name).is_dir():
             group = zarr.open_group(prepared / name, mode="r")
             statistics: Any = group.attrs.get("statistics") or {}
-            return _raw(checked(group["image"], REMEDY), statistics, load_model(file))
+            array: Any = group["image"]
+            return _raw(checked(array, REMEDY), statistics, load_model(file))
     return None
 
 

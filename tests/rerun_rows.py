@@ -12,6 +12,8 @@ from unet.config.run import merge
 
 # Additions to the finished run's config, for keys that have an effect only with them. `snakemake
 # --touch` updates the workflow's records, as if the run had been made with the additions.
+# What a package needs.
+EXPORTED = {"write": True, "license": "CC-BY-4.0", "authors": {"Ada Example": {}}}
 ADDITIONS: dict[str, dict[str, Any]] = {
     "paper": {
         "train": {"loss": "border-ce", "optimizer": "sgd", "schedule": "plateau"},
@@ -41,6 +43,7 @@ ADDITIONS: dict[str, dict[str, Any]] = {
     },
     "start": {"models": {"a": {"train": {"from": "own/b", "show_start": False}}}},
     "auto": {"models": {"a": {"preset": "auto", "width": None, "depth": None}}},
+    "export": {"export": EXPORTED},
 }  # fmt: skip
 
 
@@ -165,6 +168,7 @@ SHARDED = frozenset(
     | {f"predict_shard {d} {m} {k} {i}" for d, m, k in
        (("sem", "a", 0), ("sem", "a", 1), ("own", "a", 0), ("own", "b", 0)) for i in (0, 1)}
 )  # fmt: skip
+EXPORTS = _jobs("export sem a", "export own a", "export own b")
 SKIP = "predict.skip"
 
 ROWS: list[Row] = [
@@ -289,6 +293,24 @@ ROWS: list[Row] = [
         jobs=_jobs("compare own copy", "report_dataset own", "report")),
     Row("evaluate.boundary_tolerance", at("evaluate.boundary_tolerance", "3 px"), "evaluate",
         ("own",), only="boundary among the metrics"),
+    # Export: jobs of its own, if packages are wanted.
+    Row("export.write", at("export", EXPORTED), "", jobs=EXPORTS),
+    Row("export.fold", at("datasets.sem.export.fold", 1), "", jobs=_jobs("export sem a"),
+        addition="export", only="write: true"),
+    *[Row(f"export.{k}", at(f"export.{k}", v), "", jobs=EXPORTS, addition="export",
+          only="write: true")
+      for k, v in {"weights": ["torchscript"], "name": "Cells", "description": "Finds cells.",
+                   "license": "MIT",
+                   "cite": {"A paper": "10.1000/xyz"}, "tags": ["cells"],
+                   "data_url": "https://example.org"}.items()],
+    *[Row(f"export.authors.<name>.{k}", at("export.authors", {"Ada Example": {k: v}}), "",
+          jobs=EXPORTS, addition="export", only="write: true")
+      for k, v in {"affiliation": "Institute", "orcid": "0000-0001-2345-6789",
+                   "github_user": "ada"}.items()],
+    Row("datasets.<name>.export", at("datasets.own.export.tags", ["cells"]), "",
+        jobs=_jobs("export own a", "export own b"), addition="export", only="write: true"),
+    Row("models.<name>.export", at("models.a.export.tags", ["cells"]), "",
+        jobs=_jobs("export own a", "export sem a"), addition="export", only="write: true"),
     # Report.
     *of_all("report_dataset", report__confidence=0.9, report__bootstrap=200, report__overlays=1),
 ]  # fmt: skip

@@ -206,6 +206,10 @@ class Paths:
         """How far a model of another dataset can be believed on each image."""
         return self._under(dataset, model, "quality.csv")
 
+    def package(self, dataset: str, model: str) -> Path:
+        """The model as a package of the BioImage Model Zoo."""
+        return self._under(dataset, model, f"{dataset}-{model}.bioimageio.zip")
+
     # Per dataset, model and fold.
     def fold(self, dataset: str, model: str, fold: int | str) -> Path:
         return self._under(dataset, model, _folder_of(fold))

@@ -27,6 +27,7 @@ STAGES: dict[str, int] = {
     "audit": 2,
     "quality": 2,
     "report": 5,
+    "export": 1,
 }
 
 _LIBRARIES = ("torch", "numpy", "zarr", "dask", "scikit-image", "scipy", "tifffile", "snakemake")

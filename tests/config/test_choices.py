@@ -13,6 +13,7 @@ import pytest
 from unet.config import choices
 from unet.config.choices import Entry
 from unet.config.engine_table import ENGINE_TABLE
+from unet.config.export_section import WEIGHTS_TABLE
 from unet.config.heads import HEADS
 from unet.config.load import load
 from unet.config.loss_table import LOSS_TABLE
@@ -29,6 +30,7 @@ from unet.errors import UserError
 from unet.evaluation.families import FAMILIES
 from unet.io.formats import READERS
 from unet.models.engines import ENGINES
+from unet.models.zoo_package import CONVERT
 from unet.prediction.objects.methods import METHODS
 from unet.training.losses import LOSSES
 from unet.training.patch_targets import MAPS, TARGETS
@@ -57,6 +59,9 @@ CODE: dict[str, tuple[Mapping[str, Entry], str, Collection[str], str]] = {
     ),
     "engine": (ENGINE_TABLE, "unet/config/engine_table.py", ENGINES, "unet/models/engines.py"),
     "method": (choices.METHOD_TABLE, CHOICES, METHODS, "unet/prediction/objects/methods.py"),
+    "format of weights": (
+        WEIGHTS_TABLE, "unet/config/export_section.py", CONVERT, "unet/models/zoo_package.py",
+    ),
 }  # fmt: skip
 
 
@@ -138,7 +143,7 @@ def test_a_message_lists_the_names_of_the_table() -> None:
     }
     load(sound)
     for key, table in KEYS.items():
-        over: Any = ["nothing"] if key == "evaluate.metrics" else "nothing"
+        over: Any = ["nothing"] if key in ("evaluate.metrics", "export.weights") else "nothing"
         path = key.replace("datasets.", "datasets.d.").replace("models.", "models.m.").split(".")
         for part in reversed(path):
             over = {part: over}

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.workflow
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reruns.md"
 ORDER = [
     *STAGES[:4], "prepare_applied", "train", "choose", "predict_shard",
-    *STAGES[5:-1], "quality", "compare", "report_dataset", "report",
+    *STAGES[5:-1], "quality", "compare", "report_dataset", "report", "export",
 ]  # fmt: skip
 
 
@@ -212,9 +212,10 @@ OTHERS = [
            follows("report_dataset" if stage == "report" else stage, ["sem", "own"], ["a", "b"])
            if stage != "synthesize" else since("synthesize", "sem"),
            versions={stage: VERSIONS[stage] + 1})
-      # No result needs the check; these datasets have no other models, no other tools, no sweep.
+      # No result needs the check; these datasets have no other models, no other tools, no sweep;
+      # they are not exported.
       for stage in VERSIONS
-      if stage not in ("prepare_applied", "check", "quality", "compare", "choose")],
+      if stage not in ("prepare_applied", "check", "quality", "compare", "choose", "export")],
 ]  # fmt: skip
 CASES = [*FILES, *OTHERS]
 
@@ -258,6 +259,12 @@ def found(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Found
     (folders["encoder"] / "raw" / "resnet34.pt").write_bytes(b"weights")
     # For `data_root`: the same files in another folder.
     moved(folders[""])
+    # The finished run has no packages; for planning, any file will do.
+    for dataset, model in (("sem", "a"), ("own", "a"), ("own", "b")):
+        package = folders["export"] / OUT.package(dataset, model)
+        package.touch()
+        # Older than its inputs, so that it is noted as made from them.
+        os.utime(package, (1e9, 1e9))
     record = [
         Request(folders[name], base_of(name), ("--touch", "--cores", "1")) for name in ADDITIONS
     ]

@@ -29,10 +29,12 @@ TEXTS = ("results/", "data_root/", "30 pages of 512 x 512")
 PROGRAMS = (
     "snakemake", "python", ".venv-peers/bin/python", "unet", "make", "pip", "conda", "source",
     "docker", "apptainer", "sbatch", "squeue", "scancel", "tail", "git", "pre-commit",
+    "bioimageio",
 )  # fmt: skip
 # Commands that need a cluster, a container or another environment: only the syntax is checked.
 ELSEWHERE = (
     "docker", "apptainer", "sbatch", "squeue", "scancel", "tail", "source", "git", "pre-commit",
+    "bioimageio",
 )  # fmt: skip
 CONFIG: dict[str, Any] = {
     "output": "results-my",

@@ -51,6 +51,7 @@ COMMANDS = (
     Command("run", "unet.cli.run_command", "check, train, predict, evaluate and report"),
     Command("predict", "unet.cli.predict_command", "apply a trained model to images", True),
     Command("info", "unet.cli.info_command", "say what a model is, and how good"),
+    Command("export", "unet.cli.export_command", "write a model for other programs", True),
     Command("report", "unet.cli.report_command", "find the pages of a report, or join them in one"),
     Command("view", "unet.cli.view_command", "look at results in napari"),
     Command("annotate", "unet.cli.annotate_command", "choose what to annotate next", True),
@@ -74,7 +75,7 @@ COMMANDS = (
 # How the help groups the commands; a command that is in no group is listed last.
 GROUPS = {
     "start with your images": ("init", "check", "run"),
-    "use a trained model": ("predict", "evaluate", "info", "report", "view", "annotate"),
+    "use a trained model": ("predict", "evaluate", "info", "export", "report", "view", "annotate"),
     "look things up": ("models", "config", "completion"),
 }
 

@@ -82,6 +82,28 @@ def _dataset_mistakes(config: Config) -> list[str]:
     return lines
 
 
+def _export_mistakes(config: Config) -> list[str]:
+    """Checks that a package that is to be written has what it needs."""
+    lines: dict[str, None] = {}
+    for dataset in config.datasets:
+        for model in config.models_for(dataset) if config.folds_for(dataset) else ():
+            section = config.export_for(dataset, model)
+            if not section.write:
+                continue
+            where = f"(dataset {dataset}, model {model})"
+            lines |= {
+                f"config: export.{key}: missing; a package needs it {where}": None
+                for key in section.missing()
+            }
+            folds = config.folds_for(dataset)
+            if section.fold is not None and section.fold not in folds:
+                there = ", ".join(map(str, folds))
+                lines[
+                    f"config: export.fold: no fold {section.fold} {where}; there are: {there}"
+                ] = None
+    return list(lines)
+
+
 def _compare_mistakes(config: Config, name: str) -> list[str]:
     """Checks the masks of other tools against the dataset's labels, models and metrics."""
     data, lines = config.datasets[name], []
@@ -269,4 +291,4 @@ def mistakes(config: Config) -> list[str]:
                 lines += _applied_mistakes(config, dataset, model)
         for model in config.trained_for(dataset):
             lines += _pair_mistakes(config, dataset, model)
-    return list(dict.fromkeys(lines))
+    return list(dict.fromkeys(lines + _export_mistakes(config)))

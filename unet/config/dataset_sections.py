@@ -217,6 +217,8 @@ class DatasetSection(Section):
         dict[str, Any], Changes("evaluate"), Shown("mapping", reruns="evaluate, compare")
     ] = {}
     """Changes to `evaluate` for this dataset."""
+    export: Annotated[dict[str, Any], Changes("export"), Shown("mapping", reruns="export")] = {}
+    """Changes to `export` for this dataset."""
 
     @field_validator("axes")
     @classmethod

@@ -17,7 +17,7 @@ from unet.config.section_base import sections_of
 from unet.errors import did_you_mean, one_line
 
 # Sections that a dataset or a model may override.
-OVERRIDES = ("prepare", "train", "predict", "stitch", "evaluate")
+OVERRIDES = ("prepare", "train", "predict", "stitch", "evaluate", "export")
 
 # Replacements for Pydantic's messages that are about Python and not about the file.
 _WORDS = {

@@ -129,6 +129,8 @@ class ModelSection(Section):
     """Changes to `predict` for this model."""
     stitch: Annotated[dict[str, Any], Changes("stitch"), Shown("mapping", reruns="stitch")] = {}
     """Changes to `stitch` for this model."""
+    export: Annotated[dict[str, Any], Changes("export"), Shown("mapping", reruns="export")] = {}
+    """Changes to `export` for this model."""
     learning_curve: Annotated[
         Annotated[tuple[Annotated[float, Field(ge=0.01, lt=1)], ...], Field(max_length=20)],
         Shown("list of shares, 0.01 to below 1", "none", "train of the added models"),

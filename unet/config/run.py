@@ -20,6 +20,7 @@ from unet.config.section_base import Shown, Size
 from unet.config.sections import (
     DatasetSection,
     EvaluateSection,
+    ExportSection,
     ModelSection,
     PredictSection,
     PrepareSection,
@@ -83,6 +84,8 @@ class Config(Section):
     """How results are compared with the labels."""
     report: ReportSection = ReportSection()
     """How the results of all models are shown."""
+    export: ExportSection = ExportSection()
+    """How models are written as packages for other programs: docs/export.md."""
 
     @field_validator("output")
     @classmethod
@@ -178,6 +181,9 @@ class Config(Section):
 
     def evaluate_for(self, dataset: str) -> EvaluateSection:
         return overlaid(self.evaluate, self.datasets[dataset].evaluate)
+
+    def export_for(self, dataset: str, model: str) -> ExportSection:
+        return overlaid(self.export, *self._overrides("export", dataset, model))
 
     def models_for(self, dataset: str) -> tuple[str, ...]:
         """The models that predict a dataset: those trained on it, or those applied to it."""

@@ -62,7 +62,8 @@ def _holds_section(field: FieldInfo) -> dict[str, Any]:
     """A section, sections by name, or a section that may be off."""
     (kind,) = sections_of(field.annotation)
     if get_origin(field.annotation) is dict:
-        return {"type": "object", "minProperties": 1, "additionalProperties": _section(kind)}
+        least = {"minProperties": 1} if field.is_required() else {}
+        return {"type": "object", **least, "additionalProperties": _section(kind)}
     found = _section(kind)
     return {**found, "type": ["object", "null"]} if field.default is None else found
 

@@ -2,6 +2,7 @@
 
 from unet.config.choices import CHOOSING
 from unet.config.dataset_sections import DatasetSection, SplitSection, SyntheticSection
+from unet.config.export_section import ExportSection
 from unet.config.model_section import ModelSection
 from unet.config.prediction_sections import ClusterSection, PredictSection, SkipSection
 from unet.config.section_base import Section, sections_of
@@ -20,6 +21,7 @@ __all__ = [
     "ClusterSection",
     "DatasetSection",
     "EvaluateSection",
+    "ExportSection",
     "ModelSection",
     "NormalizeSection",
     "Precision",

@@ -27,6 +27,7 @@ from unet.config.data_settings import (
     networks_of,
 )
 from unet.config.details_settings import DetailsSettings
+from unet.config.export_settings import ExportSettings
 from unet.config.learning_curve import compared, curves_of
 from unet.config.presets import AnyArchitecture, architecture_from
 from unet.config.quality_settings import QualitySettings
@@ -328,6 +329,6 @@ SETTINGS: dict[str, type[Settings]] = {
         SynthesizeSettings, ManifestSettings, SplitsSettings, CheckSettings, PrepareSettings,
         PrepareAppliedSettings, TrainSettings, ChooseSettings, PredictSettings, StitchSettings,
         EvaluateSettings, DetailsSettings, CompareSettings, AuditSettings, QualitySettings,
-        ReportSettings,
+        ReportSettings, ExportSettings,
     )
 }  # fmt: skip

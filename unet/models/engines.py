@@ -8,7 +8,6 @@ a second or two; this pays off from a few megapixels on.
 
 from __future__ import annotations
 
-import logging
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ from unet.config.engine_table import ENGINE_TABLE
 from unet.errors import UserError
 from unet.models.exact import any_threads
 from unet.models.network import Network
+from unet.models.onnx_file import converted, quiet
 
 # Windows [N, C, *S] float32 on the device -> scores [N, K, *S'] there, float32 or smaller.
 Forward = Callable[[Tensor], Tensor]
@@ -120,15 +120,11 @@ def _onnxruntime(network: Network, device: torch.device, precision: str, threads
     options.log_severity_level = 3
 
     def compile_for(window: Tensor) -> Callable[[np.ndarray], np.ndarray]:
-        with quiet():
-            program = torch.onnx.export(
-                network, (window,), dynamo=True, input_names=["x"], verbose=False
-            )
-        if program is None:
-            raise ValueError("the network cannot be exported to ONNX")
         # Passed in memory, which works for networks of up to 2 GB.
         session = onnxruntime.InferenceSession(
-            program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            converted(network, window).SerializeToString(),
+            options,
+            providers=["CPUExecutionProvider"],
         )
         return lambda x: np.asarray(session.run(None, {"x": x})[0])
 
@@ -154,22 +150,6 @@ def _by_shape(compile_for: Compile) -> Forward:
 def output_sizes(network: Network, sizes: Sequence[int]) -> list[int]:
     """Spatial sizes of the scores for a window of these sizes."""
     return [n - 2 * fp.margin for n, fp in zip(sizes, network.footprint, strict=True)]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hides the messages of the compilers, which mean nothing to a user."""
-    names = ("torch.onnx", "onnxscript", "onnx_ir", "openvino", "nncf")
-    levels = {name: logging.getLogger(name).level for name in names}
-    try:
-        for name in names:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
 
 
 Make = Callable[[Network, torch.device, str, int], Forward]

@@ -36,6 +36,7 @@ START = {
     "synthesize": 1.0, "manifest": 1.5, "splits": 1.0, "check": 3.0, "prepare": 2.0,
     "prepare_applied": 4.0, "train": 5.5, "choose": 1.0, "predict": 4.5, "stitch": 1.5,
     "evaluate": 1.5, "details": 1.5, "compare": 2.0, "audit": 1.5, "quality": 4.0, "report": 3.0,
+    "export": 40.0,
 }  # fmt: skip
 # Values (pixels times channels) per second and thread.
 GENERATED, READ, PREPARED, STITCHED, SCORED = 0.7e6, 12e6, 6e6, 2e6, 0.5e6
@@ -103,6 +104,8 @@ def estimates(
             found += [] if applied else [_audit(replace(own, sizes=job.sizes))]
         if applied:
             found.append(_quality(replace(own, sizes=job.sizes)))
+        elif config.export_for(dataset, model).write:
+            found.append(_export(own))
     found += [_compare(job, tool) for tool in config.datasets[dataset].compare]
     found.append(Estimate("report", "", 1, START["report"], PROCESS, 3e6))
     order = list(STAGES)
@@ -301,6 +304,17 @@ def _quality(job: EstimatedJob) -> Estimate:
     seconds = START["quality"] + job.sizes.pixels / (SCORED * job.machine.threads)
     block = min(job.config.memory_gb * 1e9, COPIES * job.sizes.largest * job.outputs)
     return Estimate("quality", job.model, 1, seconds, PROCESS + block, 200.0 * job.sizes.count)
+
+
+def _export(job: EstimatedJob) -> Estimate:
+    """A package holds the weights once per format."""
+    arch = job.architecture
+    if not isinstance(arch, Architecture):
+        return Estimate("export", job.model, 1, START["export"], PROCESS + TORCH, None)
+    weights = 4.0 * parameters(layers_of(arch, job.sizes.channels, job.outputs))
+    formats = 1 + len(job.config.export_for(job.dataset, job.model).weights)
+    memory = PROCESS + TORCH + 6 * weights
+    return Estimate("export", job.model, 1, START["export"], memory, formats * weights + 1e6)
 
 
 def _forward(job: EstimatedJob, arch: AnyArchitecture, most: int | Sequence[int]) -> float:

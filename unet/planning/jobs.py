@@ -16,6 +16,7 @@ from pathlib import Path
 from unet.config.check_settings import CheckAllSettings, CheckSettings
 from unet.config.compare_settings import CompareSettings
 from unet.config.data_settings import ManifestSettings
+from unet.config.export_settings import ExportSettings
 from unet.config.run import Config
 from unet.config.sections import CHOOSING
 from unet.config.shown_config import chosen_keys
@@ -201,6 +202,21 @@ class Run:
             paths.metrics(origin.dataset, origin.model),
         ]
 
+    def export_inputs(self, dataset: str, model: str) -> dict[str, list[Path]]:
+        """What the stage export reads: the network, the model's scores if there are labels, and an
+        image to test it with."""
+        fold, labelled = self.exported_fold(dataset, model), self.config.datasets[dataset].labelled
+        return {
+            "model": [self.paths.model(dataset, model, fold)],
+            "scores": [self.paths.metrics(dataset, model)] if labelled else [],
+            "splits": [self.paths.splits(dataset)],
+            "prepared": [self.paths.prepared_done(dataset)],
+        }
+
+    def exported_fold(self, dataset: str, model: str) -> int:
+        """The fold whose network is in the model's package."""
+        return ExportSettings.of(self.config, dataset, model).fold
+
     def results(self, dataset: str, model: str, fold: str) -> list[Path]:
         """The results of a segmented fold for the user; ``segmentation.json`` is their sentinel."""
         where = (dataset, model, fold)
@@ -217,6 +233,8 @@ class Run:
             found += [paths.segmentation_done(dataset, model, fold) for fold in tested]
             if self.config.datasets[dataset].labelled:
                 found.append(paths.metrics(dataset, model))
+            if self.folds(dataset) and self.config.export_for(dataset, model).write:
+                found.append(paths.package(dataset, model))
         for dataset, data in self.config.datasets.items():
             found += [paths.metrics(dataset, compared_model(tool)) for tool in data.compare]
             settings = ReportSettings.of(self.config, dataset)

@@ -203,6 +203,15 @@ def _quality(job: PlannedJob) -> float:
     return PROCESS + TORCH + job.budget
 
 
+def _export(job: PlannedJob) -> float:
+    # Converting a network takes several copies of its weights, and a window of a few megapixels.
+    arch, weights = job.architecture, 1e9
+    if isinstance(arch, Architecture):
+        outputs = len(job.config.head_for(job.dataset, job.model))
+        weights = 24.0 * parameters(layers_of(arch, job.images.channels, outputs))
+    return PROCESS + TORCH + 1.5e9 + weights
+
+
 def _report(job: PlannedJob) -> float:
     # Overlays of a few images, and the plotting library.
     return PROCESS + TORCH + 1e9
@@ -261,6 +270,11 @@ def _audited(job: PlannedJob) -> float:
     return 2 * job.images.pixels / (SCORED * job.threads)
 
 
+def _converted(job: PlannedJob) -> float:
+    # Most of it is the conversion to ONNX, which takes longer for more layers.
+    return 300.0
+
+
 def _no_time(job: PlannedJob) -> float:
     return 0.0
 
@@ -283,6 +297,7 @@ NEEDS: dict[str, tuple[Callable[[PlannedJob], float], Callable[[PlannedJob], flo
     "audit": (_pixels, _audited),
     "quality": (_quality, _scored),
     "report": (_report, _no_time),
+    "export": (_export, _converted),
 }
 
 

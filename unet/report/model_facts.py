@@ -19,6 +19,7 @@ from unet.paths import Paths
 if TYPE_CHECKING:
     from unet.config.run import Config
     from unet.models.model_file import ModelFile
+    from unet.report.score_tables import ReportRow
 
 # Values of a preset that users change often; the others tell the presets apart.
 _FREE = {"width", "max_width", "depth", "dropout", "dims", "kernels", "pools", "norm_eps"}
@@ -190,7 +191,7 @@ def _results(model: ModelFile, files: Sequence[Path], around: Surroundings) -> d
 def _scores(task: str, around: Surroundings) -> tuple[list[dict[str, Any]], str]:
     """The main scores of the model, and the file that they are from ("" if there is none)."""
     from unet.report.paired import Statistics
-    from unet.report.score_tables import columns_for, read_metrics, read_report, summarise
+    from unet.report.score_tables import read_metrics, read_report, summarise
 
     if around.config is None:
         return [], ""
@@ -205,6 +206,13 @@ def _scores(task: str, around: Surroundings) -> tuple[list[dict[str, Any]], str]
         rows, source = summarise(read_metrics(table), statistics), table
     if not rows:
         return [], ""
+    return score_values(rows, task), str(source)
+
+
+def score_values(rows: Sequence[ReportRow], task: str) -> list[dict[str, Any]]:
+    """The main scores of a model as plain values, from its rows of a report."""
+    from unet.report.score_tables import columns_for
+
     found = {(row.class_, row.metric): row for row in rows}
     scores = []
     for score in columns_for(rows, task):
@@ -214,7 +222,7 @@ def _scores(task: str, around: Surroundings) -> tuple[list[dict[str, Any]], str]
         plain = {key: value if value == value else None for key, value in values.items()}
         about = {"label": score.label, "metric": score.metric, "class": score.class_}
         scores.append({**about, **plain, "images": row.n})
-    return scores, str(source)
+    return scores
 
 
 def _terms(around: Surroundings) -> dict[str, str]:

@@ -1,0 +1,187 @@
+"""``unet export`` and the rule ``export``: models of a run and files alone, missing keys, texts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scripts import export as script
+from tests.conftest import StoreMaker
+from tests.zoo import CONVERTS, WRITES, system
+from unet.cli import main
+from unet.config.export_section import ExportSection
+from unet.config.load import load
+from unet.config.stage_settings import TrainSettings
+from unet.errors import UserError
+from unet.evaluation.evaluate import write_metrics
+from unet.evaluation.metrics.rows import MetricRow
+from unet.models.model_file import save_model
+from unet.paths import Paths
+from unet.provenance import read_made_by
+from unet.report.zoo_card import Trained, notes_of, texts_of
+
+RAW: dict[str, Any] = {
+    "datasets": {"d": {"images": "i", "labels": "l", "task": "instances",
+                       "split": {"folds": 2}}},
+    "models": {"m": {"preset": "unet-bn", "width": 4, "depth": 2}},
+}  # fmt: skip
+TERMS = {"license": "MIT", "authors": {"Ada Example": {"affiliation": "Institute"}}}
+
+
+@pytest.fixture
+def run(make_store: StoreMaker) -> Paths:
+    """Results with a model of one fold, its scores and a prepared image."""
+    paths, _ = make_store()
+    section = {**TERMS, "weights": [], "cite": {"A paper": "10.1000/xyz"}}
+    raw = {**RAW, "output": str(paths.output), "export": section}
+    raw["datasets"] = {"d": {**RAW["datasets"]["d"], "split": {"folds": 2, "run": [0]}}}
+    paths.config.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    settings = TrainSettings.of(load(raw), "d", "m").to_json()
+    model = replace(system("unet-bn"), task="instances", settings=settings)
+    save_model(paths.model("d", "m", 0), model)
+    rows = [
+        MetricRow("d", "m", 0, name, "", "instances", metric, value, 1.0)
+        for metric in ("f1_50", "pq")
+        for name, value in (("d", 0.5), ("e", 0.7), ("f", 0.9))
+    ]
+    write_metrics(paths.metrics("d", "m"), rows)
+    return paths
+
+
+def read(path: Path, name: str = "bioimageio.yaml") -> str:
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(name).decode()
+
+
+@WRITES
+def test_a_model_of_a_run(run: Paths, tmp_path: Path) -> None:
+    out = tmp_path / "a.zip"
+    assert main.main(["export", str(run.fold("d", "m", 0).parent), "-o", str(out)]) == 0
+    about = yaml.safe_load(read(out))
+    assert about["name"] == "m on d"
+    assert about["license"] == "MIT"
+    assert about["authors"] == [{"name": "Ada Example", "affiliation": "Institute"}]
+    assert [each["doi"] for each in about["cite"]] == [
+        "10.1000/xyz",
+        "10.1007/978-3-319-24574-4_28",
+    ]
+    page = read(out, "README.md")
+    assert "| PQ | 0.700 |" in page
+    assert "fold 0" in page
+    assert set(about["weights"]) == {"pytorch_state_dict"}
+
+
+@WRITES
+def test_the_rule_writes_the_same(run: Paths, tmp_path: Path) -> None:
+    out = tmp_path / "a.zip"
+    assert main.main(["export", str(run.fold("d", "m", 0)), "-o", str(out)]) == 0
+    words = ["--output", str(run.output), "--config", str(run.config), "--dataset", "d",
+             "--model", "m"]  # fmt: skip
+    assert script.main(words) == 0
+    package = run.package("d", "m")
+    assert package.read_bytes() == out.read_bytes()
+    made = read_made_by(package)
+    assert made is not None
+    assert made["stage"] == "export"
+    assert set(made["inputs"]) == {"d/m/fold-0/model.pt", "d/m/metrics.csv", "d/splits.csv",
+                                   "d/prepared.json"}  # fmt: skip
+
+
+@WRITES
+def test_a_file_alone(run: Paths, tmp_path: Path) -> None:
+    file, out = tmp_path / "model.pt", tmp_path / "a.zip"
+    shutil.copy(run.model("d", "m", 0), file)
+    words = ["export", str(file), "-o", str(out), "--license", "MIT", "--author", "Ada Example"]
+    assert main.main([*words, "--name", "My model"]) == (0 if _converts() else 2)
+    if _converts():
+        assert yaml.safe_load(read(out))["name"] == "My model"
+        assert "No scores are known" in read(out, "README.md")
+
+
+def _converts() -> bool:
+    return not CONVERTS.args[0]
+
+
+@CONVERTS
+def test_onnx_alone(run: Paths, tmp_path: Path) -> None:
+    import onnxruntime
+
+    out = tmp_path / "a.onnx"
+    assert main.main(["export", str(run.fold("d", "m", 0)), "-o", str(out)]) == 0
+    session = onnxruntime.InferenceSession(out.read_bytes(), providers=["CPUExecutionProvider"])
+    assert [each.name for each in session.get_inputs()] == ["input"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "export.license: missing; a package needs the licence, such as CC-BY-4.0"),
+        (["--license", "MIT"], "export.authors: missing; a package needs its authors"),
+        (["--license", "MIT", "--author", "A", "--name", "x"], "export.name"),
+        (["--fold", "x"], "--fold"),
+    ],
+)
+def test_what_is_missing_is_named(
+    words: list[str], message: str, run: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "model.pt", tmp_path / "a.zip"
+    shutil.copy(run.model("d", "m", 0), file)
+    try:
+        code = main.main(["export", str(file), "-o", str(out), *words])
+    except SystemExit as error:
+        code = int(error.code or 0)
+    assert code == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_other_endings_and_folds_are_refused(
+    run: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(run.fold("d", "m", 0).parent)
+    assert main.main(["export", folder, "-o", str(tmp_path / "a.txt")]) == 2
+    assert "write a name that ends in .zip or .onnx" in capsys.readouterr().err
+    assert main.main(["export", folder, "-o", str(tmp_path / "a.zip"), "--fold", "4"]) == 2
+    assert "no fold 4" in capsys.readouterr().err
+
+
+def test_a_run_that_wants_packages_needs_licence_and_authors() -> None:
+    with pytest.raises(UserError) as caught:
+        load({**RAW, "export": {"write": True}})
+    assert str(caught.value).splitlines() == [
+        f"config: export.{key}: missing; a package needs it (dataset d, model m)"
+        for key in ("license", "authors")
+    ]
+    with pytest.raises(UserError, match=r"export\.fold: no fold 7 .* there are: 0, 1"):
+        load({**RAW, "export": {"write": True, "fold": 7, **TERMS}})
+    # For one model only.
+    load({**RAW, "models": {"m": {**RAW["models"]["m"], "export": {"write": True, **TERMS}}}})
+
+
+def test_scores_in_the_form_of_the_zoo() -> None:
+    scores = [
+        {"label": "F1", "metric": "f1@0.5", "class": "c", "mean": 0.7, "low": 0.61234, "high": None,
+         "images": 9},
+        {"label": "none", "metric": "seg", "class": "c", "mean": None, "low": None, "high": None,
+         "images": 9},
+    ]  # fmt: skip
+    section = ExportSection.model_validate({**TERMS, "data_url": "https://example.org"})
+    texts = texts_of(system("unet-bn"), section, Trained("Cells", "m", 0, scores))
+    (found,) = texts.details["evaluations"]
+    assert found["results"] == [[0.7, 0.6123, ""]]
+    assert found["dataset_id"] == "cells"
+    assert json.dumps(texts.details)
+    without = texts_of(system("unet-bn"), ExportSection(), Trained("Cells", "m", 0, scores))
+    assert "evaluations" not in without.details
+
+
+def test_notes_name_what_applies() -> None:
+    assert any("image's edge" in note for note in notes_of(system("unet-bn")))
+    assert not any("image's edge" in note for note in notes_of(system("unet2015")))

@@ -1,0 +1,119 @@
+"""``unet export``: a trained model as a package or an ONNX file for other programs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unet.cli.stage import run
+from unet.errors import UserError
+from unet.paths import Paths
+
+if TYPE_CHECKING:
+    from unet.config.export_section import ExportSection
+    from unet.report.model_facts import Surroundings
+
+PACKAGE, ONNX = ".zip", ".onnx"
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """Adds the arguments of ``unet export``."""
+    p.description = (
+        "Writes a trained model for other programs. FILE.zip: a package of the BioImage Model Zoo "
+        "(PyTorch, TorchScript, ONNX, description, scores, test image). FILE.onnx: the network "
+        "alone, for normalised images of any accepted size. Texts come from the section export of "
+        "the run's config, if the model is in the results of a run, and from the options."
+    )
+    p.epilog = (
+        "examples:\n"
+        "  unet export results/nuclei/unet-border -o nuclei.bioimageio.zip\n"
+        '  unet export model.pt -o model.zip --license CC-BY-4.0 --author "Ada Example"\n'
+        "  unet export results/nuclei/unet-border/fold-1 -o nuclei.onnx"
+    )
+    p.add_argument(
+        "model", type=Path, metavar="MODEL",
+        help="model.pt, the results folder of a fold, or that of a model",
+    )  # fmt: skip
+    p.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", dest="file", required=True,
+        help="file to write, ending in .zip or .onnx",
+    )  # fmt: skip
+    p.add_argument(
+        "--fold",
+        type=int,
+        metavar="N",
+        help="fold of a model's folder (default: export.fold, or the first)",
+    )
+    p.add_argument("--license", metavar="SPDX", help="licence of the model, such as CC-BY-4.0")
+    p.add_argument(
+        "--author", action="append", metavar="NAME", help="who made the model; may be repeated"
+    )
+    p.add_argument("--name", help="title of the model")
+    p.add_argument("--description", help="what the model does")
+
+
+def command(args: argparse.Namespace) -> int:
+    """Runs ``unet export``; returns the exit code."""
+    return run(args, _export)
+
+
+def _export(args: argparse.Namespace, _: Paths) -> None:
+    from unet.prediction.apply.chosen_settings import model_files
+    from unet.report.exported_model import (
+        check_complete,
+        example_image,
+        export_onnx,
+        export_package,
+        trained_model,
+    )
+    from unet.report.model_facts import Surroundings
+    from unet.report.zoo_card import Trained
+
+    if args.file.suffix not in (PACKAGE, ONNX):
+        raise UserError(f"{args.file}: write a name that ends in {PACKAGE} or {ONNX}")
+    files = model_files([args.model])
+    around = Surroundings.of(files[0])
+    section = _section(args, around)
+    file = _one(files, args.fold if args.fold is not None else section.fold, args.model)
+    if args.file.suffix == ONNX:
+        export_onnx(args.file, file)
+        return
+    check_complete(section)
+    if around.config is None:
+        export_package(args.file, file, section, Trained(), None)
+        return
+    fold = int(file.parent.name.removeprefix("fold-"))
+    where, level = (around.dataset, around.model), around.config.report.confidence
+    trained = trained_model(around.paths, *where, fold, level)
+    image = example_image(around.paths, around.dataset, fold, file)
+    export_package(args.file, file, section, trained, image)
+
+
+def _section(args: argparse.Namespace, around: Surroundings) -> ExportSection:
+    """The section export of the run's config, with the options of the command."""
+    from pydantic import ValidationError
+
+    from unet.config.export_section import ExportSection
+    from unet.config.messages import lines_of
+
+    section = ExportSection()
+    if around.config is not None:
+        section = around.config.export_for(around.dataset, around.model)
+    given: dict[str, Any] = {key: getattr(args, key) for key in ("license", "name", "description")}
+    given["authors"] = {name: {} for name in args.author} if args.author else None
+    values = section.model_dump() | {k: v for k, v in given.items() if v is not None}
+    try:
+        return ExportSection.model_validate(values)
+    except ValidationError as error:
+        raise UserError("\n".join(lines_of(error, values, ("export",)))) from None
+
+
+def _one(files: list[Path], fold: int | None, given: Path) -> Path:
+    """The file of the fold; the first one by default."""
+    if fold is None or given.is_file():
+        return files[0]
+    there = {file.parent.name: file for file in files}
+    if f"fold-{fold}" not in there:
+        raise UserError(f"--fold: no fold {fold} in {given}; there are: {', '.join(there)}")
+    return there[f"fold-{fold}"]

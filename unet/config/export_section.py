@@ -1,0 +1,83 @@
+"""The section of the config for models that are given to others: packages of the BioImage Model
+Zoo."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from unet.config.choices import Entry, OneOf
+from unet.config.section_base import Count, Section, Shown
+
+# What a package may hold besides the weights as PyTorch's tensors, which are always in it.
+WEIGHTS_TABLE = {
+    "torchscript": Entry(text="TorchScript, for programs with PyTorch alone"),
+    "onnx": Entry(text="ONNX, for any image size"),
+}
+NAME_LETTERS = re.compile(r"[A-Za-z0-9_+\- ()]{5,128}")
+
+
+class AuthorSection(Section):
+    reruns: ClassVar[str] = "export"
+
+    affiliation: Annotated[str | None, Shown("text", "none")] = None
+    """Institution."""
+    orcid: Annotated[
+        Annotated[str, Field(pattern=r"^\d{4}-\d{4}-\d{4}-\d{3}[\dX]$")] | None,
+        Shown("ORCID iD, such as 0000-0001-2345-6789", "none"),
+    ] = None
+    """Identifies a researcher: https://orcid.org."""
+    github_user: Annotated[str | None, Shown("text", "none")] = None
+    """Name on GitHub; the zoo wants that of one author."""
+
+
+class ExportSection(Section):
+    reruns: ClassVar[str] = "export"
+
+    write: bool = False
+    """Write each model as a package of the BioImage Model Zoo: docs/export.md. Needs `license` and
+    `authors`."""
+    fold: Annotated[Count | None, Shown("number of a fold", "the first that is trained")] = None
+    """The fold whose network is in the package; a package holds one network."""
+    weights: Annotated[
+        tuple[Annotated[str, OneOf(WEIGHTS_TABLE)], ...],
+        Shown("list of torchscript, onnx; [] for neither"),
+    ] = ("torchscript", "onnx")
+    """Formats besides PyTorch's, which is always in the package."""
+    name: Annotated[str | None, Shown("text", "from the dataset and the model")] = None
+    """Title of the model: 5 to 128 letters, digits, spaces and `_+-()`."""
+    description: Annotated[
+        Annotated[str, Field(max_length=1024)] | None, Shown("text", "from the training")
+    ] = None
+    """What the model does, in a sentence or two."""
+    license: Annotated[str | None, Shown("SPDX identifier, such as CC-BY-4.0", "none")] = None
+    """Licence of the model."""
+    authors: dict[str, AuthorSection] = {}
+    """Who made the model: full names, each with what else is known, such as `{Ada Example: {}}`."""
+    cite: Annotated[
+        dict[str, Annotated[str, Field(pattern=r"^(10\.\d{4,}/|https?://)\S+$")]],
+        Shown("DOI or address of each citation", "empty"),
+    ] = {}
+    """What to cite, besides the paper of the network, such as `{Example et al. 2026: 10.1000/xyz}`.
+    """
+    tags: Annotated[tuple[str, ...], Shown("list of words", "none")] = ()
+    """Words to find the model by, besides those that follow from the training."""
+    data_url: Annotated[
+        Annotated[str, Field(pattern=r"^https?://")] | None, Shown("address", "none")
+    ] = None
+    """Where the training data can be found. With it, the package lists the scores in the zoo's
+    form, too."""
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, value: str | None) -> str | None:
+        if value is not None and not NAME_LETTERS.fullmatch(value):
+            raise ValueError(f"got {value!r}; write 5 to 128 letters, digits, spaces and _+-()")
+        return value
+
+    def missing(self) -> list[str]:
+        """The keys that a package needs and that are not given."""
+        needed: dict[str, Any] = {"license": self.license, "authors": self.authors}
+        return [key for key, value in needed.items() if not value]

@@ -47,6 +47,7 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     # Two levels of the grid more: its windows do not start on it by themselves.
     "unet2015": ("unet2015", {"width": 2, "depth": 3}),
     "unet-res": ("unet-res", {"width": 4, "depth": 3}),
+    "attention": ("unet-bn", {"width": 4, "depth": 2, "attention": True}),
     "volumes": ("unet-bn", {"width": 2, "depth": 1, "dims": 3}),
     "ciresan2012": ("ciresan2012", {"window": 17, "stages": [[4, 4], [4, 4]], "hidden": [8]}),
 }

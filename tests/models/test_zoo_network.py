@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.architectures import architectures
 from tests.zoo import SYSTEMS, image_of, model_of, system
 from unet.config.layers import LayerKind
-from unet.config.presets import Architecture
+from unet.config.presets import Architecture, architecture_of
 from unet.models import zoo_network
 from unet.models.inference import Predictor
 from unet.models.model_file import ModelFile
@@ -43,6 +43,18 @@ def test_it_equals_ours(arch: Architecture, channels: int, steps: int) -> None:
         return
     image = np.random.default_rng(0).normal(size=(channels, *shape)).astype(np.float32)
     np.testing.assert_allclose(outputs(model, image), predicted(model, image), atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_a_network_with_a_resnet_encoder_equals_ours() -> None:
+    """At a size far below its halo, which needs images of more than 1,000 pixels."""
+    arch = architecture_of("unet-resnet34", encoder="resnet18", decoder=(8, 8, 8, 4, 4))
+    model = model_of(arch, 2, ("a", "b"))
+    image = torch.randn(1, 2, 64, 96, generator=torch.Generator().manual_seed(0))
+    scores = model.network()(image)
+    assert isinstance(scores, torch.Tensor)
+    found = listed_network(model)(image)
+    torch.testing.assert_close(found, scores.softmax(dim=1), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("head", [("background", "inside", "border"),

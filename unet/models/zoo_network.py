@@ -64,7 +64,7 @@ def _up(layer: Mapping[str, Any]) -> nn.Module:
 
 def _pool(layer: Mapping[str, Any]) -> nn.Module:
     kernel, stride = tuple(layer["kernel"]), tuple(layer["stride"])
-    return _POOL[len(kernel)](kernel, stride, dilation=layer["dilation"])
+    return _POOL[len(kernel)](kernel, stride, tuple(layer["padding"]), layer["dilation"])
 
 
 # Makes the module of a layer, by its kind.
@@ -75,6 +75,7 @@ MODULES: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "pool": _pool,
     "norm": lambda layer: AveragedNorm(layer["outputs"], layer["groups"], layer["value"]),
     "activation": lambda layer: nn.LeakyReLU(layer["value"]) if layer["value"] else nn.ReLU(),
+    "sigmoid": lambda layer: nn.Sigmoid(),
     "dropout": lambda layer: nn.Dropout(layer["value"]),
     "enlarge": lambda layer: nn.Upsample(scale_factor=tuple(float(n) for n in layer["scale"])),
 }
@@ -82,6 +83,7 @@ MODULES: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
 MERGES: dict[str, Callable[[list[Tensor]], Tensor]] = {
     "join": lambda maps: torch.cat(maps, dim=1),
     "add": lambda maps: maps[0] + maps[1],
+    "multiply": lambda maps: maps[0] * maps[1],
 }
 
 

@@ -309,7 +309,7 @@ def _quality(job: EstimatedJob) -> Estimate:
 def _export(job: EstimatedJob) -> Estimate:
     """A package holds the weights once per format."""
     arch = job.architecture
-    if not isinstance(arch, Architecture):
+    if not isinstance(arch, AnyUNet):
         return Estimate("export", job.model, 1, START["export"], PROCESS + TORCH, None)
     weights = 4.0 * parameters(layers_of(arch, job.sizes.channels, job.outputs))
     formats = 1 + len(job.config.export_for(job.dataset, job.model).weights)

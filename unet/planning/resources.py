@@ -206,7 +206,7 @@ def _quality(job: PlannedJob) -> float:
 def _export(job: PlannedJob) -> float:
     # Converting a network takes several copies of its weights, and a window of a few megapixels.
     arch, weights = job.architecture, 1e9
-    if isinstance(arch, Architecture):
+    if isinstance(arch, AnyUNet):
         outputs = len(job.config.head_for(job.dataset, job.model))
         weights = 24.0 * parameters(layers_of(arch, job.images.channels, outputs))
     return PROCESS + TORCH + 1.5e9 + weights

@@ -135,7 +135,8 @@ def training_details(model: ModelFile) -> dict[str, Any]:
         "optimizer": train.get("optimizer"),
     }
     found = {key: value for key, value in fields.items() if value not in (None, {})}
-    decay, dropout = train.get("weight_decay"), model.architecture.dropout
+    decay = train.get("weight_decay")
+    dropout = getattr(model.architecture, "dropout", 0.0)
     parts = [f"weight decay {decay:g}"] if decay else []
     parts += [f"dropout {dropout:g}"] if dropout else []
     found |= {"regularization": ", ".join(parts)} if parts else {}

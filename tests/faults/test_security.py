@@ -495,8 +495,8 @@ def test_reports_escape_what_they_show(tally: Tally) -> None:
     tally(
         "a name is a script",
         "classes and images named `<script>alert(1)</script>` and the like",
-        "the reports show them as text; no page has another script than its own, an event handler "
-        "or a link out of the results",
+        "the reports show them as text; pages run only their own scripts, which their policy "
+        "allows by hash, and have no event handler or external link",
         len(pages),
     )
 

@@ -9,7 +9,6 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,6 @@ from unet.evaluation.audit.unlabelled_parts import unlabelled_parts
 from unet.evaluation.blockwise import open_pair
 from unet.files import remove
 from unet.prediction.stitch.segmentation import Segmentation
-from unet.report.shared_doubts import shared_doubts
 from unet.tables import csv_rows
 
 SIDE = 96
@@ -197,59 +195,6 @@ def test_exchanged_labels_are_a_warning(images: Images) -> None:
     poor = AuditSummary("m", **audit.summary() | {"agreement": 0.39})
     assert exchanged_warnings([(poor, audit.doubts)]) == []
     assert exchanged_warnings([(summary, [])]) == exchanged_warnings([]) == []
-
-
-def whole(image: str, match: str, confidence: float = 0.9, kind: str = "exchanged") -> Doubt:
-    box = ((0, 0), (9, 9))
-    return Doubt(image, 0, kind, confidence, "", (4.0, 4.0), *box, 81, match=match)
-
-
-def looked_at(model: str, agreement: float = 0.9) -> AuditSummary:
-    return AuditSummary(model, 9, 9, 0, 90, agreement, 0.9, 3)
-
-
-def test_warnings_about_whole_labels_by_hand() -> None:
-    summary = looked_at("m")
-    end = "it counts in all scores until corrected"
-    # b is not in doubt; what d fits is unknown; e is not sure enough; f is no whole label.
-    doubts = [
-        whole("a", "b"), whole("d", "", LEVEL), whole("e", "g", 0.49), whole("f", "", 0.9, "denied")
-    ]  # fmt: skip
-    assert exchanged_warnings([(summary, doubts)]) == [
-        f"check the label of a: it probably belongs to b; {end}",
-        f"check the label of d: it probably belongs to another image; {end}",
-    ]
-    # Three labels that moved on by one image, and many of them.
-    ring = [whole("a", "b"), whole("b", "c"), whole("c", "a")]
-    said = exchanged_warnings([(summary, ring)])
-    assert [line.split(";")[0][-1] for line in said] == ["b", "c", "a"]
-    many = exchanged_warnings([(summary, [whole(f"i{k}", "x") for k in range(7)])])
-    assert len(many) == 6
-    assert many[-1] == "exchanged labels: 2 more lines like these, see m/audit.csv"
-
-
-def test_what_several_models_say_of_whole_labels_is_said_once() -> None:
-    pair, one = [whole("a", "b"), whole("b", "a")], [whole("a", "b", 0.6)]
-    end = "corrected"
-    both = [
-        f"check the labels of a and b: probably exchanged; they count in all scores until {end}"
-    ]
-    m1, m2, poor = looked_at("m1"), looked_at("m2"), looked_at("m3", 0.1)
-    assert exchanged_warnings([(m1, pair), (m2, one)]) == both
-    assert exchanged_warnings([(m2, one), (m1, pair), (poor, [whole("z", "y")])]) == both
-    # Each model doubts one of the two labels.
-    assert exchanged_warnings([(m1, one), (m2, pair[1:])]) == both
-    # The models disagree: the surer one counts, and no label is doubted twice.
-    other = [whole("a", "c", 0.95), whole("c", "a", 0.95), whole("d", "a", 0.5)]
-    assert exchanged_warnings([(m1, pair), (m2, other), (m1, [whole("d", "b", 0.7)])]) == [
-        both[0].replace("a and b", "a and c"),
-        f"check the label of b: it probably belongs to a; it counts in all scores until {end}",
-        f"check the label of d: it probably belongs to b; it counts in all scores until {end}",
-    ]
-    many = [whole(f"i{k}", "x") for k in range(6)]
-    assert exchanged_warnings([(m1, many), (m2, many)])[-1] == (
-        "exchanged labels: 1 more line like these, see m1/audit.csv and m2/audit.csv"
-    )
 
 
 def test_objects_that_are_half_seen_count_too(images: Images) -> None:
@@ -705,40 +650,3 @@ def test_exchanged_labels_are_found_part_by_part(monkeypatch: pytest.MonkeyPatch
     tracemalloc.stop()
     # All of them would take 4.9 MB once more.
     assert peak < 1e6
-
-
-def test_models_that_agree_do_not_boost_each_other() -> None:
-    doubt = Doubt("a", 0, "missing", 0.6, "", (5.0, 5.0), (0, 0), (10, 10), 90)
-    near, far = replace(doubt, low=(2, 2), high=(11, 11)), replace(doubt, low=(9, 9), high=(19, 19))
-    other = replace(doubt, kind="denied", confidence=0.7)
-    weak = replace(doubt, image="b", confidence=0.4)
-    found = shared_doubts({"x": [doubt, other, weak], "y": [near, far]})
-    assert [(each.models, each.doubt.kind) for each in found] == [
-        (("x", "y"), "missing"), (("x",), "denied"), (("y",), "missing"),
-    ]  # fmt: skip
-    # The ranks are those in the tables of the models.
-    assert [each.ranks for each in found] == [(1, 1), (2,), (2,)]
-    # Each the mean; a model that does not doubt a place counts as 0.
-    assert [each.confidence for each in found] == pytest.approx([0.6, 0.35, 0.3])
-
-
-@given(st.lists(st.sampled_from([0.5, 0.75, 1.0]), max_size=6), st.randoms())
-def test_one_model_alone_keeps_its_ranks(found: list[float], random: Random) -> None:
-    """Also those of equal confidence: a table has rounded ones."""
-    doubt = Doubt("a", 0, "missing", 0.6, "", (5.0, 5.0), (0, 0), (10, 10), 90)
-    names = random.sample("abcdef", len(found))
-    table = [
-        replace(doubt, image=name, confidence=c)
-        for name, c in zip(names, sorted(found, reverse=True), strict=True)
-    ]
-    ranks = [each.ranks for each in shared_doubts({"m": table})]
-    assert ranks == [(rank,) for rank in range(1, len(found) + 1)]
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=5))
-def test_a_shared_doubt_is_never_surer_than_its_models(found: list[float]) -> None:
-    doubt = Doubt("a", 0, "missing", 0.6, "", (5.0, 5.0), (0, 0), (10, 10), 90)
-    models = {f"m{k}": [replace(doubt, confidence=c)] for k, c in enumerate(found)}
-    (shared,) = shared_doubts(models, 0)
-    assert min(found) - 1e-9 <= shared.confidence <= max(found) + 1e-9
-    assert len(shared.models) == len(found)

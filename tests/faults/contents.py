@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,12 @@ def size_of(folder: Path) -> int:
 
 
 def content(path: Path) -> bytes:
-    """A file's content without timing columns."""
-    if path.name == "inputs.json" or path.name != "history.csv":
+    """A file's content without timing columns, and without the folder of compared masks: each run
+    may reach the same files by another path."""
+    if path.name == "masks.json":
+        noted = json.loads(path.read_text(encoding="utf-8"))
+        return json.dumps({k: v for k, v in noted.items() if k != "root"}).encode()
+    if path.name != "history.csv":
         return path.read_bytes()
     with path.open(newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))

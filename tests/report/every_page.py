@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.report.detail_cases import write_details
 from tests.report.test_audit_section import DOUBT, audited
 from tests.report.test_check_page import FINDINGS, config, survey, write_files
 from tests.report.test_curve_section import CURVE, FOLDS, curve_results
-from tests.report.test_detail_sections import write_details
 from tests.report.test_evaluated_page import evaluated, method_of
 from tests.report.test_gallery import applied_results
 from tests.report.test_predicted_page import made as predicted

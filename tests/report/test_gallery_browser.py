@@ -126,8 +126,9 @@ def test_viewer(page: Path, tmp_path: Path) -> None:
         "kindsOf": ["picture base", "picture prediction"],
         "loaded": 2,
         "legend": [
-            "found (IoU at least 0.5), as predicted",
-            "its true outline",
+            "found (IoU at least 0.5): outlines of truth and prediction",
+            "only of the truth",
+            "only of the prediction",
             "missed object",
             "false object",
             "ignored",

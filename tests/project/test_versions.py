@@ -71,15 +71,15 @@ def test_what_is_behind_a_stage(stage: str, there: set[str], absent: set[str]) -
     [
         ("unet.config.sections", set()),
         ("unet.config.choices", set()),
-        ("unet.config.engine_table", {"check", "train", "predict"}),
+        ("unet.config.engine_table", {"export", "check", "train", "predict"}),
         ("unet.config.recipes", set()),
         # A new family of metrics: its own file, its entry here, its options in the sections.
         ("unet.evaluation.families", {"evaluate", "compare"}),
-        ("unet.report.score_tables", {"check", "evaluate", "report"}),
+        ("unet.report.score_tables", {"export", "check", "evaluate", "report"}),
         ("unet.report.figures", {"check", "report"}),
         # The check measures how fast this machine trains.
         ("unet.training.losses.overlap", {"check", "train"}),
-        ("unet.models.unet", {"check", "prepare_applied", "train", "predict", "quality"}),
+        ("unet.models.unet", {"export", "check", "prepare_applied", "train", "predict", "quality"}),
         ("unet.prediction.objects.watershed", {"stitch", "evaluate", "compare"}),
     ],
 )

@@ -27,6 +27,7 @@ from unet.config.data_settings import (
     networks_of,
 )
 from unet.config.details_settings import DetailsSettings
+from unet.config.join_settings import JoinSettings
 from unet.config.learning_curve import compared, curves_of
 from unet.config.presets import AnyArchitecture, architecture_from
 from unet.config.quality_settings import QualitySettings
@@ -64,6 +65,7 @@ class TrainSettings(Settings):
         anisotropic: whether kernels and poolings follow from the pixel size.
         head, border_width: kind of the head.
         head_names: names of the network's outputs.
+        balance: for a dataset that joins others: pairs of dataset and weight.
     """
 
     stage = "train"
@@ -81,6 +83,7 @@ class TrainSettings(Settings):
     train: TrainSection
     device: Device
     seed: int
+    balance: tuple[tuple[str, float], ...] = ()
 
     @property
     def untracked(self) -> frozenset[str]:
@@ -108,6 +111,7 @@ class TrainSettings(Settings):
             border_width=inactive.border_width(section),
             head_names=config.head_for(dataset, model),
             train=inactive.reset_train(config.train_for(dataset, model), section.head),
+            balance=tuple(config.datasets[dataset].weights.items()),
         )
 
 
@@ -224,6 +228,8 @@ class ReportSettings(Settings):
         curves: learning curves: model -> its models, with their shares of the training images.
             Of these, only the model itself is in ``models``.
         sweeps: model -> the models that it was chosen from, which are only trained.
+        joined: for a dataset that joins others: each of them -> those of ``models`` that were also
+            trained on it alone, on the same folds.
     """
 
     stage = "report"
@@ -237,6 +243,7 @@ class ReportSettings(Settings):
     compared: tuple[str, ...] = ()
     curves: dict[str, dict[str, float]] = Field(default_factory=dict)
     sweeps: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    joined: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     seed: int
 
     @property
@@ -256,6 +263,10 @@ class ReportSettings(Settings):
         own["compared"] = tuple(config.datasets[dataset].compare)
         curves = curves_of(config, dataset)
         sweeps = {name: tuple(made) for name, made in sweeps_of(config, dataset).items()}
+        own["joined"] = {
+            name: tuple(model for model in compared(config, name) if model in models)
+            for name in config.datasets[dataset].weights
+        }
         return cls.filled(config, dataset, models=models, curves=curves, sweeps=sweeps, **own)
 
 
@@ -298,8 +309,8 @@ SETTINGS: dict[str, type[Settings]] = {
     kind.stage: kind
     for kind in (
         SynthesizeSettings, ManifestSettings, SplitsSettings, CheckSettings, PrepareSettings,
-        PrepareAppliedSettings, TrainSettings, ChooseSettings, PredictSettings, StitchSettings,
-        EvaluateSettings, DetailsSettings, CompareSettings, AuditSettings, QualitySettings,
-        ReportSettings,
+        JoinSettings, PrepareAppliedSettings, TrainSettings, ChooseSettings, PredictSettings,
+        StitchSettings, EvaluateSettings, DetailsSettings, CompareSettings, AuditSettings,
+        QualitySettings, ReportSettings,
     )
 }  # fmt: skip

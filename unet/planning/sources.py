@@ -144,7 +144,7 @@ class Sources:
             UserError: one line per dataset whose files are missing.
         """
         lines = []
-        for dataset in sorted(self.config.datasets):
+        for dataset in self.config.with_files:
             tools = self.config.datasets[dataset].compare
             checks = [partial(self.fingerprint, dataset)]
             checks += [partial(self.compared_fingerprint, dataset, tool) for tool in tools]

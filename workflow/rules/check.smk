@@ -36,7 +36,7 @@ rule check_dataset:
 # No output: it shows the findings each time.
 rule check:
     input:
-        [PATHS.check_json(d) for d in sorted(CONFIG.datasets)],
+        [PATHS.check_json(d) for d in CONFIG.with_files],
     log:
         PATHS.log("check"),
     # It takes seconds: not worth a job in a queue.

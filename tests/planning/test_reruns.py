@@ -32,7 +32,7 @@ pytestmark = pytest.mark.workflow
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reruns.md"
 ORDER = [
-    *STAGES[:4], "prepare_applied", "train", "choose", "predict_shard",
+    *STAGES[:4], "join", "prepare_applied", "train", "choose", "predict_shard",
     *STAGES[5:-1], "quality", "compare", "report_dataset", "report",
 ]  # fmt: skip
 
@@ -212,9 +212,11 @@ OTHERS = [
            follows("report_dataset" if stage == "report" else stage, ["sem", "own"], ["a", "b"])
            if stage != "synthesize" else since("synthesize", "sem"),
            versions={stage: VERSIONS[stage] + 1})
-      # No result needs the check; these datasets have no other models, no other tools, no sweep.
+      # No result needs the check; these datasets have no other models, no other tools, no sweep,
+      # and none joins others.
       for stage in VERSIONS
-      if stage not in ("prepare_applied", "check", "quality", "compare", "choose")],
+      if stage not in ("prepare_applied", "check", "join", "quality", "compare",
+                       "choose")],
 ]  # fmt: skip
 CASES = [*FILES, *OTHERS]
 

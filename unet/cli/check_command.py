@@ -126,7 +126,7 @@ def _names(config: Config, wanted: Sequence[str] | None) -> list[str]:
     found, paths = [], Paths(Path(config.output))
     for name in wanted or known:
         if members := list(config.datasets[name].weights):
-            log.warning("%s: joins %s, which are checked", name, " and ".join(members))
+            log.warning("%s: joins %s; the check is of these", name, " and ".join(members))
         elif config.datasets[name].synthetic is not None and not paths.raw_done(name).exists():
             log.warning("%s: not generated yet; `snakemake check` generates and checks it", name)
         else:

@@ -11,6 +11,7 @@ from typing import Any
 
 from unet.config.join_settings import JoinSettings
 from unet.data.dataset_warnings import write_warnings
+from unet.data.joined_stores import member_id
 from unet.data.prepare import BINARY
 from unet.data.records import (
     ImageRecord,
@@ -21,7 +22,7 @@ from unet.data.records import (
     write_splits,
 )
 from unet.data.split_checks import check_copies
-from unet.data.store import join_stores, member_id
+from unet.data.store import join_stores
 from unet.errors import UserError
 from unet.files import read_json, write_sentinel
 from unet.paths import Paths
@@ -72,7 +73,7 @@ def join_stage(paths: Paths, dataset: str, settings: JoinSettings, made_by: Any)
         for member in members
         for row in member.splits
     ]
-    check_copies(splits, [record for record in records if record.status == "ok"])
+    _check_copies(dataset, records, splits)
     write_warnings(paths.warnings(dataset, "join"), [*_size_warnings(members), *_scales(members)])
     write_manifest(paths.manifest(dataset), records)
     write_splits(paths.splits(dataset), splits)
@@ -133,6 +134,15 @@ def _check_alike(dataset: str, members: Sequence[Member]) -> None:
                 f"{key}: {first.name} has {len(_folds(first))} folds, {other.name} "
                 f"{len(_folds(other))}; write the same folds in both"
             )
+
+
+def _check_copies(
+    dataset: str, records: Sequence[ImageRecord], splits: Sequence[SplitRecord]
+) -> None:
+    # Files of two datasets may have the same name; their ids differ.
+    usable = [replace(r, image=r.id) for r in records if r.status == "ok"]
+    key, advice = f"datasets.{dataset}.join", "remove one of each from its dataset"
+    check_copies(splits, usable, key, advice)
 
 
 def _axes(member: Member) -> int:

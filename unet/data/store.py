@@ -27,8 +27,9 @@ from typing import Any
 import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
+from unet.data.joined_stores import MEMBERS, OF_MEMBER, member_id, stores_of
 from unet.errors import UserError
-from unet.files import read_json, remove, replacing
+from unet.files import remove, replacing
 from unet.io.checksums import CHECKSUM, COMPLETE, checked
 
 log = logging.getLogger(__name__)
@@ -39,15 +40,6 @@ CHUNK_DEPTH = 8
 CHUNK_STEP = 16
 # The image as it was before it was resampled.
 OWN = "own"
-# The attribute of a joined store: name of each member -> its store, relative to this one.
-MEMBERS = "members"
-# Between a member's name, which has no dot, and an image's id there, in the ids of a joined store.
-OF_MEMBER = "."
-
-
-def member_id(member: str, name: str) -> str:
-    """The id that an image (or a group of images) of a joined dataset's member has in the join."""
-    return f"{member}{OF_MEMBER}{name}"
 
 
 @dataclass(frozen=True)
@@ -197,11 +189,7 @@ class Prepared:
     @cached_property
     def members(self) -> dict[str, Prepared]:
         """The stores that a joined store stands for, by the names of the datasets; else none."""
-        named: dict[str, str] = (
-            read_json(self.path / "zarr.json").get("attributes", {}).get(MEMBERS, {})
-        )
-        where = {name: os.path.normpath(self.path / path) for name, path in named.items()}
-        return {name: Prepared(Path(path)) for name, path in where.items()}
+        return {name: Prepared(path) for name, path in stores_of(self.path).items()}
 
     def ids(self) -> list[str]:
         """Sorted ids of the images in the store."""

@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from unet.data.store import member_id
+from unet.data.joined_stores import member_id
 from unet.evaluation.metrics.rows import MetricRow
-from unet.evaluation.statistics import Interval
+from unet.evaluation.statistics import Interval, enough
 from unet.report.group_numbers import GroupScore
 from unet.report.numbers import number
 from unet.report.paired import Statistics
@@ -89,12 +89,11 @@ def sentence(each: MemberScore, score: MeanScore, confidence: float) -> str:
         return f"{text}."
     text += f"; trained on {each.dataset} alone {number(mean_of(each.alone))}"
     gain = each.gain
-    if math.isnan(gain.low):
+    if math.isnan(gain.low) or not enough(gain.units, confidence):
         return f"{text}; too few images to tell whether they differ."
-    sure = not gain.low <= 0 <= gain.high
-    found = "a difference" if sure else "no clear difference,"
     ends = f"{number(gain.low)} to {number(gain.high)}"
-    return f"{text}; {found} of {number(gain.mean)} ({confidence:.0%} interval {ends})."
+    found = f"a difference of {number(gain.mean)} ({confidence:.0%} interval {ends})"
+    return f"{text}: {found}{', which may be chance' if gain.low <= 0 <= gain.high else ''}."
 
 
 def mean_of(rows: Sequence[MetricRow]) -> float:

@@ -17,6 +17,8 @@ rule check_dataset:
         PATHS.log("check", "{dataset}"),
     benchmark:
         PATHS.benchmark("check", "{dataset}")
+    wildcard_constraints:
+        dataset=RUN.read_pattern,
     conda:
         "../envs/unet.yaml"
     threads: 8

@@ -35,8 +35,9 @@ def resolved(config: Config) -> Config:
     for name, data in config.datasets.items():
         for first in list(data.weights)[:1]:
             source = config.datasets[first]
-            update = {"task": source.task, "split": split_of(source.split)}
-            update["classes"] = source.classes if data.classes is None else data.classes
+            classes = source.classes if data.classes is None else data.classes
+            split = split_of(source.split)
+            update = {"task": source.task, "classes": classes, "split": split}
             datasets[name] = data.model_copy(update=update)
     return config.model_copy(update={"datasets": datasets})
 

@@ -263,11 +263,12 @@ class ReportSettings(Settings):
         own["compared"] = tuple(config.datasets[dataset].compare)
         curves = curves_of(config, dataset)
         sweeps = {name: tuple(made) for name, made in sweeps_of(config, dataset).items()}
-        own["joined"] = {
+        joined = {
             name: tuple(model for model in compared(config, name) if model in models)
             for name in config.datasets[dataset].weights
         }
-        return cls.filled(config, dataset, models=models, curves=curves, sweeps=sweeps, **own)
+        made = {"curves": curves, "sweeps": sweeps, "joined": joined}
+        return cls.filled(config, dataset, models=models, **made, **own)
 
 
 class DatasetTask(Tracked):

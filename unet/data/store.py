@@ -217,7 +217,7 @@ class Prepared:
         found = dict(self._group(image).attrs)
         if self._place(image)[0] is not self and found.get("group"):
             # Groups of two datasets may have the same name.
-            found["group"] = member_id(image.partition(OF_MEMBER)[0], found["group"])
+            found["group"] = member_id(image.partition(OF_MEMBER)[0], str(found["group"]))
         return found
 
     def _place(self, image: str) -> tuple[Prepared, str]:

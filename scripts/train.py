@@ -37,6 +37,7 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     from unet.files import read_json
     from unet.models.gpu_meter import GpuMeter
     from unet.report.figures import save_curves
+    from unet.training.balance import parted
     from unet.training.progress import Stopped
     from unet.training.ranks import joined
     from unet.training.train import train_fold
@@ -52,13 +53,19 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
         there = ", ".join(map(str, folds))
         raise UserError(f"--fold: no fold {args.fold} in {args.dataset}; there are: {there}")
     prepared = read_json(paths.prepared_done(args.dataset))
-    groups = {name: entry.get("group", "") for name, entry in prepared["images"].items()}
-    train = ids_of(rows, args.fold, "train")
+    images = prepared["images"]
+    groups = {name: entry.get("group", "") for name, entry in images.items()}
+    # Each joined dataset gives the same share.
+    ids = {
+        part: parted(ids_of(rows, args.fold, part), str, images, settings.balance).values()
+        for part in ("train", "val")
+    }
+    share = (settings.train.subset, settings.seed, args.fold)
     data = TrainingData(
         paths.prepared(args.dataset),
         prepared,
-        subset_of(train, groups, settings.train.subset, settings.seed, args.fold),
-        ids_of(rows, args.fold, "val"),
+        [image for part in ids["train"] for image in subset_of(part, groups, *share)],
+        [image for part in ids["val"] for image in part],
         args.encoder_weights,
         start,
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.workflow.test_workflow import CONFIG, FOLDS, since
+from tests.workflow.test_workflow import CONFIG, FOLDS, STAGES, jobs_of, since
 from unet.config.run import merge
 
 # Additions to the finished run's config, for keys that have an effect only with them. `snakemake
@@ -163,6 +163,16 @@ APPLIED = _jobs(
     "manifest new", "prepare_applied new a@own", "predict new a@own ensemble",
     "stitch new a@own ensemble", "quality new a@own", "report_dataset new", "report",
 )  # fmt: skip
+# A second dataset of the same images, and one of both.
+JOINED = {
+    "twin": {**CONFIG["datasets"]["own"], "models": ["a"]},
+    "both": {"join": ["own", "twin"], "models": ["a"]},
+}
+TWINS = frozenset(
+    jobs_of([s for s in STAGES if s != "synthesize"], "twin", ["a"], [0])
+    | jobs_of(["join", *STAGES[STAGES.index("train") :]], "both", ["a"], [0])
+    | {"report"}
+)
 SHARDED = frozenset(
     follows("predict", ("sem", "own"), ("a", "b"))
     | {f"predict_shard {d} {m} {k} {i}" for d, m, k in
@@ -198,6 +208,7 @@ ROWS: list[Row] = [
     Row("datasets.<name>.models", at("datasets.sem.models", ["a", "b"]), "", jobs=A_MODEL_MORE),
     Row("datasets.<name>.predict_with",
         at("datasets.new", {"images": "images", "predict_with": ["own/a"]}), "", jobs=APPLIED),
+    Row("datasets.<name>.join", at("datasets", JOINED), "", jobs=TWINS),
     *of_dataset("prepare", "own", prepare={"tile": 32}),
     *of_dataset("train", "own", train={"lr": 0.02}),
     *of_dataset("predict", "own", predict={"tta": True}),

@@ -163,6 +163,10 @@ class Paths:
     def prepared_done(self, dataset: str, model: str = "") -> Path:
         return self._under(dataset, *_own_folder(model), "prepared.json")
 
+    def joined_inputs(self, member: str) -> tuple[Path, Path, Path]:
+        """What a dataset that joins others is made from, of one of them."""
+        return self.manifest(member), self.splits(member), self.prepared_done(member)
+
     def dataset_report_csv(self, dataset: str) -> Path:
         return self._under(dataset, "report.csv")
 

@@ -16,6 +16,7 @@ STAGES: dict[str, int] = {
     "splits": 1,
     "check": 1,
     "prepare": 1,
+    "join": 1,
     "prepare_applied": 1,
     "train": 2,
     "choose": 1,

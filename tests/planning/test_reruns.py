@@ -32,7 +32,7 @@ pytestmark = pytest.mark.workflow
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reruns.md"
 ORDER = [
-    *STAGES[:4], "prepare_applied", "train", "choose", "predict_shard",
+    *STAGES[:4], "join", "prepare_applied", "train", "choose", "predict_shard",
     *STAGES[5:-1], "quality", "compare", "report_dataset", "report", "export",
 ]  # fmt: skip
 
@@ -213,9 +213,10 @@ OTHERS = [
            if stage != "synthesize" else since("synthesize", "sem"),
            versions={stage: VERSIONS[stage] + 1})
       # No result needs the check; these datasets have no other models, no other tools, no sweep;
-      # they are not exported.
+      # they are not exported, and none joins others.
       for stage in VERSIONS
-      if stage not in ("prepare_applied", "check", "quality", "compare", "choose", "export")],
+      if stage not in ("prepare_applied", "check", "join", "quality", "compare", "choose",
+                       "export")],
 ]  # fmt: skip
 CASES = [*FILES, *OTHERS]
 

@@ -125,7 +125,9 @@ def _names(config: Config, wanted: Sequence[str] | None) -> list[str]:
             raise UserError(f"--dataset: no dataset {name!r}; there are: {listed}")
     found, paths = [], Paths(Path(config.output))
     for name in wanted or known:
-        if config.datasets[name].synthetic is not None and not paths.raw_done(name).exists():
+        if members := list(config.datasets[name].weights):
+            log.warning("%s: joins %s; the check is of these", name, " and ".join(members))
+        elif config.datasets[name].synthetic is not None and not paths.raw_done(name).exists():
             log.warning("%s: not generated yet; `snakemake check` generates and checks it", name)
         else:
             found.append(name)

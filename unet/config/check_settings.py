@@ -37,6 +37,8 @@ class CheckSettings(Settings):
     def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
         origins = config.origins_for(dataset)
         names = dict.fromkeys((dataset, *(origin.dataset for origin in origins)))
+        # Those that they join: without these, they are not valid.
+        names |= {each: None for name in list(names) for each in config.datasets[name].weights}
         models = {origin.model for origin in origins}
         models |= {name for name in config.models_for(dataset) if origin_of(name) is None}
         _add_starts(config, names, models)
@@ -51,7 +53,7 @@ class CheckSettings(Settings):
         # A dataset whose models predict another one may name more models.
         for data in found["datasets"].values():
             if data.get("models") is not None:
-                data["models"] = [each for each in data["models"] if each in models]
+                data["models"] = [each for each in data["models"] if each in models] or None
         found["models"] = {name: _sweep_listed(found["models"][name]) for name in sorted(models)}
         found["train"] = _without_start(found.get("train", {}))
         for member in (*found["datasets"].values(), *found["models"].values()):
@@ -97,7 +99,7 @@ class CheckAllSettings(Settings):
 
     @classmethod
     def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
-        return cls.made(datasets=tuple(sorted(config.datasets)))
+        return cls.made(datasets=config.with_files)
 
 
 def _sweep_listed(model: Mapping[str, Any]) -> dict[str, Any]:

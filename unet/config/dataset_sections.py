@@ -146,6 +146,16 @@ class DatasetSection(Section):
     label is never read as an image."""
     synthetic: Annotated[SyntheticSection | None, Shown(reruns="synthesize")] = None
     """Generate images instead of reading files."""
+    join: Annotated[
+        Annotated[tuple[str, ...], Field(min_length=1)] | dict[str, float] | None,
+        Shown(
+            "list of datasets, or dataset: weight",
+            reruns="join (a weight: train)",
+        ),
+    ] = None
+    """Instead of images of its own: those of these datasets together, each prepared and split as in
+    its own section ([join.md](../docs/join.md)). A patch is drawn from each dataset equally often,
+    or in proportion to the weights."""
     layout: Annotated[str, OneOf(LAYOUT_TABLE)] = "folders"
     """How images and labels are stored on disk."""
     task: Literal["semantic", "instances"] = "semantic"
@@ -235,6 +245,14 @@ class DatasetSection(Section):
             raise ValueError(f"got {value!r}; Y and X must be among the axes, such as YX")
         return letters
 
+    @field_validator("join")
+    @classmethod
+    def _weights_positive(cls, value: Any) -> Any:
+        for name, weight in value.items() if isinstance(value, dict) else ():
+            if weight <= 0:
+                raise ValueError(f"got weight {weight:g} for {name}; it must be above 0")
+        return value
+
     @field_validator("predict_with")
     @classmethod
     def _origins_named(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -258,13 +276,15 @@ class DatasetSection(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> DatasetSection:
-        if (self.images is None) == (self.synthetic is None):
+        if self.join is None and (self.images is None) == (self.synthetic is None):
             raise ValueError("give either images (a path or glob) or synthetic (generated images)")
         if self.synthetic is not None and self.labels is not None:
             raise ValueError("labels: generated images bring their own labels; drop this key")
-        # With predict_with the classes are those of the models (unet.config.predict_with).
-        of_models = self.predict_with is not None and self.classes is None
-        if self.task == "semantic" and not self.classes and not of_models:
+        # With predict_with the classes are those of the models (unet.config.predict_with), with
+        # join those of the joined datasets (unet.config.joined_datasets).
+        of_others = self.predict_with is not None or self.join is not None
+        of_others = of_others and self.classes is None
+        if self.task == "semantic" and not self.classes and not of_others:
             raise ValueError(
                 "classes: needed for task semantic; name each class and its label value, such as "
                 "{background: 0, cell: 255}"
@@ -286,8 +306,19 @@ class DatasetSection(Section):
         return self
 
     @property
+    def weights(self) -> dict[str, float]:
+        """The joined datasets with their weights, in the order of the config; none without
+        ``join``."""
+        if self.join is None or isinstance(self.join, dict):
+            return dict(self.join or {})
+        return dict.fromkeys(self.join, 1.0)
+
+    @property
     def labelled(self) -> bool:
-        """Whether labels are searched for: if they are given, or the layout has them."""
+        """Whether labels are searched for: if they are given, or the layout has them. Joined
+        datasets have some."""
+        if self.join is not None:
+            return True
         by_name = self.layout in ("folders", "stack")
         return self.labels is not None or self.synthetic is not None or self.sheet or not by_name
 

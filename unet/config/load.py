@@ -8,7 +8,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from unet.config import learning_curve, predict_with, start_checks, start_models, sweep
+from unet.config import (
+    joined_datasets,
+    learning_curve,
+    predict_with,
+    start_checks,
+    start_models,
+    sweep,
+)
 from unet.config.checks import mistakes
 from unet.config.messages import lines_of, too_large
 from unet.config.run import Config
@@ -29,7 +36,10 @@ def load(raw: Mapping[str, Any]) -> Config:
     except ValidationError as error:
         raise UserError("\n".join(lines_of(error, dict(raw)))) from None
     config = sweep.expanded(learning_curve.expanded(start_models.expanded(config, _made(config))))
-    lines = predict_with.origin_mistakes(config) or start_checks.origin_mistakes(config)
+    lines = joined_datasets.join_mistakes(config)
+    if not lines:
+        config = joined_datasets.resolved(config)
+        lines = predict_with.origin_mistakes(config) or start_checks.origin_mistakes(config)
     if not lines:
         config = predict_with.resolved(config)
         lines = sweep.said_once(mistakes(config), config)

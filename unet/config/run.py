@@ -110,6 +110,16 @@ class Config(Section):
                 )
         return value
 
+    @property
+    def joining(self) -> tuple[str, ...]:
+        """The datasets that join others, sorted."""
+        return tuple(d for d in sorted(self.datasets) if self.datasets[d].join is not None)
+
+    @property
+    def with_files(self) -> tuple[str, ...]:
+        """All other datasets, which have files of their own, sorted."""
+        return tuple(d for d in sorted(self.datasets) if self.datasets[d].join is None)
+
     # Sections merged with the overrides of a dataset and of a model (the model's win).
     def prepare_for(self, dataset: str) -> PrepareSection:
         return overlaid(self.prepare, self.datasets[dataset].prepare)

@@ -28,6 +28,7 @@ from unet.config.data_settings import (
 )
 from unet.config.details_settings import DetailsSettings
 from unet.config.export_settings import ExportSettings
+from unet.config.join_settings import JoinSettings
 from unet.config.learning_curve import compared, curves_of
 from unet.config.presets import AnyArchitecture, architecture_from
 from unet.config.quality_settings import QualitySettings
@@ -70,6 +71,7 @@ class TrainSettings(Settings):
         encoder_weights: sha256 of the file with the encoder's weights; "" without such a file.
         fingerprint: identifies the content of the file that the training starts from; "" if it
             starts from none, or from a model of the run.
+        balance: for a dataset that joins others: pairs of dataset and weight.
     """
 
     stage = "train"
@@ -89,6 +91,7 @@ class TrainSettings(Settings):
     seed: int
     encoder_weights: str = ""
     fingerprint: str = ""
+    balance: tuple[tuple[str, float], ...] = ()
 
     @property
     def untracked(self) -> frozenset[str]:
@@ -121,6 +124,7 @@ class TrainSettings(Settings):
             border_width=inactive.border_width(section),
             head_names=config.head_for(dataset, model),
             train=train,
+            balance=tuple(config.datasets[dataset].weights.items()),
         )
 
 
@@ -239,6 +243,8 @@ class ReportSettings(Settings):
         sweeps: model -> the models that it was chosen from, which are only trained.
         starts: model -> the model that shows its start; both are in ``models``.
         validated_by: of the split, if there are sweeps.
+        joined: for a dataset that joins others: each of them -> those of ``models`` that were also
+            trained on it alone, on the same folds.
     """
 
     stage = "report"
@@ -254,6 +260,7 @@ class ReportSettings(Settings):
     sweeps: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     starts: dict[str, str] = Field(default_factory=dict)
     validated_by: Literal["", "val", "folds", "sheet"] = ""
+    joined: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     seed: int
 
     @property
@@ -278,8 +285,12 @@ class ReportSettings(Settings):
         curves, starts = curves_of(config, dataset), starts_of(config, dataset)
         sweeps = {name: tuple(made) for name, made in sweeps_of(config, dataset).items()}
         own["validated_by"] = config.datasets[dataset].split.validated_by if sweeps else ""
-        return cls.filled(config, dataset, models=models, curves=curves, sweeps=sweeps,
-                          starts=starts, **own)  # fmt: skip
+        joined = {
+            name: tuple(model for model in compared(config, name) if model in models)
+            for name in config.datasets[dataset].weights
+        }
+        made = {"curves": curves, "sweeps": sweeps, "starts": starts, "joined": joined}
+        return cls.filled(config, dataset, models=models, **made, **own)
 
 
 class DatasetTask(Tracked):
@@ -327,8 +338,8 @@ SETTINGS: dict[str, type[Settings]] = {
     kind.stage: kind
     for kind in (
         SynthesizeSettings, ManifestSettings, SplitsSettings, CheckSettings, PrepareSettings,
-        PrepareAppliedSettings, TrainSettings, ChooseSettings, PredictSettings, StitchSettings,
-        EvaluateSettings, DetailsSettings, CompareSettings, AuditSettings, QualitySettings,
-        ReportSettings, ExportSettings,
+        JoinSettings, PrepareAppliedSettings, TrainSettings, ChooseSettings, PredictSettings,
+        StitchSettings, EvaluateSettings, DetailsSettings, CompareSettings, AuditSettings,
+        QualitySettings, ReportSettings, ExportSettings,
     )
 }  # fmt: skip

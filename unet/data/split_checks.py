@@ -19,9 +19,17 @@ FEW = 3
 HUGE = 0.5
 
 
-def check_copies(rows: Sequence[SplitRecord], usable: Sequence[ImageRecord]) -> None:
+def check_copies(
+    rows: Sequence[SplitRecord],
+    usable: Sequence[ImageRecord],
+    key: str = "split",
+    advice: str = "remove one of each or put both in one group",
+) -> None:
     """Refuses copies of an image in different parts of a fold: scores on a training image mean
     nothing.
+
+    Args:
+        key, advice: the start and the end of the message.
 
     Raises:
         UserError: there are such copies.
@@ -45,9 +53,9 @@ def check_copies(rows: Sequence[SplitRecord], usable: Sequence[ImageRecord]) -> 
     names = "".join(f"; {a} and {b}" for a, b, _ in more[: LISTED_PAIRS - 1])
     names += f"; and {len(torn) - LISTED_PAIRS} more pairs" if len(torn) > LISTED_PAIRS else ""
     raise UserError(
-        f"split: {first_name} and {other_name} are the same file, but one is in {one} and one in "
+        f"{key}: {first_name} and {other_name} are the same file, but one is in {one} and one in "
         f"{two}{', and so are' if more else ''}{names.removeprefix(';')}; scores would be too "
-        "good: remove one of each or put both in one group"
+        f"good: {advice}"
     )
 
 

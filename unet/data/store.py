@@ -7,21 +7,27 @@ resampling, are on the image's own grid. A chunk is a tile with all channels (in
 sections of a smaller tile) and ends with its checksum (:mod:`unet.io.checksums`). A shard (one
 file) is a square of tiles. The attribute ``key`` is a hash of everything that determines the
 arrays.
+
+The store of a dataset that joins others has no images of its own: it names the stores of its
+members, and :class:`Prepared` reads theirs, so nothing is copied.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
+from unet.data.joined_stores import MEMBERS, OF_MEMBER, member_id, stores_of
 from unet.errors import UserError
 from unet.files import remove, replacing
 from unet.io.checksums import CHECKSUM, COMPLETE, checked
@@ -117,7 +123,9 @@ def clean(store: Path, keys: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """
     store.mkdir(parents=True, exist_ok=True)
     # The store is a group, too, so that viewers can open it as a whole.
-    zarr.open_group(store, mode="a", zarr_format=3)
+    group = zarr.open_group(store, mode="a", zarr_format=3)
+    # The dataset may have joined others before it had images of its own.
+    group.attrs.pop(MEMBERS, None)
     kept: dict[str, dict[str, Any]] = {}
     for path in sorted(store.iterdir()):
         if path.name.startswith("."):
@@ -145,6 +153,20 @@ def update_attrs(store: Path, image: str, attrs: Mapping[str, Any]) -> None:
     zarr.open_group(store / image, mode="r+").attrs.update(dict(attrs))
 
 
+def join_stores(store: Path, members: Mapping[str, Path]) -> None:
+    """Writes a store that stands for the images of others.
+
+    Args:
+        store: its path; what is there is replaced.
+        members: name -> store.
+    """
+    # Relative, so that an output folder can be moved.
+    named = {name: os.path.relpath(path, store) for name, path in members.items()}
+    with replacing(store) as temporary:
+        temporary.unlink()
+        zarr.open_group(temporary, mode="w", zarr_format=3, attributes={MEMBERS: named})
+
+
 def free_bytes(path: Path) -> int:
     """Free space on the disk where ``path`` is or will be."""
     while not path.exists():
@@ -164,9 +186,15 @@ class Prepared:
         if not (path / "zarr.json").is_file():
             raise UserError(f"{path}: there is no prepared store here; run the prepare stage")
 
+    @cached_property
+    def members(self) -> dict[str, Prepared]:
+        """The stores that a joined store stands for, by the names of the datasets; else none."""
+        return {name: Prepared(path) for name, path in stores_of(self.path).items()}
+
     def ids(self) -> list[str]:
         """Sorted ids of the images in the store."""
-        names = (p.parent.name for p in self.path.glob("*/zarr.json"))
+        names = [p.parent.name for p in self.path.glob("*/zarr.json")]
+        names += [member_id(m, name) for m, store in self.members.items() for name in store.ids()]
         return sorted(name for name in names if not name.startswith("."))
 
     def image(self, image: str) -> zarr.Array[Any]:
@@ -186,24 +214,34 @@ class Prepared:
 
     def attrs(self, image: str) -> dict[str, Any]:
         """key, axes, pixel_size_um, statistics, channels, group, display."""
-        return dict(self._group(image).attrs)
+        found = dict(self._group(image).attrs)
+        if self._place(image)[0] is not self and found.get("group"):
+            # Groups of two datasets may have the same name.
+            found["group"] = member_id(image.partition(OF_MEMBER)[0], str(found["group"]))
+        return found
+
+    def _place(self, image: str) -> tuple[Prepared, str]:
+        """The store that holds an image, and its id there."""
+        member, _, name = image.partition(OF_MEMBER)
+        return (self.members[member], name) if member in self.members else (self, image)
 
     def _group(self, image: str) -> zarr.Group:
-        if image.startswith(".") or not (self.path / image / "zarr.json").is_file():
+        store, name = self._place(image)
+        if name.startswith(".") or not (store.path / name / "zarr.json").is_file():
             raise UserError(
-                f"{self.path}: has no image {image!r} among its {len(self.ids())}; run the "
+                f"{store.path}: has no image {name!r} among its {len(store.ids())}; run the "
                 "prepare stage"
             )
-        return zarr.open_group(self.path / image, mode="r")
+        return zarr.open_group(store.path / name, mode="r")
 
     def _array(self, image: str, name: str) -> zarr.Array[Any] | None:
-        group = self._group(image)
-        array = group.get(name)
+        array = self._group(image).get(name)
         if not isinstance(array, zarr.Array):
             return None
+        store, at = self._place(image)
         return checked(
             array,
-            f"remove {self.path / image} and {self.path.with_suffix('.json')} and run again to "
+            f"remove {store.path / at} and {store.path.with_suffix('.json')} and run again to "
             "prepare this image again",
         )
 

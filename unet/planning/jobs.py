@@ -93,6 +93,22 @@ class Run:
         names = "|".join(swept(self.config))
         return (rf"(?!(?:{names})/)" if names else "") + "[A-Za-z0-9_-]+"
 
+    @property
+    def joined_pattern(self) -> str:
+        """Matches the datasets that join others."""
+        return "|".join(self.config.joining) or r"(?!)"
+
+    @property
+    def read_pattern(self) -> str:
+        """Matches all other datasets, whose files are read."""
+        names = "|".join(self.config.joining)
+        return (rf"(?!(?:{names})/)" if names else "") + "[A-Za-z0-9_-]+"
+
+    def joined_inputs(self, dataset: str) -> list[Path]:
+        """What a dataset that joins others is made from."""
+        members = self.config.datasets[dataset].weights
+        return [path for name in members for path in self.paths.joined_inputs(name)]
+
     def tried(
         self, path: Callable[[str, str, int | str], Path], dataset: str, model: str, fold: str = ""
     ) -> list[Path]:
@@ -161,7 +177,7 @@ class Run:
     def origin_checks(self, dataset: str) -> list[Path]:
         """The checks of the datasets whose models predict this one."""
         names = dict.fromkeys(origin.dataset for origin in self.config.origins_for(dataset))
-        return [self.paths.check_json(name) for name in names]
+        return [self.paths.check_json(name) for name in names if name in self.config.with_files]
 
     def report_inputs(self, dataset: str) -> list[Path]:
         """What the dataset's report is made from, see :mod:`unet.planning.report_inputs`."""

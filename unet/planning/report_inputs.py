@@ -10,13 +10,15 @@ from unet.paths import Paths, compared_model
 
 def report_inputs(paths: Paths, dataset: str, settings: ReportSettings) -> list[Path]:
     """The files without which there is no report, besides the manifest: splits, training histories,
-    and the scores of each model (those of learning curves too) and compared tool; without labels
-    the segmentations."""
+    and the scores of each model (those of learning curves too) and compared tool, those of the
+    same models on each joined dataset; without labels the segmentations."""
     models = settings.models + settings.of_curves
     folds, applied = settings.folds, settings.applied
     found = [paths.history(dataset, model, fold) for model in models for fold in folds]
     found += [] if applied else [paths.splits(dataset)]
     found += [paths.choice(dataset, model, fold) for model in settings.sweeps for fold in folds]
+    # Models that were trained on one of the joined datasets alone.
+    found += [paths.metrics(name, each) for name, own in settings.joined.items() for each in own]
     if applied is None or applied.labelled:
         compared = map(compared_model, settings.compared)
         return found + [paths.metrics(dataset, model) for model in (*models, *compared)]

@@ -286,6 +286,7 @@ NEEDS: dict[str, tuple[Callable[[PlannedJob], float], Callable[[PlannedJob], flo
     "splits": (_plain, _no_time),
     "check": (_check, _read),
     "prepare": (_pixels, _read),
+    "join": (_plain, _no_time),
     "prepare_applied": (_pixels, _read),
     "train": (_train, _trained),
     "choose": (_plain, _no_time),

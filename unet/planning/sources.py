@@ -211,7 +211,7 @@ class Sources:
             except OSError as error:
                 what = f"{error.filename}: {error.strerror}"
                 lines.append(f"config: models.{model}.encoder_weights: {what}")
-        for dataset in sorted(self.config.datasets):
+        for dataset in self.config.with_files:
             tools = self.config.datasets[dataset].compare
             checks: list[Callable[[], object]] = [partial(self.fingerprint, dataset)]
             starts = {self.config.start_for(dataset, m) for m in self.config.trained_for(dataset)}

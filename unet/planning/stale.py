@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from unet import provenance
+from unet.data.joined_stores import stores_of
 from unet.files import canonical
 from unet.paths import store_of
 from unet.planning.untracked import Untracked
@@ -89,11 +90,14 @@ def record_of(outputs: Iterable[str]) -> provenance.MadeBy | None:
 
 
 def missing_stores(paths: Iterable[str]) -> Iterator[str]:
-    """Stores that do not exist although their sentinels do."""
+    """Stores that do not exist although their sentinels do; also those that a joined store
+    names."""
     for path in paths:
         store = store_of(Path(path))
-        if store is not None and not store.exists() and Path(path).exists():
-            yield str(store)
+        if store is None or not Path(path).exists():
+            continue
+        named = stores_of(store).values() if store.name == "prepared.zarr" else ()
+        yield from (str(each) for each in (store, *named) if not each.exists())
 
 
 class Planning:

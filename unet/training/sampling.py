@@ -146,7 +146,8 @@ class PatchSampler:
     """Draws batches of patches.
 
     Args:
-        images: to draw from; the probability of an image is proportional to its number of pixels.
+        images: to draw from; the probability of an image is proportional to its number of pixels,
+            times its pixels' weight.
         patch: the network's input size along each spatial axis.
         margin: by how much the network's output is smaller on each side, along each spatial axis.
             A patch's *output* lies within the image if it fits; the input may reach beyond it
@@ -155,6 +156,7 @@ class PatchSampler:
         foreground: share of the patches that have a pixel of a random foreground class at a random
             place in the middle half of the output.
         seed: with the step, the only source of randomness.
+        weights: of a pixel of each image; None: all alike.
     """
 
     def __init__(
@@ -165,6 +167,7 @@ class PatchSampler:
         batch: int,
         foreground: float,
         seed: int,
+        weights: Sequence[float] | None = None,
     ) -> None:
         if not images:
             raise ValueError("there are no images to draw patches from")
@@ -177,6 +180,8 @@ class PatchSampler:
             self._positions.append(positions)
             self.counts += counts
         areas = np.array([float(np.prod(image.shape)) for image in images])
+        if weights is not None:
+            areas = areas * np.array(weights)
         self._chances = areas / areas.sum()
 
     def batch(self, step: int, rows: slice | None = None) -> Batch:

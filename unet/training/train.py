@@ -32,6 +32,7 @@ from unet.models.resnet_unet import load_encoder
 from unet.tables import write_table
 from unet.training.augment import Augment
 from unet.training.auto.planned import planned
+from unet.training.balance import common_score, parted, pixel_weights
 from unet.training.checkpoint import Checkpoints
 from unet.training.finished import Finished
 from unet.training.losses import DistanceLoss, Loss, make_loss
@@ -216,9 +217,10 @@ def _trainer(
             network.arch, data.prepared["task"], head, channels, size, _normalization(data)
         )
         started = put_weights(start, network, own, section)
+    weights = _pixel_weights(settings, data, images)
     sampler = PatchSampler(
         images, network_design.patch, [fp.margin for fp in network.footprint],
-        network_design.batch, section.foreground, seed,
+        network_design.batch, section.foreground, seed, weights,
     )  # fmt: skip
     precision = choose_precision(section.precision, device)
     log.info(
@@ -234,10 +236,15 @@ def _trainer(
         if not val_images:
             return math.nan, math.nan
         predictor = Predictor([candidate], device, section.precision, head=head, exact=False)
-        return validate(predictor, val_images, VALIDATION_TILE, resources.ranks)
+        parts = _by_dataset(settings, data, val_images)
+        found = {
+            name: validate(predictor, part, VALIDATION_TILE, resources.ranks)
+            for name, part in parts.items()
+        }
+        return common_score(found, settings.balance)
 
     return Trainer(
-        network, _loss(section, settings.head, images, targets), sampler,
+        network, _loss(section, settings.head, images, targets, weights), sampler,
         Augment(section.augment, targets.spacing), score, section, seed,
         device, precision, checkpoints, resources.ranks, started,
     )  # fmt: skip
@@ -258,6 +265,24 @@ def _start_encoder(network: Network, path: Path | None, content: str) -> None:
         raise UserError(f"{path}: has changed since this training was planned; run again")
     load_encoder(network, path)
     log.info("the encoder starts from %s", path)
+def _by_dataset(
+    settings: TrainSettings, data: TrainingData, images: Sequence[TrainingImage]
+) -> dict[str, list[TrainingImage]]:
+    """The images by joined dataset; all under one name if the dataset joins none."""
+    return parted(images, lambda image: image.name, data.prepared["images"], settings.balance)
+
+
+def _pixel_weights(
+    settings: TrainSettings, data: TrainingData, images: Sequence[TrainingImage]
+) -> list[float] | None:
+    """The weight of a pixel of each image, in their order; None if the dataset joins none."""
+    if not settings.balance:
+        return None
+    parts = _by_dataset(settings, data, images)
+    areas = {name: [float(math.prod(i.shape)) for i in part] for name, part in parts.items()}
+    names = [image.name for part in parts.values() for image in part]
+    weights = dict(zip(names, pixel_weights(areas, settings.balance), strict=True))
+    return [weights[image.name] for image in images]
 
 
 def _model_file(
@@ -312,11 +337,15 @@ def _targets(settings: TrainSettings, data: TrainingData) -> TargetSettings:
 
 
 def _loss(
-    section: TrainSection, head: str, images: Sequence[TrainingImage], targets: TargetSettings
+    section: TrainSection,
+    head: str,
+    images: Sequence[TrainingImage],
+    targets: TargetSettings,
+    pixels: Sequence[float] | None,
 ) -> Loss:
     """The config's loss over the head's classes, plus the head's own term."""
     classes = targets.num_classes
-    weights = _class_weights(section, images, classes)
+    weights = _class_weights(section, images, classes, pixels)
     loss = make_loss(section.loss, classes, weights, **section.loss_options)
     if "distance" in HEADS[head].maps:
         return DistanceLoss(loss, section.distance_weight)
@@ -324,18 +353,22 @@ def _loss(
 
 
 def _class_weights(
-    section: TrainSection, images: Sequence[TrainingImage], num_classes: int
+    section: TrainSection,
+    images: Sequence[TrainingImage],
+    num_classes: int,
+    pixels: Sequence[float] | None,
 ) -> list[float] | None:
-    """The loss's class weights; ``auto`` balances the classes over the training images."""
+    """The loss's class weights; ``auto`` balances the classes over the training images, whose
+    pixels count with their weight (None: all alike)."""
     if section.class_weights is None:
         return None
     if section.class_weights != "auto":
         return list(section.class_weights)
-    counts = [0] * num_classes
-    for image in images:
+    counts: list[float] = [0] * num_classes
+    for image, weight in zip(images, pixels or [1] * len(images), strict=True):
         target = image.read([(0, n) for n in image.shape]).target
         for index in range(num_classes):
-            counts[index] += int((target == index).sum())
+            counts[index] += int((target == index).sum()) * weight
     return balanced_class_weights(counts)
 
 

@@ -32,7 +32,8 @@ class TrainingData:
     Attributes:
         store: the prepared store.
         prepared: its sentinel.
-        train, val: ids of the images to train on, and of those that select the best weights.
+        train, val: ids of the images to train on, and of those that select the best weights; of
+            joined datasets in the order of the config.
         encoder_weights: file with the weights that the network's encoder starts from.
         start: the weights to start from; None: random ones.
     """

@@ -17,6 +17,8 @@ rule check_dataset:
         PATHS.log("check", "{dataset}"),
     benchmark:
         PATHS.benchmark("check", "{dataset}")
+    wildcard_constraints:
+        dataset=RUN.read_pattern,
     conda:
         "../envs/unet.yaml"
     threads: 8
@@ -36,7 +38,7 @@ rule check_dataset:
 # No output: it shows the findings each time.
 rule check:
     input:
-        [PATHS.check_json(d) for d in sorted(CONFIG.datasets)],
+        [PATHS.check_json(d) for d in CONFIG.with_files],
     log:
         PATHS.log("check"),
     # It takes seconds: not worth a job in a queue.

@@ -14,6 +14,8 @@ rule manifest:
         PATHS.log("manifest", "{dataset}"),
     benchmark:
         PATHS.benchmark("manifest", "{dataset}")
+    wildcard_constraints:
+        dataset=RUN.read_pattern,
     conda:
         "../envs/unet.yaml"
     threads: 8
@@ -39,6 +41,8 @@ rule splits:
         PATHS.log("splits", "{dataset}"),
     benchmark:
         PATHS.benchmark("splits", "{dataset}")
+    wildcard_constraints:
+        dataset=RUN.read_pattern,
     # It takes seconds: not worth a job in a queue.
     localrule: True
     conda:

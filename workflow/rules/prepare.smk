@@ -14,6 +14,8 @@ rule prepare:
         PATHS.log("prepare", "{dataset}"),
     benchmark:
         PATHS.benchmark("prepare", "{dataset}")
+    wildcard_constraints:
+        dataset=RUN.read_pattern,
     conda:
         "../envs/unet.yaml"
     threads: 8

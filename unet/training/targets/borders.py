@@ -93,7 +93,7 @@ def border_weight_margin(
     return tuple(math.floor(far / step) for step in steps)
 
 
-def balanced_class_weights(counts: Sequence[int]) -> list[float]:
+def balanced_class_weights(counts: Sequence[float]) -> list[float]:
     """Class weights inverse to the pixel counts, scaled so that the mean over pixels is 1.
 
     w_c = N / (K n_c), with K the number of classes that occur; a class that never occurs gets 0.

@@ -36,7 +36,8 @@ def add_request(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         "model", type=Path, metavar="MODEL",
-        help="model.pt, the results folder of a fold, or that of a model (all its folds together)",
+        help="model.pt, the results folder of a fold, that of a model (all its folds together), or "
+        "a package of the BioImage Model Zoo (.zip)",
     )  # fmt: skip
     p.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders or globs")
     p.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")

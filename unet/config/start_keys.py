@@ -13,7 +13,7 @@ from unet.paths import NAME, Origin
 
 # Formats of files to start from, by suffix. A new one also needs a line in `READERS` of
 # `unet.models.read_model`.
-START_FORMATS = {".pt": "model.pt"}
+START_FORMATS = {".pt": "model.pt", ".zip": "package of the BioImage Model Zoo (.zip)"}
 # In place of a path in settings: what a training depends on is the file's content.
 START_FILE = "file.pt"
 # The learning rate is multiplied by this unless the user writes one. nnU-Net trains at 1e-2 and is

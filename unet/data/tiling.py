@@ -96,12 +96,13 @@ def _padded_spans(size: int, tile: int, fp: Footprint) -> list[Span]:
     """Windows of a padded network: equal sizes, on the grid, shifted inwards at the border."""
     total = fp.fit(size)
     halo, grid = fp.halo, fp.grid
-    tile = max(tile // grid * grid, 2 * halo + grid)
+    # Ours are never smaller than the halo needs; networks of other programs may be.
+    tile = max(tile // grid * grid, 2 * halo + grid, fp.smallest)
     if tile >= total:
         return [Span(0, total, 0, size, 0)]
     # The fewest windows of at most `tile`, then the smallest window that needs no more of them.
     count = -(-(total - 2 * halo) // (tile - 2 * halo))
-    window = -(-(total + (count - 1) * 2 * halo) // (count * grid)) * grid
+    window = max(-(-(total + (count - 1) * 2 * halo) // (count * grid)) * grid, fp.smallest)
     # A set, since rounding the window up to the grid can make the last window redundant.
     starts = sorted({min(i * (window - 2 * halo), total - window) for i in range(count)})
     edges = [0, *(start + halo for start in starts[1:]), size]

@@ -7,11 +7,12 @@ import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
+from unet.config.geometry import Footprints, footprint
 from unet.config.presets import AnyArchitecture, architecture_from
 from unet.errors import UserError, one_line
 from unet.files import canonical, replacing
@@ -61,6 +62,11 @@ class ModelFile:
     weights: dict[str, Tensor]
     appearance: dict[str, Any] | None = None
 
+    @property
+    def footprint(self) -> Footprints:
+        """What windows need, per spatial axis ((Z) Y X)."""
+        return footprint(self.architecture)
+
     def network(self) -> Network:
         """The network with its weights, in evaluation mode."""
         build = NETWORKS[self.architecture.kind]
@@ -77,19 +83,19 @@ def save_tensors(path: Path, value: dict[str, Any]) -> None:
         torch.save(value, handle)
 
 
-def _check_archive(path: Path) -> None:
+def _check_archive(file: BinaryIO) -> None:
     """Checks what torch does not check: the checksums (a flipped bit would change a weight), and
     that the file is an uncompressed archive, so that torch never opens a bare pickle or a zip bomb.
 
     Raises:
         ValueError: a check failed.
     """
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as handle:
-            pickled = handle.read(1) == pickle.PROTO
+    if not zipfile.is_zipfile(file):
+        file.seek(0)
+        pickled = file.read(1) == pickle.PROTO
         kind = "a pickle, which could run code" if pickled else "not an archive, or cut short"
         raise ValueError(f"{kind}; it must contain only tensors, as written by the train stage")
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
             raise ValueError("its archive is compressed, which torch never does")
         damaged = archive.testzip()
@@ -105,20 +111,35 @@ def load_tensors(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such model file; run the train stage")
+    with path.open("rb") as file:
+        return tensors_in(file, str(path), "train it again")
+
+
+def tensors_in(file: BinaryIO, name: str, remedy: str) -> dict[str, Any]:
+    """The tensors and plain values of an open file; nothing in it is ever executed.
+
+    Args:
+        name: of the file, for messages.
+        remedy: what to do about a damaged file.
+
+    Raises:
+        UserError: the file is damaged, or contains more than tensors and plain values.
+    """
     try:
-        _check_archive(path)
+        _check_archive(file)
+        file.seek(0)
         with warnings.catch_warnings():
             # torch warns about unusual pickles; our one line says enough.
             warnings.simplefilter("ignore")
-            value = torch.load(path, map_location="cpu", weights_only=True)
+            value = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = one_line(error, 160)
-        raise UserError(f"{path}: refused, it contains more than tensors ({reason})") from None
+        raise UserError(f"{name}: refused, it contains more than tensors ({reason})") from None
     except Exception as error:
         reason = one_line(error, 160)
-        raise UserError(f"{path}: not a readable model file ({reason}); train it again") from None
+        raise UserError(f"{name}: not a readable model file ({reason}); {remedy}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: not a model file of this pipeline; train it again")
+        raise UserError(f"{name}: not a model file of this pipeline; {remedy}")
     return value
 
 
@@ -152,21 +173,26 @@ def load_model(path: Path) -> ModelFile:
         if value.get("appearance") is not None:
             value["appearance"] = json.loads(value["appearance"])
         model = ModelFile(**value)
-        _check_weights(model, path.stat().st_size)
+        check_weights(model, path.stat().st_size)
     except Exception as error:
         # Any error, since the file may contain any values.
         reason = one_line(error, 160)
         raise UserError(f"{path}: not a model file of this pipeline ({reason})") from None
-    bad = [name for name, tensor in model.weights.items() if not bool(tensor.isfinite().all())]
-    if bad:
-        raise UserError(
-            f"{path}: NaN or infinite weights (in {bad[0]}, {len(bad)} of {len(model.weights)} "
-            "tensors); train it again with a smaller train.lr"
-        )
+    check_finite(model, str(path))
     return model
 
 
-def _check_weights(model: ModelFile, size: int) -> None:
+def check_finite(model: ModelFile, name: str) -> None:
+    """Raises UserError if a weight is NaN or infinite; ``name`` is that of the file."""
+    bad = [name for name, tensor in model.weights.items() if not bool(tensor.isfinite().all())]
+    if bad:
+        raise UserError(
+            f"{name}: NaN or infinite weights (in {bad[0]}, {len(bad)} of {len(model.weights)} "
+            "tensors); train it again with a smaller train.lr"
+        )
+
+
+def check_weights(model: ModelFile, size: int) -> None:
     """Checks that a model's values are consistent, before a network is built from it.
 
     Args:

@@ -11,10 +11,14 @@ from pathlib import Path
 
 from unet.errors import UserError
 from unet.models.model_file import ModelFile, load_model
+from unet.models.zoo_reading import package_to_apply, package_to_start
 
 READERS: dict[str, Callable[[Path], ModelFile]] = {
     ".pt": load_model,
+    ".zip": package_to_start,
 }
+# Formats that are read in another way to be applied than to start a training from.
+APPLIED = {**READERS, ".zip": package_to_apply}
 
 
 def read_model(path: Path) -> ModelFile:
@@ -27,3 +31,13 @@ def read_model(path: Path) -> ModelFile:
     if reader is None:
         raise UserError(f"{path}: no model file ({', '.join(READERS)} can be read)")
     return reader(path)
+
+
+def applied_model(path: Path) -> ModelFile:
+    """The network in a file, to be applied to images; a file of an unknown suffix is read as
+    ``model.pt``.
+
+    Raises:
+        UserError: the file is missing, damaged or no model, or its network cannot be applied.
+    """
+    return APPLIED.get(path.suffix, load_model)(path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -92,12 +93,18 @@ def _installed(name: str) -> bool:
 
 
 def write_package(
-    path: Path, model: ModelFile, example: Example, texts: Texts, weights: tuple[str, ...]
+    path: Path,
+    model: ModelFile,
+    example: Example,
+    texts: Texts,
+    weights: tuple[str, ...],
+    applied: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the package; it appears whole or not at all.
 
     Args:
         weights: formats besides ``pytorch_state_dict``.
+        applied: how the run that trained the model makes objects; see :func:`own_values`.
 
     Raises:
         UserError: a library is missing, or the texts do not fit the format.
@@ -113,6 +120,7 @@ def write_package(
     files["cover.png"] = cover_of(model, example)
     files["README.md"] = texts.readme.encode()
     about = _description(model, texts, files, tuple(made))
+    about["config"][OWN] = own_values(model, applied)
     text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True, **STYLE)
     with replacing(path) as temporary:
         with zipfile.ZipFile(temporary, "w") as archive:
@@ -207,7 +215,7 @@ def _description(
         "inputs": [_input(model, steps) | {"test_tensor": file("test_input.npy")}],
         "outputs": [_output(model) | {"test_tensor": file("test_output.npy")}],
         "weights": {name: file(WEIGHTS[name]) | _weights(name, model, file) for name in formats},
-        "config": {"bioimageio": bioimageio, OWN: own_values(model)},
+        "config": {"bioimageio": bioimageio},
     }
 
 
@@ -280,8 +288,13 @@ def _facts(model: ModelFile) -> dict[str, Any]:
     }
 
 
-def own_values(model: ModelFile) -> dict[str, Any]:
-    """What this pipeline needs besides the weights to read the model back, as plain values."""
+def own_values(model: ModelFile, applied: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What this pipeline needs besides the weights to read the model back, as plain values.
+    Long nested ones are JSON text.
+
+    Args:
+        applied: ``tta`` and the keys of the section ``stitch`` that the run uses, if known.
+    """
     return {
         "architecture": model.architecture.to_json(),
         "in_channels": model.in_channels,
@@ -291,6 +304,12 @@ def own_values(model: ModelFile) -> dict[str, Any]:
         "task": model.task,
         "normalize": model.normalize,
         "pixel_size_um": None if model.pixel_size_um is None else list(model.pixel_size_um),
+        "score": None if math.isnan(model.score) else float(model.score),
+        "step": model.step,
+        "versions": dict(model.versions),
+        "settings": canonical(model.settings),
+        "appearance": None if model.appearance is None else canonical(model.appearance),
+        "applied": None if applied is None else canonical(applied),
     }
 
 

@@ -18,6 +18,7 @@ from unet.models.zoo_example import SIDES, example_of
 from unet.models.zoo_layers import sizes_of
 from unet.models.zoo_package import check_installed, network_onnx, write_package
 from unet.paths import Paths
+from unet.prediction.apply.chosen_settings import training_choices
 from unet.report.zoo_card import Trained, notes_of, texts_of
 
 log = logging.getLogger("unet")
@@ -69,7 +70,9 @@ def export_package(
     texts = texts_of(model, section, trained)
     for note in notes_of(model):
         log.info("note: %s", note)
-    write_package(out, model, example_of(model, image), texts, section.weights)
+    known = training_choices(file)
+    applied = {"tta": known.tta, "stitch": dict(known.stitch)} if known.stitch else None
+    write_package(out, model, example_of(model, image), texts, section.weights, applied)
     log.info("%s: %.1f MB, %s", out, out.stat().st_size / 1e6, ", ".join(_formats(section)))
 
 

@@ -93,14 +93,22 @@ def model_facts(files: Sequence[Path]) -> dict[str, Any]:
     """The facts about a model, as plain values in named groups.
 
     Args:
-        files: the ``model.pt`` of each fold; the first one stands for all where they agree.
+        files: the ``model.pt`` of each fold, or a package; the first one stands for all where
+            they agree.
 
     Raises:
         UserError: one of them is not a usable model file.
     """
-    from unet.models.model_file import load_model
+    from unet.models.foreign_model import ForeignModel
+    from unet.models.read_model import applied_model
 
-    models = [load_model(file) for file in files]
+    models = [applied_model(file) for file in files]
+    for file, model in zip(files, models, strict=True):
+        if isinstance(model, ForeignModel):
+            raise UserError(
+                f"{file}: made by another program, so its layers are unknown here; its "
+                "bioimageio.yaml describes it"
+            )
     around = Surroundings.of(files[0])
     return {
         "files": [str(file) for file in files],

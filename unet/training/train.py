@@ -265,6 +265,8 @@ def _start_encoder(network: Network, path: Path | None, content: str) -> None:
         raise UserError(f"{path}: has changed since this training was planned; run again")
     load_encoder(network, path)
     log.info("the encoder starts from %s", path)
+
+
 def _by_dataset(
     settings: TrainSettings, data: TrainingData, images: Sequence[TrainingImage]
 ) -> dict[str, list[TrainingImage]]:

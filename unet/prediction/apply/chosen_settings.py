@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("unet")
 
+PACKAGE = ".zip"
 # Keys of the section stitch that decide how objects are made.
 OBJECT_KEYS = (
     "threshold", "method", "grow_px", "watershed_h", "connectivity", "min_size", "fill_holes",
@@ -88,8 +89,8 @@ def model_files(given: Sequence[Path]) -> list[Path]:
             found = [own] if own.is_file() else folds
         if not found or not found[0].is_file():
             raise UserError(
-                f"{path}: no model here; give a model.pt, a fold's folder or a model's folder in "
-                "the results, such as results/nuclei/unet-border"
+                f"{path}: no model here; give a model.pt, a package.zip, a fold's folder or a "
+                "model's folder in the results, such as results/nuclei/unet-border"
             )
         files += found
     return list(dict.fromkeys(file.resolve() for file in files))
@@ -118,9 +119,15 @@ def training_choices(file: Path, asked: Requested | None = None) -> TrainingChoi
     results of a run.
 
     Args:
-        file: ``<output>/<dataset>/<model>/fold-<k>/model.pt``, or any other path.
-        asked: says how messages name the arguments.
+        file: ``<output>/<dataset>/<model>/fold-<k>/model.pt``, a package, which may say it, or any
+            other path.
+        asked: says how messages name the arguments; None: nobody applies the model now.
     """
+    if file.suffix == PACKAGE:
+        from unet.models.zoo_reading import applied_in_package
+
+        kept = applied_in_package(file)
+        return TrainingChoices() if kept is None else _checked(file, TrainingChoices(**kept))
     from unet.config.load import load_file
 
     folder = file.parent.parent
@@ -128,7 +135,7 @@ def training_choices(file: Path, asked: Requested | None = None) -> TrainingChoi
     if not os.path.lexists(paths.config):
         return TrainingChoices()
     try:
-        return _choices_in(load_file(paths.config), paths, dataset, name)
+        found = _choices_in(load_file(paths.config), paths, dataset, name)
     except (UserError, OSError) as error:
         said = str(error).splitlines()[0]
         log.warning("%s", said if str(paths.config) in said else f"{paths.config}: {said}")
@@ -139,6 +146,27 @@ def training_choices(file: Path, asked: Requested | None = None) -> TrainingChoi
             ", ".join(map(word, ("threshold", "method", "grow_px", "tta"))),
         )
         return TrainingChoices()
+    if asked is not None and found.stitch:
+        log.info(
+            "unless options override it, objects%s are made as in %s (dataset %s, model %s)",
+            *(" and the mean over symmetries (tta)" if found.tta else "",
+              paths.config, dataset, name),
+        )  # fmt: skip
+    return found
+
+
+def _checked(package: Path, found: TrainingChoices) -> TrainingChoices:
+    """Checks what a package says: it may be damaged."""
+    unknown = sorted(set(found.stitch) - {*OBJECT_KEYS, *OUTLINES})
+    try:
+        StitchSection.model_validate(dict(found.stitch))
+    except ValueError:
+        unknown = unknown or ["values"]
+    if unknown:
+        raise UserError(
+            f"{package}: its settings for objects are not usable ({unknown[0]}); get it again"
+        )
+    return found
 
 
 def _choices_in(config: Config, paths: Paths, dataset: str, name: str) -> TrainingChoices:
@@ -152,10 +180,6 @@ def _choices_in(config: Config, paths: Paths, dataset: str, name: str) -> Traini
         there = [path for path in done if path.is_file()]
         section["threshold"] = carried_threshold(there) if there else DEFAULT_THRESHOLD
     tta = config.predict_for(dataset, name).tta
-    log.info(
-        "unless options override it, objects%s are made as in %s (dataset %s, model %s)",
-        *(" and the mean over symmetries (tta)" if tta else "", paths.config, dataset, name),
-    )
     return TrainingChoices(tta, section)
 
 

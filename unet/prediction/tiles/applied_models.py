@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unet.config.geometry import footprint
 from unet.config.sections import NormalizeSection
 from unet.data.prepare_image import Target
 from unet.data.resample import SAME_PIXEL_SIZE
@@ -49,7 +48,7 @@ def target_of(networks: Mapping[Path, ModelFile]) -> tuple[NormalizeSection, Tar
     size = first.pixel_size_um
     target = Target(
         channels=first.in_channels,
-        dims=len(footprint(first.architecture)),
+        dims=len(first.footprint),
         pixel_size_um=None if size is None else tuple(size),
         statistics=statistics,
     )

@@ -15,14 +15,15 @@ from typing import Literal
 
 import torch
 
-from unet.config.geometry import Footprints, common, footprint
+from unet.config.geometry import Footprints, common
 from unet.config.sections import PredictSection
 from unet.data.records import SplitRecord, ids_of
 from unet.errors import UserError
 from unet.files import digest, file_sha256
 from unet.models.inference import Predictor
-from unet.models.model_file import ModelFile, load_model
+from unet.models.model_file import ModelFile
 from unet.models.network import Network
+from unet.models.read_model import applied_model
 
 HeldOutPart = Literal["test", "val"]
 
@@ -37,12 +38,13 @@ class Member:
 
     @classmethod
     def load(cls, path: Path) -> Member:
-        """Reads a ``model.pt``; see :func:`unet.models.model_file.load_model` for errors."""
-        return cls(path, load_model(path), file_sha256(path))
+        """Reads a ``model.pt`` or a package; see :func:`unet.models.read_model.applied_model` for
+        errors."""
+        return cls(path, applied_model(path), file_sha256(path))
 
     @cached_property
     def footprint(self) -> Footprints:
-        return footprint(self.model.architecture)
+        return self.model.footprint
 
 
 def held_out(

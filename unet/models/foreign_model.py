@@ -294,10 +294,10 @@ def _halo(given: Array, letter: str) -> int:
 
 
 def _whole(value: Any, least: int = 0) -> int:
-    right = isinstance(value, int) and not isinstance(value, bool)
-    if not right or not least <= value <= LARGEST_SIZE:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or not least <= value <= LARGEST_SIZE:
         raise UnknownPartError(f"the size {short(value)} is")
-    return value
+    return int(value)
 
 
 def _pixel_size(taken: Array) -> tuple[float, ...] | None:

@@ -115,7 +115,7 @@ class ForeignNetwork(Network):
         self.plan, self.footprint = plan, footprint
         self.in_channels, self.num_classes = in_channels, num_classes
         self.session = _session(plan)
-        self.type = TYPES[self.session.get_inputs()[0].type]
+        self.value_type = TYPES[self.session.get_inputs()[0].type]
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [N, K, *S'] of windows x [N, C, *S], which are computed one by one."""
@@ -132,7 +132,7 @@ class ForeignNetwork(Network):
 
     def _window(self, x: Tensor) -> Tensor:
         """The network's output [1, K, *S'] for a window [1, C, *S]."""
-        array = np.ascontiguousarray(self.plan.taken.from_ours(x).cpu().numpy(), self.type)
+        array = np.ascontiguousarray(self.plan.taken.from_ours(x).cpu().numpy(), self.value_type)
         try:
             found = self.session.run(None, {self.session.get_inputs()[0].name: array})[0]
         except Exception as error:

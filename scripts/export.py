@@ -20,6 +20,7 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     import torch
 
     from unet.cli.stage_inputs import check_inputs
+    from unet.prediction.apply.chosen_settings import choices_of_run
     from unet.report.exported_model import (
         check_complete,
         example_image,
@@ -32,13 +33,15 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     where = (args.dataset, args.model)
     network, scores = paths.model(*where, settings.fold), paths.metrics(*where)
     inputs = [network, *([scores] if scores.is_file() else [])]
-    inputs += [paths.splits(args.dataset), paths.prepared_done(args.dataset)]
+    thresholds = [paths.segmentation_done(*where, k) for k in settings.tested]
+    inputs += [*thresholds, paths.splits(args.dataset), paths.prepared_done(args.dataset)]
     made_by = check_inputs(args, settings, inputs)
     torch.set_num_threads(args.threads)
     trained = trained_model(paths, *where, settings.fold, settings.confidence)
     package = paths.package(*where)
     image = example_image(paths, args.dataset, settings.fold, network)
-    export_package(package, network, settings.export, trained, image)
+    known = choices_of_run(settings.stitch, settings.tta, thresholds)
+    export_package(package, network, settings.export, trained, image, known)
     provenance.write_sidecar(package, made_by)
 
 

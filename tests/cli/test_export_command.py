@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.conftest import StoreMaker
 from tests.zoo import CONVERTS, WRITES, system
 from unet.cli import main
 from unet.config.export_section import ExportSection
+from unet.config.export_settings import ExportSettings
 from unet.config.load import load
 from unet.config.stage_settings import TrainSettings
 from unet.errors import UserError
@@ -24,6 +26,7 @@ from unet.evaluation.evaluate import write_metrics
 from unet.evaluation.metrics.rows import MetricRow
 from unet.models.model_file import save_model
 from unet.paths import Paths
+from unet.planning.jobs import Run
 from unet.provenance import read_made_by
 from unet.report.zoo_card import Trained, notes_of, texts_of
 
@@ -185,3 +188,22 @@ def test_scores_in_the_form_of_the_zoo() -> None:
 def test_notes_name_what_applies() -> None:
     assert any("image's edge" in note for note in notes_of(system("unet-bn")))
     assert not any("image's edge" in note for note in notes_of(system("unet2015")))
+
+
+def test_the_package_follows_how_the_run_makes_objects(run: Paths) -> None:
+    """A package also says the threshold and the method for objects, so edits of them count."""
+    raw = {**RAW, "output": str(run.output)}
+
+    def settings(**changes: Any) -> dict[str, Any]:
+        return ExportSettings.of(load({**raw, **changes}), "d", "m").to_json()
+
+    assert settings() == settings(stitch={"tiff": False}) == settings(export={"fold": 0})
+    for changed in ({"stitch": {"min_size": 3}}, {"predict": {"tta": True}}):
+        assert settings() != settings(**changed)
+
+
+@pytest.mark.parametrize(("threshold", "folds"), [("auto", (0, 1)), (0.5, ())])
+def test_chosen_thresholds_are_inputs(run: Paths, threshold: object, folds: Sequence[int]) -> None:
+    raw = {**RAW, "output": str(run.output), "stitch": {"threshold": threshold}}
+    found = Run(load(raw)).export_inputs("d", "m")["thresholds"]
+    assert found == [run.segmentation_done("d", "m", k) for k in folds]

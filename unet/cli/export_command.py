@@ -59,7 +59,7 @@ def command(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace, _: Paths) -> None:
-    from unet.prediction.apply.chosen_settings import model_files
+    from unet.prediction.apply.chosen_settings import model_files, training_choices
     from unet.report.exported_model import (
         check_complete,
         example_image,
@@ -81,13 +81,13 @@ def _export(args: argparse.Namespace, _: Paths) -> None:
         return
     check_complete(section)
     if around.config is None:
-        export_package(args.file, file, section, Trained(), None)
+        export_package(args.file, file, section, Trained(), None, training_choices(file))
         return
     fold = int(file.parent.name.removeprefix("fold-"))
     where, level = (around.dataset, around.model), around.config.report.confidence
     trained = trained_model(around.paths, *where, fold, level)
     image = example_image(around.paths, around.dataset, fold, file)
-    export_package(args.file, file, section, trained, image)
+    export_package(args.file, file, section, trained, image, training_choices(file))
 
 
 def _section(args: argparse.Namespace, around: Surroundings) -> ExportSection:

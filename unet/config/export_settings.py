@@ -6,6 +6,7 @@ from typing import Self
 
 from unet.config.export_section import ExportSection
 from unet.config.run import Config
+from unet.config.stage_sections import StitchSection
 from unet.config.tracked import Settings
 from unet.errors import UserError
 
@@ -16,17 +17,23 @@ class ExportSettings(Settings):
     Attributes:
         fold: whose network is in the package.
         confidence: level of the intervals of the scores in it (``report.confidence``).
+        stitch, tta: how the run makes objects, which is also in the package.
+        tested: the folds whose chosen thresholds are in it (stitch.threshold: auto).
     """
 
     stage = "export"
     export: ExportSection
     fold: int
     confidence: float
+    stitch: StitchSection
+    tta: bool
+    tested: tuple[int, ...]
 
     @property
     def untracked(self) -> frozenset[str]:
-        # The fold is written with its number; a package that is not wanted has no job.
-        return frozenset({"write", "fold"})
+        # The fold is written with its number; a package that is not wanted has no job. The other
+        # keys are about files that the run writes.
+        return frozenset({"write", "fold", "tiff", "ome_zarr", "pyramid", "label_pyramid"})
 
     @classmethod
     def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
@@ -40,6 +47,14 @@ class ExportSettings(Settings):
         if fold not in folds:
             there = ", ".join(map(str, folds))
             raise UserError(f"config: export.fold: no fold {fold} in {dataset}; there are: {there}")
+        stitch = config.stitch_for(dataset, model)
         return cls.filled(
-            config, dataset, export=section, fold=fold, confidence=config.report.confidence
+            config,
+            dataset,
+            export=section,
+            fold=fold,
+            confidence=config.report.confidence,
+            stitch=stitch,
+            tta=config.predict_for(dataset, model).tta,
+            tested=config.tested_for(dataset) if stitch.threshold == "auto" else (),
         )

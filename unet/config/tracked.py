@@ -83,7 +83,10 @@ class Settings(Tracked):
         new = cls(version=STAGES[cls.stage], **values)
         sections = {name: part for name, part in new if isinstance(part, Section)}
         return new.model_copy(
-            update={name: at_default(part, new.untracked) for name, part in sections.items()}
+            update={
+                name: at_default(part, new.untracked & type(part).model_fields.keys())
+                for name, part in sections.items()
+            }
         )
 
     def with_section(self, **values: Any) -> Self:

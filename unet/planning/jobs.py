@@ -219,19 +219,17 @@ class Run:
         ]
 
     def export_inputs(self, dataset: str, model: str) -> dict[str, list[Path]]:
-        """What the stage export reads: the network, the model's scores if there are labels, and an
-        image to test it with."""
-        fold, labelled = self.exported_fold(dataset, model), self.config.datasets[dataset].labelled
+        """What the stage export reads: the network, the model's scores if there are labels, the
+        thresholds that were chosen, and an image to test it with."""
+        settings, paths = ExportSettings.of(self.config, dataset, model), self.paths
+        labelled = self.config.datasets[dataset].labelled
         return {
-            "model": [self.paths.model(dataset, model, fold)],
-            "scores": [self.paths.metrics(dataset, model)] if labelled else [],
-            "splits": [self.paths.splits(dataset)],
-            "prepared": [self.paths.prepared_done(dataset)],
+            "model": [paths.model(dataset, model, settings.fold)],
+            "scores": [paths.metrics(dataset, model)] if labelled else [],
+            "thresholds": [paths.segmentation_done(dataset, model, k) for k in settings.tested],
+            "splits": [paths.splits(dataset)],
+            "prepared": [paths.prepared_done(dataset)],
         }
-
-    def exported_fold(self, dataset: str, model: str) -> int:
-        """The fold whose network is in the model's package."""
-        return ExportSettings.of(self.config, dataset, model).fold
 
     def results(self, dataset: str, model: str, fold: str) -> list[Path]:
         """The results of a segmented fold for the user; ``segmentation.json`` is their sentinel."""

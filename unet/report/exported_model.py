@@ -18,7 +18,7 @@ from unet.models.zoo_example import SIDES, example_of
 from unet.models.zoo_layers import sizes_of
 from unet.models.zoo_package import check_installed, network_onnx, write_package
 from unet.paths import Paths
-from unet.prediction.apply.chosen_settings import training_choices
+from unet.prediction.apply.chosen_settings import TrainingChoices
 from unet.report.zoo_card import Trained, notes_of, texts_of
 
 log = logging.getLogger("unet")
@@ -53,6 +53,7 @@ def export_package(
     section: ExportSection,
     trained: Trained,
     image: NDArray[np.float32] | None,
+    known: TrainingChoices,
 ) -> None:
     """Writes the package of a model file.
 
@@ -60,6 +61,7 @@ def export_package(
         trained: where the model comes from.
         image: [C, (Z,) Y, X] as before normalisation, for the example in the package; None: a made
             one.
+        known: how the run makes objects.
 
     Raises:
         UserError: a key or a library is missing, or the file is no model.
@@ -70,7 +72,6 @@ def export_package(
     texts = texts_of(model, section, trained)
     for note in notes_of(model):
         log.info("note: %s", note)
-    known = training_choices(file)
     applied = {"tta": known.tta, "stitch": dict(known.stitch)} if known.stitch else None
     write_package(out, model, example_of(model, image), texts, section.weights, applied)
     log.info("%s: %.1f MB, %s", out, out.stat().st_size / 1e6, ", ".join(_formats(section)))

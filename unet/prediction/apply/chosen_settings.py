@@ -170,17 +170,28 @@ def _checked(package: Path, found: TrainingChoices) -> TrainingChoices:
 
 
 def _choices_in(config: Config, paths: Paths, dataset: str, name: str) -> TrainingChoices:
-    from unet.prediction.objects.threshold import DEFAULT_THRESHOLD, carried_threshold
-
     if dataset not in config.datasets or name not in config.models_for(dataset):
         return TrainingChoices()
-    section = config.stitch_for(dataset, name).model_dump(include={*OBJECT_KEYS, *OUTLINES})
-    if section["threshold"] == "auto":
-        done = [paths.segmentation_done(dataset, name, k) for k in config.tested_for(dataset)]
-        there = [path for path in done if path.is_file()]
-        section["threshold"] = carried_threshold(there) if there else DEFAULT_THRESHOLD
+    done = [paths.segmentation_done(dataset, name, k) for k in config.tested_for(dataset)]
     tta = config.predict_for(dataset, name).tta
-    return TrainingChoices(tta, section)
+    return choices_of_run(config.stitch_for(dataset, name), tta, done)
+
+
+def choices_of_run(section: StitchSection, tta: bool, sentinels: Sequence[Path]) -> TrainingChoices:
+    """The settings of a run, with the threshold that it chose.
+
+    Args:
+        section: the config's section stitch.
+        sentinels: of the folds' segmentations, with the chosen thresholds; those that do not exist
+            are left out.
+    """
+    from unet.prediction.objects.threshold import DEFAULT_THRESHOLD, carried_threshold
+
+    stitch = section.model_dump(include={*OBJECT_KEYS, *OUTLINES})
+    if section.threshold == "auto":
+        there = [path for path in sentinels if path.is_file()]
+        stitch["threshold"] = carried_threshold(there) if there else DEFAULT_THRESHOLD
+    return TrainingChoices(tta, stitch)
 
 
 def stitch_settings(model: ModelFile, asked: Requested, known: TrainingChoices) -> StitchSettings:

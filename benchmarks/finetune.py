@@ -1,6 +1,8 @@
 """Training from scratch against training from weights, on a few images and on many.
 
     python benchmarks/finetune.py FOLDER
+    python benchmarks/finetune.py FOLDER --width 8 --depth 3 --patch 128 --batch 8 --epochs 6 \\
+        --steps 50
     python benchmarks/finetune.py FOLDER --tiny --out /tmp/finetune.json
     python benchmarks/finetune.py --show
 
@@ -28,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -53,10 +56,25 @@ METRIC = "ap_0.50"
 RATE = 1e-3
 
 
-def config_of(data: Path, output: Path, seed: int, tiny: bool, device: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Effort:
+    """How large the network is, and how long it is trained."""
+
+    width: int
+    depth: int
+    patch: int
+    batch: int
+    epochs: int
+    steps: int
+
+
+TINY = Effort(width=4, depth=2, patch=64, batch=2, epochs=1, steps=2)
+
+
+def config_of(data: Path, output: Path, seed: int, effort: Effort, device: str) -> dict[str, Any]:
     """The run of one seed."""
     shares = [share for share in SHARES if share < 1]
-    net = {"preset": "unet-bn", "width": 4 if tiny else 16, "depth": 2 if tiny else 4}
+    net = {"preset": "unet-bn", "width": effort.width, "depth": effort.depth}
     grow = {"head": "border", "stitch": {"method": "grow", "grow_px": 5}}
     one: dict[str, Any] = {
         "task": "instances",
@@ -92,10 +110,10 @@ def config_of(data: Path, output: Path, seed: int, tiny: bool, device: str) -> d
             },
         },
         "train": {
-            "patch": 64 if tiny else 256,
-            "batch": 2 if tiny else 4,
-            "epochs": 1 if tiny else 20,
-            "steps_per_epoch": 2 if tiny else 100,
+            "patch": effort.patch,
+            "batch": effort.batch,
+            "epochs": effort.epochs,
+            "steps_per_epoch": effort.steps,
         },
         "stitch": {"min_size": 20},
         "report": {"bootstrap": 100},
@@ -112,14 +130,16 @@ def few(data: Path, folder: Path, images: int) -> Path:
     return folder
 
 
-def measure(data: Path, folder: Path, seed: int, tiny: bool, device: str) -> list[dict[str, Any]]:
+def measure(
+    data: Path, folder: Path, seed: int, effort: Effort, device: str
+) -> list[dict[str, Any]]:
     """The scores of one seed, from a run of the workflow.
 
     Raises:
         CalledProcessError: the run failed.
     """
     output, file = folder / f"seed-{seed}", folder / f"seed-{seed}.yaml"
-    config = config_of(data, output, seed, tiny, device)
+    config = config_of(data, output, seed, effort, device)
     file.write_text(yaml.safe_dump(config), encoding="utf-8")
     paths = Paths(output)
     names = {(arm, share): arm if share == 1 else name_at(arm, share)
@@ -170,6 +190,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     p.add_argument("data", type=Path, nargs="?", help="folder with the three datasets")
     p.add_argument("--seeds", type=int, default=3)
+    p.add_argument("--width", type=int, default=16, help="channels of the first level")
+    p.add_argument("--depth", type=int, default=4, help="halvings")
+    p.add_argument("--patch", type=int, default=256, help="in pixels")
+    p.add_argument("--batch", type=int, default=4)
+    p.add_argument("--epochs", type=int, default=20)
+    p.add_argument("--steps", type=int, default=100, help="per epoch")
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     p.add_argument("--tiny", action="store_true", help="a few images and steps, to try it")
     p.add_argument("--work", type=Path, help="folder for the runs, to go on with them later")
@@ -181,6 +207,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if args.data is None:
         p.error("give the folder with the three datasets")
+    effort = (
+        TINY if args.tiny else Effort(**{f.name: getattr(args, f.name) for f in fields(Effort)})
+    )
     started, rows = time.monotonic(), []
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.work or Path(temporary)
@@ -189,12 +218,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.tiny:
             data = few(data, Path(tempfile.mkdtemp(dir=temporary)), 20)
         for seed in range(1 if args.tiny else args.seeds):
-            rows += measure(data, folder.resolve(), seed, args.tiny, args.device)
+            rows += measure(data, folder.resolve(), seed, effort, args.device)
     result = {
         "machine": torch_machine(),
         "versions": library_versions(),
         "metric": METRIC,
         "tiny": args.tiny,
+        "settings": asdict(effort),
         "seconds": round(time.monotonic() - started),
         "rows": rows,
     }

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -165,7 +166,7 @@ APPLIED = _jobs(
 )  # fmt: skip
 # A second dataset of the same images, and one of both.
 JOINED = {
-    "twin": {**CONFIG["datasets"]["own"], "models": ["a"]},
+    "twin": {**copy.deepcopy(CONFIG["datasets"]["own"]), "models": ["a"]},
     "both": {"join": ["own", "twin"], "models": ["a"]},
 }
 TWINS = frozenset(

@@ -19,6 +19,7 @@ from unet.config.presets import (
     PRESETS,
     AnyArchitecture,
     Architecture,
+    ResNetArchitecture,
     WindowArchitecture,
     architecture_of,
 )
@@ -52,10 +53,13 @@ def network(preset: str | AnyArchitecture, depth: int, seed: int = 0, channels: 
 
 
 def small(preset: str, depth: int) -> AnyArchitecture:
-    """The preset with width 2; for the sliding window, with this many stages."""
+    """The preset with width 2; for the sliding window, with this many stages; the smallest
+    ResNet."""
     if isinstance(PRESETS[preset], WindowArchitecture):
         stages = ((2, 2), (3, 4))[:depth]
         return architecture_of(preset, window=(11, 23)[depth - 1], stages=stages, hidden=(4,))
+    if isinstance(PRESETS[preset], ResNetArchitecture):
+        return architecture_of(preset, encoder="resnet18", decoder=(4, 4, 2, 2, 2))
     return architecture_of(preset, width=2, depth=depth)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unet.config.presets import PRESETS, AnyArchitecture, architecture_of
+from unet.config.presets import PRESETS, AnyArchitecture, Architecture, architecture_of
 from unet.errors import UserError
 from unet.models.build import build
 from unet.models.model_file import (
@@ -45,7 +45,9 @@ def model(arch: AnyArchitecture | None = None) -> ModelFile:
 
 
 ARCHITECTURES = {
-    name: architecture_of(name, width=2, depth=1) for name in PRESETS if name != "ciresan2012"
+    name: architecture_of(name, width=2, depth=1)
+    for name, arch in PRESETS.items()
+    if isinstance(arch, Architecture)
 } | {
     "ciresan2012": architecture_of("ciresan2012", window=11, stages=[[2, 2]], hidden=[3]),
     "volumes": architecture_of(

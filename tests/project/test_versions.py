@@ -80,7 +80,7 @@ def test_what_is_behind_a_stage(stage: str, there: set[str], absent: set[str]) -
         # The check measures how fast this machine trains.
         ("unet.training.losses.overlap", {"check", "train"}),
         ("unet.models.unet", {"export", "check", "prepare_applied", "train", "predict", "quality"}),
-        ("unet.prediction.objects.watershed", {"stitch", "evaluate", "compare"}),
+        ("unet.prediction.objects.watershed", {"stitch", "evaluate", "compare", "export"}),
     ],
 )
 def test_an_edit_affects_the_stages_that_use_the_module(module: str, stages: set[str]) -> None:

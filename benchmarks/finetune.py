@@ -1,7 +1,7 @@
 """Training from scratch against training from weights, on a few images and on many.
 
     python benchmarks/finetune.py FOLDER
-    python benchmarks/finetune.py FOLDER --width 8 --depth 3 --patch 128 --batch 8 --epochs 6 \\
+    python benchmarks/finetune.py FOLDER --width 8 --depth 3 --patch 128 --batch 4 --epochs 4 \\
         --steps 50
     python benchmarks/finetune.py FOLDER --tiny --out /tmp/finetune.json
     python benchmarks/finetune.py --show

@@ -23,7 +23,15 @@ from pydantic import ValidationError
 
 from tests.conftest import discs
 from tests.models.test_engines import network as network_of
-from tests.prediction.test_predict import CPU, content, data_of, model, whole
+from tests.prediction.test_predict import (
+    CPU,
+    content,
+    counted,
+    data_of,
+    killed_after,
+    model,
+    whole,
+)
 from unet.config.engine_table import ENGINE_TABLE
 from unet.config.geometry import footprint
 from unet.config.presets import architecture_of
@@ -40,7 +48,6 @@ from unet.prediction.tiles.ensemble import Member
 from unet.prediction.tiles.predict import gather, predict_fold
 from unet.prediction.tiles.prediction_job import PredictionResources, Share
 from unet.prediction.tiles.tile_store import Tiles
-from unet.prediction.tiles.worker import TileWorker
 
 MISSING = [name for name in ("openvino", "nncf") if importlib.util.find_spec(name) is None]
 needs_nncf = pytest.mark.skipif(
@@ -235,19 +242,8 @@ def test_the_same_bytes_for_any_way_to_work(  # type: ignore[no-untyped-def]
     gather(folder, [job(shards, trained, share=Share(i, 2)) for i in range(2)])
     assert content(folder) == wanted
 
-    compute, seen = TileWorker.compute, list[Any]()
-
-    def dying(self: TileWorker, batch: Any) -> Any:
-        if len(seen) == 3:
-            raise KeyboardInterrupt
-        seen.append(batch)
-        return compute(self, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TileWorker, "compute", dying)
-        patch.setattr(TileWorker, "feeders", 1)
-        with pytest.raises(KeyboardInterrupt):
-            job(resumed, trained)
+    with killed_after(3, monkeypatch):
+        job(resumed, trained)
     job(resumed, trained)
     assert content(resumed[0].tiles("d", "m", 0)) == wanted
 
@@ -256,17 +252,11 @@ def test_the_same_bytes_for_any_way_to_work(  # type: ignore[no-untyped-def]
 def test_another_first_image_predicts_all_again(  # type: ignore[no-untyped-def]
     make_store, trained: ModelFile, monkeypatch: Any
 ) -> None:
-    store, seen, compute = make_store(SHAPES), list[str](), TileWorker.compute
-
-    def watched(self: TileWorker, batch: Any) -> Any:
-        seen.extend(name for name, _ in batch)
-        return compute(self, batch)
-
-    monkeypatch.setattr(TileWorker, "compute", watched)
+    store, seen = make_store(SHAPES), counted(monkeypatch)
     for parts, again in ((PARTS, "bcd"), (PARTS, ""), ({"a": "test", **PARTS}, "abcd")):
         seen.clear()
         job(store, trained, parts=parts)
-        assert sorted(set(seen)) == list(again)
+        assert sorted({name for batch in seen for name, _ in batch}) == list(again)
 
 
 @needs_nncf

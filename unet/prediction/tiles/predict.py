@@ -119,7 +119,7 @@ def _checked_ensemble(
 
     def with_settings(chosen: PredictSettings) -> Ensemble:
         calibration = data.calibration(chosen.predict.precision)
-        calibrate = calibration and calibration.windows
+        calibrate = None if calibration is None else calibration.windows
         return Ensemble(data.members, data.alone, device, chosen.predict, threads, calibrate)
 
     ensemble = with_settings(settings)

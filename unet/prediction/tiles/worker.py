@@ -164,7 +164,7 @@ class TileWorker:
         self.normalize, self.calibration = dict(normalize), calibration
         self._store = Prepared(prepared_path)
         each = max(1, threads // len(devices))
-        calibrate = calibration and calibration.windows
+        calibrate = None if calibration is None else calibration.windows
         torch.set_num_threads(each)
         self.lanes = [
             Lane(

@@ -37,10 +37,14 @@ LIMITS = {
     "ours, bfloat16": "limit, bfloat16",
     "ours, OpenVINO float32": "limit, OpenVINO float32",
     "ours, OpenVINO bfloat16": "limit, OpenVINO bfloat16",
+    "ours, OpenVINO int8": "limit, OpenVINO int8",
     "ours, ONNX Runtime float32": "limit, ONNX Runtime float32",
 }
 # (a name, ours, the peer's): ratios that are printed.
 RATIOS = [
+    (f"ours, OpenVINO int8, over {other}", "ours, OpenVINO int8", f"ours, {other}")
+    for other in ("float32", "bfloat16", "OpenVINO float32", "OpenVINO bfloat16")
+] + [
     (f"{how}, over {peer}", f"ours, {mine}", f"{peer}{theirs}")
     for peer in (
         "MONAI, overlap 0.25",
@@ -55,6 +59,17 @@ RATIOS = [
         ("our best over its default", "OpenVINO bfloat16", ""),
     )
 ]
+
+
+# Instructions that products of 8 or 16 bits are faster with.
+INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8", "avx512_bf16", "amx_bf16")
+
+
+def instructions() -> list[str]:
+    """Those of INSTRUCTIONS that this processor has; Linux only."""
+    info = Path("/proc/cpuinfo")
+    words = set(info.read_text(encoding="utf-8").split()) if info.exists() else set()
+    return [name for name in INSTRUCTIONS if name in words]
 
 
 def run_case(name: str, args: argparse.Namespace) -> dict[str, Any] | None:
@@ -113,20 +128,60 @@ def selected_cases(texts: list[str] | None) -> list[str]:
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """The result as Markdown."""
     lines = [
-        "| case | Mpx/s | of its limit | computed twice | start-up, s | peak memory, MB "
-        "| largest difference to the whole image | pixels of another class than in float32 |",
-        "|---|---|---|---|---|---|---|---|",
+        "| case | Mpx/s | of its limit | processor, s/Mpx | computed twice | start-up, s "
+        "| peak memory, MB | largest difference to the whole image "
+        "| pixels of another class than in float32 |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in rows.items():
         share = "" if row["share of limit"] is None else f"{100 * row['share of limit']:.0f} %"
         extra = "" if row["overhead"] is None else f"{100 * (row['overhead'] - 1):.0f} %"
+        cpu = row["processor seconds per megapixel"]
         lines.append(
-            f"| {name} | {row['megapixels per second']:.3f} | {share} | {extra} "
+            f"| {name} | {row['megapixels per second']:.3f} | {share} "
+            f"| {'' if cpu is None else format(cpu, '.2f')} | {extra} "
             f"| {row['start-up seconds']:.1f} | {row['peak memory in MB']:.0f} "
             f"| {row['difference']['max']:.2g} "
             f"| {1e6 * row['difference']['flips of float32']:.0f} per million |"
         )
     return "\n".join(lines)
+
+
+def rows_of(
+    rounds: dict[str, list[dict[str, Any]]], apart: dict[str, dict[str, float]]
+) -> dict[str, dict[str, Any]]:
+    """The numbers of each case, medians of its rounds."""
+    rates = {name: median(r["rate"] for r in found) for name, found in rounds.items()}
+    return {
+        name: {
+            "megapixels per second": rates[name],
+            "rounds": [r["rate"] for r in found],
+            "share of limit": rates[name] / rates[LIMITS[name]]
+            if LIMITS.get(name) in rates
+            else None,
+            "processor seconds per megapixel": median(r["processor"] for r in found)
+            if "processor" in found[0]
+            else None,
+            "overhead": found[0].get("overhead"),
+            "start-up seconds": median(r["start-up"] for r in found),
+            "peak memory in MB": max(r["peak"] for r in found),
+            "difference": apart[name],
+        }
+        for name, found in rounds.items()
+    }
+
+
+def ratios_of(rows: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """How many times as fast ours is, by the clock and, among ours, by the processor's time."""
+    found = {}
+    for text, ours, other in RATIOS:
+        if ours not in rows or other not in rows:
+            continue
+        rate, cpu = "megapixels per second", "processor seconds per megapixel"
+        found[text] = rows[ours][rate] / rows[other][rate]
+        if rows[other][cpu] is not None:
+            found[f"{text}, by processor time"] = rows[other][cpu] / rows[ours][cpu]
+    return found
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -163,30 +218,16 @@ def main(argv: list[str] | None = None) -> int:
                 continue
             rounds.setdefault(name, []).append(found)
             print(f"round {number + 1}  {name}: {found['rate']:.3f} Mpx/s", flush=True)
-    rates = {name: median(r["rate"] for r in found) for name, found in rounds.items()}
-    apart = differences(args.work, list(rounds))
-    rows = {
-        name: {
-            "megapixels per second": rates[name],
-            "rounds": [r["rate"] for r in found],
-            "share of limit": rates[name] / rates[LIMITS[name]]
-            if LIMITS.get(name) in rates
-            else None,
-            "overhead": found[0].get("overhead"),
-            "start-up seconds": median(r["start-up"] for r in found),
-            "peak memory in MB": max(r["peak"] for r in found),
-            "difference": apart[name],
-        }
-        for name, found in rounds.items()
-    }
-    ratios = {
-        text: rates[ours] / rates[peer]
-        for text, ours, peer in RATIOS
-        if ours in rates and peer in rates
-    }
+    rows = rows_of(rounds, differences(args.work, list(rounds)))
+    ratios = ratios_of(rows)
     value = {
-        "machine": {**torch_machine(), "load before": before, "load after": load()},
-        "versions": versions("torch", "openvino", "onnxruntime", "zarr", "numpy"),
+        "machine": {
+            **torch_machine(),
+            "instructions": instructions(),
+            "load before": before,
+            "load after": load(),
+        },
+        "versions": versions("torch", "openvino", "nncf", "onnxruntime", "zarr", "numpy"),
         "settings": {k: getattr(args, k) for k in ("threads", "side", "width", "steps", "rounds")},
         "cases": rows,
         "ratios": ratios,

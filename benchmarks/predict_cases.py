@@ -42,12 +42,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Found:
-    """Seconds of a prediction and before it, probabilities [K, Y, X], pixels computed per pixel."""
+    """Seconds of a prediction and before it, probabilities [K, Y, X], pixels computed per pixel,
+    and of ours the processor's seconds, which other work on the machine changes less."""
 
     seconds: float
     before: float
     probabilities: Any
     overhead: float | None = None
+    processor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -154,9 +156,26 @@ def predictor_of(work: Path, engine: Any, precision: Any, threads: int) -> Any:
 
     from unet.models.inference import Predictor
     from unet.models.model_file import load_model
+    from unet.prediction.tiles.calibration import Calibration
 
+    check_installed(engine, precision)
     network = load_model(work / MODEL).network()
-    return Predictor([network], torch.device("cpu"), precision, engine=engine, threads=threads)
+    return Predictor(
+        [network], torch.device("cpu"), precision, engine=engine, threads=threads,
+        calibrate=Calibration.of(work / STORE, ["image"]).windows,
+    )  # fmt: skip
+
+
+def check_installed(engine: str, precision: str) -> None:
+    """Raises ImportError if a package that the engine needs is missing."""
+    from importlib.util import find_spec
+
+    from unet.config.engine_table import ENGINE_TABLE
+
+    known = ENGINE_TABLE[engine]
+    for package in (*known.packages, *known.packages_of.get(precision, ())):
+        if find_spec(package) is None:
+            raise ImportError(f"{package} is not installed")
 
 
 def limit(engine: str, precision: str, work: Path, threads: int) -> Found:
@@ -165,9 +184,10 @@ def limit(engine: str, precision: str, work: Path, threads: int) -> Found:
     predictor, image = predictor_of(work, engine, precision, threads), np.load(work / IMAGE)
     # The first run compiles the engine's network and allocates memory; the limit excludes both.
     predictor(image[None])
-    before = time.perf_counter()
+    before, cpu = time.perf_counter(), time.process_time()
     p = predictor(image[None])[0]
-    return Found(time.perf_counter() - before, before - started, p, 1.0)
+    seconds, cpu = time.perf_counter() - before, time.process_time() - cpu
+    return Found(seconds, before - started, p, 1.0, cpu)
 
 
 def ours(engine: str, precision: str, work: Path, threads: int) -> Found:
@@ -181,6 +201,7 @@ def ours(engine: str, precision: str, work: Path, threads: int) -> Found:
     from unet.prediction.tiles.prediction_job import PredictionData, PredictionResources
     from unet.prediction.tiles.tile_store import Tiles
 
+    check_installed(engine, precision)
     image = np.load(work / IMAGE, mmap_mode="r")
     target = work / "tiles.zarr"
     remove(target)
@@ -188,6 +209,7 @@ def ours(engine: str, precision: str, work: Path, threads: int) -> Found:
     section = PredictSection.model_validate(values)
     info = {"key": "image", "shape": list(image.shape), "axes": "CYX", "pixel_size_um": None}
     times: list[float] = []
+    processor: list[float] = []
     computed = []
 
     def timed(job: Any, todo: Iterable[Any]) -> Iterator[Any]:
@@ -198,6 +220,7 @@ def ours(engine: str, precision: str, work: Path, threads: int) -> Found:
         if engine != "torch":
             job.lanes[0].ensemble.predictor("image")(np.zeros((1, 1, *window), np.float32))
         times.append(time.perf_counter())
+        processor.append(time.process_time())
         yield from run_here(job, batches)
         times.append(time.perf_counter())
 
@@ -211,11 +234,14 @@ def ours(engine: str, precision: str, work: Path, threads: int) -> Found:
         PredictionResources(memory_bytes=4e9, threads=threads),
         run=timed,
     )
-    ended = time.perf_counter()
     # What comes after the last tile belongs to it.
-    seconds = ended - times[0]
-    whole = Tiles(target).read("image", tuple(slice(0, n) for n in image.shape[1:]))
-    return Found(seconds, times[0] - started, whole, float(computed[0]))
+    seconds, cpu = time.perf_counter() - times[0], time.process_time() - processor[0]
+    tiles = Tiles(target)
+    used = (tiles.attrs("image")["engine"], tiles.attrs("image")["precision"])
+    if used != (engine, precision):
+        raise SystemExit(f"too inaccurate: {' in '.join(used)} was used")
+    whole = tiles.read("image", tuple(slice(0, n) for n in image.shape[1:]))
+    return Found(seconds, times[0] - started, whole, float(computed[0]), cpu)
 
 
 # Peers.
@@ -293,6 +319,7 @@ def _cases() -> dict[str, Case]:
         ("bfloat16", "torch", "bfloat16"),
         ("OpenVINO float32", "openvino", "float32"),
         ("OpenVINO bfloat16", "openvino", "bfloat16"),
+        ("OpenVINO int8", "openvino", "int8"),
         ("ONNX Runtime float32", "onnxruntime", "float32"),
     ):
         cases[f"limit, {text}"] = Case(partial(limit, engine, precision), allocator=True)
@@ -358,6 +385,8 @@ def main() -> int:
     pixels = np.prod(found.probabilities.shape[1:])
     rate = pixels / 1e6 / found.seconds
     line = {"rate": rate, "start-up": found.before, "peak": most / 1e6, "overhead": found.overhead}
+    if found.processor is not None:
+        line["processor"] = 1e6 * found.processor / pixels
     print(json.dumps(line))
     return 0
 

@@ -4,6 +4,8 @@ kept from one run to the next."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -368,14 +370,13 @@ def test_a_killed_run_continues(make_store, monkeypatch: Any, after: int, tmp_pa
     assert content(folder) == content(unbroken[0].tiles("d", "m", 0))
 
 
-def test_what_is_left_of_a_resumed_run(  # type: ignore[no-untyped-def]
-    make_store, monkeypatch: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Tiles that an earlier run finished do not count."""
-    store, compute, seen = make_store(SHAPES), TileWorker.compute, list[Batch]()
+@contextmanager
+def killed_after(batches: int, monkeypatch: Any) -> Iterator[list[Batch]]:
+    """Kills the prediction in this block after so many batches, which it gives."""
+    seen, compute = list[Batch](), TileWorker.compute
 
     def dying(self: TileWorker, batch: Batch) -> Batch:
-        if len(seen) == 3:
+        if len(seen) == batches:
             raise KeyboardInterrupt
         seen.append(batch)
         return compute(self, batch)
@@ -384,7 +385,16 @@ def test_what_is_left_of_a_resumed_run(  # type: ignore[no-untyped-def]
         patch.setattr(TileWorker, "compute", dying)
         patch.setattr(TileWorker, "feeders", 1)
         with pytest.raises(KeyboardInterrupt):
-            predicted(store, model(), batch=1)
+            yield seen
+
+
+def test_what_is_left_of_a_resumed_run(  # type: ignore[no-untyped-def]
+    make_store, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tiles that an earlier run finished do not count."""
+    store = make_store(SHAPES)
+    with killed_after(3, monkeypatch) as seen:
+        predicted(store, model(), batch=1)
     # Some tiles of an image are done, and others are not.
     partly = {image for image, _ in sum(seen, ())}
     assert any(not (store[0].tiles("d", "m", 0) / image).exists() for image in partly)

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from unet.config.choices import Entry
 
@@ -16,6 +17,8 @@ class Engine(Entry):
     """Packages that it needs."""
     precisions: tuple[str, ...] = ("float32",)
     """Precisions that it can compute in."""
+    packages_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """More packages that a precision needs."""
 
     @property
     def line(self) -> str:
@@ -27,7 +30,8 @@ ENGINE_TABLE = {
     "openvino": Engine(
         text="OpenVINO, on CPUs: the fastest there",
         packages=("openvino",),
-        precisions=("float32", "bfloat16"),
+        precisions=("float32", "bfloat16", "int8"),
+        packages_of={"int8": ("nncf",)},
     ),
     "onnxruntime": Engine(
         text="ONNX Runtime, on CPUs", packages=("onnx", "onnxscript", "onnxruntime")

@@ -11,6 +11,8 @@ from unet.config.engine_table import ENGINE_TABLE
 from unet.config.section_base import Count, Gpus, Positive, Section, Shown, Size
 from unet.config.training_sections import Precision
 
+PredictPrecision = Literal[Precision, "int8"]
+
 
 class SkipSection(Section):
     reruns: ClassVar[str] = "predict"
@@ -84,8 +86,9 @@ class PredictSection(Section):
     batch: Annotated[Positive | Literal["auto"], Shown(reruns="-")] = "auto"
     """Windows per batch. auto: by free memory. It is halved whenever the device runs out of
     memory."""
-    precision: Precision = "auto"
-    """As for training."""
+    precision: PredictPrecision = "auto"
+    """As for training. int8: convolutions with 8 bits, by the engine openvino; the ranges are
+    measured on windows of the first images: docs/prediction.md."""
     engine: Annotated[str, OneOf(ENGINE_TABLE)] = "torch"
     """The library that runs the network. Engines other than torch run on CPUs and need
     `pip install 'unet-pipeline[engines]'`. At the start, an engine's result on a piece of the first
@@ -116,3 +119,16 @@ class PredictSection(Section):
     """With blend gaussian: share of a window that the next one covers too."""
     skip: Annotated[SkipSection | None, Shown("mapping, see below, or null")] = None
     """Which tiles count as empty; they are not predicted."""
+
+    @model_validator(mode="after")
+    def _engine_has_precision(self) -> PredictSection:
+        known = ENGINE_TABLE[self.engine].precisions
+        if self.precision not in ("auto", *known):
+            able = [
+                name for name, engine in ENGINE_TABLE.items() if self.precision in engine.precisions
+            ]
+            raise ValueError(
+                f"engine {self.engine} does not compute in {self.precision}; write precision: "
+                f"{' or '.join(known)}, or engine: {' or '.join(able)}"
+            )
+        return self

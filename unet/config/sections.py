@@ -4,7 +4,12 @@ from unet.config.choices import CHOOSING
 from unet.config.dataset_sections import DatasetSection, SplitSection, SyntheticSection
 from unet.config.export_section import ExportSection
 from unet.config.model_section import ModelSection
-from unet.config.prediction_sections import ClusterSection, PredictSection, SkipSection
+from unet.config.prediction_sections import (
+    ClusterSection,
+    PredictPrecision,
+    PredictSection,
+    SkipSection,
+)
 from unet.config.section_base import Section, sections_of
 from unet.config.stage_sections import (
     EvaluateSection,
@@ -25,6 +30,7 @@ __all__ = [
     "ModelSection",
     "NormalizeSection",
     "Precision",
+    "PredictPrecision",
     "PredictSection",
     "PrepareSection",
     "ReportSection",

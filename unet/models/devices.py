@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from unet.config.sections import Precision
+from unet.config.sections import PredictPrecision
 from unet.errors import UserError
 from unet.files import take_lock
 
@@ -154,7 +154,7 @@ def gains_by_bfloat16(device: torch.device) -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def choose_precision(precision: Precision, device: torch.device) -> Precision:
+def choose_precision(precision: PredictPrecision, device: torch.device) -> PredictPrecision:
     """The precision to compute in; ``auto`` is bfloat16 if the device is faster with it.
 
     Raises:

@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -23,12 +24,30 @@ from unet.config.engine_table import ENGINE_TABLE
 from unet.errors import UserError
 from unet.models.exact import any_threads
 from unet.models.network import Network
-from unet.models.onnx_file import converted, quiet
+from unet.models.onnx_file import converted
+from unet.models.openvino_model import load_openvino, quantised, translated
 
 # Windows [N, C, *S] float32 on the device -> scores [N, K, *S'] there, float32 or smaller.
 Forward = Callable[[Tensor], Tensor]
 # An example window [1, C, *S] -> a function that computes one window of this shape.
 Compile = Callable[[Tensor], Callable[[np.ndarray], np.ndarray]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """How an engine is to compute.
+
+    Attributes:
+        device: where the network is.
+        precision: one of the engine's precisions.
+        threads: for engines with their own thread pool (PyTorch's threads are set by the caller).
+        windows: gives the windows [1, C, *S] on which int8 networks measure their ranges.
+    """
+
+    device: torch.device
+    precision: str = "float32"
+    threads: int = 1
+    windows: Callable[[], Sequence[np.ndarray]] | None = None
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
@@ -72,8 +91,8 @@ def memory_format(network: Network) -> torch.memory_format:
     return torch.channels_last if network.arch.dims == 2 else torch.channels_last_3d
 
 
-def _torch(network: Network, device: torch.device, precision: str, threads: int) -> Forward:
-    layout = memory_format(network)
+def _torch(network: Network, options: EngineOptions) -> Forward:
+    layout, precision, device = memory_format(network), options.precision, options.device
 
     def forward(x: Tensor) -> Tensor:
         with any_threads(x) if precision == "float32" else autocast(precision, device):
@@ -83,28 +102,38 @@ def _torch(network: Network, device: torch.device, precision: str, threads: int)
     return forward
 
 
-def _openvino(network: Network, device: torch.device, precision: str, threads: int) -> Forward:
-    import openvino
-
-    core = openvino.Core()
+def _openvino(network: Network, options: EngineOptions) -> Forward:
+    core = load_openvino().Core()
     hints = {
-        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
-        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "bf16" if options.precision == "bfloat16" else "f32",
+        "INFERENCE_NUM_THREADS": options.threads,
         "PERFORMANCE_HINT": "LATENCY",
     }
+    smallest = [fp.smallest for fp in network.footprint]
+    traced = cache(lambda *sizes: translated(network, sizes))
 
     @cache
-    def traced(*sizes: int) -> Any:
-        with quiet():
-            example = torch.zeros(1, network.in_channels, *sizes)
-            return openvino.convert_model(network, example_input=example)
+    def in_int8() -> Any:
+        # Once for all sizes of windows, so that they all have the same ranges.
+        if options.windows is None:
+            raise ValueError("int8 needs windows to measure the ranges of the activations")
+        return quantised(traced(*smallest).clone(), options.windows())
 
     def compile_for(window: Tensor) -> Callable[[np.ndarray], np.ndarray]:
         # Tracing takes 1 s on the smallest window and 20 s on a large one. The trace is valid for
         # any size, except for networks whose layers depend on the size.
-        model = traced(*(fp.smallest for fp in network.footprint)).clone()
+        model = traced(*smallest).clone()
         model.reshape(list(window.shape))
-        if list(model.outputs[0].shape)[2:] != output_sizes(network, window.shape[2:]):
+        any_size = list(model.outputs[0].shape)[2:] == output_sizes(network, window.shape[2:])
+        if options.precision == "int8":
+            if not any_size:
+                raise UserError(
+                    "predict.precision: there is no int8 version of this network, whose layers "
+                    "depend on the window's size; write float32 or bfloat16"
+                )
+            model = in_int8().clone()
+            model.reshape(list(window.shape))
+        elif not any_size:
             model = traced(*window.shape[2:])
         compiled = core.compile_model(model, "CPU", hints)
         return lambda x: np.asarray(compiled(x)[0])
@@ -112,18 +141,18 @@ def _openvino(network: Network, device: torch.device, precision: str, threads: i
     return _by_shape(compile_for)
 
 
-def _onnxruntime(network: Network, device: torch.device, precision: str, threads: int) -> Forward:
+def _onnxruntime(network: Network, options: EngineOptions) -> Forward:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    session_options = onnxruntime.SessionOptions()
+    session_options.intra_op_num_threads = options.threads
+    session_options.log_severity_level = 3
 
     def compile_for(window: Tensor) -> Callable[[np.ndarray], np.ndarray]:
         # Passed in memory, which works for networks of up to 2 GB.
         session = onnxruntime.InferenceSession(
             converted(network, window).SerializeToString(),
-            options,
+            session_options,
             providers=["CPUExecutionProvider"],
         )
         return lambda x: np.asarray(session.run(None, {"x": x})[0])
@@ -152,24 +181,29 @@ def output_sizes(network: Network, sizes: Sequence[int]) -> list[int]:
     return [n - 2 * fp.margin for n, fp in zip(sizes, network.footprint, strict=True)]
 
 
-Make = Callable[[Network, torch.device, str, int], Forward]
+Make = Callable[[Network, EngineOptions], Forward]
 ENGINES: dict[str, Make] = {"torch": _torch, "openvino": _openvino, "onnxruntime": _onnxruntime}
 
 
-def check_engine(name: str, device: torch.device) -> None:
-    """Checks that an engine can be used here.
+def check_engine(name: str, device: torch.device, precision: str = "float32") -> None:
+    """Checks that an engine can be used here, in this precision.
 
     Raises:
         UserError: it is not installed, or does not support this device.
     """
     from importlib.util import find_spec
 
-    missing = [package for package in ENGINE_TABLE[name].packages if find_spec(package) is None]
-    if missing:
-        raise UserError(
-            f"predict.engine: {name} needs {', '.join(missing)}, which is not installed; run "
-            "pip install 'unet-pipeline[engines]', or write torch"
-        )
+    engine = ENGINE_TABLE[name]
+    for key, value, packages, other in (
+        ("engine", name, engine.packages, "torch"),
+        ("precision", precision, engine.packages_of.get(precision, ()), "float32"),
+    ):
+        missing = [package for package in packages if find_spec(package) is None]
+        if missing:
+            raise UserError(
+                f"predict.{key}: {value} needs {', '.join(missing)}, which is not installed; run "
+                f"pip install 'unet-pipeline[engines]', or write {other}"
+            )
     if name != "torch" and device.type != "cpu":
         raise UserError(
             f"predict.engine: {name} runs on the CPU only, the device is {device.type}; write "
@@ -177,13 +211,10 @@ def check_engine(name: str, device: torch.device) -> None:
         )
 
 
-def forward_of(
-    name: str, network: Network, device: torch.device, precision: str, threads: int = 1
-) -> Forward:
+def forward_of(name: str, network: Network, options: EngineOptions) -> Forward:
     """The function that computes the network's scores.
 
     Args:
         network: on the device and in evaluation mode.
-        threads: for engines with their own thread pool (PyTorch's threads are set by the caller).
     """
-    return ENGINES[name](network, device, precision, threads)
+    return ENGINES[name](network, options)

@@ -5,10 +5,10 @@ Validation and prediction both use this module, so they compute exactly the same
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor
 from unet.config.engine_table import ENGINE_TABLE
 from unet.config.geometry import Footprints, common
 from unet.config.heads import classes_among
-from unet.config.sections import Precision
+from unet.config.sections import PredictPrecision
 from unet.data.tiling import WindowPlan, plan, read_window
 from unet.errors import UserError
 from unet.models import engines
@@ -28,6 +28,8 @@ from unet.models.exact import activate, never_alone
 from unet.models.network import Network
 
 N = TypeVar("N", bound=Network)
+# Footprints -> windows [1, C, *S] float32 of sizes that these accept.
+Calibrate = Callable[[Footprints], Sequence[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Predictor:
         threads: for engines with their own thread pool.
         exact: a window's values are bit for bit the same in any batch (:mod:`unet.models.exact`);
             a single small window takes twice as long.
+        calibrate: gives the windows on which the ranges of an int8 network are measured.
 
     Raises:
         UserError: the engine is not installed or does not support this device.
@@ -86,16 +89,17 @@ class Predictor:
         self,
         networks: Sequence[Network],
         device: torch.device,
-        precision: Precision = "auto",
+        precision: PredictPrecision = "auto",
         tta: bool = False,
         head: Sequence[str] | None = None,
         engine: str = "torch",
         threads: int = 1,
         exact: bool = True,
+        calibrate: Calibrate | None = None,
     ) -> None:
         if not networks:
             raise ValueError("a predictor needs at least one network")
-        engines.check_engine(engine, device)
+        engines.check_engine(engine, device, precision)
         self.device, self.tta, self.engine, self.threads = device, tta, engine, threads
         self._exact = exact and engine == "torch"
         self.precision = choose_precision(precision, device)
@@ -110,10 +114,13 @@ class Predictor:
         channels = self.networks[0].num_classes
         self.classes = channels if head is None else classes_among(tuple(head))
         self._head = head
-        self._forwards = [
-            engines.forward_of(engine, network, device, self.precision, threads)
-            for network in self.networks
-        ]
+        options = engines.EngineOptions(
+            device=device,
+            precision=self.precision,
+            threads=threads,
+            windows=None if calibrate is None else partial(calibrate, self.footprint),
+        )
+        self._forwards = [engines.forward_of(engine, n, options) for n in self.networks]
 
     @torch.inference_mode()
     def __call__(self, batch: np.ndarray) -> np.ndarray:

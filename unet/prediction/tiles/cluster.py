@@ -29,6 +29,7 @@ from unet.errors import UserError, one_line
 from unet.files import digest
 from unet.models.devices import choose_device
 from unet.prediction.tiles.batches import Batch
+from unet.prediction.tiles.calibration import Calibration
 from unet.prediction.tiles.ensemble import Member
 from unet.prediction.tiles.tls import NO_PAGES, on_disk, own_keys, warn_if_open
 from unet.prediction.tiles.worker import FEEDERS, TileWorker
@@ -50,6 +51,7 @@ class Spec:
     normalize: str
     tiles: str
     threads: int
+    calibration: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ def _worker_of(spec: Spec) -> TileWorker:
                 Path(spec.tiles),
                 spec.threads,
                 f"{platform.node()}-{os.getpid()}",
+                calibration=Calibration(Path(spec.prepared), spec.calibration),
             )
             _state["key"] = key
         worker: TileWorker = _state["worker"]
@@ -257,6 +260,7 @@ class ClusterRun:
     ahead: int
 
     def _spec(self, worker: TileWorker) -> Spec:
+        known = worker.calibration
         return Spec(
             models=tuple(str(path.resolve()) for path in self.models),
             alone=tuple(sorted(self.alone.items())),
@@ -266,6 +270,7 @@ class ClusterRun:
             normalize=json.dumps(worker.normalize),
             tiles=str(worker.tiles_path.resolve()),
             threads=self.threads,
+            calibration=() if known is None else known.images,
         )
 
     def __call__(self, worker: TileWorker, todo: Iterable[Batch]) -> Iterator[Batch]:

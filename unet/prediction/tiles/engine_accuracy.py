@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from unet.config.geometry import Footprints
 from unet.data.tiling import read_window
 from unet.models.inference import Predictor
 
@@ -20,19 +22,23 @@ MOST_MEAN = 0.005
 PIECE_SIDE = {2: 256, 3: 32}
 
 
+def middle_piece(shape: Sequence[int], footprints: Footprints) -> tuple[tuple[int, int], ...]:
+    """The window in the middle of an image that is compared: (start, stop) for each axis."""
+    windows = []
+    for size, fp in zip(shape, footprints, strict=True):
+        side = fp.fit(min(PIECE_SIDE[len(shape)], size) + 2 * fp.margin)
+        start = max(0, (size - side) // 2) // fp.grid * fp.grid - fp.margin
+        windows.append((start, start + side))
+    return tuple(windows)
+
+
 def engine_differences(predictor: Predictor, image: Any) -> tuple[float, float]:
     """(share of pixels that change class, mean difference of probabilities) compared with float32.
 
     Args:
         image: [C, (Z,) Y, X]; a piece in its middle is used.
     """
-    shape = image.shape[1:]
-    windows = []
-    for size, fp in zip(shape, predictor.footprint, strict=True):
-        side = fp.fit(min(PIECE_SIDE[len(shape)], size) + 2 * fp.margin)
-        start = max(0, (size - side) // 2) // fp.grid * fp.grid - fp.margin
-        windows.append((start, start + side))
-    piece = read_window(image, windows)[None]
+    piece = read_window(image, middle_piece(image.shape[1:], predictor.footprint))[None]
     # One view of the image is enough: test-time augmentation would give the same answer.
     plain = predictor.without_tta()
     found, exact = plain(piece), plain.reference()(piece)

@@ -20,7 +20,7 @@ from unet.config.sections import PredictSection
 from unet.data.records import SplitRecord, ids_of
 from unet.errors import UserError
 from unet.files import digest, file_sha256
-from unet.models.inference import Predictor
+from unet.models.inference import Calibrate, Predictor
 from unet.models.model_file import ModelFile
 from unet.models.network import Network
 from unet.models.read_model import applied_model
@@ -84,6 +84,7 @@ class Ensemble:
         device: where they run.
         section: engine, precision and test-time augmentation.
         threads: for engines that have their own thread pool.
+        calibrate: gives the windows on which the ranges of int8 networks are measured.
 
     Raises:
         UserError: the networks differ in their input or output channels, no window suits all of
@@ -97,6 +98,7 @@ class Ensemble:
         device: torch.device,
         section: PredictSection,
         threads: int = 1,
+        calibrate: Calibrate | None = None,
     ) -> None:
         for member in members[1:]:
             check_alike(members[0], member)
@@ -106,8 +108,9 @@ class Ensemble:
 
         def predictor_of(chosen: list[Network]) -> Predictor:
             return Predictor(
-                chosen, device, section.precision, section.tta, head, section.engine, threads
-            )
+                chosen, device, section.precision, section.tta, head, section.engine, threads,
+                calibrate=calibrate,
+            )  # fmt: skip
 
         # The predictors share the networks, so each is on the device only once.
         self._all = predictor_of(networks)

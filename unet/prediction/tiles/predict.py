@@ -81,6 +81,7 @@ def predict_fold(
         data.members, data.alone, settings.predict, devices, data.store,
         data.prepared.get("normalize", {}), data.tiles, threads,
         "0" if share is None else str(share.index), ready,
+        data.calibration(settings.predict.precision),
     )  # fmt: skip
     try:
         ensemble = worker.lanes[0].ensemble
@@ -109,14 +110,17 @@ def _checked_ensemble(
     data: PredictionData, settings: PredictSettings, device: torch.device, threads: int
 ) -> Ensemble:
     """The networks, with the engine and the precision to use: the requested ones, or PyTorch in
-    float32 if these turn out to be too coarse on the first image.
+    float32 if these turn out to be too coarse on the first image (int8: on one that was not used
+    to calibrate, or on another part of the only one).
 
     If tiles exist already, it uses what they were made with: a new image must not change the
     others.
     """
 
     def with_settings(chosen: PredictSettings) -> Ensemble:
-        return Ensemble(data.members, data.alone, device, chosen.predict, threads)
+        calibration = data.calibration(chosen.predict.precision)
+        calibrate = None if calibration is None else calibration.windows
+        return Ensemble(data.members, data.alone, device, chosen.predict, threads, calibrate)
 
     ensemble = with_settings(settings)
     if not data.parts or (ensemble.engine, ensemble.precision) == ("torch", "float32"):
@@ -124,14 +128,15 @@ def _checked_ensemble(
     exact = settings.with_section(precision="float32", engine="torch")
     requested = settings.with_section(precision=ensemble.precision, engine=ensemble.engine)
     for candidate in (requested, exact):
-        keyed = candidate.keyed()
+        keyed = data.keyed(candidate)
         for name, part in data.parts.items():
             key = data.key(name, ensemble, keyed)
             if finished_attrs(data.tiles, name, key, part) or unfinished_attrs(
                 data.tiles, name, key
             ):
                 return ensemble if candidate is requested else with_settings(exact)
-    name = min(data.parts)
+    calibration = data.calibration(ensemble.precision)
+    name = min(data.parts) if calibration is None else calibration.checked(data.parts)
     image = Prepared(data.store).image(name)
     if image.ndim - 1 != len(ensemble.footprint) or agrees_with_float32(
         ensemble.predictor(name), image
@@ -148,7 +153,7 @@ def _planned(
     shared: bool,
 ) -> list[Planned]:
     """All images with their windows, in order of their ids."""
-    keyed, fps = settings.keyed(), ensemble.footprint
+    keyed, fps = data.keyed(settings), ensemble.footprint
     keys = {name: data.key(name, ensemble, keyed) for name in data.parts}
     agreed = shared_budget(data.tiles, keys, budget) if shared else None
     planner = Planner(data.tiles, settings.predict, fps, ensemble.width, budget, agreed)

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from unet.config.stage_settings import PredictSettings
 from unet.errors import UserError
 from unet.files import digest
 from unet.models.gpu_meter import GpuMeter
+from unet.prediction.tiles.calibration import Calibration
 from unet.prediction.tiles.ensemble import Ensemble, Member
 
 
@@ -39,8 +41,22 @@ class PredictionData:
         entry: Mapping[str, Any] = self.prepared["images"][image]
         return entry
 
+    def calibration(self, precision: str) -> Calibration | None:
+        """What an int8 network's ranges are measured on; None for other precisions."""
+        if precision != "int8" or not self.parts:
+            return None
+        return Calibration.of(self.store, self.parts)
+
+    def keyed(self, settings: PredictSettings) -> dict[str, Any]:
+        """The settings that determine the tiles of an image; for int8 also the images whose pixels
+        do so."""
+        keyed, calibration = settings.keyed(), self.calibration(settings.predict.precision)
+        if calibration is not None:
+            keyed["calibration"] = [self.info(name)["key"] for name in calibration.images]
+        return keyed
+
     def key(self, image: str, ensemble: Ensemble, keyed: Mapping[str, Any]) -> str:
-        """The key of an image's tiles; ``keyed``: see :func:`image_key`."""
+        """The key of an image's tiles; ``keyed``: see :meth:`keyed`."""
         return image_key(ensemble.key(image), self.info(image)["key"], keyed)
 
     def check_channels(self) -> None:
@@ -87,6 +103,6 @@ def image_key(model_key: str, prepared_key: str, keyed: Mapping[str, Any]) -> st
     """Hash of everything that determines an image's tiles.
 
     Args:
-        keyed: see :meth:`unet.config.stage_settings.PredictSettings.keyed`.
+        keyed: see :meth:`PredictionData.keyed`.
     """
     return digest({"model": model_key, "image": prepared_key, "settings": dict(keyed)})

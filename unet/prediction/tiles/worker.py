@@ -26,6 +26,7 @@ from unet.data.tiling import Tile, WindowPlan, read_window
 from unet.errors import UserError, is_out_of_memory
 from unet.models.inference import Predictor
 from unet.prediction.tiles.batches import Batch, Planned
+from unet.prediction.tiles.calibration import Calibration
 from unet.prediction.tiles.empty_tiles import Skipper, skipper
 from unet.prediction.tiles.ensemble import Ensemble, Member
 from unet.prediction.tiles.finished_tiles import UnfinishedTiles
@@ -138,6 +139,7 @@ class TileWorker:
         threads: compute threads for all devices together.
         writer: name of this process, unique among those that write at the same time.
         ready: the networks on the first device, if they are loaded already.
+        calibration: what int8 networks measure their ranges on.
 
     Raises:
         UserError: see :class:`Ensemble`.
@@ -155,17 +157,21 @@ class TileWorker:
         threads: int,
         writer: str = "0",
         ready: Ensemble | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self.section, self.tiles_path, self.writer = section, tiles_path, writer
         self.head = members[0].model.head
-        self.normalize = dict(normalize)
+        self.normalize, self.calibration = dict(normalize), calibration
         self._store = Prepared(prepared_path)
         each = max(1, threads // len(devices))
+        calibrate = None if calibration is None else calibration.windows
         torch.set_num_threads(each)
         self.lanes = [
             Lane(
                 device,
-                ready if ready and not index else Ensemble(members, alone, device, section, each),
+                ready
+                if ready and not index
+                else Ensemble(members, alone, device, section, each, calibrate),
                 ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(each,)),
                 Batching(1 << 30),
             )

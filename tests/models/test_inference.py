@@ -42,13 +42,15 @@ def network(preset: str | AnyArchitecture, depth: int, seed: int = 0, channels: 
     net = build(channels, 3, arch, seed).eval()
     settle(net, seed)
     random = torch.Generator().manual_seed(seed)
-    last = net.full[-1] if isinstance(arch, WindowArchitecture) else net.heads[0]  # type: ignore[index]
+    last = [module for module in net.modules() if isinstance(module, (nn.Conv2d, nn.Conv3d))][-1]
+    if not isinstance(arch, (WindowArchitecture, ResNetArchitecture)):
+        last = net.heads[0]  # type: ignore[index, assignment]
     size = 64 if arch.dims == 2 else 24
     with torch.no_grad():
         probe = net(
             torch.randn(1, channels, *(fp.fit(size) for fp in net.footprint), generator=random)
         )
-        last.weight /= probe.std().clamp_min(1e-3)  # type: ignore[union-attr, operator]
+        last.weight /= probe.std().clamp_min(1e-3)
     return net
 
 

@@ -85,11 +85,10 @@ def test_trained_tuned_exported_tested_imported_applied(tmp_path: Path) -> None:
     for name, mask in found["model"].items():
         np.testing.assert_array_equal(found["package"][name], mask, err_msg=name)
 
-    # So are those of the run, for the images that it tested.
+    # So are those of the run, which segments the images that the network did not see.
     own = masks_in(paths.masks("new", "a", 0))
-    assert sorted(own) == sorted(
-        f"{image}.tif" for image in ids_of(read_splits(paths.splits("new")), 0, "test")
-    )
+    tested = ids_of(read_splits(paths.splits("new")), 0, "test")
+    assert {f"{image}.tif" for image in tested} <= own.keys()
     for name, mask in own.items():
         np.testing.assert_array_equal(found["package"][name], mask, err_msg=name)
     # The equality says something only if there are objects.

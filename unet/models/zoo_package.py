@@ -125,7 +125,10 @@ def write_package(
     with replacing(path) as temporary:
         with zipfile.ZipFile(temporary, "w") as archive:
             for name, content in {DESCRIPTION: text.encode(), **files}.items():
-                archive.writestr(zipfile.ZipInfo(name, NO_TIME), content)
+                entry = zipfile.ZipInfo(name, NO_TIME)
+                # Unpacked files can be read by all, as usual; the default is the owner alone.
+                entry.external_attr = 0o644 << 16
+                archive.writestr(entry, content)
         _check_format(about)
 
 

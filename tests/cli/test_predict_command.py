@@ -25,7 +25,7 @@ from unet.cli.predict_request import image_files
 from unet.config.load import load
 from unet.config.sections import ReportSection
 from unet.config.stage_settings import Applied, DatasetTask, ReportSettings
-from unet.data.appearance import training_appearance
+from unet.data.appearance import TrainingAppearance, training_appearance
 from unet.data.records import read_manifest
 from unet.data.resample import Axis, Resampling
 from unet.data.store import Prepared
@@ -462,6 +462,26 @@ def test_results_that_look_wrong_are_named(place: Path, capsys: pytest.CaptureFi
     (line,) = [line for line in read_json(out / "predict.json")["warnings"] if "no object" in line]
     assert line.startswith("no object in 1 of 1 image; ")
     assert f"warning: {line}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("sizes", "word"), [((5.0, 8.0, 40.0), "smaller"), ((0.1, 0.2, 0.3), "larger")]
+)
+def test_objects_of_another_size_than_those_of_the_training_are_named(
+    place: Path, capsys: pytest.CaptureFixture[str], sizes: tuple[float, ...], word: str
+) -> None:
+    """This model was never trained, and finds single pixels in noise."""
+    out, image, known = place / "out", place / "noise.ome.tif", place / "known.pt"
+    write(image, np.random.default_rng(0).random((70, 81), dtype=np.float32), 0.5)
+    save_model(known, replace(model(seed=4), appearance=TrainingAppearance((), sizes).to_json()))
+    assert predict(known, image, "-o", out, "--threshold", "0.9", "--min-size", "0") == 0
+    done = read_json(out / "predict.json")
+    said = f"its objects are far {word} than those of the training (median 1 pixels, in training "
+    assert done["odd"] == {"noise": f"{said}{sizes[1]:.2g})"}
+    (line,) = done["warnings"]
+    assert line.startswith(f"noise: {said}")
+    assert f"warning: {line}" in capsys.readouterr().err
+    assert line in (out / "index.html").read_text(encoding="utf-8")
 
 
 def test_refused_images_leave_a_manifest_that_says_why(place: Path) -> None:

@@ -91,7 +91,7 @@ def _odd(
     store: Path, task: str, counted: Mapping[str, Counted], sizes: Sequence[float] | None
 ) -> dict[str, str]:
     from unet.data.store import OwnGrid, Prepared
-    from unet.prediction.object_counts import odd_images, speck_limits
+    from unet.prediction.object_counts import odd_images, speck_limits, unusual_sizes
 
     seen, own = Prepared(store), OwnGrid(store)
     pixels, factors, dims = {}, {}, 2
@@ -101,7 +101,9 @@ def _odd(
         # Own pixels per pixel of the network's grid.
         factors[image] = pixels[image] / prod(seen.image(image).shape[1:])
     limits = speck_limits(factors, sizes, dims)
-    return odd_images(counted, pixels, limits, task)
+    unusual = unusual_sizes(counted, factors, sizes) if task == "instances" else {}
+    # Of two reasons, specks and a full image say more.
+    return {**unusual, **odd_images(counted, pixels, limits, task)}
 
 
 def _unknown_sizes(records: Sequence[ImageRecord], model: Sequence[float] | None) -> list[str]:

@@ -20,6 +20,7 @@ from unet.data.survey.facts import (
     DatasetSurvey,
     SurveyedClass,
     SurveyedImage,
+    SurveyedMasks,
     SurveyedObjects,
 )
 from unet.data.survey.findings import Finding
@@ -301,3 +302,14 @@ def test_formats() -> None:
     assert [percentage(n) for n in (0.0, 0.004, 0.25, 1.0, None)] == [
         "0 %", "0.4 %", "25 %", "100 %", "–"
     ]  # fmt: skip
+
+
+def test_masks_that_cannot_be_scored_do_not_count() -> None:
+    found = SurveyedMasks("tool", 13, (".tif",), tested=12, found=12, opened=12, unfit=("a",))
+    assert check_page._masks(found) == "11 of 12 test images (.tif); 1 mask cannot be scored"
+    some = SurveyedMasks("tool", 300, (".tif",), 250, 240, ("x",), opened=100, unfit=("a", "b"))
+    assert check_page._masks(some) == (
+        "238 of 250 test images (.tif); 2 masks of 100 looked at cannot be scored"
+    )
+    none = SurveyedMasks("tool", 2, (".tif",), tested=2, found=2, opened=2, unfit=("a", "b"))
+    assert check_page._masks(none).startswith("0 of 2 test images")

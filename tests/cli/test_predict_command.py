@@ -345,6 +345,42 @@ def test_a_model_in_results_brings_its_settings(place: Path) -> None:
         assert training_choices(other) == TrainingChoices()
 
 
+def test_folds_that_are_not_trained_are_named(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths, image = Paths(place / "results"), place / "images" / "a.ome.tif"
+    save_model(paths.model("d", "m", 1), model())
+    raw = {
+        "output": str(paths.output),
+        "datasets": {"d": {"synthetic": {"kind": "nuclei"}, "task": "instances",
+                           "split": {"folds": 3}}},
+        "models": {"m": {"preset": "unet-bn", "depth": 1}}, "train": {"patch": 64},
+    }  # fmt: skip
+    folder = paths.model("d", "m", 1).parent.parent
+
+    def said(given: Path, out: str) -> list[str]:
+        assert predict(given, image, "-o", place / out) == 0
+        lines = [line for line in read_json(place / out / "predict.json")["warnings"]
+                 if "trained;" in line]  # fmt: skip
+        err, page = capsys.readouterr().err, (place / out / "index.html").read_text("utf-8")
+        for line in lines:
+            assert f"warning: {line}" in err
+            assert line in page
+        return lines
+
+    assert said(folder, "no-config") == []
+    Run(load(raw)).write_config()
+    (line,) = said(folder, "one")
+    assert line.startswith(f"{folder}: 1 of 3 folds is trained; ")
+    # A fold's own folder, or its file, is a choice.
+    assert said(paths.model("d", "m", 1).parent, "fold") == []
+    assert said(paths.model("d", "m", 1), "file") == []
+    save_model(paths.model("d", "m", 0), model(seed=1))
+    assert said(folder, "two")[0].startswith(f"{folder}: 2 of 3 folds are trained; ")
+    save_model(paths.model("d", "m", 2), model(seed=2))
+    assert said(folder, "all") == []
+
+
 def test_files_of_one_name_in_different_folders(place: Path) -> None:
     write(place / "images" / "x" / "f.tif", blobs((40, 44)))
     write(place / "images" / "y" / "f.tif", blobs((40, 44), 1))

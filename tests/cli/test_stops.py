@@ -77,6 +77,7 @@ def test_time_left_after_a_resume_counts_the_present_rate() -> None:
     pace = Pace(step=100, seconds=1000.0)
     assert pace.left(TrainingProgress(step=150, seconds=1005.0), total=250) == pytest.approx(10.0)
     assert Pace().left(TrainingProgress(step=50, seconds=5.0), total=250) == pytest.approx(20.0)
+    assert Pace().time_left(TrainingProgress(step=50, seconds=5.0), total=250) == "20 s"
 
 
 def test_a_resumed_training_forgets_the_earlier_pace(tmp_path: Path) -> None:

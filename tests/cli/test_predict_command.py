@@ -184,7 +184,10 @@ def test_a_stopped_run_continues(place: Path, monkeypatch: pytest.MonkeyPatch) -
         (["nowhere", "images"], "no model here; give a model.pt"),
         (["m", "none/*.tif"], "IMAGES: "),
         (["m", "images/bad.tif"], "its only image is not usable: bad.tif: "),
-        (["m", "rgb.tif"], "rgb.tif: the images have 3 channel(s), the model wants 1; choose with"),
+        (["m", "rgb.tif"], "rgb.tif: the images have 3 channels, the model wants 1; choose with "
+         "--channels 0"),
+        (["m", "volume.tif", "--axes", "ZYX"], "the images have 3 spatial axes, the model wants "
+         "2; write --stack (each plane is an image), or use"),
         (["m", "images", "--method", "grow"],
          "--method: grow needs a model with head: border, but this one has head: classes; write "),
         (["m", "images", "--model", "other.pt"], "their channels differ (1, 3)"),
@@ -200,6 +203,7 @@ def test_refusals_are_one_line(
 ) -> None:
     monkeypatch.chdir(place)
     tifffile.imwrite("rgb.tif", np.stack([blobs((40, 44), k) for k in range(3)], -1))
+    tifffile.imwrite("volume.tif", blobs((9, 40, 44)))
     save_model(Path("other.pt"), model(channels=3))
     assert predict(*words, "-o", "out") == 2
     said = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]

@@ -270,6 +270,25 @@ def test_the_error_of_a_job_is_printed_once(
         assert causes([log], 0) == ["error: a \\udcff", "error: b"]
 
 
+@pytest.mark.usefixtures("fresh_logging")
+@pytest.mark.parametrize(("shown", "how"), [(False, "by Ctrl-C"), (True, "with the run")])
+def test_a_stage_of_a_workflow_does_not_know_what_stopped_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: bool, how: str
+) -> None:
+    """Snakemake sends the same signal to its jobs for Ctrl-C and for SIGTERM."""
+    monkeypatch.delenv(stage.CAUSE_SHOWN, raising=False)
+    if shown:
+        monkeypatch.setenv(stage.CAUSE_SHOWN, "1")
+
+    def work(args: argparse.Namespace, paths: Paths) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+    args = argparse.Namespace(log=tmp_path / "a.log", output=tmp_path, settings="{}")
+    assert stage.run(args, work) == 143
+    assert causes([args.log], 0) == [f"stopped {how}; run the same command to continue"]
+
+
 @pytest.mark.workflow
 @pytest.mark.parametrize("quiet", [False, True])
 def test_a_mistake_in_the_files_is_one_line_of_the_run(tmp_path: Path, quiet: bool) -> None:

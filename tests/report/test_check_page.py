@@ -133,6 +133,21 @@ def test_what_was_measured_in_the_middle_is_said(tmp_path: Path) -> None:
     assert "in the middle" not in page(Checked(survey(2)), tmp_path)
 
 
+def test_parts_have_one_order_whatever_a_file_has(tmp_path: Path) -> None:
+    for splits in ({0: {"test": 3, "train": 1, "val": 2}}, {0: {"val": 2, "train": 1, "test": 3}}):
+        assert "train 1, val 2, test 3" in printed(Checked(survey(splits=splits)), terminal=False)
+    no_validation = Checked(survey(splits={0: {"test": 3, "train": 1}, 1: {}}))
+    assert "train 1, test 3 (fold 0 of 2)" in printed(no_validation, terminal=False)
+
+
+def test_whether_all_images_are_shown(tmp_path: Path) -> None:
+    write_files(tmp_path, 3)
+    text = page(Checked(survey(3)), tmp_path)
+    assert "All usable images. Contrast" in text
+    assert "evenly spread" not in text
+    assert "Some of the images, evenly spread" in page(Checked(survey(45)), tmp_path)
+
+
 def test_an_empty_survey(tmp_path: Path) -> None:
     text = page(Checked(survey(0)), tmp_path)
     assert "No images were found." in text

@@ -67,6 +67,7 @@ def check_page(checked: Checked, data: DatasetSection, root: Path) -> str:
         alike_words=ALIKE,
         listed=LISTED,
         pictures=pictures,
+        usable=sum(image.status == "ok" for image in survey.images),
         legend=legend(survey.task, data.class_names) if any(p.marks for p in pictures) else {},
         suggestions=checked.suggestions,
         estimates=checked.estimates,

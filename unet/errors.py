@@ -1,4 +1,5 @@
-"""The exception for mistakes that a user can fix, and how to recognise lack of memory."""
+"""The exception for mistakes that a user can fix, words for messages, and how to recognise lack of
+memory."""
 
 from __future__ import annotations
 
@@ -37,6 +38,16 @@ def one_line(said: object, most: int | None = None) -> str:
 def how_many(number: int, noun: str) -> str:
     """Such as ``1 image`` or ``2 images``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def time_left(seconds: float) -> str:
+    """A time until the end, for people: ``5 s``, ``27 min``, ``1 h 20 min``."""
+    if seconds < 59.5:
+        return f"{max(0, round(seconds))} s"
+    hours, minutes = divmod(max(1, round(seconds / 60)), 60)
+    if not hours:
+        return f"{minutes} min"
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

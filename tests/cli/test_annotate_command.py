@@ -224,6 +224,7 @@ def test_it_says_where_the_masks_are_no_help_and_which_doubt_it_used(
     said = capsys.readouterr().err
     assert "Not known: whether images are unlike the training images" in said
     assert "Doubt: the model's mean uncertainty" in said
+    assert "(There is no quality.csv with a doubt for each whole image.)" in said
     page = (tmp_path / "plain" / "index.html").read_text(encoding="utf-8")
     assert "Not known: whether images are unlike" in page
     assert "no help" not in page

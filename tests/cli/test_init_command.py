@@ -124,8 +124,11 @@ def test_one_volume_becomes_planes(tmp_path: Path) -> None:
 
 def test_output_and_minutes(tmp_path: Path) -> None:
     folder = forms.two_folders(tmp_path)
-    _, short = written(folder, output="elsewhere", minutes=1)
-    _, long = written(folder, minutes=60)
+    brief, short = written(folder, output="elsewhere", minutes=1)
+    text, long = written(folder, minutes=60)
+    assert "1 minutes" not in brief
+    assert "about 1 minute " in brief or "more than the 1 that you asked for" in brief
+    assert "first result in about 60 minutes " in text
     assert short.output == "elsewhere"
     steps = [c.train.epochs * c.train.steps_per_epoch for c in (short, long)]
     assert steps[0] < steps[1]

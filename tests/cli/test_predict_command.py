@@ -25,7 +25,7 @@ from unet.cli.predict_request import image_files
 from unet.config.load import load
 from unet.config.sections import ReportSection
 from unet.config.stage_settings import Applied, DatasetTask, ReportSettings
-from unet.data.appearance import training_appearance
+from unet.data.appearance import TrainingAppearance, training_appearance
 from unet.data.records import read_manifest
 from unet.data.resample import Axis, Resampling
 from unet.data.store import Prepared
@@ -184,7 +184,10 @@ def test_a_stopped_run_continues(place: Path, monkeypatch: pytest.MonkeyPatch) -
         (["nowhere", "images"], "no model here; give a model.pt"),
         (["m", "none/*.tif"], "IMAGES: "),
         (["m", "images/bad.tif"], "its only image is not usable: bad.tif: "),
-        (["m", "rgb.tif"], "rgb.tif: the images have 3 channel(s), the model wants 1; choose with"),
+        (["m", "rgb.tif"], "rgb.tif: the images have 3 channels, the model wants 1; choose with "
+         "--channels 0"),
+        (["m", "volume.tif", "--axes", "ZYX"], "the images have 3 spatial axes, the model wants "
+         "2; write --stack (each plane is an image), or use"),
         (["m", "images", "--method", "grow"],
          "--method: grow needs a model with head: border, but this one has head: classes; write "),
         (["m", "images", "--model", "other.pt"], "their channels differ (1, 3)"),
@@ -200,6 +203,7 @@ def test_refusals_are_one_line(
 ) -> None:
     monkeypatch.chdir(place)
     tifffile.imwrite("rgb.tif", np.stack([blobs((40, 44), k) for k in range(3)], -1))
+    tifffile.imwrite("volume.tif", blobs((9, 40, 44)))
     save_model(Path("other.pt"), model(channels=3))
     assert predict(*words, "-o", "out") == 2
     said = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
@@ -345,6 +349,42 @@ def test_a_model_in_results_brings_its_settings(place: Path) -> None:
         assert training_choices(other) == TrainingChoices()
 
 
+def test_folds_that_are_not_trained_are_named(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths, image = Paths(place / "results"), place / "images" / "a.ome.tif"
+    save_model(paths.model("d", "m", 1), model())
+    raw = {
+        "output": str(paths.output),
+        "datasets": {"d": {"synthetic": {"kind": "nuclei"}, "task": "instances",
+                           "split": {"folds": 3}}},
+        "models": {"m": {"preset": "unet-bn", "depth": 1}}, "train": {"patch": 64},
+    }  # fmt: skip
+    folder = paths.model("d", "m", 1).parent.parent
+
+    def said(given: Path, out: str) -> list[str]:
+        assert predict(given, image, "-o", place / out) == 0
+        lines = [line for line in read_json(place / out / "predict.json")["warnings"]
+                 if "trained;" in line]  # fmt: skip
+        err, page = capsys.readouterr().err, (place / out / "index.html").read_text("utf-8")
+        for line in lines:
+            assert f"warning: {line}" in err
+            assert line in page
+        return lines
+
+    assert said(folder, "no-config") == []
+    Run(load(raw)).write_config()
+    (line,) = said(folder, "one")
+    assert line.startswith(f"{folder}: 1 of 3 folds is trained; ")
+    # A fold's own folder, or its file, is a choice.
+    assert said(paths.model("d", "m", 1).parent, "fold") == []
+    assert said(paths.model("d", "m", 1), "file") == []
+    save_model(paths.model("d", "m", 0), model(seed=1))
+    assert said(folder, "two")[0].startswith(f"{folder}: 2 of 3 folds are trained; ")
+    save_model(paths.model("d", "m", 2), model(seed=2))
+    assert said(folder, "all") == []
+
+
 def test_files_of_one_name_in_different_folders(place: Path) -> None:
     write(place / "images" / "x" / "f.tif", blobs((40, 44)))
     write(place / "images" / "y" / "f.tif", blobs((40, 44), 1))
@@ -462,6 +502,26 @@ def test_results_that_look_wrong_are_named(place: Path, capsys: pytest.CaptureFi
     (line,) = [line for line in read_json(out / "predict.json")["warnings"] if "no object" in line]
     assert line.startswith("no object in 1 of 1 image; ")
     assert f"warning: {line}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("sizes", "word"), [((5.0, 8.0, 40.0), "smaller"), ((0.1, 0.2, 0.3), "larger")]
+)
+def test_objects_of_another_size_than_those_of_the_training_are_named(
+    place: Path, capsys: pytest.CaptureFixture[str], sizes: tuple[float, ...], word: str
+) -> None:
+    """This model was never trained, and finds single pixels in noise."""
+    out, image, known = place / "out", place / "noise.ome.tif", place / "known.pt"
+    write(image, np.random.default_rng(0).random((70, 81), dtype=np.float32), 0.5)
+    save_model(known, replace(model(seed=4), appearance=TrainingAppearance((), sizes).to_json()))
+    assert predict(known, image, "-o", out, "--threshold", "0.9", "--min-size", "0") == 0
+    done = read_json(out / "predict.json")
+    said = f"its objects are far {word} than those of the training (median 1 pixels, in training "
+    assert done["odd"] == {"noise": f"{said}{sizes[1]:.2g})"}
+    (line,) = done["warnings"]
+    assert line.startswith(f"noise: {said}")
+    assert f"warning: {line}" in capsys.readouterr().err
+    assert line in (out / "index.html").read_text(encoding="utf-8")
 
 
 def test_refused_images_leave_a_manifest_that_says_why(place: Path) -> None:

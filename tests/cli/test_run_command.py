@@ -42,11 +42,12 @@ STAMP = "2026-01-02 03:04:05,678"
 @pytest.mark.parametrize(
     ("line", "share", "text"),
     [
-        ("step 12/48  loss 1.2  3.0 images/s  left 0:40 min", 0.25,
-         "step 12 of 48, 0:40 min left"),
-        ("epoch 1/2  loss 1.2  val loss 0.6  val score 0.3  4.4 images/s  data 0 %  left 0:05 min",
-         0.5, "epoch 1 of 2, 0:05 min left"),
+        ("step 12/48  loss 1.2  3.0 images/s  left 40 s", 0.25,
+         "step 12 of 48, 40 s left"),
+        ("epoch 1/2  loss 1.2  val loss 0.6  val score 0.3  4.4 images/s  data 0 %  "
+         "left 1 h 20 min", 0.5, "epoch 1 of 2, 1 h 20 min left"),
         ("1.5 of 6.0 Mpx  0.50 Mpx/s  left 9 s", 0.25, "1.5 of 6.0 Mpx, 9 s left"),
+        ("3.0 of 6.0 Mpx  0.50 Mpx/s  left 27 min", 0.5, "3.0 of 6.0 Mpx, 27 min left"),
         ("manifest: image 3 of 4, 80 %, 12 MB/s", 0.8, "image 3 of 4"),
         ("statistics, pass 2: image 0 of 4, 10 %, 12 MB/s", 0.1,
          "statistics, pass 2: image 0 of 4"),
@@ -64,7 +65,7 @@ def test_lines_that_say_nothing_of_progress() -> None:
     for line in ("3 of 4 images have labels and are scored", "manifest: 4 images, 0 left out",
                  "prepare: 4 of 4 images to prepare, 0 stay as they are", ""):  # fmt: skip
         assert read_step(f"{STAMP} INFO {line}\n") is None
-    assert read_step("step 1/2  left 0:01 min") is None  # not a line of a log
+    assert read_step("step 1/2  left 1 s") is None  # not a line of a log
 
 
 def test_the_log_of_an_earlier_run_is_not_progress(tmp_path: Path) -> None:
@@ -346,7 +347,7 @@ def test_bars_fit_the_terminal(width: int) -> None:
     console = new(None)
     try:
         jobs = {n: RunningJob(f"train dataset/model fold {n}", Path("none")) for n in range(9)}
-        jobs[0].step = Step(0.5, "step 50 of 100, 1:20 min left")
+        jobs[0].step = Step(0.5, "step 50 of 100, 2 min left")
         view.plan(20)
         view.tick(jobs, 3)
         with console.capture() as captured:
@@ -361,7 +362,7 @@ def test_bars_fit_the_terminal(width: int) -> None:
         assert "3 of 20 jobs" in lines[0]
         assert lines[-1].strip() == "and 3 more"
     if width >= 80:
-        assert "step 50 of 100, 1:20 min left  0:00" in lines[1]
+        assert "step 50 of 100, 2 min left  0:00" in lines[1]
         assert "train dataset/model fold 0" in lines[1]
 
 

@@ -77,6 +77,7 @@ def test_time_left_after_a_resume_counts_the_present_rate() -> None:
     pace = Pace(step=100, seconds=1000.0)
     assert pace.left(TrainingProgress(step=150, seconds=1005.0), total=250) == pytest.approx(10.0)
     assert Pace().left(TrainingProgress(step=50, seconds=5.0), total=250) == pytest.approx(20.0)
+    assert Pace().time_left(TrainingProgress(step=50, seconds=5.0), total=250) == "20 s"
 
 
 def test_a_resumed_training_forgets_the_earlier_pace(tmp_path: Path) -> None:
@@ -267,6 +268,25 @@ def test_the_error_of_a_job_is_printed_once(
     assert capfd.readouterr().err.splitlines() == ["step 1", *printed]
     if not full:
         assert causes([log], 0) == ["error: a \\udcff", "error: b"]
+
+
+@pytest.mark.usefixtures("fresh_logging")
+@pytest.mark.parametrize(("shown", "how"), [(False, "by Ctrl-C"), (True, "with the run")])
+def test_a_stage_of_a_workflow_does_not_know_what_stopped_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: bool, how: str
+) -> None:
+    """Snakemake sends the same signal to its jobs for Ctrl-C and for SIGTERM."""
+    monkeypatch.delenv(stage.CAUSE_SHOWN, raising=False)
+    if shown:
+        monkeypatch.setenv(stage.CAUSE_SHOWN, "1")
+
+    def work(args: argparse.Namespace, paths: Paths) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+    args = argparse.Namespace(log=tmp_path / "a.log", output=tmp_path, settings="{}")
+    assert stage.run(args, work) == 143
+    assert causes([args.log], 0) == [f"stopped {how}; run the same command to continue"]
 
 
 @pytest.mark.workflow

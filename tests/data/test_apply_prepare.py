@@ -296,9 +296,12 @@ def test_volumes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "target", "message"),
     [
-        ((3, 40, 44), TARGET, r"images/a.ome.tif: the images have 3 channel\(s\), the model "
-         "wants 1; choose with channels"),
-        ((40, 44), replace(TARGET, dims=3), "have 2 spatial axes, the model wants 3"),
+        ((3, 40, 44), TARGET, r"images/a.ome.tif: the images have 3 channels, the model wants 1; "
+         r"choose with channels: \[0\]$"),
+        ((3, 40, 44), replace(TARGET, channels=2), r"wants 2; choose with channels: \[0, 1\]$"),
+        ((40, 44), replace(TARGET, channels=3), "have 1 channel, the model wants 3; give images "
+         "with 3, or use another model"),
+        ((40, 44), replace(TARGET, dims=3), "have 2 spatial axes, the model wants 3; write axes: "),
     ],
 )  # fmt: skip
 def test_images_that_do_not_fit_are_refused(

@@ -192,8 +192,11 @@ def test_exchanged_labels_are_a_warning(images: Images) -> None:
         "check the labels of im1 and im4: probably exchanged; they count in all scores until "
         "corrected"
     ]
-    poor = AuditSummary("m", **audit.summary() | {"agreement": 0.39})
-    assert exchanged_warnings([(poor, audit.doubts)]) == []
+    # A model that joins most objects still sees where they are.
+    poor = AuditSummary("m", **audit.summary() | {"agreement": 0.21})
+    assert exchanged_warnings([(poor, audit.doubts)]) == said
+    blind = AuditSummary("m", **audit.summary() | {"usual": 0.49})
+    assert exchanged_warnings([(blind, audit.doubts)]) == []
     assert exchanged_warnings([(summary, [])]) == exchanged_warnings([]) == []
 
 

@@ -176,7 +176,16 @@ def test_missing_images_are_said_and_have_no_rows(place: Place) -> None:
     rows, warnings = place.compare()
     assert {row.image for row in rows} == {"a", "b"}
     assert not any(row.value == 0 and row.image in "cd" for row in rows)
-    assert warnings == ["tool: no mask for 2 of 4 test images, not scored (c, d)"]
+    missing = "tool: no mask for 2 of 4 test images, not scored (c, d)"
+    assert warnings == [missing]
+    place.write("other.tif")
+    place.write("renamed.tif")
+    _, warnings = place.compare()
+    assert warnings == [
+        "tool: 2 files belong to no image, such as other.tif; name the mask of a test image like "
+        "the image",
+        missing,
+    ]
 
 
 def test_unusable_masks_are_said(place: Place) -> None:

@@ -12,8 +12,8 @@ def whole(image: str, match: str, confidence: float = 0.9, kind: str = "exchange
     return Doubt(image, 0, kind, confidence, "", (4.0, 4.0), *box, 81, match=match)
 
 
-def looked_at(model: str, agreement: float = 0.9) -> AuditSummary:
-    return AuditSummary(model, 9, 9, 0, 90, agreement, 0.9, 3)
+def looked_at(model: str, usual: float = 0.9) -> AuditSummary:
+    return AuditSummary(model, 9, 9, 0, 90, 0.9, usual, 3)
 
 
 def test_warnings_about_whole_labels_by_hand() -> None:
@@ -42,9 +42,9 @@ def test_what_several_models_say_of_whole_labels_is_said_once() -> None:
     both = [
         f"check the labels of a and b: probably exchanged; they count in all scores until {end}"
     ]
-    m1, m2, poor = looked_at("m1"), looked_at("m2"), looked_at("m3", 0.1)
+    m1, m2, blind = looked_at("m1"), looked_at("m2"), looked_at("m3", 0.1)
     assert exchanged_warnings([(m1, pair), (m2, one)]) == both
-    assert exchanged_warnings([(m2, one), (m1, pair), (poor, [whole("z", "y")])]) == both
+    assert exchanged_warnings([(m2, one), (m1, pair), (blind, [whole("z", "y")])]) == both
     # Each model doubts one of the two labels.
     assert exchanged_warnings([(m1, one), (m2, pair[1:])]) == both
     # The models disagree: the surer one counts, and no label is doubted twice.

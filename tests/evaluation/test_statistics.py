@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from unet.data.tested_units import enough
 from unet.evaluation import statistics
 from unet.evaluation.statistics import (
-    enough,
     far_apart,
     flip_test,
     mean_interval,

@@ -15,6 +15,7 @@ from unet.prediction.object_counts import (
     object_warnings,
     odd_images,
     speck_limits,
+    unusual_sizes,
 )
 
 HEAD = "image,label,class,area_px,equivalent_diameter_px,equivalent_diameter_um\n"
@@ -83,6 +84,52 @@ def test_odd_images_and_their_warnings() -> None:
         "1 of 1 object is a speck"
         in odd_images({"one": sizes(5)}, {"one": 1000}, {"one": 10}, "instances")["one"]
     )
+
+
+# Percentiles 5, 50 and 95 of objects of several sizes, and of objects of about one size.
+MANY_SIZES, ONE_SIZE = (22.0, 140.0, 430.0), (110.0, 140.0, 170.0)
+
+
+def test_objects_far_smaller_or_larger_than_in_training() -> None:
+    counted = {
+        "confetti": sizes(*[17.5] * 30, *[140] * 10),
+        "small but usual": sizes(*[25] * 40),
+        "usual": sizes(*[4] * 19, *[140] * 21),
+        "joined": sizes(*[450] * 40),
+        "finer pixels": sizes(*[560] * 40),
+    }
+    factors = {**dict.fromkeys(counted, 1.0), "finer pixels": 4.0}
+    found = unusual_sizes(counted, factors, MANY_SIZES)
+    assert found == {
+        "confetti": "its objects are far smaller than those of the training "
+        "(median 18 pixels, in training 140)",
+        "joined": "its objects are far larger than those of the training "
+        "(median 450 pixels, in training 140)",
+    }
+    smaller, larger = object_warnings(counted, found, "instances")
+    assert smaller.startswith("confetti: its objects are far smaller")
+    assert "counts are too high; try --min-size" in smaller
+    assert larger.startswith("joined: its objects are far larger")
+    assert "counts are too low; try a higher --threshold" in larger
+    # Below percentile 5, and above 95, but still like the training objects.
+    near = {"a": sizes(*[60] * 40), "b": sizes(*[300] * 40)}
+    assert unusual_sizes(near, dict.fromkeys(near, 1.0), ONE_SIZE) == {}
+    # In pixels of the image, both sizes.
+    (text,) = unusual_sizes({"a": sizes(*[36] * 10)}, {"a": 4.0}, ONE_SIZE).values()
+    assert text.endswith("(median 36 pixels, in training 560)")
+    assert unusual_sizes(counted, factors, None) == {}
+
+
+def test_few_objects_are_judged_together() -> None:
+    few = {f"i{k}": sizes(20, 20, 20) for k in range(3)}
+    one = dict.fromkeys([*few, "usual", "none"], 1.0)
+    assert unusual_sizes(few, one, ONE_SIZE) == {}  # 9 objects
+    more = {**few, "usual": sizes(150), "none": sizes()}
+    assert list(unusual_sizes(more, one, ONE_SIZE)) == ["i0", "i1", "i2"]
+    # Together they are usual, so that three objects of one image say nothing.
+    usual = {**few, "usual": sizes(*[150] * 9), "none": sizes()}
+    usual |= {f"u{k}": sizes(150, 150) for k in range(5)}
+    assert unusual_sizes(usual, dict.fromkeys(usual, 1.0), ONE_SIZE) == {}
 
 
 def test_no_object_in_most_images() -> None:

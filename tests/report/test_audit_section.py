@@ -91,10 +91,33 @@ def test_no_doubt(paths: Paths) -> None:
 def test_a_poor_model_does_not_judge(paths: Paths) -> None:
     audited(paths, "m1", DOUBT, agreement=0.31)
     text = section_of(paths)
-    assert "m1 is too poor to judge the labels" in text
-    assert "its agreement with them is only 0.31" in text
+    assert "m1 is too poor to judge single objects" in text
+    assert "its agreement with the labels is only 0.31" in text
     assert "<table" not in text
     assert "No label stands out" not in text
+
+
+def test_a_poor_model_still_sees_exchanged_labels(paths: Paths) -> None:
+    whole = replace(DOUBT, kind="exchanged", match="im9", image="im8", confidence=0.9)
+    audited(paths, "m1", DOUBT, whole, agreement=0.31)
+    text = section_of(paths, ("m1",))
+    assert "1 place in 1 image" in text
+    assert "label fits <code>im9</code>" in text
+    assert "<code>im1</code>" not in text
+    # Beside a model that judges, it says nothing.
+    audited(paths, "m2", DOUBT)
+    text = section_of(paths)
+    assert "m1 is too poor to judge single objects" in text
+    assert "im9" not in text
+    assert "<code>im1</code>" in text
+
+
+def test_a_blind_model_judges_nothing(paths: Paths) -> None:
+    whole = replace(DOUBT, kind="exchanged", match="im9", image="im8", confidence=0.9)
+    audited(paths, "m1", whole, usual=0.4)
+    text = section_of(paths, ("m1",))
+    assert "m1 is too poor to judge the labels" in text
+    assert "<table" not in text
 
 
 @pytest.mark.parametrize(("models", "named"), [(("m1",), "The model"), (("m1", "m2"), "m1")])

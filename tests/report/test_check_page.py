@@ -20,6 +20,7 @@ from unet.data.survey.facts import (
     DatasetSurvey,
     SurveyedClass,
     SurveyedImage,
+    SurveyedMasks,
     SurveyedObjects,
 )
 from unet.data.survey.findings import Finding
@@ -130,6 +131,21 @@ def test_what_was_measured_in_the_middle_is_said(tmp_path: Path) -> None:
     assert "Cut by the image" not in text
     assert f"3, {said}" in printed(large, terminal=False)
     assert "in the middle" not in page(Checked(survey(2)), tmp_path)
+
+
+def test_parts_have_one_order_whatever_a_file_has(tmp_path: Path) -> None:
+    for splits in ({0: {"test": 3, "train": 1, "val": 2}}, {0: {"val": 2, "train": 1, "test": 3}}):
+        assert "train 1, val 2, test 3" in printed(Checked(survey(splits=splits)), terminal=False)
+    no_validation = Checked(survey(splits={0: {"test": 3, "train": 1}, 1: {}}))
+    assert "train 1, test 3 (fold 0 of 2)" in printed(no_validation, terminal=False)
+
+
+def test_whether_all_images_are_shown(tmp_path: Path) -> None:
+    write_files(tmp_path, 3)
+    text = page(Checked(survey(3)), tmp_path)
+    assert "All usable images. Contrast" in text
+    assert "evenly spread" not in text
+    assert "Some of the images, evenly spread" in page(Checked(survey(45)), tmp_path)
 
 
 def test_an_empty_survey(tmp_path: Path) -> None:
@@ -301,3 +317,14 @@ def test_formats() -> None:
     assert [percentage(n) for n in (0.0, 0.004, 0.25, 1.0, None)] == [
         "0 %", "0.4 %", "25 %", "100 %", "–"
     ]  # fmt: skip
+
+
+def test_masks_that_cannot_be_scored_do_not_count() -> None:
+    found = SurveyedMasks("tool", 13, (".tif",), tested=12, found=12, opened=12, unfit=("a",))
+    assert check_page._masks(found) == "11 of 12 test images (.tif); 1 mask cannot be scored"
+    some = SurveyedMasks("tool", 300, (".tif",), 250, 240, ("x",), opened=100, unfit=("a", "b"))
+    assert check_page._masks(some) == (
+        "238 of 250 test images (.tif); 2 masks of 100 looked at cannot be scored"
+    )
+    none = SurveyedMasks("tool", 2, (".tif",), tested=2, found=2, opened=2, unfit=("a", "b"))
+    assert check_page._masks(none).startswith("0 of 2 test images")

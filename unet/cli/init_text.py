@@ -241,16 +241,21 @@ def _model(name: str, draft: DraftDataset, size: Sized) -> Iterable[str]:
         yield _commented(f"    stitch: {value}", draft.proposals[keys[-1]].reason)
 
 
+def _minutes(number: float) -> str:
+    return f"{number:g} minute{'' if number == 1 else 's'}"
+
+
 def _train(
     drafts: Sequence[DraftDataset], sizes: Sequence[Sized], minutes: float, speed: str
 ) -> Iterable[str]:
     size = sizes[0]
     training = sum(s.seconds for s in sizes) / 60
     if training > minutes:
-        yield f"# The shortest training that is of use takes about {training:.0f} minutes {speed},"
-        yield f"# more than the {minutes:g} that were wished for."
+        least = _minutes(max(1, round(training)))
+        yield f"# The shortest training that is of use takes about {least} {speed},"
+        yield f"# more than the {minutes:g} that you asked for."
     else:
-        yield f"# Sized for a first result in about {minutes:g} minutes {speed};"
+        yield f"# Sized for a first result in about {_minutes(minutes)} {speed};"
         yield f"# the training alone takes about {max(1, round(training))}."
     yield "# For a better one, train longer: epochs: 50 and steps_per_epoch: 100, say."
     yield "train:"

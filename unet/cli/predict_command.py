@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Sequence
 
 from unet.cli.predict_request import add_request, image_files, requested
 from unet.cli.predict_review import review
@@ -22,7 +23,7 @@ from unet.prediction.apply.applied_images import (
     source_of,
     task_of,
 )
-from unet.prediction.apply.chosen_settings import model_files
+from unet.prediction.apply.chosen_settings import model_files, untrained_folds
 from unet.prediction.apply.result_folder import Output
 
 log = logging.getLogger("unet")
@@ -55,20 +56,22 @@ def predict_images(args: argparse.Namespace, paths: Paths) -> None:
     from unet.prediction.tiles.ensemble import Member
 
     out, asked = Output(paths.output), requested(args)
-    members = [Member.load(path) for path in model_files([args.model, *args.with_model])]
+    models = [args.model, *args.with_model]
+    members = [Member.load(path) for path in model_files(models)]
     images = image_files(args.images, out.folder)
     with out.locked():
         source = source_of(images, out, stack=args.stack)
         task = task_of(members, source, asked)
         if out.is_done(task.key):
             log.info("%s: all results exist; nothing to do", out.folder)
-            _missing_page(task, out, args.page)
+            _missing_page(task, out, args.page, untrained_folds(models))
             if not read_json(out.done).get("kept"):
                 remove(out.work)
             return
         out.reopen()
         applied = apply(task, source, out, asked)
-        mark_done(task, applied, out, asked, **review(task, out, applied, args.page))
+        found = review(task, out, applied, args.page, untrained_folds(models))
+        mark_done(task, applied, out, asked, **found)
         if not args.keep:
             remove(out.work)
     written = [*out.results, *(path for path in out.outlines if path.exists())]
@@ -84,8 +87,12 @@ def predict_images(args: argparse.Namespace, paths: Paths) -> None:
         log.info("look at %s", out.pages[0])
 
 
-def _missing_page(task: PredictTask, out: Output, page: bool) -> None:
-    """Writes the page of finished results that have none, if the images are still prepared."""
+def _missing_page(task: PredictTask, out: Output, page: bool, lines: Sequence[str]) -> None:
+    """Writes the page of finished results that have none, if the images are still prepared.
+
+    Args:
+        lines: warnings about the models.
+    """
     from unet.data.records import read_manifest
 
     if not page or out.pages[0].is_file():
@@ -101,4 +108,4 @@ def _missing_page(task: PredictTask, out: Output, page: bool) -> None:
     records = read_manifest(out.manifest)
     used = tuple(record.id for record in records if record.status == "ok")
     applied = Applied(records, used, float(done["threshold"]), out.store)
-    write_json(out.done, {**done, **review(task, out, applied, page=True)})
+    write_json(out.done, {**done, **review(task, out, applied, True, lines)})

@@ -25,8 +25,13 @@ log = logging.getLogger("unet")
 SHOWN_SETTINGS = ("method", "min_size", "fill_holes", "connectivity")
 
 
-def review(task: PredictTask, out: Output, applied: Applied, page: bool) -> dict[str, Any]:
+def review(
+    task: PredictTask, out: Output, applied: Applied, page: bool, lines: Sequence[str] = ()
+) -> dict[str, Any]:
     """Logs warnings, and writes the page; if it is not wanted, removes an earlier one.
+
+    Args:
+        lines: warnings about the models.
 
     Returns:
         What ``predict.json`` says: ``warnings``, lines; ``unlike``: image id -> how it differs from
@@ -35,7 +40,7 @@ def review(task: PredictTask, out: Output, applied: Applied, page: bool) -> dict
     from unet.data.store import OwnGrid
     from unet.report.predicted_page import write_predicted
 
-    found = examined(task, out, applied)
+    found = examined(task, out, applied, lines)
     # The stages have logged their warnings themselves.
     for line in first_lines(found.new_warnings, out.pages[0].name if page else out.done.name):
         log.warning("warning: %s", line)
@@ -51,7 +56,9 @@ def review(task: PredictTask, out: Output, applied: Applied, page: bool) -> dict
     }
 
 
-def examined(task: PredictTask, out: Output, applied: Applied) -> PredictedImages:
+def examined(
+    task: PredictTask, out: Output, applied: Applied, lines: Sequence[str] = ()
+) -> PredictedImages:
     """Compares the images with those of the training, and the objects with what is usual."""
     from unet.data.store import Prepared
     from unet.prediction.drift import Comparison, unlike_warnings
@@ -68,7 +75,11 @@ def examined(task: PredictTask, out: Output, applied: Applied) -> PredictedImage
         *read_warnings(out.work),
         *_unknown_sizes(list(used.values()), comparison.pixel_size_um),
     ]
-    new = [*unlike_warnings(unlike, len(used)), *object_warnings(counted, odd, settings.task)]
+    new = [
+        *lines,
+        *unlike_warnings(unlike, len(used)),
+        *object_warnings(counted, odd, settings.task),
+    ]
     section = settings.stitch.model_dump(mode="json")
     return PredictedImages(
         task=settings.task,
@@ -91,7 +102,7 @@ def _odd(
     store: Path, task: str, counted: Mapping[str, Counted], sizes: Sequence[float] | None
 ) -> dict[str, str]:
     from unet.data.store import OwnGrid, Prepared
-    from unet.prediction.object_counts import odd_images, speck_limits
+    from unet.prediction.object_counts import odd_images, speck_limits, unusual_sizes
 
     seen, own = Prepared(store), OwnGrid(store)
     pixels, factors, dims = {}, {}, 2
@@ -101,7 +112,9 @@ def _odd(
         # Own pixels per pixel of the network's grid.
         factors[image] = pixels[image] / prod(seen.image(image).shape[1:])
     limits = speck_limits(factors, sizes, dims)
-    return odd_images(counted, pixels, limits, task)
+    unusual = unusual_sizes(counted, factors, sizes) if task == "instances" else {}
+    # Of two reasons, specks and a full image say more.
+    return {**unusual, **odd_images(counted, pixels, limits, task)}
 
 
 def _unknown_sizes(records: Sequence[ImageRecord], model: Sequence[float] | None) -> list[str]:

@@ -13,8 +13,8 @@ _TAIL = 4096
 # A line of a log starts with date, time and level.
 _LINE = re.compile(r"^\d{4}-\d\d-\d\d \S+ INFO (.*)$", re.MULTILINE)
 # What the stages log every few seconds: a training, tiles, images, anything else that is counted.
-_STEP = re.compile(r"(step|epoch) (\d+)/(\d+)  .*?left (\S+ \S+)$")
-_PIXELS = re.compile(r"([\d.]+) of ([\d.]+) Mpx  .*left (\d+) s$")
+_STEP = re.compile(r"(step|epoch) (\d+)/(\d+)  .*?left (\d.*)$")
+_PIXELS = re.compile(r"([\d.]+) of ([\d.]+) Mpx  .*left (\d.*)$")
 _IMAGE = re.compile(r"(?:(\S.*): )?image (\d+) of (\d+), (\d+) %")
 _COUNT = re.compile(r"(\S.*?):? (\d+) of (\d+)$")
 
@@ -25,7 +25,7 @@ class Step:
 
     Attributes:
         share: from 0 to 1.
-        text: for people, such as ``step 130 of 400, 0:40 min left``.
+        text: for people, such as ``step 130 of 400, 40 s left``.
     """
 
     share: float
@@ -46,7 +46,7 @@ def _step(line: str) -> Step | None:
         return Step(_share(done, total), f"{what} {done} of {total}, {left} left")
     if found := _PIXELS.match(line):
         done, total, left = found.groups()
-        return Step(_share(done, total), f"{done} of {total} Mpx, {left} s left")
+        return Step(_share(done, total), f"{done} of {total} Mpx, {left} left")
     if found := _IMAGE.match(line):
         what, done, total, percent = found.groups()
         named = f"{what}: " if what and what not in ("manifest", "prepare") else ""

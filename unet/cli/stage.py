@@ -190,7 +190,8 @@ def run(args: argparse.Namespace, stage: Callable[[argparse.Namespace, Paths], N
             _end("%s", line)
         return EXIT_USER_ERROR
     except (Interrupted, KeyboardInterrupt) as error:
-        how = str(error) or "by Ctrl-C"
+        # A workflow that is stopped, by whatever, sends its stages what Ctrl-C sends.
+        how = str(error) or ("with the run" if by_workflow else "by Ctrl-C")
         log.warning("stopped %s; run the same command to continue", how)
         return EXIT_INTERRUPTED
     except OSError as error:

@@ -133,6 +133,8 @@ def match_masks(
     _warn_of_kinds(kinds, best, matched, wanted, warn)
     for line in _doubts(matched[best], wanted):
         warn(line)
+    if line := _unclaimed(matched[best], wanted):
+        warn(line)
     for line in _guesses(matched[best], wanted):
         warn(line)
     return matched[best].pairs
@@ -148,6 +150,18 @@ def _doubts(matches: Matches, wanted: Collection[str]) -> Iterator[str]:
             f"name (such as {matches.shared[0].name}); put the masks into folders named like those "
             "of the images"
         )
+
+
+def _unclaimed(matches: Matches, wanted: Collection[str]) -> str:
+    """A line about files of no image, if they could be the masks that wanted images lack; ""."""
+    lacking = set(wanted) - matches.pairs.keys() - {image for image, _ in matches.unclear}
+    if not lacking or not matches.alone:
+        return ""
+    number = len(matches.alone)
+    return (
+        f"{how_many(number, 'file')} {'belongs' if number == 1 else 'belong'} to no image, such as "
+        f"{matches.alone[0].name}; name the mask of a test image like the image"
+    )
 
 
 def _guesses(matches: Matches, wanted: Collection[str]) -> Iterator[str]:

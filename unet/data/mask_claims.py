@@ -43,6 +43,7 @@ class Matches:
         unclear: image id -> names of the masks that could all be its own.
         shared: masks whose name is that of several images.
         beside: image id -> a file that was taken for the image, and the mask beside it.
+        alone: files whose name is that of no image of the dataset.
     """
 
     pairs: dict[str, Path]
@@ -51,6 +52,7 @@ class Matches:
     unclear: list[tuple[str, list[str]]]
     shared: list[Path]
     beside: list[tuple[str, Path, Path]]
+    alone: list[Path]
 
 
 @dataclass(frozen=True)
@@ -95,18 +97,19 @@ def match_names(files: Sequence[Found], images: Sequence[Named]) -> Matches:
     stacks = [image.id for image in images if image.page is not None]
     if len(files) == 1 and stacks and len({image.path for image in images}) == 1:
         # One stack of images, one of masks: they need no common name.
-        return Matches(dict.fromkeys(stacks, files[0].path), True, [], [], [], [])
-    owners, shared = _Owners(images), []
+        return Matches(dict.fromkeys(stacks, files[0].path), True, [], [], [], [], [])
+    owners, shared, alone = _Owners(images), [], []
     claims: dict[str, list[_Claim]] = {}
     for item in files:
         ids, claim = _claim(item, owners)
         if claim is None:
+            alone.append(item.path)
             continue
         if not ids:
             shared.append(item.path)
         for image in ids:
             claims.setdefault(image, []).append(claim)
-    found = Matches({}, True, [], [], shared, [])
+    found = Matches({}, True, [], [], shared, [], alone)
     for image, own in sorted(claims.items()):
         _settle(image, own, found)
     plain = {item.path for item in files if composed(item.name) == composed(bare_name(item.name))}

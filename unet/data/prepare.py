@@ -17,6 +17,7 @@ from unet.config.data_settings import PrepareSettings
 from unet.config.stage_keys import written_keys
 from unet.data.blocks import Budget, Progress, gigabytes, mapped
 from unet.data.dataset_warnings import write_warnings
+from unet.data.fit_checks import check_fit
 from unet.data.prepare_image import (
     Stage,
     Target,
@@ -113,7 +114,7 @@ def prepare_dataset(
     wanted = {record.id: record for record in records if record.status == "ok"}
     if not wanted:
         raise UserError(_unusable(records))
-    _check(wanted, target)
+    check_fit(list(wanted.values()), target)
     keys = _keys(wanted, settings, target)
     attrs = clean(store_path, keys)
     todo = [record for name, record in wanted.items() if name not in attrs]
@@ -142,35 +143,6 @@ def prepare_dataset(
 def _unusable(records: Sequence[ImageRecord]) -> str:
     first = f"; the first: {records[0].image}: {records[0].reason}" if records else ""
     return f"manifest.csv: no usable image{first}"
-
-
-def _check(wanted: dict[str, ImageRecord], target: Target | None) -> None:
-    for record in wanted.values():
-        if target is not None:
-            _check_fit(record, target)
-    first = next(iter(wanted.values()))
-    for record in wanted.values():
-        if record.shape[0] != first.shape[0]:
-            raise UserError(
-                f"{record.image}: has {record.shape[0]} channels, but {first.image} has "
-                f"{first.shape[0]}; choose the same ones with channels"
-            )
-
-
-def _check_fit(record: ImageRecord, target: Target) -> None:
-    """Checks that an image fits the network that will predict it."""
-    channels, dims = record.shape[0], len(record.shape) - 1
-    if dims != target.dims:
-        advice = "layout: stack (each plane is an image)" if dims == 3 else "axes: ZYX"
-        raise UserError(
-            f"{record.image}: the images have {dims} spatial axes, the model wants "
-            f"{target.dims}; write {advice}, or use a model with dims: {dims}"
-        )
-    if channels != target.channels:
-        raise UserError(
-            f"{record.image}: the images have {channels} channel(s), the model wants "
-            f"{target.channels}; choose with channels"
-        )
 
 
 def _stage(

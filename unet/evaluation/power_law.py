@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unet.evaluation.statistics import enough, group_index
+from unet.data.tested_units import enough
+from unet.evaluation.statistics import group_index
 
 Floats = NDArray[np.float64]
 # Exponents of learning curves: Hestness et al. found 0.07 to 0.5 for errors of deep networks.

@@ -120,12 +120,6 @@ def far_apart(values: NDArray[np.float64]) -> int:
     return far if far < _MANY_OUTLIERS else 0
 
 
-def enough(units: int, confidence: float) -> bool:
-    """Whether a test with this many units can find anything. With fewer units even a difference of
-    the same sign in all of them is not significant (two of all 2^units flips; 0.06 for five)."""
-    return 2.0 ** (1 - units) <= 1 - confidence + 1e-12
-
-
 def flip_test(differences: NDArray[np.float64], draws: int, seed: int) -> NDArray[np.float64]:
     """p-values [P] of "the mean difference is 0", corrected for their number (max-T).
 

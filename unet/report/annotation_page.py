@@ -85,7 +85,7 @@ def doubt_text(known: int, images: int) -> str:
         "it, the others in proportion to the model's uncertainty about their objects"
     )
     if not known:
-        return f"Doubt: {own} (no quality.csv says how far the images can be believed)."
+        return f"Doubt: {own}. (There is no quality.csv with a doubt for each whole image.)"
     if known == images:
         return f"Doubt: {table}."
     return f"Doubt of {known} of {images} images: {table}. Of the others: {own}."

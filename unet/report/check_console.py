@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unet.data.records import PARTS
 from unet.data.survey.findings import Finding
 from unet.planning.estimates import total
 from unet.report.check_page import WORDS, byte_size, object_facts, percentage, understood
@@ -67,7 +68,8 @@ def _rows(checked: Checked) -> list[tuple[str, str]]:
     rows += [(name, objects[name]) for name in wanted if name in objects]
     if survey.splits:
         folds = list(survey.splits.values())
-        first = ", ".join(f"{part} {count}" for part, count in folds[0].items())
+        # Always in this order; a file has its keys in another one.
+        first = ", ".join(f"{part} {folds[0][part]}" for part in PARTS if part in folds[0])
         more = f" (fold 0 of {len(folds)})" if len(folds) > 1 else ""
         rows.append(("Split", first + more))
     changes = [each for each in checked.suggestions if not each.same]

@@ -67,6 +67,7 @@ def check_page(checked: Checked, data: DatasetSection, root: Path) -> str:
         alike_words=ALIKE,
         listed=LISTED,
         pictures=pictures,
+        usable=sum(image.status == "ok" for image in survey.images),
         legend=legend(survey.task, data.class_names) if any(p.marks for p in pictures) else {},
         suggestions=checked.suggestions,
         estimates=checked.estimates,
@@ -119,15 +120,18 @@ def understood(survey: DatasetSurvey) -> list[tuple[str, str]]:
 
 
 def _masks(found: SurveyedMasks) -> str:
-    """How many of the test images have a mask of the tool, and of what kind."""
+    """How many of the test images have a mask of the tool that can be scored, as far as is known,
+    and of what kind."""
     if not found.found:
         return "none that can be used"
     kinds = ", ".join(found.kinds)
-    text = f"{found.found} of {how_many(found.tested, 'test image')} ({kinds})"
+    scored = found.found - len(found.unfit)
+    text = f"{scored} of {how_many(found.tested, 'test image')} ({kinds})"
     if not found.unfit:
         return text
+    number = how_many(len(found.unfit), "mask")
     of = "" if found.opened == found.found else f" of {found.opened} looked at"
-    return f"{text}; {len(found.unfit)}{of} cannot be scored"
+    return f"{text}; {number}{of} cannot be scored"
 
 
 def _middle(survey: DatasetSurvey) -> str:

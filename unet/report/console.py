@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from unet.evaluation.statistics import FEW_UNITS, enough
+from unet.data.tested_units import enough
+from unet.evaluation.statistics import FEW_UNITS
 from unet.report.numbers import NO_VALUE, number
 from unet.report.paired import BEST, FEW
 from unet.report.score_tables import Cell, ReportRow, better, columns_for, comparison

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unet.data.tested_units import enough
 from unet.evaluation.metrics.rows import NAN, MetricRow
 from unet.evaluation.statistics import (
     Interval,
-    enough,
     flip_test,
     group_index,
     mean_interval,

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
+from unet.errors import time_left
+
 Row = dict[str, float]
 
 
@@ -48,8 +50,7 @@ class Pace:
 
     def time_left(self, progress: TrainingProgress, total: int) -> str:
         """The time until step ``total``, as text."""
-        minutes, seconds = divmod(round(self.left(progress, total)), 60)
-        return f"{minutes}:{seconds:02d} min"
+        return time_left(self.left(progress, total))
 
 
 # A second Ctrl-C ends the process at once if it comes at least this many seconds after the first.

@@ -70,6 +70,28 @@ def test_images_without_a_mask_are_named(place: Path) -> None:
     assert [f.where for f in found.findings if f.kind in ABOUT] == ["datasets.d.compare.tool"]
 
 
+def test_a_renamed_mask_is_named(place: Path) -> None:
+    for number in range(7):
+        put(place, number)
+    put(place, 7).rename(place / "masks" / "renamed_image_4.tif")
+    assert {kind: text for _, kind, text in about(looked(place))} == {
+        "masks_missing": "no mask for 1 of 8 test images, which will not be scored (a7)",
+        "masks_unclear": "1 file belongs to no image, such as renamed_image_4.tif; name the mask "
+        "of a test image like the image",
+    }
+    put(place, 7)
+    assert about(looked(place)) == []
+
+
+def test_masks_of_images_that_are_not_tested_are_no_doubt(place: Path) -> None:
+    for number in range(3):
+        put(place, number)
+    found = looked(place, split={"folds": 4, "run": [1, 2]})
+    assert found.compared[0].tested == 4
+    assert 0 < found.compared[0].found < 3
+    assert [kind for _, kind, _ in about(found)] == ["masks_missing"]
+
+
 def test_only_tested_images_need_a_mask(place: Path) -> None:
     tested = looked(place, split={"test": 0.25}, masks=str(put(place, 0).parent)).compared[0]
     assert tested.tested == 2

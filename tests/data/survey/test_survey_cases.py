@@ -361,23 +361,3 @@ def test_a_sweep_of_one_combination(tmp_path: Path) -> None:
         found = survey_dataset(load({**raw, "models": {"net": model}}), "d", source, threads=1)
         said = [each.kind for each in found.findings if each.kind == "one_combination"]
         assert said == kinds_
-
-
-def test_a_learning_curve_with_one_share(tmp_path: Path) -> None:
-    for i in range(4):
-        write(tmp_path, f"a{i}", *scene(i))
-    config = config_of(tmp_path, {"images": "images", "labels": "labels", "task": "instances"})
-    source = source_of(tmp_path, config)
-
-    def lines(*shares: float) -> list[tuple[str, str]]:
-        raw = config.model_dump(mode="json", exclude_unset=True)
-        model = {"preset": "unet-bn", "head": "border", "learning_curve": list(shares)}
-        found = survey_dataset(load({**raw, "models": {"net": model}}), "d", source, threads=1)
-        return [(each.where, each.text) for each in found.findings if each.kind == "one_share"]
-
-    ((where, text),) = lines(0.25)
-    assert where == "models.net.learning_curve"
-    assert text.endswith("two points, which don't show what more images bring (three are needed); "
-                         "write such as [0.125, 0.25]")  # fmt: skip
-    assert lines(0.01)[0][1].endswith("such as [0.01, 0.5]")
-    assert lines(0.25, 0.5) == lines() == []

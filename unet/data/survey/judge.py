@@ -42,6 +42,8 @@ r"""Turns the facts of a dataset into findings: what stops, what looks wrong, wh
 | `few_validated` | warn | a sweep that chooses on one validation image |
 | `one_combination` | warn | a sweep of one combination of values |
 | `one_share` | warn | a learning curve of two points |
+| `same_shares` | warn | shares of a learning curve that are the same images |
+| `few_for_curve` | warn | too few test images or groups for a learning curve |
 | `huge_group` | warn | a group with most of the images |
 | `uneven_split` | warn | a fold tests far more or fewer images than requested |
 | `no_pixel_size` | note | files do not say their pixel size |

@@ -8,14 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from unet.config.learning_curve import curves_of
 from unet.config.run import Config
 from unet.config.sweep import sweeps_of
 from unet.data.survey.alike import MOST_PAIRS, follow_each_other
 from unet.data.survey.facts import DatasetSurvey, SurveyedImage
 from unet.data.survey.findings import Finding
+from unet.data.survey.judge_curves import curve_findings
 from unet.data.survey.measure import Measured
 from unet.data.survey.understood import Understood
+from unet.data.tested_units import least_units
 from unet.data.validation_images import chosen_on
 from unet.errors import how_many
 
@@ -34,8 +35,8 @@ SPARSE = 1.5
 IN_PIECES, WITH_HOLES = 0.05, 0.05
 # With fewer labelled images scores are chance; with fewer than SOME they are uncertain.
 FEW, SOME = 10, 25
-# With fewer units no test is significant at 0.05: two of all 2^units flips of their signs.
-TESTED = 6
+# With fewer units no test is significant at 0.05.
+TESTED = least_units(0.95)
 # Consecutive images look alike: correlation of details, and how far above that of all pairs.
 FOLLOWING = 0.2
 
@@ -48,7 +49,7 @@ def measured_findings(
     if trained and survey.labelled:
         yield from _numbers(survey, found)
         yield from _validated(survey, config)
-        yield from _shares(survey, config)
+        yield from curve_findings(survey, found, config)
     yield from _pixels(survey)
     yield from _blurred(survey.images)
     if survey.objects is not None:
@@ -91,19 +92,6 @@ def _validated(survey: DatasetSurvey, config: Config) -> Iterator[Finding]:
                 f"single image says little about others: {on.remedy}"
             )
             yield Finding("warn", "few_validated", text, where)
-
-
-def _shares(survey: DatasetSurvey, config: Config) -> Iterator[Finding]:
-    """Learning curves with too few points to say what more images bring."""
-    for model, curve in curves_of(config, survey.dataset).items():
-        share = min(curve.values())
-        more = f"[{share / 2:g}, {share:g}]" if share >= 0.02 else f"[{share:g}, 0.5]"
-        if len(curve) == 2:
-            text = (
-                f"one share and all images are two points, which don't show what more images "
-                f"bring (three are needed); write such as {more}"
-            )
-            yield Finding("warn", "one_share", text, f"models.{model}.learning_curve")
 
 
 def _pixels(survey: DatasetSurvey) -> Iterator[Finding]:

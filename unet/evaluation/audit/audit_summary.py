@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Below these, a model is too poor to judge labels: how far model and labels agree, and correlation
-# of a label with its own prediction.
+# Below these, a model is too poor to judge labels: how far model and labels agree on objects or
+# pixels, and correlation of a label with its own prediction.
 POOR_AGREEMENT, POOR_CORRELATION = 0.4, 0.5
 # Below this agreement many doubts are mistakes of the model. Classes agree on more than objects do:
 # outlines may differ by some pixels.
@@ -27,10 +27,15 @@ class AuditSummary:
     doubts: int
 
     @property
+    def blind(self) -> bool:
+        """Whether the model is too poor even to say that a label belongs to another image."""
+        return self.usual is not None and self.usual < POOR_CORRELATION
+
+    @property
     def poor(self) -> bool:
-        """Whether the model is too poor to judge labels."""
-        low = self.usual is not None and self.usual < POOR_CORRELATION
-        return low or self.agreement < POOR_AGREEMENT
+        """Whether the model is too poor to judge parts of labels. A model that joins or splits most
+        objects can still see where they are, so exchanged labels are another matter."""
+        return self.blind or self.agreement < POOR_AGREEMENT
 
     @property
     def weak(self) -> bool:

@@ -15,14 +15,14 @@ def exchanged_warnings(audits: Iterable[tuple[AuditSummary, Iterable[Doubt]]]) -
     """A line for each pair of exchanged labels, or for each label of another image.
 
     What all models of a dataset say is one list, in which the label of each image is doubted once.
-    Only doubts of a confidence of at least ``LEVEL`` count, and none of a model that is too poor to
-    judge labels.
+    Only doubts of a confidence of at least ``LEVEL`` count, and none of a model whose predictions
+    have little in common with the labels.
     """
     found: dict[tuple[str, str], float] = {}
     models = dict[str, None]()
     for summary, doubts in audits:
         for doubt in doubts:
-            if doubt.kind == "exchanged" and doubt.confidence >= LEVEL and not summary.poor:
+            if doubt.kind == "exchanged" and doubt.confidence >= LEVEL and not summary.blind:
                 both = (doubt.image, doubt.match)
                 found[both] = max(found.get(both, 0.0), doubt.confidence)
                 models[summary.model] = None

@@ -150,6 +150,7 @@ def apply(task: PredictTask, source: RawSource, out: Output, asked: Requested) -
     Raises:
         UserError: no image can be used, or the images do not fit the networks.
     """
+    from unet.data.fit_checks import AS_OPTIONS, IN_CONFIG, check_fit
     from unet.data.manifest import manifest_stage
     from unet.data.manifest_checks import NoUsableImage
     from unet.data.prepare import prepare_stage
@@ -170,6 +171,8 @@ def apply(task: PredictTask, source: RawSource, out: Output, asked: Requested) -
             raise
     records = quarantine_far(read_manifest(manifest), task.target)
     write_manifest(out.manifest, records)
+    usable = [record for record in records if record.status == "ok"]
+    check_fit(usable, task.target, AS_OPTIONS if asked.options else IN_CONFIG)
     memory = asked.memory_gb * 1e9
     sentinel = out.work / "prepared.json"
     prepare_stage(

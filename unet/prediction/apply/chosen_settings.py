@@ -96,6 +96,35 @@ def model_files(given: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(file.resolve() for file in files))
 
 
+def untrained_folds(given: Sequence[Path]) -> list[str]:
+    """A line for each given folder of a model of which fewer folds are trained than the config of
+    its run asks for, so that fewer networks predict than the user may think."""
+    from unet.config.load import load_file
+
+    lines = []
+    for path in given:
+        folder = path.resolve()
+        name, dataset, paths = folder.name, folder.parent.name, Paths(folder.parent.parent)
+        # A fold's own folder is given on purpose.
+        if not path.is_dir() or (path / "model.pt").is_file() or not paths.config.is_file():
+            continue
+        try:
+            config = load_file(paths.config)
+        except (UserError, OSError):
+            continue  # `training_choices` says so
+        if dataset not in config.datasets or name not in config.models_for(dataset):
+            continue
+        folds = config.datasets[dataset].split.to_run
+        number = sum(paths.model(dataset, name, fold).is_file() for fold in folds)
+        if number < len(folds):
+            lines.append(
+                f"{path}: {number} of {len(folds)} folds {'is' if number == 1 else 'are'} trained; "
+                "the networks of all folds together usually predict better: finish the run "
+                f"({paths.config}), then predict again"
+            )
+    return lines
+
+
 def head_name(channels: tuple[str, ...]) -> str:
     """The name of the head with these channels."""
     return next((name for name, head in HEADS.items() if head.channels == channels), "classes")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from unet.data.blocks import LOG_SECONDS, ordered
+from unet.errors import time_left
 from unet.prediction.tiles.batches import Batch, Planned
 from unet.prediction.tiles.finished_tiles import UnfinishedTiles, finished_attrs
 from unet.prediction.tiles.worker import TileWorker
@@ -118,8 +119,8 @@ def run_batches(
             shown = time.monotonic()
             rate = computed / (shown - started)
             log.info(
-                "%.1f of %.1f Mpx  %.2f Mpx/s  left %.0f s",
-                computed / 1e6, total / 1e6, rate / 1e6, max(0.0, (total - computed) / rate),
+                "%.1f of %.1f Mpx  %.2f Mpx/s  left %s",
+                computed / 1e6, total / 1e6, rate / 1e6, time_left((total - computed) / rate),
             )  # fmt: skip
     if finish:
         # Images whose process died after the last tile, but before the image got its name.

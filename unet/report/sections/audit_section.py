@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from unet.evaluation.audit.audit_summary import POOR_AGREEMENT
 from unet.evaluation.audit.doubts import KINDS
 from unet.export.mark_colours import COLOURS
@@ -17,6 +19,16 @@ def section(data: DatasetResults) -> PageSection | None:
     if not data.audits:
         return None
     doubts = {audit.model: rows for audit, rows in data.audits if not audit.poor}
+    if not doubts:
+        # Poor models judge no parts of labels, but may see that whole labels are exchanged. The
+        # other doubts stay in the list, since ranks count them.
+        doubts = {
+            audit.model: [
+                row if row.kind == "exchanged" else replace(row, confidence=0.0) for row in rows
+            ]
+            for audit, rows in data.audits
+            if not audit.blind
+        }
     found = shared_doubts(doubts)
     shown = found[:SHOWN]
     where, task = (data.paths, data.dataset), data.settings.task
@@ -28,6 +40,7 @@ def section(data: DatasetResults) -> PageSection | None:
         audits=[audit for audit, _ in data.audits],
         poor_agreement=POOR_AGREEMENT,
         exchanged=len({each.doubt.image for each in found if each.doubt.kind == "exchanged"}),
+        judging=len(doubts),
         found=found,
         shown=list(zip(shown, pictures, strict=True)),
         kinds={kind: text for kind, text in KINDS.items() if kind in kinds},

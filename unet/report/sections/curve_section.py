@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unet.data.subsets import subset_of
+from unet.data.tested_units import least_units
 from unet.evaluation import power_law
 from unet.evaluation.metrics.rows import NAN, MetricRow
 from unet.evaluation.power_law import Outlook
-from unet.evaluation.statistics import Interval, enough
+from unet.evaluation.statistics import Interval
 from unet.report import collect, costs, figures, score_tables
 from unet.report.dataset_results import DatasetResults, PageSection
 from unet.report.paired import units
@@ -184,10 +185,9 @@ def sentence(
             "learned the task. Train for more steps, or look at images and labels"
         )
     elif found.reason == power_law.UNITS:
-        least = next(n for n in range(1, 99) if enough(n, confidence))
         why = (
-            f"the score rests on {tested.units} {tested.word}, and at least {least} are needed. "
-            "With split.folds every image is tested"
+            f"the score rests on {tested.units} {tested.word}, and at least "
+            f"{least_units(confidence)} are needed. With split.folds every image is tested"
         )
     elif found.reason == power_law.FALLS:
         why = (

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from unet.data.joined_stores import member_id
+from unet.data.tested_units import enough
 from unet.evaluation.metrics.rows import MetricRow
-from unet.evaluation.statistics import Interval, enough
+from unet.evaluation.statistics import Interval
 from unet.report.group_numbers import GroupScore
 from unet.report.numbers import number
 from unet.report.paired import Statistics

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.zoo import CONVERTS, SYSTEMS, TESTS, TEXTS, WRITES, image_of, package, system
 from unet.config.sections import NormalizeSection
@@ -272,6 +274,21 @@ def test_texts_that_do_not_fit_are_one_line(
         package(tmp_path / "a.zip", system("unet-bn"), texts=dataclasses.replace(TEXTS, **change))
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+@given(size=st.floats(1e-3, 1e3), halo=st.integers(0, 2000))
+def test_the_zoo_finds_the_halo_from_the_pixel_sizes(size: float, halo: int) -> None:
+    found = zoo_package._scale(size, halo)
+    assert halo * found / found == halo
+    assert found == pytest.approx(size, rel=1e-14)
+
+
+@WRITES
+def test_pixel_sizes_whose_products_are_rounded(tmp_path: Path) -> None:
+    model = dataclasses.replace(system("unet-bn"), pixel_size_um=(0.8, 0.8))
+    package(tmp_path / "a.zip", model, ())
+    axes = described(tmp_path / "a.zip")["inputs"][0]["axes"]
+    assert [axis["scale"] for axis in axes if axis["type"] == "space"] == pytest.approx([0.8, 0.8])
 
 
 def test_missing_libraries_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

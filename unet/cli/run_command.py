@@ -185,7 +185,7 @@ def _check(call: Call, words: Words, stopping: Stopping) -> int | None:
     if (paths := _paths(outcome)) and outcome.told and (outcome.done or failed):
         from unet.cli.check_command import show_checks, stopped
 
-        names = sorted(outcome.told.tasks)
+        names = outcome.told.checked
         with _closed_pipe():
             show_checks(paths, names)
         stops = stopped(paths, names) if failed else []

@@ -97,12 +97,14 @@ class Told:
         output: the output folder.
         tasks: dataset -> task.
         models: dataset -> its models.
+        checked: the datasets that the check reads: those with files of their own.
     """
 
     folder: Path
     output: Path
     tasks: dict[str, str]
     models: dict[str, list[str]]
+    checked: list[str]
 
 
 def tell_events(workflow: Any, run: Run, scripts: Path) -> bool:
@@ -136,5 +138,6 @@ def tell_events(workflow: Any, run: Run, scripts: Path) -> bool:
         output=str(run.paths.output),
         tasks={name: datasets[name].task for name in datasets},
         models={name: list(run.config.scored_for(name)) for name in datasets},
+        checked=sorted(run.config.with_files),
     )
     return True

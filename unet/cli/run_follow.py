@@ -137,7 +137,7 @@ class Follower:
         match event["kind"]:
             case "run":
                 where = Path(event["folder"]), Path(event["output"])
-                outcome.told = Told(*where, event["tasks"], event["models"])
+                outcome.told = Told(*where, event["tasks"], event["models"], event["checked"])
             case "planned":
                 if event["counts"] and event["counts"] != outcome.planned:
                     outcome.planned = event["counts"]

@@ -241,9 +241,19 @@ def _space(model: ModelFile) -> list[dict[str, Any]]:
     letters = "zyx"[-model.architecture.dims :]
     axes: list[dict[str, Any]] = [{"type": "space", "id": letter} for letter in letters]
     if model.pixel_size_um is not None:
-        for axis, size in zip(axes, model.pixel_size_um, strict=True):
-            axis |= {"unit": "micrometer", "scale": float(size)}
+        for axis, size, halo in zip(
+            axes, model.pixel_size_um, (size.halo for size in sizes_of(model)), strict=True
+        ):
+            axis |= {"unit": "micrometer", "scale": _scale(float(size), halo)}
     return axes
+
+
+def _scale(size: float, halo: int) -> float:
+    """The pixel size, or the next float above it with which ``halo * size / size`` is exactly the
+    halo: the zoo computes this and wants a whole number."""
+    while halo * size / size != halo:
+        size = math.nextafter(size, math.inf)
+    return size
 
 
 def _batch(model: ModelFile) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from tests.zoo import CONVERTS, WRITES, system
 from unet.cli import main
 from unet.config.export_section import ExportSection
 from unet.config.export_settings import ExportSettings
+from unet.config.licences import known_licences
 from unet.config.load import load
 from unet.config.stage_settings import TrainSettings
 from unet.errors import UserError
@@ -164,6 +165,9 @@ def test_a_run_that_wants_packages_needs_licence_and_authors() -> None:
     ]
     with pytest.raises(UserError, match=r"export\.fold: no fold 7 .* there are: 0, 1"):
         load({**RAW, "export": {"write": True, "fold": 7, **TERMS}})
+    if known_licences():
+        with pytest.raises(UserError, match=r"^config: export\.license: .* \(got 'CC-BY'\); did"):
+            load({**RAW, "export": {"write": True, **TERMS, "license": "CC-BY"}})
     # For one model only.
     load({**RAW, "models": {"m": {**RAW["models"]["m"], "export": {"write": True, **TERMS}}}})
 

@@ -76,3 +76,15 @@ def test_a_file_that_is_no_model_stops(tmp_path: Path) -> None:
     (found,) = start_findings(config_of(str(path), tmp_path / "out"), "few", survey())
     assert (found.level, found.kind) == ("stop", "start_unreadable")
     assert "\n" not in found.text
+
+
+@pytest.mark.parametrize(("key", "value"), [("freeze", 1), ("norm_statistics", "keep")])
+def test_keys_that_need_a_start(tmp_path: Path, key: str, value: object) -> None:
+    config = config_of("big/wide", tmp_path / "out").model_dump(mode="json")
+    given = merge(config, {"datasets": {"big": {"train": {key: value}}}})
+    assert start_findings(load(given), "big", survey()) == []  # `few` has a start
+    none = merge(given, {"datasets": {"few": {"train": {"from": None}}}})
+    (found,) = start_findings(load(none), "big", survey())
+    assert (found.level, found.kind, found.where) == ("warn", "start_missing", f"train.{key}")
+    assert found.text == f"{value} has no effect without train.from; write train.from, or drop it"
+    assert start_findings(load(none), "few", survey()) == []

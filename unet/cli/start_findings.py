@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from unet.config.run import Config
+from unet.config.start_checks import keys_without_start
 from unet.config.start_keys import is_start_file, origin_in_run
 from unet.data.survey.facts import DatasetSurvey
 from unet.data.survey.findings import Finding
@@ -22,12 +23,16 @@ T = TypeVar("T")
 def start_findings(
     config: Config, dataset: str, survey: DatasetSurvey, files: Mapping[str, Path] | None = None
 ) -> list[Finding]:
-    """How the starts of a dataset's trainings differ from them, each line once.
+    """How the starts of a dataset's trainings differ from them, each line once, and keys that
+    need one.
 
     Args:
         files: model -> the file that its training starts from; None: by the config.
     """
-    found: list[Finding] = []
+    found = [
+        Finding("warn", "start_missing", text, key)
+        for key, text in keys_without_start(config, dataset)
+    ]
     for model in config.trained_for(dataset):
         start = config.start_for(dataset, model)
         # The model that shows a start differs from it as its result does.

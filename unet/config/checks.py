@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from unet.config.choices import FAMILY_TABLE, METHOD_TABLE
 from unet.config.geometry import Footprints, footprint, sizes_for
 from unet.config.heads import HEADS
+from unet.config.licences import licence_mistake
 from unet.config.loss_table import LOSS_TABLE, check_options
 from unet.config.messages import OVERRIDES, lines_of
 from unet.config.presets import AnyArchitecture, AnyUNet
@@ -95,6 +96,8 @@ def _export_mistakes(config: Config) -> list[str]:
                 f"config: export.{key}: missing; a package needs it {where}": None
                 for key in section.missing()
             }
+            if section.license and (wrong := licence_mistake(section.license)):
+                lines[f"config: export.license: {wrong}"] = None
             folds = config.folds_for(dataset)
             if section.fold is not None and section.fold not in folds:
                 there = ", ".join(map(str, folds))

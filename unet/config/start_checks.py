@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unet.config.presets import Architecture
 from unet.config.run import Config
+from unet.config.sections import TrainSection
 from unet.config.start_keys import origin_in_run
 from unet.errors import did_you_mean
 from unet.paths import Origin
@@ -31,6 +32,22 @@ def origin_mistakes(config: Config) -> list[str]:
                 if (dataset, member) in wanted:
                     wanted.setdefault((dataset, name), (dataset, member))
     return list(dict.fromkeys(lines)) or _circles(wanted)
+
+
+def keys_without_start(config: Config, dataset: str) -> list[tuple[str, str]]:
+    """Keys that have no effect in the dataset's trainings, since no training of the run has a
+    start: ("train." and key, text). Allowed, so that a start can be switched off for a while."""
+    if any(config.start_for(d, m) for d in config.datasets for m in config.trained_for(d)):
+        return []
+    found: dict[tuple[str, str], None] = {}
+    for model in config.trained_for(dataset):
+        train = config.train_for(dataset, model)
+        for key in ("freeze", "norm_statistics"):
+            value = getattr(train, key)
+            if value != TrainSection.model_fields[key].get_default():
+                text = f"{value} has no effect without train.from; write train.from, or drop it"
+                found[f"train.{key}", text] = None
+    return list(found)
 
 
 def start_mistakes(config: Config, dataset: str, model: str) -> list[str]:

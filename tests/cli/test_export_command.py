@@ -108,6 +108,34 @@ def test_a_file_alone(run: Paths, tmp_path: Path) -> None:
         assert "No scores are known" in read(out, "README.md")
 
 
+@WRITES
+def test_info_says_what_the_package_says(
+    run: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, folder = tmp_path / "a.zip", run.fold("d", "m", 0)
+    assert main.main(["export", str(folder), "-o", str(out)]) == 0
+    found = []
+    for path in (folder, out):
+        capsys.readouterr()
+        assert main.main(["info", str(path), "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    ours, package = found
+    assert package["title"] == "m on d"
+    assert package["terms"]["licence"] == "MIT"
+    assert package["terms"]["authors"] == "Ada Example, Institute"
+    assert "A paper, 10.1000/xyz; Ronneberger" in package["terms"]["citation"]
+    for key in ("dataset", "model", "folds"):
+        assert package["training"][key] == ours["training"][key]
+    scores, before = package["results"]["scores"], ours["results"]["scores"]
+    assert [each["label"] for each in scores] == [each["label"] for each in before]
+    assert [each["mean"] for each in scores] == [each["mean"] for each in before]
+    assert package["notes"] == []
+    assert main.main(["info", str(out)]) == 0
+    text = capsys.readouterr().out
+    for words in ("MIT", "m on d", "d (model m, fold 0)", "PQ", "all folds that the run had"):
+        assert words in text
+
+
 def _converts() -> bool:
     return not CONVERTS.args[0]
 

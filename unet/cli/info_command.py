@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unet.cli.stage import run
+from unet.cli.stage import closed_pipe, run
 from unet.paths import Paths
 from unet.prediction.apply.chosen_settings import model_files
 
@@ -45,7 +45,8 @@ def _show(args: argparse.Namespace, _: Paths) -> None:
 
     facts = model_facts(model_files([args.model]))
     text = json.dumps(facts, indent=1) if args.json else "\n".join(lines_of(facts))
-    print(text)  # noqa: T201 - this is the command's output
+    with closed_pipe():
+        print(text)  # noqa: T201 - this is the command's output
 
 
 def lines_of(facts: Mapping[str, Any]) -> list[str]:

@@ -25,6 +25,7 @@ from unet.errors import UserError
 from unet.evaluation.evaluate import write_metrics
 from unet.evaluation.metrics.rows import MetricRow
 from unet.models.model_file import save_model
+from unet.models.zoo_layers import sizes_of
 from unet.paths import Paths
 from unet.planning.jobs import Run
 from unet.provenance import read_made_by
@@ -141,13 +142,17 @@ def _converts() -> bool:
 
 
 @CONVERTS
-def test_onnx_alone(run: Paths, tmp_path: Path) -> None:
+def test_onnx_alone(run: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import onnxruntime
 
     out = tmp_path / "a.onnx"
     assert main.main(["export", str(run.fold("d", "m", 0)), "-o", str(out)]) == 0
     session = onnxruntime.InferenceSession(out.read_bytes(), providers=["CPUExecutionProvider"])
     assert [each.name for each in session.get_inputs()] == ["input"]
+    size = sizes_of(system("unet-bn"))[0]
+    assert size.least == 2 * size.halo + size.step  # as docs/export.md says
+    line = f"images of {size.least} x {size.least} px or more in steps of {size.step} x {size.step}"
+    assert line in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -194,6 +199,23 @@ def test_a_run_that_wants_packages_needs_licence_and_authors() -> None:
         load({**RAW, "export": {"write": True, "fold": 7, **TERMS}})
     # For one model only.
     load({**RAW, "models": {"m": {**RAW["models"]["m"], "export": {"write": True, **TERMS}}}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"authors": {"A B": {"orcid": "12"}}},
+         "export.authors.A B.orcid: write an ORCID iD, such as 0000-0001-2345-6789 (got '12')"),
+        ({"cite": {"x": "Me 2020"}}, "export.cite.x: write a DOI, such as 10.1000/xyz, or an "
+         "address that starts with https:// (got 'Me 2020')"),
+        ({"data_url": "mine"}, "export.data_url: write an address that starts with https:// "
+         "(got 'mine')"),
+    ],
+)  # fmt: skip
+def test_what_to_write_is_said_in_words(changes: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load({**RAW, "export": changes})
+    assert str(caught.value) == f"config: {line}"
 
 
 def test_scores_in_the_form_of_the_zoo() -> None:

@@ -202,6 +202,9 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert out == ""
     assert err.count("\n") == 1
     assert "not a readable model file" in err
+    (tmp_path / "n.onnx").write_bytes(b"\x08\x0a")
+    assert main.main(["info", str(tmp_path / "n.onnx")]) == 2
+    assert "n.onnx: an .onnx file is for other programs; give" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

@@ -181,6 +181,7 @@ BOMB = "a: &a [1, 1]\nb: [*a, *a]\n"
         ("just text", {}, "describes no model"),
         (described(type="dataset"), {}, "describes no model"),
         (described(format_version="0.4.10"), {}, "update-format"),
+        (described(format_version="0.9.1"), {}, "format 0.5, or a newer version of this program"),
     ],
 )
 def test_hostile_packages(about: Any, files: Any, message: str, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from docs import commands_docs
 from unet.cli import main
 from unet.cli.arguments import Parser, checked, plain
 from unet.cli.commands import COMMANDS, GROUPS, grouped
+from unet.cli.stage import closed_pipe, run
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [each.name for each in COMMANDS]
@@ -152,13 +153,26 @@ def test_scripts_say_it_in_one_line_too(words: str, line: str) -> None:
     assert (done.returncode, done.stderr) == (2, expected)
 
 
-def test_a_closed_pipe_is_no_error() -> None:
-    code = "import sys; from unet.cli.main import entry; sys.argv[1:] = ['completion', 'bash']; "
+@pytest.mark.parametrize("words", [["completion", "bash"], ["config", "--schema"], ["models"],
+                                   ["models", "--json"]])  # fmt: skip
+def test_a_closed_pipe_is_no_error(words: list[str]) -> None:
+    """Plain text, more than a pipe holds, and tables."""
+    code = f"import sys; from unet.cli.main import entry; sys.argv[1:] = {words}; "
     done = subprocess.run(
         ["bash", "-c", f'set -o pipefail; {sys.executable} -c "{code} sys.exit(entry())" | true'],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_pipe_that_breaks_elsewhere_is_an_error() -> None:
+    with pytest.raises(SystemExit), closed_pipe():
+        sys.exit(3)
+
+    def work(*_: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    assert run(argparse.Namespace(), work) == 2
 
 
 # docs/commands.md.

@@ -26,6 +26,7 @@ from unet.errors import UserError
 from unet.evaluation.evaluate import write_metrics
 from unet.evaluation.metrics.rows import MetricRow
 from unet.models.model_file import save_model
+from unet.models.zoo_layers import sizes_of
 from unet.paths import Paths
 from unet.planning.jobs import Run
 from unet.provenance import read_made_by
@@ -109,18 +110,50 @@ def test_a_file_alone(run: Paths, tmp_path: Path) -> None:
         assert "No scores are known" in read(out, "README.md")
 
 
+@WRITES
+def test_info_says_what_the_package_says(
+    run: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, folder = tmp_path / "a.zip", run.fold("d", "m", 0)
+    assert main.main(["export", str(folder), "-o", str(out)]) == 0
+    found = []
+    for path in (folder, out):
+        capsys.readouterr()
+        assert main.main(["info", str(path), "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    ours, package = found
+    assert package["title"] == "m on d"
+    assert package["terms"]["licence"] == "MIT"
+    assert package["terms"]["authors"] == "Ada Example, Institute"
+    assert "A paper, 10.1000/xyz; Ronneberger" in package["terms"]["citation"]
+    for key in ("dataset", "model", "folds"):
+        assert package["training"][key] == ours["training"][key]
+    scores, before = package["results"]["scores"], ours["results"]["scores"]
+    assert [each["label"] for each in scores] == [each["label"] for each in before]
+    assert [each["mean"] for each in scores] == [each["mean"] for each in before]
+    assert package["notes"] == []
+    assert main.main(["info", str(out)]) == 0
+    text = capsys.readouterr().out
+    for words in ("MIT", "m on d", "d (model m, fold 0)", "PQ", "all folds that the run had"):
+        assert words in text
+
+
 def _converts() -> bool:
     return not CONVERTS.args[0]
 
 
 @CONVERTS
-def test_onnx_alone(run: Paths, tmp_path: Path) -> None:
+def test_onnx_alone(run: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import onnxruntime
 
     out = tmp_path / "a.onnx"
     assert main.main(["export", str(run.fold("d", "m", 0)), "-o", str(out)]) == 0
     session = onnxruntime.InferenceSession(out.read_bytes(), providers=["CPUExecutionProvider"])
     assert [each.name for each in session.get_inputs()] == ["input"]
+    size = sizes_of(system("unet-bn"))[0]
+    assert size.least == 2 * size.halo + size.step  # as docs/export.md says
+    line = f"images of {size.least} x {size.least} px or more in steps of {size.step} x {size.step}"
+    assert line in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -170,6 +203,23 @@ def test_a_run_that_wants_packages_needs_licence_and_authors() -> None:
             load({**RAW, "export": {"write": True, **TERMS, "license": "CC-BY"}})
     # For one model only.
     load({**RAW, "models": {"m": {**RAW["models"]["m"], "export": {"write": True, **TERMS}}}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"authors": {"A B": {"orcid": "12"}}},
+         "export.authors.A B.orcid: write an ORCID iD, such as 0000-0001-2345-6789 (got '12')"),
+        ({"cite": {"x": "Me 2020"}}, "export.cite.x: write a DOI, such as 10.1000/xyz, or an "
+         "address that starts with https:// (got 'Me 2020')"),
+        ({"data_url": "mine"}, "export.data_url: write an address that starts with https:// "
+         "(got 'mine')"),
+    ],
+)  # fmt: skip
+def test_what_to_write_is_said_in_words(changes: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load({**RAW, "export": changes})
+    assert str(caught.value) == f"config: {line}"
 
 
 def test_scores_in_the_form_of_the_zoo() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.models.test_zoo_reading import by_hand
 from unet.cli import main
 from unet.cli.info_command import lines_of
 from unet.config.geometry import footprint
@@ -133,6 +134,51 @@ def test_a_copied_model_says_what_it_lacks(
     assert facts["notes"] == ["the model is not in the results of a run"]
 
 
+def test_whose_scores_they_are(run: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    """The scores beside one fold are those of all folds."""
+    folds = yaml.safe_load(yaml.safe_dump(CONFIG))
+    folds["datasets"]["cells"]["split"] = {"folds": 2}
+    run.config.write_text(yaml.safe_dump(folds))
+    line = "all 2 folds of the model together, not of the given one alone"
+    for path, said in ((run.model("cells", "small", 1), True),
+                       (run.fold("cells", "small", 0).parent, False)):  # fmt: skip
+        assert main.main(["info", str(path)]) == 0
+        assert (line in capsys.readouterr().out) == said
+
+
+def test_a_package_speaks_for_itself(run: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also if it lies in the results of a run, which may be another one than its own."""
+    told = {"name": "Nuclei", "license": "MIT", "authors": [{"name": "A"}, {"name": "B"}, 3]}
+    path = by_hand(run.fold("cells", "small", 0) / "p.zip", model_of(), told)
+    facts = facts_of(path, capsys)
+    assert facts["title"] == "Nuclei"
+    assert facts["terms"] == {"licence": "MIT", "authors": "A; B"}
+    assert (facts["training"]["dataset"], facts["results"]["scores"]) == (None, [])
+    assert "the package holds no scores" in "\n".join(lines_of(facts))
+    score = {"label": "PQ", "metric": "pq", "class": "", "mean": 0.5, "low": None, "high": None,
+             "images": 3}  # fmt: skip
+    trained = {"dataset": "other", "model": "m", "fold": 2, "scores": [score]}
+    facts = facts_of(by_hand(path, model_of(), trained=json.dumps(trained)), capsys)
+    assert (facts["training"]["dataset"], facts["training"]["folds"]) == ("other", ["2"])
+    assert facts["results"]["scores"] == [score]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"scores": [3]}', 7,
+                                  '{"dataset":"d","model":"m","fold":0,"scores":[{"label":"a",'
+                                  '"metric":"a","class":"","mean":NaN,"low":1,"high":1,"images":1}'
+                                  ']}'])  # fmt: skip
+def test_damaged_facts_of_a_package(
+    text: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = by_hand(tmp_path / "p.zip", model_of(), trained=text)
+    assert main.main(["info", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "unet_pipeline.trained" in err
+    assert "get the package again" in err
+
+
 def test_terms_of_use_and_a_config_of_a_newer_version(
     run: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,6 +202,9 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert out == ""
     assert err.count("\n") == 1
     assert "not a readable model file" in err
+    (tmp_path / "n.onnx").write_bytes(b"\x08\x0a")
+    assert main.main(["info", str(tmp_path / "n.onnx")]) == 2
+    assert "n.onnx: an .onnx file is for other programs; give" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

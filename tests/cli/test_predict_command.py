@@ -209,6 +209,9 @@ def test_refusals_are_one_line(
     said = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
     assert len(said) == 1
     assert line in said[0]
+    # Before any image is read, nothing is kept to go on from.
+    early = {"nowhere", "none/*.tif", "grow", "other.pt"} & set(words)
+    assert not (early and Path("out").exists())
 
 
 def test_foreign_results_are_not_overwritten(

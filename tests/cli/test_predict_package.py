@@ -75,6 +75,21 @@ def test_a_package_of_another_program(tmp_path: Path, images: Path) -> None:
     assert ((found > 0) == (image > image.mean())).mean() > 0.9
 
 
+def test_a_method_of_the_package_that_does_not_fit(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody gave --method; the folder of results, which was there, stays as it was."""
+    path = by_hand(tmp_path / "p.zip", model(),
+                   applied=canonical({"tta": False, "stitch": {"method": "grow"}}))  # fmt: skip
+    out = tmp_path / "out"
+    out.mkdir()
+    assert main.main(["predict", str(path), str(images), "-o", str(out)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the run that trained the model makes objects by method grow" in line
+    assert line.endswith("give --method components")
+    assert not [*out.iterdir()]
+
+
 def test_one_line_for_what_is_not_known(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

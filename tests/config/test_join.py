@@ -118,7 +118,9 @@ def test_the_check_of_a_dataset_with_models_of_a_join_has_a_valid_config() -> No
 MISTAKES = [
     ({"join": ["a"]}, r"join: got \['a'\]; name two or more datasets \(a, b\)"),
     ({"join": []}, "join: must name at least one"),
-    ({"join": ["a", "a", "b"]}, "join: got .*; name each dataset once"),
+    ({"join": ["a", "a", "b"]}, "join: a stands in it twice; name each dataset once$"),
+    ({"join": ["a", "a"]}, r"join: a stands in it twice; name each dataset once; name two or more "
+     r"datasets \(a, b\)$"),
     ({"join": ["a", "bb"]}, "join: no dataset 'bb'; there are: a, b.*; did you mean b"),
     ({"join": ["a", "ab"]}, "join: names the dataset itself"),
     ({"join": {"a": 0, "b": 1}}, "join: got weight 0 for a; it must be above 0"),

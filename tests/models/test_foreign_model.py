@@ -134,7 +134,7 @@ RANGE = {"id": "scale_range", "kwargs": {"axes": ["y", "x"]}}
         ({"inputs": source({"id": "clip", "kwargs": {"max_percentile": 9}})}, "max_percentile"),
         ({"inputs": source({"id": "scale_linear", "kwargs": {"gain": "2"}})}, "gain"),
         ({"inputs": source({"id": "ensure_dtype", "kwargs": {"dtype": "uint8"}})}, "uint8"),
-        ({"outputs": output(postprocessing=[RANGE])}, "scale_range after other steps"),
+        ({"outputs": output(postprocessing=[RANGE])}, "scale_range after the network"),
         ({"outputs": output(postprocessing=[{"id": "softmax", "kwargs": {"axis": "x"}}])},
          "along axis"),
         ({"outputs": output(postprocessing=[])}, "names no file"),

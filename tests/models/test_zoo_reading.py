@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import zipfile
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,22 @@ def full(name: str = "unet-bn") -> ModelFile:
     )
 
 
-def by_hand(path: Path, model: ModelFile, **changes: Any) -> Path:
-    """A package of ours with what is needed to read it, without the libraries that write one."""
+def by_hand(
+    path: Path, model: ModelFile, told: Mapping[str, Any] | None = None, **changes: Any
+) -> Path:
+    """A package of ours with what is needed to read it, without the libraries that write one.
+
+    Args:
+        told: more fields of its description.
+        changes: of what this pipeline needs.
+    """
     content = state_dict(model.weights)
     about = {
         "format_version": "0.5.14",
         "type": "model",
         "weights": {"pytorch_state_dict": {"source": "weights.pt", "sha256": sha256(content)}},
         "config": {"unet_pipeline": {**own_values(model), **changes}},
+        **(told or {}),
     }
     return zipped(path, about, {"weights.pt": content})
 
@@ -172,6 +181,7 @@ BOMB = "a: &a [1, 1]\nb: [*a, *a]\n"
         ("just text", {}, "describes no model"),
         (described(type="dataset"), {}, "describes no model"),
         (described(format_version="0.4.10"), {}, "update-format"),
+        (described(format_version="0.9.1"), {}, "format 0.5, or a newer version of this program"),
     ],
 )
 def test_hostile_packages(about: Any, files: Any, message: str, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from unet.files import digest, read_json, remove
 from unet.prediction.apply.applied_images import apply, mark_done, source_of, task_of
 from unet.prediction.apply.array_images import ArrayImage, image_of, write_image
 from unet.prediction.apply.chosen_settings import Requested, model_files
-from unet.prediction.apply.result_folder import Output
+from unet.prediction.apply.result_folder import IMAGE, Output
 
 if TYPE_CHECKING:
     from unet.models.model_file import ModelFile
@@ -210,7 +210,7 @@ class Model:
 
         out = Output(goal.folder)
         with out.locked("give another folder as out"), _threads_kept():
-            path = out.work / "image.zarr"
+            path = out.work / IMAGE
             source = source_of([(goal.name, path)], out)
             content = digest([goal.name, write_image(image, path)])
             with _words_of_python():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from unet.cli.arguments import positive
 from unet.cli.check_work import cores, judged, surveyed, this_machine, write_checked
-from unet.cli.stage import EXIT_USER_ERROR, run
+from unet.cli.stage import EXIT_USER_ERROR, closed_pipe, run
 from unet.errors import UserError, did_you_mean
 from unet.paths import Paths
 
@@ -88,10 +88,12 @@ def _check(args: argparse.Namespace) -> Sequence[str]:
     found = checks(config, _names(config, args.dataset), args.threads, machine)
     for checked in found.values():
         write_checked(paths, config, checked)
-    if args.json:
-        print(json.dumps({name: each.to_json() for name, each in found.items()}, indent=1))  # noqa: T201
-    else:
-        print_checked(found, {name: paths.check_html(name) for name in found})
+    with closed_pipe():
+        if args.json:
+            plain = {name: each.to_json() for name, each in found.items()}
+            print(json.dumps(plain, indent=1))  # noqa: T201 - this is the command's output
+        else:
+            print_checked(found, {name: paths.check_html(name) for name in found})
     return stop_lines(found)
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unet.cli.stage import run
+from unet.cli.stage import closed_pipe, run
 from unet.errors import UserError
 from unet.paths import Paths
 
@@ -53,11 +53,14 @@ def _show(args: argparse.Namespace, _: Paths) -> None:
     if args.schema:
         if args.config is not None or args.changed:
             raise UserError("--schema: write it alone; the schema is the same for every config")
-        print(json.dumps(schema(), indent=1, ensure_ascii=False))  # noqa: T201
+        with closed_pipe():
+            print(json.dumps(schema(), indent=1, ensure_ascii=False))  # noqa: T201
         return
     if args.config is None:
         raise UserError("CONFIG: missing; give a config file, such as config/config.yaml")
-    print(as_yaml(_merged(args.config), changed=args.changed), end="")  # noqa: T201
+    text = as_yaml(_merged(args.config), changed=args.changed)
+    with closed_pipe():
+        print(text, end="")  # noqa: T201 - this is the command's output
 
 
 def _merged(file: Path) -> Config:

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from unet.cli.evaluate_request import add_request, methods_given, name_of
-from unet.cli.stage import run
+from unet.cli.stage import closed_pipe, run
 from unet.errors import UserError
 from unet.files import write_json
 from unet.paths import Paths
@@ -91,10 +91,11 @@ def evaluate_folders(args: argparse.Namespace, paths: Paths) -> None:
     )  # fmt: skip
     if args.output is not None:
         _write(args.output, found)
-    if args.json:
-        sys.stdout.write(json.dumps(as_json(found), indent=1, ensure_ascii=False) + "\n")
-    else:
-        _print(found, args.output)
+    with closed_pipe():
+        if args.json:
+            sys.stdout.write(json.dumps(as_json(found), indent=1, ensure_ascii=False) + "\n")
+        else:
+            _print(found, args.output)
 
 
 def _check_output(folder: Path) -> None:

@@ -22,8 +22,9 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.description = (
         "Writes a trained model for other programs. FILE.zip: a package of the BioImage Model Zoo "
         "(PyTorch, TorchScript, ONNX, description, scores, test image). FILE.onnx: the network "
-        "alone, for normalised images of any accepted size. Texts come from the section export of "
-        "the run's config, if the model is in the results of a run, and from the options."
+        "alone, for normalised images of the sizes that it prints. Texts come from the section "
+        "export of the run's config, if the model is in the results of a run, and from the "
+        "options."
     )
     p.epilog = (
         "examples:\n"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unet.cli.stage import run
+from unet.cli.stage import closed_pipe, run
 from unet.paths import Paths
 from unet.prediction.apply.chosen_settings import model_files
 
@@ -17,17 +17,20 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``unet info``."""
     p.description = (
         "Says what a trained model is: its network, what it was trained on, the images that it "
-        "takes, its scores with intervals if the run evaluated it, and its licence if known."
+        "takes, its scores with intervals if the run evaluated it, and its licence, authors and "
+        "citation if known. Of a package: what the package says."
     )
     p.epilog = (
         "examples:\n"
         "  unet info results/nuclei/unet-border           all folds of a model\n"
         "  unet info results/nuclei/unet-border/fold-0    one fold\n"
+        "  unet info nuclei.bioimageio.zip                a package\n"
         "  unet info model.pt --json                      for programs"
     )
     p.add_argument(
         "model", type=Path, metavar="MODEL",
-        help="model.pt, the results folder of a fold, or that of a model",
+        help="model.pt, the results folder of a fold, that of a model, or a package of the "
+        "BioImage Model Zoo (.zip)",
     )  # fmt: skip
     p.add_argument("--json", action="store_true", help="print JSON")
 
@@ -42,7 +45,8 @@ def _show(args: argparse.Namespace, _: Paths) -> None:
 
     facts = model_facts(model_files([args.model]))
     text = json.dumps(facts, indent=1) if args.json else "\n".join(lines_of(facts))
-    print(text)  # noqa: T201 - this is the command's output
+    with closed_pipe():
+        print(text)  # noqa: T201 - this is the command's output
 
 
 def lines_of(facts: Mapping[str, Any]) -> list[str]:
@@ -51,7 +55,7 @@ def lines_of(facts: Mapping[str, Any]) -> list[str]:
         "model": _network_rows(facts),
         "trained on": _training_rows(facts),
         "takes": _input_rows(facts["takes"]),
-        "results on the test images": _score_rows(facts["results"]),
+        "results on the test images": _score_rows(facts["results"], facts["files"]),
         "terms": [(key, value) for key, value in facts["terms"].items()],
     }
     lines = []
@@ -68,6 +72,7 @@ Rows = Iterable[tuple[str, str]]
 def _network_rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     network, files = facts["network"], facts["files"]
     more = f" and those of {_count(len(files) - 1, 'more fold')}" if len(files) > 1 else ""
+    yield "title", facts["title"] or ""
     yield "file", f"{files[0]}{more}"
     yield "preset", network["preset"] or "none of the presets"
     yield "size", f"width {network['width']}, depth {network['depth']}, {network['dims']}D"
@@ -102,7 +107,7 @@ def _input_rows(takes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "pixel size", "any: images are resampled to that of the training"
 
 
-def _score_rows(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _score_rows(results: Mapping[str, Any], files: Sequence[str]) -> Iterator[tuple[str, str]]:
     for score in results["scores"]:
         if score["mean"] is None:
             continue
@@ -111,13 +116,25 @@ def _score_rows(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             value += f" [{score['low']:.3f}, {score['high']:.3f}]"
         yield score["label"], f"{value} ({_count(score['images'], 'image')})"
     if results["scores"]:
+        yield "of", _scored(results["scores_of"], files)
         yield "from", results["scores_from"]
+    elif Path(files[0]).suffix == ".zip":
+        yield "none", "the package holds no scores"
     else:
         yield "none", "there is no report.csv or metrics.csv of the run beside this model"
     yield (
         "threshold used",
         _each(f"{value:g}" for value in results["threshold"] if value is not None),
     )
+
+
+def _scored(folds: int | None, files: Sequence[str]) -> str:
+    """Whose scores they are, where one may take them for those of the given file alone."""
+    if Path(files[0]).suffix == ".zip":
+        return "all folds that the run had trained; the package holds one of their networks"
+    if folds is not None and folds > len(files):
+        return f"all {folds} folds of the model together, not of the given one alone"
+    return ""
 
 
 def _count(number: int, what: str) -> str:

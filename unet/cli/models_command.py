@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from unet.cli.arguments import positive
+from unet.cli.stage import closed_pipe
 from unet.config.geometry import Footprint, footprint
 from unet.config.presets import PRESETS, AnyArchitecture, architecture_of
 
@@ -81,13 +82,14 @@ def command(args: argparse.Namespace) -> int:
             given = {}  # the other kinds have none of these options
         arch = architecture_of(name, **given)
         rows.append(network_facts(name, arch, args.channels, args.classes))
-    if args.json:
-        print(json.dumps(rows, indent=1))  # noqa: T201 - this is the command's output
-        return 0
-    from rich.console import Console
+    with closed_pipe():
+        if args.json:
+            print(json.dumps(rows, indent=1))  # noqa: T201 - this is the command's output
+            return 0
+        from rich.console import Console
 
-    for start in range(0, len(rows), BESIDE):
-        Console().print(_table(rows[start : start + BESIDE]))
+        for start in range(0, len(rows), BESIDE):
+            Console().print(_table(rows[start : start + BESIDE]))
     return 0
 
 

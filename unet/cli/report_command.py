@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from unet.cli.stage import run
+from unet.cli.stage import closed_pipe, run
 from unet.errors import UserError
 from unet.paths import Paths
 
@@ -49,5 +49,6 @@ def _report(args: argparse.Namespace, _: Paths) -> None:
         return
     pages = report_pages(args.results)
     width = max(len(page.name) for page in pages)
-    for page in pages:
-        print(f"{page.name:<{width}}  {page.path}")  # noqa: T201 - this is the command's output
+    with closed_pipe():
+        for page in pages:
+            print(f"{page.name:<{width}}  {page.path}")  # noqa: T201 - this is the command's output

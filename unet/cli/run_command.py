@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unet.cli.stage import EXIT_INTERRUPTED, EXIT_USER_ERROR, escape_unprintable
+from unet.cli.stage import EXIT_INTERRUPTED, EXIT_USER_ERROR, closed_pipe, escape_unprintable
 from unet.errors import UserError
 from unet.paths import Paths
 
@@ -186,7 +184,7 @@ def _check(call: Call, words: Words, stopping: Stopping) -> int | None:
         from unet.cli.check_command import show_checks, stopped
 
         names = outcome.told.checked
-        with _closed_pipe():
+        with closed_pipe():
             show_checks(paths, names)
         stops = stopped(paths, names) if failed else []
     for line in stops:
@@ -235,7 +233,7 @@ def _dry_run(call: Call, stopping: Stopping) -> int:
     )
     if code := _ended(call, None, outcome, stopping):
         return code
-    with _closed_pipe():
+    with closed_pipe():
         if outcome.would_run:
             print(job_table(outcome.would_run), end="\n\n")  # noqa: T201
         if not outcome.total:
@@ -307,7 +305,7 @@ def _show_scores(outcome: Outcome) -> None:
     from unet.report.run_summary import print_summary
     from unet.report.score_tables import read_report
 
-    with _closed_pipe():
+    with closed_pipe():
         print_summary(paths, read_report(paths.report_csv), told.tasks, told.models)
 
 
@@ -318,16 +316,6 @@ def _show_warnings(outcome: Outcome) -> None:
 
     for line in warning_lines(paths, outcome.told.models):
         _say(line)
-
-
-@contextmanager
-def _closed_pipe() -> Iterator[None]:
-    """Ends quietly if the reader of a pipe has gone (``| head``)."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _system() -> str:

@@ -116,6 +116,21 @@ def escape_unprintable() -> None:
 
 
 @contextmanager
+def closed_pipe() -> Iterator[None]:
+    """Ends quietly if the reader of a pipe has gone (``| head``). Around all that a command
+    prints: not around its work, where a broken pipe is an error."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit as error:
+        # Tables: rich has done the same, and ends the program.
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+
+
+@contextmanager
 def stoppable() -> Iterator[None]:
     """Makes SIGTERM (time limits, ``kill``) end a stage in the same way as Ctrl-C, so that no
     half-written files remain and the log says why it ended. A second SIGTERM ends the process

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unet.cli.stage import run
+from unet.cli.stage import closed_pipe, run
 from unet.errors import UserError
 from unet.paths import Paths
 
@@ -57,7 +57,8 @@ def _view(args: argparse.Namespace, _: Paths) -> None:
 
     result = find_result(args.result, args.images)
     if args.list:
-        print(*result.images, sep="\n")  # noqa: T201 - this is the command's output
+        with closed_pipe():
+            print(*result.images, sep="\n")  # noqa: T201 - this is the command's output
         return
     if find_spec("napari") is None:
         raise UserError(

@@ -16,6 +16,15 @@ WEIGHTS_TABLE = {
     "torchscript": Entry(text="TorchScript, for programs with PyTorch alone"),
     "onnx": Entry(text="ONNX, for any image size"),
 }
+ORCID, CITED, ADDRESS = (
+    r"^\d{4}-\d{4}-\d{4}-\d{3}[\dX]$", r"^(10\.\d{4,}/|https?://)\S+$", r"^https?://",
+)  # fmt: skip
+# What to write, since nobody reads patterns.
+PATTERN_WORDS = {
+    ORCID: "write an ORCID iD, such as 0000-0001-2345-6789",
+    CITED: "write a DOI, such as 10.1000/xyz, or an address that starts with https://",
+    ADDRESS: "write an address that starts with https://",
+}
 NAME_LETTERS = re.compile(r"[A-Za-z0-9_+\- ()]{5,128}")
 
 
@@ -25,7 +34,7 @@ class AuthorSection(Section):
     affiliation: Annotated[str | None, Shown("text", "none")] = None
     """Institution."""
     orcid: Annotated[
-        Annotated[str, Field(pattern=r"^\d{4}-\d{4}-\d{4}-\d{3}[\dX]$")] | None,
+        Annotated[str, Field(pattern=ORCID)] | None,
         Shown("ORCID iD, such as 0000-0001-2345-6789", "none"),
     ] = None
     """Identifies a researcher: https://orcid.org."""
@@ -57,16 +66,16 @@ class ExportSection(Section):
     authors: dict[str, AuthorSection] = {}
     """Who made the model: full names, each with what else is known, such as `{Ada Example: {}}`."""
     cite: Annotated[
-        dict[str, Annotated[str, Field(pattern=r"^(10\.\d{4,}/|https?://)\S+$")]],
+        dict[str, Annotated[str, Field(pattern=CITED)]],
         Shown("DOI or address of each citation", "empty"),
     ] = {}
     """What to cite, besides the paper of the network, such as `{Example et al. 2026: 10.1000/xyz}`.
     """
     tags: Annotated[tuple[str, ...], Shown("list of words", "none")] = ()
     """Words to find the model by, besides those that follow from the training."""
-    data_url: Annotated[
-        Annotated[str, Field(pattern=r"^https?://")] | None, Shown("address", "none")
-    ] = None
+    data_url: Annotated[Annotated[str, Field(pattern=ADDRESS)] | None, Shown("address", "none")] = (
+        None
+    )
     """Where the training data can be found. With it, the package lists the scores in the zoo's
     form, too."""
 

@@ -7,6 +7,8 @@ like any other.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from unet.config.run import Config
 from unet.config.sections import DatasetSection, SplitSection
 from unet.errors import did_you_mean
@@ -57,10 +59,12 @@ def _unusable(config: Config, name: str) -> list[str]:
     usable = [d for d, other in sorted(config.datasets.items()) if _trains_alone(other)]
     there = ", ".join(usable) or "none with labelled images of its own"
     members = list(data.join or ())
-    if len(set(members)) < 2:
-        lines.append(f"{key}: got {members}; name two or more datasets ({there})")
-    elif len(set(members)) < len(members):
-        lines.append(f"{key}: got {members}; name each dataset once")
+    twice = [member for member, count in Counter(members).items() if count > 1]
+    more = "" if len(set(members)) > 1 else f"; name two or more datasets ({there})"
+    if twice:
+        lines.append(f"{key}: {twice[0]} stands in it twice; name each dataset once{more}")
+    elif more:
+        lines.append(f"{key}: got {members}{more}")
     for member in dict.fromkeys(members):
         other = config.datasets.get(member)
         if member == name:

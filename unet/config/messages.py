@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from unet.config.export_section import PATTERN_WORDS
 from unet.config.run import Config
 from unet.config.section_base import sections_of
 from unet.errors import did_you_mean, one_line
@@ -127,6 +128,8 @@ def lines_of(error: ValidationError, raw: Any, prefix: tuple[str, ...] = ()) -> 
             continue
         message = _WORDS.get(item["type"], item["msg"]).removeprefix("Value error, ")
         message = message.replace("Input should ", "must ").split(", unable to ")[0]
+        if item["type"] == "string_pattern_mismatch":
+            message = PATTERN_WORDS.get(item["ctx"]["pattern"], message)
         if item["type"] == "extra_forbidden":
             message += _known_key((*prefix, *where))
         elif item["type"] == "literal_error" and isinstance(value, str):

@@ -62,9 +62,10 @@ else:
                 | None,
                 Field(
                     default=None,
-                    description="Start from trained weights: the path of a model.pt (from "
-                    "data_root), or a model of this run, whose training then comes first. Layers "
-                    "that do not fit start anew: docs/finetuning.md.",
+                    description="Start from trained weights: the path of a model.pt or of a "
+                    "package of the BioImage Model Zoo (.zip), from data_root, or a model of this "
+                    "run, whose training then comes first. Layers that do not fit start anew: "
+                    "docs/finetuning.md.",
                 ),
             )
         },

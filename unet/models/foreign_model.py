@@ -148,7 +148,7 @@ def foreign_model(package: Package) -> ModelFile:
         normalize, before = normalisation_of(taken.steps("preprocessing"))
         steps = given.steps("postprocessing")
         last = steps[-1].id if steps and steps[-1].id in ACTIVATIONS else ""
-        after = pixelwise(steps)
+        after = pixelwise(steps, "after the network")
         scores = _are_scores(last, given.count)
         if given.count > 1 and classes_among(given.channels) != given.count:
             raise UnknownPartError(f"an output of the channels {short(given.channels)} is")

@@ -187,11 +187,14 @@ def normalisation_of(steps: Sequence[Step]) -> tuple[dict[str, Any], list[Pixelw
     if rest and rest[0].id in OF_IMAGES:
         normalize = OF_IMAGES[rest[0].id](rest[0])
         rest = rest[1:]
-    return normalize, pixelwise(rest)
+    return normalize, pixelwise(rest, "after other steps")
 
 
-def pixelwise(steps: Sequence[Step]) -> list[Pixelwise]:
+def pixelwise(steps: Sequence[Step], place: str) -> list[Pixelwise]:
     """Functions of steps that treat each pixel alone.
+
+    Args:
+        place: where they stand, for messages.
 
     Raises:
         UnknownStepError: one does not, or is not known.
@@ -199,7 +202,7 @@ def pixelwise(steps: Sequence[Step]) -> list[Pixelwise]:
     found = []
     for step in steps:
         if step.id in OF_IMAGES:
-            raise step.refuse("after other steps, or after the network")
+            raise step.refuse(place)
         if step.id not in OF_PIXELS:
             raise UnknownStepError(f"{short(step.id)}")
         found.append(OF_PIXELS[step.id](step))

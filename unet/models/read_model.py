@@ -40,4 +40,9 @@ def applied_model(path: Path) -> ModelFile:
     Raises:
         UserError: the file is missing, damaged or no model, or its network cannot be applied.
     """
+    if path.suffix == ".onnx":
+        raise UserError(
+            f"{path}: an .onnx file is for other programs; give the model.pt or the package (.zip) "
+            "of the same model"
+        )
     return APPLIED.get(path.suffix, load_model)(path)

@@ -7,6 +7,7 @@ executed. Each file that the description names is checked against its hash.
 from __future__ import annotations
 
 import hashlib
+import re
 import reprlib
 import zipfile
 from collections.abc import Mapping
@@ -95,9 +96,11 @@ def open_package(path: Path) -> Package:
         raise UserError(f"{path}: describes no model (type {kind})")
     version = str(about.get("format_version"))
     if version.split(".")[:2] != ["0", "5"]:
+        remedy = "convert it with `bioimageio update-format` (pip install bioimageio.core)"
+        if not re.match(r"0\.[0-4](\.|$)", version):
+            remedy = "get the model in format 0.5, or a newer version of this program"
         raise UserError(
-            f"{path}: has format {one_line(version, 40)}, only 0.5 can be read; convert it with "
-            "`bioimageio update-format` (pip install bioimageio.core)"
+            f"{path}: has format {one_line(version, 40)}, only 0.5 can be read; {remedy}"
         )
     return Package(path, about)
 

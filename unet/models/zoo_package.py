@@ -58,6 +58,7 @@ class Texts:
         name, description, license, authors, cite, tags: fields of the description.
         readme: the text of README.md.
         details: more entries of ``config.bioimageio``: training, evaluations.
+        own: more entries below the key ``OWN``.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Texts:
     tags: list[str]
     readme: str
     details: Mapping[str, Any] = field(default_factory=dict)
+    own: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check_installed(weights: tuple[str, ...]) -> None:
@@ -120,7 +122,7 @@ def write_package(
     files["cover.png"] = cover_of(model, example)
     files["README.md"] = texts.readme.encode()
     about = _description(model, texts, files, tuple(made))
-    about["config"][OWN] = own_values(model, applied)
+    about["config"][OWN] = {**own_values(model, applied), **texts.own}
     text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True, **STYLE)
     with replacing(path) as temporary:
         with zipfile.ZipFile(temporary, "w") as archive:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,13 @@ def export_onnx(out: Path, file: Path) -> None:
     sizes = sizes_of(model)
     log.info(
         "%s: %.1f MB; normalised images of %s px or more in steps of %s px, [N, C, %s]",
-        out, out.stat().st_size / 1e6, [s.least for s in sizes], [s.step for s in sizes],
+        out, out.stat().st_size / 1e6, _by([s.least for s in sizes]), _by([s.step for s in sizes]),
         ", ".join("ZYX"[-len(sizes) :]),
     )  # fmt: skip
+
+
+def _by(sides: Sequence[int]) -> str:
+    return " x ".join(map(str, sides))
 
 
 def trained_model(paths: Paths, dataset: str, model: str, fold: int, confidence: float) -> Trained:

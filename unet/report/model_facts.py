@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from unet.config.yaml_file import read_yaml
 from unet.errors import UserError
 from unet.files import read_json
 from unet.paths import Paths
+from unet.report.package_facts import Told, told_by
 
 if TYPE_CHECKING:
     from unet.config.run import Config
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # Values of a preset that users change often; the others tell the presets apart.
 _FREE = {"width", "max_width", "depth", "dropout", "dims", "kernels", "pools", "norm_eps"}
+PACKAGE = ".zip"
 # Keys of a config that say who may use a model and whom to cite.
 _TERMS = ("licence", "license", "citation", "doi")
 
@@ -35,6 +37,7 @@ class Surroundings:
         config: of the run; None if there is none that can be read.
         raw: the keys of that file, which may be from a newer version.
         note: why there is no config.
+        told: what the file itself says of its run, if it is a package.
     """
 
     paths: Paths
@@ -43,12 +46,15 @@ class Surroundings:
     config: Config | None
     raw: Mapping[str, Any]
     note: str = ""
+    told: Told = field(default_factory=Told)
 
     @classmethod
     def of(cls, file: Path) -> Surroundings:
         """The run around a model file."""
         folder = file.parent.parent
         where = (Paths(folder.parent.parent), folder.parent.name, folder.name)
+        if file.suffix == PACKAGE:  # wherever it lies, it speaks for itself
+            return cls(*where, None, {}, told=told_by(file))
         config = where[0].config
         if not config.is_file():
             return cls(*where, None, {}, "the model is not in the results of a run")
@@ -112,6 +118,7 @@ def model_facts(files: Sequence[Path]) -> dict[str, Any]:
     around = Surroundings.of(files[0])
     return {
         "files": [str(file) for file in files],
+        "title": around.told.title or None,
         "network": _network(models[0], around),
         "training": _training(models, files, around),
         "takes": _takes(models[0]),
@@ -155,9 +162,9 @@ def _training(
     folds = [file.parent.name.removeprefix("fold-") for file in files]
     known = around.config is not None
     facts: dict[str, Any] = {
-        "dataset": around.dataset if known else None,
-        "model": around.model if known else None,
-        "folds": folds if known else None,
+        "dataset": around.dataset if known else around.told.dataset,
+        "model": around.model if known else around.told.model,
+        "folds": folds if known else around.told.folds,
         "task": model.task,
         "classes": list(model.class_names),
         "outputs": list(model.head),
@@ -192,8 +199,21 @@ def _takes(model: ModelFile) -> dict[str, Any]:
 def _results(model: ModelFile, files: Sequence[Path], around: Surroundings) -> dict[str, Any]:
     done = [file.with_name("segmentation.json") for file in files]
     thresholds = [read_json(path).get("threshold") for path in done if path.is_file()]
-    scores, source = _scores(model.task, around)
-    return {"threshold": thresholds, "scores": scores, "scores_from": source}
+    if files[0].suffix == PACKAGE:
+        scores, source = around.told.scores, str(files[0]) if around.told.scores else ""
+    else:
+        scores, source = _scores(model.task, around)
+    return {
+        "threshold": thresholds,
+        "scores": scores,
+        "scores_from": source,
+        "scores_of": _scored_folds(around) if scores else None,
+    }
+
+
+def _scored_folds(around: Surroundings) -> int | None:
+    """Number of folds whose networks got the scores; None if it is not known."""
+    return None if around.config is None else len(around.config.folds_for(around.dataset))
 
 
 def _scores(task: str, around: Surroundings) -> tuple[list[dict[str, Any]], str]:
@@ -234,8 +254,9 @@ def score_values(rows: Sequence[ReportRow], task: str) -> list[dict[str, Any]]:
 
 
 def _terms(around: Surroundings) -> dict[str, str]:
-    """Licence and citation, if the config names them: for the model, else for its dataset."""
-    found: dict[str, str] = {}
+    """Licence and citation: those in a package; if the config names them: those of the model, else
+    those of its dataset."""
+    found: dict[str, str] = dict(around.told.terms)
     for group, name in (("datasets", around.dataset), ("models", around.model)):
         section: Any = around.raw.get(group)
         section = section.get(name) if isinstance(section, Mapping) else None

@@ -8,6 +8,7 @@ from typing import Any
 
 from unet.config.export_section import ExportSection
 from unet.config.presets import Architecture
+from unet.files import canonical
 from unet.models.model_file import ModelFile
 from unet.models.zoo_layers import Sizes, sizes_of
 from unet.models.zoo_package import Texts
@@ -73,7 +74,14 @@ def texts_of(model: ModelFile, section: ExportSection, trained: Trained) -> Text
         tags=_tags(model, section),
         readme=_readme(model, name, description, trained),
         details=details,
+        own={"trained": canonical(_origin(trained))} if trained.dataset else {},
     )
+
+
+def _origin(trained: Trained) -> dict[str, Any]:
+    """What :mod:`unet.report.package_facts` reads back."""
+    known = {"dataset": trained.dataset, "model": trained.model, "fold": trained.fold}
+    return {**known, "scores": [dict(score) for score in trained.scores]}
 
 
 def _name(trained: Trained) -> str:

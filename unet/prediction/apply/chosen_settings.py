@@ -233,11 +233,14 @@ def stitch_settings(model: ModelFile, asked: Requested, known: TrainingChoices) 
     kind = head_name(model.head)
     method = asked.method or known.stitch.get("method") or METHOD_OF_HEAD[kind]
     if METHOD_TABLE[method].head not in (None, kind):
-        word = asked.word("method")
-        raise UserError(
-            f"{word}: {method} needs a model with head: {METHOD_TABLE[method].head}, but this "
-            f"one has head: {kind}; write {word} {METHOD_OF_HEAD[kind]}, or leave it out"
-        )
+        word, fits = asked.word("method"), METHOD_OF_HEAD[kind]
+        needs = f"a model with head: {METHOD_TABLE[method].head}, but this one has head: {kind}"
+        if asked.method is None:
+            raise UserError(
+                f"the run that trained the model makes objects by method {method}, which needs "
+                f"{needs}; give {word} {fits}"
+            )
+        raise UserError(f"{word}: {method} needs {needs}; write {word} {fits}, or leave it out")
     given = {"method": asked.method, "min_size": asked.min_size is not None}
     given |= {"geojson": asked.geojson, "rois": asked.rois}
     useless = ", ".join(asked.word(name) for name, is_given in given.items() if is_given)

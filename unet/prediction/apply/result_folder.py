@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,9 +19,11 @@ from unet.prediction.apply.chosen_settings import OUTLINES
 PAGES = ("index.html", "overview.png")
 # The sheet of the images, which a run writes first into its work folder, and its first line.
 SHEET, SHEET_COLUMNS = "images.csv", ["id", "image"]
+# A copy of an image that is no file.
+IMAGE = "image.zarr"
 # All that a run, also of an earlier version, writes into its work folder.
 WORK_FILES = (
-    SHEET, "lock", "image.zarr", "inputs.json*", "manifest-*", "prepared.*", "segmentation.json",
+    SHEET, "lock", IMAGE, "inputs.json*", "manifest-*", "prepared.*", "segmentation.json",
     "tiles.*", "warnings.*.json", ".*",
 )  # fmt: skip
 
@@ -84,7 +86,8 @@ class Output:
 
     @contextmanager
     def locked(self, another: str = "choose another folder with -o") -> Iterator[None]:
-        """Creates the work folder and locks it for this run.
+        """Creates the work folder and locks it for this run. If the run fails before it has
+        computed anything, the folders are as they were before.
 
         Args:
             another: what to write to get another output folder.
@@ -105,8 +108,27 @@ class Output:
             raise UserError(
                 f"{existing[0]}: already exists and was not made by this command; {another}"
             )
-        with locked(self.work / "lock", "predicting here"):
-            yield
+        made = not os.path.lexists(self.folder)
+        try:
+            with locked(self.work / "lock", "predicting here"):
+                try:
+                    yield
+                except BaseException:
+                    self._remove_inputs()
+                    raise
+        finally:
+            # Only what is empty is removed.
+            with suppress(OSError):
+                self.work.rmdir()
+                if made:
+                    self.folder.rmdir()
+
+    def _remove_inputs(self) -> None:
+        """Removes what a run writes before it computes, if there is nothing else."""
+        names = {path.name for path in self.work.iterdir()} if self.work.is_dir() else set()
+        if names <= {SHEET, IMAGE, "lock"}:
+            for name in (SHEET, IMAGE):
+                remove(self.work / name)
 
     def _is_finished(self) -> bool:
         """Whether the folder has a `predict.json` of this command."""

@@ -285,7 +285,12 @@ def test_a_stage_of_a_workflow_does_not_know_what_stopped_it(
         time.sleep(5)
 
     args = argparse.Namespace(log=tmp_path / "a.log", output=tmp_path, settings="{}")
-    assert stage.run(args, work) == 143
+    # A shell that starts the tests in the background has the signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert stage.run(args, work) == 143
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert causes([args.log], 0) == [f"stopped {how}; run the same command to continue"]
 
 

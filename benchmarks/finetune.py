@@ -225,7 +225,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "metric": METRIC,
         "tiny": args.tiny,
         "settings": asdict(effort),
-        "seconds": round(time.monotonic() - started),
+        # With --work, earlier calls may have done a part.
+        "seconds": None if args.work else round(time.monotonic() - started),
         "rows": rows,
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import annotate, found_mistakes, quality
+from benchmarks import annotate, finetune, found_mistakes, quality
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("audit", "audit.md", lambda found: found_mistakes.table(found["sets"])),
         ("quality", "apply.md", lambda found: quality.show(found["datasets"])),
         ("annotate", "annotate.md", lambda found: annotate.table(found["summary"])),
+        ("finetune", "results.md", finetune.table),
     ],
 )
 def test_the_docs_have_the_figures_that_are_stored(

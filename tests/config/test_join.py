@@ -115,6 +115,15 @@ def test_the_check_of_a_dataset_with_models_of_a_join_has_a_valid_config() -> No
     assert found.datasets["new"].class_names == ("background", "cell")
 
 
+def test_the_check_of_a_dataset_that_starts_from_a_model_of_a_join_has_a_valid_config() -> None:
+    data = {"images": "n", "labels": "m", "classes": CLASSES, "models": ["deep"],
+            "train": {"from": "ab/deep"}}  # fmt: skip
+    config = load(merge(RAW, {"datasets": {"new": data}}))
+    alone = CheckSettings.of(config, "new").config_at("new", "out", "root", "n", "m")
+    assert set(alone.datasets) == {"new", "ab", "a", "b"}
+    assert alone.start_for("new", "deep") == "ab/deep"
+
+
 MISTAKES = [
     ({"join": ["a"]}, r"join: got \['a'\]; name two or more datasets \(a, b\)"),
     ({"join": []}, "join: must name at least one"),

@@ -37,11 +37,9 @@ class CheckSettings(Settings):
     def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
         origins = config.origins_for(dataset)
         names = dict.fromkeys((dataset, *(origin.dataset for origin in origins)))
-        # Those that they join: without these, they are not valid.
-        names |= {each: None for name in list(names) for each in config.datasets[name].weights}
         models = {origin.model for origin in origins}
         models |= {name for name in config.models_for(dataset) if origin_of(name) is None}
-        _add_starts(config, names, models)
+        _add_needed(config, names, models)
         found = config.model_dump(mode="json", exclude_defaults=True)
         for path in ("output", "data_root"):
             found.pop(path, None)
@@ -115,9 +113,11 @@ def _sweep_mapped(model: Mapping[str, Any]) -> dict[str, Any]:
     return {**model, "sweep": dict(given)} if given else dict(model)
 
 
-def _add_starts(config: Config, names: dict[str, None], models: set[str]) -> None:
-    """Adds the datasets and models of the run that trainings of these start from."""
+def _add_needed(config: Config, names: dict[str, None], models: set[str]) -> None:
+    """Adds the datasets that these join, without which they are not valid, and the datasets and
+    models of the run that trainings of these start from."""
     while True:
+        names |= {each: None for name in list(names) for each in config.datasets[name].weights}
         found = {
             origin
             for name in names

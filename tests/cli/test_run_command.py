@@ -517,7 +517,7 @@ def test_a_check_that_fails_without_a_finding_says_why(
     monkeypatch.setattr(check_command, "stopped", lambda paths, names: [])
     stand_in(
         f"if {told}:\n"
-        "    tell('run', folder=os.getcwd(), output='out', tasks=dict(d='semantic'), models={})\n"
+        "    tell('run', folder=os.getcwd(), output='out', tasks=dict(d='semantic'), models={}, checked=['d'])\n"
         f"tell('failed', id=2, rule='check', mistake={bool(mistake)},"
         " text='Job check: error: no space left')\n"
         "sys.exit(1)\n"

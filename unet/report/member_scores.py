@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from unet.data.joined_stores import member_id
 from unet.data.tested_units import enough
+from unet.errors import how_many
 from unet.evaluation.metrics.rows import MetricRow
 from unet.evaluation.statistics import Interval
 from unet.report.group_numbers import GroupScore
@@ -84,8 +85,8 @@ def as_groups(found: Sequence[MemberScore]) -> dict[str, list[GroupScore]]:
 
 def sentence(each: MemberScore, score: MeanScore, confidence: float) -> str:
     """What a model scores on a dataset, and whether training together changed it."""
-    mean = number(mean_of(each.rows))
-    text = f"{each.model} on {each.dataset}: {score.label} {mean} (n = {len(each.rows)} images)"
+    mean, images = number(mean_of(each.rows)), how_many(len(each.rows), "image")
+    text = f"{each.model} on {each.dataset}: {score.label} {mean} ({images})"
     if each.gain is None:
         return f"{text}."
     text += f"; trained on {each.dataset} alone {number(mean_of(each.alone))}"

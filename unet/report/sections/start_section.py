@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unet.errors import UserError
+from unet.errors import UserError, how_many
 from unet.files import read_json
 from unet.report import score_tables
 from unet.report.dataset_results import DatasetResults, PageSection
@@ -100,7 +100,7 @@ def _answer(
     interval = f", {100 * data.statistics.confidence:g} % interval {number(versus.low)} to "
     # Without any variation there is no interval.
     interval = "" if math.isnan(versus.low) else f"{interval}{number(versus.high)}"
-    by = f"{text} (difference {number(versus.difference)}{interval}; {versus.n} images)"
+    by = f"{text} (difference {number(versus.difference)}{interval}; {how_many(versus.n, 'image')})"
     if versus.clear == FEW:
         said = f"Too few test images to tell whether training on improved the start: {by}."
         return said, better(score.metric) * (after - before) < 0

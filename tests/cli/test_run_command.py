@@ -517,7 +517,8 @@ def test_a_check_that_fails_without_a_finding_says_why(
     monkeypatch.setattr(check_command, "stopped", lambda paths, names: [])
     stand_in(
         f"if {told}:\n"
-        "    tell('run', folder=os.getcwd(), output='out', tasks=dict(d='semantic'), models={}, checked=['d'])\n"
+        "    tell('run', folder=os.getcwd(), output='out', tasks=dict(d='semantic'), "
+        "models={}, checked=['d'])\n"
         f"tell('failed', id=2, rule='check', mistake={bool(mistake)},"
         " text='Job check: error: no space left')\n"
         "sys.exit(1)\n"
@@ -542,7 +543,7 @@ def test_a_finding_of_the_check_stops_the_run(
     monkeypatch.setattr(check_command, "stopped", lambda paths, names: ["d: labels: all empty"])
     stand_in(
         "tell('run', folder=os.getcwd(), output='out', tasks=dict(d='semantic'),"
-        " models=dict(d=['m']))\n"
+        " models=dict(d=['m']), checked=['d'])\n"
         "first = not os.path.exists('checked')\n"
         "open('checked', 'w').close()\n"
         "tell('planned', counts={'check_dataset' if first else 'train': 1})\n"

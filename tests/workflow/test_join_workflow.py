@@ -3,15 +3,12 @@ nothing copied, and what runs again."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
-import yaml
 
 from tests.workflow.test_workflow import CONFIG as SMALL
 from tests.workflow.test_workflow import Workplace
@@ -57,14 +54,8 @@ def test_a_join(tmp_path: Path) -> None:
     place, paths = Workplace(tmp_path), Paths(tmp_path / "out")
     raw_images(tmp_path / "raw")
     page = "out/both/report.html"
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG), encoding="utf-8")
-    # With the check that comes first, which joined datasets do not have.
-    words = ["-m", "unet.cli.main", "run", "config.yaml", "--cores", "2", page]
-    done = subprocess.run(
-        [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = place.snakemake("--quiet", "rules", "--cores", "2", page, config=CONFIG)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert paths.check_json("dark").is_file()
     # What is made of the joined images, and the model on `dark` alone, to compare; no other.
     assert paths.model("both", "a", 0).exists()
     assert paths.metrics("dark", "a").exists()

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from unet.config.made_models import name_mistake, without_models
 from unet.config.run import Config
 from unet.config.sections import ModelSection
-from unet.config.start_models import without_models
 from unet.errors import UserError
-from unet.paths import NAME
 
 
 def name_at(model: str, share: float) -> str:
@@ -82,21 +81,12 @@ def expanded(config: Config) -> Config:
 
 def collapsed(config: Config) -> Config:
     """The opposite of :func:`expanded`: without the models that follow from a learning curve."""
-    made = {member: name for name in config.models for member in curve_of(config, name)}
-    return without_models(config, made)
+    return without_models(config, curve_models(config))
 
 
-def said_once(lines: Sequence[str], config: Config) -> list[str]:
-    """The messages without those that say the same of a model and of the models of its curve."""
-    found = list(lines)
-    for name in config.models:
-        for member in curve_of(config, name):
-            found = [
-                line
-                for line in found
-                if member not in line or line.replace(member, name) not in lines
-            ]
-    return found
+def curve_models(config: Config) -> dict[str, str]:
+    """The models that follow from a learning curve -> the models that have it."""
+    return {member: name for name in config.models for member in curve_of(config, name)}
 
 
 def _at_share(section: ModelSection, share: float) -> ModelSection:
@@ -129,13 +119,5 @@ def _repeated(name: str, shares: Sequence[float]) -> list[str]:
 
 
 def _unusable(config: Config, name: str, member: str, made: ModelSection) -> list[str]:
-    key = f"config: models.{name}.learning_curve"
-    if not NAME.fullmatch(member):
-        return [f"{key}: the name {member!r} is longer than 64 characters; rename {name}"]
-    there = config.models.get(member)
-    if there is not None and there != made:
-        return [
-            f"{key}: makes a model {member}, but models.{member} is another one; rename or drop "
-            f"models.{member}"
-        ]
-    return []
+    wrong = name_mistake(config, name, member, made)
+    return [f"config: models.{name}.learning_curve: {wrong}"] if wrong else []

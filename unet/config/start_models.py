@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unet.config.made_models import name_mistake, without_models
 from unet.config.run import START_SUFFIX, Config
 from unet.config.sections import ModelSection
 from unet.config.start_keys import origin_in_run
 from unet.errors import UserError
-from unet.paths import NAME
 
 
 def start_name(model: str) -> str:
@@ -69,36 +69,12 @@ def expanded(config: Config, made: Sequence[str] = ()) -> Config:
 
 def collapsed(config: Config) -> Config:
     """The opposite of :func:`expanded`."""
-    made = {name: base for name in config.models if (base := config.shown_model(name))}
-    return without_models(config, made)
+    return without_models(config, shown_models(config))
 
 
-def without_models(config: Config, made: Mapping[str, str]) -> Config:
-    """The config without the models that follow from others.
-
-    Args:
-        made: such a model -> the one that it follows from. Where a dataset lists it alone, it stays
-            in the list.
-    """
-    if not made:
-        return config
-    models = {name: section for name, section in config.models.items() if name not in made}
-    datasets = {}
-    for name, data in config.datasets.items():
-        listed = data.models or ()
-        kept = tuple(m for m in listed if made.get(m) not in listed)
-        update = {} if data.models is None else {"models": kept}
-        datasets[name] = data.model_copy(update=update)
-    return config.model_copy(update={"models": models, "datasets": datasets})
-
-
-def said_once(lines: Sequence[str], config: Config) -> list[str]:
-    """The messages without those that say the same of a model and of its start."""
-    found = list(lines)
-    for name in config.models:
-        if base := config.shown_model(name):
-            found = [e for e in found if name not in e or e.replace(name, base) not in lines]
-    return found
+def shown_models(config: Config) -> dict[str, str]:
+    """The models that show a start -> the models whose start they show."""
+    return {name: base for name in config.models if (base := config.shown_model(name))}
 
 
 def _shows_start(config: Config, dataset: str, model: str) -> bool:
@@ -134,13 +110,6 @@ def _start_of(section: ModelSection) -> ModelSection:
 
 
 def _unusable(config: Config, name: str, made: ModelSection) -> list[str]:
-    key, member = f"config: models.{name}.train.from", start_name(name)
-    if not NAME.fullmatch(member):
-        return [f"{key}: the name {member!r} is longer than 64 characters; rename {name}"]
-    there = config.models.get(member)
-    if there is not None and there != made:
-        return [
-            f"{key}: makes a model {member}, but models.{member} is another one; rename it, or "
-            "write train.show_start: false"
-        ]
-    return []
+    instead = "rename it, or write train.show_start: false"
+    wrong = name_mistake(config, name, start_name(name), made, instead)
+    return [f"config: models.{name}.train.from: {wrong}"] if wrong else []

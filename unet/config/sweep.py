@@ -15,14 +15,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from unet.config import learning_curve, start_models
+from unet.config import learning_curve, made_models, start_models
 from unet.config.messages import SYNONYMS, lines_of
 from unet.config.recipes import expanded as recipe_values
 from unet.config.run import Config, merge, overlaid
 from unet.config.sections import ModelSection, TrainSection
 from unet.config.swept_names import combinations, member_name
 from unet.errors import UserError
-from unet.paths import NAME
 
 # More models than this are a mistake rather than a plan.
 MOST = 100
@@ -93,7 +92,8 @@ def collapsed(config: Config) -> Config:
 
 def said_once(lines: Sequence[str], config: Config) -> list[str]:
     """The messages, with one for the whole sweep in place of the same for each of its models."""
-    found = learning_curve.said_once(start_models.said_once(lines, config), config)
+    made = {**start_models.shown_models(config), **learning_curve.curve_models(config)}
+    found = made_models.said_once(lines, made)
     for name in swept(config):
         of = config.members_of(name)
         # Longest first: the name of one may begin like that of another.
@@ -207,17 +207,9 @@ def _wrong_names(config: Config, name: str, made: Mapping[str, ModelSection]) ->
     lines, known = [], set[str]()
     for values in combinations(config.models[name].sweep):
         member = member_name(name, values)
-        there = config.models.get(member)
         if member in known:
             lines.append(f"two combinations make the model {member}; write different values")
-        elif len(member) > 64:
-            lines.append(f"the name {member!r} is longer than 64 characters; rename {name}")
-        elif not NAME.fullmatch(member):
-            lines.append(f"the name {member!r} is not allowed; write numbers or plain words")
-        elif there is not None and there != made[member]:
-            lines.append(
-                f"makes a model {member}, but models.{member} is another one; rename or drop "
-                f"models.{member}"
-            )
+        elif wrong := made_models.name_mistake(config, name, member, made[member]):
+            lines.append(wrong)
         known.add(member)
     return list(dict.fromkeys(lines))

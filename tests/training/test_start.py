@@ -80,7 +80,7 @@ def test_the_same_network_takes_everything(preset: str) -> None:
     assert all(torch.equal(t, start.weights[k]) for k, t in network.state_dict().items())
 
 
-def test_other_classes_start_the_last_layer_anew() -> None:
+def test_other_classes_give_the_last_layer_random_weights() -> None:
     start, network = start_of(), build(1, 3, ARCH)
     before = network.heads[0].weight.clone()  # type: ignore[union-attr, operator]
     found = taken(start, network, ("background", "membrane", "nucleus"))
@@ -175,7 +175,7 @@ def test_frozen_levels_and_statistics(make_store, tmp_path: Path, norm: str) -> 
     assert any("down.0" in name and "running" in name for name in changed("continued"))
 
 
-def test_statistics_are_estimated_anew_after_the_start_was_scored() -> None:
+def test_statistics_are_reset_after_the_start_was_scored() -> None:
     network = build(1, 2, ARCH)
     started = put_weights(start_of(), network, StartSide(head=NAMES), section(
         norm_statistics="reset"))  # fmt: skip

@@ -64,8 +64,8 @@ else:
                     default=None,
                     description="Start from trained weights: the path of a model.pt or of a "
                     "package of the BioImage Model Zoo (.zip), from data_root, or a model of this "
-                    "run, whose training then comes first. Layers that do not fit start anew: "
-                    "docs/finetuning.md.",
+                    "run, whose training then comes first. Layers that do not fit get random "
+                    "weights: docs/finetuning.md.",
                 ),
             )
         },
@@ -78,7 +78,8 @@ class StartKeys(_From):
     normalisation stay as they are."""
     norm_statistics: Literal["continue", "keep", "reset"] = "continue"
     """With from: the running statistics of normalisation. continue: they move on from those of the
-    start. keep: they stay, and training normalises by them. reset: they are estimated anew."""
+    start. keep: they stay, and training normalises by them. reset: they are estimated from the new
+    images alone."""
     show_start: Annotated[bool, Shown(reruns="train of the added model")] = True
     """With from: score the start itself, not trained further, on the same test images, as the
     model `<name>-start`."""

@@ -77,7 +77,7 @@ def _tasks(start: StartSide, own: StartSide) -> list[str]:
     if start.head and own.head and start.head != own.head:
         lines.append(
             f"the start's outputs are {', '.join(start.head)}, here they are "
-            f"{', '.join(own.head)}; the last layer starts anew"
+            f"{', '.join(own.head)}; the last layer starts from random weights"
         )
     if start.channels and own.channels and start.channels != own.channels:
         lines.append(

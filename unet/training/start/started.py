@@ -29,7 +29,7 @@ class Started:
         layers: what was taken.
         kept: modules that stay in evaluation mode: normalisation that uses the statistics of the
             start, and levels whose weights stay.
-        renewed: normalisation whose statistics are estimated anew.
+        renewed: normalisation whose statistics are estimated from the new images alone.
         warnings: how the start differs from this training.
     """
 

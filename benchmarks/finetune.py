@@ -17,38 +17,34 @@ tissue, RGB) by 10, 25 and 100 % of the training images:
 - tuned-start: the weights themselves, without a step.
 
 All take the same number of steps. A seed has its own split. Weights and thresholds are chosen by
-validation images alone; the test images of a seed are the same for all. Prints a table and writes
-benchmarks/results/finetune.json: the mean AP@0.5 over the test images, by seed. Hours on a CPU.
+validation images alone; the test images of a seed are the same for all. Prints tables and writes
+benchmarks/results/finetune.json: the mean AP@0.5 over the test images and the best validation
+score, by seed. Hours on a CPU at the default size.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
+import csv
+import math
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import yaml
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.machine import torch_machine
+from benchmarks import workflow_runs
 from unet.config.learning_curve import name_at
 from unet.evaluation.metrics.rows import read_metrics
 from unet.paths import Paths
-from unet.versions import library_versions
 
-SNAKEFILE = str(ROOT / "workflow" / "Snakefile")
 RESULT = ROOT / "benchmarks" / "results" / "finetune.json"
 SOURCE, TARGETS = "dsb2018_fluo", ("t98g_phase", "dsb2018_rgb")
+USED = (SOURCE, *TARGETS)
 SHARES = (0.1, 0.25, 1.0)
 ARMS = ("scratch", "tuned", "tuned-full")
 START = "tuned-start"
@@ -120,36 +116,18 @@ def config_of(data: Path, output: Path, seed: int, effort: Effort, device: str) 
     }
 
 
-def few(data: Path, folder: Path, images: int) -> Path:
-    """A folder with links to the first images of each dataset."""
-    for name in (SOURCE, *TARGETS):
-        for part in ("images", "labels"):
-            (folder / name / part).mkdir(parents=True)
-            for path in sorted((data / name / part).iterdir())[:images]:
-                (folder / name / part / path.name).symlink_to(path.resolve())
-    return folder
-
-
-def measure(
-    data: Path, folder: Path, seed: int, effort: Effort, device: str
-) -> list[dict[str, Any]]:
+def measure(effort: Effort, device: str, data: Path, folder: Path, seed: int) -> workflow_runs.Rows:
     """The scores of one seed, from a run of the workflow.
 
     Raises:
         CalledProcessError: the run failed.
     """
-    output, file = folder / f"seed-{seed}", folder / f"seed-{seed}.yaml"
-    config = config_of(data, output, seed, effort, device)
-    file.write_text(yaml.safe_dump(config), encoding="utf-8")
-    paths = Paths(output)
+    paths = Paths(folder / f"seed-{seed}")
     names = {(arm, share): arm if share == 1 else name_at(arm, share)
              for arm in ARMS for share in SHARES}  # fmt: skip
     models = [*names.values(), START]
     wanted = [paths.metrics(target, model) for target in TARGETS for model in models]
-    command = [sys.executable, "-m", "snakemake", "--snakefile", SNAKEFILE,
-               "--configfile", str(file), "--directory", str(folder), "--cores", "all",
-               "--quiet", "rules", "--keep-going"]  # fmt: skip
-    subprocess.run([*command, "--", *map(str, wanted)], check=True, cwd=ROOT)
+    workflow_runs.run(config_of(data, paths.output, seed, effort, device), folder, wanted)
     rows = []
     for target in TARGETS:
         for (arm, share), name in [*names.items(), ((START, 0.0), START)]:
@@ -158,81 +136,73 @@ def measure(
             rows.append({
                 "target": target, "arm": arm, "share": share, "seed": seed,
                 "images": len(found), "score": round(fmean(found), 4) if found else None,
+                "validation": best(paths.history(target, name, 0)),
             })  # fmt: skip
     return rows
 
 
-def table(result: dict[str, Any]) -> str:
-    """Mean over the seeds (and their standard deviation) by target, share and arm."""
+def best(history: Path) -> float | None:
+    """The validation score of the weights that a training keeps."""
+    with history.open(encoding="utf-8") as handle:
+        scores = [float(row["val_score"]) for row in csv.DictReader(handle)]
+    known = [score for score in scores if not math.isnan(score)]
+    return round(max(known), 4) if known else None
+
+
+def table(result: dict[str, Any], score: str = "score") -> str:
+    """Mean over the seeds (and their standard deviation) by target, share and arm.
+
+    Args:
+        score: of the test images; or ``validation``, the score that chooses the weights.
+    """
     lines = ["| from dsb2018_fluo to | images | scratch | tuned | tuned, full rate | start |",
              "|---|---|---|---|---|---|"]  # fmt: skip
     for target in TARGETS:
         for share in SHARES:
-            cells = [_cell(result, target, arm, share) for arm in ARMS]
-            cells.append(_cell(result, target, START, 0.0))
+            cells = [_cell(result, target, arm, share, score) for arm in ARMS]
+            cells.append(_cell(result, target, START, 0.0, score))
             lines.append(f"| {target} | {share:.0%} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(result: dict[str, Any], target: str, arm: str, share: float) -> str:
-    scores = [row["score"] for row in result["rows"]
+def _cell(result: dict[str, Any], target: str, arm: str, share: float, score: str) -> str:
+    scores = [row[score] for row in result["rows"]
               if (row["target"], row["arm"], row["share"]) == (target, arm, share)
-              and row["score"] is not None]  # fmt: skip
+              and row[score] is not None]  # fmt: skip
     if not scores:
         return "-"
     spread = f" ± {stdev(scores):.3f}" if len(scores) > 1 else ""
     return f"{fmean(scores):.3f}{spread}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def tables(result: dict[str, Any]) -> str:
+    """Both tables, as printed."""
+    return (
+        f"{METRIC}, test images:\n\n{table(result)}\n\nvalidation score:\n\n"
+        f"{table(result, 'validation')}"
     )
-    p.add_argument("data", type=Path, nargs="?", help="folder with the three datasets")
-    p.add_argument("--seeds", type=int, default=3)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    p = workflow_runs.parser(__doc__, RESULT, "folder with the three datasets")
     p.add_argument("--width", type=int, default=16, help="channels of the first level")
     p.add_argument("--depth", type=int, default=4, help="halvings")
     p.add_argument("--patch", type=int, default=256, help="in pixels")
     p.add_argument("--batch", type=int, default=4)
     p.add_argument("--epochs", type=int, default=20)
     p.add_argument("--steps", type=int, default=100, help="per epoch")
-    p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     p.add_argument("--tiny", action="store_true", help="a few images and steps, to try it")
-    p.add_argument("--work", type=Path, help="folder for the runs, to go on with them later")
-    p.add_argument("--out", type=Path, default=RESULT)
-    p.add_argument("--show", action="store_true", help="print the table of a result")
     args = p.parse_args(argv)
-    if args.show:
-        print(table(json.loads(args.out.read_text(encoding="utf-8"))))
-        return 0
-    if args.data is None:
-        p.error("give the folder with the three datasets")
-    effort = (
-        TINY if args.tiny else Effort(**{f.name: getattr(args, f.name) for f in fields(Effort)})
+    given = Effort(**{field.name: getattr(args, field.name) for field in fields(Effort)})
+    effort, most = (TINY, 20) if args.tiny else (given, math.inf)
+    return workflow_runs.measured(
+        p,
+        args,
+        partial(measure, effort, args.device),
+        tables,
+        place=lambda name, number: name if name in USED and number < most else None,
+        settings={**asdict(effort), "metric": METRIC},
     )
-    started, rows = time.monotonic(), []
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = args.work or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        data = args.data.resolve()
-        if args.tiny:
-            data = few(data, Path(tempfile.mkdtemp(dir=temporary)), 20)
-        for seed in range(1 if args.tiny else args.seeds):
-            rows += measure(data, folder.resolve(), seed, effort, args.device)
-    result = {
-        "machine": torch_machine(),
-        "versions": library_versions(),
-        "metric": METRIC,
-        "tiny": args.tiny,
-        "settings": asdict(effort),
-        # With --work, earlier calls may have done a part.
-        "seconds": None if args.work else round(time.monotonic() - started),
-        "rows": rows,
-    }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(table(result))
-    return 0
 
 
 if __name__ == "__main__":

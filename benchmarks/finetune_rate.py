@@ -13,28 +13,20 @@ writes benchmarks/results/finetune_rate.json. Test images play no part: a defaul
 
 from __future__ import annotations
 
-import argparse
 import csv
-import json
-import math
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.finetune import RATE, SNAKEFILE, SOURCE
-from benchmarks.machine import load, torch_machine
+from benchmarks import workflow_runs
+from benchmarks.finetune import RATE, SOURCE, USED, best
 from unet.paths import Paths
-from unet.versions import library_versions
 
 RESULT = ROOT / "benchmarks" / "results" / "finetune_rate.json"
 SAME = "same_kind"
@@ -44,15 +36,11 @@ EPOCHS = 4
 SHARE = 0.25
 
 
-def linked(data: Path, folder: Path) -> Path:
-    """A folder with links to the images: every second one of the source is a target."""
-    for name in (SOURCE, "t98g_phase", "dsb2018_rgb"):
-        for part in ("images", "labels"):
-            for place, path in enumerate(sorted((data / name / part).iterdir())):
-                to = SAME if name == SOURCE and place % 2 else name
-                (folder / to / part).mkdir(parents=True, exist_ok=True)
-                (folder / to / part / path.name).symlink_to(path.resolve())
-    return folder
+def place(name: str, number: int) -> str | None:
+    """Every second image of the source is a target; the others are the source."""
+    if name == SOURCE and number % 2:
+        return SAME
+    return name if name in USED else None
 
 
 def model_name(factor: float | None, steps: int) -> str:
@@ -86,32 +74,27 @@ def config_of(data: Path, output: Path, seed: int, steps: Sequence[int], device:
     }  # fmt: skip
 
 
-def measure(data: Path, folder: Path, seed: int, steps: Sequence[int], device: str) -> Any:
+def measure(
+    steps: Sequence[int], device: str, data: Path, folder: Path, seed: int
+) -> workflow_runs.Rows:
     """The validation scores of one seed, from a run of the workflow.
 
     Raises:
         CalledProcessError: the run failed.
     """
-    output, file = folder / f"seed-{seed}", folder / f"seed-{seed}.yaml"
-    config = config_of(data, output, seed, steps, device)
-    file.write_text(yaml.safe_dump(config), encoding="utf-8")
-    paths = Paths(output)
+    paths = Paths(folder / f"seed-{seed}")
+    config = config_of(data, paths.output, seed, steps, device)
     models = [name for name in config["models"] if name != "source"]
-    wanted = [paths.model(target, model, 0) for target in TARGETS for model in models]
-    command = [
-        sys.executable, "-m", "snakemake", "--snakefile", SNAKEFILE, "--configfile", str(file),
-        "--directory", str(folder), "--cores", "all", "--quiet", "rules",
-    ]  # fmt: skip
-    subprocess.run([*command, "--", *map(str, wanted)], check=True, cwd=ROOT)
+    workflow_runs.run(config, folder, [paths.model(t, m, 0) for t in TARGETS for m in models])
     rows = []
     for target in TARGETS:
         for number in steps:
             for factor in (None, *FACTORS):
-                with paths.history(target, model_name(factor, number), 0).open() as handle:
-                    scores = [float(row["val_score"]) for row in csv.DictReader(handle)]
-                known = [score for score in scores if not math.isnan(score)]
+                history = paths.history(target, model_name(factor, number), 0)
+                with history.open(encoding="utf-8") as handle:
+                    first = float(next(csv.DictReader(handle))["val_score"])
                 rows.append({"target": target, "steps": number, "factor": factor, "seed": seed,
-                             "first": scores[0], "best": max(known)})  # fmt: skip
+                             "first": round(first, 4), "best": best(history)})  # fmt: skip
     return rows
 
 
@@ -134,40 +117,13 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    p.add_argument("data", type=Path, nargs="?", help="folder with the three datasets")
-    p.add_argument("--seeds", type=int, default=3)
+    p = workflow_runs.parser(__doc__, RESULT, "folder with the three datasets")
     p.add_argument("--steps", type=int, nargs="+", default=[200, 800])
-    p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    p.add_argument("--work", type=Path, help="folder for the runs, to go on with them later")
-    p.add_argument("--out", type=Path, default=RESULT)
-    p.add_argument("--show", action="store_true", help="print the table of a result")
     args = p.parse_args(argv)
-    if args.show:
-        print(table(json.loads(args.out.read_text(encoding="utf-8"))))
-        return 0
-    if args.data is None:
-        p.error("give the folder with the three datasets")
-    started, before, rows = time.monotonic(), load(), []
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = (args.work or Path(temporary)).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        data = linked(args.data.resolve(), Path(tempfile.mkdtemp(dir=temporary)))
-        for seed in range(args.seeds):
-            rows += measure(data, folder, seed, args.steps, args.device)
-    result = {
-        "machine": torch_machine(),
-        "load": [before, load()],
-        "versions": library_versions(),
-        "seconds": round(time.monotonic() - started),
-        "rows": rows,
-    }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(table(result))
-    return 0
+    return workflow_runs.measured(
+        p, args, partial(measure, args.steps, args.device), table,
+        place=place, settings={"steps": args.steps},
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

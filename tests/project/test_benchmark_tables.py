@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("quality", "apply.md", lambda found: quality.show(found["datasets"])),
         ("annotate", "annotate.md", lambda found: annotate.table(found["summary"])),
         ("finetune", "results.md", finetune.table),
+        ("finetune", "results.md", lambda found: finetune.table(found, "validation")),
     ],
 )
 def test_the_docs_have_the_figures_that_are_stored(

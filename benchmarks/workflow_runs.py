@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.machine import load, torch_machine
+from benchmarks.machine import torch_machine
 from unet.versions import library_versions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,7 +90,7 @@ def measured(
         return 0
     if args.data is None:
         p.error("give the folder of the datasets")
-    started, before, rows = time.monotonic(), load(), Rows()
+    started, rows = time.monotonic(), Rows()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (args.work or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,6 @@ def measured(
             rows += measure(data, folder, seed)
     result = {
         "machine": torch_machine(),
-        "load": [before, load()],
         "versions": library_versions(),
         "settings": dict(settings),
         # With --work, earlier calls may have done a part.

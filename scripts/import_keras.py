@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from unet.cli.arguments import Parser
 from unet.cli.stage import run
 from unet.config.choices import NORMALIZATION_TABLE
+from unet.errors import how_many
 from unet.paths import Paths
 
 log = logging.getLogger("unet")
@@ -37,8 +38,9 @@ def run_stage(args: argparse.Namespace, _: Paths) -> None:
     save_model(args.output, model)
     arch = model.architecture
     log.info(
-        "%s: U-Net of width %d and depth %d, %d channel(s), classes %s; wrote %s",
-        args.model, arch.width, arch.depth, model.in_channels, ", ".join(model.head), args.output,
+        "%s: U-Net of width %d and depth %d, %s, classes %s; wrote %s",
+        args.model, arch.width, arch.depth, how_many(model.in_channels, "channel"),
+        ", ".join(model.head), args.output,
     )  # fmt: skip
     if args.normalize == "none":
         after = "" if args.divide_by == 1 else f", and divides them by {args.divide_by:g}"

@@ -151,7 +151,7 @@ def test_what_a_model_says(tmp_path: Path, own: unet.Model) -> None:
     assert y == x > 8
     assert repr(own) == (
         "<Model unet, 1 network: task instances, classes background, foreground; images of 1 "
-        f"channel(s), 2D, 0.5 x 0.5 um per pixel; receptive field {y} x {y} px>"
+        f"channel, 2D, 0.5 x 0.5 um per pixel; receptive field {y} x {y} px>"
     )
     with pytest.raises(UserError, match=r"no model here; give a model\.pt"):
         unet.load_model(tmp_path / "nowhere")
@@ -176,7 +176,7 @@ GOOD = blobs((40, 44))
         (GOOD[None], {}, "axes: the array has 3 axes (1 x 40 x 44); say what they are, such as"),
         (np.stack([GOOD] * 2), {"axes": "ZYX"}, "axes: got ZYX (2 x 40 x 44), but the model is"),
         (np.stack([GOOD] * 3), {"axes": "CYX"},
-         "array: 3 channel(s), but the model needs 1; choose with channels, such as channels=[0]"),
+         "array: 3 channels, but the model needs 1; choose with channels, such as channels=[0]"),
         (GOOD, {"channels": [1]}, "channels: got 1; write 0 to 0"),
         (GOOD, {"channels": ["red"]}, "channels: no channel 'red'; there are: none has a name"),
         (GOOD, {"channels": [True]}, "channels: got [True]; write numbers from 0 or names"),

@@ -20,6 +20,7 @@ from PIL import Image
 
 from tests.data.test_apply_prepare import blobs, model, write
 from unet import provenance
+from unet.api import trained
 from unet.cli import main, predict_request
 from unet.cli.predict_request import image_files
 from unet.config.load import load
@@ -379,6 +380,9 @@ def test_folds_that_are_not_trained_are_named(
     Run(load(raw)).write_config()
     (line,) = said(folder, "one")
     assert line.startswith(f"{folder}: 1 of 3 folds is trained; ")
+    capsys.readouterr()
+    trained.load_model(folder)
+    assert f"warning: {line}" in capsys.readouterr().err
     # A fold's own folder, or its file, is a choice.
     assert said(paths.model("d", "m", 1).parent, "fold") == []
     assert said(paths.model("d", "m", 1), "file") == []

@@ -453,7 +453,7 @@ def test_command_line(keras: Any, tmp_path: Path) -> None:
         [sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "U-Net of width 4 and depth 2, 1 channel(s), classes background, cell" in done.stderr
+    assert "U-Net of width 4 and depth 2, 1 channel, classes background, cell" in done.stderr
     assert "normalisation: none" in done.stderr
     imported = load_model(out)
     assert imported.head == imported.class_names == ("background", "cell")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -23,11 +24,11 @@ from unet.api.segmented import Segmentation, Stored, Temporary, arrays_of, names
 from unet.config.geometry import common
 from unet.data.file_names import safe_id
 from unet.data.records import read_manifest
-from unet.errors import ArgumentError, UserError
+from unet.errors import ArgumentError, UserError, how_many
 from unet.files import digest, read_json, remove
 from unet.prediction.apply.applied_images import apply, mark_done, source_of, task_of
 from unet.prediction.apply.array_images import ArrayImage, image_of, write_image
-from unet.prediction.apply.chosen_settings import Requested, model_files
+from unet.prediction.apply.chosen_settings import Requested, model_files, untrained_folds
 from unet.prediction.apply.result_folder import IMAGE, Output
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from unet.prediction.tiles.ensemble import Member
 
 PathLike = str | os.PathLike[str]
+
+log = logging.getLogger("unet")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -99,8 +102,8 @@ class Model:
         field = " x ".join(map(str, self.receptive_field))
         return (
             f"<Model {self._first.architecture.kind}, {networks}: task {self.task}, classes "
-            f"{', '.join(self.classes)}; images of {self.channels} channel(s), {self.dims}D, "
-            f"{size}; receptive field {field} px>"
+            f"{', '.join(self.classes)}; images of {how_many(self.channels, 'channel')}, "
+            f"{self.dims}D, {size}; receptive field {field} px>"
         )
 
     def predict(
@@ -200,7 +203,8 @@ class Model:
             if image.shape[0] < self.channels:
                 advice = "give an array with as many along C"
             raise ArgumentError(
-                f"array: {image.shape[0]} channel(s), but the model needs {self.channels}; {advice}"
+                f"array: {how_many(image.shape[0], 'channel')}, but the model needs "
+                f"{self.channels}; {advice}"
             )
         return image
 
@@ -298,7 +302,8 @@ def load_model(path: PathLike | Sequence[PathLike]) -> Model:
     Args:
         path: a ``model.pt``; the folder of a fold; the folder of a model in the results of a run,
             such as ``results/nuclei/unet-border``, which stands for the ensemble of all its folds;
-            or a list of these, whose probabilities are averaged.
+            or a list of these, whose probabilities are averaged. If the run has not trained all
+            its folds yet, a warning is logged.
 
     Raises:
         ArgumentError: ``path`` is no path.
@@ -318,7 +323,10 @@ def load_model(path: PathLike | Sequence[PathLike]) -> Model:
     given: list[Any] = list(path) if listed else [path]  # type: ignore[arg-type]
     if not given:
         raise ArgumentError("path: got no model; give a model.pt or a folder")
-    files = model_files([path_of("path", one, "a model.pt or a folder") for one in given])
+    paths = [path_of("path", one, "a model.pt or a folder") for one in given]
+    files = model_files(paths)
+    for line in untrained_folds(paths):
+        log.warning("warning: %s", line)
     members = tuple(Member.load(file) for file in files)
     target_of({member.path: member.model for member in members})
     for member in members[1:]:

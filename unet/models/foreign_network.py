@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from unet.config.geometry import Footprints
-from unet.errors import UserError, one_line
+from unet.errors import UserError, how_many, one_line
 from unet.models.foreign_steps import Pixelwise
 from unet.models.network import Network
 
@@ -154,8 +154,9 @@ class ForeignNetwork(Network):
         outputs = self.num_classes
         if list(y.shape[2:]) != sizes or y.shape[1] not in (outputs, 1 if outputs == 2 else 0):
             raise UserError(
-                f"{self.plan.name}: gives {y.shape[1]} channel(s) of {list(y.shape[2:])} px for a "
-                f"window of {list(x.shape[2:])} px, which is not what the package says"
+                f"{self.plan.name}: gives {how_many(y.shape[1], 'channel')} of "
+                f"{list(y.shape[2:])} px for a window of {list(x.shape[2:])} px, which is not "
+                "what the package says"
             )
         for axis, halo in enumerate(self.plan.halo, start=2):
             y = y.narrow(axis, halo, y.shape[axis] - 2 * halo)

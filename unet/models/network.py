@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unet.config.geometry import Footprints
 from unet.config.presets import AnyArchitecture
+from unet.errors import how_many
 from unet.models.norms import statistics_unchanged
 
 
@@ -67,7 +68,7 @@ class Network(nn.Module):
         if x.ndim != self.arch.dims + 2 or x.shape[1] != self.in_channels:
             raise ValueError(
                 f"input of shape {tuple(x.shape)}: expected {self.arch.dims} spatial axes and "
-                f"{self.in_channels} channel(s)"
+                f"{how_many(self.in_channels, 'channel')}"
             )
         for size, fp in zip(x.shape[2:], self.footprint, strict=True):
             if not fp.accepts(size):

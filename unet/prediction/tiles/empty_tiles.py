@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from unet.config.heads import classes_among
 from unet.config.sections import SkipSection
 from unet.data import normalize
-from unet.errors import UserError
+from unet.errors import UserError, how_many
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def skipper(
     channels = len(statistics["shift"])
     if section.channel >= channels:
         raise UserError(
-            f"predict.skip.channel: got {section.channel}, but the images have {channels} "
-            f"channel(s); write a number below {channels}"
+            f"predict.skip.channel: got {section.channel}, but the images have "
+            f"{how_many(channels, 'channel')}; write a number below {channels}"
         )
     return Skipper(
         channel=section.channel,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unet.config.stage_settings import PredictSettings
-from unet.errors import UserError
+from unet.errors import UserError, how_many
 from unet.files import digest
 from unet.models.gpu_meter import GpuMeter
 from unet.prediction.tiles.calibration import Calibration
@@ -68,7 +68,7 @@ class PredictionData:
         channels, wanted = int(self.prepared["channels"]), self.members[0].model.in_channels
         if wanted != channels:
             raise UserError(
-                f"{self.store}: the images have {channels} channel(s), the model needs "
+                f"{self.store}: the images have {how_many(channels, 'channel')}, the model needs "
                 f"{wanted}; choose that many with the dataset's key channels"
             )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from unet.config.geometry import footprint
 from unet.config.presets import Architecture
+from unet.errors import how_many
 from unet.training.auto.measure import PERCENTS, Fingerprint, Objects
 from unet.training.auto.memory import Numerics
 
@@ -86,7 +87,7 @@ def _data(fp: Fingerprint) -> Iterator[str]:
     if fp.spacing is not None:
         size = f"pixels of {' x '.join(f'{s:.4g}' for s in fp.spacing)} um"
     yield (
-        f"images: {fp.images} to train on, {shape} px, {fp.channels} channel(s), "
+        f"images: {fp.images} to train on, {shape} px, {how_many(fp.channels, 'channel')}, "
         f"{fp.pixels / 1e6:.3g} Mpx in all, {size}"
     )
     low, middle, high = zip(*fp.intensities, strict=True)

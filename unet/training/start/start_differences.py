@@ -12,6 +12,7 @@ from typing import Any
 
 from unet.config.presets import AnyArchitecture
 from unet.config.sections import NormalizeSection
+from unet.errors import how_many
 
 # Pixel sizes that differ by this factor change the size of objects as much as train.augment.scale
 # does at most.
@@ -81,8 +82,8 @@ def _tasks(start: StartSide, own: StartSide) -> list[str]:
         )
     if start.channels and own.channels and start.channels != own.channels:
         lines.append(
-            f"the start was trained on images with {start.channels} channel(s), these have "
-            f"{own.channels}; the first layer is adapted"
+            f"the start was trained on images with {how_many(start.channels, 'channel')}, these "
+            f"have {own.channels}; the first layer is adapted"
         )
     return lines
 

@@ -3,6 +3,7 @@ nothing copied, and what runs again."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import tifffile
 
 from tests.workflow.test_workflow import CONFIG as SMALL
 from tests.workflow.test_workflow import Workplace
+from unet.cli.run_events import EVENTS
 from unet.config.run import merge
 from unet.data.records import read_splits
 from unet.data.store import Prepared
@@ -102,6 +104,21 @@ def test_a_join(tmp_path: Path) -> None:
     stages = {"train both a 0", "predict both a 0", "stitch both a 0", "evaluate both a"}
     stages |= {"details both a", "audit both a", "report_dataset both"}
     assert wanted(place, weighted, page) == stages | {"prepare bright", "join both"}
+
+
+def test_what_is_checked_before_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``unet run`` shows the checks of the datasets with files; a joined one has none."""
+    raw_images(tmp_path / "raw")
+    events = tmp_path / "events"
+    monkeypatch.setenv(EVENTS, str(events))
+    done = Workplace(tmp_path).snakemake("--dry-run", "check", config=CONFIG)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (told,) = (
+        event for line in events.read_text().splitlines()
+        if (event := json.loads(line))["kind"] == "run"
+    )  # fmt: skip
+    assert told["checked"] == ["bright", "dark"]
+    assert set(told["tasks"]) == {"bright", "dark", "both"}
 
 
 def log_of(paths: Paths) -> str:

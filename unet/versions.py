@@ -8,6 +8,8 @@ stage, so that whoever edits it decides knowingly (``make stage-hashes`` writes 
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 
 STAGES: dict[str, int] = {
@@ -42,4 +44,18 @@ def library_versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "not installed"
+    return found
+
+
+def missing(packages: Iterable[str]) -> list[str]:
+    """Those of the packages, by their names of import, that are not installed; none is imported,
+    apart from those that contain them."""
+    found = []
+    for name in packages:
+        try:
+            there = importlib.util.find_spec(name) is not None
+        except ModuleNotFoundError:  # a package above it
+            there = False
+        if not there:
+            found.append(name)
     return found

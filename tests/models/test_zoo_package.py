@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import io
 import os
 import subprocess
@@ -292,7 +293,7 @@ def test_pixel_sizes_whose_products_are_rounded(tmp_path: Path) -> None:
 
 
 def test_missing_libraries_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(zoo_package, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError) as caught:
         package(tmp_path / "a.zip", system("unet-bn"), ("onnx",))
     assert str(caught.value) == (

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unet import provenance
+from unet.cli.package_findings import package_findings
 from unet.cli.start_findings import start_findings
 from unet.config.check_settings import CheckSettings
 from unet.config.data_settings import SplitsSettings
@@ -86,8 +87,11 @@ def judged(
         starts: model -> the file that its training starts from; None: by the config.
     """
     survey = surveys[dataset]
-    if of_starts := start_findings(config, dataset, survey, starts):
-        survey = replace(survey, findings=tuple(worst_first([*survey.findings, *of_starts])))
+    of_config = [
+        *start_findings(config, dataset, survey, starts), *package_findings(config, dataset)
+    ]  # fmt: skip
+    if of_config:
+        survey = replace(survey, findings=tuple(worst_first([*survey.findings, *of_config])))
         surveys = {**surveys, dataset: survey}
     if not any(image.status == "ok" for image in survey.images):
         return Checked(survey)

@@ -4,6 +4,8 @@ Zoo."""
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
@@ -11,10 +13,19 @@ from pydantic import Field, field_validator
 from unet.config.choices import Entry, OneOf
 from unet.config.section_base import Count, Section, Shown
 
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsFormat(Entry):
+    """A format of the weights."""
+
+    packages: tuple[str, ...] = ()
+    """Packages that writing it needs, by their names of import."""
+
+
 # What a package may hold besides the weights as PyTorch's tensors, which are always in it.
 WEIGHTS_TABLE = {
-    "torchscript": Entry(text="TorchScript, for programs with PyTorch alone"),
-    "onnx": Entry(text="ONNX, for any image size"),
+    "torchscript": WeightsFormat(text="TorchScript, for programs with PyTorch alone"),
+    "onnx": WeightsFormat(text="ONNX, for any image size", packages=("onnx", "onnxscript")),
 }
 ORCID, CITED, ADDRESS = (
     r"^\d{4}-\d{4}-\d{4}-\d{3}[\dX]$", r"^(10\.\d{4,}/|https?://)\S+$", r"^https?://",
@@ -90,3 +101,8 @@ class ExportSection(Section):
         """The keys that a package needs and that are not given."""
         needed: dict[str, Any] = {"license": self.license, "authors": self.authors}
         return [key for key, value in needed.items() if not value]
+
+
+def packages_for(weights: Sequence[str]) -> list[str]:
+    """What writing a package with these formats needs."""
+    return ["bioimageio.spec", *(name for key in weights for name in WEIGHTS_TABLE[key].packages)]

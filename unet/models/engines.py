@@ -26,6 +26,7 @@ from unet.models.exact import any_threads
 from unet.models.network import Network
 from unet.models.onnx_file import converted
 from unet.models.openvino_model import load_openvino, quantised, translated
+from unet.versions import missing
 
 # Windows [N, C, *S] float32 on the device -> scores [N, K, *S'] there, float32 or smaller.
 Forward = Callable[[Tensor], Tensor]
@@ -191,17 +192,14 @@ def check_engine(name: str, device: torch.device, precision: str = "float32") ->
     Raises:
         UserError: it is not installed, or does not support this device.
     """
-    from importlib.util import find_spec
-
     engine = ENGINE_TABLE[name]
     for key, value, packages, other in (
         ("engine", name, engine.packages, "torch"),
         ("precision", precision, engine.packages_of.get(precision, ()), "float32"),
     ):
-        missing = [package for package in packages if find_spec(package) is None]
-        if missing:
+        if absent := missing(packages):
             raise UserError(
-                f"predict.{key}: {value} needs {', '.join(missing)}, which is not installed; run "
+                f"predict.{key}: {value} needs {', '.join(absent)}, which is not installed; run "
                 f"pip install 'unet-pipeline[engines]', or write {other}"
             )
     if name != "torch" and device.type != "cpu":

@@ -12,7 +12,6 @@ import math
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 import yaml
 
+from unet.config.export_section import packages_for
 from unet.errors import UserError, one_line
 from unet.files import canonical, replacing
 from unet.models import zoo_network
@@ -30,6 +30,7 @@ from unet.models.zoo_example import Example, cover_of
 from unet.models.zoo_layers import listed_network, network_arguments, sizes_of
 from unet.models.zoo_network import ListedNetwork
 from unet.models.zoo_steps import Step, steps_of
+from unet.versions import missing
 
 # bioimageio.core 0.11.0 reads it too, although it is made for 0.5.12: docs/export.md.
 FORMAT = "0.5.14"
@@ -43,7 +44,6 @@ OWN = "unet_pipeline"
 TOLERANCE = {"relative_tolerance": 1e-3, "absolute_tolerance": 1e-4,
              "mismatched_elements_per_million": 100}  # fmt: skip
 # Packages that writing needs, by the format of the weights ("": always).
-NEEDED = {"": ("bioimageio.spec",), "onnx": ("onnx", "onnxscript")}
 # Lists and mappings of plain values on one line each: a network has dozens of layers.
 STYLE: dict[str, Any] = {"default_flow_style": None, "width": 100}
 # The earliest time that a zip file can hold.
@@ -78,20 +78,11 @@ def check_installed(weights: tuple[str, ...]) -> None:
     Raises:
         UserError: a library is missing.
     """
-    wanted = [name for key in ("", *weights) for name in NEEDED.get(key, ())]
-    missing = [name for name in wanted if not _installed(name)]
-    if missing:
+    if absent := missing(packages_for(weights)):
         raise UserError(
-            f"export needs {', '.join(missing)}, which is not installed; run "
+            f"export needs {', '.join(absent)}, which is not installed; run "
             "pip install 'unet-pipeline[zoo]'"
         )
-
-
-def _installed(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:  # bioimageio, the package above
-        return False
 
 
 def write_package(

@@ -6,7 +6,7 @@ import ast
 import inspect
 import re
 
-from unet.cli import start_findings
+from unet.cli import package_findings, start_findings
 from unet.data.survey import compared_facts, judge, judge_curves, judge_facts, known_texts
 
 # Given as defaults.
@@ -17,7 +17,14 @@ LEVELS = ("stop", "warn", "note")
 def _said() -> set[tuple[str, str]]:
     """(level, kind) of the findings that the modules make, from their source."""
     said = set()
-    for module in (compared_facts, judge, judge_curves, judge_facts, start_findings):
+    for module in (
+        compared_facts,
+        judge,
+        judge_curves,
+        judge_facts,
+        package_findings,
+        start_findings,
+    ):
         for call in ast.walk(ast.parse(inspect.getsource(module))):
             if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "Finding":
                 levels, kinds = (

@@ -69,6 +69,7 @@ alike, in different parts of the split |
 | `masks_same` | warn | `compare`: masks that are those of another tool |
 | `masks_binary` | warn | `compare`: masks of foreground, without numbered objects |
 | `start_differs` | warn | `train.from`: its network, task, pixel size or normalisation differ |
+| `packages_missing` | warn | an engine or the export needs packages that are not installed |
 | `start_missing` | warn | `train.freeze` or `train.norm_statistics` without `train.from` |
 | `start_unreadable` | stop | `train.from`: the file is missing, or is no model |
 | `other_warning` | warn | other warnings of the stages |

@@ -236,7 +236,7 @@ def test_stale_and_unfinished_images_are_removed(make_store) -> None:  # type: i
 
 def test_channels_must_fit(make_store) -> None:  # type: ignore[no-untyped-def]
     store = make_store(SHAPES, channels=2)
-    with pytest.raises(UserError, match=r"2 channel\(s\), the model needs 1"):
+    with pytest.raises(UserError, match=r"the images have 2 channels, the model needs 1; choose"):
         predicted(store, model())
     predicted(store, model(channels=2))
 

@@ -100,6 +100,21 @@ def test_difficult_sizes(
     assert check(apply, picture(shape), tile) > 1
 
 
+@pytest.mark.parametrize("pools", [((1, 1), (1, 1)), ((1, 1), (2, 2)), ((2, 1), (1, 2))])
+def test_levels_without_pooling(pools: tuple[tuple[int, int], ...]) -> None:
+    """Transposed convolutions of size 1 are computed as convolutions."""
+    arch = architecture_of("unet2015", width=3, depth=2, pools=pools)
+    apply = predictor(arch)
+    for size in range(1, 40, 3):
+        least = [fp.least_tile for fp in apply.footprint]
+        assert check(apply, picture((1, size)), [n + size % 4 for n in least]) >= 1
+    for up in apply.networks[0].up:  # type: ignore[union-attr]
+        layer: Any = up[0][0]  # type: ignore[index]
+        x = torch.randn(2, layer.in_channels, 3, 5)
+        expected = torch.conv_transpose2d(x, layer.weight, layer.bias, layer.stride)
+        torch.testing.assert_close(layer(x), expected)
+
+
 def test_batches_that_are_equal(threads: Callable[[int], None]) -> None:
     """A window has the same values in every batch."""
     apply = predictor(architecture_of("unet-bn", width=4, depth=2))
@@ -125,6 +140,7 @@ def threads() -> Iterator[Callable[[int], None]]:
         ("unet-bn", {}),
         ("unet-bn", {"norm": "group", "up": "nearest"}),
         ("unet-res", {}),
+        ("unet-bn", {"pools": ((1, 1), (1, 1))}),
         ("unet-bn", {"dims": 3}),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unet.config.layers import Layer
@@ -21,6 +22,25 @@ class Sigmoid(nn.Module):
         return torch.sigmoid(x) if self.training else sigmoid(x)
 
 
+class UpAlone2d(nn.ConvTranspose2d):
+    """A transposed convolution with kernel and stride 1, computed as the convolution that it is.
+
+    On the CPU, one thread would compute it by other code than several, and the values of a pixel
+    would depend on the window's size; :mod:`unet.models.exact` sees to convolutions.
+    """
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """[N, C, Y, X] to [N, outputs, Y, X]."""
+        weight = self.weight.transpose(0, 1)
+        # All arguments, as convolution modules pass them.
+        return F.conv2d(x, weight, self.bias, (1, 1), (0, 0), (1, 1), 1)
+
+
+def _up(layer: Layer, dims: int) -> nn.Module:
+    kind: Callable[..., nn.Module] = UpAlone2d if layer.scale == (1, 1) else _UP[dims]
+    return kind(layer.inputs, layer.outputs, kernel_size=layer.scale, stride=layer.scale)
+
+
 _CONV: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _UP: dict[int, Callable[..., nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _POOL: dict[int, Callable[..., nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
@@ -35,9 +55,7 @@ _MODULES: dict[str, Callable[[Layer, int], nn.Module]] = {
     ),
     "sigmoid": lambda layer, dims: Sigmoid(),
     "pool": lambda layer, dims: _POOL[dims](layer.kernel, layer.stride, layer.padding),
-    "up": lambda layer, dims: _UP[dims](
-        layer.inputs, layer.outputs, kernel_size=layer.scale, stride=layer.scale
-    ),
+    "up": _up,
     "enlarge": lambda layer, dims: nn.Upsample(scale_factor=tuple(map(float, layer.scale))),
 }
 _MODULES["head"] = _MODULES["conv"]

@@ -147,7 +147,7 @@ def no_room_to_keep() -> None:
 
     whole = Trainer._backward
 
-    def limited(self: Trainer, batch: Any, index: int) -> float:
+    def limited(self: Trainer, batch: Any, index: int) -> torch.Tensor:
         value = whole(self, batch, index)
         if index >= 5 and not self.network.recompute:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -161,7 +161,7 @@ def no_room_to_learn() -> None:
 
     from unet.training.trainer import Trainer
 
-    def limited(self: Trainer, batch: Any, index: int) -> float:
+    def limited(self: Trainer, batch: Any, index: int) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     Trainer._backward = limited  # type: ignore[method-assign]

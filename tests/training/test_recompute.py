@@ -143,7 +143,7 @@ class Device:
         self.backward = run._backward
         run._backward = self  # type: ignore[method-assign, assignment]
 
-    def __call__(self, batch: Any, index: int) -> float:
+    def __call__(self, batch: Any, index: int) -> torch.Tensor:
         self.calls += 1
         limited = self.calls > self.after
         held = Held(self.run.network, self.limit if limited else float("inf"))

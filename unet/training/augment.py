@@ -16,31 +16,40 @@ the others. What a channel dropout draws comes from a seed of the sample. Only t
 drawn on the device, from a generator seeded by the caller's (noise drawn on the CPU would keep a
 GPU waiting). The output therefore depends only on the generator's state and, for the noise, on the
 kind of device.
+
+Everything is decided when the plan is made, on the CPU: which samples change, and by what numbers.
+Applying it only computes on the device: no copy, and no waiting for a result.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from unet.config.sections import AugmentSection
-from unet.training.intensity import AMOUNTS, OPERATIONS
+from unet.training.intensity import OPERATIONS
+from unet.training.parcel import Parcel
 from unet.training.warp import (
     FLIP_X,
     FLIP_Y,
     FLIP_Z,
     QUARTER_TURNS,
-    apply_symmetries,
-    displacement,
     elastic_sd,
+    in_sampler_unit,
     put,
+    read_pixels,
     sampler_grid,
     similarity,
+    similarity_matrix,
+    symmetry_index,
+    symmetry_strides,
     take,
+    upsample,
+    upsampling,
     warp_images,
     warp_labels,
 )
@@ -52,7 +61,7 @@ _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: t
 
 _SYMMETRIES = ("flip_z", "flip_y", "flip_x", "quarter_turns")
 _WARPS = ("rotate_deg", "scale", "elastic_px")
-_INTENSITIES = ("blur_px", "gamma", "contrast", "brightness", "noise")
+_INTENSITIES = tuple(OPERATIONS)
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,20 @@ class _Draw:
         )
 
 
+@dataclass(frozen=True)
+class AugmentPlan:
+    """What happens to a batch.
+
+    Attributes:
+        tensors: by operation and part (``gamma/rows``), on the CPU; an operation that happens to no
+            sample has none.
+        seeds: of the noise of each sample that gets some.
+    """
+
+    tensors: Mapping[str, Tensor]
+    seeds: Sequence[int]
+
+
 class Augment:
     """Random changes to a batch that keep its labels valid; 0 or False switches an operation off.
 
@@ -117,7 +140,6 @@ class Augment:
     def __init__(self, settings: AugmentSection, spacing: tuple[float, ...] | None = None) -> None:
         self.settings, self.spacing = settings, spacing
 
-    @torch.no_grad()
     def __call__(
         self,
         images: Tensor,
@@ -126,6 +148,53 @@ class Augment:
         generator: torch.Generator,
         part: tuple[slice, int] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Augmented images, labels and maps: :meth:`plan`, then :meth:`apply`."""
+        _check(images, labels, maps, self.spacing)
+        plan = self.plan(images.shape, generator, part)
+        return self.apply(
+            images, labels, maps, Parcel(plan.tensors, images.device).opened(), plan.seeds
+        )
+
+    @torch.no_grad()
+    def plan(
+        self,
+        shape: Sequence[int],
+        generator: torch.Generator,
+        part: tuple[slice, int] | None = None,
+    ) -> AugmentPlan:
+        """Draws what happens to a batch.
+
+        Args:
+            shape: [N, C, (Z,) Y, X] of the images.
+            generator: on the CPU; the only source of randomness.
+            part: (rows, size) if the images are only these rows of a batch of this size; the
+                result for them is the same as in the whole batch.
+        """
+        rows, size = (slice(None), shape[0]) if part is None else part
+        draw = _Draw.from_generator(
+            size, self.settings.elastic_grid, len(shape) - 2, generator
+        ).select(rows)
+        tensors: dict[str, Tensor] = {}
+        if math.prod(shape):
+            spacing = self.spacing or (1.0,) * (len(shape) - 2)
+            codes = _symmetry_codes(draw, self.settings, shape)
+            if codes.any():
+                tensors["symmetry"] = symmetry_strides(codes, shape[2:])
+            tensors |= _warp_plan(draw, self.settings, shape[2:], spacing)
+            tensors |= _intensity_plan(draw, self.settings, shape[2:], spacing)
+            tensors |= _dropout_plan(draw.seeds, shape, self.settings.channel_dropout)
+        noisy = tensors.get("noise/rows", torch.tensor([], dtype=torch.int64)).tolist()
+        return AugmentPlan(tensors, [draw.seeds[row] for row in noisy])
+
+    @torch.no_grad()
+    def apply(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        maps: Tensor | None,
+        plan: Mapping[str, Tensor],
+        seeds: Sequence[int],
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Augmented images, labels and maps; the inputs are not changed.
 
         Args:
@@ -133,9 +202,8 @@ class Augment:
             labels: [N, L, (Z,) Y, X] of any integer type, such as classes and instance ids.
             maps: [N, M, (Z,) Y, X] float32 or None, such as weights; moved like the images, with
                 unchanged values.
-            generator: on the CPU; the only source of randomness.
-            part: (rows, size) if the tensors contain only these rows of a batch of this size; the
-                result for them is the same as in the whole batch.
+            plan: the tensors of a plan, on the images' device. Others are ignored.
+            seeds: of the plan.
 
         Returns:
             Tensors of the same shapes and types; the input itself if nothing was changed.
@@ -144,35 +212,23 @@ class Augment:
             ValueError: shapes or types do not fit.
         """
         _check(images, labels, maps, self.spacing)
-        # bfloat16 is too coarse for coordinates.
-        with torch.autocast(images.device.type, enabled=False):
-            rows, size = (slice(None), len(images)) if part is None else part
-            grid, dims = self.settings.elastic_grid, images.ndim - 2
-            draw = _Draw.from_generator(size, grid, dims, generator).select(rows)
-            return self._augment(images, labels, maps, draw)
-
-    def _augment(
-        self, images: Tensor, labels: Tensor, maps: Tensor | None, draw: _Draw
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        if images.numel() == 0:
-            return images, labels, maps
         dtype = labels.dtype
         labels = labels.view(_SIGNED.get(dtype, dtype))
-        codes = _symmetry_codes(draw, self.settings, images.shape)
-        if codes.any():
-            images = apply_symmetries(images, codes)
-            labels = apply_symmetries(labels, codes)
-            maps = None if maps is None else apply_symmetries(maps, codes)
-        shape, settings = images.shape[2:], self.settings
-        spacing = self.spacing or (1.0,) * len(shape)
-        rows, grid = _sampling_grid(draw, settings, shape, spacing, images.device)
-        if grid is not None:
-            labels = put(labels, rows, warp_labels(take(labels, rows), grid))
-            images = put(images, rows, warp_images(take(images, rows), grid))
-            if maps is not None:
-                maps = put(maps, rows, warp_images(take(maps, rows), grid))
-        images = _change_intensities(images, draw, settings, spacing)
-        images = _drop_channels(images, draw.seeds, settings.channel_dropout)
+        # bfloat16 is too coarse for coordinates.
+        with torch.autocast(images.device.type, enabled=False):
+            if "symmetry" in plan:
+                index = symmetry_index(plan["symmetry"], images.shape[2:])
+                images, labels = read_pixels(images, index), read_pixels(labels, index)
+                maps = None if maps is None else read_pixels(maps, index)
+            if "warp/rows" in plan:
+                rows, grid = plan["warp/rows"], _sampling_grid(plan, images.shape[2:])
+                labels = put(labels, rows, warp_labels(take(labels, rows), grid))
+                images = put(images, rows, warp_images(take(images, rows), grid))
+                if maps is not None:
+                    maps = put(maps, rows, warp_images(take(maps, rows), grid))
+            images = _change_intensities(images, plan, seeds)
+            if "channels" in plan:
+                images = images * plan["channels"]
         return images, labels.view(dtype), maps
 
 
@@ -206,7 +262,7 @@ def _check(
 # Flips and right-angle rotations -----------------------------------------------------------------
 
 
-def _symmetry_codes(draw: _Draw, settings: AugmentSection, shape: torch.Size) -> Tensor:
+def _symmetry_codes(draw: _Draw, settings: AugmentSection, shape: Sequence[int]) -> Tensor:
     """[N] int64 code of each sample's symmetry."""
     codes = torch.zeros(shape[0], dtype=torch.int64)
     if settings.rotate90:
@@ -225,69 +281,84 @@ def _symmetry_codes(draw: _Draw, settings: AugmentSection, shape: torch.Size) ->
 # Rotation, scale, elastic deformation ------------------------------------------------------------
 
 
-def _sampling_grid(
-    draw: _Draw,
-    settings: AugmentSection,
-    shape: Sequence[int],
-    spacing: Sequence[float],
-    device: torch.device,
-) -> tuple[Tensor, Tensor | None]:
-    """The samples to warp, as rows [n], and where to read for each output pixel; None if n is 0.
+def _warp_plan(
+    draw: _Draw, settings: AugmentSection, shape: Sequence[int], spacing: Sequence[float]
+) -> dict[str, Tensor]:
+    """The samples to warp, as rows [n], and how; empty if n is 0.
 
     Rotation and scaling are about the centre of the patch; the elastic displacement is added.
     """
     happens = {name: _happens(name, draw, settings) for name in _WARPS}
     rows = torch.stack(list(happens.values())).any(0).nonzero().squeeze(1)
     if len(rows) == 0:
-        return rows, None
+        return {}
     angle = math.radians(settings.rotate_deg) * (2 * draw.value["rotate_deg"] - 1)
     angle = torch.where(happens["rotate_deg"], angle, 0.0)[rows]
     zoom = 1 + settings.scale * (2 * draw.value["scale"] - 1)
     zoom = torch.where(happens["scale"], zoom, 1.0)[rows]
-    points = similarity(shape, spacing, angle, zoom, device)
+    found = {"warp/rows": rows, "warp/matrix": similarity_matrix(shape, spacing, angle, zoom)}
     if happens["elastic_px"].any():
         elastic = elastic_sd(settings.elastic_px, settings.elastic_grid, shape, spacing)
         deformed = happens["elastic_px"].view(-1, *[1] * (draw.nodes.ndim - 1))
-        nodes = elastic * draw.nodes * deformed
-        points += displacement(nodes[rows].to(device), shape, spacing)
-    return rows.to(device), sampler_grid(points)
+        nodes = (elastic * draw.nodes * deformed)[rows]
+        found["warp/nodes"] = in_sampler_unit(nodes, shape, spacing)
+        matrices = upsampling(settings.elastic_grid, shape)
+        found |= {f"warp/axis {i}": matrix for i, matrix in enumerate(matrices)}
+    return found
+
+
+def _sampling_grid(plan: Mapping[str, Tensor], shape: Sequence[int]) -> Tensor:
+    """Where to read for each output pixel of the warped samples."""
+    points = similarity(plan["warp/matrix"], shape)
+    if "warp/nodes" in plan:
+        matrices = [plan[f"warp/axis {i}"] for i in range(len(shape))]
+        points += upsample(plan["warp/nodes"], matrices)
+    return sampler_grid(points)
 
 
 # Intensity ---------------------------------------------------------------------------------------
 
 
-def _change_intensities(
-    images: Tensor, draw: _Draw, settings: AugmentSection, spacing: Sequence[float]
-) -> Tensor:
-    for name in _INTENSITIES:
+def _intensity_plan(
+    draw: _Draw, settings: AugmentSection, shape: Sequence[int], spacing: Sequence[float]
+) -> dict[str, Tensor]:
+    found = {}
+    for name, operation in OPERATIONS.items():
         rows = _happens(name, draw, settings).nonzero().squeeze(1)
         if len(rows) == 0:
             continue
-        amount = AMOUNTS[name](draw.value[name][rows], getattr(settings, name))
-        amount = amount.view(-1, *[1] * (images.ndim - 1))
-        seeds = [draw.seeds[row] for row in rows.tolist()]
-        rows = rows.to(images.device)
-        changed = OPERATIONS[name](take(images, rows), amount, seeds, spacing)
-        images = put(images, rows, changed)
+        high = getattr(settings, name)
+        values = operation.prepare(draw.value[name][rows], high, shape, spacing)
+        found[f"{name}/rows"] = rows
+        found |= {f"{name}/{i}": value for i, value in enumerate(values)}
+    return found
+
+
+def _change_intensities(images: Tensor, plan: Mapping[str, Tensor], seeds: Sequence[int]) -> Tensor:
+    for name, operation in OPERATIONS.items():
+        if f"{name}/rows" in plan:
+            rows, *values = (t for key, t in plan.items() if key.startswith(f"{name}/"))
+            changed = operation.change(take(images, rows), values, seeds)
+            images = put(images, rows, changed)
     return images
 
 
-def _drop_channels(images: Tensor, seeds: Sequence[int], probability: float) -> Tensor:
+def _dropout_plan(
+    seeds: Sequence[int], shape: Sequence[int], probability: float
+) -> dict[str, Tensor]:
     """Sets each channel of images [N, C, ...] to 0 with this probability, but never all of a
     sample."""
-    channels = images.shape[1]
+    channels = shape[1]
     if probability == 0 or channels == 1:
-        return images
-    kept = torch.empty(len(images), channels, dtype=torch.bool)
+        return {}
+    kept = torch.empty(len(seeds), channels, dtype=torch.bool)
     for row, seed in enumerate(seeds):
         # Another seed than the noise's, so that the two are independent.
         generator = torch.Generator().manual_seed(seed + 1)
         kept[row] = torch.rand(channels, generator=generator) >= probability
         if not kept[row].any():
             kept[row, torch.randint(channels, (), generator=generator)] = True
-    if kept.all():
-        return images
-    return images * kept.view(*kept.shape, *[1] * (images.ndim - 2)).to(images.device)
+    return {} if kept.all() else {"channels": kept.view(*kept.shape, *[1] * (len(shape) - 2))}
 
 
 def _happens(name: str, draw: _Draw, settings: AugmentSection) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
@@ -14,14 +15,16 @@ from unet.models.norms import copy_statistics, restore_statistics
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 def save_memory_if_needed(
-    compute: Callable[[], float],
+    compute: Callable[[], T],
     network: Network,
     settings: TrainSection,
     device: torch.device,
     processes: int,
-) -> float:
+) -> T:
     """Calls ``compute``; if the device runs out of memory, sets ``network.recompute`` and calls it
     again.
 

@@ -6,11 +6,14 @@ To add one: a function and a line here, and an entry in ``SCHEDULE_TABLE`` or ``
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor
+
+from unet.models.network import Network
 
 # The factor on the learning rate, from the completed share of the training, in [0, 1).
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -52,29 +55,61 @@ def plateau_factor(
     return rate
 
 
-@torch.no_grad()
-def average_weights(averaged: nn.Module, network: nn.Module, ema: float, step: int) -> None:
-    """Updates the running average of the weights, after update ``step`` (from 0)."""
-    # A short memory at the start, or the random initial weights would stay in the average.
-    decay = min(ema, (1 + step) / (10 + step))
-    states = averaged.state_dict().values(), network.state_dict().values()
-    for kept, new in zip(*states, strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(new, 1 - decay)
-        else:
-            kept.copy_(new)
+class RunningAverage:
+    """The running average of a network's weights and buffers.
+
+    Args:
+        network: its tensors are read at each update.
+        ema: how much of the average is kept in an update.
+    """
+
+    def __init__(self, network: Network, ema: float) -> None:
+        self.network, self._ema = copy.deepcopy(network), ema
+        kept, new = self.network.state_dict().values(), network.state_dict().values()
+        pairs = list(zip(kept, new, strict=True))
+        self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._others = [pair for pair in pairs if not pair[0].is_floating_point()]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Takes in the weights after update ``step`` (from 0)."""
+        # A short memory at the start, or the random initial weights would stay in the average.
+        decay = min(self._ema, (1 + step) / (10 + step))
+        if self._floats:
+            # One operation for all on a GPU.
+            kept, new = zip(*self._floats, strict=True)
+            torch._foreach_lerp_(kept, new, 1 - decay)
+        for old, value in self._others:
+            old.copy_(value)
+
+
+def _fused(weights: Sequence[Tensor]) -> bool | None:
+    """Whether to update all weights by one operation: on a GPU, where hundreds of small operations
+    take longer to start than to compute. None leaves it to PyTorch: the CPU's rounding stays."""
+    return all(weight.device.type == "cuda" for weight in weights) or None
+
+
+def _adamw(
+    weights: Sequence[Tensor], lr: float, momentum: float, decay: float
+) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(weights, lr=lr, weight_decay=decay, fused=_fused(weights))
+
+
+def _sgd(
+    weights: Sequence[Tensor], lr: float, momentum: float, decay: float, nesterov: bool = False
+) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        weights, lr=lr, momentum=momentum, weight_decay=decay, nesterov=nesterov,
+        fused=_fused(weights),
+    )  # fmt: skip
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adamw": lambda weights, lr, momentum, decay: torch.optim.AdamW(
-        weights, lr=lr, weight_decay=decay
-    ),
+    "adamw": _adamw,
     # Classical momentum, as in the paper's Caffe training.
-    "sgd": lambda weights, lr, momentum, decay: torch.optim.SGD(
-        weights, lr=lr, momentum=momentum, weight_decay=decay
-    ),
+    "sgd": _sgd,
     # As in nnU-Net.
-    "nesterov": lambda weights, lr, momentum, decay: torch.optim.SGD(
-        weights, lr=lr, momentum=momentum, weight_decay=decay, nesterov=momentum > 0
+    "nesterov": lambda weights, lr, momentum, decay: _sgd(
+        weights, lr, momentum, decay, nesterov=momentum > 0
     ),
 }

@@ -7,13 +7,14 @@ last checkpoint, and ends with the weights of an uninterrupted run.
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -32,14 +33,45 @@ from unet.training.augment import Augment
 from unet.training.checkpoint import Checkpoints
 from unet.training.less_memory import save_memory_if_needed
 from unet.training.losses import Loss
+from unet.training.parcel import LateNumber, Parcel
 from unet.training.progress import Pace, Row, Stopped, TrainingProgress, stop_signals
 from unet.training.ranks import Ranks
-from unet.training.sampling import Batch, PatchSampler
-from unet.training.schedule import OPTIMIZERS, average_weights, learning_rate, plateau_factor
+from unet.training.sampling import PatchSampler
+from unet.training.schedule import OPTIMIZERS, RunningAverage, learning_rate, plateau_factor
 from unet.training.start.started import Started
 from unet.training.supervision import supervised_loss
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """A batch with the plan of its augmentation, on the way to the device.
+
+    Attributes:
+        parcel: images, targets, maps (if there are any) and the plan's tensors.
+        maps: name and number of channels of each map.
+        seeds: of the plan.
+    """
+
+    parcel: Parcel
+    maps: dict[str, int]
+    seeds: Sequence[int]
+
+
+@dataclass(frozen=True)
+class UnreadLoss:
+    """The loss of a step, which the device may still be computing.
+
+    Attributes:
+        step: from 1.
+        lr: the learning rate.
+        value: the loss.
+    """
+
+    step: int
+    lr: float
+    value: LateNumber
 
 
 class Trainer:
@@ -86,13 +118,16 @@ class Trainer:
         self.validate, self.settings, self.seed = validate, settings, seed
         self.device, self.precision, self.checkpoints = device, precision, checkpoints
         self.optimizer = OPTIMIZERS[settings.optimizer](
-            self.network.parameters(), settings.lr, settings.momentum, settings.weight_decay
+            list(self.network.parameters()), settings.lr, settings.momentum, settings.weight_decay
         )
+        self._average = RunningAverage(self.network, settings.ema) if settings.ema else None
         # The weights to validate and keep: the running average, or the network's own.
-        self.averaged = copy.deepcopy(self.network) if settings.ema else self.network
+        self.averaged = self._average.network if self._average else self.network
         self.best: dict[str, Tensor] = {}
         self.progress, self.pace = TrainingProgress(), Pace()
         self.total = settings.epochs * settings.steps_per_epoch
+        self._unread: deque[UnreadLoss] = deque()
+        self._last_loss = math.nan
         self._waited = self._worked = 0.0
         # Seconds of all steps of this run, and of those the seconds that were no waiting for data.
         self.step_seconds = self.busy_seconds = 0.0
@@ -113,37 +148,57 @@ class Trainer:
             batches = self._batches(loader)
             while not self._done():
                 started = time.monotonic()
-                loss = self._step(batches)
+                self._unread.append(self._step(batches))
+                self.progress.step += 1
+                ends = self.progress.step % self.settings.steps_per_epoch == 0
+                # A step late: meanwhile the device computes the next one.
+                self._read_losses(0 if ends else 1)
                 now = time.monotonic()
                 self._worked += now - started
-                self.progress.step += 1
-                self.progress.loss_sum += loss
                 self.progress.seconds += now - started
-                if self.progress.step % self.settings.steps_per_epoch == 0:
+                if ends:
                     self._end_epoch()
                 elif now - shown > 15:
                     shown = now
-                    self._log_step(loss)
+                    self._log_step()
                 # A signal may reach only one process, and all must end at the same step.
                 stopped = self.ranks.any(stop.is_set())
                 if stopped or now - saved > self.settings.checkpoint_seconds:
+                    # Weights after a loss that is not finite are never saved.
+                    self._read_losses(0)
                     self._save()
                     saved = time.monotonic()
                 if stopped:
                     raise Stopped(f"after step {self.progress.step}; state saved")
         self._save()
 
-    def _batches(self, loader: ThreadPoolExecutor) -> Iterator[Batch]:
+    def _batches(self, loader: ThreadPoolExecutor) -> Iterator[PackedBatch]:
         """The batches from the current step on, read one ahead; records the time spent waiting."""
         index = self.progress.step * self.settings.accumulate
-        next_batch = loader.submit(self.sampler.batch, index, self.rows)
+        next_batch = loader.submit(self._packed, index)
         while True:
             started = time.monotonic()
             batch = next_batch.result()
             self._waited += time.monotonic() - started
             index += 1
-            next_batch = loader.submit(self.sampler.batch, index, self.rows)
+            next_batch = loader.submit(self._packed, index)
             yield batch
+
+    def _packed(self, index: int) -> PackedBatch:
+        """Draws a batch and what its augmentation does."""
+        batch = self.sampler.batch(index, self.rows)
+        names = sorted(batch.maps)
+        arrays = {"images": batch.images, "targets": batch.targets[:, None]}
+        if names:
+            arrays["maps"] = np.concatenate([batch.maps[name] for name in names], axis=1)
+        plan = self.augment.plan(
+            batch.images.shape,
+            torch.Generator().manual_seed(_mixed_seed(self.seed, index)),
+            (self.rows, self.settings.batch),
+        )
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        channels = {name: batch.maps[name].shape[1] for name in names}
+        return PackedBatch(Parcel({**tensors, **plan.tensors}, self.device), channels, plan.seeds)
 
     def _done(self) -> bool:
         p, patience = self.progress, self.settings.patience
@@ -154,8 +209,8 @@ class Trainer:
         idle = (p.step - p.best_step) // self.settings.steps_per_epoch
         return idle >= patience * self.settings.validate_every
 
-    def _step(self, batches: Iterator[Batch]) -> float:
-        """One update of the weights; returns the loss."""
+    def _step(self, batches: Iterator[PackedBatch]) -> UnreadLoss:
+        """One update of the weights."""
         s, step = self.settings, self.progress.step
         lr = self._learning_rate()
         for group in self.optimizer.param_groups:
@@ -166,34 +221,46 @@ class Trainer:
         if self.started is not None:
             self.started.keep()
         compute = partial(self._gradients, batches, [])
-        value = save_memory_if_needed(compute, self.network, s, self.device, self.ranks.size)
+        losses = save_memory_if_needed(compute, self.network, s, self.device, self.ranks.size)
         if s.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.clip_norm)
-        if not math.isfinite(value):
-            raise UserError(
-                f"train.lr: the loss became {value} at step {step + 1} with learning rate "
-                f"{lr:.3g}; write a smaller lr (such as {s.lr / 10:.2g}) or a smaller clip_norm"
-            )
         self.optimizer.step()
-        if s.ema:
-            average_weights(self.averaged, self.network, s.ema, step)
-        return value
+        if self._average is not None:
+            self._average.update(step)
+        return UnreadLoss(step + 1, lr, LateNumber(losses))
 
-    def _gradients(self, batches: Iterator[Batch], taken: list[Batch]) -> float:
-        """Computes the gradients of a step, over all parts of its batch; returns the loss.
+    def _read_losses(self, left: int) -> None:
+        """Reads the losses of all steps but so many of the last.
+
+        Raises:
+            UserError: one is NaN or infinite.
+        """
+        while len(self._unread) > left:
+            unread = self._unread.popleft()
+            value = self._last_loss = unread.value.read() / self.settings.accumulate
+            if not math.isfinite(value):
+                raise UserError(
+                    f"train.lr: the loss became {value} at step {unread.step} with learning rate "
+                    f"{unread.lr:.3g}; write a smaller lr (such as {self.settings.lr / 10:.2g}) or "
+                    "a smaller clip_norm"
+                )
+            self.progress.loss_sum += value
+
+    def _gradients(self, batches: Iterator[PackedBatch], taken: list[PackedBatch]) -> list[Tensor]:
+        """Computes the gradients of a step, over all parts of its batch; returns their losses.
 
         Args:
             batches: to take the parts from.
             taken: the parts that an earlier attempt took; new ones are added.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        parts, value = self.settings.accumulate, 0.0
+        parts, losses = self.settings.accumulate, []
         for part in range(parts):
             if part == len(taken):
                 taken.append(next(batches))
             with tf32(self.precision == "tf32"):
-                value += self._backward(taken[part], self.progress.step * parts + part) / parts
-        return value
+                losses.append(self._backward(taken[part], self.progress.step * parts + part))
+        return losses
 
     def _learning_rate(self) -> float:
         s = self.settings
@@ -203,19 +270,11 @@ class Trainer:
             lr *= plateau_factor(losses, s.plateau_patience, s.plateau_factor)
         return lr
 
-    def _backward(self, batch: Batch, index: int) -> float:
+    def _backward(self, batch: PackedBatch, index: int) -> Tensor:
         """Adds a batch's gradient to the weights' gradients; returns its loss."""
-        names = sorted(batch.maps)
-        channels = [batch.maps[name].shape[1] for name in names]
-        maps = None
-        if names:
-            maps = self._to_device(np.concatenate([batch.maps[name] for name in names], axis=1))
-        images, labels, maps = self.augment(
-            self._to_device(batch.images),
-            self._to_device(batch.targets)[:, None],
-            maps,
-            torch.Generator().manual_seed(_mixed_seed(self.seed, index)),
-            (self.rows, self.settings.batch),
+        sent = batch.parcel.opened()
+        images, labels, maps = self.augment.apply(
+            sent["images"], sent["targets"], sent.get("maps"), sent, batch.seeds
         )
         torch.manual_seed(_mixed_seed(self.seed + 1 + self.ranks.rank, index))  # for dropout
         with autocast(self.precision, self.device):
@@ -224,15 +283,12 @@ class Trainer:
         gather = self.ranks.gathered
         outputs = [gather(o) for o in (scores if isinstance(scores, list) else [scores])]
         labels = gather(labels.long())
-        split = () if maps is None else torch.split(gather(maps), channels, dim=1)
-        by_name = dict(zip(names, split, strict=True))
+        split = () if maps is None else torch.split(gather(maps), list(batch.maps.values()), dim=1)
+        by_name = dict(zip(batch.maps, split, strict=True))
         strides = self.network.arch.strides[: len(outputs)]
         loss = supervised_loss(self.loss, outputs, labels, by_name, strides)
         (loss / self.settings.accumulate).backward()  # type: ignore[no-untyped-call]
-        return float(loss.detach())
-
-    def _to_device(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self.device, non_blocking=True)
+        return loss.detach()
 
     def _end_epoch(self) -> None:
         p, s = self.progress, self.settings
@@ -288,11 +344,11 @@ class Trainer:
         steps = self.progress.step % self.settings.steps_per_epoch or self.settings.steps_per_epoch
         return steps * self.settings.batch * self.settings.accumulate / max(self._worked, 1e-9)
 
-    def _log_step(self, loss: float) -> None:
+    def _log_step(self) -> None:
         p = self.progress
         log.info(
             "step %d/%d  loss %.4f  %.1f images/s  left %s",
-            p.step, self.total, loss, self._rate(), self.pace.time_left(p, self.total),
+            p.step, self.total, self._last_loss, self._rate(), self.pace.time_left(p, self.total),
         )  # fmt: skip
 
     def _save(self) -> None:

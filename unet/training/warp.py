@@ -36,31 +36,55 @@ def put(tensor: Tensor, rows: Tensor, values: Tensor) -> Tensor:
     return values if len(rows) == len(tensor) else tensor.index_copy(0, rows, values)
 
 
-def apply_symmetries(tensor: Tensor, codes: Tensor) -> Tensor:
-    """A new tensor [N, C, (Z,) Y, X], made in one step per symmetry that occurs.
+def symmetry_strides(codes: Tensor, shape: Sequence[int]) -> Tensor:
+    """Where symmetries read, as steps through the pixels of a patch in their order in memory.
 
     Args:
-        codes: [N] int64, each sample's symmetry.
+        codes: [n] int64, each sample's symmetry.
+        shape: (Z,) Y, X.
+
+    Returns:
+        [n, 1 + axes] int64, on the codes' device: the pixel that the first one is read from, and
+        how far the next one along each axis is from it.
     """
-    result = torch.empty_like(tensor)
-    for code in sorted(set(codes.tolist())):
-        rows = (codes == code).nonzero().squeeze(1).to(tensor.device)
-        part = take(tensor, rows)
-        if code & TRANSPOSE:
-            part = part.transpose(-1, -2)
-        axes = ((FLIP_Y, -2), (FLIP_X, -1), (FLIP_Z, -3))
-        result[rows] = part.flip([axis for bit, axis in axes if code & bit])
-    return result
+    sizes = list(shape)
+    y, x = torch.tensor(sizes[-1]), torch.tensor(1)
+    swapped = (codes & TRANSPOSE) > 0
+    steps = [torch.where(swapped, x, y), torch.where(swapped, y, x)]
+    if len(sizes) == 3:
+        steps.insert(0, torch.full_like(codes, sizes[-2] * sizes[-1]))
+    bits = (FLIP_Z, FLIP_Y, FLIP_X)[-len(sizes) :]
+    flipped = [(codes & bit) > 0 for bit in bits]
+    first = sum(
+        torch.where(f, step * (size - 1), 0)
+        for f, step, size in zip(flipped, steps, sizes, strict=True)
+    )
+    signed = [torch.where(f, -step, step) for f, step in zip(flipped, steps, strict=True)]
+    return torch.stack([torch.as_tensor(first), *signed], 1)
 
 
-def similarity(
-    shape: Sequence[int],
-    spacing: Sequence[float],
-    angle: Tensor,
-    zoom: Tensor,
-    device: torch.device,
+def symmetry_index(strides: Tensor, shape: Sequence[int]) -> Tensor:
+    """The numbers of the pixels to read, [n, 1, pixels] int64, from :func:`symmetry_strides`."""
+    n = len(strides)
+    index = strides[:, 0].view(n, *[1] * len(shape))
+    for axis, size in enumerate(shape):
+        place = [1] * len(shape)
+        place[axis] = size
+        step = strides[:, 1 + axis].view(n, *[1] * len(shape))
+        index = index + step * torch.arange(size, device=strides.device).view(place)
+    return index.reshape(n, 1, -1)
+
+
+def read_pixels(tensor: Tensor, index: Tensor) -> Tensor:
+    """A new tensor [n, C, (Z,) Y, X], each pixel read from the one of this number."""
+    flat = tensor.flatten(2)
+    return flat.gather(2, index.expand(flat.shape)).view(tensor.shape)
+
+
+def similarity_matrix(
+    shape: Sequence[int], spacing: Sequence[float], angle: Tensor, zoom: Tensor
 ) -> Tensor:
-    """The grid of a rotation in the YX plane and a magnification, about the centre of the patch.
+    """A rotation in the YX plane and a magnification, from pixels to the sampler's unit.
 
     Args:
         shape, spacing: (Z,) Y, X of the patch; the size of its pixels in any unit.
@@ -68,7 +92,7 @@ def similarity(
         zoom: [n].
 
     Returns:
-        [n, 2 or 3 (x, y, z), (Z,) Y, X], components in front.
+        [n, 4 or 5]: the matrix of x and y, row by row, and in volumes the factor of z.
     """
     steps = torch.tensor(spacing[::-1][:2])
     cosine, sine = angle.cos() / zoom, angle.sin() / zoom
@@ -76,16 +100,27 @@ def similarity(
     # Converts pixels to lengths, and lengths to the sampler's unit: cheaper on the matrix than on
     # the finished grid.
     unit = _unit(shape, spacing)
-    matrix = matrix * steps * unit[:2].view(2, 1)
-    matrix = matrix.view(-1, 2, 2, 1, 1).to(device)
+    matrix = (matrix * steps * unit[:2].view(2, 1)).view(-1, 4)
+    if len(shape) == 2:
+        return matrix
+    return torch.cat([matrix, (unit[2] * spacing[0] / zoom).view(-1, 1)], 1)
+
+
+def similarity(matrix: Tensor, shape: Sequence[int]) -> Tensor:
+    """The grid of :func:`similarity_matrix`, about the centre of the patch.
+
+    Returns:
+        [n, 2 or 3 (x, y, z), (Z,) Y, X], components in front.
+    """
+    device = matrix.device
+    plane_of = matrix[:, :4].view(-1, 2, 2, 1, 1)
     y, x = (torch.arange(n, device=device) - (n - 1) / 2 for n in shape[-2:])
-    plane = matrix[:, :, 0] * x + matrix[:, :, 1] * y.view(-1, 1)
+    plane = plane_of[:, :, 0] * x + plane_of[:, :, 1] * y.view(-1, 1)
     if len(shape) == 2:
         return plane
     depth = shape[0]
-    factor = (unit[2] * spacing[0] / zoom).to(device)
-    z = factor.view(-1, 1) * (torch.arange(depth, device=device) - (depth - 1) / 2)
-    points = torch.empty(len(zoom), 3, *shape, device=device)
+    z = matrix[:, 4:] * (torch.arange(depth, device=device) - (depth - 1) / 2)
+    points = torch.empty(len(matrix), 3, *shape, device=device)
     points[:, :2] = plane.unsqueeze(2)
     points[:, 2] = z.view(-1, depth, 1, 1)
     return points
@@ -97,19 +132,15 @@ def _unit(shape: Sequence[int], spacing: Sequence[float]) -> Tensor:
     return torch.tensor(pixels[::-1])
 
 
-def displacement(nodes: Tensor, shape: Sequence[int], spacing: Sequence[float]) -> Tensor:
-    """Displacements interpolated between nodes, evenly spaced from corner to corner of the patch.
+def in_sampler_unit(nodes: Tensor, shape: Sequence[int], spacing: Sequence[float]) -> Tensor:
+    """Displacements at nodes [n, 2 or 3 (x, y, z), (G,) G, G], from lengths to the sampler's unit.
 
     Args:
-        nodes: [n, 2 or 3 (x, y, z), (G,) G, G], lengths.
+        nodes: on the CPU.
         shape, spacing: (Z,) Y, X.
-
-    Returns:
-        [n, 2 or 3, (Z,) Y, X] in the sampler's unit, on the nodes' device.
     """
     dims = len(shape)
-    unit = _unit(shape, spacing).to(nodes.device)
-    return upsample(nodes * unit.view(dims, *[1] * dims), shape)
+    return nodes * _unit(shape, spacing).view(dims, *[1] * dims)
 
 
 def elastic_sd(px: float, grid: int, shape: Sequence[int], spacing: Sequence[float]) -> float:
@@ -121,21 +152,28 @@ def elastic_sd(px: float, grid: int, shape: Sequence[int], spacing: Sequence[flo
     return min([px, *(MAX_SHARE_OF_NODE_DISTANCE * extent / (grid - 1) for extent in extents)])
 
 
-def upsample(nodes: Tensor, shape: Sequence[int]) -> Tensor:
-    """Interpolates values at nodes [n, D, (G,) G, G] cubically to [n, D, (Z,) Y, X]."""
-    grid = nodes.shape[-1]
-    # Bicubic interpolation is separable and linear. Interpolating the unit vectors gives a matrix
-    # per axis, and products of small matrices replace 16 or 64 reads per pixel.
-    basis = torch.eye(grid, device=nodes.device).view(1, grid, grid, 1)
+def upsampling(grid: int, shape: Sequence[int]) -> list[Tensor]:
+    """The matrices [G, Z], [G, Y], [G, X] that interpolate values at nodes cubically.
 
-    def matrix(size: int) -> Tensor:
-        columns = F.interpolate(basis, size=(size, 1), mode="bicubic", align_corners=True)
-        return columns.view(grid, size)
+    The nodes are evenly spaced from corner to corner of the patch. Bicubic interpolation is
+    separable and linear. Interpolating the unit vectors gives a matrix per axis, and products of
+    small matrices replace 16 or 64 reads per pixel.
+    """
+    basis = torch.eye(grid).view(1, grid, grid, 1)
+    return [
+        F.interpolate(basis, size=(size, 1), mode="bicubic", align_corners=True).view(grid, size)
+        for size in shape
+    ]
 
-    planes = matrix(shape[-2]).T @ (nodes @ matrix(shape[-1]))
-    if len(shape) == 2:
+
+def upsample(nodes: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """Interpolates values at nodes [n, D, (G,) G, G] to [n, D, (Z,) Y, X], by
+    :func:`upsampling`."""
+    planes = matrices[-2].T @ (nodes @ matrices[-1])
+    if len(matrices) == 2:
         return planes
-    return (matrix(shape[0]).T @ planes.flatten(-2)).view(*nodes.shape[:2], *shape)
+    shape = [matrix.shape[1] for matrix in matrices]
+    return (matrices[0].T @ planes.flatten(-2)).view(*nodes.shape[:2], *shape)
 
 
 def sampler_grid(points: Tensor) -> Tensor:

@@ -7,7 +7,10 @@ number that is read back from it is an error.
 from __future__ import annotations
 
 import math
+import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,7 +25,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.trainings import TINY, augmentation, trainer
+from tests.trainings import TINY, augmentation, data_of, outputs_of, settings_of, trainer
 from unet.config.presets import architecture_of
 from unet.config.sections import TrainSection
 from unet.errors import UserError
@@ -34,7 +37,9 @@ from unet.training.parcel import ALIGNMENT, LateNumber, Parcel
 from unet.training.patch_targets import TargetSettings
 from unet.training.sampling import PatchSampler, TrainingImage
 from unet.training.schedule import RunningAverage
+from unet.training.train import train_fold
 from unet.training.trainer import Trainer
+from unet.training.training_job import TrainingResources
 
 META = torch.device("meta")
 ALWAYS: dict[str, Any] = {
@@ -198,7 +203,9 @@ def lose(run: Trainer, steps: set[int], value: float) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize(("step", "seconds"), [(1, 1e-6), (3, 1e-6), (3, 60.0), (4, 60.0), (8, 60.0)])
+@pytest.mark.parametrize(
+    ("step", "seconds"), [(1, 1e-6), (3, 1e-6), (3, 60.0), (4, 60.0), (8, 60.0)]
+)
 def test_a_loss_that_is_not_finite(value: float, step: int, seconds: float, tmp_path: Path) -> None:
     """Named with its step and rate, in an epoch, at its end and at the training's; what is saved is
     from before it."""
@@ -238,3 +245,47 @@ def test_the_running_average_by_hand() -> None:
         a.data_ptr() != b.data_ptr()
         for a, b in zip(average.network.parameters(), network.parameters(), strict=True)
     )
+
+
+def test_several_readers_change_nothing(tmp_path: Path) -> None:
+    """Also after a stop, with another number of readers, and in steps of several batches."""
+    sizes = {"epochs": 2, "steps_per_epoch": 3, "accumulate": 2}
+    one, other = trainer(tmp_path / "1", **sizes), trainer(tmp_path / "4", **sizes)
+    other.readers = 4
+    threads: set[str] = set()
+    packed = other._packed
+
+    def noted(index: int) -> Any:
+        threads.add(threading.current_thread().name)
+        # Later batches are ready first.
+        time.sleep(0.02 * (3 - index % 4))
+        return packed(index)
+
+    other._packed = noted  # type: ignore[method-assign]
+    one.run()
+    other.run()
+    assert len(threads) == 4
+    for a, b in zip(one.network.parameters(), other.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(("cache_gb", "readers"), [(1.0, 1), (0.0, 3)])
+def test_images_on_disk_have_several_readers(
+    cache_gb: float,
+    readers: int,
+    make_store: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[int] = []
+    run = Trainer.run
+
+    def noted(self: Trainer) -> None:
+        seen.append(self.readers)
+        run(self)
+
+    monkeypatch.setattr(Trainer, "run", noted)
+    paths, sentinel = make_store()
+    resources = TrainingResources(threads=3, cache_gb=cache_gb)
+    settings = settings_of(epochs=1, steps_per_epoch=2)
+    train_fold(data_of(paths, sentinel), settings, 0, outputs_of(paths), resources)
+    assert seen == [readers]

@@ -64,6 +64,11 @@ class TrainingImage:
             whole = classes[...], None if instances is None else instances[...]
             self._patch = Patch(image[...], *make_targets(*whole, settings))
 
+    @property
+    def cached(self) -> bool:
+        """Whether it is in memory."""
+        return self._patch is not None
+
     def read(self, window: Sequence[tuple[int, int]]) -> Patch:
         """Image and targets of a window; beyond its edge, the image is mirrored."""
         if self._patch is not None:

@@ -54,6 +54,9 @@ HISTORY_COLUMNS = (
     "seconds",
 )  # fmt: skip
 
+# Threads that cut batches if not all images are in memory: reading and decoding takes longer than a
+# step on a GPU. More would wait for each other.
+READERS = 4
 # Side of the validation windows: large enough for a small halo, small enough for any machine.
 VALIDATION_TILE = 1024
 
@@ -247,6 +250,7 @@ def _trainer(
         network, _loss(section, settings.head, images, targets, weights), sampler,
         Augment(section.augment, targets.spacing), score, section, seed,
         device, precision, checkpoints, resources.ranks, started,
+        1 if all(image.cached for image in images) else min(READERS, max(1, resources.threads)),
     )  # fmt: skip
 
 

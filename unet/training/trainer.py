@@ -7,6 +7,7 @@ last checkpoint, and ends with the weights of an uninterrupted run.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import threading
@@ -90,6 +91,7 @@ class Trainer:
         checkpoints: where the state is saved.
         ranks: the processes that train together; all get the same arguments.
         started: what the network has from trained weights; None: nothing.
+        readers: number of threads that cut batches, and of batches cut ahead.
     """
 
     def __init__(
@@ -106,8 +108,9 @@ class Trainer:
         checkpoints: Checkpoints,
         ranks: Ranks | None = None,
         started: Started | None = None,
+        readers: int = 1,
     ) -> None:
-        self.ranks, self.started = ranks or Ranks(), started
+        self.ranks, self.started, self.readers = ranks or Ranks(), started, readers
         self.rows = self.ranks.rows(settings.batch)
         self.network = to_device(network, device)
         # Averages the gradients over the processes.
@@ -144,7 +147,7 @@ class Trainer:
             self._score_start(self.started)
         stop = threading.Event()
         saved = shown = time.monotonic()
-        with stop_signals(stop), ThreadPoolExecutor(1) as loader:
+        with stop_signals(stop), ThreadPoolExecutor(self.readers) as loader:
             batches = self._batches(loader)
             while not self._done():
                 started = time.monotonic()
@@ -173,15 +176,14 @@ class Trainer:
         self._save()
 
     def _batches(self, loader: ThreadPoolExecutor) -> Iterator[PackedBatch]:
-        """The batches from the current step on, read one ahead; records the time spent waiting."""
-        index = self.progress.step * self.settings.accumulate
-        next_batch = loader.submit(self._packed, index)
+        """The batches from the current step on, read ahead; records the time spent waiting."""
+        indices = itertools.count(self.progress.step * self.settings.accumulate)
+        ahead = deque(loader.submit(self._packed, next(indices)) for _ in range(self.readers))
         while True:
             started = time.monotonic()
-            batch = next_batch.result()
+            batch = ahead.popleft().result()
             self._waited += time.monotonic() - started
-            index += 1
-            next_batch = loader.submit(self._packed, index)
+            ahead.append(loader.submit(self._packed, next(indices)))
             yield batch
 
     def _packed(self, index: int) -> PackedBatch:

@@ -4,7 +4,8 @@ kept from one run to the next."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from unet.models.build import build
 from unet.models.inference import Predictor
 from unet.models.model_file import ModelFile
 from unet.models.network import Network
+from unet.models.transfer import Late
 from unet.paths import Paths
+from unet.prediction.tiles import worker
 from unet.prediction.tiles.batches import Batch
 from unet.prediction.tiles.ensemble import Member
 from unet.prediction.tiles.finished_tiles import UnfinishedTiles
@@ -42,7 +45,7 @@ from unet.prediction.tiles.windows import (
     auto_tile,
     choose_batch,
 )
-from unet.prediction.tiles.worker import Batching, TileWorker, forward
+from unet.prediction.tiles.worker import Batching, Lane, TileWorker, begin, joined
 
 CPU = torch.device("cpu")
 PARTS: dict[str, Any] = {"c": "val", "d": "test"}
@@ -267,7 +270,8 @@ def run_on(network: SmallDevice, batch: int) -> tuple[np.ndarray, Batching]:
     batching = Batching(batch)
     windows = np.stack([read_window(image, tile.window) for tile in plan.tiles])
     out = np.empty((2, 150, 20), dtype=np.float32)
-    for tile, values in zip(plan.tiles, forward(predictor, windows, batching), strict=True):
+    found = joined(begin(predictor, windows, batching))
+    for tile, values in zip(plan.tiles, found, strict=True):
         out[(slice(None), *tile.core)] = values[(slice(None), *tile.inner)]
     expected = 1 / (1 + np.exp(-image[0]))
     np.testing.assert_allclose(out[0], expected, atol=1e-6)
@@ -521,13 +525,41 @@ def test_two_devices_give_what_one_gives(make_store, monkeypatch: Any, tmp_path:
         "unet.prediction.tiles.predict.choose_devices", lambda name, gpus: [CPU, CPU]
     )
     used = set()
-    plain = forward
+    plain = begin
 
-    def watched(predictor: Predictor, windows: np.ndarray, batching: Batching) -> np.ndarray:
+    def watched(predictor: Predictor, windows: np.ndarray, batching: Batching) -> list[Late]:
         used.add(id(batching))
         return plain(predictor, windows, batching)
 
-    monkeypatch.setattr("unet.prediction.tiles.worker.forward", watched)
+    monkeypatch.setattr("unet.prediction.tiles.worker.begin", watched)
     predicted(store, model(), batch=2)
     assert content(one[0].tiles("d", "m", 0)) == content(store[0].tiles("d", "m", 0))
     assert len(used) == 2
+
+
+def test_a_gpu_gets_the_next_batch_before_the_first_is_read(  # type: ignore[no-untyped-def]
+    make_store, monkeypatch: Any, tmp_path: Path
+) -> None:
+    one, other = (
+        make_store(SHAPES, output=tmp_path / "one"),
+        make_store(SHAPES, output=tmp_path / "two"),
+    )
+    predicted(one, model(), batch=2)
+    monkeypatch.setitem(worker._PIPELINING, "cpu", worker._PIPELINING["cuda"])
+    plain, given, two = Lane.begin, [0], threading.Event()
+
+    def begun(self: Lane, image: str, windows: np.ndarray) -> Callable[[], np.ndarray]:
+        given[0] += 1
+        if given[0] == 2:
+            two.set()
+        result = plain(self, image, windows)
+
+        def wait() -> np.ndarray:
+            assert two.wait(60), "the device waits for the reading of its first result"
+            return result()
+
+        return wait
+
+    monkeypatch.setattr(Lane, "begin", begun)
+    predicted(other, model(), batch=2)
+    assert content(one[0].tiles("d", "m", 0)) == content(other[0].tiles("d", "m", 0))

@@ -30,10 +30,10 @@ from unet.config.presets import architecture_of
 from unet.config.sections import TrainSection
 from unet.errors import UserError
 from unet.models.build import build
+from unet.models.transfer import ALIGNMENT, Parcel, late_sum
 from unet.training.augment import Augment
 from unet.training.checkpoint import Checkpoints
 from unet.training.losses import make_loss
-from unet.training.parcel import ALIGNMENT, LateNumber, Parcel
 from unet.training.patch_targets import TargetSettings
 from unet.training.sampling import PatchSampler, TrainingImage
 from unet.training.schedule import RunningAverage
@@ -183,8 +183,8 @@ def test_a_parcel_takes_any_layout() -> None:
 
 def test_a_late_number_is_a_sum_in_double_precision() -> None:
     values = [torch.tensor(0.1, requires_grad=True), torch.tensor(1e8)]
-    assert LateNumber(values).read() == float(torch.tensor(0.1)) + 1e8
-    assert math.isnan(LateNumber([torch.tensor(math.nan), torch.tensor(1.0)]).read())
+    assert late_sum(values).number() == float(torch.tensor(0.1)) + 1e8
+    assert math.isnan(late_sum([torch.tensor(math.nan), torch.tensor(1.0)]).number())
 
 
 # The loss is read one step late; the error is that of the step that it belongs to.

@@ -26,6 +26,7 @@ from unet.models.devices import choose_precision
 from unet.models.engines import memory_format, tf32
 from unet.models.exact import activate, never_alone
 from unet.models.network import Network
+from unet.models.transfer import Late
 
 N = TypeVar("N", bound=Network)
 # Footprints -> windows [1, C, *S] float32 of sizes that these accept.
@@ -121,8 +122,10 @@ class Predictor:
             windows=None if calibrate is None else partial(calibrate, self.footprint),
         )
         self._forwards = [engines.forward_of(engine, n, options) for n in self.networks]
+        # Results are copied while the next windows are computed.
+        stream: Any = torch.cuda.Stream  # torch has no types for it
+        self._copies = stream(device) if device.type == "cuda" else None
 
-    @torch.inference_mode()
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Class probabilities of windows.
 
@@ -132,6 +135,12 @@ class Predictor:
         Returns:
             [N, K, *S'] float32, smaller by the margin for unpadded networks.
         """
+        found: np.ndarray = self.begin(batch).result().numpy()
+        return found
+
+    @torch.inference_mode()
+    def begin(self, batch: np.ndarray) -> Late:
+        """As a call, without waiting for a GPU; on the CPU the result is there at once."""
         x = torch.from_numpy(np.ascontiguousarray(batch))
         if self.device.type == "cuda":
             # Copies from pinned memory overlap with computing.
@@ -150,7 +159,7 @@ class Predictor:
             total = reduce(torch.add, probabilities)
         if len(self._forwards) * len(views) > 1:
             total = total / (len(self._forwards) * len(views))
-        return total[: len(batch)].cpu().contiguous().numpy()
+        return Late(total[: len(batch)].contiguous(), self._copies)
 
     def without_tta(self) -> Predictor:
         """The same without the average over symmetries."""

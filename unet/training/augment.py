@@ -31,8 +31,8 @@ import torch
 from torch import Tensor
 
 from unet.config.sections import AugmentSection
+from unet.models.transfer import Parcel
 from unet.training.intensity import OPERATIONS
-from unet.training.parcel import Parcel
 from unet.training.warp import (
     FLIP_X,
     FLIP_Y,

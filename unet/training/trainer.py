@@ -30,11 +30,11 @@ from unet.models.engines import autocast, memory_format, tf32
 from unet.models.inference import to_device
 from unet.models.network import Network
 from unet.models.norms import freeze_statistics
+from unet.models.transfer import Late, Parcel, late_sum
 from unet.training.augment import Augment
 from unet.training.checkpoint import Checkpoints
 from unet.training.less_memory import save_memory_if_needed
 from unet.training.losses import Loss
-from unet.training.parcel import LateNumber, Parcel
 from unet.training.progress import Pace, Row, Stopped, TrainingProgress, stop_signals
 from unet.training.ranks import Ranks
 from unet.training.sampling import PatchSampler
@@ -72,7 +72,7 @@ class UnreadLoss:
 
     step: int
     lr: float
-    value: LateNumber
+    value: Late
 
 
 class Trainer:
@@ -229,7 +229,7 @@ class Trainer:
         self.optimizer.step()
         if self._average is not None:
             self._average.update(step)
-        return UnreadLoss(step + 1, lr, LateNumber(losses))
+        return UnreadLoss(step + 1, lr, late_sum(losses))
 
     def _read_losses(self, left: int) -> None:
         """Reads the losses of all steps but so many of the last.
@@ -239,7 +239,7 @@ class Trainer:
         """
         while len(self._unread) > left:
             unread = self._unread.popleft()
-            value = self._last_loss = unread.value.read() / self.settings.accumulate
+            value = self._last_loss = unread.value.number() / self.settings.accumulate
             if not math.isfinite(value):
                 raise UserError(
                     f"train.lr: the loss became {value} at step {unread.step} with learning rate "

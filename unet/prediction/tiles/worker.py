@@ -9,8 +9,7 @@ import logging
 import mmap
 import queue
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from unet.data.store import Prepared
 from unet.data.tiling import Tile, WindowPlan, read_window
 from unet.errors import UserError, is_out_of_memory
 from unet.models.inference import Predictor
+from unet.models.transfer import Late, stopwatch, transfer_memory
 from unet.prediction.tiles.batches import Batch, Planned
 from unet.prediction.tiles.calibration import Calibration
 from unet.prediction.tiles.empty_tiles import Skipper, skipper
@@ -34,8 +34,23 @@ from unet.prediction.tiles.windows import layout
 
 log = logging.getLogger(__name__)
 
-# Threads per device that read and write, next to the one that computes.
+
+@dataclass(frozen=True)
+class _Pipelining:
+    """How much goes on at the same time, per device.
+
+    Attributes:
+        ahead: batches that the device has: one to compute, and on a GPU the next one.
+        feeders: threads that read and write, next to the one that computes.
+    """
+
+    ahead: int
+    feeders: int
+
+
+# Threads of a cluster's worker, whose device is not known.
 FEEDERS = 3
+_PIPELINING = {"cpu": _Pipelining(1, FEEDERS), "cuda": _Pipelining(2, 2 * FEEDERS)}
 
 
 @dataclass
@@ -58,14 +73,15 @@ class Batching:
         log.warning("out of memory on the device: continuing with batches of %d tiles", self.size)
 
 
-def forward(predictor: Predictor, windows: np.ndarray, batching: Batching) -> np.ndarray:
-    """Probabilities of the windows, in as many steps as the device's memory requires."""
-    out: np.ndarray | None = None
+def begin(predictor: Predictor, windows: np.ndarray, batching: Batching) -> list[Late]:
+    """Starts to compute probabilities of the windows, in as many parts as the device's memory
+    requires."""
+    found: list[Late] = []
     start = 0
     while start < len(windows):
         part = windows[start : start + batching.size]
         try:
-            p = predictor(part)
+            found.append(predictor.begin(part))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -74,13 +90,23 @@ def forward(predictor: Predictor, windows: np.ndarray, batching: Batching) -> np
             if predictor.device.type == "cuda":
                 torch.cuda.empty_cache()
             continue
-        if out is None:
-            out = own_memory((len(windows), *p.shape[1:]))
-        out[start : start + len(part)] = p
         start += len(part)
-    if out is None:
+    return found
+
+
+def joined(parts: Sequence[Late]) -> np.ndarray:
+    """The parts' values, one after the other, in memory of their own.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not parts:
         raise ValueError("there are no windows")
-    return out
+    arrays: list[np.ndarray] = [part.result().numpy() for part in parts]
+    if len(parts) == 1 and parts[0].copied:
+        return arrays[0]
+    out = own_memory((sum(map(len, arrays)), *arrays[0].shape[1:]))
+    return np.concatenate(arrays, out=out)
 
 
 def own_memory(shape: Sequence[int]) -> np.ndarray:
@@ -91,11 +117,16 @@ def own_memory(shape: Sequence[int]) -> np.ndarray:
     return np.frombuffer(mmap.mmap(-1, 4 * max(1, size)), np.float32, size).reshape(shape)
 
 
-@dataclass
 class Busy:
-    """Seconds in which a device computed."""
+    """Seconds in which a device computed; several threads add to them."""
 
-    seconds: float = 0.0
+    def __init__(self) -> None:
+        self.seconds, self._lock = 0.0, threading.Lock()
+
+    def add(self, seconds: float) -> None:
+        """Adds the seconds of a batch."""
+        with self._lock:
+            self.seconds += seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,13 +139,25 @@ class Lane:
     batching: Batching
     busy: Busy = field(default_factory=Busy)
 
-    def forward(self, image: str, windows: np.ndarray) -> np.ndarray:
-        """Probabilities of windows of an image; called in the lane's thread."""
-        started = time.monotonic()
-        try:
-            return forward(self.ensemble.predictor(image), windows, self.batching)
-        finally:
-            self.busy.seconds += time.monotonic() - started
+    def begin(self, image: str, windows: np.ndarray) -> Callable[[], np.ndarray]:
+        """Gives the device windows of an image; called in the lane's thread.
+
+        Returns:
+            A function that waits for their probabilities. Until it is called, the device may get
+            the next windows.
+        """
+        clock = stopwatch(self.device)
+        parts = begin(self.ensemble.predictor(image), windows, self.batching)
+        clock.stop()
+        # On the CPU they are there already.
+        done = joined(parts) if self.device.type == "cpu" else None
+
+        def result() -> np.ndarray:
+            found = joined(parts) if done is None else done
+            self.busy.add(clock.seconds())
+            return found
+
+        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +221,8 @@ class TileWorker:
             for index, device in enumerate(devices)
         ]
         self._free: queue.Queue[Lane] = queue.Queue()
-        for lane in self.lanes:
+        self._pipelining = _PIPELINING[devices[0].type]
+        for lane in self.lanes * self._pipelining.ahead:
             self._free.put(lane)
         self._images: dict[str, _Open] = {}
         self._lock = threading.Lock()
@@ -186,7 +230,7 @@ class TileWorker:
     @property
     def feeders(self) -> int:
         """Number of threads that should call `compute` at the same time."""
-        return len(self.lanes) * FEEDERS
+        return len(self.lanes) * self._pipelining.feeders
 
     def close(self) -> None:
         """Stops the devices' threads."""
@@ -246,7 +290,7 @@ class TileWorker:
                 done[name].append((index, True))
             else:
                 if windows is None:
-                    windows = own_memory((len(batch), *window.shape))
+                    windows = self._memory((len(batch), *window.shape))
                 windows[len(tiles)] = window
                 tiles.append((name, tile))
         if windows is not None:
@@ -259,9 +303,13 @@ class TileWorker:
             self._images[name].tiles.mark(sorted(marks))
         return batch
 
+    def _memory(self, shape: Sequence[int]) -> np.ndarray:
+        pinned = transfer_memory(shape, self.lanes[0].device)
+        return own_memory(shape) if pinned is None else pinned
+
     def _probabilities(self, tiles: Sequence[tuple[str, Tile]], windows: np.ndarray) -> np.ndarray:
         with self._lane() as lane:
-            found = lane.thread.submit(lane.forward, tiles[0][0], windows).result()
+            found = lane.thread.submit(lane.begin, tiles[0][0], windows).result()()
         if not np.isfinite(found.sum(dtype=np.float64)):
             raise UserError(
                 f"image {tiles[0][0]}: the network gives NaN; write predict.precision: float32, "

@@ -7,13 +7,14 @@ CORES  ?= all
 TEST_JOBS ?= auto
 
 .PHONY: help setup demo demo-full small-run test test-processors lint actions build container clean \
-  stage-hashes config-docs faults slurm-test view-test resume notebooks report-test
+  stage-hashes config-docs faults slurm-test view-test resume notebooks report-test gpu
 
 help:
 	@echo "make demo    set up, check and run the default config on generated data, show the scores"
 	@echo "make demo-full  the long demo: everything that the report can show (config/demo-full.yaml)"
 	@echo "make test    set up, run the tests (UNET_REAL_DATA=folder adds those on real images)"
 	@echo "make test-processors  run the numerical tests with six CPU settings, in random order"
+	@echo "make gpu     on a machine with a GPU: its tests, then its figures (minutes; benchmarks/gpu.py)"
 	@echo "make faults  break runs on purpose and check that they recover (minutes; root tests more)"
 	@echo "make slurm-test  run on a two-node SLURM on this machine (needs root and Debian packages)"
 	@echo "make resume  resume a run that was killed, also on a cluster (ARGS=options of scripts/resume.py)"
@@ -97,6 +98,11 @@ faults: setup
 	$(BIN)/python -m pytest -m faults -ra -n $(TEST_JOBS) --dist worksteal tests/faults
 
 # An old build/ folder would end up in the wheel.
+# GPU_PYTHON names another Python, where there is no $(VENV). The figures follow in any case.
+GPU_PYTHON ?= $(BIN)/python
+gpu:
+	$(GPU_PYTHON) -m pytest -ra tests/gpu; tests=$$?; $(GPU_PYTHON) benchmarks/gpu.py && exit $$tests
+
 build: setup
 	rm -rf build dist
 	$(call pip,wheel,--no-deps --wheel-dir dist .)

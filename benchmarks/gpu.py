@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -286,7 +287,10 @@ def measure(part: str, device: str, tiny: bool) -> Result:
     except subprocess.TimeoutExpired:
         return {"error": f"stopped after {limit} s"}
     if done.returncode:
-        return {"error": (done.stderr.strip().splitlines() or ["?"])[-1][:500]}
+        lines = done.stderr.strip().splitlines() or ["?"]
+        # Below the traceback; a message may have many lines.
+        said = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
+        return {"error": (said or lines)[-1][:500]}
     found: Result = json.loads(done.stdout.splitlines()[-1])
     return found
 

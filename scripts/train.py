@@ -152,15 +152,13 @@ def start_file(args: argparse.Namespace, settings: TrainSettings, paths: Paths) 
 
 def warn_of_start(about: Path, paths: Paths, args: argparse.Namespace, wanted: bool) -> None:
     """Passes the warnings of a training from trained weights on to console and report."""
-    from unet.files import read_json, remove, write_json
+    from unet.data.dataset_warnings import write_training_warnings
+    from unet.files import read_json
 
-    warnings = paths.warnings(args.dataset, f"train-{args.model}.{fold_name(args.fold)}")
+    lines = []
     if wanted and about.is_file():
-        found = [*read_json(about)["warnings"], *seen_by_start(paths, args)]
-        lines = [f"{args.model}, fold {args.fold}: {line}" for line in found]
-        write_json(warnings, {"warnings": lines})
-    else:
-        remove(warnings)
+        lines = [*read_json(about)["warnings"], *seen_by_start(paths, args)]
+    write_training_warnings(paths, args.dataset, args.model, args.fold, lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,6 +22,7 @@ from unet.training.choice import (
     chosen,
     copy_training,
     from_json,
+    kept_start,
 )
 
 NAN = math.nan
@@ -173,3 +174,28 @@ def test_the_warnings_of_the_chosen_model_are_those_of_the_sweep(tmp_path: Path)
     write_training_warnings(paths, "d", "net-freeze1", 0, [])
     choose_of(paths, FREEZE, [0.2, 0.3], [0.2, 0.5])
     assert read_warnings(paths.dataset("d"), ["net"]) == []
+
+
+def test_a_sweep_that_improved_nothing_chose_nothing(tmp_path: Path) -> None:
+    paths, said = Paths(tmp_path), "so nothing was chosen"
+    found = choose_of(paths, FREEZE, [0.5, 0.3], [0.5, 0.5])
+    assert said in found["remark"]
+    assert [each["kept_start"] for each in found["members"]] == [[0], [0]]
+    (line,) = read_warnings(paths.dataset("d"), ["net"])
+    assert line.startswith("net, fold 0: sweep: no model of the sweep improved on its start")
+    # One that improved is chosen, and the other is marked.
+    found = choose_of(paths, FREEZE, [0.5, 0.3], [0.5, 0.6])
+    assert "remark" not in found
+    assert [each.get("kept_start") for each in found["members"]] == [[0], None]
+    assert from_json(found)[0][0].at_start == (0,)
+    assert read_warnings(paths.dataset("d"), ["net"]) == []
+    # Other networks begin with other weights.
+    sizes = {f"net-depth{n}": {"depth": n} for n in (2, 3)}
+    assert "among starts" in choose_of(paths, sizes, [0.5, 0.3], [0.4, 0.3])["remark"]
+
+
+def test_a_training_from_random_weights_has_no_start(tmp_path: Path) -> None:
+    assert kept_start(history(tmp_path, "0.5", "0.3"))
+    assert not kept_start(history(tmp_path, "", "0.3"))
+    (tmp_path / "history.csv").write_text("epoch,val_score\n1,0.5\n2,0.3\n")
+    assert not kept_start(tmp_path / "history.csv")

@@ -91,13 +91,24 @@ def write_warnings(
 
 
 def write_training_warnings(
-    paths: Paths, dataset: str, model: str, fold: int, lines: Sequence[str]
+    paths: Paths,
+    dataset: str,
+    model: str,
+    fold: int,
+    lines: Sequence[str],
+    settings: Sequence[str] = (),
 ) -> None:
-    """Replaces the warnings about a training; those of the choice of a sweep too."""
+    """Replaces the warnings about a training; those of the choice of a sweep too.
+
+    Args:
+        settings: warnings about settings. They do not name model and fold, so that what all
+            trainings have in common is shown once.
+    """
     path = _of_training(paths, dataset, model, fold)
-    if lines:
+    if lines or settings:
         where = f"{model}, fold {fold_name(fold)}: "
-        write_json(path, {"warnings": [f"{where}{one_line(line)}" for line in lines]})
+        found = [*settings, *(f"{where}{one_line(line)}" for line in lines)]
+        write_json(path, {"warnings": found})
     else:
         remove(path)
 

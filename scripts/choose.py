@@ -23,7 +23,16 @@ log = logging.getLogger(__name__)
 
 def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     from unet.cli.stage_inputs import check_inputs
-    from unet.training.choice import Candidate, as_json, best_score, chosen, copy_training
+    from unet.data.dataset_warnings import training_warnings, write_training_warnings
+    from unet.training.choice import (
+        Candidate,
+        as_json,
+        best_score,
+        chosen,
+        copy_training,
+        kept_start,
+        none_improved,
+    )
 
     settings = settings_of(args, ChooseSettings)
     folds = settings.folds or (args.fold,)
@@ -41,6 +50,7 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
             m,
             settings.values[m],
             {k: best_score(paths.history(args.dataset, m, k)) for k in folds},
+            tuple(k for k in folds if kept_start(paths.history(args.dataset, m, k))),
         )
         for m in members
     ]
@@ -49,6 +59,13 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     source = paths.fold(args.dataset, best.name, args.fold)
     copy_training(source, paths.fold(*where), names, ["plan.yaml", "start.json"])
     provenance.write_sidecar(paths.history(*where), made_by)
+    # The console and the report show the warnings of models that people wrote.
+    warned = training_warnings(paths, args.dataset, best.name, args.fold)
+    said = [f"{best.name}, which was chosen: {line}" for line in warned]
+    if remark := none_improved(candidates):
+        log.warning("warning: %s", remark)
+        said.append(f"sweep: {remark}")
+    write_training_warnings(paths, *where, said)
     about = as_json(candidates, best)
     content = {"content": digest(about), **about, provenance.KEY: made_by}
     write_json(paths.choice(*where), content)

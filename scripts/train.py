@@ -25,6 +25,7 @@ from unet.paths import ENSEMBLE, Paths, fold_name
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
+    from unet.config.sections import TrainSection
     from unet.training.training_job import StartFile
 
 
@@ -79,7 +80,8 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
         raise Interrupted(str(error)) from None
     if ranks.first:
         provenance.write_sidecar(paths.history(*where), made_by)
-        warn_of_start(outputs.start, paths, args, start is not None and settings.train.epochs > 0)
+        wanted = start is not None and settings.train.epochs > 0
+        warn_of_training(outputs.start, paths, args, wanted, settings.train)
         save_curves(paths.history(*where), paths.curves(*where))
         meter.write(paths.gpu_use("train", args.dataset, args.model, fold_name(args.fold)))
 
@@ -150,17 +152,26 @@ def start_file(args: argparse.Namespace, settings: TrainSettings, paths: Paths) 
     return StartFile(args.start, content)
 
 
-def warn_of_start(about: Path, paths: Paths, args: argparse.Namespace, wanted: bool) -> None:
-    """Passes the warnings of a training from trained weights on to console and report."""
-    from unet.files import read_json, remove, write_json
+def warn_of_training(
+    about: Path, paths: Paths, args: argparse.Namespace, wanted: bool, train: TrainSection
+) -> None:
+    """Passes the warnings about a training on to console and report.
 
-    warnings = paths.warnings(args.dataset, f"train-{args.model}.{fold_name(args.fold)}")
+    Args:
+        about: what a training from trained weights says, if ``wanted``.
+    """
+    from unet.config.warm_up import WARM_UP_KEY, long_warm_up
+    from unet.data.dataset_warnings import write_training_warnings
+    from unet.files import read_json
+
+    lines = []
     if wanted and about.is_file():
-        found = [*read_json(about)["warnings"], *seen_by_start(paths, args)]
-        lines = [f"{args.model}, fold {args.fold}: {line}" for line in found]
-        write_json(warnings, {"warnings": lines})
-    else:
-        remove(warnings)
+        lines = [*read_json(about)["warnings"], *seen_by_start(paths, args)]
+    text = long_warm_up(train)
+    of_settings = [f"{WARM_UP_KEY}: {text}"] if text else []
+    for line in of_settings:
+        log.warning("warning: %s", line)
+    write_training_warnings(paths, args.dataset, args.model, args.fold, lines, of_settings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

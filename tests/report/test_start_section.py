@@ -78,6 +78,16 @@ def test_a_training_that_made_it_worse(tmp_path: Path) -> None:
     assert "ended below the start" in part
 
 
+def test_no_epoch_was_better(tmp_path: Path) -> None:
+    about = {**ABOUT, "validation_score": {"start": 0.8, "best": 0.7, "last": 0.6}}
+    part = section_of(tmp_path / "taken", about)
+    assert "no epoch was better, so the start&#39;s weights were kept" in part
+    assert "ended below" not in part
+    part = section_of(tmp_path / "random", {**about, "random_outputs": True})
+    assert "no epoch was better than a random last layer" in part
+    assert "were kept" not in part
+
+
 def test_no_difference(tmp_path: Path) -> None:
     part = section_of(tmp_path, before=0.5, after=0.5)
     assert "Worse." not in part

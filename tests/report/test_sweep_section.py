@@ -129,6 +129,24 @@ def test_one_fold_is_a_choice_like_any_other(tmp_path: Path) -> None:
     assert "only the chosen model was tested" in part
 
 
+def test_models_that_kept_their_start(tmp_path: Path) -> None:
+    def tried(name: str, scores: tuple[float, float], at_start: tuple[int, ...]) -> Candidate:
+        return Candidate(name, {"train.freeze": 1}, dict(enumerate(scores)), at_start)
+
+    found = [tried("net-a", (0.5, 0.6), (0, 1)), tried("net-b", (0.5, 0.6), (0, 1))]
+    part = section_of(made(tmp_path / "none", found))
+    assert "No model of the sweep improved on its start" in part
+    assert "was chosen, with" not in part
+    assert part.count('<td class="text">yes</td>') == 2
+    assert ">chosen<" not in part
+    found = [tried("net-a", (0.5, 0.6), (1,)), tried("net-b", (0.5, 0.7), ())]
+    part = section_of(made(tmp_path / "some", found))
+    assert "net-b was chosen" in part
+    assert part.count('<td class="text">fold 1</td>') == 1
+    assert ">Still its start</th>" in part
+    assert ">chosen<" in part
+
+
 def test_a_score_that_one_fold_lacks() -> None:
     found = [candidate("a", 0.9, NAN), candidate("b", NAN, 0.2)]
     assert by_fold(found, {0: "a", 1: "b"}, []).endswith("so their means cannot be compared.")

@@ -11,7 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scripts import choose
+from unet.data.dataset_warnings import read_warnings, write_training_warnings
 from unet.errors import UserError
+from unet.paths import Paths
 from unet.training.choice import (
     Candidate,
     as_json,
@@ -19,6 +22,7 @@ from unet.training.choice import (
     chosen,
     copy_training,
     from_json,
+    kept_start,
 )
 
 NAN = math.nan
@@ -137,3 +141,61 @@ def test_copies_are_independent_files(tmp_path: Path) -> None:
     assert (target / "plan.yaml").read_text() == "plan"
     with pytest.raises(UserError, match="run the train stage"):
         copy_training(source, target, ["history.csv"], [])
+
+
+def choose_of(paths: Paths, values: dict[str, dict[str, object]], *scores: list[float]) -> dict:
+    """Runs the stage for one fold of members with these scores per epoch; choice.json."""
+    for name, own in zip(values, scores, strict=True):
+        folder = paths.fold("d", name, 0)
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in ("model.pt", "curves.png"):
+            (folder / file).write_bytes(name.encode())
+        history(folder, *map(str, own))
+    settings = {"version": 1, "members": list(values), "values": values, "folds": [0]}
+    where = ["--dataset", "d", "--model", "net", "--fold", "0"]
+    paths.fold("d", "net", 0).mkdir(parents=True, exist_ok=True)
+    made = [*where, "--output", str(paths.output), "--settings", json.dumps(settings)]
+    assert choose.main(made) == 0
+    found: dict = json.loads(paths.choice("d", "net", 0).read_text())
+    return found
+
+
+FREEZE: dict[str, dict[str, object]] = {f"net-freeze{n}": {"train.freeze": n} for n in (0, 1)}
+
+
+def test_the_warnings_of_the_chosen_model_are_those_of_the_sweep(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    for name in (*FREEZE, "net"):
+        write_training_warnings(paths, "d", name, 0, [f"of {name}"])
+    choose_of(paths, FREEZE, [0.2, 0.3], [0.2, 0.5])
+    # The members themselves are in no list of a dataset's models.
+    line = "net, fold 0: net-freeze1, which was chosen: of net-freeze1"
+    assert read_warnings(paths.dataset("d"), ["net"]) == [line]
+    write_training_warnings(paths, "d", "net-freeze1", 0, [])
+    choose_of(paths, FREEZE, [0.2, 0.3], [0.2, 0.5])
+    assert read_warnings(paths.dataset("d"), ["net"]) == []
+
+
+def test_a_sweep_that_improved_nothing_chose_nothing(tmp_path: Path) -> None:
+    paths, said = Paths(tmp_path), "so nothing was chosen"
+    found = choose_of(paths, FREEZE, [0.5, 0.3], [0.5, 0.5])
+    assert said in found["remark"]
+    assert [each["kept_start"] for each in found["members"]] == [[0], [0]]
+    (line,) = read_warnings(paths.dataset("d"), ["net"])
+    assert line.startswith("net, fold 0: sweep: no model of the sweep improved on its start")
+    # One that improved is chosen, and the other is marked.
+    found = choose_of(paths, FREEZE, [0.5, 0.3], [0.5, 0.6])
+    assert "remark" not in found
+    assert [each.get("kept_start") for each in found["members"]] == [[0], None]
+    assert from_json(found)[0][0].at_start == (0,)
+    assert read_warnings(paths.dataset("d"), ["net"]) == []
+    # Other networks begin with other weights.
+    sizes = {f"net-depth{n}": {"depth": n} for n in (2, 3)}
+    assert "among starts" in choose_of(paths, sizes, [0.5, 0.3], [0.4, 0.3])["remark"]
+
+
+def test_a_training_from_random_weights_has_no_start(tmp_path: Path) -> None:
+    assert kept_start(history(tmp_path, "0.5", "0.3"))
+    assert not kept_start(history(tmp_path, "", "0.3"))
+    (tmp_path / "history.csv").write_text("epoch,val_score\n1,0.5\n2,0.3\n")
+    assert not kept_start(tmp_path / "history.csv")

@@ -20,7 +20,7 @@ from unet.config.start_keys import START_FORMATS
 from unet.data.records import ImageRecord, SplitRecord
 from unet.errors import UserError
 from unet.models.build import build
-from unet.models.model_file import ModelFile, load_model
+from unet.models.model_file import ModelFile, load_model, save_model
 from unet.models.network import Network
 from unet.models.norms import BatchNorm
 from unet.models.read_model import READERS, read_model
@@ -219,14 +219,74 @@ def row(epoch: int, score: float) -> dict[str, float]:
 
 
 def test_a_training_that_ends_worse_than_it_began_says_so() -> None:
-    assert worse_than_start([row(0, 0.5), row(1, 0.6), row(2, 0.55)]) == []
-    (line,) = worse_than_start([row(0, 0.5), row(1, 0.6), row(2, 0.4)])
+    assert worse_than_start(0.5, [row(1, 0.6), row(2, 0.55)]) == []
+    (line,) = worse_than_start(0.5, [row(1, 0.6), row(2, 0.4)])
     assert "ended worse than it began: validation score 0.500" in line
     assert "epoch 1" in line
-    (line,) = worse_than_start([row(0, 0.5), row(1, 0.4)])
+    (line,) = worse_than_start(0.5, [row(1, 0.4)])
     assert "model.pt has the start's weights" in line
-    assert worse_than_start([row(0, math.nan), row(1, 0.4)]) == []
-    assert worse_than_start([row(0, 0.5), row(1, math.nan)]) == []
+    assert worse_than_start(math.nan, [row(1, 0.4)]) == []
+    assert worse_than_start(0.5, [row(1, math.nan)]) == []
+
+
+def test_the_advice_for_a_random_last_layer_is_to_train_more() -> None:
+    assert worse_than_start(0.5, [row(1, 0.6), row(2, 0.4)], True) == []
+    (line,) = worse_than_start(0.5, [row(1, 0.4)], True)
+    assert "did not improve on a random last layer" in line
+    assert "write more train.epochs, or a larger train.lr" in line
+    assert "the start's weights" not in line
+
+
+def other_head(make_store: Any) -> Path:
+    """A trained model with other outputs than the store's."""
+    paths, sentinel = make_store()
+    train(paths, sentinel, "first")
+    path = paths.model("d", "first", 0)
+    save_model(path, replace(load_model(path), head=("background", "other")))
+    return path
+
+
+def test_a_random_last_layer_is_never_kept(make_store) -> None:  # type: ignore[no-untyped-def]
+    start = other_head(make_store)
+    # Too slow to change a score.
+    model, rows, about = run(make_store, start, lr=1e-12, norm_statistics="keep", epochs=2)
+    assert [each["epoch"] for each in rows] == ["1", "2"]
+    assert model.step > 0
+    assert about["random_outputs"]
+    assert about["layers"]["new"] == ["heads.0"]
+    assert about["validation_score"]["start"] == about["validation_score"]["best"]
+    assert about["warnings"][-1].startswith("training did not improve on a random last layer")
+    # Without any step there is nothing else to keep.
+    model, rows, _ = run(make_store, start, "none", epochs=0)
+    assert [each["epoch"] for each in rows] == ["0"]
+
+
+def test_a_random_last_layer_is_scored_once(make_store, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    start = other_head(make_store)
+    keys = {"norm_statistics": "reset", "epochs": 2}
+    whole, _, about = run(make_store, start, "whole", **keys)
+    stop_at(monkeypatch, 2)
+    with pytest.raises(Stopped):
+        run(make_store, start, "killed", **keys)
+    monkeypatch.undo()
+    again, _, later = run(make_store, start, "killed", **keys)
+    assert same_weights(again, whole)
+    assert later == about
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Trainings stop after this step."""
+    from unet.training.trainer import Trainer
+
+    step = Trainer._step
+
+    def stopping(self: Trainer, batches: Any) -> float:
+        if self.progress.step == number:
+            self._save()
+            raise Stopped("here")
+        return step(self, batches)
+
+    monkeypatch.setattr(Trainer, "_step", stopping)
 
 
 def test_a_killed_training_goes_on_with_the_same_weights(make_store, monkeypatch) -> None:  # type: ignore[no-untyped-def]
@@ -234,20 +294,10 @@ def test_a_killed_training_goes_on_with_the_same_weights(make_store, monkeypatch
     train(paths, sentinel, "first")
     path = paths.model("d", "first", 0)
     whole, rows, _ = run(make_store, path, "whole", norm_statistics="reset", ema=0.9)
-    from unet.training.trainer import Trainer
-
-    step = Trainer._step
-
-    def stopping(self: Trainer, batches: Any) -> float:
-        if self.progress.step == 5:
-            self._save()
-            raise Stopped("here")
-        return step(self, batches)
-
-    monkeypatch.setattr(Trainer, "_step", stopping)
+    stop_at(monkeypatch, 5)
     with pytest.raises(Stopped):
         run(make_store, path, "killed", norm_statistics="reset", ema=0.9)
-    monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.undo()
     again, later, _ = run(make_store, path, "killed", norm_statistics="reset", ema=0.9)
     assert same_weights(again, whole)
     assert [r["val_score"] for r in later] == [r["val_score"] for r in rows]

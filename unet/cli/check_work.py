@@ -11,6 +11,7 @@ from typing import Any
 from unet import provenance
 from unet.cli.package_findings import package_findings
 from unet.cli.start_findings import start_findings
+from unet.cli.training_findings import training_findings
 from unet.config.check_settings import CheckSettings
 from unet.config.data_settings import SplitsSettings
 from unet.config.run import Config
@@ -88,8 +89,10 @@ def judged(
     """
     survey = surveys[dataset]
     of_config = [
-        *start_findings(config, dataset, survey, starts), *package_findings(config, dataset)
-    ]  # fmt: skip
+        *start_findings(config, dataset, survey, starts),
+        *training_findings(config, dataset),
+        *package_findings(config, dataset),
+    ]
     if of_config:
         survey = replace(survey, findings=tuple(worst_first([*survey.findings, *of_config])))
         surveys = {**surveys, dataset: survey}

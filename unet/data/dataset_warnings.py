@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from unet.errors import one_line
-from unet.files import read_json, write_json
-from unet.paths import Paths
+from unet.files import read_json, remove, write_json
+from unet.paths import Paths, fold_name
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +88,41 @@ def write_warnings(
     write_json(path, {"warnings": lines, **({"first": urgent} if urgent else {}), **more})
     for line in first_lines(lines, path.name):
         log.warning("warning: %s", line)
+
+
+def write_training_warnings(
+    paths: Paths,
+    dataset: str,
+    model: str,
+    fold: int,
+    lines: Sequence[str],
+    settings: Sequence[str] = (),
+) -> None:
+    """Replaces the warnings about a training; those of the choice of a sweep too.
+
+    Args:
+        settings: warnings about settings. They do not name model and fold, so that what all
+            trainings have in common is shown once.
+    """
+    path = _of_training(paths, dataset, model, fold)
+    if lines or settings:
+        where = f"{model}, fold {fold_name(fold)}: "
+        found = [*settings, *(f"{where}{one_line(line)}" for line in lines)]
+        write_json(path, {"warnings": found})
+    else:
+        remove(path)
+
+
+def training_warnings(paths: Paths, dataset: str, model: str, fold: int) -> list[str]:
+    """The warnings about a training, as :func:`write_training_warnings` got them."""
+    path = _of_training(paths, dataset, model, fold)
+    where = f"{model}, fold {fold_name(fold)}: "
+    lines = read_json(path)["warnings"] if path.is_file() else ()
+    return [str(line).removeprefix(where) for line in lines]
+
+
+def _of_training(paths: Paths, dataset: str, model: str, fold: int) -> Path:
+    return paths.warnings(dataset, f"train-{model}.{fold_name(fold)}")
 
 
 def warning_lines(paths: Paths, models: Mapping[str, Collection[str]]) -> list[str]:

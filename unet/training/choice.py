@@ -31,11 +31,13 @@ class Candidate:
         name: of the model.
         values: what it tries: a value by dotted key.
         scores: the best validation score of each training that decides, by fold; NaN: none.
+        at_start: the folds whose training did not improve on its start, and kept its weights.
     """
 
     name: str
     values: Mapping[str, Any]
     scores: Mapping[int, float]
+    at_start: tuple[int, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -53,15 +55,52 @@ def best_score(history: Path) -> float:
     Raises:
         UserError: the table is missing or damaged.
     """
+    return max(_scores(history).values(), default=math.nan)
+
+
+def kept_start(history: Path) -> bool:
+    """Whether a training kept the weights that it began with: no later epoch has a better score
+    than epoch 0. Only a training with ``train.from`` has that epoch.
+
+    Raises:
+        UserError: the table is missing or damaged.
+    """
+    scores = _scores(history)
+    return 0 in scores and scores[0] == max(scores.values())
+
+
+def _scores(history: Path) -> dict[int, float]:
+    """Epoch -> validation score; epochs without a score are left out."""
     try:
-        cells = [row["val_score"] for row in csv_rows(history.read_text(encoding="utf-8"))]
-        found = [float(cell) for cell in cells if cell]
+        rows = csv_rows(history.read_text(encoding="utf-8"))
+        found = {int(row["epoch"]): float(row["val_score"] or math.nan) for row in rows}
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{history}: cannot be read ({reason}); run the train stage") from None
     except (KeyError, ValueError):
         raise UserError(f"{history}: damaged; remove it and run again") from None
-    return max((score for score in found if not math.isnan(score)), default=math.nan)
+    return {epoch: score for epoch, score in found.items() if not math.isnan(score)}
+
+
+def none_improved(candidates: Sequence[Candidate]) -> str:
+    """What it means for the choice that no training improved on its start; "" if one did."""
+    if not _at_start(candidates):
+        return ""
+    no = "no model of the sweep improved on its start: all have"
+    if nothing_chosen(candidates):
+        return f"{no} the weights of the start, so nothing was chosen"
+    return f"{no} the weights that they began with, so the choice is among starts, not trainings"
+
+
+def nothing_chosen(candidates: Sequence[Candidate]) -> bool:
+    """Whether all candidates have the same weights, those of their start."""
+    # Settings of the training alone: all began with the same weights.
+    alike = all(key.startswith("train.") for each in candidates for key in each.values)
+    return alike and _at_start(candidates)
+
+
+def _at_start(candidates: Sequence[Candidate]) -> bool:
+    return bool(candidates) and all(each.scores.keys() <= {*each.at_start} for each in candidates)
 
 
 def chosen(candidates: Sequence[Candidate]) -> Candidate:
@@ -88,14 +127,17 @@ def as_json(candidates: Sequence[Candidate], best: Candidate) -> dict[str, Any]:
     def known(score: float) -> float | None:
         return None if math.isnan(score) else score
 
+    remark = none_improved(candidates)
     return {
         "chosen": best.name,
+        **({"remark": remark} if remark else {}),
         "members": [
             {
                 "model": each.name,
                 "values": dict(each.values),
                 "validation_score": known(each.mean),
                 "folds": {str(fold): known(score) for fold, score in each.scores.items()},
+                **({"kept_start": list(each.at_start)} if each.at_start else {}),
             }
             for each in candidates
         ],
@@ -116,6 +158,7 @@ def from_json(content: Mapping[str, Any]) -> tuple[list[Candidate], str]:
                 int(fold): math.nan if score is None else float(score)
                 for fold, score in each["folds"].items()
             },
+            tuple(map(int, each.get("kept_start", ()))),
         )
         for each in content["members"]
     ]

@@ -22,7 +22,11 @@ class Stopped(Exception):
 
 @dataclass
 class TrainingProgress:
-    """The progress of a training; part of the checkpoint."""
+    """The progress of a training; part of the checkpoint.
+
+    Attributes:
+        untrained_score: validation score of a start whose last layer is random; it is no epoch.
+    """
 
     step: int = 0
     loss_sum: float = 0.0
@@ -30,6 +34,7 @@ class TrainingProgress:
     best_score: float = -math.inf
     best_step: int = 0
     history: list[Row] = field(default_factory=list)
+    untrained_score: float = math.nan
 
 
 @dataclass

@@ -182,7 +182,7 @@ def train_fold(
     save_model(outputs.model, _model_file(settings, data, network_design.arch, trainer))
     write_history(outputs.history, trainer.progress.history)
     if start is not None and trainer.started is not None:
-        write_json(outputs.start, account(start, trainer.started, trainer.progress.history))
+        write_json(outputs.start, account(start, trainer.started, trainer.progress))
     finished.keep()
     log.info(
         "best validation score %.4f at step %d; wrote %s",

@@ -143,7 +143,7 @@ class Trainer:
             UserError: the loss is NaN or infinite, or a step does not fit the memory.
         """
         self._resume()
-        if self.started is not None and not self.progress.history:
+        if self.started is not None and not self.progress.history and not self.progress.step:
             self._score_start(self.started)
         stop = threading.Event()
         saved = shown = time.monotonic()
@@ -333,7 +333,18 @@ class Trainer:
             self.best = {k: v.detach().cpu().clone() for k, v in state.items()}
 
     def _score_start(self, started: Started) -> None:
-        """Validates the start, as epoch 0: the training must be better than what it began with."""
+        """Validates the start, as epoch 0: the training must be better than what it began with.
+
+        A start whose last layer is random is no epoch: however it scores, its weights are of no
+        use, so they are kept only if nothing is trained.
+        """
+        if started.random_outputs and self.total:
+            before = time.monotonic()
+            _, self.progress.untrained_score = self.validate(self.averaged)
+            self.progress.seconds += time.monotonic() - before
+            log.info("start  val score %.4f (new last layer)", self.progress.untrained_score)
+            started.renew()
+            return
         row: Row = dict.fromkeys(("lr", "train_loss", "images_per_s", "data_share"), math.nan)
         row |= {"epoch": 0, "step": 0}
         self._validate(row)

@@ -20,17 +20,26 @@ NAN = math.nan
 
 @dataclass(frozen=True)
 class StartedFold:
-    """A training from trained weights: validation scores (mean IoU), NaN if unknown."""
+    """A training from trained weights: validation scores (mean IoU), NaN if unknown.
+
+    Attributes:
+        random: whether the start's last layer was random.
+    """
 
     fold: int
     start: float
     best: float
     last: float
+    random: bool = False
 
     @property
-    def worse(self) -> bool:
-        """Whether the training ended below its start, or never got above it."""
-        return self.last < self.start or self.best <= self.start
+    def remark(self) -> str:
+        """What became of the start, if the training ended below it or never got above it."""
+        if self.best <= self.start and self.random:
+            return "no epoch was better than a random last layer"
+        if self.best <= self.start:
+            return "no epoch was better, so the start's weights were kept"
+        return "ended below the start" if self.last < self.start and not self.random else ""
 
 
 def section(data: DatasetResults) -> PageSection | None:
@@ -82,7 +91,8 @@ def _fold(fold: int, about: Mapping[str, Any]) -> StartedFold:
     def known(key: str) -> float:
         return NAN if scores.get(key) is None else float(scores[key])
 
-    return StartedFold(fold, known("start"), known("best"), known("last"))
+    random = bool(about.get("random_outputs"))
+    return StartedFold(fold, known("start"), known("best"), known("last"), random)
 
 
 def _answer(

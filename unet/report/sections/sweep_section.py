@@ -16,7 +16,7 @@ from unet.report import costs
 from unet.report.dataset_results import DatasetResults, PageSection
 from unet.report.numbers import number
 from unet.report.sweep_lead import Rival, held_out, lead, ranked, rests_on, rivals
-from unet.training.choice import Candidate, from_json
+from unet.training.choice import Candidate, from_json, none_improved, nothing_chosen
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class TriedModel:
         seconds: of its trainings; NaN if unknown.
         behind: how far it is below the best one; NaN for that one itself.
         apart: whether it is clearly below the best one, in words.
+        at_start: in which folds it kept the weights of its start, in words; empty if in none.
     """
 
     candidate: Candidate
@@ -39,6 +40,7 @@ class TriedModel:
     seconds: float
     behind: float
     apart: str
+    at_start: str
 
 
 def section(data: DatasetResults) -> PageSection | None:
@@ -60,26 +62,32 @@ def _shown(data: DatasetResults, model: str, members: Sequence[str]) -> dict[str
     decide = {fold: parts for fold, parts in data.splits.items() if fold in picked}
     others = rivals(found, data.statistics.confidence, held_out(decide))
     beside = {each.name: each for each in others}
+    nothing = nothing_chosen(found)
     rows = [
         TriedModel(
             each,
             tuple(map(value_text, each.values.values())),
-            _by_whom(each.name, picked, alone),
+            "" if nothing else _by_whom(each.name, picked, alone),
             spread(each),
             seconds.get(each.name, math.nan),
             beside[each.name].behind if each.name in beside else math.nan,
             beside[each.name].in_words if each.name in beside else "",
+            _in_folds(each),
         )
         for each in ranked(found)
     ]
     best = next(each for each in found if each.name in picked.values())
+    answer = by_fold(found, picked, others) if alone else sentence(best, others)
+    if remark := none_improved(found):
+        answer = f"{remark[0].upper()}{remark[1:]}."
     return {
         "model": model,
         "members": len(members),
         "keys": list(best.values),
         "rows": rows,
-        "answer": by_fold(found, picked, others) if alone else sentence(best, others),
-        "chosen_on": rests_on(decide, data.settings.validated_by),
+        "answer": answer,
+        "chosen_on": "" if nothing else rests_on(decide, data.settings.validated_by),
+        "kept_start": any(row.at_start for row in rows),
         "alone": alone,
         "spent": costs.total_cost(c for c in spent if c.stage == "train") if seconds else None,
     }
@@ -94,6 +102,7 @@ def _choices(data: DatasetResults, model: str) -> tuple[list[Candidate], dict[in
     """
     scores: dict[str, dict[int, float]] = {}
     values: dict[str, Mapping[str, Any]] = {}
+    at_start: dict[str, set[int]] = {}
     picked: dict[int, str] = {}
     alone = True
     for fold in data.settings.folds:
@@ -108,11 +117,17 @@ def _choices(data: DatasetResults, model: str) -> tuple[list[Candidate], dict[in
         for each in found:
             scores.setdefault(each.name, {}).update(each.scores)
             values[each.name] = each.values
+            at_start.setdefault(each.name, set()).update(each.at_start)
             alone = alone and set(each.scores) == {fold}
     folds = sorted({fold for own in scores.values() for fold in own})
     candidates = [
         # A fold that does not know the model is a fold without a score: its mean is of no use.
-        Candidate(name, values[name], {fold: own.get(fold, math.nan) for fold in folds})
+        Candidate(
+            name,
+            values[name],
+            {fold: own.get(fold, math.nan) for fold in folds},
+            tuple(sorted(at_start[name])),
+        )
         for name, own in scores.items()
     ]
     return candidates, picked, alone and len(picked) > 1
@@ -123,6 +138,11 @@ def _by_whom(name: str, picked: Mapping[int, str], alone: bool) -> str:
     if not alone or not folds:
         return "chosen" if folds else ""
     return "all folds" if len(folds) == len(picked) else in_words(folds)
+
+
+def _in_folds(candidate: Candidate) -> str:
+    kept = candidate.at_start
+    return "yes" if len(kept) == len(candidate.scores) > 0 else in_words(kept) if kept else ""
 
 
 def spread(candidate: Candidate) -> float:

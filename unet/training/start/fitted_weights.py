@@ -88,6 +88,12 @@ def take_weights(start: ModelFile, network: Network, head: Sequence[str]) -> Tak
     return TakenLayers(of("taken"), of("adapted"), of("new"), left_out)
 
 
+def output_layers(network: Network) -> set[str]:
+    """Names of the layers that give the outputs, without those of training alone."""
+    layers = layers_of(network.arch, network.in_channels, network.num_classes)
+    return {each.name for each in layers if each.kind == "head" and not each.training_only}
+
+
 def _layers(network: Network, which: str) -> set[str]:
     """Names of the layers that read the image, or that give the outputs."""
     layers = layers_of(network.arch, network.in_channels, network.num_classes)

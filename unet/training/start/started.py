@@ -15,7 +15,8 @@ from unet.errors import UserError
 from unet.models.model_file import ModelFile
 from unet.models.network import Network
 from unet.models.norms import BatchNorm, SampleNorm
-from unet.training.start.fitted_weights import TakenLayers, take_weights
+from unet.training.progress import TrainingProgress
+from unet.training.start.fitted_weights import TakenLayers, output_layers, take_weights
 from unet.training.start.start_differences import StartSide, differences
 
 log = logging.getLogger(__name__)
@@ -31,12 +32,14 @@ class Started:
             start, and levels whose weights stay.
         renewed: normalisation whose statistics are estimated from the new images alone.
         warnings: how the start differs from this training.
+        random_outputs: whether the layer that gives the outputs is new.
     """
 
     layers: TakenLayers
     kept: tuple[nn.Module, ...] = ()
     renewed: tuple[nn.Module, ...] = ()
     warnings: tuple[str, ...] = ()
+    random_outputs: bool = False
 
     def keep(self) -> None:
         """To call after ``network.train()``."""
@@ -94,7 +97,8 @@ def put_weights(
     ]
     kept = (*frozen, *(norms if section.norm_statistics == "keep" else ()))
     renewed = tuple(norms if section.norm_statistics == "reset" else ())
-    return Started(layers, kept, renewed, lines)
+    random = not output_layers(network).isdisjoint(layers.new)
+    return Started(layers, kept, renewed, lines, random)
 
 
 def _frozen(network: Network, levels: int, layers: TakenLayers) -> list[nn.Module]:
@@ -115,18 +119,20 @@ def _frozen(network: Network, levels: int, layers: TakenLayers) -> list[nn.Modul
     return list(blocks[:levels])
 
 
-def account(
-    start: ModelFile, started: Started, history: Sequence[Mapping[str, float]]
-) -> dict[str, Any]:
+def account(start: ModelFile, started: Started, progress: TrainingProgress) -> dict[str, Any]:
     """The content of ``start.json``: layers, scores of the start and of the result, warnings. Those
     about the scores are logged.
 
     Args:
-        history: of the training; its first row is the start.
+        progress: of the training; the first row of its history is the start, unless the start's
+            last layer is random.
     """
-    scores = [row["val_score"] for row in history]
-    first, later = scores[0], [score for score in scores[1:] if not math.isnan(score)]
-    worse = worse_than_start(history)
+    rows = progress.history
+    first = progress.untrained_score
+    if rows and rows[0]["epoch"] == 0:
+        first, rows = rows[0]["val_score"], rows[1:]
+    later = [row["val_score"] for row in rows if not math.isnan(row["val_score"])]
+    worse = worse_than_start(first, rows, started.random_outputs)
     for line in worse:
         log.warning("warning: %s", line)
     return {
@@ -142,17 +148,34 @@ def account(
             "best": max(later, default=None),
             "last": later[-1] if later else None,
         },
+        # So that the report does not take the start's scores for those of a trained network.
+        **({"random_outputs": True} if started.random_outputs else {}),
         "warnings": [*started.warnings, *worse],
     }
 
 
-def worse_than_start(history: Sequence[Mapping[str, float]]) -> list[str]:
-    """A warning if the training did not improve on its start, or ended below it."""
-    start = history[0]["val_score"]
-    later = [row for row in history[1:] if not math.isnan(row["val_score"])]
+def worse_than_start(
+    start: float, rows: Sequence[Mapping[str, float]], random_outputs: bool = False
+) -> list[str]:
+    """A warning if the training did not improve on its start, or ended below it.
+
+    Args:
+        start: its validation score.
+        rows: the later epochs.
+        random_outputs: whether the start's last layer is random.
+    """
+    later = [row for row in rows if not math.isnan(row["val_score"])]
     if math.isnan(start) or not later:
         return []
     best, last = max(later, key=lambda row: row["val_score"]), later[-1]
+    if random_outputs:
+        if best["val_score"] > start:
+            return []
+        return [
+            f"training did not improve on a random last layer: validation score {start:.3f} before "
+            f"the first step, at most {best['val_score']:.3f} after it; write more train.epochs, "
+            "or a larger train.lr"
+        ]
     advice = "write a smaller train.lr, or train.freeze; docs/finetuning.md says more"
     if best["val_score"] <= start:
         return [

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from unet.config.presets import Architecture
+from unet.config.recipes import expanded
 from unet.config.run import Config
 from unet.config.sections import TrainSection
 from unet.config.start_keys import origin_in_run
+from unet.config.sweep import written_models
 from unet.errors import did_you_mean
 from unet.paths import Origin
 
@@ -32,6 +34,15 @@ def origin_mistakes(config: Config) -> list[str]:
                 if (dataset, member) in wanted:
                     wanted.setdefault((dataset, name), (dataset, member))
     return list(dict.fromkeys(lines)) or _circles(wanted)
+
+
+def key_of_start(config: Config, dataset: str, model: str) -> str:
+    """The key that names the start of a training, where the user wrote it."""
+    if "from" in expanded(config.models[model].train):
+        return f"models.{written_models(config).get(model, model)}.train.from"
+    if "from" in expanded(config.datasets[dataset].train):
+        return f"datasets.{dataset}.train.from"
+    return "train.from"
 
 
 def keys_without_start(config: Config, dataset: str) -> list[tuple[str, str]]:

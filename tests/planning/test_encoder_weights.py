@@ -50,6 +50,13 @@ def test_a_missing_file_shows_before_any_job(tmp_path: Path) -> None:
     run_with(tmp_path).sources.check()
 
 
+def test_a_training_with_a_start_does_not_read_the_file(tmp_path: Path) -> None:
+    keys = {"encoder_weights": "a.pt", "train": {"from": "gen/plain"}}
+    run = run_with(tmp_path, **keys)
+    run.sources.check()
+    assert "encoder_weights" not in settings(run, "enc")
+
+
 def test_a_missing_file_is_one_line_with_the_model_that_the_user_wrote(tmp_path: Path) -> None:
     def check(**model: Any) -> str:
         with pytest.raises(UserError) as error:

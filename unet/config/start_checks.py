@@ -61,6 +61,31 @@ def keys_without_start(config: Config, dataset: str) -> list[tuple[str, str]]:
     return list(found)
 
 
+def unused_encoder_weights(config: Config, dataset: str) -> list[tuple[str, str]]:
+    """Models of a dataset whose ``encoder_weights`` no training reads, since all have a start:
+    (key, text). Allowed, as :func:`keys_without_start`."""
+    read, written = encoder_weights_read(config), written_models(config)
+    found: dict[tuple[str, str], None] = {}
+    for model in config.trained_for(dataset):
+        given = config.models[model].encoder_weights is not None
+        if given and written.get(model, model) not in {written.get(m, m) for m in read}:
+            key = f"models.{written.get(model, model)}.encoder_weights"
+            text = "has no effect with train.from; drop it, or write train.from: null"
+            found[key, text] = None
+    return list(found)
+
+
+def encoder_weights_read(config: Config) -> set[str]:
+    """Models with ``encoder_weights`` that are trained without a start, which would replace these
+    weights."""
+    return {
+        model
+        for dataset in config.datasets
+        for model in config.trained_for(dataset)
+        if config.models[model].encoder_weights and config.start_for(dataset, model) is None
+    }
+
+
 def start_mistakes(config: Config, dataset: str, model: str) -> list[str]:
     """Mistakes in the keys of one training."""
     where = f"(dataset {dataset}, model {model})"

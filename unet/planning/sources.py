@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unet.config.run import Config
-from unet.config.start_checks import key_of_start
+from unet.config.start_checks import encoder_weights_read, key_of_start
 from unet.config.start_keys import is_start_file
 from unet.config.sweep import written_models
 from unet.errors import UserError
@@ -238,7 +238,7 @@ class Sources:
             UserError: one line per dataset or model whose files are missing.
         """
         lines: list[str] = []
-        for model in sorted(self.config.models):
+        for model in sorted(encoder_weights_read(self.config)):
             try:
                 self.weights_fingerprint(model)
             except UserError as error:

@@ -105,6 +105,18 @@ def test_keys_that_do_not_fit() -> None:
     assert "epochs: 0 trains nothing" in mistake(over(train={"epochs": 0}))
     assert "contracting path has 2" in mistake(of_few(freeze=3))
     assert load(of_few(freeze=2)).train_for("few", "net").freeze == 2
+    resnet = {"datasets": {d: {"models": ["res"]} for d in ("big", "few")},
+              "models": {"res": {"preset": "unet-resnet34"}}}  # fmt: skip
+    for levels, said in ((5, ""), (6, "contracting path has 5")):
+        raw = merge(merge(RAW, resnet), {"datasets": {"few": {"train": {
+            "from": "big/res", "freeze": levels}}}})  # fmt: skip
+        if said:
+            assert said in mistake(raw)
+        else:
+            assert load(raw).train_for("few", "res").freeze == levels
+    window = {"datasets": {"few": {"models": ["win"], "train": {"from": "x.pt", "freeze": 1}}},
+              "models": {"win": {"preset": "ciresan2012"}}, "train": {"patch": 95}}  # fmt: skip
+    assert "a sliding-window classifier has no contracting path" in mistake(merge(RAW, window))
     raw = over(models={"flat": {"preset": "unet-bn", "dims": 3}},
                datasets={"few": {"models": ["flat"]}})  # fmt: skip
     assert "no convolution fits" in mistake(raw)

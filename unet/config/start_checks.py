@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unet.config.presets import Architecture
+from unet.config.presets import AnyUNet
 from unet.config.recipes import expanded
 from unet.config.run import Config
 from unet.config.sections import TrainSection
@@ -98,7 +98,7 @@ def start_mistakes(config: Config, dataset: str, model: str) -> list[str]:
         return []
     lines = []
     if train.freeze and arch is not None:
-        most = arch.depth if isinstance(arch, Architecture) else 0
+        most = arch.depth if isinstance(arch, AnyUNet) else 0
         if not most:
             lines.append(
                 f"config: train.freeze: a sliding-window classifier has no contracting path to "

@@ -78,6 +78,28 @@ def test_a_file_that_is_no_model_stops(tmp_path: Path) -> None:
     assert "\n" not in found.text
 
 
+@pytest.mark.parametrize("more", [{}, {"learning_curve": [0.5]}])
+def test_encoder_weights_that_no_training_reads(tmp_path: Path, more: dict[str, Any]) -> None:
+    enc = {"preset": "unet-resnet34", "encoder_weights": "enc.pt", **more}
+    raw: dict[str, Any] = {
+        "output": str(tmp_path / "out"), "train": {"patch": 64}, "models": {"enc": enc},
+        "datasets": {"few": {**DATA, "train": {"from": "big/enc"}}, "big": DATA},
+    }  # fmt: skip
+    # The training on the other dataset reads it.
+    for dataset in ("few", "big"):
+        kinds = {found.kind for found in start_findings(load(raw), dataset, survey())}
+        assert "encoder_unused" not in kinds
+    (tmp_path / "start.pt").write_bytes(b"nothing")
+    raw["datasets"].pop("big")
+    raw["datasets"]["few"]["train"]["from"] = str(tmp_path / "start.pt")
+    (found,) = (
+        found for found in start_findings(load(raw), "few", survey()) if found.level == "warn"
+    )
+    assert (found.kind, found.where) == ("encoder_unused", "models.enc.encoder_weights")
+    assert "has no effect with train.from" in found.text
+    assert "drop it" in found.text
+
+
 @pytest.mark.parametrize(("key", "value"), [("freeze", 1), ("norm_statistics", "keep")])
 def test_keys_that_need_a_start(tmp_path: Path, key: str, value: object) -> None:
     without = config_of("", tmp_path / "out", train={"from": None, key: value})

@@ -101,6 +101,14 @@ MISTAKES: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"evaluate": {"metrics": ["pixel", "speed"]}}, "evaluate.metrics.1", ["'speed'", "topology"]),
     ({"evaluate": {"metrics": "pixel"}}, "evaluate.metrics", ["'pixel'", "list"]),
     ({"evaluate": {"metrics": []}}, "evaluate.metrics", ["at least one"]),
+    # Lists of a given length.
+    ({"models": {"r": {"preset": "unet-resnet34", "decoder": [8] * 4}}}, "models.r.decoder",
+     ["must name 5 numbers, the coarsest level first (got [8, 8, 8, 8])"]),
+    ({"models": {"r": {"preset": "unet-resnet34", "decoder": [8] * 6}}}, "models.r.decoder",
+     ["must name 5 numbers"]),
+    ({"train": {"patch": []}}, "train.patch", ["a whole number or name at least 2 (got [])"]),
+    ({"train": {"patch": [64] * 4}}, "train.patch", ["a whole number or name at most 3 (got"]),
+    (in_model(blocks=[1] * 10), "models.m.blocks", ["must name at most 9 (got"]),
     # Keys that take a number or a word: one line, not one per alternative.
     ({"predict": {"overlap": 1}}, "predict.overlap", ["1", "0.95"]),
     ({"predict": {"skip": {}}}, "predict.skip", ["darker_than", "brighter_than"]),

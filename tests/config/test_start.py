@@ -105,6 +105,18 @@ def test_keys_that_do_not_fit() -> None:
     assert "epochs: 0 trains nothing" in mistake(over(train={"epochs": 0}))
     assert "contracting path has 2" in mistake(of_few(freeze=3))
     assert load(of_few(freeze=2)).train_for("few", "net").freeze == 2
+    resnet = {"datasets": {d: {"models": ["res"]} for d in ("big", "few")},
+              "models": {"res": {"preset": "unet-resnet34"}}}  # fmt: skip
+    for levels, said in ((5, ""), (6, "contracting path has 5")):
+        raw = merge(merge(RAW, resnet), {"datasets": {"few": {"train": {
+            "from": "big/res", "freeze": levels}}}})  # fmt: skip
+        if said:
+            assert said in mistake(raw)
+        else:
+            assert load(raw).train_for("few", "res").freeze == levels
+    window = {"datasets": {"few": {"models": ["win"], "train": {"from": "x.pt", "freeze": 1}}},
+              "models": {"win": {"preset": "ciresan2012"}}, "train": {"patch": 95}}  # fmt: skip
+    assert "a sliding-window classifier has no contracting path" in mistake(merge(RAW, window))
     raw = over(models={"flat": {"preset": "unet-bn", "dims": 3}},
                datasets={"few": {"models": ["flat"]}})  # fmt: skip
     assert "no convolution fits" in mistake(raw)
@@ -294,6 +306,40 @@ def test_a_file_that_cannot_be_used(tmp_path: Path) -> None:
             Run(load(raw)).sources.check()
         return str(error.value)
 
-    assert check(str(tmp_path / "none.pt")).endswith("none.pt: no such file")
-    own = model_file(tmp_path / "out" / "big" / "net" / "fold-0" / "model.pt")
+    found = check(str(tmp_path / "none.pt"))
+    assert found.startswith(f"config: datasets.few.train.from: no such file: {tmp_path}")
+    assert "write the path of a model.pt" in found
+    (tmp_path / "folder.pt").mkdir()
+    assert f"{tmp_path / 'folder.pt'} is a folder; write" in check(str(tmp_path / "folder.pt"))
+    out = tmp_path / "out"
+    own = model_file(out / "big" / "net" / "fold-0" / "model.pt")
     assert "write big/net, so that it is trained first" in check(str(own))
+    # Files of no model of the run, and the model whose training it is.
+    for name in ("x.pt", "big/x.pt", "checkpoints/big/net/x.pt", "few/net/fold-0/model.pt"):
+        found = check(str(model_file(out / name)))
+        assert f"{name} is in the output folder of this run" in found
+        assert found.endswith("copy it to another folder, and write the path of the copy")
+        assert "\n" not in found
+
+
+def test_a_missing_file_is_named_with_the_key_that_the_user_wrote(tmp_path: Path) -> None:
+    def check(**changes: Any) -> str:
+        # A dataset that joins others has no files of its own, but a start.
+        both = {"join": ["big", "few"], "models": ["net"]}
+        raw = over(datasets={"few": {"train": None}, "big": {"split": {"folds": None}}})
+        raw = merge(merge(raw, {"datasets": {"both": both}, "data_root": str(tmp_path),
+                                "output": str(tmp_path / "out")}), changes)  # fmt: skip
+        with pytest.raises(UserError) as error:
+            Run(load(raw)).sources.check()
+        return str(error.value)
+
+    start = {"train": {"from": "none.pt"}}
+    missing = f".train.from: no such file: {tmp_path / 'none.pt'}; "
+    found = check(datasets={"both": start})
+    assert found.startswith(f"config: datasets.both{missing}")
+    assert "\n" not in found
+    for more in ({}, {"learning_curve": [0.5]}, {"sweep": {"train.freeze": [0, 1]}}):
+        found = check(models={"net": {**start, **more}})
+        assert found.startswith(f"config: models.net{missing}")
+        assert "\n" not in found
+    assert check(**start).startswith("config: train.from: no such file")

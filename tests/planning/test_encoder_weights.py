@@ -50,6 +50,31 @@ def test_a_missing_file_shows_before_any_job(tmp_path: Path) -> None:
     run_with(tmp_path).sources.check()
 
 
+def test_a_training_with_a_start_does_not_read_the_file(tmp_path: Path) -> None:
+    keys = {"encoder_weights": "a.pt", "train": {"from": "gen/plain"}}
+    run = run_with(tmp_path, **keys)
+    run.sources.check()
+    assert "encoder_weights" not in settings(run, "enc")
+
+
+def test_a_missing_file_is_one_line_with_the_model_that_the_user_wrote(tmp_path: Path) -> None:
+    def check(**model: Any) -> str:
+        with pytest.raises(UserError) as error:
+            run_with(tmp_path, **model).sources.check()
+        return str(error.value)
+
+    where = f"no such file: {tmp_path / 'a.pt'}; save torchvision's state dict there"
+    for more in ({"learning_curve": [0.5, 0.25]}, {"sweep": {"train.lr": [0.1, 0.01]}}):
+        found = check(encoder_weights="a.pt", **more)
+        assert found.startswith(f"config: models.enc.encoder_weights: {where}")
+        assert "\n" not in found
+    found = check(sweep={"encoder_weights": ["a.pt", None]})
+    assert found.startswith(f"config: models.enc.sweep: encoder_weights: {where}")
+    (tmp_path / "a.pt").mkdir()
+    found = check(encoder_weights="a.pt")
+    assert f"{tmp_path / 'a.pt'} is a folder; save torchvision's state dict to a file" in found
+
+
 def test_only_for_networks_with_an_encoder(tmp_path: Path) -> None:
     for preset in ("unet-bn", "auto"):
         with pytest.raises(UserError, match=r"encoder_weights: the preset \S+ has no encoder"):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests.trainings import ARCH, data_of, history, outputs_of, same_weights, settings_of, train
 from unet.config.presets import Architecture, architecture_of
+from unet.config.resnet import ResNetArchitecture
 from unet.config.sections import TrainSection
 from unet.config.start_keys import START_FORMATS
 from unet.data.records import ImageRecord, SplitRecord
@@ -145,6 +146,43 @@ def test_freeze_names_layers_that_are_new() -> None:
         put_weights(start, build(1, 2, ARCH), own, section(freeze=1))
     with pytest.raises(UserError, match="has 1; write at most 1"):
         put_weights(start_of(), build(1, 2, ARCH), own, section(freeze=2))
+
+
+RESNET = ResNetArchitecture(encoder="resnet18", decoder=(4, 4, 4, 4, 4))
+
+
+@pytest.mark.parametrize("arch", [architecture_of("unet-bn", width=2, depth=3), RESNET])
+def test_all_levels_of_the_contracting_path_can_be_frozen(arch: Any) -> None:
+    network = build(1, 2, arch)
+    assert len(network.levels) == arch.depth
+    started = put_weights(start_of(arch), network, StartSide(head=NAMES),
+                          section(freeze=arch.depth))  # fmt: skip
+    path = ("encoder.",) if arch == RESNET else tuple(f"down.{n}." for n in range(arch.depth))
+    for name, weights in network.named_parameters():
+        assert weights.requires_grad != name.startswith(path)
+    # The running statistics stay, too.
+    network.train()
+    started.keep()
+    network(torch.rand(2, 1, 64, 64))
+    after, start = network.state_dict(), start_of(arch).weights
+    moved = {name for name in after if not torch.equal(after[name], start[name])}
+    assert moved
+    assert not any(name.startswith(path) for name in moved)
+
+
+def test_the_levels_of_a_resnet_are_frozen_from_the_finest() -> None:
+    start, own = start_of(RESNET), StartSide(head=NAMES)
+    network = build(1, 2, RESNET)
+    put_weights(start, network, own, section(freeze=2))
+    frozen = {name for name, weights in network.named_parameters() if not weights.requires_grad}
+    parts = {".".join(name.split(".")[:2]) for name in frozen}
+    assert parts == {"encoder.conv1", "encoder.bn1", "encoder.layer1"}
+    # The first stage of a larger ResNet has blocks that the start lacks.
+    larger = build(1, 2, replace(RESNET, encoder="resnet34"))
+    with pytest.raises(UserError, match=r"freeze: encoder\.layer1\.2\.conv1 does not .* write 1"):
+        put_weights(start, larger, own, section(freeze=2))
+    with pytest.raises(UserError, match="has 5; write at most 5"):
+        put_weights(start, network, own, section(freeze=6))
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from unet.config.run import Config
-from unet.config.start_checks import keys_without_start
+from unet.config.start_checks import keys_without_start, unused_encoder_weights
 from unet.config.start_keys import is_start_file, origin_in_run
 from unet.data.survey.facts import DatasetSurvey
 from unet.data.survey.findings import Finding
@@ -24,7 +24,7 @@ def start_findings(
     config: Config, dataset: str, survey: DatasetSurvey, files: Mapping[str, Path] | None = None
 ) -> list[Finding]:
     """How the starts of a dataset's trainings differ from them, each line once, and keys that
-    need one.
+    need one or have no effect with one.
 
     Args:
         files: model -> the file that its training starts from; None: by the config.
@@ -32,6 +32,10 @@ def start_findings(
     found = [
         Finding("warn", "start_missing", text, key)
         for key, text in keys_without_start(config, dataset)
+    ]
+    found += [
+        Finding("warn", "encoder_unused", text, key)
+        for key, text in unused_encoder_weights(config, dataset)
     ]
     for model in config.trained_for(dataset):
         start = config.start_for(dataset, model)

@@ -34,9 +34,11 @@ _WORDS = {
     "tuple_type": "must be a list, such as [a, b]",
     "extra_forbidden": "unknown key",
     "missing": "this key is needed",
-    "too_short": "must name at least one",
     "string_too_short": "must not be empty",
 }
+
+# Lists with too few or too many entries: word, and where Pydantic gives the limit.
+_LENGTHS = {"too_short": ("least", "min_length"), "too_long": ("most", "max_length")}
 
 # Other names that people know for keys: no letters in common, so no spelling would find them.
 # A key that has such a name in another section is meant as that key.
@@ -127,6 +129,10 @@ def lines_of(error: ValidationError, raw: Any, prefix: tuple[str, ...] = ()) -> 
             found[".".join([*prefix, *where])] = (messages, "")
             continue
         message = _WORDS.get(item["type"], item["msg"]).removeprefix("Value error, ")
+        if item["type"] in _LENGTHS:
+            word, limit = _LENGTHS[item["type"]]
+            number = item["ctx"][limit]
+            message = f"must name at {word} {'one' if number == 1 else number}"
         message = message.replace("Input should ", "must ").split(", unable to ")[0]
         if item["type"] == "string_pattern_mismatch":
             message = PATTERN_WORDS.get(item["ctx"]["pattern"], message)
@@ -139,7 +145,7 @@ def lines_of(error: ValidationError, raw: Any, prefix: tuple[str, ...] = ()) -> 
         key = ".".join([*prefix, *where]) or "config"
         messages, _ = found.setdefault(key, ([], "" if plain else f" (got {_shown(value)})"))
         # A second message for the same key is about another alternative.
-        message = message.removeprefix("must be ") if messages else message
+        message = message.removeprefix("must ").removeprefix("be ") if messages else message
         messages.append(one_line(message, _LONGEST))
     return [
         f"config: {one_line(key, _LONGEST)}: {' or '.join(texts)}{got}{nears.get(key, '')}"

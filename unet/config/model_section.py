@@ -153,6 +153,16 @@ class ModelSection(Section):
             raise ValueError(found)
         return value
 
+    @field_validator("decoder", mode="before")
+    @classmethod
+    def _decoder_levels(cls, value: Any) -> Any:
+        needed = ResNetArchitecture.depth
+        if isinstance(value, list | tuple) and len(value) != needed:
+            raise ValueError(
+                f"must name {needed} numbers, the coarsest level first (got {list(value)})"
+            )
+        return value
+
     @model_validator(mode="after")
     def _fits(self) -> ModelSection:
         made = PRESET_TABLE[self.preset].architecture

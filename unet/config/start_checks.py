@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from unet.config.presets import Architecture
+from unet.config.presets import AnyUNet
+from unet.config.recipes import expanded
 from unet.config.run import Config
 from unet.config.sections import TrainSection
 from unet.config.start_keys import origin_in_run
+from unet.config.sweep import written_models
 from unet.errors import did_you_mean
 from unet.paths import Origin
 
@@ -34,6 +36,15 @@ def origin_mistakes(config: Config) -> list[str]:
     return list(dict.fromkeys(lines)) or _circles(wanted)
 
 
+def key_of_start(config: Config, dataset: str, model: str) -> str:
+    """The key that names the start of a training, where the user wrote it."""
+    if "from" in expanded(config.models[model].train):
+        return f"models.{written_models(config).get(model, model)}.train.from"
+    if "from" in expanded(config.datasets[dataset].train):
+        return f"datasets.{dataset}.train.from"
+    return "train.from"
+
+
 def keys_without_start(config: Config, dataset: str) -> list[tuple[str, str]]:
     """Keys that have no effect in the dataset's trainings, since no training of the run has a
     start: ("train." and key, text). Allowed, so that a start can be switched off for a while."""
@@ -50,6 +61,31 @@ def keys_without_start(config: Config, dataset: str) -> list[tuple[str, str]]:
     return list(found)
 
 
+def unused_encoder_weights(config: Config, dataset: str) -> list[tuple[str, str]]:
+    """Models of a dataset whose ``encoder_weights`` no training reads, since all have a start:
+    (key, text). Allowed, as :func:`keys_without_start`."""
+    read, written = encoder_weights_read(config), written_models(config)
+    found: dict[tuple[str, str], None] = {}
+    for model in config.trained_for(dataset):
+        given = config.models[model].encoder_weights is not None
+        if given and written.get(model, model) not in {written.get(m, m) for m in read}:
+            key = f"models.{written.get(model, model)}.encoder_weights"
+            text = "has no effect with train.from; drop it, or write train.from: null"
+            found[key, text] = None
+    return list(found)
+
+
+def encoder_weights_read(config: Config) -> set[str]:
+    """Models with ``encoder_weights`` that are trained without a start, which would replace these
+    weights."""
+    return {
+        model
+        for dataset in config.datasets
+        for model in config.trained_for(dataset)
+        if config.models[model].encoder_weights and config.start_for(dataset, model) is None
+    }
+
+
 def start_mistakes(config: Config, dataset: str, model: str) -> list[str]:
     """Mistakes in the keys of one training."""
     where = f"(dataset {dataset}, model {model})"
@@ -62,7 +98,7 @@ def start_mistakes(config: Config, dataset: str, model: str) -> list[str]:
         return []
     lines = []
     if train.freeze and arch is not None:
-        most = arch.depth if isinstance(arch, Architecture) else 0
+        most = arch.depth if isinstance(arch, AnyUNet) else 0
         if not most:
             lines.append(
                 f"config: train.freeze: a sliding-window classifier has no contracting path to "

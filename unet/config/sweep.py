@@ -90,6 +90,16 @@ def collapsed(config: Config) -> Config:
     return start_models.collapsed(trained)
 
 
+def written_models(config: Config) -> dict[str, str]:
+    """The models that follow from others -> the models that the user wrote."""
+    chosen_from = {member: name for name in swept(config) for member in config.members_of(name)}
+    return {
+        **chosen_from,
+        **learning_curve.curve_models(config),
+        **start_models.shown_models(config),
+    }
+
+
 def said_once(lines: Sequence[str], config: Config) -> list[str]:
     """The messages, with one for the whole sweep in place of the same for each of its models."""
     made = {**start_models.shown_models(config), **learning_curve.curve_models(config)}

@@ -38,6 +38,12 @@ class Network(nn.Module):
     num_classes: int
     footprint: Footprints
 
+    @property
+    def levels(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the modules of each level of the contracting path, from the finest; the bridge
+        of a U-Net is none. Empty for a network without such a path."""
+        return ()
+
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Scores before softmax.
 

@@ -44,6 +44,12 @@ class ResNetUNet(Network):
                 self._last[source] = place
         self.apply(_he_init)
 
+    @property
+    def levels(self) -> tuple[tuple[str, ...], ...]:
+        """One per halving: the first convolution, and the four stages."""
+        stages = tuple((f"encoder.layer{n}",) for n in range(1, self.arch.depth))
+        return (("encoder.conv1", "encoder.bn1"), *stages)
+
     def forward(self, x: Tensor) -> Tensor:
         """Class scores before the softmax; see :meth:`Network.forward`."""
         self.check(x)

@@ -127,6 +127,10 @@ class UNet(Network):
         self.dropout = nn.Dropout(arch.dropout)
         self.apply(lambda module: _he_init(module, arch))
 
+    @property
+    def levels(self) -> tuple[tuple[str, ...], ...]:
+        return tuple((f"down.{n}",) for n in range(self.arch.depth))
+
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Class scores before the softmax; see :meth:`Network.forward`."""
         self.check(x)

@@ -261,7 +261,8 @@ class Run:
         key = (stage, dataset, model)
         if key not in self._settings:
             made = SETTINGS[stage].of(self.config, dataset, model or "")
-            if isinstance(made, TrainSettings):
+            # A start replaces the encoder's weights.
+            if isinstance(made, TrainSettings) and made.train.start is None:
                 weights = self.sources.weights_fingerprint(model or "")
                 made = made.model_copy(update={"encoder_weights": weights})
             if isinstance(made, TrainSettings) and is_start_file(made.train.start):

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unet.config.run import Config
+from unet.config.start_checks import encoder_weights_read, key_of_start
 from unet.config.start_keys import is_start_file
+from unet.config.sweep import written_models
 from unet.errors import UserError
 from unet.files import file_sha256, read_json
 from unet.paths import Paths
@@ -80,13 +82,20 @@ class Sources:
         if path is None:
             return ""
         if not path.is_file():
+            where = "to a file, and name that" if path.is_dir() else "there"
             raise UserError(
-                f"config: models.{model}.encoder_weights: no such file: {path}; save "
-                "torchvision's state dict there (docs/models.md)"
+                f"config: {self._weights_key(model)}: {_no_file(path)}; save torchvision's state "
+                f"dict {where} (docs/models.md)"
             )
         if path not in self._weights:
             self._weights[path] = file_sha256(path)
         return self._weights[path]
+
+    def _weights_key(self, model: str) -> str:
+        """The key that names that file, of the model that the user wrote."""
+        written = written_models(self.config).get(model, model)
+        swept = "encoder_weights" in self.config.models[written].sweep
+        return f"models.{written}.{'sweep: ' if swept else ''}encoder_weights"
 
     def compared(self, dataset: str, tool: str) -> SourcePaths:
         """Where the masks of another tool are."""
@@ -99,8 +108,11 @@ class Sources:
         root = Path(os.path.expandvars(self.config.data_root)).expanduser()
         return root / Path(os.path.expandvars(start)).expanduser()
 
-    def start_content(self, start: str | None) -> str:
+    def start_content(self, start: str | None, key: str = "train.from") -> str:
         """Identifies the content of the file that a training starts from.
+
+        Args:
+            key: of the config, that names the file.
 
         Raises:
             UserError: it is missing, or belongs to this run, which would not wait for it.
@@ -110,16 +122,39 @@ class Sources:
         if start not in self._starts:
             path = self.start_path(start)
             if not path.is_file():
-                raise UserError(f"config: train.from: {path}: no such file")
-            output = self.paths.output.resolve()
-            if output in path.resolve().parents:
-                dataset, model, *_ = path.resolve().relative_to(output).parts
                 raise UserError(
-                    f"config: train.from: {path} is a result of this run; write "
-                    f"{dataset}/{model}, so that it is trained first"
+                    f"config: {key}: {_no_file(path)}; write the path of a model.pt or of a "
+                    "package (.zip), from data_root"
                 )
+            if wrong := self._in_output(path, start):
+                raise UserError(f"config: {key}: {wrong}")
             self._starts[start] = content_id(path)
         return self._starts[start]
+
+    def _in_output(self, path: Path, start: str) -> str:
+        """What is wrong with a file to start from in the output folder of this run; "" elsewhere.
+
+        Args:
+            start: how the config names the file.
+        """
+        output = self.paths.output.resolve()
+        if output not in path.resolve().parents:
+            return ""
+        dataset, model = (*path.resolve().relative_to(output).parts, "")[:2]
+        trains = dataset in self.config.datasets and not self.config.origins_for(dataset)
+        known = (
+            (*self.config.models_for(dataset), *self.config.trained_for(dataset)) if trains else ()
+        )
+        # A model cannot start from itself.
+        if model in known and self.config.start_for(dataset, model) != start:
+            return (
+                f"{path} is a result of this run; write {dataset}/{model}, so that it is trained "
+                "first"
+            )
+        return (
+            f"{path} is in the output folder of this run, which may replace it; copy it to another "
+            "folder, and write the path of the copy"
+        )
 
     def fingerprint(self, dataset: str) -> str:
         """Identifies the raw files' content (by names, sizes and times; by hashes if touched).
@@ -203,20 +238,25 @@ class Sources:
             UserError: one line per dataset or model whose files are missing.
         """
         lines: list[str] = []
-        for model in sorted(self.config.models):
+        for model in sorted(encoder_weights_read(self.config)):
             try:
                 self.weights_fingerprint(model)
             except UserError as error:
                 lines.append(str(error))
             except OSError as error:
                 what = f"{error.filename}: {error.strerror}"
-                lines.append(f"config: models.{model}.encoder_weights: {what}")
-        for dataset in self.config.with_files:
+                lines.append(f"config: {self._weights_key(model)}: {what}")
+        for dataset in sorted(self.config.datasets):
             tools = self.config.datasets[dataset].compare
-            checks: list[Callable[[], object]] = [partial(self.fingerprint, dataset)]
-            starts = {self.config.start_for(dataset, m) for m in self.config.trained_for(dataset)}
-            files = sorted(start for start in starts if start and is_start_file(start))
-            checks += [partial(self.start_content, start) for start in files]
+            checks: list[Callable[[], object]] = []
+            if dataset in self.config.with_files:
+                checks.append(partial(self.fingerprint, dataset))
+            starts = {
+                (start, key_of_start(self.config, dataset, model))
+                for model in self.config.trained_for(dataset)
+                if is_start_file(start := self.config.start_for(dataset, model))
+            }
+            checks += [partial(self.start_content, *start) for start in sorted(starts)]
             checks += [partial(self.compared_fingerprint, dataset, tool) for tool in tools]
             for check in checks:
                 try:
@@ -228,3 +268,8 @@ class Sources:
                     lines.append(f"config: datasets.{dataset}: {what}")
         if lines:
             raise UserError("\n".join(dict.fromkeys(lines)))
+
+
+def _no_file(path: Path) -> str:
+    """What is at the path of a file that is missing."""
+    return f"{path} is a folder" if path.is_dir() else f"no such file: {path}"

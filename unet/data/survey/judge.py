@@ -70,6 +70,7 @@ alike, in different parts of the split |
 | `masks_binary` | warn | `compare`: masks of foreground, without numbered objects |
 | `start_differs` | warn | `train.from`: its network, task, pixel size or normalisation differ |
 | `packages_missing` | warn | an engine or the export needs packages that are not installed |
+| `encoder_unused` | warn | `encoder_weights` of a model whose trainings all have `train.from` |
 | `start_missing` | warn | `train.freeze` or `train.norm_statistics` without `train.from` |
 | `long_warm_up` | warn | `train.warmup_steps` is as long as the training |
 | `start_unreadable` | stop | `train.from`: the file is missing, or is no model |

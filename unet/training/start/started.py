@@ -102,21 +102,23 @@ def put_weights(
 
 
 def _frozen(network: Network, levels: int, layers: TakenLayers) -> list[nn.Module]:
-    """The blocks of the first levels of the contracting path."""
-    blocks = getattr(network, "down", ())
-    if levels > len(blocks):
+    """The modules of the first levels of the contracting path."""
+    most = len(network.levels)
+    if levels > most:
         raise UserError(
-            f"train.freeze: {levels} levels, but the contracting path has {len(blocks)}; write at "
-            f"most {len(blocks)}"
+            f"train.freeze: {levels} levels, but the contracting path has {most}; write at most "
+            f"{most}"
         )
-    for level in range(levels):
-        new = [name for name in layers.new if name.startswith(f"down.{level}.")]
+    stay = network.levels[:levels]
+    for level, modules in enumerate(stay):
+        within = tuple(f"{module}." for module in modules)
+        new = [name for name in layers.new if f"{name}.".startswith(within)]
         if new:
             raise UserError(
                 f"train.freeze: {new[0]} does not come from the start, so random weights would "
                 f"stay; write {level}"
             )
-    return list(blocks[:levels])
+    return [network.get_submodule(module) for modules in stay for module in modules]
 
 
 def account(start: ModelFile, started: Started, progress: TrainingProgress) -> dict[str, Any]:

@@ -278,3 +278,24 @@ def test_settings_of_a_stage_without_dataset_or_model(tmp_path: Path) -> None:
     assert sorted(settings_of(args, ReportAllSettings).datasets) == ["membranes", "nuclei", "phase"]
     with pytest.raises(UserError, match="--dataset: no dataset 'x'; there are: membranes"):
         settings_of(Namespace(**{**vars(args), "dataset": "x"}), ReportAllSettings)
+
+
+def test_the_output_folder_of_a_stage_run_by_hand(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        f"output: {tmp_path / 'mine'}\n"
+        "datasets: {d: {synthetic: {kind: nuclei}, task: instances}}\n"
+        "models: {m: {preset: unet-bn}}\n"
+    )
+    found: list[tuple[Path, Path]] = []
+
+    def output(*words: str) -> Path:
+        args = stage.parser("x", "X.").parse_args(["--dataset", "d", *words])
+        code = stage.run(args, lambda args, paths: found.append((args.output, paths.output)))
+        assert code == 0
+        assert found[-1][0] == found[-1][1]
+        return found[-1][1]
+
+    assert output("--config", str(path)) == tmp_path / "mine"
+    assert output("--config", str(path), "--output", "other") == Path("other")
+    assert output("--settings", "{}") == Path("results")

@@ -101,6 +101,10 @@ MISTAKES: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"evaluate": {"metrics": ["pixel", "speed"]}}, "evaluate.metrics.1", ["'speed'", "topology"]),
     ({"evaluate": {"metrics": "pixel"}}, "evaluate.metrics", ["'pixel'", "list"]),
     ({"evaluate": {"metrics": []}}, "evaluate.metrics", ["at least one"]),
+    # Keys of another network.
+    ({"models": {"r": {"preset": "unet-resnet34", "width": 8}}}, "models.r",
+     ["width: the preset", "drop this key (encoder and decoder set its layers and their widths)"]),
+    (in_model(window=65, hidden=[5]), "models.m", ["hidden, window: the", "drop these keys"]),
     # Lists of a given length.
     ({"models": {"r": {"preset": "unet-resnet34", "decoder": [8] * 4}}}, "models.r.decoder",
      ["must name 5 numbers, the coarsest level first (got [8, 8, 8, 8])"]),

@@ -127,6 +127,9 @@ def test_the_check_of_a_dataset_that_starts_from_a_model_of_a_join_has_a_valid_c
 MISTAKES = [
     ({"join": ["a"]}, r"join: got \['a'\]; name two or more datasets \(a, b\)"),
     ({"join": []}, "join: must name at least one"),
+    ({"join": {"a": float("nan"), "b": 1}}, r"join\.a: must be a finite number \(got nan\)$"),
+    ({"join": {"a": "x", "b": 1}}, r"join\.a: must be a number \(got 'x'\)$"),
+    ({"join": "a"}, "join: must be a list, such as .* or have keys of its own"),
     ({"join": ["a", "a", "b"]}, "join: a stands in it twice; name each dataset once$"),
     ({"join": ["a", "a"]}, r"join: a stands in it twice; name each dataset once; name two or more "
      r"datasets \(a, b\)$"),

@@ -66,6 +66,21 @@ def test_what_is_neither_a_model_nor_a_file(value: str) -> None:
     assert "\n" not in said
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("m.onnx", "no names of ours; start from the model.pt or the package that it was made of"),
+        ("m.keras", "make a model.pt of it: python scripts/import_keras.py"),
+        ("m.PT", "did you mean .pt?"),
+        ("old/big/net/fold-0", "write the file in it: old/big/net/fold-0/model.pt"),
+    ],
+)
+def test_files_of_other_formats(value: str, said: str) -> None:
+    found = mistake(of_few(**{"from": value}))
+    assert said in found
+    assert "\n" not in found
+
+
 def test_the_key_is_known_by_its_name() -> None:
     said = mistake(over(train={"form": "big/net"}))
     assert "did you mean" in said
@@ -93,6 +108,11 @@ def test_trainings_that_wait_for_each_other() -> None:
     raw = over(datasets={"big": {"train": {"from": "few/net"}}})
     assert "would each wait for the next one" in mistake(raw)
     assert "would start from itself" in mistake(over(train={"from": "big/net"}))
+    # The models of a sweep have names that nobody wrote.
+    raw = merge(raw, {"models": {"net": {"sweep": {"train.lr": [0.1, 0.01]}}}})
+    found = mistake(raw)
+    assert "lr0" not in found
+    assert "big/net, few/net would each wait for the next one" in found
 
 
 def test_a_dataset_that_trains_nothing() -> None:

@@ -376,3 +376,11 @@ def test_masks_of_other_tools_stand_beside_the_models(tmp_path: Path) -> None:
     # In the plot of intervals and in the table.
     assert overall.count("masks from elsewhere") == 2
     assert {row.model for row in score_tables.read_report(paths.report_csv)} == {"net", "tool"}
+
+
+def test_channels_are_listed_in_their_order() -> None:
+    image = ImageRecord(
+        "a", "a.tif", axes="CYX", shape=(3, 9, 9), channels=("red", "green", "blue")
+    )
+    other = ImageRecord("b", "b.tif", axes="CYX", shape=(3, 9, 9), channels=("", "green", "extra"))
+    assert dict(collect.facts([image, other]))["Channels"] == "red, green, blue, extra"

@@ -55,7 +55,10 @@ def parser(
     """
     p = Parser(prog=f"python scripts/{stage}.py", description=description)
     p.set_defaults(stage=stage)
-    p.add_argument("--output", type=Path, default=Path("results"), help="the run's output folder")
+    p.add_argument(
+        "--output", type=Path,
+        help="the run's output folder (default: output of --config; with --settings, results)",
+    )  # fmt: skip
     if dataset:
         p.add_argument(
             "--dataset", required=True, type=checked(folder_name),
@@ -106,6 +109,13 @@ def settings_of(args: argparse.Namespace, kind: type[S]) -> S:
             listed = f"{', '.join(sorted(known))}{did_you_mean(name, known)}"
             raise UserError(f"--{key}: no {key} {name!r}; there are: {listed}")
     return kind.of(config, **{key: name for key, name in names.items() if name is not None})
+
+
+def _output_of(args: argparse.Namespace) -> Path:
+    """The output folder of a stage that is given none."""
+    from unet.config.load import load_file
+
+    return Path("results" if args.config is None else load_file(args.config).output)
 
 
 def escape_unprintable() -> None:
@@ -199,6 +209,8 @@ def run(args: argparse.Namespace, stage: Callable[[argparse.Namespace, Paths], N
         return EXIT_USER_ERROR
     try:
         with stoppable():
+            if hasattr(args, "settings") and getattr(args, "output", Path()) is None:
+                args.output = _output_of(args)
             stage(args, Paths(getattr(args, "output", Path())))
     except UserError as error:
         for line in str(error).splitlines():

@@ -7,7 +7,7 @@ was found.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -100,6 +100,8 @@ def _located(loc: tuple[int | str, ...], raw: Any) -> tuple[tuple[str, ...], Any
         elif isinstance(raw, list | tuple) and isinstance(part, int) and part < len(raw):
             key.append(str(part))
             raw = raw[part]
+        elif isinstance(raw, Mapping) and str(part).startswith("dict["):
+            continue
         else:
             break
     return tuple(key), raw
@@ -115,7 +117,10 @@ def lines_of(error: ValidationError, raw: Any, prefix: tuple[str, ...] = ()) -> 
     found: dict[str, tuple[list[str], str]] = {}
     nears: dict[str, str] = {}
     items = error.errors(include_url=False)
+    mappings = _mappings(items)
     for item in items:
+        if item["type"] == "tuple_type" and item["loc"][:-1] in mappings:
+            continue  # it may be a list or a mapping, and is a mapping
         if item["type"] == "too_short" and len(items) > 1 and item["input"]:
             continue  # the list is not too short, its entries are wrong
         where, value = _located(item["loc"], raw)
@@ -151,6 +156,16 @@ def lines_of(error: ValidationError, raw: Any, prefix: tuple[str, ...] = ()) -> 
         f"config: {one_line(key, _LONGEST)}: {' or '.join(texts)}{got}{nears.get(key, '')}"
         for key, (texts, got) in found.items()
     ]
+
+
+def _mappings(items: Sequence[Any]) -> set[tuple[int | str, ...]]:
+    """Keys that may be a list or a mapping, and are a mapping: mistakes were found in it."""
+    return {
+        item["loc"][:place]
+        for item in items
+        for place, part in enumerate(item["loc"][:-1])
+        if str(part).startswith("dict[")
+    }
 
 
 def _known_key(path: tuple[str, ...]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from unet.config.choices import Entry
 from unet.config.resnet import ResNetArchitecture
@@ -89,6 +89,8 @@ class Architecture:
     kernels: PerLevel | None = None
     pools: PerLevel | None = None
     kind: Literal["unet"] = "unet"
+
+    sized_by: ClassVar[str] = "width, depth and the other keys of U-Nets set its layers"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", tuple(int(n) for n in self.blocks))
@@ -185,6 +187,8 @@ class WindowArchitecture:
     dropout: float = 0.0
     dims: int = 2
     kind: Literal["window"] = "window"
+
+    sized_by: ClassVar[str] = "window, stages and hidden set its layers"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple((int(m), int(k)) for m, k in self.stages))
@@ -325,5 +329,8 @@ def architecture_of(preset: str, **given: Any) -> AnyArchitecture:
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     foreign = sorted(set(changes) - set(asdict(base)))
     if foreign:
-        raise ValueError(f"{', '.join(foreign)}: the preset {preset} has no such value")
+        drop = f"drop {'this key' if len(foreign) == 1 else 'these keys'}"
+        raise ValueError(
+            f"{', '.join(foreign)}: the preset {preset} has no such value; {drop} ({base.sized_by})"
+        )
     return replace(base, **changes)

@@ -53,6 +53,7 @@ class ResNetArchitecture:
     depth: ClassVar[int] = 5
     """Halvings: the first convolution, the pooling, and stages 2 to 4."""
     norm: ClassVar[str] = "batch"
+    sized_by: ClassVar[str] = "encoder and decoder set its layers and their widths"
     strides: ClassVar[tuple[tuple[int, ...], ...]] = ((1, 1),)
     """One output, at the image's resolution."""
 

@@ -7,7 +7,7 @@ from unet.config.recipes import expanded
 from unet.config.run import Config
 from unet.config.sections import TrainSection
 from unet.config.start_keys import origin_in_run
-from unet.config.sweep import written_models
+from unet.config.sweep import sweep_models, written_models
 from unet.errors import did_you_mean
 from unet.paths import Origin
 
@@ -33,7 +33,7 @@ def origin_mistakes(config: Config) -> list[str]:
             for member in config.members_of(name):
                 if (dataset, member) in wanted:
                     wanted.setdefault((dataset, name), (dataset, member))
-    return list(dict.fromkeys(lines)) or _circles(wanted)
+    return list(dict.fromkeys(lines)) or _circles(config, wanted)
 
 
 def key_of_start(config: Config, dataset: str, model: str) -> str:
@@ -141,8 +141,9 @@ def _unknown(config: Config, origin: Origin) -> str:
     return ""
 
 
-def _circles(wanted: dict[Node, Node]) -> list[str]:
+def _circles(config: Config, wanted: dict[Node, Node]) -> list[str]:
     """Trainings that would wait for themselves, each circle once."""
+    chosen_from = sweep_models(config)
     lines: list[str] = []
     told: set[Node] = set()
     for first in wanted:
@@ -153,7 +154,8 @@ def _circles(wanted: dict[Node, Node]) -> list[str]:
             continue
         circle = chain[chain.index(node) :]
         told.update(circle)
-        names = [f"{dataset}/{model}" for dataset, model in circle]
+        # In place of the models of a sweep, the one that they are made for.
+        names = list(dict.fromkeys(f"{d}/{chosen_from.get(m, m)}" for d, m in circle))
         if len(names) == 1:
             text = f"{names[0]} would start from itself"
         else:

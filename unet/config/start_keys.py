@@ -14,6 +14,14 @@ from unet.paths import NAME, Origin
 # Formats of files to start from, by suffix. A new one also needs a line in `READERS` of
 # `unet.models.read_model`.
 START_FORMATS = {".pt": "model.pt", ".zip": "package of the BioImage Model Zoo (.zip)"}
+_KERAS = "make a model.pt of it: python scripts/import_keras.py (docs/models.md)"
+# Formats that cannot be read, and what to do instead.
+_OTHER_FORMATS = {
+    ".onnx": "the layers of an .onnx have no names of ours; start from the model.pt or the package "
+    "that it was made of",
+    ".keras": _KERAS,
+    ".h5": _KERAS,
+}
 # In place of a path in settings: what a training depends on is the file's content.
 START_FILE = "file.pt"
 # The learning rate is multiplied by this unless the user writes one. nnU-Net trains at 1e-2 and is
@@ -37,12 +45,23 @@ def is_start_file(text: str | None) -> bool:
 def _start(text: str) -> str:
     suffix = PurePath(text).suffix
     if origin_in_run(text) is None and suffix not in START_FORMATS:
-        known = ", ".join(START_FORMATS.values())
-        near = did_you_mean(suffix, START_FORMATS) if suffix else ""
+        known = " or ".join(START_FORMATS.values())
         raise ValueError(
-            f"must be <dataset>/<model> of this run, or the path of a {known} (got {text!r}){near}"
+            f"must be <dataset>/<model> of this run, or the path of a {known} (got {text!r})"
+            f"{_instead(text, suffix)}"
         )
     return text
+
+
+def _instead(text: str, suffix: str) -> str:
+    """The end of a message about a file of another format: what to write instead."""
+    if suffix.lower() in START_FORMATS:
+        return f"; did you mean {suffix.lower()}? Rename the file if it has this name"
+    if suffix in _OTHER_FORMATS:
+        return f"; {_OTHER_FORMATS[suffix]}"
+    if not suffix:
+        return f"; for a folder, write the file in it: {text}/model.pt" if "/" in text else ""
+    return did_you_mean(suffix, START_FORMATS)
 
 
 # `from` is a keyword of Python, so it cannot be a name in the body of a class.

@@ -90,11 +90,15 @@ def collapsed(config: Config) -> Config:
     return start_models.collapsed(trained)
 
 
+def sweep_models(config: Config) -> dict[str, str]:
+    """The models that follow from a sweep -> the models that are chosen from them."""
+    return {member: name for name in swept(config) for member in config.members_of(name)}
+
+
 def written_models(config: Config) -> dict[str, str]:
     """The models that follow from others -> the models that the user wrote."""
-    chosen_from = {member: name for name in swept(config) for member in config.members_of(name)}
     return {
-        **chosen_from,
+        **sweep_models(config),
         **learning_curve.curve_models(config),
         **start_models.shown_models(config),
     }

@@ -113,9 +113,10 @@ def facts(records: Sequence[ImageRecord]) -> list[tuple[str, str]]:
         for r in good
     )
     rows.append(("Pixel size", _counted(sizes)))
-    names = {name for record in good for name in record.channels if name}
+    # In the order of the images' channels.
+    names = dict.fromkeys(name for record in good for name in record.channels if name)
     if names:
-        rows.append(("Channels", ", ".join(sorted(names))))
+        rows.append(("Channels", ", ".join(names)))
     groups = {record.group for record in good if record.group}
     if groups:
         rows.append(("Groups", str(len(groups))))

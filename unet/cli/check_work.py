@@ -80,16 +80,20 @@ def judged(
     surveys: Mapping[str, DatasetSurvey],
     machine: Machine,
     starts: Mapping[str, Path] | None = None,
+    started: Mapping[str, Sequence[ImageRecord]] | None = None,
 ) -> Checked:
     """A survey with proposals and estimates; without them if nothing can be trained.
 
     Args:
         surveys: by dataset; with those of the datasets whose models predict it, if known.
         starts: model -> the file that its training starts from; None: by the config.
+        started: the manifests of datasets whose models trainings of this one start from; of those
+            without one the survey says what their images are.
     """
     survey = surveys[dataset]
+    seen = {**{name: each.images for name, each in surveys.items()}, **(started or {})}
     of_config = [
-        *start_findings(config, dataset, survey, starts),
+        *start_findings(config, dataset, survey, starts, seen),
         *training_findings(config, dataset),
         *package_findings(config, dataset),
     ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from unet import provenance
 from unet.cli.package_findings import package_findings
-from unet.cli.start_findings import start_findings
+from unet.cli.start_findings import Images, start_findings
 from unet.cli.training_findings import training_findings
 from unet.config.check_settings import CheckSettings
 from unet.config.data_settings import SplitsSettings
@@ -91,7 +91,8 @@ def judged(
             without one the survey says what their images are.
     """
     survey = surveys[dataset]
-    seen = {**{name: each.images for name, each in surveys.items()}, **(started or {})}
+    seen: dict[str, Images] = {name: each.images for name, each in surveys.items()}
+    seen.update(started or {})
     of_config = [
         *start_findings(config, dataset, survey, starts, seen),
         *training_findings(config, dataset),

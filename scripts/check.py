@@ -33,7 +33,9 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     config = at.config_at(dataset, str(args.output), str(args.root), args.images, args.labels)
     workflow = Run(config)
     origins = workflow.origin_checks(dataset)
-    made_by = check_inputs(args, settings, [paths.manifest(dataset), *origins])
+    manifests = workflow.start_manifests(dataset)
+    inputs = [paths.manifest(dataset), *origins, *manifests.values()]
+    made_by = check_inputs(args, settings, inputs)
     records = read_manifest(paths.manifest(dataset))
     splits = known_splits(paths, config, dataset)
     others = [read_checked(path).survey for path in origins]
@@ -41,7 +43,8 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     surveys[dataset] = surveyed(config, dataset, args.threads, records, splits)
     machine = this_machine(config.device, args.threads)
     starts = {name: Path(where) for name, _, where in (e.partition("=") for e in args.start)}
-    found = judged(config, dataset, surveys, machine, starts)
+    started = {name: read_manifest(path) for name, path in manifests.items()}
+    found = judged(config, dataset, surveys, machine, starts, started)
     write_checked(paths, config, found, made_by)
 
 

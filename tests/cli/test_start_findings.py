@@ -8,11 +8,16 @@ from typing import Any
 import pytest
 
 from tests.training.test_start import ARCH, start_of
+from unet.cli.check_work import judged
 from unet.cli.start_findings import start_findings
 from unet.config.load import load
 from unet.config.run import Config, merge
+from unet.data.records import ImageRecord
 from unet.data.survey.facts import DatasetSurvey, SurveyedImage
 from unet.models.model_file import save_model
+from unet.paths import Paths
+from unet.planning.estimated_jobs import Machine
+from unet.planning.jobs import Run
 
 SIZE = (0.5, 0.5)
 DATA = {"synthetic": {"kind": "nuclei"}, "task": "instances"}
@@ -68,6 +73,35 @@ def test_a_model_of_the_run_is_known_by_its_config(tmp_path: Path) -> None:
         "normalize": {"method": "none"}}}}})  # fmt: skip
     texts = [each.text for each in start_findings(load(other), "few", survey())]
     assert any("normalised differently" in text for text in texts)
+
+
+def test_a_model_of_the_run_has_seen_the_images_of_its_dataset(tmp_path: Path) -> None:
+    config = config_of("big/wide", tmp_path / "out", models=["wide"])
+
+    def said(channels: int, size: tuple[float, ...] | None) -> list[str]:
+        images = [ImageRecord("b", "b.tif", shape=(channels, 64, 64), pixel_size_um=size)]
+        found = start_findings(config, "few", survey(), None, {"big": images})
+        return [each.text for each in found]
+
+    assert said(1, SIZE) == []
+    (text,) = said(3, SIZE)
+    assert "trained on images with 3 channels, these have 1" in text
+    (text,) = said(1, (2.0, 2.0))
+    assert "objects look 4 times as large or small" in text
+    assert said(1, None) == []
+
+
+def test_the_check_gets_the_manifests_of_starts(tmp_path: Path) -> None:
+    config = config_of("big/wide", tmp_path / "out")
+    manifest = Paths(tmp_path / "out").manifest("big")
+    assert Run(config).start_manifests("few") == {"big": manifest}
+    assert Run(config).start_manifests("big") == {}
+    checked = judged(
+        config, "few", {"few": survey()}, Machine(1e9, 1), None,
+        {"big": [ImageRecord("b", "b.tif", shape=(3, 64, 64))]},
+    )  # fmt: skip
+    texts = [each.text for each in checked.survey.findings if each.kind == "start_differs"]
+    assert any("images with 3 channels, these have 1" in text for text in texts)
 
 
 def test_a_file_that_is_no_model_stops(tmp_path: Path) -> None:

@@ -32,6 +32,12 @@ def test_a_warm_up_that_is_as_long_as_the_training() -> None:
     assert found.text.startswith("50 steps, but the training has 50 (epochs x steps_per_epoch)")
     assert "such as 5" in found.text
     assert training_findings(config_of({**short, "warmup_steps": 49}), "d") == []
+    # A model that shows a start takes no step.
+    tuned = {**MODEL, "train": {"from": "file.pt"}}
+    config = config_of(short, n=tuned)
+    assert "n-start" in config.trained_for("d")
+    (same,) = training_findings(config, "d")
+    assert same == found
     # Only one of the models.
     other = {**MODEL, "train": {"warmup_steps": 0}}
     (found,) = training_findings(config_of(short, n=other), "d")

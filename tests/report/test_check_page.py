@@ -14,7 +14,7 @@ from rich.console import Console
 
 from tests.report.page_policy import assert_scripts_allowed
 from unet.config.load import load
-from unet.config.run import Config
+from unet.config.run import Config, merge
 from unet.data.survey.facts import (
     Alike,
     DatasetSurvey,
@@ -294,7 +294,7 @@ def test_suggestions_name_the_models() -> None:
     assert [(each.key, each.now, each.value) for each in found[:3]] == [
         ("models.a.width", "8", "16"),
         ("models.b.width", "64", "16"),
-        ("models.c.width", "auto", "16"),
+        ("train.lr", "0.001", "0.01"),  # preset auto chooses the width of c
     ]
     raw = config().model_dump(mode="json", exclude_unset=True)
     raw["models"]["a"] |= {"sweep": {"width": [4, 8], "train.lr": [0.1, 0.01]}}
@@ -308,6 +308,34 @@ def test_suggestions_name_the_models() -> None:
         ("models.b.width", "64"),
         ("train.lr", "a: 0.1 or 0.01 (sweep), b: 0.001"),
     ]
+
+
+def test_suggestions_are_keys_that_can_be_written() -> None:
+    raw = config().model_dump(mode="json", exclude_unset=True)
+    raw["models"] |= {
+        "a": {"preset": "unet-bn", "width": 8, "train": {"from": "file.pt", "lr": 0.001}},
+        "r": {"preset": "unet-resnet34"},
+    }
+    proposed = [
+        ("models.<name>.width", 16, "why"), ("models.<name>.dims", 3, "volumes"),
+        ("models.<name>.head", "border", "apart"), ("train.lr", 0.01, "so"),
+    ]  # fmt: skip
+    read = load(raw)
+    assert "a-start" in read.models
+    found = suggestions(read, "d", proposed)
+    keys = {each.key: each.now for each in found}
+    # The network of a is that of its start, and a ResNet has no width.
+    assert [key for key in keys if key.endswith("width")] == ["models.b.width"]
+    assert "models.a.dims" not in keys
+    assert [key for key in keys if key.endswith("head")] == [
+        f"models.{name}.head" for name in "abcr"
+    ]
+    assert keys["train.lr"] == "0.001"
+    # Each can be written.
+    for each in found:
+        part, _, name = each.key.removeprefix("models.").partition(".")
+        if each.key.startswith("models.") and name != "dims":
+            load(merge(raw, {"models": {part: {name: each.value}}}))
 
 
 def test_formats() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from unet import provenance
 from unet.cli.package_findings import package_findings
-from unet.cli.start_findings import start_findings
+from unet.cli.start_findings import Images, start_findings
 from unet.cli.training_findings import training_findings
 from unet.config.check_settings import CheckSettings
 from unet.config.data_settings import SplitsSettings
@@ -80,16 +80,21 @@ def judged(
     surveys: Mapping[str, DatasetSurvey],
     machine: Machine,
     starts: Mapping[str, Path] | None = None,
+    started: Mapping[str, Sequence[ImageRecord]] | None = None,
 ) -> Checked:
     """A survey with proposals and estimates; without them if nothing can be trained.
 
     Args:
         surveys: by dataset; with those of the datasets whose models predict it, if known.
         starts: model -> the file that its training starts from; None: by the config.
+        started: the manifests of datasets whose models trainings of this one start from; of those
+            without one the survey says what their images are.
     """
     survey = surveys[dataset]
+    seen: dict[str, Images] = {name: each.images for name, each in surveys.items()}
+    seen.update(started or {})
     of_config = [
-        *start_findings(config, dataset, survey, starts),
+        *start_findings(config, dataset, survey, starts, seen),
         *training_findings(config, dataset),
         *package_findings(config, dataset),
     ]

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from unet.config.run import Config
 from unet.config.start_checks import keys_without_start, unused_encoder_weights
 from unet.config.start_keys import is_start_file, origin_in_run
-from unet.data.survey.facts import DatasetSurvey
+from unet.data.records import ImageRecord
+from unet.data.survey.facts import DatasetSurvey, SurveyedImage
 from unet.data.survey.findings import Finding
 from unet.errors import UserError
 from unet.planning.jobs import Run
 from unet.training.start.start_differences import StartSide, differences
 
 T = TypeVar("T")
+Images: TypeAlias = Sequence[SurveyedImage] | Sequence[ImageRecord]
 
 
 def start_findings(
-    config: Config, dataset: str, survey: DatasetSurvey, files: Mapping[str, Path] | None = None
+    config: Config,
+    dataset: str,
+    survey: DatasetSurvey,
+    files: Mapping[str, Path] | None = None,
+    seen: Mapping[str, Images] | None = None,
 ) -> list[Finding]:
     """How the starts of a dataset's trainings differ from them, each line once, and keys that
     need one or have no effect with one.
 
     Args:
         files: model -> the file that its training starts from; None: by the config.
+        seen: the images of other datasets, whose models trainings start from.
     """
     found = [
         Finding("warn", "start_missing", text, key)
@@ -45,11 +52,11 @@ def start_findings(
         path = files.get(model) if files is not None else Run(config).start_file(dataset, model, 0)
         own = replace(
             _of_config(config, dataset, model),
-            channels=_most(image.shape[0] if image.shape else None for image in survey.images),
-            pixel_size_um=_most(image.pixel_size_um for image in survey.images),
+            channels=_channels(survey.images),
+            pixel_size_um=_pixel_size(survey.images),
         )
         try:
-            theirs = _start(config, start, path)
+            theirs = _start(config, start, path, seen or {})
         except UserError as error:
             found.append(Finding("stop", "start_unreadable", str(error), "train.from"))
             continue
@@ -58,8 +65,11 @@ def start_findings(
     return list(dict.fromkeys(found))
 
 
-def _start(config: Config, start: str, path: Path | None) -> StartSide | None:
-    """What is known of a start: from its file, or from its own section of the config."""
+def _start(
+    config: Config, start: str, path: Path | None, seen: Mapping[str, Images]
+) -> StartSide | None:
+    """What is known of a start: from its file, or from its own section of the config and the images
+    of its dataset."""
     if is_start_file(start):
         if path is None:
             return None
@@ -68,7 +78,14 @@ def _start(config: Config, start: str, path: Path | None) -> StartSide | None:
 
         return side_of(read_model(path))
     origin = origin_in_run(start)
-    return None if origin is None else _of_config(config, origin.dataset, origin.model)
+    if origin is None:
+        return None
+    side, images = _of_config(config, origin.dataset, origin.model), seen.get(origin.dataset, ())
+    return replace(
+        side,
+        channels=_channels(images) or side.channels,
+        pixel_size_um=_pixel_size(images) or side.pixel_size_um,
+    )
 
 
 def _of_config(config: Config, dataset: str, model: str) -> StartSide:
@@ -86,6 +103,14 @@ def _of_config(config: Config, dataset: str, model: str) -> StartSide:
         pixel_size_um=size,
         normalize=normalize.model_dump(mode="json"),
     )
+
+
+def _channels(images: Images) -> int | None:
+    return _most(image.shape[0] if image.shape else None for image in images)
+
+
+def _pixel_size(images: Images) -> tuple[float, ...] | None:
+    return _most(image.pixel_size_um for image in images)
 
 
 def _most(values: Iterable[T | None]) -> T | None:

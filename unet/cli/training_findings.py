@@ -10,9 +10,10 @@ from unet.data.survey.findings import Finding
 def training_findings(config: Config, dataset: str) -> list[Finding]:
     """Settings with which a dataset's trainings learn little, each line once."""
     models: dict[str, list[str]] = {}
-    trained = config.trained_for(dataset)
-    for model in trained:
-        if text := long_warm_up(config.train_for(dataset, model)):
+    sections = {model: config.train_for(dataset, model) for model in config.trained_for(dataset)}
+    trained = {model: train for model, train in sections.items() if train.epochs}
+    for model, train in trained.items():
+        if text := long_warm_up(train):
             models.setdefault(text, []).append(model)
     some = {text: f" (models: {', '.join(named)})" for text, named in models.items()}
     if any(len(named) == len(trained) for named in models.values()):

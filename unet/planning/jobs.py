@@ -179,6 +179,15 @@ class Run:
         names = dict.fromkeys(origin.dataset for origin in self.config.origins_for(dataset))
         return [self.paths.check_json(name) for name in names if name in self.config.with_files]
 
+    def start_manifests(self, dataset: str) -> dict[str, Path]:
+        """The manifests of the other datasets of the run whose models trainings of this one start
+        from, by dataset. Not their checks: two datasets may start from each other."""
+        config = self.config
+        starts = (origin_in_run(config.start_for(dataset, m)) for m in config.trained_for(dataset))
+        names = dict.fromkeys(each.dataset for each in starts if each is not None)
+        known = [name for name in names if name in config.with_files and name != dataset]
+        return {name: self.paths.manifest(name) for name in known}
+
     def report_inputs(self, dataset: str) -> list[Path]:
         """What the dataset's report is made from, see :mod:`unet.planning.report_inputs`."""
         settings = ReportSettings.of(self.config, dataset)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from unet.config.learning_curve import compared
+from unet.config.presets import ARCHITECTURES
 from unet.config.run import Config
+from unet.config.sweep import collapsed
 from unet.data.survey.facts import DatasetSurvey
 from unet.data.survey.findings import Finding
 from unet.errors import UserError
@@ -91,7 +93,7 @@ def read_checked(path: Path) -> Checked:
 def suggestions(
     config: Config, dataset: str, proposed: Iterable[tuple[str, object, str]]
 ) -> tuple[Suggestion, ...]:
-    """Proposals beside what the config has.
+    """Proposals beside what the config has, for the keys that can be written.
 
     Args:
         proposed: key, value and reason of each.
@@ -99,7 +101,10 @@ def suggestions(
     found = []
     for key, value, reason in proposed:
         # A line per model: in a config there is no key for all of them.
-        names = compared(config, dataset) if "<name>" in key else ("",)
+        names: Sequence[str] = ("",)
+        if "<name>" in key:
+            plain = key.rpartition(".")[2]
+            names = [m for m in _written(config, dataset) if _free(config, dataset, m, plain)]
         found += [
             Suggestion(
                 named := key.replace("<name>", name),
@@ -110,6 +115,24 @@ def suggestions(
             for name in names
         ]
     return tuple(found)
+
+
+def _written(config: Config, dataset: str) -> list[str]:
+    """The models that the report compares, without those that follow from others: they are not in
+    the file that people edit."""
+    made = config.models.keys() - collapsed(config).models.keys()
+    return [model for model in compared(config, dataset) if model not in made]
+
+
+def _free(config: Config, dataset: str, model: str, key: str) -> bool:
+    """Whether another value of a model's key can be written: preset auto chooses its network, not
+    every network has every key, and trained weights fit no other network."""
+    if key not in {field.name for kind in ARCHITECTURES.values() for field in fields(kind)}:
+        return True
+    architecture = config.architecture_for(model)
+    if architecture is None or config.start_for(dataset, model) is not None:
+        return False
+    return key in {field.name for field in fields(architecture)}
 
 
 # Keys of a section, by its name: the function of Config that merges the overrides.
@@ -124,7 +147,7 @@ def configured(config: Config, dataset: str, key: str) -> str:
         key: of a section (``train.patch``), a model (``width``) or a dataset (``label_kind``).
     """
     section, _, name = key.partition(".")
-    models = compared(config, dataset)
+    models: Sequence[str] = _written(config, dataset) or compared(config, dataset)
     if section == "models":
         section, _, name = name.rpartition(".")
         models = (section,) if section in models else models

@@ -34,7 +34,7 @@ class TrainingProgress:
     best_score: float = -math.inf
     best_step: int = 0
     history: list[Row] = field(default_factory=list)
-    untrained_score: float = math.nan
+    untrained_score: float | None = None
 
 
 @dataclass

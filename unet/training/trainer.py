@@ -340,9 +340,10 @@ class Trainer:
         """
         if started.random_outputs and self.total:
             before = time.monotonic()
-            _, self.progress.untrained_score = self.validate(self.averaged)
+            _, score = self.validate(self.averaged)
+            self.progress.untrained_score = score
             self.progress.seconds += time.monotonic() - before
-            log.info("start  val score %.4f (new last layer)", self.progress.untrained_score)
+            log.info("start  val score %.4f (new last layer)", score)
             started.renew()
             return
         row: Row = dict.fromkeys(("lr", "train_loss", "images_per_s", "data_share"), math.nan)

@@ -1,5 +1,5 @@
-"""manifest.csv and raw files (and splits.csv, if it is there and up to date) -> check.json,
-check.html: what was understood of a dataset, what looks wrong, and what a run will cost. Nothing
+"""manifest.csv and raw files (and splits.csv, if it is there and up to date; and manifest.csv of the
+datasets whose models trainings start from) -> check.json, check.html: what was understood of a dataset, what looks wrong, and what a run will cost. Nothing
 else depends on them: `snakemake check` asks for them, shows what they say, and fails if a finding
 must stop a run. The pages are then complete, since only the job that joins them fails.
 """
@@ -10,6 +10,8 @@ rule check_dataset:
         manifest=PATHS.manifest("{dataset}"),
         # Of the datasets whose models predict this one.
         origins=lambda w: RUN.origin_checks(w.dataset),
+        # Of the datasets whose models its trainings start from.
+        starts=lambda w: list(RUN.start_manifests(w.dataset).values()),
     output:
         json=PATHS.check_json("{dataset}"),
         html=PATHS.check_html("{dataset}"),

@@ -129,8 +129,8 @@ def account(start: ModelFile, started: Started, progress: TrainingProgress) -> d
         progress: of the training; the first row of its history is the start, unless the start's
             last layer is random.
     """
-    rows = progress.history
-    first = progress.untrained_score
+    rows, untrained = progress.history, progress.untrained_score
+    first = math.nan if untrained is None else untrained
     if rows and rows[0]["epoch"] == 0:
         first, rows = rows[0]["val_score"], rows[1:]
     later = [row["val_score"] for row in rows if not math.isnan(row["val_score"])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import time
 import zipfile
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -113,6 +114,39 @@ def test_a_changed_description(changes: dict[str, Any], message: str, tmp_path: 
     with pytest.raises(UserError, match=message) as error:
         applied_model(path)
     assert "\n" not in str(error.value)
+
+
+DEEP = {"width": 1, "max_width": 1, "depth": 10, "convs": 45}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        # Built, these would take minutes or fill the memory.
+        ({"depth": 60}, "depth: got 60, needs a whole number from 1 to 10"),
+        ({"dims": 10**9}, "dims: got 1000000000, needs a whole number from 2 to 3"),
+        ({"width": 10**400}, "width: got 1000"),
+        ({"groups": 10**9, "norm": "group"}, "groups"),
+        (DEEP, "weights do not fit"),
+        ({"kind": "window", "hidden": [1] * 2000}, "layers"),
+        ({"depth": 2.0}, "depth: got 2.0"),
+        ({"depth": True}, "depth: got True"),
+        ({"norm_eps": math.nan}, "norm_eps: got nan, needs a number from 0 to below 1"),
+        ({"norm_eps": "a"}, "norm_eps: got 'a'"),
+        ({"order": "x"}, "order: got 'x', needs one of act-norm, norm-act"),
+        ({"up": ["x"]}, "up: got"),
+        ({"residual": 1}, "residual: got 1, needs true or false"),
+        ({"kind": ["a"]}, "kind: got .*, there are: unet, window, resnet"),
+    ],
+)
+def test_numbers_of_the_network(values: dict[str, Any], message: str, tmp_path: Path) -> None:
+    arch = full().architecture.to_json() if values.get("kind") != "window" else {}
+    path = by_hand(tmp_path / "p.zip", full(), architecture={**arch, **values})
+    start = time.monotonic()
+    with pytest.raises(UserError, match=message) as error:
+        applied_model(path)
+    assert "\n" not in str(error.value)
+    assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"tta": true}'])

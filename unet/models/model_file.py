@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unet.config.geometry import Footprints, footprint
+from unet.config.layers import layers_of, parameters
 from unet.config.presets import AnyArchitecture, architecture_from
 from unet.errors import UserError, one_line
 from unet.files import canonical, replacing
@@ -217,6 +218,10 @@ def check_weights(model: ModelFile, size: int) -> None:
     arch = model.architecture
     if not 1 <= arch.most_layers <= MAX_LAYERS:
         raise ValueError(f"{arch.most_layers} layers")
+    # From the list of layers: a network of many takes long to build, and to measure.
+    layers = layers_of(arch, model.in_channels, len(model.head))
+    if parameters(layers) > sum(tensor.numel() for tensor in model.weights.values()):
+        raise ValueError("its weights do not fit its architecture")
     with torch.device("meta"):  # shapes only: no memory
         network = NETWORKS[arch.kind](model.in_channels, len(model.head), arch)
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

@@ -107,7 +107,10 @@ def open_package(path: Path) -> Package:
 
 def short(value: Any) -> str:
     """A value of a description, for messages."""
-    return one_line(reprlib.repr(value), 100)
+    try:
+        return one_line(reprlib.repr(value), 100)
+    except ValueError:  # a whole number of too many digits to be written
+        return "a number of thousands of digits"
 
 
 class _Plain(yaml.SafeLoader):

@@ -150,7 +150,9 @@ RANGE = {"id": "scale_range", "kwargs": {"axes": ["y", "x"]}}
         ({"weights": {"onnx": {"source": "net.onnx", "external_data": {"source": "a"}}}},
          "of their own"),
         ({"weights": {"onnx": {"source": "net.onnx", "sha256": "1"}}}, "sha256"),
-        ({"inputs": [{"id": "raw"}]}, "description is not valid"),
+        ({"inputs": [{"id": "raw"}]}, r"yaml is not valid \(inputs: 'axes' is missing\)"),
+        ({"outputs": ["a"]}, r"bioimageio\.yaml is not valid \(outputs: "),
+        ({"weights": {}}, "names no weights, but only onnx is applied"),
     ],
 )  # fmt: skip
 def test_what_is_not_known(changes: Any, message: str, tmp_path: Path) -> None:
@@ -223,7 +225,7 @@ def both(**values: Any) -> dict[str, Any]:
         (both(scale=0), "the scale 0 of the axis y"),
         (both(scale=INF), "the scale inf of the axis y"),
         (both(scale="a"), "the scale 'a' of the axis y"),
-        ({"tags": 5}, "description is not valid"),
+        ({"tags": 5}, "is not valid"),
     ],
 )
 def test_numbers_of_axes(changes: Any, message: str, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from unet.models.foreign_steps import (
 )
 from unet.models.model_file import ModelFile, tensors_in
 from unet.models.network import Network
-from unet.models.zoo_archive import Package, short
+from unet.models.zoo_archive import DESCRIPTIONS, Package, short
 from unet.models.zoo_arrays import npy_values
 
 LETTERS = {"batch": "b", "channel": "c"}
@@ -137,8 +137,15 @@ def _described(package: Package) -> Iterator[None]:
         ) from None
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UserError(
-            f"{package.path}: its description is not valid ({short(error)}); get the package again"
+            f"{package.path}: {DESCRIPTIONS[0]} is not valid ({_said(error)}); get the package "
+            "again"
         ) from None
+
+
+def _said(error: Exception) -> str:
+    """What is wrong with a description, by Python's error about it."""
+    missing = isinstance(error, KeyError) and error.args
+    return f"{one_line(error, 60)} is missing" if missing else one_line(error, 100)
 
 
 def foreign_model(package: Package) -> ModelFile:
@@ -227,7 +234,10 @@ def _arrays(package: Package) -> tuple[Array, Array]:
         if not isinstance(listed, list) or len(listed) != 1:
             count = len(listed) if isinstance(listed, list) else 0
             raise UnknownPartError(f"a network with {count} {key} is")
-        found.append(_array(listed[0]))
+        try:
+            found.append(_array(listed[0]))
+        except (AttributeError, LookupError, TypeError) as error:
+            raise ValueError(f"{key}: {_said(error)}") from None
     taken, given = found
     pad = taken.about.get("pad")
     if pad is not None and (not isinstance(pad, Mapping) or pad.get("mode") != "reflect"):
@@ -345,7 +355,7 @@ def _are_scores(last: str, channels: int) -> bool:
 def _check_probabilities(package: Package, given: Array) -> None:
     """Checks by the example in a package that the output is probabilities, as the description does
     not say it."""
-    entry = given.about.get("test_tensor")
+    entry: Any = given.about.get("test_tensor")
     content = package.file(entry, "the example of the output")
     try:
         example = npy_values(content)
@@ -383,9 +393,10 @@ def _onnx_name(package: Package) -> Any:
     entry = package.weights("onnx")
     if entry is None:
         weights: Any = package.about.get("weights")
-        listed = ", ".join(map(str, weights)) if isinstance(weights, Mapping) else "none"
+        listed = ", ".join(map(str, weights)) if isinstance(weights, Mapping) else ""
+        there = f"has weights as {one_line(listed, 100)}" if listed else "names no weights"
         raise UserError(
-            f"{package.path}: has weights as {listed}, but only onnx is applied (other formats can "
+            f"{package.path}: {there}, but only onnx is applied (other formats can "
             "run code); add it with `bioimageio add-weights` (pip install bioimageio.core)"
         )
     if entry.get("external_data"):

@@ -229,8 +229,9 @@ def test_a_payload_through_the_command(tmp_path: Path, tally: Tally) -> None:
     [
         ({"weights": {"a": torch.zeros(1)}}, "its weights do not fit its architecture"),
         ({"architecture": architecture_of("unet-bn", width=4, depth=1)}, "do not fit its arch"),
-        ({"architecture": architecture_of("unet-bn", width=2, depth=10**6)}, "layers"),
-        ({"architecture": architecture_of("unet-bn", convs=10**9)}, "layers"),
+        ({"architecture": architecture_of("unet-bn", width=2, depth=10**6)}, "depth"),
+        ({"architecture": architecture_of("unet-bn", convs=10**9)}, "convs"),
+        ({"architecture": architecture_of("unet-bn", blocks=(10**9,))}, "layers"),
         ({"in_channels": 3}, "its weights do not fit its architecture"),
         ({"in_channels": 10**12}, "model file"),
         ({"weights": {"a": torch.zeros(1).expand(10**12)}}, "more weights than the file contains"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -148,13 +150,113 @@ RANGE = {"id": "scale_range", "kwargs": {"axes": ["y", "x"]}}
         ({"weights": {"onnx": {"source": "net.onnx", "external_data": {"source": "a"}}}},
          "of their own"),
         ({"weights": {"onnx": {"source": "net.onnx", "sha256": "1"}}}, "sha256"),
-        ({"inputs": [{"id": "raw"}]}, "description is not valid"),
+        ({"inputs": [{"id": "raw"}]}, r"yaml is not valid \(inputs: 'axes' is missing\)"),
+        ({"outputs": ["a"]}, r"bioimageio\.yaml is not valid \(outputs: "),
+        ({"weights": {}}, "names no weights, but only onnx is applied"),
     ],
 )  # fmt: skip
 def test_what_is_not_known(changes: Any, message: str, tmp_path: Path) -> None:
     path = package(tmp_path, **changes)
     with pytest.raises(UserError, match=message) as error:
         applied_model(path)
+    assert "\n" not in str(error.value)
+
+
+def clip(**values: Any) -> dict[str, Any]:
+    return {"id": "clip", "kwargs": values}
+
+
+def linear(**values: Any) -> dict[str, Any]:
+    return {"id": "scale_linear", "kwargs": values}
+
+
+def fixed(**values: Any) -> dict[str, Any]:
+    return {"id": "fixed_zero_mean_unit_variance", "kwargs": values}
+
+
+NAN, INF, HUGE = math.nan, math.inf, 10**400
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (clip(min=HUGE), "clip with min 1000"),
+        (clip(min=NAN, max=1), "clip with min nan"),
+        (clip(min=1, max=INF), "clip with max inf"),
+        (clip(min=3, max=1), "clip with min 3 and max 1"),
+        (linear(gain=NAN), "scale_linear with gain nan"),
+        (linear(gain=0), "scale_linear with gain 0"),
+        (linear(gain=1e-60), "scale_linear with gain 1e-60"),
+        (linear(gain=-1, offset=1e39), "scale_linear with offset 1e"),
+        (fixed(mean=1, std=NAN), "unit_variance with std nan"),
+        (fixed(mean=1, std=INF), "unit_variance with std inf"),
+        (fixed(mean=1, std=0), "unit_variance with std 0"),
+        (fixed(mean=HUGE, std=1), "unit_variance with mean 1000"),
+        ({"id": "scale_range", "kwargs": {"axes": ["y", "x"], "eps": NAN}}, "with eps nan"),
+        ({"id": "zero_mean_unit_variance", "kwargs": {"eps": "a"}}, "with eps 'a'"),
+    ],
+)  # fmt: skip
+def test_numbers_of_steps(step: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        applied_model(package(tmp_path, inputs=source(step)))
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_that_cannot_be_written(tmp_path: Path) -> None:
+    """YAML reads hexadecimal numbers of any length; Python does not write them."""
+    path = package(tmp_path, inputs=source(clip(min="HERE")))
+    with zipfile.ZipFile(path) as archive:
+        text = archive.read("bioimageio.yaml").decode().replace("HERE", "0x" + "f" * 9000)
+    with pytest.raises(UserError, match="clip with min a number of thousands of digits"):
+        applied_model(zipped(path, text, {"net.onnx": onnx_of()}))
+
+
+def both(**values: Any) -> dict[str, Any]:
+    inputs, outputs = copy.deepcopy(described()["inputs"]), output(axes=axes(0, **values))
+    inputs[0]["axes"] = axes(**values)
+    return {"inputs": inputs, "outputs": outputs}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"outputs": output(axes=axes(0, halo=10**6))}, "windows of 2000004 x 2000004 px"),
+        (both(scale=1e-30), "the scale 1e-30 of the axis y"),
+        (both(scale=0), "the scale 0 of the axis y"),
+        (both(scale=INF), "the scale inf of the axis y"),
+        (both(scale="a"), "the scale 'a' of the axis y"),
+        ({"tags": 5}, "is not valid"),
+    ],
+)
+def test_numbers_of_axes(changes: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        applied_model(package(tmp_path, **changes))
+    assert "\n" not in str(error.value)
+
+
+def header(shape: str, dtype: str = "<f8") -> bytes:
+    told = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}"
+    return b"\x93NUMPY\x01\x00v\x00" + told.ljust(117).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (header("(1, 1, 999999, 9999999)"), "claims .*, but 0 bytes follow"),
+        (header("(-1, -1, 2, 2)") + bytes(32), "claims"),
+        (npy(np.zeros((1, 1, 16, 16)))[:-1], "claims .*, but 2047 bytes follow"),
+        (npy(np.full((1, 1, 9, 9), "x")), "values of the type <U1, not numbers"),
+        (header("(1,)", "|O"), "not numbers"),
+        (b"hello", r"test\.npy', the example of the output, is damaged"),
+        (b"", "the example of the output, is damaged"),
+    ],
+)
+def test_a_damaged_example(content: bytes, message: str, tmp_path: Path) -> None:
+    about = described(outputs=output(postprocessing=[], test_tensor={"source": "test.npy"}))
+    path = zipped(tmp_path / "p.zip", about, {"net.onnx": onnx_of(), "test.npy": content})
+    with pytest.raises(UserError, match=message) as error:
+        applied_model(path)
+    assert "test.npy" in str(error.value)
     assert "\n" not in str(error.value)
 
 

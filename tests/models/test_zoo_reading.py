@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import time
 import zipfile
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -99,13 +100,24 @@ def test_every_format_to_start_from_has_a_reader() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"head": ["a", "b", "c"]}, "weights do not fit"),
+        ({"head": ["a", "b", "c"]}, "class_names: got 2 names, but the network has 3 outputs"),
+        ({"head": ["a", "b", "c"], "class_names": ["a", "b", "c"]}, "weights do not fit"),
         ({"architecture": {"kind": "unet", "depth": 3}}, "description of the network"),
         ({"architecture": {"kind": "own"}}, "description of the network"),
         ({"in_channels": 10**9}, "description of the network"),
         ({"settings": "[1]"}, "settings is not a mapping"),
         ({"settings": "{"}, "description of the network"),
-        ({"normalize": None}, "description of the network"),
+        ({"normalize": None}, "description of the network is not usable .normalize: "),
+        ({"architecture": "abc"}, "architecture: got 'abc', needs values by name"),
+        ({"task": "abc"}, "task: got 'abc', needs semantic or instances"),
+        ({"task": None}, "names that are not text"),
+        ({"class_names": "abc"}, "class_names: got 'abc', needs a list"),
+        ({"class_names": ["x"]}, "class_names: got 1 name, but the network has 2 outputs"),
+        ({"class_values": [1]}, "class_values: got 1 value, but there are 2 classes"),
+        ({"class_values": 3}, "class_values: got 3, needs a list"),
+        ({"pixel_size_um": [-1, 0]}, "pixel_size_um: got .*, needs numbers above 0"),
+        ({"pixel_size_um": [1, 1, 1]}, "pixel_size_um: got .*, needs 2 numbers"),
+        ({"step": math.inf}, "step: "),
     ],
 )
 def test_a_changed_description(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -113,6 +125,61 @@ def test_a_changed_description(changes: dict[str, Any], message: str, tmp_path: 
     with pytest.raises(UserError, match=message) as error:
         applied_model(path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "key", ["architecture", "in_channels", "head", "class_names", "task", "normalize"]
+)
+def test_a_missing_key_is_named(key: str, tmp_path: Path) -> None:
+    own = {name: value for name, value in own_values(full()).items() if name != key}
+    path = by_hand(tmp_path / "p.zip", full(), {"config": {"unet_pipeline": own}})
+    with pytest.raises(UserError, match=f"not usable .{key} is missing.; get the package again"):
+        applied_model(path)
+
+
+def test_a_hash_in_capitals(tmp_path: Path) -> None:
+    content = state_dict(full().weights)
+    entry = {"source": "weights.pt", "sha256": sha256(content).upper()}
+    told = {"weights": {"pytorch_state_dict": entry}}
+    applied_model(by_hand(tmp_path / "p.zip", full(), told))
+
+
+def test_a_folder_is_no_model_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a folder; give the model file in it"):
+        applied_model(tmp_path)
+
+
+DEEP = {"width": 1, "max_width": 1, "depth": 10, "convs": 45}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        # Built, these would take minutes or fill the memory.
+        ({"depth": 60}, "depth: got 60, needs a whole number from 1 to 10"),
+        ({"dims": 10**9}, "dims: got 1000000000, needs a whole number from 2 to 3"),
+        ({"width": 10**400}, "width: got 1000"),
+        ({"groups": 10**9, "norm": "group"}, "groups"),
+        (DEEP, "weights do not fit"),
+        ({"kind": "window", "hidden": [1] * 2000}, "layers"),
+        ({"depth": 2.0}, "depth: got 2.0"),
+        ({"depth": True}, "depth: got True"),
+        ({"norm_eps": math.nan}, "norm_eps: got nan, needs a number from 0 to below 1"),
+        ({"norm_eps": "a"}, "norm_eps: got 'a'"),
+        ({"order": "x"}, "order: got 'x', needs one of act-norm, norm-act"),
+        ({"up": ["x"]}, "up: got"),
+        ({"residual": 1}, "residual: got 1, needs true or false"),
+        ({"kind": ["a"]}, "kind: got .*, there are: unet, window, resnet"),
+    ],
+)
+def test_numbers_of_the_network(values: dict[str, Any], message: str, tmp_path: Path) -> None:
+    arch = full().architecture.to_json() if values.get("kind") != "window" else {}
+    path = by_hand(tmp_path / "p.zip", full(), architecture={**arch, **values})
+    start = time.monotonic()
+    with pytest.raises(UserError, match=message) as error:
+        applied_model(path)
+    assert "\n" not in str(error.value)
+    assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"tta": true}'])
@@ -152,6 +219,8 @@ BOMB = "a: &a [1, 1]\nb: [*a, *a]\n"
         (described(), {"../out.txt": b""}, "names a file outside"),
         (described(), {"/etc/out": b""}, "names a file outside"),
         (described(), {"..\\out": b""}, "names a file outside"),
+        (described(), {"C:\\out": b""}, "names a file outside"),
+        (described(), {"c:out": b""}, "names a file outside"),
         (described(**OURS), {}, r"has no file weights\.pt"),
         (
             described(**{**OURS, "weights": {"pytorch_state_dict": {"source": "../w.pt"}}}),

@@ -62,6 +62,11 @@ HEADS: dict[str, Head] = {
 }
 
 
+def head_of(channels: tuple[str, ...]) -> Head:
+    """The kind of an output, given the names of its channels."""
+    return next((head for head in HEADS.values() if head.channels == channels), HEADS["classes"])
+
+
 def classes_among(head: tuple[str, ...]) -> int:
     """How many of an output's channels, given by name, are classes with a softmax."""
     for known in HEADS.values():

@@ -6,9 +6,10 @@ Adding a preset is one entry in ``PRESET_TABLE``; the networks are built by
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from unet.config.choices import Entry
 from unet.config.resnet import ResNetArchitecture
@@ -236,7 +237,7 @@ class WindowArchitecture:
     @property
     def most_layers(self) -> int:
         """As :attr:`Architecture.most_layers`."""
-        return self.depth + 1
+        return self.depth + len(self.hidden) + 1
 
     def to_json(self) -> dict[str, Any]:
         """The values as a plain mapping, which :func:`architecture_from` reads back."""
@@ -310,13 +311,54 @@ PRESETS: dict[str, AnyArchitecture] = {
 }
 
 
+# Key -> the values that a file can have. Some cost time or memory before a network's weights can
+# show that they are wrong: the grid, for example, is 2^depth pixels.
+_WHOLE: dict[str, tuple[int, int]] = {
+    "dims": (2, 3), "depth": (1, 10), "width": (1, 1 << 16), "max_width": (1, 1 << 16),
+    "convs": (1, 100), "decoder_convs": (1, 100), "groups": (1, 1 << 12), "window": (1, 1 << 12),
+    "pool": (1, 16),
+}  # fmt: skip
+_CHOICES = {
+    "padding": Padding, "norm": Norm, "order": Order, "activation": Activation, "up": Up,
+}  # fmt: skip
+_OPTIONAL = ("max_width", "decoder_convs")
+_SHARES = ("norm_eps", "dropout")
+_SWITCHES = ("residual", "attention", "deep_supervision")
+
+
+def _mistake(key: str, value: Any) -> str:
+    """What the value of a file must be, or "" if it is so."""
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    if key in _WHOLE and not (value is None and key in _OPTIONAL):
+        low, high = _WHOLE[key]
+        right = plain and isinstance(value, int) and low <= value <= high
+        return "" if right else f"a whole number from {low} to {high}"
+    if key in _CHOICES:
+        known = get_args(_CHOICES[key])
+        return "" if value in known else f"one of {', '.join(known)}"
+    if key in _SHARES:
+        return "" if plain and 0 <= value < 1 else "a number from 0 to below 1"
+    if key in _SWITCHES:
+        return "" if isinstance(value, bool) else "true or false"
+    return ""
+
+
 def architecture_from(values: Mapping[str, Any]) -> AnyArchitecture:
     """The architecture that ``to_json`` wrote.
 
     Raises:
-        KeyError, TypeError, ValueError: the kind is unknown, or the values do not fit.
+        TypeError, ValueError: the kind is unknown, or the values do not fit.
     """
-    return ARCHITECTURES[values.get("kind", "unet")](**values)
+    if not isinstance(values, Mapping):
+        raise TypeError(f"got {reprlib.repr(values)}, needs values by name")
+    kind = values.get("kind", "unet")
+    known = ARCHITECTURES.get(kind) if isinstance(kind, str) else None
+    if known is None:
+        raise ValueError(f"kind: got {reprlib.repr(kind)}, there are: {', '.join(ARCHITECTURES)}")
+    for key, value in values.items():
+        if needed := _mistake(key, value):
+            raise ValueError(f"{key}: got {reprlib.repr(value)}, needs {needed}")
+    return known(**values)
 
 
 def architecture_of(preset: str, **given: Any) -> AnyArchitecture:

@@ -20,25 +20,30 @@ from torch import Tensor
 
 from unet.config.geometry import Footprint, Footprints
 from unet.config.heads import classes_among
-from unet.errors import UserError
+from unet.errors import UserError, one_line
+from unet.io.pixel_size import POSSIBLE_UM
 from unet.models.foreign_network import ForeignNetwork, ForeignPlan, GivenArchitecture, Layout
 from unet.models.foreign_steps import (
     ACTIVATIONS,
     NOTHING,
     Step,
     UnknownStepError,
+    is_number,
     normalisation_of,
     pixelwise,
 )
 from unet.models.model_file import ModelFile, tensors_in
 from unet.models.network import Network
-from unet.models.zoo_archive import Package, short
+from unet.models.zoo_archive import DESCRIPTIONS, Package, short
+from unet.models.zoo_arrays import npy_values
 
 LETTERS = {"batch": "b", "channel": "c"}
 # Micrometres per unit.
 UNITS = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3}
 FOREGROUND = ("background", "foreground")
 LARGEST_SIZE = 1 << 20
+# Pixels of a window: more do not fit into memory with their maps.
+LARGEST_WINDOW = 1 << 26
 # How far probabilities of the example in a package may be off.
 ROUNDING = 1e-3
 
@@ -130,10 +135,17 @@ def _described(package: Package) -> Iterator[None]:
             f"{package.path}: {what} not known here, so the model cannot be applied; use the "
             "program that made it"
         ) from None
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UserError(
-            f"{package.path}: its description is not valid ({short(error)}); get the package again"
+            f"{package.path}: {DESCRIPTIONS[0]} is not valid ({_said(error)}); get the package "
+            "again"
         ) from None
+
+
+def _said(error: Exception) -> str:
+    """What is wrong with a description, by Python's error about it."""
+    missing = isinstance(error, KeyError) and error.args
+    return f"{one_line(error, 60)} is missing" if missing else one_line(error, 100)
 
 
 def foreign_model(package: Package) -> ModelFile:
@@ -152,6 +164,7 @@ def foreign_model(package: Package) -> ModelFile:
         scores = _are_scores(last, given.count)
         if given.count > 1 and classes_among(given.channels) != given.count:
             raise UnknownPartError(f"an output of the channels {short(given.channels)} is")
+        outline = _outline(package, taken, given)
     name = f"{package.path}: {_onnx_name(package)}"
     if not scores:
         with _described(package):
@@ -161,7 +174,7 @@ def foreign_model(package: Package) -> ModelFile:
         Layout(given.axes), tuple(_halo(given, letter) for letter in given.space), before,
         after[:-1] if scores else after, scores,
     )  # fmt: skip
-    return replace(_outline(package, taken, given), normalize=normalize, windows=windows, plan=plan)
+    return replace(outline, normalize=normalize, windows=windows, plan=plan)
 
 
 def foreign_start(package: Package) -> ModelFile:
@@ -221,7 +234,10 @@ def _arrays(package: Package) -> tuple[Array, Array]:
         if not isinstance(listed, list) or len(listed) != 1:
             count = len(listed) if isinstance(listed, list) else 0
             raise UnknownPartError(f"a network with {count} {key} is")
-        found.append(_array(listed[0]))
+        try:
+            found.append(_array(listed[0]))
+        except (AttributeError, LookupError, TypeError) as error:
+            raise ValueError(f"{key}: {_said(error)}") from None
     taken, given = found
     pad = taken.about.get("pad")
     if pad is not None and (not isinstance(pad, Mapping) or pad.get("mode") != "reflect"):
@@ -255,7 +271,14 @@ def _array(about: Mapping[str, Any]) -> Array:
 
 
 def _windows(taken: Array, given: Array) -> Footprints:
-    return tuple(_along(letter, taken, given) for letter in taken.space)
+    found = tuple(_along(letter, taken, given) for letter in taken.space)
+    sides = [max(each.smallest, each.grid) for each in found]
+    if math.prod(sides) > LARGEST_WINDOW:
+        raise UnknownPartError(
+            f"a network that needs windows of {' x '.join(map(str, sides))} px (by the smallest "
+            "size, step, offset and halo of its axes) is"
+        )
+    return found
 
 
 def _along(letter: str, taken: Array, given: Array) -> Footprint:
@@ -273,7 +296,7 @@ def _along(letter: str, taken: Array, given: Array) -> Footprint:
     own = isinstance(made, Mapping) and (made.get("tensor_id"), made.get("axis_id")) == (
         taken.id, source["id"],
     )  # fmt: skip
-    if not own or float(source.get("scale", 1)) != float(result.get("scale", 1)):
+    if not own or source.get("scale", 1) != result.get("scale", 1):
         raise UnknownPartError(f"an output of another size than the input (axis {letter}) is")
     lost, odd = divmod(-int(made.get("offset") or 0), 2)
     if odd or lost < 0:
@@ -301,14 +324,16 @@ def _whole(value: Any, least: int = 0) -> int:
 
 
 def _pixel_size(taken: Array) -> tuple[float, ...] | None:
-    sizes = []
+    sizes: list[float | None] = []
     for letter in taken.space:
         axis = taken.by_letter[letter]
-        factor, scale = UNITS.get(str(axis.get("unit"))), float(axis.get("scale", 1))
-        if factor is None or not 0 < scale < math.inf:
-            return None
-        sizes.append(factor * scale)
-    return tuple(sizes)
+        factor, scale = UNITS.get(str(axis.get("unit"))), axis.get("scale", 1)
+        low, high = POSSIBLE_UM
+        if not is_number(scale) or not low <= scale * (factor or 1) <= high:
+            raise UnknownPartError(f"the scale {short(scale)} of the axis {letter} is")
+        sizes.append(None if factor is None else factor * scale)
+    known = [size for size in sizes if size is not None]
+    return tuple(known) if len(known) == len(sizes) else None
 
 
 def _are_scores(last: str, channels: int) -> bool:
@@ -330,8 +355,15 @@ def _are_scores(last: str, channels: int) -> bool:
 def _check_probabilities(package: Package, given: Array) -> None:
     """Checks by the example in a package that the output is probabilities, as the description does
     not say it."""
-    content = package.file(given.about.get("test_tensor"), "the example of the output")
-    example = np.load(io.BytesIO(content), allow_pickle=False)
+    entry: Any = given.about.get("test_tensor")
+    content = package.file(entry, "the example of the output")
+    try:
+        example = npy_values(content)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{package.path}: {short(entry['source'])}, the example of the output, is damaged "
+            f"({one_line(error, 100)}); get the package again"
+        ) from None
     if example.ndim == len(given.axes):
         for place, letter in enumerate(given.axes):
             halo = _halo(given, letter) if letter in given.space else 0
@@ -361,9 +393,10 @@ def _onnx_name(package: Package) -> Any:
     entry = package.weights("onnx")
     if entry is None:
         weights: Any = package.about.get("weights")
-        listed = ", ".join(map(str, weights)) if isinstance(weights, Mapping) else "none"
+        listed = ", ".join(map(str, weights)) if isinstance(weights, Mapping) else ""
+        there = f"has weights as {one_line(listed, 100)}" if listed else "names no weights"
         raise UserError(
-            f"{package.path}: has weights as {listed}, but only onnx is applied (other formats can "
+            f"{package.path}: {there}, but only onnx is applied (other formats can "
             "run code); add it with `bioimageio add-weights` (pip install bioimageio.core)"
         )
     if entry.get("external_data"):

@@ -20,8 +20,17 @@ from unet.models.zoo_archive import short
 # A map [N, C, *S] -> the same shape.
 Pixelwise = Callable[[Tensor], Tensor]
 FLOATS = ("float32", "float64")
+LARGEST = float(torch.finfo(torch.float32).max)
+# A smaller factor makes everything the same, or infinite.
+LEAST = float(torch.finfo(torch.float32).tiny)
 # Those that turn scores into probabilities. Last among the steps, they are left to the Predictor.
 ACTIVATIONS = ("sigmoid", "softmax")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a description is a number that float32 can hold."""
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return plain and abs(value) <= LARGEST  # false for NaN
 
 
 class UnknownStepError(ValueError):
@@ -59,8 +68,9 @@ class Step:
 
     def number(self, key: str, default: float) -> float:
         value = self.values.get(key)
-        value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if value is None:
+            return default
+        if not is_number(value):
             raise self.refuse(f"with {key} {short(value)}")
         return float(value)
 
@@ -68,10 +78,11 @@ class Step:
         """One number, or one per channel."""
         given = self.values.get(key, default)
         found = given if isinstance(given, list) else [given]
-        right = all(isinstance(x, int | float) and not isinstance(x, bool) for x in found)
+        if not all(map(is_number, found)):
+            raise self.refuse(f"with {key} {short(given)}")
         along = self.values.get("axis")
         fits = len(found) == 1 or (along == self.channel != "" and len(found) == self.channels)
-        if not right or not fits:
+        if not fits:
             raise self.refuse(f"with {key} {short(given)} along axis {short(along)}")
         return [float(x) for x in found]
 
@@ -84,20 +95,25 @@ def _per_channel(values: Sequence[float], x: Tensor) -> Tensor:
 def _linear(step: Step) -> Pixelwise:
     step.check_keys("axis", "gain", "offset")
     gain, offset = step.numbers("gain", 1.0), step.numbers("offset", 0.0)
+    if min(map(abs, gain)) < LEAST:
+        raise step.refuse(f"with gain {short(step.values.get('gain'))}")
     return lambda x: x * _per_channel(gain, x) + _per_channel(offset, x)
 
 
 def _fixed(step: Step) -> Pixelwise:
     step.check_keys("axis", "mean", "std", "eps")
     mean, sd = step.numbers("mean"), step.numbers("std")
-    if min(sd) <= 0:
-        raise step.refuse(f"with std {short(sd)}")
+    step.number("eps", 0.0)
+    if min(sd) < LEAST:
+        raise step.refuse(f"with std {short(step.values.get('std'))}")
     return lambda x: (x - _per_channel(mean, x)) / _per_channel(sd, x)
 
 
 def _clip(step: Step) -> Pixelwise:
     step.check_keys("min", "max")
     low, high = step.number("min", float("-inf")), step.number("max", float("inf"))
+    if low >= high:
+        raise step.refuse(f"with min {low:g} and max {high:g}")
     return lambda x: x.clamp(low, high)
 
 
@@ -151,6 +167,7 @@ def _check_axes(step: Step) -> None:
 def _range(step: Step) -> dict[str, Any]:
     step.check_keys("axes", "min_percentile", "max_percentile", "eps", "reference_tensor")
     _check_axes(step)
+    step.number("eps", 0.0)
     low, high = step.number("min_percentile", 0.0), step.number("max_percentile", 100.0)
     if not 0 <= low < high <= 100:
         raise step.refuse(f"with percentiles {low:g} and {high:g}")
@@ -162,6 +179,7 @@ def _range(step: Step) -> dict[str, Any]:
 def _zscore(step: Step) -> dict[str, Any]:
     step.check_keys("axes", "eps")
     _check_axes(step)
+    step.number("eps", 0.0)
     return {"method": "zscore", "scope": "image"}
 
 

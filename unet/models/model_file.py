@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import warnings
 import zipfile
@@ -13,13 +14,16 @@ import torch
 from torch import Tensor
 
 from unet.config.geometry import Footprints, footprint
+from unet.config.heads import head_of
+from unet.config.layers import layers_of, parameters
 from unet.config.presets import AnyArchitecture, architecture_from
-from unet.errors import UserError, one_line
+from unet.errors import UserError, how_many, one_line
 from unet.files import canonical, replacing
 from unet.models.build import NETWORKS
 from unet.models.network import Network
 
 FORMAT = 2
+TASKS = ("semantic", "instances")
 # No network has more. A damaged file could claim so many that building them never ends.
 MAX_LAYERS = 1000
 
@@ -109,6 +113,8 @@ def load_tensors(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing or damaged, or contains more than tensors and plain values.
     """
+    if path.is_dir():
+        raise UserError(f"{path}: a folder; give the model file in it, such as {path / 'model.pt'}")
     if not path.is_file():
         raise UserError(f"{path}: no such model file; run the train stage")
     with path.open("rb") as file:
@@ -192,6 +198,23 @@ def check_finite(model: ModelFile, name: str) -> None:
         )
 
 
+def _check_classes(model: ModelFile) -> None:
+    """Raises ValueError if the classes do not fit the task or the network's outputs."""
+    if model.task not in TASKS:
+        raise ValueError(f"task: got {model.task!r}, needs {' or '.join(TASKS)}")
+    names, values = model.class_names, model.class_values
+    if head_of(model.head).channels is None and len(names) != len(model.head):
+        raise ValueError(
+            f"class_names: got {how_many(len(names), 'name')}, but the network has "
+            f"{how_many(len(model.head), 'output')}"
+        )
+    if values is not None and len(values) != len(names):
+        raise ValueError(
+            f"class_values: got {how_many(len(values), 'value')}, but there are {len(names)} "
+            "classes"
+        )
+
+
 def check_weights(model: ModelFile, size: int) -> None:
     """Checks that a model's values are consistent, before a network is built from it.
 
@@ -214,9 +237,16 @@ def check_weights(model: ModelFile, size: int) -> None:
     names = (*model.head, *model.class_names, model.task)
     if not model.head or not all(isinstance(name, str) for name in names):
         raise ValueError("names that are not text")
+    _check_classes(model)
+    if not all(0 < size < math.inf for size in model.pixel_size_um or ()):
+        raise ValueError(f"pixel_size_um: got {model.pixel_size_um}, needs numbers above 0")
     arch = model.architecture
     if not 1 <= arch.most_layers <= MAX_LAYERS:
         raise ValueError(f"{arch.most_layers} layers")
+    # From the list of layers: a network of many takes long to build, and to measure.
+    layers = layers_of(arch, model.in_channels, len(model.head))
+    if parameters(layers) > sum(tensor.numel() for tensor in model.weights.values()):
+        raise ValueError("its weights do not fit its architecture")
     with torch.device("meta"):  # shapes only: no memory
         network = NETWORKS[arch.kind](model.in_channels, len(model.head), arch)
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

@@ -12,7 +12,7 @@ import reprlib
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import yaml
@@ -64,6 +64,8 @@ class Package:
             )
         content = _member(self.path, source)
         wanted = entry.get("sha256")
+        # The format allows capitals.
+        wanted = wanted.strip().lower() if isinstance(wanted, str) else wanted
         if wanted is not None and hashlib.sha256(content).hexdigest() != wanted:
             raise UserError(
                 f"{self.path}: {source} is not the file that the package describes (its sha256 "
@@ -107,7 +109,10 @@ def open_package(path: Path) -> Package:
 
 def short(value: Any) -> str:
     """A value of a description, for messages."""
-    return one_line(reprlib.repr(value), 100)
+    try:
+        return one_line(reprlib.repr(value), 100)
+    except ValueError:  # a whole number of too many digits to be written
+        return "a number of thousands of digits"
 
 
 class _Plain(yaml.SafeLoader):
@@ -130,7 +135,7 @@ def _names(path: Path) -> list[str]:
         ) from None
     for name in names:
         pure = PurePosixPath(name.replace("\\", "/"))
-        if pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[:1]:
+        if pure.is_absolute() or ".." in pure.parts or PureWindowsPath(name).drive:
             raise UserError(
                 f"{path}: refused, it names a file outside of itself ({one_line(name, 80)})"
             )

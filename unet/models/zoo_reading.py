@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from unet.config.presets import architecture_from
 from unet.errors import UserError, one_line
 from unet.models.foreign_model import foreign_model, foreign_start
 from unet.models.model_file import ModelFile, check_finite, check_weights, tensors_in
-from unet.models.zoo_archive import Package, open_package
+from unet.models.zoo_archive import Package, open_package, short
 from unet.models.zoo_package import OWN, WEIGHTS
 
 AGAIN = "get the package again"
@@ -76,6 +76,9 @@ def _own_model(package: Package, own: Mapping[str, Any]) -> ModelFile:
     try:
         model = _model_of(own, weights)
         check_weights(model, len(content))
+        dims, sizes = model.architecture.dims, model.pixel_size_um
+        if sizes is not None and len(sizes) != dims:
+            raise ValueError(f"pixel_size_um: got {list(sizes)}, needs {dims} numbers")
     except Exception as error:
         # Any error, since the description may contain any values.
         reason = one_line(error, 160)
@@ -87,21 +90,38 @@ def _own_model(package: Package, own: Mapping[str, Any]) -> ModelFile:
 
 
 def _model_of(own: Mapping[str, Any], weights: dict[str, Any]) -> ModelFile:
-    values, size, score = own["class_values"], own["pixel_size_um"], own.get("score")
-    appearance = own.get("appearance")
+    def read(key: str, change: Callable[[Any], Any], *default: Any) -> Any:
+        """The value of a key, changed; without a default it must be there."""
+        if key not in own and not default:
+            raise ValueError(f"{key} is missing")
+        try:
+            return change(own.get(key, *default))
+        except Exception as error:
+            raise ValueError(f"{key}: {one_line(error, 140)}") from None
+
     return ModelFile(
-        architecture=architecture_from(own["architecture"]),
-        in_channels=int(own["in_channels"]),
-        head=tuple(own["head"]),
-        class_names=tuple(own["class_names"]),
-        class_values=None if values is None else tuple(map(int, values)),
-        task=own["task"],
-        normalize=dict(own["normalize"]),
-        pixel_size_um=None if size is None else tuple(map(float, size)),
-        settings=json.loads(own.get("settings", "{}")),
-        versions=dict(own.get("versions", {})),
-        score=math.nan if score is None else float(score),
-        step=int(own.get("step", 0)),
+        architecture=read("architecture", architecture_from),
+        in_channels=read("in_channels", int),
+        head=read("head", _listed),
+        class_names=read("class_names", _listed),
+        class_values=read(
+            "class_values", lambda x: x if x is None else tuple(map(int, _listed(x)))
+        ),
+        task=read("task", lambda x: x),
+        normalize=read("normalize", dict),
+        pixel_size_um=read(
+            "pixel_size_um", lambda x: x if x is None else tuple(map(float, _listed(x)))
+        ),
+        settings=read("settings", json.loads, "{}"),
+        versions=read("versions", dict, {}),
+        score=read("score", lambda x: math.nan if x is None else float(x), None),
+        step=read("step", int, 0),
         weights=weights,
-        appearance=None if appearance is None else json.loads(appearance),
+        appearance=read("appearance", lambda x: None if x is None else json.loads(x), None),
     )
+
+
+def _listed(value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"got {short(value)}, needs a list")
+    return tuple(value)

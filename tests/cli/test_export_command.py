@@ -189,6 +189,36 @@ def test_other_endings_and_folds_are_refused(
     assert "no fold 4" in capsys.readouterr().err
 
 
+def test_a_fold_is_chosen_only_from_a_models_folder(
+    run: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, folder = run.model("d", "m", 0), run.fold("d", "m", 0)
+    out = str(tmp_path / "a.zip")
+    for given, fold, what in ((file, 0, "is a file"), (folder, 1, "is fold-0")):
+        assert main.main(["export", str(given), "-o", out, "--fold", str(fold)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: --fold: {given} {what}, but --fold chooses from the folds")
+
+
+@WRITES
+def test_a_folds_own_folder_is_that_fold(
+    run: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    raw["datasets"]["d"]["split"] = {"folds": 2}
+    raw["export"]["fold"] = 1
+    run.config.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    words = ["export", str(run.fold("d", "m", 0)), "-o", str(tmp_path / "a.zip")]
+    assert main.main(words) == main.main([*words, "--fold", "0"]) == 0
+    capsys.readouterr()
+    folder = run.fold("d", "m", 0).parent
+    assert main.main(["export", str(folder), *words[2:]]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {run.config}: export.fold: no fold 1 in {folder}; there are: fold-0; choose one "
+        "with --fold, or change that key\n"
+    )
+
+
 def test_a_run_that_wants_packages_needs_licence_and_authors() -> None:
     with pytest.raises(UserError) as caught:
         load({**RAW, "export": {"write": True}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,7 @@ def _export(args: argparse.Namespace, _: Paths) -> None:
     files = model_files([args.model])
     around = Surroundings.of(files[0])
     section = _section(args, around)
-    file = _one(files, args.fold if args.fold is not None else section.fold, args.model)
+    file = _one(files, args.fold, args.model, around)
     if args.file.suffix == ONNX:
         export_onnx(args.file, file)
         return
@@ -110,11 +111,31 @@ def _section(args: argparse.Namespace, around: Surroundings) -> ExportSection:
         raise UserError("\n".join(lines_of(error, values, ("export",)))) from None
 
 
-def _one(files: list[Path], fold: int | None, given: Path) -> Path:
-    """The file of the fold; the first one by default."""
-    if fold is None or given.is_file():
+def _one(files: Sequence[Path], fold: int | None, given: Path, around: Surroundings) -> Path:
+    """The file of the fold: that of the given file or folder, if it is a fold's own; else the
+    wanted one, by default the first.
+
+    Raises:
+        UserError: there is no such fold.
+    """
+    if given.is_file() or (given / files[0].name).is_file():
+        own = files[0].parent.name
+        if fold is not None and (given.is_file() or own != f"fold-{fold}"):
+            what = "is a file" if given.is_file() else f"is {own}"
+            raise UserError(
+                f"--fold: {given} {what}, but --fold chooses from the folds in a model's folder; "
+                "give that folder, or leave out --fold"
+            )
         return files[0]
+    key = "--fold"
+    if fold is None:
+        config = around.config
+        fold = config and config.export_for(around.dataset, around.model).fold
+        key = f"{around.paths.config}: export.fold"
     there = {file.parent.name: file for file in files}
+    if fold is None:
+        return files[0]
     if f"fold-{fold}" not in there:
-        raise UserError(f"--fold: no fold {fold} in {given}; there are: {', '.join(there)}")
+        more = "" if key == "--fold" else "; choose one with --fold, or change that key"
+        raise UserError(f"{key}: no fold {fold} in {given}; there are: {', '.join(there)}{more}")
     return there[f"fold-{fold}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from unet.paths import Paths
 if TYPE_CHECKING:
     from unet.config.export_section import ExportSection
     from unet.report.model_facts import Surroundings
+
+log = logging.getLogger("unet")
 
 PACKAGE, ONNX = ".zip", ".onnx"
 
@@ -93,22 +96,40 @@ def _export(args: argparse.Namespace, _: Paths) -> None:
 
 
 def _section(args: argparse.Namespace, around: Surroundings) -> ExportSection:
-    """The section export of the run's config, with the options of the command."""
+    """The section export of the run's config, with the options of the command.
+
+    Raises:
+        UserError: a text does not fit the format of packages.
+    """
     from pydantic import ValidationError
 
     from unet.config.export_section import ExportSection
+    from unet.config.licences import licence_mistake
     from unet.config.messages import lines_of
 
     section = ExportSection()
     if around.config is not None:
         section = around.config.export_for(around.dataset, around.model)
+    elif around.paths.config.is_file():
+        log.warning("warning: %s; so its texts are not used", around.note)
     given: dict[str, Any] = {key: getattr(args, key) for key in ("license", "name", "description")}
-    given["authors"] = {name: {} for name in args.author} if args.author else None
-    values = section.model_dump() | {k: v for k, v in given.items() if v is not None}
+    given["authors"] = None if args.author is None else {name: {} for name in args.author}
+    given = {key: value for key, value in given.items() if value is not None}
     try:
-        return ExportSection.model_validate(values)
+        # The config's own values are checked, so what is wrong is from an option.
+        section = ExportSection.model_validate(section.model_dump() | given)
     except ValidationError as error:
-        raise UserError("\n".join(lines_of(error, values, ("export",)))) from None
+        lines = lines_of(error, given)
+        raise UserError("\n".join(map(_with_option, lines))) from None
+    if section.license is not None and (wrong := licence_mistake(section.license)):
+        key = "--license" if "license" in given else f"{around.paths.config}: export.license"
+        raise UserError(f"{key}: {wrong}")
+    return section
+
+
+def _with_option(line: str) -> str:
+    """A line about a key of the section, with the name of the option instead."""
+    return "--" + line.removeprefix("config: ").replace("authors", "author", 1)
 
 
 def _one(files: Sequence[Path], fold: int | None, given: Path, around: Surroundings) -> Path:
@@ -128,9 +149,8 @@ def _one(files: Sequence[Path], fold: int | None, given: Path, around: Surroundi
             )
         return files[0]
     key = "--fold"
-    if fold is None:
-        config = around.config
-        fold = config and config.export_for(around.dataset, around.model).fold
+    if fold is None and around.config is not None:
+        fold = around.config.export_for(around.dataset, around.model).fold
         key = f"{around.paths.config}: export.fold"
     there = {file.parent.name: file for file in files}
     if fold is None:

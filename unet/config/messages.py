@@ -127,7 +127,7 @@ def lines_of(error: ValidationError, raw: Any, prefix: tuple[str, ...] = ()) -> 
             found[".".join([*prefix, *where])] = (messages, "")
             continue
         message = _WORDS.get(item["type"], item["msg"]).removeprefix("Value error, ")
-        message = message.replace("Input should ", "must ").split(", unable to ")[0]
+        message = re.sub("(Input|String) should ", "must ", message).split(", unable to ")[0]
         if item["type"] == "string_pattern_mismatch":
             message = PATTERN_WORDS.get(item["ctx"]["pattern"], message)
         if item["type"] == "extra_forbidden":

@@ -260,6 +260,33 @@ def test_what_passes_the_config_passes_the_format(tmp_path: Path) -> None:
         package(tmp_path / f"{number}.zip", system("unet-bn"), texts=texts)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("folder.zip", "is a folder; write the name of a file"),
+        ("folder.onnx", "is a folder; write the name of a file"),
+        ("file.txt/a.zip", "cannot be written (Not a directory); write a file in another folder"),
+        ("x" * 300 + ".zip", "cannot be written (File name too long); write a file in another"),
+        ("/proc/w.onnx", "cannot be written ("),
+    ],
+)
+def test_what_cannot_be_written_is_found_before_any_work(
+    name: str, message: str, run: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if name.startswith("/proc") and not Path("/proc/self").exists():
+        pytest.skip("no /proc on this system")
+    monkeypatch.setattr("unet.report.exported_model.load_model", None)
+    for folder in ("folder.zip", "folder.onnx"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "file.txt").touch()
+    before = sorted(tmp_path.iterdir())
+    assert main.main(["export", str(run.fold("d", "m", 0)), "-o", str(tmp_path / name)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / name}: {message}")
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_fold_is_chosen_only_from_a_models_folder(
     run: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +80,7 @@ def _export(args: argparse.Namespace, _: Paths) -> None:
 
     if args.file.suffix not in (PACKAGE, ONNX):
         raise UserError(f"{args.file}: write a name that ends in {PACKAGE} or {ONNX}")
+    _check_output(args.file)
     files = model_files([args.model])
     around = Surroundings.of(files[0])
     section = _section(args, around)
@@ -93,6 +97,27 @@ def _export(args: argparse.Namespace, _: Paths) -> None:
     trained = trained_model(around.paths, *where, fold, level)
     image = example_image(around.paths, around.dataset, fold, file)
     export_package(args.file, file, section, trained, image, training_choices(file))
+
+
+def _check_output(path: Path) -> None:
+    """Checks that a file can be written, before the work: its name, and a file beside it, which is
+    removed at once. A folder that does not exist yet is not made.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        with suppress(FileNotFoundError):
+            path.lstat()  # refuses names that are too long
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder; write the name of a file")
+        folder = next(each for each in path.absolute().parents if os.path.lexists(each))
+        with tempfile.NamedTemporaryFile(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); write a file in another folder"
+        ) from None
 
 
 def _section(args: argparse.Namespace, around: Surroundings) -> ExportSection:

@@ -287,6 +287,28 @@ def test_what_cannot_be_written_is_found_before_any_work(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_package_is_no_model_to_export(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "b.zip").touch()
+    assert main.main(["export", str(tmp_path / "b.zip"), "-o", str(tmp_path / "a.zip")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'b.zip'}: is made for other programs already; give")
+
+
+def test_a_stopped_export_begins_again(
+    run: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unet.report.exported_model.export_onnx", stop)
+    words = ["export", str(run.fold("d", "m", 0)), "-o", str(tmp_path / "a.onnx")]
+    assert main.main(words) == 143
+    said = capsys.readouterr().err
+    assert said == "stopped by Ctrl-C; run the same command to start again\n"
+
+
 def test_a_fold_is_chosen_only_from_a_models_folder(
     run: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

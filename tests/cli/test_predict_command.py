@@ -182,7 +182,7 @@ def test_a_stopped_run_continues(place: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["nowhere", "images"], "no model here; give a model.pt"),
+        (["nowhere", "images"], "nowhere: no such file or folder; give a model.pt"),
         (["m", "none/*.tif"], "IMAGES: "),
         (["m", "images/bad.tif"], "its only image is not usable: bad.tif: "),
         (["m", "rgb.tif"], "rgb.tif: the images have 3 channels, the model wants 1; choose with "

@@ -63,7 +63,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def command(args: argparse.Namespace) -> int:
     """Runs ``unet export``; returns the exit code."""
-    return run(args, _export)
+    return run(args, _export, "run the same command to start again")
 
 
 def _export(args: argparse.Namespace, _: Paths) -> None:
@@ -82,6 +82,11 @@ def _export(args: argparse.Namespace, _: Paths) -> None:
         raise UserError(f"{args.file}: write a name that ends in {PACKAGE} or {ONNX}")
     _check_output(args.file)
     files = model_files([args.model])
+    if files[0].suffix in (PACKAGE, ONNX):
+        raise UserError(
+            f"{args.model}: is made for other programs already; give a model.pt, a fold's folder "
+            "or a model's folder"
+        )
     around = Surroundings.of(files[0])
     section = _section(args, around)
     file = _one(files, args.fold, args.model, around)

@@ -164,19 +164,22 @@ def apply(task: PredictTask, source: RawSource, out: Output, asked: Requested) -
     from unet.prediction.tiles.prediction_job import PredictionData, PredictionResources
 
     inputs, store, tiles = out.work / "inputs.json", out.store, out.work / "tiles.zarr"
+    remedies = AS_OPTIONS if asked.options else IN_CONFIG
     # The name contains a hash of its settings, so that each image is checked only once.
     manifest = out.work / f"manifest-{digest(task.manifest.to_json())[:12]}.csv"
     if not manifest.is_file():
         warnings = out.work / "warnings.manifest.json"
         try:
-            manifest_stage(source, task.manifest, manifest, inputs, asked.threads, warnings)
+            manifest_stage(
+                source, task.manifest, manifest, inputs, asked.threads, warnings, remedies
+            )
         except NoUsableImage as error:
             write_manifest(out.manifest, error.records)  # says why
             raise
     records = quarantine_far(read_manifest(manifest), task.target)
     write_manifest(out.manifest, records)
     usable = [record for record in records if record.status == "ok"]
-    check_fit(usable, task.target, AS_OPTIONS if asked.options else IN_CONFIG)
+    check_fit(usable, task.target, remedies)
     memory = asked.memory_gb * 1e9
     sentinel = out.work / "prepared.json"
     prepare_stage(

@@ -153,7 +153,7 @@ def test_what_a_model_says(tmp_path: Path, own: unet.Model) -> None:
         "<Model unet, 1 network: task instances, classes background, foreground; images of 1 "
         f"channel, 2D, 0.5 x 0.5 um per pixel; receptive field {y} x {y} px>"
     )
-    with pytest.raises(UserError, match=r"no model here; give a model\.pt"):
+    with pytest.raises(UserError, match=r"no such file or folder; give a model\.pt"):
         unet.load_model(tmp_path / "nowhere")
     save_model(tmp_path / "rgb.pt", model(channels=3))
     with pytest.raises(UserError, match=r"their channels differ \(1, 3\)"):

@@ -15,7 +15,7 @@ import yaml
 
 from scripts import export as script
 from tests.conftest import StoreMaker
-from tests.zoo import CONVERTS, WRITES, system
+from tests.zoo import CONVERTS, WRITES, package, system
 from unet.cli import main
 from unet.config.export_section import ExportSection
 from unet.config.export_settings import ExportSettings
@@ -161,7 +161,7 @@ def test_onnx_alone(run: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[st
     [
         ([], "export.license: missing; a package needs the licence, such as CC-BY-4.0"),
         (["--license", "MIT"], "export.authors: missing; a package needs its authors"),
-        (["--license", "MIT", "--author", "A", "--name", "x"], "export.name"),
+        (["--license", "MIT", "--author", "A", "--name", "x"], "error: --name: got 'x'; write 5"),
         (["--fold", "x"], "--fold"),
     ],
 )
@@ -189,6 +189,156 @@ def test_other_endings_and_folds_are_refused(
     assert "no fold 4" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--author", "A/B"], "--author: got 'A/B'; write each name without slashes"),
+        (["--author", ""], "--author: got ''; write a full name, such as Ada Example"),
+        (["--author", "A", "--author", "C\\D"], "--author: got 'C\\\\D'; write each name without"),
+        (["--name", "a/b/c/d"], "--name: got 'a/b/c/d'; write 5 to 128 letters"),
+        (["--description", "x" * 1025], "--description: must have at most 1024 characters (got"),
+        pytest.param(
+            ["--license", "CC-BY"], "--license: not a licence of https://spdx.org/licenses",
+            marks=WRITES,
+        ),
+        pytest.param(["--license", ""], "--license: not a licence of https", marks=WRITES),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("ending", ["zip", "onnx"])
+def test_wrong_texts_of_options_are_found_before_any_work(
+    words: list[str], message: str, ending: str, run: Paths, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("unet.report.exported_model.load_model", None)
+    out = str(tmp_path / f"a.{ending}")
+    assert main.main(["export", str(run.fold("d", "m", 0)), "-o", out, *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {message}")
+
+
+@WRITES
+def test_a_wrong_licence_of_the_config_is_its_key(
+    run: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unet.report.exported_model.load_model", None)
+    text = run.config.read_text(encoding="utf-8").replace("license: MIT", "license: mine")
+    run.config.write_text(text, encoding="utf-8")
+    words = ["export", str(run.fold("d", "m", 0)), "-o", str(tmp_path / "a.zip")]
+    assert main.main(words) == 2
+    found = capsys.readouterr().err
+    assert found.startswith(f"error: {run.config}: export.license: not a licence of")
+
+
+def test_a_config_that_cannot_be_read_is_named(
+    run: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = run.config.read_text(encoding="utf-8").replace("Ada Example", "A/B")
+    run.config.write_text(text, encoding="utf-8")
+    assert main.main(["export", str(run.fold("d", "m", 0)), "-o", str(tmp_path / "a.zip")]) == 2
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"warning: {run.config} cannot be read: config: export.authors: got")
+    assert first.endswith("; so its texts are not used")
+    assert "export.license: missing" in second
+    assert "export.authors: missing" in third
+
+
+@WRITES
+def test_what_passes_the_config_passes_the_format(tmp_path: Path) -> None:
+    """Texts that are odd, but allowed; and names as long as they can be."""
+    odd = {
+        "license": "GPL-3.0", "name": "x" * 128, "tags": ["", "ä"], "description": "",
+        "authors": {"Ä. Example, Jr.": {"orcid": "0000-0002-1694-233X", "github_user": "no one"}},
+        "cite": {"": "10.1000/x", "B": "https://a.b:80/c?d=e#f"},
+        "data_url": "http://a",
+    }  # fmt: skip
+    score = {"label": "F1", "metric": "f1", "class": "c", "mean": 0.7, "low": 0.6, "high": None,
+             "images": 9}  # fmt: skip
+    section = ExportSection.model_validate(odd)
+    trained = Trained("d" * 64, "m" * 64, 0, [score])
+    for number, each in enumerate((section, section.model_copy(update={"name": None}))):
+        texts = texts_of(system("unet-bn"), each, trained)
+        package(tmp_path / f"{number}.zip", system("unet-bn"), texts=texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("folder.zip", "is a folder; write the name of a file"),
+        ("folder.onnx", "is a folder; write the name of a file"),
+        ("file.txt/a.zip", "cannot be written (Not a directory); write a file in another folder"),
+        ("x" * 300 + ".zip", "cannot be written (File name too long); write a file in another"),
+        ("/proc/w.onnx", "cannot be written ("),
+    ],
+)
+def test_what_cannot_be_written_is_found_before_any_work(
+    name: str, message: str, run: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if name.startswith("/proc") and not Path("/proc/self").exists():
+        pytest.skip("no /proc on this system")
+    monkeypatch.setattr("unet.report.exported_model.load_model", None)
+    for folder in ("folder.zip", "folder.onnx"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "file.txt").touch()
+    before = sorted(tmp_path.iterdir())
+    assert main.main(["export", str(run.fold("d", "m", 0)), "-o", str(tmp_path / name)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / name}: {message}")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_package_is_no_model_to_export(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "b.zip").touch()
+    assert main.main(["export", str(tmp_path / "b.zip"), "-o", str(tmp_path / "a.zip")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'b.zip'}: is made for other programs already; give")
+
+
+def test_a_stopped_export_begins_again(
+    run: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unet.report.exported_model.export_onnx", stop)
+    words = ["export", str(run.fold("d", "m", 0)), "-o", str(tmp_path / "a.onnx")]
+    assert main.main(words) == 143
+    said = capsys.readouterr().err
+    assert said == "stopped by Ctrl-C; run the same command to start again\n"
+
+
+def test_a_fold_is_chosen_only_from_a_models_folder(
+    run: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, folder = run.model("d", "m", 0), run.fold("d", "m", 0)
+    out = str(tmp_path / "a.zip")
+    for given, fold, what in ((file, 0, "is a file"), (folder, 1, "is fold-0")):
+        assert main.main(["export", str(given), "-o", out, "--fold", str(fold)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: --fold: {given} {what}, but --fold chooses from the folds")
+
+
+@WRITES
+def test_a_folds_own_folder_is_that_fold(
+    run: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    raw["datasets"]["d"]["split"] = {"folds": 2}
+    raw["export"]["fold"] = 1
+    run.config.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    words = ["export", str(run.fold("d", "m", 0)), "-o", str(tmp_path / "a.zip")]
+    assert main.main(words) == main.main([*words, "--fold", "0"]) == 0
+    capsys.readouterr()
+    folder = run.fold("d", "m", 0).parent
+    assert main.main(["export", str(folder), *words[2:]]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {run.config}: export.fold: no fold 1 in {folder}; there are: fold-0; choose one "
+        "with --fold, or change that key\n"
+    )
+
+
 def test_a_run_that_wants_packages_needs_licence_and_authors() -> None:
     with pytest.raises(UserError) as caught:
         load({**RAW, "export": {"write": True}})
@@ -212,6 +362,18 @@ def test_a_run_that_wants_packages_needs_licence_and_authors() -> None:
          "export.authors.A B.orcid: write an ORCID iD, such as 0000-0001-2345-6789 (got '12')"),
         ({"cite": {"x": "Me 2020"}}, "export.cite.x: write a DOI, such as 10.1000/xyz, or an "
          "address that starts with https:// (got 'Me 2020')"),
+        ({"authors": {"A/B": {}}},
+         "export.authors: got 'A/B'; write each name without slashes"),
+        ({"authors": {" ": {}}},
+         "export.authors: got ' '; write a full name, such as Ada Example"),
+        ({"authors": {"A B": {"orcid": "0000-0001-2345-6788"}}}, "export.authors.A B.orcid: no "
+         "such ORCID iD (a digit is wrong); copy it again (got '0000-0001-2345-6788')"),
+        ({"cite": {"x": "https://"}}, "export.cite.x: write a DOI, such as 10.1000/xyz, or an "
+         "address that starts with https:// (got 'https://')"),
+        ({"cite": {"x": "https://a:99999"}}, "export.cite.x: not an address; write one such as "
+         "https://example.org/data (got 'https://a:99999')"),
+        ({"data_url": "https://"}, "export.data_url: not an address; write one such as "
+         "https://example.org/data (got 'https://')"),
         ({"data_url": "mine"}, "export.data_url: write an address that starts with https:// "
          "(got 'mine')"),
     ],

@@ -13,7 +13,7 @@ import yaml
 
 from tests.models.test_zoo_reading import by_hand
 from unet.cli import main
-from unet.cli.info_command import lines_of
+from unet.cli.info_command import _normalization, lines_of
 from unet.config.geometry import footprint
 from unet.config.presets import PRESETS, Architecture, architecture_of
 from unet.data.records import SplitRecord, write_splits
@@ -191,6 +191,14 @@ def test_terms_of_use_and_a_config_of_a_newer_version(
     assert lines_of(facts).count("terms") == 1
     run.config.write_text("datasets: [broken")
     assert "cannot be read" in facts_of(run.fold("cells", "small", 0), capsys)["notes"][0]
+
+
+def test_only_the_keys_of_the_normalisation_are_shown() -> None:
+    section = {"low": 1.0, "high": 99.8, "scope": "dataset", "statistics": {"shift": [0]}}
+    found = [_normalization({"method": name, **section})
+             for name in ("percentile", "zscore", "minmax", "none")]  # fmt: skip
+    assert found == ["percentile (low 1, high 99.8, scope dataset)", "zscore (scope dataset)",
+                     "minmax (scope dataset)", "none"]  # fmt: skip
 
 
 def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ import zarr
 from PIL import Image
 
 from tests.data.test_apply_prepare import blobs, model, write
+from tests.zoo import system
 from unet import provenance
 from unet.api import trained
 from unet.cli import main, predict_request
@@ -179,10 +180,37 @@ def test_a_stopped_run_continues(place: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (out / "work").is_dir()
 
 
+def test_other_channels_than_most_are_left_out_with_an_option_to_choose(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rgb = np.stack([blobs((40, 44), k) for k in range(3)], -1)
+    tifffile.imwrite(place / "images" / "rgb.tif", rgb)
+    assert predict(place / "m", place / "images", "-o", place / "out") == 0
+    reasons = {row["id"]: row["reason"] for row in table(place / "out" / "manifest.csv")}
+    assert reasons["rgb"].endswith("(mixed channels); choose the same ones with --channels")
+    assert "choose the same ones with --channels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("side", "tile", "warned"), [(20, (), False), (100, ("--tile", 44), True)])
+def test_small_images_do_not_warn_of_halo(
+    side: int,
+    tile: tuple[object, ...],
+    warned: bool,
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A window of an unpadded network is mostly halo; only for cut images a remedy exists."""
+    save_model(place / "deep.pt", system("unet2015"))
+    write(place / "one.ome.tif", blobs((side, side)), 0.5)
+    words = (*tile, "-o", place / "out", "--no-page")
+    assert predict(place / "deep.pt", place / "one.ome.tif", *words) == 0
+    assert ("are mostly halo" in capsys.readouterr().err) == warned
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["nowhere", "images"], "no model here; give a model.pt"),
+        (["nowhere", "images"], "nowhere: no such file or folder; give a model.pt"),
         (["m", "none/*.tif"], "IMAGES: "),
         (["m", "images/bad.tif"], "its only image is not usable: bad.tif: "),
         (["m", "rgb.tif"], "rgb.tif: the images have 3 channels, the model wants 1; choose with "

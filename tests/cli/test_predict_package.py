@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.models.test_zoo_reading import by_hand
 from unet.cli import main
 from unet.files import canonical
 from unet.models.model_file import save_model
+from unet.prediction.apply.applied_images import short_names
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +65,34 @@ def test_the_settings_of_the_run_are_in_the_package(tmp_path: Path, images: Path
     before = masks(tmp_path / "model.pt", images, tmp_path / "before", *options)
     for name, mask in masks(path, images, tmp_path / "after").items():
         assert np.array_equal(mask, before[name])
+
+
+def test_masks_do_not_say_where_the_package_lies(tmp_path: Path, images: Path) -> None:
+    made, results = by_hand(tmp_path / "p.zip", model()), []
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        path = Path(shutil.copy(made, tmp_path / place))
+        out = tmp_path / place / "out"
+        masks(path, images, out)
+        results.append({mask.name: mask.read_bytes() for mask in (out / "masks").iterdir()})
+        stored = [p for p in (out / "segmentation.zarr").rglob("*") if p.is_file()]
+        assert stored
+        assert not [p for p in stored if str(tmp_path).encode() in p.read_bytes()]
+    assert results[0] == results[1]
+    assert b'"models": {"p.zip": ' in results[0]["a.tif"]
+
+
+def test_names_of_models_in_results() -> None:
+    known = {
+        "/home/ada/res/cells/unet/fold-0/model.pt": "cells/unet/fold-0/model.pt",
+        "/res/cells/unet/fold-1/model.pt": "cells/unet/fold-1/model.pt",
+        "/other/cells/unet/fold-1/model.pt": "cells/unet/fold-1/model.pt (2)",
+        "/cells/unet/fold-2/model.pt": "cells/unet/fold-2/model.pt",
+        "/home/ada/x/model.pt": "model.pt",
+        "/home/ada/fold-0/p.zip": "p.zip",
+        "/p.zip": "p.zip (2)",
+    }
+    assert short_names(list(map(Path, known))) == {Path(p): n for p, n in known.items()}
 
 
 def test_a_package_of_another_program(tmp_path: Path, images: Path) -> None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +18,8 @@ from unet.paths import Paths
 if TYPE_CHECKING:
     from unet.config.export_section import ExportSection
     from unet.report.model_facts import Surroundings
+
+log = logging.getLogger("unet")
 
 PACKAGE, ONNX = ".zip", ".onnx"
 
@@ -56,7 +63,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def command(args: argparse.Namespace) -> int:
     """Runs ``unet export``; returns the exit code."""
-    return run(args, _export)
+    return run(args, _export, "run the same command to start again")
 
 
 def _export(args: argparse.Namespace, _: Paths) -> None:
@@ -73,10 +80,16 @@ def _export(args: argparse.Namespace, _: Paths) -> None:
 
     if args.file.suffix not in (PACKAGE, ONNX):
         raise UserError(f"{args.file}: write a name that ends in {PACKAGE} or {ONNX}")
+    _check_output(args.file)
     files = model_files([args.model])
+    if files[0].suffix in (PACKAGE, ONNX):
+        raise UserError(
+            f"{args.model}: is made for other programs already; give a model.pt, a fold's folder "
+            "or a model's folder"
+        )
     around = Surroundings.of(files[0])
     section = _section(args, around)
-    file = _one(files, args.fold if args.fold is not None else section.fold, args.model)
+    file = _one(files, args.fold, args.model, around)
     if args.file.suffix == ONNX:
         export_onnx(args.file, file)
         return
@@ -91,30 +104,88 @@ def _export(args: argparse.Namespace, _: Paths) -> None:
     export_package(args.file, file, section, trained, image, training_choices(file))
 
 
+def _check_output(path: Path) -> None:
+    """Checks that a file can be written, before the work: its name, and a file beside it, which is
+    removed at once. A folder that does not exist yet is not made.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        with suppress(FileNotFoundError):
+            path.lstat()  # refuses names that are too long
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder; write the name of a file")
+        folder = next(each for each in path.absolute().parents if os.path.lexists(each))
+        with tempfile.NamedTemporaryFile(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); write a file in another folder"
+        ) from None
+
+
 def _section(args: argparse.Namespace, around: Surroundings) -> ExportSection:
-    """The section export of the run's config, with the options of the command."""
+    """The section export of the run's config, with the options of the command.
+
+    Raises:
+        UserError: a text does not fit the format of packages.
+    """
     from pydantic import ValidationError
 
     from unet.config.export_section import ExportSection
+    from unet.config.licences import licence_mistake
     from unet.config.messages import lines_of
 
     section = ExportSection()
     if around.config is not None:
         section = around.config.export_for(around.dataset, around.model)
+    elif around.paths.config.is_file():
+        log.warning("warning: %s; so its texts are not used", around.note)
     given: dict[str, Any] = {key: getattr(args, key) for key in ("license", "name", "description")}
-    given["authors"] = {name: {} for name in args.author} if args.author else None
-    values = section.model_dump() | {k: v for k, v in given.items() if v is not None}
+    given["authors"] = None if args.author is None else {name: {} for name in args.author}
+    given = {key: value for key, value in given.items() if value is not None}
     try:
-        return ExportSection.model_validate(values)
+        # The config's own values are checked, so what is wrong is from an option.
+        section = ExportSection.model_validate(section.model_dump() | given)
     except ValidationError as error:
-        raise UserError("\n".join(lines_of(error, values, ("export",)))) from None
+        lines = lines_of(error, given)
+        raise UserError("\n".join(map(_with_option, lines))) from None
+    if section.license is not None and (wrong := licence_mistake(section.license)):
+        key = "--license" if "license" in given else f"{around.paths.config}: export.license"
+        raise UserError(f"{key}: {wrong}")
+    return section
 
 
-def _one(files: list[Path], fold: int | None, given: Path) -> Path:
-    """The file of the fold; the first one by default."""
-    if fold is None or given.is_file():
+def _with_option(line: str) -> str:
+    """A line about a key of the section, with the name of the option instead."""
+    return "--" + line.removeprefix("config: ").replace("authors", "author", 1)
+
+
+def _one(files: Sequence[Path], fold: int | None, given: Path, around: Surroundings) -> Path:
+    """The file of the fold: that of the given file or folder, if it is a fold's own; else the
+    wanted one, by default the first.
+
+    Raises:
+        UserError: there is no such fold.
+    """
+    if given.is_file() or (given / files[0].name).is_file():
+        own = files[0].parent.name
+        if fold is not None and (given.is_file() or own != f"fold-{fold}"):
+            what = "is a file" if given.is_file() else f"is {own}"
+            raise UserError(
+                f"--fold: {given} {what}, but --fold chooses from the folds in a model's folder; "
+                "give that folder, or leave out --fold"
+            )
         return files[0]
+    key = "--fold"
+    if fold is None and around.config is not None:
+        fold = around.config.export_for(around.dataset, around.model).fold
+        key = f"{around.paths.config}: export.fold"
     there = {file.parent.name: file for file in files}
+    if fold is None:
+        return files[0]
     if f"fold-{fold}" not in there:
-        raise UserError(f"--fold: no fold {fold} in {given}; there are: {', '.join(there)}")
+        more = "" if key == "--fold" else "; choose one with --fold, or change that key"
+        raise UserError(f"{key}: no fold {fold} in {given}; there are: {', '.join(there)}{more}")
     return there[f"fold-{fold}"]

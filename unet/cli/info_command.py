@@ -168,7 +168,9 @@ def _images(folds: Mapping[str, Mapping[str, int]]) -> str:
 def _normalization(section: Mapping[str, Any]) -> str:
     """``percentile (low 1, high 99.8, scope image)``."""
     method = section.get("method", "unknown")
-    rest = {key: value for key, value in section.items() if key not in ("method", "statistics")}
+    keys = () if method == "none" else ("scope",)
+    keys = ("low", "high", *keys) if method == "percentile" else keys
+    rest = {key: section[key] for key in keys if key in section}
     inner = ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
-                      for key, value in sorted(rest.items()))  # fmt: skip
-    return f"{method} ({inner})" if inner and method != "none" else str(method)
+                      for key, value in rest.items())  # fmt: skip
+    return f"{method} ({inner})" if inner else str(method)

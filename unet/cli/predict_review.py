@@ -12,7 +12,7 @@ from unet.data.dataset_warnings import first_lines, grouped, read_warnings
 from unet.data.records import ImageRecord
 from unet.errors import one_line
 from unet.files import remove
-from unet.prediction.apply.applied_images import Applied, PredictTask, short_name
+from unet.prediction.apply.applied_images import Applied, PredictTask, short_names
 from unet.prediction.apply.result_folder import Output
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def examined(
         *object_warnings(counted, odd, settings.task),
     ]
     section = settings.stitch.model_dump(mode="json")
+    names = short_names([member.path for member in task.members])
     return PredictedImages(
         task=settings.task,
         class_names=settings.class_names,
@@ -91,7 +92,7 @@ def examined(
         warnings=[one_line(line) for line in earlier],
         new_warnings=[one_line(line) for line in new],
         threshold=applied.threshold,
-        models={short_name(member.path): member.key for member in task.members},
+        models={names[member.path]: member.key for member in task.members},
         settings={name: section[name] for name in SHOWN_SETTINGS}
         if settings.task == "instances"
         else {},

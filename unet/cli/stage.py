@@ -189,11 +189,16 @@ def setup_logging(path: Path | None, *, shown: bool = False) -> None:
     logging.captureWarnings(True)
 
 
-def run(args: argparse.Namespace, stage: Callable[[argparse.Namespace, Paths], None]) -> int:
+def run(
+    args: argparse.Namespace,
+    stage: Callable[[argparse.Namespace, Paths], None],
+    after_stop: str = "run the same command to continue",
+) -> int:
     """Runs a stage and turns errors into a one-line message and an exit code.
 
     Args:
         args: with ``output`` and ``log``, if the command has these options.
+        after_stop: what to do if it was stopped.
 
     Returns:
         0, or 2 for a user's mistake, 143 for an interruption, 1 for an internal error (its stack
@@ -219,7 +224,7 @@ def run(args: argparse.Namespace, stage: Callable[[argparse.Namespace, Paths], N
     except (Interrupted, KeyboardInterrupt) as error:
         # A workflow that is stopped, by whatever, sends its stages what Ctrl-C sends.
         how = str(error) or ("with the run" if by_workflow else "by Ctrl-C")
-        log.warning("stopped %s; run the same command to continue", how)
+        log.warning("stopped %s; %s", how, after_stop)
         return EXIT_INTERRUPTED
     except OSError as error:
         # Full disk, missing permissions: the user must fix these, a stack trace does not help.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, HttpUrl, TypeAdapter, ValidationError, field_validator
 
 from unet.config.choices import Entry, OneOf
 from unet.config.section_base import Count, Section, Shown
@@ -37,6 +37,29 @@ PATTERN_WORDS = {
     ADDRESS: "write an address that starts with https://",
 }
 NAME_LETTERS = re.compile(r"[A-Za-z0-9_+\- ()]{5,128}")
+_HTTP = TypeAdapter(HttpUrl)
+
+
+# What the format checks besides, when a package is written; that is too late to say it.
+def _sound_orcid(value: str) -> str:
+    """Checks the last digit, which follows from the others (ISO 7064, mod 11-2)."""
+    total = 0
+    for letter in value.replace("-", ""):
+        total = (2 * total + (10 if letter == "X" else int(letter))) % 11
+    if total != 1:
+        raise ValueError(f"no such ORCID iD (a digit is wrong); copy it again (got {value!r})")
+    return value
+
+
+def _sound_address(value: str) -> str:
+    if "://" in value:
+        try:
+            _HTTP.validate_python(value)
+        except ValidationError:
+            raise ValueError(
+                f"not an address; write one such as https://example.org/data (got {value!r})"
+            ) from None
+    return value
 
 
 class AuthorSection(Section):
@@ -45,7 +68,7 @@ class AuthorSection(Section):
     affiliation: Annotated[str | None, Shown("text", "none")] = None
     """Institution."""
     orcid: Annotated[
-        Annotated[str, Field(pattern=ORCID)] | None,
+        Annotated[str, Field(pattern=ORCID), AfterValidator(_sound_orcid)] | None,
         Shown("ORCID iD, such as 0000-0001-2345-6789", "none"),
     ] = None
     """Identifies a researcher: https://orcid.org."""
@@ -77,16 +100,17 @@ class ExportSection(Section):
     authors: dict[str, AuthorSection] = {}
     """Who made the model: full names, each with what else is known, such as `{Ada Example: {}}`."""
     cite: Annotated[
-        dict[str, Annotated[str, Field(pattern=CITED)]],
+        dict[str, Annotated[str, Field(pattern=CITED), AfterValidator(_sound_address)]],
         Shown("DOI or address of each citation", "empty"),
     ] = {}
     """What to cite, besides the paper of the network, such as `{Example et al. 2026: 10.1000/xyz}`.
     """
     tags: Annotated[tuple[str, ...], Shown("list of words", "none")] = ()
     """Words to find the model by, besides those that follow from the training."""
-    data_url: Annotated[Annotated[str, Field(pattern=ADDRESS)] | None, Shown("address", "none")] = (
-        None
-    )
+    data_url: Annotated[
+        Annotated[str, Field(pattern=ADDRESS), AfterValidator(_sound_address)] | None,
+        Shown("address", "none"),
+    ] = None
     """Where the training data can be found. With it, the package lists the scores in the zoo's
     form, too."""
 
@@ -95,6 +119,16 @@ class ExportSection(Section):
     def _plain(cls, value: str | None) -> str | None:
         if value is not None and not NAME_LETTERS.fullmatch(value):
             raise ValueError(f"got {value!r}; write 5 to 128 letters, digits, spaces and _+-()")
+        return value
+
+    @field_validator("authors")
+    @classmethod
+    def _names(cls, value: dict[str, AuthorSection]) -> dict[str, AuthorSection]:
+        for name in value:
+            if not name.strip():
+                raise ValueError(f"got {name!r}; write a full name, such as Ada Example")
+            if "/" in name or "\\" in name:
+                raise ValueError(f"got {name!r}; write each name without slashes")
         return value
 
     def missing(self) -> list[str]:

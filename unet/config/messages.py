@@ -138,7 +138,7 @@ def lines_of(error: ValidationError, raw: Any, prefix: tuple[str, ...] = ()) -> 
             word, limit = _LENGTHS[item["type"]]
             number = item["ctx"][limit]
             message = f"must name at {word} {'one' if number == 1 else number}"
-        message = message.replace("Input should ", "must ").split(", unable to ")[0]
+        message = re.sub("(Input|String) should ", "must ", message).split(", unable to ")[0]
         if item["type"] == "string_pattern_mismatch":
             message = PATTERN_WORDS.get(item["ctx"]["pattern"], message)
         if item["type"] == "extra_forbidden":

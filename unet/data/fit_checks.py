@@ -18,20 +18,29 @@ class Remedies:
     Attributes:
         channels: with ``{}`` for the numbers of the channels, which ``comma`` separates.
         stack, volume: planes are images; they are a volume.
+        same_channels, apart: images have other channels, or other axes, than most.
     """
 
     channels: str
     comma: str
     stack: str
     volume: str
+    same_channels: str
+    apart: str
 
     def first_channels(self, number: int) -> str:
         """To choose as many channels."""
         return self.channels.format(self.comma.join(map(str, range(number))))
 
 
-IN_CONFIG = Remedies("channels: [{}]", ", ", "layout: stack", "axes: ZYX")
-AS_OPTIONS = Remedies("--channels {}", ",", "--stack", "--axes ZYX")
+IN_CONFIG = Remedies(
+    "channels: [{}]", ", ", "layout: stack", "axes: ZYX",
+    "choose the same ones with the key channels", "put them into separate datasets",
+)  # fmt: skip
+AS_OPTIONS = Remedies(
+    "--channels {}", ",", "--stack", "--axes ZYX",
+    "choose the same ones with --channels", "give planes and volumes in separate commands",
+)  # fmt: skip
 
 
 def check_fit(

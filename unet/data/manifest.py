@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from unet.config.data_settings import ManifestSettings
 from unet.data.dataset_warnings import grouped, write_warnings
 from unet.data.file_names import relative
+from unet.data.fit_checks import IN_CONFIG, Remedies
 from unet.data.label_warnings import class_table, label_warnings, table_line
 from unet.data.layouts import find_pairs, list_files, parts_of
 from unet.data.manifest_checks import note_copies, quarantine_mixed, summarise, warn_of_sizes
@@ -58,13 +59,14 @@ def manifest_stage(
     inputs: Path,
     threads: int,
     warnings: Path,
+    remedies: Remedies = IN_CONFIG,
 ) -> None:
     """Writes ``manifest.csv``, ``inputs.json`` and the stage's warnings (arguments as
     ``build_manifest``)."""
     stamps = {path: stamp(path) for path in list_files(source)}
     hashes, lines, classes = Hashes(), list[str](), list[dict[str, Any]]()
     noted = replace(source, warn=lines.append)
-    records = build_manifest(noted, settings, threads, hashes, classes)
+    records = build_manifest(noted, settings, threads, hashes, classes, remedies=remedies)
     lines += grouped((record.image, text) for record in records for text in record.warnings)
     write_inputs(inputs, source.root, settings.fingerprint, stamps, hashes.of)
     write_warnings(warnings, lines, classes=classes)
@@ -79,6 +81,7 @@ def build_manifest(
     classes: list[dict[str, Any]] | None = None,
     *,
     refuse: bool = True,
+    remedies: Remedies = IN_CONFIG,
 ) -> list[ImageRecord]:
     """Decodes every image and label once; quarantines bad ones with a reason.
 
@@ -87,6 +90,7 @@ def build_manifest(
         classes: if given, share and mean intensity of each class are appended
             (:func:`unet.data.label_warnings.class_table`).
         refuse: whether to raise an error if all images are bad.
+        remedies: what reasons say to write about images that do not fit the others.
 
     Returns:
         sorted by id.
@@ -100,7 +104,7 @@ def build_manifest(
     bad = [record for record in records if record.status != "ok"]
     if strict and bad:
         raise UserError(f"{bad[0].image}: {bad[0].reason} (strict: true)")
-    records = warn_of_sizes(quarantine_mixed(records, strict))
+    records = warn_of_sizes(quarantine_mixed(records, strict, remedies))
     summarise(records, source, refuse=refuse)
     records = sorted(records, key=lambda r: r.id)
     by_id = {record.id: label for record, label in found if label is not None}

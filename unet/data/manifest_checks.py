@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from unet.data.fit_checks import IN_CONFIG, Remedies
 from unet.data.raw_files import RawSource
 from unet.data.records import ImageRecord
 from unet.errors import UserError, how_many, one_line
@@ -17,12 +18,14 @@ log = logging.getLogger(__name__)
 LISTED_IMAGES = 10
 
 
-def quarantine_mixed(records: list[ImageRecord], strict: bool) -> list[ImageRecord]:
+def quarantine_mixed(
+    records: list[ImageRecord], strict: bool, remedies: Remedies = IN_CONFIG
+) -> list[ImageRecord]:
     """Quarantines images whose number of spatial axes or channels differs from that of most images
     (in a tie, the number that comes first)."""
-    axes = "(mixed planes and volumes); put them into separate datasets"
+    axes = f"(mixed planes and volumes); {remedies.apart}"
     records = _as_most(records, strict, lambda r: len(r.shape) - 1, "spatial axes", axes)
-    channels = "(mixed channels); choose the same ones with the key channels"
+    channels = f"(mixed channels); {remedies.same_channels}"
     return _as_most(records, strict, lambda r: r.shape[0], "channels", channels)
 
 

@@ -85,6 +85,16 @@ class WindowPlan:
         computed = float(np.prod(self.window)) * len(self.tiles)
         return computed / float(np.prod(self.shape))
 
+    @property
+    def halo_of_cuts(self) -> float:
+        """The part of :attr:`overhead` that is from axes which several windows share: the halo of
+        an axis that one window covers stays, however large windows may be."""
+        found = 1.0
+        for axis, (size, side) in enumerate(zip(self.shape, self.window, strict=True)):
+            count = len({tile.spans[axis].start for tile in self.tiles})
+            found *= side * count / size if count > 1 else 1.0
+        return found
+
 
 def padded_size(size: int, fp: Footprint) -> tuple[int, int]:
     """(before, after): mirrored pixels on each side if a network is applied to ``size`` pixels."""

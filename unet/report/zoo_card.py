@@ -17,6 +17,8 @@ from unet.models.zoo_steps import steps_of
 Score = Mapping[str, Any]
 # Most letters of a name in the zoo's tables.
 SHORT = 16
+# Most letters of a title in the format.
+LONGEST = 128
 # The paper of each kind of network.
 PAPERS = {
     "unet": {
@@ -85,7 +87,7 @@ def _origin(trained: Trained) -> dict[str, Any]:
 
 
 def _name(trained: Trained) -> str:
-    return f"{trained.model} on {trained.dataset}" if trained.dataset else "U-Net model"
+    return f"{trained.model} on {trained.dataset}"[:LONGEST] if trained.dataset else "U-Net model"
 
 
 def _sentence(model: ModelFile, trained: Trained) -> str:

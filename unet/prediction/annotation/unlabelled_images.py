@@ -26,7 +26,7 @@ from unet.prediction.annotation.mask_cautions import (
     cautions_of_predict,
     cautions_of_quality,
 )
-from unet.prediction.apply.applied_images import short_name
+from unet.prediction.apply.applied_images import short_names
 from unet.prediction.apply.result_folder import Output
 from unet.prediction.stitch.segmentation import Segmentation
 from unet.tables import read_table
@@ -204,7 +204,7 @@ def _of_predict(results: Path, images: Path, axes: str | None) -> UnlabelledImag
     return _checked(
         UnlabelledImages(
             results.absolute().name,
-            ", ".join(map(short_name, models)),
+            ", ".join(short_names(models).values()),
             records,
             images,
             segmentation,

@@ -8,6 +8,8 @@ run.
 from __future__ import annotations
 
 import os
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from unet.data.records import ImageRecord
     from unet.models.model_file import ModelFile
     from unet.prediction.tiles.ensemble import Member
+
+FOLD = re.compile(r"fold-\d+")
 
 
 @dataclass(frozen=True)
@@ -160,19 +164,22 @@ def apply(task: PredictTask, source: RawSource, out: Output, asked: Requested) -
     from unet.prediction.tiles.prediction_job import PredictionData, PredictionResources
 
     inputs, store, tiles = out.work / "inputs.json", out.store, out.work / "tiles.zarr"
+    remedies = AS_OPTIONS if asked.options else IN_CONFIG
     # The name contains a hash of its settings, so that each image is checked only once.
     manifest = out.work / f"manifest-{digest(task.manifest.to_json())[:12]}.csv"
     if not manifest.is_file():
         warnings = out.work / "warnings.manifest.json"
         try:
-            manifest_stage(source, task.manifest, manifest, inputs, asked.threads, warnings)
+            manifest_stage(
+                source, task.manifest, manifest, inputs, asked.threads, warnings, remedies
+            )
         except NoUsableImage as error:
             write_manifest(out.manifest, error.records)  # says why
             raise
     records = quarantine_far(read_manifest(manifest), task.target)
     write_manifest(out.manifest, records)
     usable = [record for record in records if record.status == "ok"]
-    check_fit(usable, task.target, AS_OPTIONS if asked.options else IN_CONFIG)
+    check_fit(usable, task.target, remedies)
     memory = asked.memory_gb * 1e9
     sentinel = out.work / "prepared.json"
     prepare_stage(
@@ -221,6 +228,7 @@ def _stitched(task: PredictTask, tiles: Path, store: Path, out: Output, threads:
     from unet.prediction.stitch.stitch import Outputs, stitch_dataset
 
     prepared, done = OwnGrid(store), out.work / "segmentation.json"
+    names = short_names([member.path for member in task.members])
     stitch_dataset(
         ResampledTiles(tiles, prepared),
         prepared,
@@ -229,15 +237,25 @@ def _stitched(task: PredictTask, tiles: Path, store: Path, out: Output, threads:
         threads=threads,
         made_by={
             **provenance.made_by("stitch", task.stitch.to_json(), {}),
-            "models": {short_name(m.path): provenance.content_id(m.path) for m in task.members},
+            "models": {name: provenance.content_id(path) for path, name in names.items()},
         },
     )
     return float(read_json(done)["threshold"])
 
 
-def short_name(model: Path) -> str:
-    """A model's name in the results: its path relative to the output folder of its run."""
-    return "/".join(model.parts[-4:])
+def short_names(models: Sequence[Path]) -> dict[Path, str]:
+    """The models' names in the results, which must not depend on where their files lie: the path
+    relative to the output folder of its run, ``<dataset>/<model>/fold-<k>/model.pt``; of any other
+    file, such as a package, its name. A number tells files of the same name apart."""
+    names: dict[Path, str] = {}
+    taken: Counter[str] = Counter()
+    for model in dict.fromkeys(models):
+        folders = model.parts[len(Path(model.anchor).parts) :]
+        in_run = model.suffix == ".pt" and FOLD.fullmatch(model.parent.name) and len(folders) > 3
+        name = "/".join(folders[-4:]) if in_run else model.name
+        taken[name] += 1
+        names[model] = name if taken[name] == 1 else f"{name} ({taken[name]})"
+    return names
 
 
 def _classes(model: ModelFile) -> list[tuple[str, int]] | None:

@@ -88,8 +88,9 @@ def model_files(given: Sequence[Path]) -> list[Path]:
             own, folds = path / "model.pt", sorted(path.glob("fold-*/model.pt"))
             found = [own] if own.is_file() else folds
         if not found or not found[0].is_file():
+            what = "no model here" if os.path.lexists(path) else "no such file or folder"
             raise UserError(
-                f"{path}: no model here; give a model.pt, a package.zip, a fold's folder or a "
+                f"{path}: {what}; give a model.pt, a package.zip, a fold's folder or a "
                 "model's folder in the results, such as results/nuclei/unet-border"
             )
         files += found

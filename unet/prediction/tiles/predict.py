@@ -40,7 +40,8 @@ from unet.prediction.tiles.worker import TileWorker
 
 log = logging.getLogger(__name__)
 
-# Warn if more pixels than this are computed per pixel of the image.
+# Warn if more pixels than this are computed per pixel of the image, though larger windows or a
+# smaller halo would help: not for images smaller than the halo, of which one window sees all.
 WASTEFUL = 8
 
 
@@ -167,7 +168,7 @@ def _planned(
             )
         made = planner.layout(name, keys[name], part, shape)
         windows = made.windows
-        if windows.overhead > WASTEFUL:
+        if windows.halo_of_cuts > WASTEFUL:
             log.warning(
                 "%s: windows of %s px are mostly halo, so each pixel is computed %.0f times; "
                 "raise memory_gb or predict.tile, or train a model with less depth",

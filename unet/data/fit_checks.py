@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from unet.data.prepare_image import Target
 from unet.data.records import ImageRecord
 from unet.errors import UserError, how_many
+
+if TYPE_CHECKING:
+    from unet.data.prepare_image import Target
 
 
 @dataclass(frozen=True)

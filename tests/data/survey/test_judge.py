@@ -6,7 +6,7 @@ import ast
 import inspect
 import re
 
-from unet.cli import package_findings, start_findings
+from unet.cli import package_findings, start_findings, training_findings
 from unet.data.survey import compared_facts, judge, judge_curves, judge_facts, known_texts
 
 # Given as defaults.
@@ -24,6 +24,7 @@ def _said() -> set[tuple[str, str]]:
         judge_facts,
         package_findings,
         start_findings,
+        training_findings,
     ):
         for call in ast.walk(ast.parse(inspect.getsource(module))):
             if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "Finding":

@@ -391,7 +391,7 @@ def test_architecture_travels_as_plain_values() -> None:
     window = architecture_of("ciresan2012", window=63)
     assert isinstance(window, WindowArchitecture)
     assert architecture_from(window.to_json()) == window
-    with pytest.raises(ValueError, match="kind: got .transformer., there are: unet"):
+    with pytest.raises(ValueError, match=r"kind: got .transformer., there are: unet"):
         architecture_from({**arch.to_json(), "kind": "transformer"})
 
 

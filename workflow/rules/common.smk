@@ -99,7 +99,9 @@ def checked_options(wildcards):
 def training_options(wildcards):
     section = CONFIG.train_for(wildcards.dataset, wildcards.model)
     # A start replaces the encoder's weights.
-    weights = RUN.sources.encoder_weights(wildcards.model) if section.start is None else None
+    weights = (
+        RUN.sources.encoder_weights(wildcards.model) if section.start is None else None
+    )
     # The content of the file to start from is tracked by the settings, or as an input.
     start = RUN.start_file(wildcards.dataset, wildcards.model, wildcards.fold)
     return Untracked(

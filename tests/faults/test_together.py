@@ -119,14 +119,14 @@ def no_room_for_two() -> None:
 
     from unet.models.inference import Predictor
 
-    whole = Predictor.__call__
+    whole = Predictor.begin
 
     def limited(self: Predictor, batch: Any) -> Any:
         if len(batch) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return whole(self, batch)
 
-    Predictor.__call__ = limited  # type: ignore[method-assign]
+    Predictor.begin = limited  # type: ignore[method-assign]
 
 
 def no_room_at_all() -> None:
@@ -137,7 +137,7 @@ def no_room_at_all() -> None:
     def limited(self: Predictor, batch: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    Predictor.__call__ = limited  # type: ignore[method-assign]
+    Predictor.begin = limited  # type: ignore[method-assign]
 
 
 def no_room_to_keep() -> None:

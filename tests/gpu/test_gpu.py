@@ -75,7 +75,7 @@ def test_the_device_computes_what_the_processor_computes(preset: str) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize(("precision", "mean"), [("tf32", 0.002), ("bfloat16", 0.02)])
 def test_fast_numbers_are_near(preset: str, precision: str, mean: float) -> None:
-    """The networks are random: a trained one is ten times nearer."""
+    """The networks are random, and so more sensitive to rounding than trained ones."""
     if DEVICE.type == "cpu" and precision == "tf32":
         pytest.skip("has a meaning on a GPU only")
     network, image = network_of(preset), picture((300, 340))

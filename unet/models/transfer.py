@@ -77,11 +77,13 @@ class Late:
             return
         self._tensor = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         tensor = tensor.contiguous()
+        # Of the tensor's device, which need not be the current one.
+        own = torch.cuda.current_stream(tensor.device)
         if stream is not None:
-            stream.wait_stream(torch.cuda.current_stream(tensor.device))
+            stream.wait_stream(own)
             # Its memory is not given to others before the copy is done.
             tensor.record_stream(stream)
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream or own):
             self._tensor.copy_(tensor, non_blocking=True)
             self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._done.record()
@@ -134,13 +136,15 @@ class Stopwatch:
 class GpuStopwatch(Stopwatch):
     """The seconds in which a GPU works on what it is given in between."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         event: Any = torch.cuda.Event  # torch has no types for it
         self._first, self._last = event(enable_timing=True), event(enable_timing=True)
-        self._first.record()
+        # Of this device, which need not be the current one.
+        self._stream = torch.cuda.current_stream(device)
+        self._first.record(self._stream)
 
     def stop(self) -> None:
-        self._last.record()
+        self._last.record(self._stream)
 
     def seconds(self) -> float:
         self._last.synchronize()
@@ -149,4 +153,4 @@ class GpuStopwatch(Stopwatch):
 
 def stopwatch(device: torch.device) -> Stopwatch:
     """A running stopwatch of the device's work."""
-    return GpuStopwatch() if device.type == "cuda" else Stopwatch()
+    return GpuStopwatch(device) if device.type == "cuda" else Stopwatch()

@@ -33,7 +33,9 @@ from unet.models.build import build
 from unet.models.transfer import ALIGNMENT, Parcel, late_sum
 from unet.training.augment import Augment
 from unet.training.checkpoint import Checkpoints
+from unet.training.device_images import DeviceImages
 from unet.training.losses import make_loss
+from unet.training.packed_batch import BatchSource
 from unet.training.patch_targets import TargetSettings
 from unet.training.sampling import PatchSampler, TrainingImage
 from unet.training.schedule import RunningAverage
@@ -78,7 +80,7 @@ def no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
 
 
-def meta_trainer(folder: Path, channels: int = 2, **train: Any) -> Trainer:
+def meta_trainer(folder: Path, channels: int = 2, resident: bool = False, **train: Any) -> Trainer:
     section = TrainSection(**{**TINY, "batch": 4, **train})
     rng = np.random.default_rng(0)
     image = rng.normal(size=(channels, 40, 40)).astype(np.float32)
@@ -91,6 +93,7 @@ def meta_trainer(folder: Path, channels: int = 2, **train: Any) -> Trainer:
     return Trainer(
         network, make_loss(section.loss, 2, None), sampler, Augment(augmentation(**ALWAYS)),
         lambda network: (1.0, 0.5), section, 0, META, "float32", Checkpoints(folder, "k" * 64),
+        resident=DeviceImages(images, META) if resident else None,
     )  # fmt: skip
 
 
@@ -101,6 +104,7 @@ def meta_trainer(folder: Path, channels: int = 2, **train: Any) -> Trainer:
         {"loss": "border-ce"},
         {"optimizer": "nesterov", "schedule": "cosine", "ema": 0.0},
         {"clip_norm": None},
+        {"resident": True},
     ],
 )
 @pytest.mark.usefixtures("no_autocast")
@@ -247,22 +251,22 @@ def test_the_running_average_by_hand() -> None:
     )
 
 
-def test_several_readers_change_nothing(tmp_path: Path) -> None:
+def test_several_readers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also after a stop, with another number of readers, and in steps of several batches."""
     sizes = {"epochs": 2, "steps_per_epoch": 3, "accumulate": 2}
     one, other = trainer(tmp_path / "1", **sizes), trainer(tmp_path / "4", **sizes)
     other.readers = 4
     threads: set[str] = set()
-    packed = other._packed
+    one.run()
+    packed = BatchSource.packed
 
-    def noted(index: int) -> Any:
+    def noted(self: BatchSource, index: int) -> Any:
         threads.add(threading.current_thread().name)
         # Later batches are ready first.
         time.sleep(0.02 * (3 - index % 4))
-        return packed(index)
+        return packed(self, index)
 
-    other._packed = noted  # type: ignore[method-assign]
-    one.run()
+    monkeypatch.setattr(BatchSource, "packed", noted)
     other.run()
     assert len(threads) == 4
     for a, b in zip(one.network.parameters(), other.network.parameters(), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,11 @@ def test_accumulated_batches_are_one_large_batch(tmp_path: Path) -> None:
         for n in (1, 2)
     ]
     # The same patches in both: rows of one sampler.
-    source = runs[0].sampler
-    runs[1].sampler = Halves(source)  # type: ignore[assignment]
+    halves: Any = Halves(runs[0].source.sampler)
+    runs[1].source = replace(runs[1].source, sampler=halves)
     for run in runs:
-        run.augment = Augment(augmentation(flip=False, rotate90=False))
+        plain = Augment(augmentation(flip=False, rotate90=False))
+        run.source = replace(run.source, augment=plain)
         run.run()
     for name, values in runs[0].network.state_dict().items():
         torch.testing.assert_close(runs[1].network.state_dict()[name], values)

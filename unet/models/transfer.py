@@ -43,6 +43,11 @@ class Parcel:
         for place, tensor in zip(self._places(self._buffer), self._tensors.values(), strict=True):
             place.copy_(tensor)
 
+    @property
+    def size(self) -> int:
+        """Bytes that are copied."""
+        return 0 if self._buffer is None else self._buffer.numel()
+
     def opened(self) -> dict[str, Tensor]:
         """The tensors, on the device."""
         if self._buffer is None:

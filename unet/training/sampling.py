@@ -65,6 +65,11 @@ class TrainingImage:
             self._patch = Patch(image[...], *make_targets(*whole, settings))
 
     @property
+    def whole(self) -> Patch | None:
+        """Image and targets, if they are in memory."""
+        return self._patch
+
+    @property
     def cached(self) -> bool:
         """Whether it is in memory."""
         return self._patch is not None
@@ -138,6 +143,10 @@ def open_images(
     return images
 
 
+# An image, and a window of it: (start, stop) per spatial axis.
+PatchPlace = tuple[TrainingImage, list[tuple[int, int]]]
+
+
 @dataclass(frozen=True)
 class Batch:
     """images [N, C, *S] float32, targets [N, *S] uint8, maps by name, each [N, M, *S] float32."""
@@ -191,17 +200,20 @@ class PatchSampler:
 
     def batch(self, step: int, rows: slice | None = None) -> Batch:
         """The batch of this step, or only some of its rows (for one of several processes)."""
-        rng = np.random.default_rng([self._seed, step])
-        # All rows are drawn, so that a row does not depend on which rows are read.
-        drawn = [self._draw(rng) for _ in range(self._batch)]
-        patches = [image.read(window) for image, window in drawn[rows or slice(None)]]
+        patches = [image.read(window) for image, window in self.drawn(step, rows)]
         return Batch(
             np.stack([p.image for p in patches]),
             np.stack([p.target for p in patches]),
             {name: np.stack([p.maps[name] for p in patches]) for name in patches[0].maps},
         )
 
-    def _draw(self, rng: np.random.Generator) -> tuple[TrainingImage, list[tuple[int, int]]]:
+    def drawn(self, step: int, rows: slice | None = None) -> list[PatchPlace]:
+        """Where the patches of :meth:`batch` are."""
+        rng = np.random.default_rng([self._seed, step])
+        # All rows are drawn, so that a row does not depend on which rows are read.
+        return [self._draw(rng) for _ in range(self._batch)][rows or slice(None)]
+
+    def _draw(self, rng: np.random.Generator) -> PatchPlace:
         index = int(rng.choice(len(self._images), p=self._chances))
         image, positions = self._images[index], self._positions[index]
         target = None

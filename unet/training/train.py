@@ -31,9 +31,10 @@ from unet.models.read_model import read_model
 from unet.models.resnet_unet import load_encoder
 from unet.tables import write_table
 from unet.training.augment import Augment
-from unet.training.auto.planned import planned
+from unet.training.auto.planned import planned, spare_memory
 from unet.training.balance import common_score, parted, pixel_weights
 from unet.training.checkpoint import Checkpoints
+from unet.training.device_images import DeviceImages, device_bytes
 from unet.training.finished import Finished
 from unet.training.losses import DistanceLoss, Loss, make_loss
 from unet.training.patch_targets import TargetSettings
@@ -246,11 +247,17 @@ def _trainer(
         }
         return common_score(found, settings.balance)
 
+    rows = resources.ranks.rows(network_design.batch)
+    spare = spare_memory(network, network_design.patch, rows.stop - rows.start, device, precision)
+    resident = DeviceImages(images, device) if device_bytes(images) <= spare else None
+    if resident is not None:
+        log.info("the training images are in the device's memory, and cut there")
     return Trainer(
         network, _loss(section, settings.head, images, targets, weights), sampler,
         Augment(section.augment, targets.spacing), score, section, seed,
         device, precision, checkpoints, resources.ranks, started,
         1 if all(image.cached for image in images) else min(READERS, max(1, resources.threads)),
+        resident,
     )  # fmt: skip
 
 

@@ -13,13 +13,12 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -30,11 +29,13 @@ from unet.models.engines import autocast, memory_format, tf32
 from unet.models.inference import to_device
 from unet.models.network import Network
 from unet.models.norms import freeze_statistics
-from unet.models.transfer import Late, Parcel, late_sum
+from unet.models.transfer import Late, late_sum
 from unet.training.augment import Augment
 from unet.training.checkpoint import Checkpoints
+from unet.training.device_images import DeviceImages
 from unet.training.less_memory import save_memory_if_needed
 from unet.training.losses import Loss
+from unet.training.packed_batch import BatchSource, PackedBatch, mixed_seed
 from unet.training.progress import Pace, Row, Stopped, TrainingProgress, stop_signals
 from unet.training.ranks import Ranks
 from unet.training.sampling import PatchSampler
@@ -43,21 +44,6 @@ from unet.training.start.started import Started
 from unet.training.supervision import supervised_loss
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PackedBatch:
-    """A batch with the plan of its augmentation, on the way to the device.
-
-    Attributes:
-        parcel: images, targets, maps (if there are any) and the plan's tensors.
-        maps: name and number of channels of each map.
-        seeds: of the plan.
-    """
-
-    parcel: Parcel
-    maps: dict[str, int]
-    seeds: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -92,6 +78,7 @@ class Trainer:
         ranks: the processes that train together; all get the same arguments.
         started: what the network has from trained weights; None: nothing.
         readers: number of threads that cut batches, and of batches cut ahead.
+        resident: the sampler's images on the device, to cut patches there.
     """
 
     def __init__(
@@ -109,6 +96,7 @@ class Trainer:
         ranks: Ranks | None = None,
         started: Started | None = None,
         readers: int = 1,
+        resident: DeviceImages | None = None,
     ) -> None:
         self.ranks, self.started, self.readers = ranks or Ranks(), started, readers
         self.rows = self.ranks.rows(settings.batch)
@@ -117,7 +105,10 @@ class Trainer:
         self.forward: nn.Module = self.network
         if self.ranks.size > 1:
             self.forward = DistributedDataParallel(self.network, broadcast_buffers=False)
-        self.loss, self.sampler, self.augment = loss.to(device), sampler, augment
+        self.loss = loss.to(device)
+        self.source = BatchSource(
+            sampler, augment, self.rows, settings.batch, seed, device, resident
+        )
         self.validate, self.settings, self.seed = validate, settings, seed
         self.device, self.precision, self.checkpoints = device, precision, checkpoints
         self.optimizer = OPTIMIZERS[settings.optimizer](
@@ -178,29 +169,13 @@ class Trainer:
     def _batches(self, loader: ThreadPoolExecutor) -> Iterator[PackedBatch]:
         """The batches from the current step on, read ahead; records the time spent waiting."""
         indices = itertools.count(self.progress.step * self.settings.accumulate)
-        ahead = deque(loader.submit(self._packed, next(indices)) for _ in range(self.readers))
+        ahead = deque(loader.submit(self.source.packed, next(indices)) for _ in range(self.readers))
         while True:
             started = time.monotonic()
             batch = ahead.popleft().result()
             self._waited += time.monotonic() - started
-            ahead.append(loader.submit(self._packed, next(indices)))
+            ahead.append(loader.submit(self.source.packed, next(indices)))
             yield batch
-
-    def _packed(self, index: int) -> PackedBatch:
-        """Draws a batch and what its augmentation does."""
-        batch = self.sampler.batch(index, self.rows)
-        names = sorted(batch.maps)
-        arrays = {"images": batch.images, "targets": batch.targets[:, None]}
-        if names:
-            arrays["maps"] = np.concatenate([batch.maps[name] for name in names], axis=1)
-        plan = self.augment.plan(
-            batch.images.shape,
-            torch.Generator().manual_seed(_mixed_seed(self.seed, index)),
-            (self.rows, self.settings.batch),
-        )
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        channels = {name: batch.maps[name].shape[1] for name in names}
-        return PackedBatch(Parcel({**tensors, **plan.tensors}, self.device), channels, plan.seeds)
 
     def _done(self) -> bool:
         p, patience = self.progress, self.settings.patience
@@ -274,11 +249,11 @@ class Trainer:
 
     def _backward(self, batch: PackedBatch, index: int) -> Tensor:
         """Adds a batch's gradient to the weights' gradients; returns its loss."""
-        sent = batch.parcel.opened()
-        images, labels, maps = self.augment.apply(
+        sent = batch.opened()
+        images, labels, maps = self.source.augment.apply(
             sent["images"], sent["targets"], sent.get("maps"), sent, batch.seeds
         )
-        torch.manual_seed(_mixed_seed(self.seed + 1 + self.ranks.rank, index))  # for dropout
+        torch.manual_seed(mixed_seed(self.seed + 1 + self.ranks.rank, index))  # for dropout
         with autocast(self.precision, self.device):
             scores = self.forward(images.contiguous(memory_format=memory_format(self.network)))
         # The loss is computed over all rows: the mean of the processes' means may differ from it.
@@ -393,8 +368,3 @@ class Trainer:
         self.progress = TrainingProgress(**state["progress"])
         self.pace = Pace(self.progress.step, self.progress.seconds)
         log.info("resumed at step %d of %d", self.progress.step, self.total)
-
-
-def _mixed_seed(seed: int, step: int) -> int:
-    """A different 63-bit seed for each (seed, step)."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from unet.config.presets import AnyUNet
 from unet.config.stage_settings import TrainSettings
 from unet.models.devices import choose_precision
+from unet.models.network import Network
 from unet.training.auto.choose import choose_plan, fingerprint_of, keep_plan, kept_plan, write_plan
-from unet.training.auto.memory import Numerics
+from unet.training.auto.memory import Numerics, step_bytes
 from unet.training.auto.plan_file import TrainingPlan
 from unet.training.ranks import Ranks
 from unet.training.training_job import TrainingData
@@ -23,6 +26,23 @@ def device_memory(device: torch.device, memory_gb: float) -> float:
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     return 1e9 * memory_gb
+
+
+def spare_memory(
+    network: Network, patch: Sequence[int], rows: int, device: torch.device, precision: str
+) -> float:
+    """Bytes of a GPU's memory that a training leaves free, by a cautious estimate; 0 if it shares
+    its memory with the processor, or if there is no estimate for the network.
+
+    Args:
+        rows: patches per step on this device.
+    """
+    arch = network.arch
+    if device.type != "cuda" or not isinstance(arch, AnyUNet):
+        return 0.0
+    numerics = Numerics("cuda", precision)
+    step = step_bytes(arch, network.in_channels, network.num_classes, patch, rows, numerics)
+    return device_memory(device, 0.0) - step
 
 
 def planned(

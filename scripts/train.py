@@ -72,7 +72,8 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     )
     where = (args.dataset, args.model, args.fold)
     outputs = TrainingOutputs(paths.checkpoints(*where), paths.model(*where), paths.history(*where))
-    given, meter = (args.checkpoint_seconds, args.cache_gb, args.threads), GpuMeter()
+    given = (args.checkpoint_seconds, args.cache_gb, args.threads, args.compile)
+    meter = GpuMeter()
     try:
         with joined() as ranks:
             train_fold(data, settings, args.fold, outputs, TrainingResources(*given, ranks, meter))
@@ -195,6 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--start", type=Path, help="file with the weights to start from (default: by the config)"
     )
     p.add_argument("--gpus", type=int, default=1, help="processes that train together, one per GPU")
+    p.add_argument("--compile", action="store_true", help="compile the network (one process only)")
     args = p.parse_args(argv)
     if args.fold == ENSEMBLE:
         p.error("argument --fold: an ensemble cannot be trained, only its folds; write a number")

@@ -112,7 +112,8 @@ def test_stages_beside_the_line(over: dict[str, Any], expected: set[str]) -> Non
     [
         # Keys that change no result are in no settings.
         ({"output": "x", "data_root": "y", "memory_gb": 9}, set()),
-        ({"train": {"checkpoint_seconds": 5, "cache_gb": 1}, "predict": {"batch": 3}}, set()),
+        ({"train": {"checkpoint_seconds": 5, "cache_gb": 1, "compile": True}}, set()),
+        ({"predict": {"batch": 3}}, set()),
         ({"datasets": {"own": {"images": "elsewhere", "labels": "there"}}}, set()),
         ({"train": {"lr": 0.1}}, of("train")),
         ({"train": {"augment": {"noise": 0}}}, of("train")),

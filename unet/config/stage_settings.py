@@ -95,9 +95,11 @@ class TrainSettings(Settings):
 
     @property
     def untracked(self) -> frozenset[str]:
-        # Checkpoint interval, cache and GPUs change no weights; the recipe's values are in the
-        # other keys.
-        return frozenset({"checkpoint_seconds", "cache_gb", "gpus", "recipe", "show_start"})
+        # Checkpoint interval, cache, GPUs and compiling change no weights; the recipe's values are
+        # in the other keys.
+        return frozenset(
+            {"checkpoint_seconds", "cache_gb", "gpus", "compile", "recipe", "show_start"}
+        )
 
     @classmethod
     def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:

@@ -41,6 +41,7 @@ REFUSED = {
     "train.checkpoint_seconds": _LATER,
     "train.cache_gb": _LATER,
     "train.gpus": _LATER,
+    "train.compile": _LATER,
 }
 
 

@@ -159,6 +159,10 @@ class TrainSection(StartKeys):
     needed."""
     gpus: Annotated[Gpus, Shown(reruns="-")] = 1
     """GPUs that train one model together and share each batch. Without GPUs: processes."""
+    compile: Annotated[bool, Shown(reruns="-")] = False
+    """Whether steps run as compiled code (torch.compile): the same weights except for rounding.
+    Compiling takes a minute or two and needs a C++ compiler, so it pays off in long trainings on a
+    GPU. Not with several `gpus`."""
 
     @model_validator(mode="before")
     @classmethod

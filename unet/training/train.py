@@ -203,9 +203,8 @@ def _trainer(
 ) -> Trainer:
     """Builds everything that the training loop needs."""
     sizes = {"batch": network_design.batch, "patch": network_design.patch}
-    section = settings.train.model_copy(
-        update={**sizes, "checkpoint_seconds": resources.checkpoint_seconds}
-    )
+    chosen = {"checkpoint_seconds": resources.checkpoint_seconds, "compile": resources.compile}
+    section = settings.train.model_copy(update={**sizes, **chosen})
     store, cache = data.open(), resources.cache_gb * 1e9
     targets = _targets(settings, data)
     images = open_images(store, data.train, targets, cache)

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from unet.config.sections import TrainSection
@@ -32,8 +32,9 @@ from unet.models.norms import freeze_statistics
 from unet.models.transfer import Late, late_sum
 from unet.training.augment import Augment
 from unet.training.checkpoint import Checkpoints
+from unet.training.compiled import CompiledNetwork
 from unet.training.device_images import DeviceImages
-from unet.training.less_memory import save_memory_if_needed
+from unet.training.less_memory import reproducibility, save_memory_if_needed
 from unet.training.losses import Loss
 from unet.training.packed_batch import BatchSource, PackedBatch, mixed_seed
 from unet.training.progress import Pace, Row, Stopped, TrainingProgress, stop_signals
@@ -101,10 +102,12 @@ class Trainer:
         self.ranks, self.started, self.readers = ranks or Ranks(), started, readers
         self.rows = self.ranks.rows(settings.batch)
         self.network = to_device(network, device)
-        # Averages the gradients over the processes.
-        self.forward: nn.Module = self.network
+        self.forward: Callable[[Tensor], Any] = self.network
         if self.ranks.size > 1:
+            # Averages the gradients over the processes.
             self.forward = DistributedDataParallel(self.network, broadcast_buffers=False)
+        elif settings.compile:
+            self.forward = CompiledNetwork(self.network)
         self.loss = loss.to(device)
         self.source = BatchSource(
             sampler, augment, self.rows, settings.batch, seed, device, resident
@@ -152,7 +155,7 @@ class Trainer:
                 self.progress.seconds += now - started
                 if ends:
                     self._end_epoch()
-                elif now - shown > 15:
+                elif now - shown > 15 and not math.isnan(self._last_loss):
                     shown = now
                     self._log_step()
                 # A signal may reach only one process, and all must end at the same step.
@@ -198,6 +201,8 @@ class Trainer:
         if self.started is not None:
             self.started.keep()
         compute = partial(self._gradients, batches, [])
+        if isinstance(self.forward, CompiledNetwork):
+            compute = partial(self.forward.attempt, compute)
         losses = save_memory_if_needed(compute, self.network, s, self.device, self.ranks.size)
         if s.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.clip_norm)
@@ -367,4 +372,7 @@ class Trainer:
         self.best = state["best"]
         self.progress = TrainingProgress(**state["progress"])
         self.pace = Pace(self.progress.step, self.progress.seconds)
-        log.info("resumed at step %d of %d", self.progress.step, self.total)
+        log.info(
+            "resumed at step %d of %d; the weights will be %s as without a stop",
+            self.progress.step, self.total, reproducibility(self.device),
+        )  # fmt: skip

@@ -82,6 +82,7 @@ class TrainingResources:
         checkpoint_seconds: time between two checkpoints.
         cache_gb: memory for images and targets, in GB.
         threads: CPU threads of all processes together.
+        compile: whether the network is compiled.
         ranks: the processes that train together.
         meter: measures this process's GPU.
     """
@@ -89,5 +90,6 @@ class TrainingResources:
     checkpoint_seconds: float = 30.0
     cache_gb: float = 4.0
     threads: int = 2
+    compile: bool = False
     ranks: Ranks = field(default_factory=Ranks)
     meter: GpuMeter = field(default_factory=GpuMeter)

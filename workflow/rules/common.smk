@@ -111,6 +111,7 @@ def training_options(wildcards):
         section.cache_gb,
         "--gpus",
         section.gpus,
+        *(["--compile"] if section.compile else []),
         *([] if weights is None else ["--encoder-weights", weights]),
         *([] if start is None else [f"--start={start}"]),
     )

@@ -1,0 +1,97 @@
+"""Compiled steps: the weights of plain ones except for rounding; plain ones where it fails."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trainings import trainer
+from unet.config.presets import architecture_of
+from unet.errors import UserError
+from unet.training.trainer import Trainer
+
+# Dropout, whose masks must be those of plain steps, and statistics that must count each step once.
+ARCH = architecture_of("unet-bn", width=2, depth=1, dropout=0.5)
+SIZES: dict[str, Any] = {"arch": ARCH, "epochs": 2, "steps_per_epoch": 3, "schedule": "constant"}
+
+
+def weights(run: Trainer) -> dict[str, torch.Tensor]:
+    run.run()
+    return run.network.state_dict()
+
+
+# torch itself uses what it will remove.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+def test_compiled_steps_are_the_same_steps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = weights(trainer(tmp_path / "plain", **SIZES))
+    caplog.set_level(logging.INFO, "unet")
+    whole = trainer(tmp_path / "whole", **SIZES, compile=True)
+    compiled = weights(whole)
+    assert [r.levelname for r in caplog.records if "compile" in r.getMessage()] == ["INFO"]
+    for name, values in plain.items():
+        torch.testing.assert_close(compiled[name], values, atol=1e-4, rtol=1e-3)
+    # Stopped and resumed: to the bit.
+    first = trainer(tmp_path / "cut", **SIZES, compile=True)
+    first.total = 4
+    weights(first)
+    rest = weights(trainer(tmp_path / "cut", **SIZES, compile=True))
+    assert all(torch.equal(rest[name], values) for name, values in compiled.items())
+
+
+def broken(error: Exception) -> Callable[..., Any]:
+    """Replaces torch.compile: the network changes its statistics, then compiling fails."""
+
+    def compile_(network: Any, **options: Any) -> Any:
+        def run(x: torch.Tensor) -> Any:
+            network(x)
+            raise error
+
+        return run
+
+    return compile_
+
+
+def test_without_a_compiler_training_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = weights(trainer(tmp_path / "plain", **SIZES))
+    monkeypatch.setattr(torch, "compile", broken(RuntimeError("no C++ compiler\nand more")))
+    found = weights(trainer(tmp_path / "other", **SIZES, compile=True))
+    assert all(torch.equal(found[name], values) for name, values in plain.items())
+    (line,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert line.startswith("train.compile: the network could not be compiled here (no C++ compiler")
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "error", [UserError("train.lr: wrong"), torch.cuda.OutOfMemoryError("out of memory")]
+)
+def test_other_failures_are_no_failures_of_compiling(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", broken(error))
+    with pytest.raises(UserError, match="train"):
+        trainer(tmp_path, **SIZES, compile=True).run()
+
+
+def test_a_mistake_of_the_network_stays_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", broken(RuntimeError("x")))
+    run = trainer(tmp_path, **SIZES, compile=True)
+
+    def fail(x: torch.Tensor) -> torch.Tensor:
+        raise ZeroDivisionError("of the network")
+
+    monkeypatch.setattr(run.network, "forward", fail)
+    with pytest.raises(ZeroDivisionError, match="of the network"):
+        run.run()

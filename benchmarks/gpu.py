@@ -44,6 +44,7 @@ from unet.models.exact import activate
 from unet.models.inference import Predictor, to_device
 from unet.training.augment import Augment
 from unet.training.checkpoint import Checkpoints
+from unet.training.device_images import DeviceImages
 from unet.training.losses import make_loss
 from unet.training.patch_targets import TargetSettings
 from unet.training.sampling import PatchSampler, TrainingImage
@@ -51,6 +52,15 @@ from unet.training.trainer import Trainer
 
 RESULT = ROOT / "benchmarks" / "results" / "gpu.json"
 Result = dict[str, Any]
+
+
+RESIDENT, COMPILED = "images on the device", "compiled"
+# Width, batch, and what else.
+STEP_SIZES: tuple[tuple[Any, ...], ...] = (
+    (32, 16), (32, 16, RESIDENT), (32, 4), (32, 4, RESIDENT), (32, 64, RESIDENT),
+    (16, 16, RESIDENT), (64, 16, RESIDENT), (64, 64, RESIDENT),
+    (32, 16, RESIDENT, COMPILED), (32, 4, RESIDENT, COMPILED),
+)  # fmt: skip
 
 
 class Bench:
@@ -110,10 +120,19 @@ def ceilings(b: Bench) -> Result:
     return found
 
 
-def trainer_of(b: Bench, width: int, batch: int, patch: int) -> Trainer:
-    """A training with the config's default settings, on four images in memory."""
+def trainer_of(
+    b: Bench, width: int, batch: int, patch: int, resident: bool = False, compiled: bool = False
+) -> Trainer:
+    """A training with the config's default settings, on four images in memory.
+
+    Args:
+        resident: whether the images are on the device.
+        compiled: whether the network is compiled.
+    """
     rng = np.random.default_rng(0)
-    section = TrainSection(batch=batch, patch=patch, epochs=1, steps_per_epoch=10**6)
+    section = TrainSection(
+        batch=batch, patch=patch, epochs=1, steps_per_epoch=10**6, compile=compiled
+    )
     images = []
     for k in range(4):
         y = np.add.outer(np.sin(np.arange(2 * patch) / 9 + k), np.cos(np.arange(2 * patch) / 7)) > 0
@@ -128,15 +147,16 @@ def trainer_of(b: Bench, width: int, batch: int, patch: int) -> Trainer:
         lambda network: (0.0, 0.0), section, 0, b.device,
         choose_precision(section.precision, b.device),
         Checkpoints(Path(tempfile.mkdtemp()), "benchmark"),
+        resident=DeviceImages(images, b.device) if resident else None,
     )  # fmt: skip
 
 
 def steps(b: Bench) -> Result:
     """Training steps: time, share that the device is busy, operations, what is waited for."""
-    sizes = [(32, 16), (32, 4), (32, 64), (16, 16), (64, 16), (64, 64)]
-    found = {}
-    for width, batch in [(4, 2)] if b.tiny else sizes:
-        run = trainer_of(b, width, batch, 64 if b.tiny else 256)
+    found: Result = {}
+    for width, batch, *ways in [(4, 2)] if b.tiny else STEP_SIZES:
+        on = {"resident": RESIDENT in ways, "compiled": COMPILED in ways}
+        run = trainer_of(b, width, batch, 64 if b.tiny else 256, **on)
         if b.gpu:
             torch.cuda.reset_peak_memory_stats()
         with ThreadPoolExecutor(1) as loader:
@@ -161,7 +181,7 @@ def steps(b: Bench) -> Result:
         if b.gpu:
             row["busy"] = row["device ms"] / row["ms, with cutting"]
             row["peak GB"] = 1e-9 * torch.cuda.max_memory_reserved()
-        found[f"width {width}, batch {batch}"] = row
+        found[", ".join([f"width {width}", f"batch {batch}", *ways])] = row
     return found
 
 
@@ -269,7 +289,7 @@ def variants(b: Bench) -> Result:
 
 # Part: seconds at most.
 PARTS: dict[str, tuple[Callable[[Bench], Result], int]] = {
-    "steps": (steps, 120),
+    "steps": (steps, 180),
     "prediction": (prediction, 90),
     "ceilings": (ceilings, 45),
     "variants": (variants, 120),

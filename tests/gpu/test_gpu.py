@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -32,6 +33,7 @@ from unet.models.inference import Predictor
 from unet.prediction.tiles.worker import Batching, begin, joined
 from unet.training.augment import Augment
 from unet.training.checkpoint import Checkpoints
+from unet.training.device_images import DeviceImages
 from unet.training.losses import make_loss
 from unet.training.patch_targets import TargetSettings
 from unet.training.ranks import Ranks
@@ -125,6 +127,7 @@ def trainer(
     ranks: Ranks | None = None,
     preset: str = "unet-bn",
     width: int = 8,
+    resident: bool = False,
     **train: Any,
 ) -> Trainer:
     arch = architecture_of(preset, width=width, depth=3, dropout=0.2)
@@ -145,6 +148,7 @@ def trainer(
     return Trainer(
         network, make_loss(section.loss, 2), sampler, augment, lambda network: (0.0, 0.0), section,
         0, device, section.precision, Checkpoints(folder, "k" * 64), ranks,
+        resident=DeviceImages(images, device) if resident else None,
     )  # fmt: skip
 
 
@@ -183,6 +187,25 @@ def test_a_resumed_training_is_the_unbroken_one_to_the_bit(preset: str, tmp_path
     assert difference(whole, weights_after(trainer(tmp_path / "cut", preset=preset))) == 0
 
 
+@pytest.mark.filterwarnings("ignore:.*deterministic")
+@pytest.mark.usefixtures("deterministic")
+def test_images_on_the_device_change_nothing(tmp_path: Path) -> None:
+    here, there = (trainer(tmp_path / str(on), resident=on) for on in (False, True))
+    assert difference(weights_after(here), weights_after(there)) == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*deterministic")
+@pytest.mark.usefixtures("deterministic")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+def test_a_compiled_training_is_the_plain_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = weights_after(trainer(tmp_path / "plain"), 3)
+    compiled = weights_after(trainer(tmp_path / "compiled", compile=True), 3)
+    assert not [r for r in caplog.records if r.levelname == "WARNING" and r.name[:5] == "unet."]
+    assert difference(plain, compiled) < 1e-3
+
+
 def test_resuming_differs_no_more_than_a_second_training(tmp_path: Path) -> None:
     whole = weights_after(trainer(tmp_path / "whole"))
     twice = max(
@@ -208,9 +231,11 @@ def test_a_training_moves_to_another_device(
 
 
 @on_gpu
-@pytest.mark.parametrize("optimizer", ["adamw", "nesterov"])
-def test_a_step_never_waits(optimizer: str, tmp_path: Path) -> None:
-    run = trainer(tmp_path, optimizer=optimizer)
+@pytest.mark.parametrize(
+    "changes", [{"optimizer": "adamw"}, {"optimizer": "nesterov"}, {"resident": True}]
+)
+def test_a_step_never_waits(changes: dict[str, Any], tmp_path: Path) -> None:
+    run = trainer(tmp_path, **changes)
     with ThreadPoolExecutor(1) as loader:
         batches = run._batches(loader)
         for step in range(4):

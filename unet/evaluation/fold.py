@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from unet.config.sections import EvaluateSection
 from unet.data.blocks import Progress, ordered
 from unet.data.store import Prepared
-from unet.evaluation.blockwise import ScoredPair, contingency_of, open_pair
-from unet.evaluation.metrics.contingency import Contingency
+from unet.evaluation.blockwise import ScoredPair, open_pair
 from unet.evaluation.metrics.rows import Score
+from unet.evaluation.scan import Part, Totals, scanned
 from unet.paths import fold_name
 from unet.prediction.stitch.segmentation import Segmentation
 
@@ -117,17 +116,30 @@ class Fold:
         return sum(self.segmentation.classes(image).nbytes for image in ids)
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Case:
-    """An image to score, with the data that several families share."""
+    """An image to score, with the totals of its blocks."""
 
     pair: ScoredPair
-    fold: Scored
-
-    @cached_property
-    def table(self) -> Contingency:
-        """Pixels of each pair of true and predicted ids."""
-        return contingency_of(self.pair, self.fold.threads_within(), self.fold.block)
+    totals: Totals
 
 
-Scorer: TypeAlias = Callable[[Case], list[Score]]
+@dataclass(frozen=True, eq=False)
+class Scorer:
+    """Scores images by a family of metrics.
+
+    Attributes:
+        score: the rows of one image.
+        parts: what it needs in ``totals``; families share a part that is the same object.
+    """
+
+    score: Callable[[Case], list[Score]]
+    parts: tuple[Part[Any, Any], ...] = ()
+
+
+def score_image(pair: ScoredPair, scorers: Sequence[Scorer], fold: Scored) -> list[Score]:
+    """All scores of an image, in the order of the families; its blocks are read once."""
+    parts = [part for scorer in scorers for part in scorer.parts]
+    with scanned(pair, parts, fold.threads_within(), fold.block, fold.scratch) as totals:
+        case = Case(pair, totals)
+        return [score for scorer in scorers for score in scorer.score(case)]

@@ -142,9 +142,7 @@ def test_tolerance_of_text():
     side=st.integers(1, 150), corner=st.integers(0, 3000), close=st.booleans(),
     scale=st.sampled_from([(1, 1, 1), (0.325, 0.325, 0.325), (2, 0.7, 0.3), (0.01, 1.3, 2)]),
 )  # fmt: skip
-def test_distances_are_those_of_a_tree_to_the_last_digit(
-    dims, seed, number, side, corner, close, scale
-):
+def test_distances_are_those_of_a_tree(dims, seed, number, side, corner, close, scale):
     rng = np.random.default_rng(seed)
     points = rng.integers(corner, corner + side, (number, dims)).astype(np.int32)
     others = points + rng.integers(-2, 3, points.shape).astype(np.int32)
@@ -152,7 +150,7 @@ def test_distances_are_those_of_a_tree_to_the_last_digit(
         others = rng.integers(corner, corner + side, (2 * number, dims)).astype(np.int32)
     scale = np.array(scale[:dims], np.float64)
     expected = cKDTree(others * scale).query(points * scale)[0]
-    np.testing.assert_array_equal(nearest(points, others, scale), expected)
+    np.testing.assert_allclose(nearest(points, others, scale), expected, rtol=0, atol=1e-11)
 
 
 @settings(max_examples=60, deadline=None)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unet.config.heads import IGNORE
-from unet.evaluation.metrics.chunks import kept, pairwise_sum
+from unet.evaluation.metrics.chunks import chunks, kept
 from unet.evaluation.metrics.pixel import ALL
 from unet.evaluation.metrics.rows import Score, ratio
 
@@ -63,23 +63,19 @@ def reliability(truth: NDArray[Any], probabilities: NDArray[Any], first: int = 0
     number = len(classes[1 - first :]) + (classes.stop > 2)
     counts = np.zeros((number, 2 * BINS), np.int64)
     confidences = np.zeros((number, BINS))
-
-    def squares_of(chunk: slice) -> NDArray[np.float64]:
+    summed = np.zeros(number)
+    for chunk in chunks(len(t)):
         p = every[:, chunk].astype(np.float64)
         own = [t[chunk] == k for k in classes]
         squares = [(p[i] - own[i]) ** 2 for i in range(len(p))]
         found = list(zip(p, own, squares, strict=True))[1 - first :]
         if classes.stop > 2:
             found.append((p.max(axis=0), t[chunk] == p.argmax(axis=0), sum(squares)))
-        for k, (confidence, right, _) in enumerate(found):
+        for k, (confidence, right, square) in enumerate(found):
             at = np.clip((confidence * BINS).astype(np.intp), 0, BINS - 1)
             counts[k] += np.bincount(at + BINS * right, minlength=2 * BINS)
-            # Adds to the sums so far one by one, so that the chunks do not change the rounding.
-            at = np.concatenate([np.arange(BINS), at])
-            confidences[k] = np.bincount(at, np.concatenate([confidences[k], confidence]))
-        return np.array([squares.sum() for *_, squares in found])
-
-    summed = pairwise_sum(squares_of, len(t))
+            confidences[k] += np.bincount(at, confidence, BINS)
+            summed[k] += square.sum()
     right = counts[:, BINS:]
     return Reliability(counts[:, :BINS] + right, confidences, right, summed)
 

@@ -6,7 +6,7 @@ there, which is several times faster.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,23 +18,6 @@ CHUNK = 1 << 15
 def chunks(number: int) -> Iterator[slice]:
     """Slices that cover ``number`` pixels in order."""
     return (slice(start, start + CHUNK) for start in range(0, number, CHUNK))
-
-
-def pairwise_sum(
-    of: Callable[[slice], NDArray[np.float64]], number: int, start: int = 0
-) -> NDArray[np.float64]:
-    """Sums over chunks, rounded as `numpy.sum` rounds the sum over all pixels at once.
-
-    Args:
-        of: the sums over a chunk; called for the chunks in order.
-        number: of pixels.
-        start: the first pixel.
-    """
-    if number <= CHUNK:
-        return of(slice(start, start + number))
-    # Like NumPy: the sum of two halves, the first a multiple of eight.
-    half = number // 2 // 8 * 8
-    return pairwise_sum(of, half, start) + pairwise_sum(of, number - half, start + half)
 
 
 def runs(*arrays: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:

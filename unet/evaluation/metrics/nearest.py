@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import pairwise, product
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +19,14 @@ from numpy.typing import NDArray
 Points = NDArray[np.int32]
 Floats = NDArray[np.float64]
 
-# Largest distance in a column, and the columns on each side of a point, by the number of axes.
+# Largest distance in a column, a power of two, and the columns on each side of a point, by the
+# number of axes.
 _ALONG = 64
 _COLUMNS = {2: 64, 3: 4}
-# Points for which a tree is as fast to build as one more column is to look at.
-_PER_COLUMN = 64
+# Points for which a tree is as fast to build as one more set of columns is to look at.
+_PER_COLUMN = 128
 # Most pixels of a map for each point: the tree is faster for few points.
 _SPARSE = 128
-# Relative difference of squared distances that are equal but for rounding.
-_ROUNDING = 1e-9
 
 
 def nearest(points: Points, others: Points, scale: Floats) -> Floats:
@@ -34,8 +34,7 @@ def nearest(points: Points, others: Points, scale: Floats) -> Floats:
 
     Args:
         points, others: [N, axes] and [M, axes], in pixels.
-        scale: size of a pixel along each axis. The distance is the one between the scaled points,
-            to the last digit, however it is found.
+        scale: size of a pixel along each axis.
     """
     found = np.full(len(points), np.inf)
     if not len(points) or not len(others):
@@ -53,85 +52,80 @@ def nearest(points: Points, others: Points, scale: Floats) -> Floats:
 def _in_columns(points: Points, others: Points, scale: Floats, found: Floats) -> NDArray[np.intp]:
     """Writes the distances of the points that are near enough, and returns the other points."""
     left = np.arange(len(points))
-    steps, squares = _columns(tuple(scale.tolist()))
-    margin = np.array([_ALONG, *np.abs(steps).max(axis=0)])
-    low = points.min(axis=0) - margin
-    shape = points.max(axis=0) + margin + 1 - low
+    columns = _columns(tuple(scale.tolist()))
+    margin = np.array([_ALONG, *columns[-1].steps.max(axis=0)])
+    low = np.array([axis.min() for axis in points.T]) - margin
+    shape = np.array([axis.max() for axis in points.T]) + margin + 1 - low
     if int(shape.prod()) > _SPARSE * (len(points) + len(others)):
         return left
-    column = _distance_in_column(others - low, shape)
     strides = np.append(np.cumprod(shape[:0:-1])[::-1], 1)
-    at = _flat(points - low, strides)
+    inside = [
+        (start <= axis) & (axis < start + size)
+        for axis, start, size in zip(others.T, low, shape, strict=True)
+    ]
+    source = _place(others, low, strides)[np.logical_and.reduce(inside)]
+    along = _distance_in_column(source, shape).reshape(-1)
+    at = _place(points, low, strides)
     square_of = (np.arange(_ALONG + 1) * scale[0]) ** 2
     square_of[_ALONG] = np.inf
-    # Sums of squares of these have no rounding errors, so only the shortest one matters.
-    exact = bool((np.frexp(scale)[0] == 0.5).all())
     best = np.full(len(points), np.inf)
-    rounded = best if exact else best.copy()
-    for k in range(min(len(steps), 8 + len(others) // _PER_COLUMN)):
-        there = at + int(strides[1:] @ steps[k])
-        near = column.take(there)
-        square = square_of.take(near)
-        square += squares[k]
-        if not exact:
-            same = np.flatnonzero((square <= best * (1 + _ROUNDING)) & (near < _ALONG))
-            nearer = square[same] < best[same] * (1 - _ROUNDING)
-            rounded[same[nearer]] = np.inf
-            for sign in (-1, 1):
-                along = sign * near[same].astype(np.int32)
-                hit = column.take(there[same] + along * int(strides[0])) == 0
-                here, pixel = same[hit], points[left[same[hit]]]
-                length = _length(pixel, [along[hit], *steps[k]], scale)
-                rounded[here] = np.minimum(rounded[here], length)
-        np.minimum(best, square, out=best)
-        if squares[k + 1] > squares[k]:
-            open_ = best * (1 + _ROUNDING) >= squares[k + 1]
-            closed = ~open_
-            found[left[closed]] = np.sqrt(best[closed]) if exact else rounded[closed]
-            left, at, best = left[open_], at[open_], best[open_]
-            rounded = best if exact else rounded[open_]
-            if not len(left):
-                break
+    for square, steps, complete in columns[: 4 + len(others) // _PER_COLUMN]:
+        near = np.minimum.reduce([along.take(at + step) for step in steps @ strides[1:]])
+        np.minimum(best, square_of.take(near) + square, out=best)
+        closed = best <= complete
+        found[left[closed]] = np.sqrt(best[closed])
+        open_ = np.flatnonzero(~closed)
+        left, at, best = left.take(open_), at.take(open_), best.take(open_)
+        if not len(left):
+            break
     return left
 
 
+class _Columns(NamedTuple):
+    """The columns at one distance.
+
+    Attributes:
+        square: the squared distance.
+        steps: to the columns along the axes after the first, int64 [K, axes - 1].
+        complete: the squared distance of the next columns.
+    """
+
+    square: float
+    steps: NDArray[np.int64]
+    complete: float
+
+
 @lru_cache(maxsize=16)
-def _columns(scale: tuple[float, ...]) -> tuple[NDArray[np.int64], list[float]]:
-    """The columns to look at, the nearest first: steps along the axes after the first [K, axes - 1]
-    and their squared lengths [K + 1], the last of which is that of columns that are not listed."""
+def _columns(scale: tuple[float, ...]) -> list[_Columns]:
+    """The columns to look at, the nearest first."""
     side = _COLUMNS[len(scale)]
-    # No longer than the distances that columns contain.
+    # No farther than columns that are not listed, and than the distances that columns contain.
     limit = min(_ALONG * scale[0], *((side + 1) * size for size in scale[1:])) ** 2
-    steps = [
-        (sum((n * size) ** 2 for n, size in zip(step, scale[1:], strict=True)), step)
-        for step in product(range(-side, side + 1), repeat=len(scale) - 1)
-    ]
-    kept = sorted(each for each in steps if each[0] < limit * (1 - _ROUNDING))
-    return np.array([step for _, step in kept]), [*(square for square, _ in kept), limit]
+    steps: dict[float, list[tuple[int, ...]]] = {}
+    for step in product(range(-side, side + 1), repeat=len(scale) - 1):
+        square = sum((n * size) ** 2 for n, size in zip(step, scale[1:], strict=True))
+        if square < limit:
+            steps.setdefault(square, []).append(step)
+    squares = [*sorted(steps), limit]
+    return [_Columns(this, np.array(steps[this]), after) for this, after in pairwise(squares)]
 
 
-def _distance_in_column(others: NDArray[np.int64], shape: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """For each pixel of a map of this shape the distance along the first axis to the nearest of the
-    others, at most ``_ALONG``; others outside the map do not count."""
-    column = np.full(shape, _ALONG, np.uint8)
-    column[tuple(others[((others >= 0) & (others < shape)).all(axis=1)].T)] = 0
-    farther = np.empty(column.shape[1:], np.uint8)
-    for rows in (column, column[::-1]):
-        for before, row in pairwise(rows):
-            np.minimum(row, np.add(before, 1, out=farther), out=row)
-    return column
-
-
-def _flat(points: NDArray[np.int64], strides: NDArray[np.int64]) -> NDArray[np.int64]:
-    at: NDArray[np.int64] = points[:, 0] * strides[0]
-    for axis in range(1, len(strides)):
-        at += points[:, axis] * strides[axis]
+def _place(points: Points, low: NDArray[np.int64], strides: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions of points in a flat map that starts at ``low``."""
+    at = np.full(len(points), -(low @ strides))
+    for axis, stride in zip(points.T, strides, strict=True):
+        at += axis * stride
     return at
 
 
-def _length(pixels: Points, steps: list[NDArray[np.int32] | int], scale: Floats) -> Floats:
-    """Distance of each pixel to the one that is ``steps`` away."""
-    total = np.zeros(len(pixels))
-    for axis, (step, size) in enumerate(zip(steps, scale, strict=True)):
-        total += (pixels[:, axis] * size - (pixels[:, axis] + step) * size) ** 2
-    return np.sqrt(total)
+def _distance_in_column(at: NDArray[np.int64], shape: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """For each pixel of a map of this shape the distance along the first axis to the nearest of the
+    pixels ``at``, at most ``_ALONG``."""
+    column = np.full(shape, _ALONG, np.uint8)
+    column.reshape(-1)[at] = 0
+    step = 1
+    while step < _ALONG:  # each distance is a sum of these steps
+        for this, before in ((column[step:], column[:-step]), (column[:-step], column[step:])):
+            np.minimum(this, before + np.uint8(step), out=this)
+        step *= 2
+    return column

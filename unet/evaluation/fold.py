@@ -19,6 +19,8 @@ from unet.prediction.stitch.segmentation import Segmentation
 R = TypeVar("R")
 # Images whose results may wait for a slower one before them.
 AHEAD = 256
+# Opened images that stay open, about 15 kB each: opening takes as long as scoring a small image.
+OPEN = 1000
 
 
 class Scored(Protocol):
@@ -74,6 +76,7 @@ class Fold:
     threads: int
     block: int | None
     thresholds: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    _opened: dict[str, ScoredPair] = field(default_factory=dict, init=False)
 
     @property
     def name(self) -> str:
@@ -88,7 +91,11 @@ class Fold:
         return [image for image, image_part in self.parts.items() if image_part == part]
 
     def open(self, image: str) -> ScoredPair:
-        return open_pair(self.prepared, self.segmentation, image, self.task)
+        if (found := self._opened.get(image)) is None:
+            found = open_pair(self.prepared, self.segmentation, image, self.task)
+            if len(self._opened) < OPEN:
+                self._opened[image] = found
+        return found
 
     def each(self, function: Callable[[ScoredPair], R], part: str) -> list[R]:
         """Applies ``function`` to each image of a part, in threads; results in the order of ids."""

@@ -53,7 +53,7 @@ def _in_columns(points: Points, others: Points, scale: Floats, found: Floats) ->
     """Writes the distances of the points that are near enough, and returns the other points."""
     left = np.arange(len(points))
     columns = _columns(tuple(scale.tolist()))
-    margin = np.array([_ALONG, *columns[-1].steps.max(axis=0)])
+    margin = np.array([_ALONG, *np.vstack([each.steps for each in columns]).max(axis=0)])
     low = np.array([axis.min() for axis in points.T]) - margin
     shape = np.array([axis.max() for axis in points.T]) + margin + 1 - low
     if int(shape.prod()) > _SPARSE * (len(points) + len(others)):

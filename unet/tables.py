@@ -86,6 +86,8 @@ def table_writer(
     def cell(value: Any) -> Any:
         if isinstance(value, str):
             return guarded(value)
+        if isinstance(value, int):  # the test of abstract types is slow
+            return value
         # Abstract types, because NumPy's numbers are not Python's.
         if isinstance(value, Real) and not isinstance(value, Integral):
             return "" if value != value else f"{value:.{digits}g}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -16,7 +16,8 @@ from hypothesis.extra import numpy as hnp
 from tests.evaluated import BORDER, NAMES, Stores, values
 from unet import provenance
 from unet.errors import UserError
-from unet.evaluation.blockwise import ScoredPair, border_ids, probability_counts_of
+from unet.evaluation.block_parts import border_ids, counts_by_probability
+from unet.evaluation.blockwise import ScoredPair
 from unet.evaluation.details import (
     CONFUSION_COLUMNS,
     MATCH_COLUMNS,
@@ -27,7 +28,10 @@ from unet.evaluation.metrics.contingency import contingency
 from unet.evaluation.metrics.instance import instance_metrics
 from unet.evaluation.metrics.pixel import confusion, pixel_metrics
 from unet.evaluation.object_pairs import FALSE, MATCHED, MISSED, ObjectPair, object_pairs
+from unet.evaluation.scan import Part, scanned
 from unet.tables import read_table
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -142,7 +146,12 @@ def test_objects_at_the_border(ids: Any, block: int | None) -> None:
     edge = np.ones(ids.shape, bool)
     edge[tuple(slice(1, -1) for _ in ids.shape)] = False
     assert inside.size == ids.size - edge.sum()
-    assert border_ids(pair, array, 2, block) == set(ids[edge].tolist()) - {0}
+    assert total(pair, border_ids("truth_ids"), block) == set(ids[edge].tolist()) - {0}
+
+
+def total(pair: ScoredPair, part: Part[Any, T], block: int | None = None) -> T:
+    with scanned(pair, (part,), 2, block) as totals:
+        return totals[part]
 
 
 # --- classes
@@ -215,7 +224,7 @@ def test_probabilities_add_up(truth: Any, p: Any, head: Any, block: int | None) 
     probabilities = in_memory_channels(np.stack(channels).astype(np.float16))
     array = in_memory(truth)
     pair = ScoredPair("a", array, array, None, None, probabilities, head)
-    counts = probability_counts_of(pair, NAMES, 2, block)["foreground"]
+    counts = total(pair, counts_by_probability(NAMES), block)["foreground"]
     assert counts.positives.sum() == (truth == 1).sum()
     assert counts.negatives.sum() == (truth == 0).sum()
     # At 0.5, which is an edge of the bins: the counts of the mask.
@@ -233,12 +242,12 @@ def in_memory_channels(array: Any) -> Any:
 
 def test_masks_without_probabilities_have_no_thresholds() -> None:
     array = in_memory(np.zeros((2, 2), np.uint8))
-    assert (
-        probability_counts_of(ScoredPair("a", array, array, None, None, None, NAMES), NAMES) == {}
-    )
+    pair = ScoredPair("a", array, array, None, None, None, NAMES)
+    assert total(pair, counts_by_probability(NAMES)) == {}
     # Nor has a class that the network's outputs do not tell apart.
     p = in_memory_channels(np.zeros((3, 2, 2), np.float16))
-    assert probability_counts_of(ScoredPair("a", array, array, None, None, p, BORDER), THREE) == {}
+    pair = ScoredPair("a", array, array, None, None, p, BORDER)
+    assert total(pair, counts_by_probability(THREE)) == {}
 
 
 # --- the stage

@@ -19,10 +19,12 @@ from hypothesis.extra import numpy as hnp
 from tests.evaluated import BORDER, NAMES, PIXEL, Stores, add_cells, cells, probability, values
 from unet.config.sections import EvaluateSection
 from unet.errors import UserError
-from unet.evaluation.blockwise import ScoredPair, confusion_of, contingency_of
+from unet.evaluation.block_parts import TABLE, confusion_matrix
+from unet.evaluation.blockwise import ScoredPair
 from unet.evaluation.families import FAMILIES
 from unet.evaluation.metrics.contingency import contingency
 from unet.evaluation.metrics.pixel import confusion
+from unet.evaluation.scan import scanned
 from unet.report.score_tables import better
 
 
@@ -117,10 +119,10 @@ def test_blocks_change_nothing(
     pred = np.where(pred == 255, 0, pred).astype(np.uint8)
     arrays = [in_memory(array) for array in (truth, pred, *ids)]
     pair = ScoredPair("a", *arrays, arrays[0], NAMES)
-    np.testing.assert_array_equal(
-        confusion_of(pair, 3, threads, block), confusion(truth, pred, 3), strict=True
-    )
-    found = contingency_of(pair, threads, block)
+    matrix = confusion_matrix(3)
+    with scanned(pair, (matrix, TABLE), threads, block) as totals:
+        np.testing.assert_array_equal(totals[matrix], confusion(truth, pred, 3), strict=True)
+        found = totals[TABLE]
     expected = contingency(*ids, truth != 255)
     for name in ("truth_ids", "pred_ids", "counts"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), strict=True)

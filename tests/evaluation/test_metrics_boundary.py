@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 from skimage.metrics import hausdorff_distance
 
@@ -20,7 +23,8 @@ from unet.evaluation.metrics.boundary import (
     boundary_metrics,
     outline,
 )
-from unet.evaluation.metrics.surfaces import BlockOutlines, point_files
+from unet.evaluation.metrics.nearest import nearest
+from unet.evaluation.metrics.surfaces import BlockOutlines, PointFiles, save_points
 
 PX = Tolerance(2, "px")
 POINTS = hnp.arrays(
@@ -132,6 +136,24 @@ def test_tolerance_of_text():
 # --- against other implementations
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    dims=st.integers(2, 3), seed=st.integers(0, 999), number=st.integers(1, 300),
+    side=st.one_of(st.integers(1, 12), st.integers(1, 150)),
+    corner=st.integers(0, 3000), close=st.booleans(),
+    scale=st.sampled_from([(1, 1, 1), (0.325,) * 3, (2, 0.7, 0.3), (0.01, 1.3, 2), (2, 0.3, 0.7)]),
+)  # fmt: skip
+def test_distances_are_those_of_a_tree(dims, seed, number, side, corner, close, scale):
+    rng = np.random.default_rng(seed)
+    points = rng.integers(corner, corner + side, (number, dims)).astype(np.int32)
+    others = points + rng.integers(-2, 3, points.shape).astype(np.int32)
+    if not close:
+        others = rng.integers(corner, corner + side, (2 * number, dims)).astype(np.int32)
+    scale = np.array(scale[:dims], np.float64)
+    expected = cKDTree(others * scale).query(points * scale)[0]
+    np.testing.assert_allclose(nearest(points, others, scale), expected, rtol=0, atol=1e-11)
+
+
 @settings(max_examples=60, deadline=None)
 @given(POINTS, POINTS, st.sampled_from([None, (1.0, 1.0), (0.5, 2.0), (0.3, 0.3)]))
 def test_agrees_with_all_distances(truth, pred, spacing):
@@ -200,19 +222,18 @@ def test_the_edge_of_the_image_is_an_outline_for_monai_alone():
 
 def in_files(folder, found, shape, block):
     """The points of the outlines, by blocks of the image."""
-    grid = Grid(shape, block)
-
-    def find(index):
-        region = grid.region(index)
+    grid, counts = Grid(shape, block), []
+    folder.mkdir()
+    for number, region in enumerate(grid.regions()):
         inside = [
             np.all(
                 [(s.start <= p[:, a]) & (p[:, a] < s.stop) for a, s in enumerate(region)], axis=0
             )
             for p in found
         ]
-        return [p[keep] for p, keep in zip(found, inside, strict=True)]
-
-    return point_files(grid, find, 2, folder)
+        kinds = [p[keep] for p, keep in zip(found, inside, strict=True)]
+        counts.append(save_points(folder, number, kinds))
+    return PointFiles(folder, grid, np.array(counts, np.int64))
 
 
 @settings(
@@ -230,9 +251,9 @@ def in_files(folder, found, shape, block):
 )
 def test_blocks_change_nothing(tmp_path, truth, pred, block, spacing):
     whole = Outlines(truth, pred)
-    with in_files(tmp_path, whole, (30, 30), block) as files:
+    with TemporaryDirectory(dir=tmp_path) as folder:
+        files = in_files(Path(folder, "points"), whole, (30, 30), block)
         got = values(BlockOutlines(files, 0, 1), PX, spacing)
-    assert list(tmp_path.iterdir()) == []
     expected = values(whole, PX, spacing)
     assert got == pytest.approx(expected, nan_ok=True, rel=1e-9)
 
@@ -240,10 +261,10 @@ def test_blocks_change_nothing(tmp_path, truth, pred, block, spacing):
 def test_blocks_of_a_volume(tmp_path):
     rng = np.random.default_rng(0)
     whole = Outlines(*(rng.integers(0, (12, 40, 40), (n, 3)).astype(np.int32) for n in (50, 400)))
-    with in_files(tmp_path, whole, (12, 40, 40), (4, 8, 16)) as files:
-        assert values(BlockOutlines(files, 0, 1, threads=2), PX, (2.0, 0.5, 0.5)) == pytest.approx(
-            values(whole, PX, (2.0, 0.5, 0.5)), rel=1e-9
-        )
+    files = in_files(tmp_path / "points", whole, (12, 40, 40), (4, 8, 16))
+    assert values(BlockOutlines(files, 0, 1, threads=2), PX, (2.0, 0.5, 0.5)) == pytest.approx(
+        values(whole, PX, (2.0, 0.5, 0.5)), rel=1e-9
+    )
 
 
 @given(hnp.arrays(np.int64, st.integers(1, 40), elements=st.integers(0, 9)), st.integers(0, 100))

@@ -13,6 +13,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
 from unet.evaluation.metrics.calibration import BINS, calibration_metrics, reliability, statements
+from unet.evaluation.metrics.chunks import CHUNK
 
 TWO, THREE = ("background", "cell"), ("background", "cell", "wall")
 
@@ -65,6 +66,21 @@ def test_what_is_stated():
     assert statements(THREE) == ("cell", "wall", "all")
     with pytest.raises(ValueError, match="shape"):
         reliability(np.zeros((2, 3), np.uint8), np.zeros((2, 3, 2)))
+
+
+@pytest.mark.parametrize("number", [0, 1, CHUNK, CHUNK + 1, 3 * CHUNK + 77])
+def test_chunks_count_each_pixel_once(number):
+    rng = np.random.default_rng(number)
+    truth = rng.integers(0, 2, number).astype(np.uint8)
+    p = (rng.random(number) ** 5).astype(np.float32)
+    found = reliability(truth, p[None], first=1)
+    at = (p.astype(np.float64) * BINS).astype(np.intp)
+    np.testing.assert_array_equal(found.pixels[0], np.bincount(at, minlength=BINS))
+    np.testing.assert_array_equal(found.right[0], np.bincount(at[truth == 1], minlength=BINS))
+    np.testing.assert_allclose(found.confidence[0], np.bincount(at, p, BINS), rtol=1e-13)
+    assert found.squares[0] == pytest.approx(((p.astype(np.float64) - truth) ** 2).sum(), rel=1e-13)
+    both = reliability(truth, np.stack([1 - p, p]))  # the first class may be left out
+    np.testing.assert_array_equal(found.squares, both.squares)
 
 
 def test_two_classes_agree_with_scikit_learn():

@@ -214,33 +214,30 @@ class Prepared:
 
     def attrs(self, image: str) -> dict[str, Any]:
         """key, axes, pixel_size_um, statistics, channels, group, display."""
-        found = dict(self._group(image).attrs)
-        if self._place(image)[0] is not self and found.get("group"):
+        store, name = self._place(image)
+        found = dict(zarr.open_group(store.path / name, mode="r").attrs)
+        if store is not self and found.get("group"):
             # Groups of two datasets may have the same name.
             found["group"] = member_id(image.partition(OF_MEMBER)[0], str(found["group"]))
         return found
 
     def _place(self, image: str) -> tuple[Prepared, str]:
         """The store that holds an image, and its id there."""
-        member, _, name = image.partition(OF_MEMBER)
-        return (self.members[member], name) if member in self.members else (self, image)
-
-    def _group(self, image: str) -> zarr.Group:
-        store, name = self._place(image)
+        member, _, rest = image.partition(OF_MEMBER)
+        store, name = (self.members[member], rest) if member in self.members else (self, image)
         if name.startswith(".") or not (store.path / name / "zarr.json").is_file():
             raise UserError(
                 f"{store.path}: has no image {name!r} among its {len(store.ids())}; run the "
                 "prepare stage"
             )
-        return zarr.open_group(store.path / name, mode="r")
+        return store, name
 
     def _array(self, image: str, name: str) -> zarr.Array[Any] | None:
-        array = self._group(image).get(name)
-        if not isinstance(array, zarr.Array):
-            return None
         store, at = self._place(image)
+        if not (store.path / at / name / "zarr.json").is_file():
+            return None
         return checked(
-            array,
+            zarr.open_array(store.path / at / name, mode="r"),
             f"remove {store.path / at} and {store.path.with_suffix('.json')} and run again to "
             "prepare this image again",
         )

@@ -23,7 +23,7 @@ from unet.data.label_maps import instance_maps, semantic_classes
 from unet.errors import ArgumentError, UserError
 from unet.evaluation.blockwise import ScoredPair, ZarrArray
 from unet.evaluation.families import MASK_FAMILIES
-from unet.evaluation.fold import Case
+from unet.evaluation.fold import score_image
 from unet.evaluation.mask_scoring import MaskScoring, whole
 from unet.evaluation.metrics.rows import Score
 
@@ -88,10 +88,9 @@ def scores(scoring: MaskScoring, pair: ScoredPair, threads: int = 1) -> list[Sco
             "pixel size is unknown; give the pixel size, or write a distance in px"
         )
     fold = _Single(pair, scoring, threads)
-    case = Case(pair, fold)
     wanted = [make for name, make in MASK_FAMILIES.items() if name in scoring.section.metrics]
     scorers = [scorer for make in wanted if (scorer := make(fold)) is not None]
-    return [score for scorer in scorers for score in scorer(case)]
+    return score_image(pair, scorers, fold)
 
 
 @dataclass(frozen=True, eq=False)

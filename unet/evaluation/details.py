@@ -14,17 +14,18 @@ from typing import Any, NamedTuple
 
 from unet.config.details_settings import DetailsSettings
 from unet.config.sections import EvaluateSection
-from unet.evaluation.blockwise import (
-    ScoredPair,
+from unet.evaluation.block_parts import (
+    TABLE,
     border_ids,
-    confusion_of,
-    contingency_of,
-    probability_counts_of,
+    confusion_matrix,
+    counts_by_probability,
 )
+from unet.evaluation.blockwise import ScoredPair
 from unet.evaluation.fold import Fold
 from unet.evaluation.metrics.precision_recall import PROBABILITY_BINS, ProbabilityCounts
 from unet.evaluation.object_pairs import ObjectPair, object_pairs
 from unet.evaluation.open_folds import open_folds
+from unet.evaluation.scan import scanned
 from unet.paths import fold_name
 from unet.tables import table_writer
 
@@ -90,27 +91,25 @@ def write_details(
 
 def _rows(pair: ScoredPair, fold: Fold, groups: Mapping[str, str]) -> tuple[Rows, Rows, Rows]:
     """The rows of one image, for each table."""
-    where = (fold.threads_within(), fold.block)
     start = (pair.image, fold_name(fold.number), groups.get(pair.image, ""))
-    matrix = confusion_of(pair, len(fold.class_names), *where)
-    counts = probability_counts_of(pair, fold.class_names, *where)
-    objects = _objects(pair, *where) if fold.task == "instances" else []
-    return (
-        [(*start, *row) for row in objects],
-        [(*start, *row) for row in confusion_rows(matrix.tolist(), fold.class_names)],
-        [(*start, *row) for row in threshold_rows(counts)],
-    )
-
-
-def _objects(pair: ScoredPair, threads: int, block: int | None) -> Rows:
-    true_ids, pred_ids = pair.truth_ids, pair.pred_ids
-    if true_ids is None or pred_ids is None:
-        raise ValueError(f"image {pair.image} has no instances")
-    table = contingency_of(pair, threads, block)
-    borders = (border_ids(pair, ids, threads, block) for ids in (true_ids, pred_ids))
-    size = pair.pixel_size_um
-    pixel = None if size is None else math.prod(size)
-    return [(*row[:-1], int(row.touches_border), pixel) for row in object_pairs(table, *borders)]
+    matrix = confusion_matrix(len(fold.class_names))
+    counts = counts_by_probability(fold.class_names)
+    borders = (border_ids("truth_ids"), border_ids("pred_ids"))
+    instances = fold.task == "instances"
+    parts = (matrix, *((TABLE, *borders) if instances else ()), counts)
+    with scanned(pair, parts, fold.threads_within(), fold.block) as totals:
+        table = totals[matrix].tolist()
+        objects: Rows = []
+        if instances:
+            size = pair.pixel_size_um
+            pixel = None if size is None else math.prod(size)
+            found = object_pairs(totals[TABLE], *(totals[border] for border in borders))
+            objects = [(*row[:-1], int(row.touches_border), pixel) for row in found]
+        return (
+            [(*start, *row) for row in objects],
+            [(*start, *row) for row in confusion_rows(table, fold.class_names)],
+            [(*start, *row) for row in threshold_rows(totals[counts])],
+        )
 
 
 def confusion_rows(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Rows:

@@ -7,9 +7,8 @@ from pathlib import Path
 from statistics import fmean
 
 from unet.config.stage_settings import EvaluateSettings
-from unet.evaluation.blockwise import ScoredPair
 from unet.evaluation.families import FAMILIES, seams
-from unet.evaluation.fold import Case, Fold
+from unet.evaluation.fold import Fold, score_image
 from unet.evaluation.metrics.rows import METRIC_COLUMNS, MetricRow, Score
 from unet.evaluation.open_folds import open_folds
 from unet.paths import fold_name
@@ -60,12 +59,7 @@ def _scores(fold: Fold) -> list[list[Score]]:
     """All scores of each test image."""
     wanted = [make for family, make in FAMILIES.items() if family in fold.settings.metrics]
     scorers = [scorer for make in [*wanted, seams] if (scorer := make(fold)) is not None]
-
-    def all_of(pair: ScoredPair) -> list[Score]:
-        case = Case(pair, fold)
-        return [score for scorer in scorers for score in scorer(case)]
-
-    return fold.each(all_of, "test")
+    return fold.each(lambda pair: score_image(pair, scorers, fold), "test")
 
 
 def chosen_thresholds(rows: Iterable[MetricRow]) -> dict[tuple[str, str], float]:

@@ -1,8 +1,8 @@
 """The families of metrics that can be named in ``evaluate.metrics``.
 
 To add one, write a function that takes a fold and returns a function that scores one image, a line
-in `FAMILIES`, and one in `unet.config.choices.FAMILY_TABLE` that describes it. The table of ids,
-which several families need, is computed once per image, in `Case`.
+in `FAMILIES`, and one in `unet.config.choices.FAMILY_TABLE` that describes it. What it needs of the
+image's blocks is in `block_parts.py`: it is computed in one pass for all families.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from unet.errors import UserError
-from unet.evaluation.blockwise import confusion_of, outlines_of, reliability_of
+from unet.evaluation.block_parts import TABLE, confusion_matrix, outlines, reliability_sums
 from unet.evaluation.fold import Case, Fold, Scored, Scorer
 from unet.evaluation.membrane_cells import isbi2012, topology
 from unet.evaluation.metrics.boundary import Tolerance, boundary_metrics
@@ -26,19 +26,17 @@ from unet.evaluation.metrics.rows import SEAM_SCORE, Score
 def pixel(fold: Scored) -> Scorer:
     """Metrics of the class map, per class, from a confusion matrix summed over blocks."""
 
-    def score(case: Case) -> list[Score]:
-        number = len(fold.class_names)
-        matrix = confusion_of(case.pair, number, fold.threads_within(), fold.block)
-        return pixel_metrics(matrix, fold.class_names)
-
-    return score
+    matrix = confusion_matrix(len(fold.class_names))
+    return Scorer(lambda case: pixel_metrics(case.totals[matrix], fold.class_names), (matrix,))
 
 
 def _of_table(metrics: Callable[[Contingency], list[Score]]) -> Callable[[Scored], Scorer | None]:
     """A family of object metrics, from the table of ids; None for task semantic."""
 
     def family(fold: Scored) -> Scorer | None:
-        return (lambda case: metrics(case.table)) if fold.task == "instances" else None
+        if fold.task != "instances":
+            return None
+        return Scorer(lambda case: metrics(case.totals[TABLE]), (TABLE,))
 
     return family
 
@@ -55,31 +53,28 @@ def boundary(fold: Scored) -> Scorer:
                     "datasets.<name>.pixel_size_um"
                 )
     names = fold.class_names
+    found = outlines(len(names))
 
     def score(case: Case) -> list[Score]:
         spacing = case.pair.pixel_size_um
+        classes, objects = case.totals[found]
         rows: list[Score] = []
-        where = (fold.threads_within(), fold.block, fold.scratch)
-        with outlines_of(case.pair, len(names), *where) as (found, objects):
-            for k, outlines in found.items():
-                rows += boundary_metrics(names[k], outlines, tolerance, spacing)
-            hd95 = "hd95_px" if spacing is None else "hd95_um"
-            rows += foreground_means(rows, names, ("boundary_f1", hd95))
-            if objects is not None:
-                rows += boundary_metrics(INSTANCES, objects, tolerance, spacing)
+        for k, surfaces in classes.items():
+            rows += boundary_metrics(names[k], surfaces, tolerance, spacing)
+        hd95 = "hd95_px" if spacing is None else "hd95_um"
+        rows += foreground_means(rows, names, ("boundary_f1", hd95))
+        if objects is not None:
+            rows += boundary_metrics(INSTANCES, objects, tolerance, spacing)
         return rows
 
-    return score
+    return Scorer(score, (found,))
 
 
 def calibration(fold: Fold) -> Scorer:
     """How reliable the probabilities are."""
-
-    def score(case: Case) -> list[Score]:
-        sums = reliability_of(case.pair, fold.class_names, fold.threads_within(), fold.block)
-        return calibration_metrics(sums, fold.class_names)
-
-    return score
+    names = fold.class_names
+    sums = reliability_sums(names)
+    return Scorer(lambda case: calibration_metrics(case.totals[sums], names), (sums,))
 
 
 def seams(fold: Fold) -> Scorer:
@@ -90,7 +85,7 @@ def seams(fold: Fold) -> Scorer:
         found = fold.segmentation.seam_score(case.pair.image)
         return [] if found is None else [Score("", SEAM_SCORE, found)]
 
-    return score
+    return Scorer(score)
 
 
 # The families that compare masks, so they need no probabilities.

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from unet.config.sections import EvaluateSection
 from unet.data.blocks import Progress, ordered
 from unet.data.store import Prepared
-from unet.evaluation.blockwise import ScoredPair, contingency_of, open_pair
-from unet.evaluation.metrics.contingency import Contingency
+from unet.evaluation.blockwise import ScoredPair, open_pair
 from unet.evaluation.metrics.rows import Score
+from unet.evaluation.scan import Part, Totals, scanned
 from unet.paths import fold_name
 from unet.prediction.stitch.segmentation import Segmentation
 
 R = TypeVar("R")
 # Images whose results may wait for a slower one before them.
 AHEAD = 256
+# Opened images that stay open, about 15 kB each: opening takes as long as scoring a small image.
+OPEN = 1000
 
 
 class Scored(Protocol):
@@ -75,6 +76,7 @@ class Fold:
     threads: int
     block: int | None
     thresholds: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    _opened: dict[str, ScoredPair] = field(default_factory=dict, init=False)
 
     @property
     def name(self) -> str:
@@ -89,7 +91,11 @@ class Fold:
         return [image for image, image_part in self.parts.items() if image_part == part]
 
     def open(self, image: str) -> ScoredPair:
-        return open_pair(self.prepared, self.segmentation, image, self.task)
+        if (found := self._opened.get(image)) is None:
+            found = open_pair(self.prepared, self.segmentation, image, self.task)
+            if len(self._opened) < OPEN:
+                self._opened[image] = found
+        return found
 
     def each(self, function: Callable[[ScoredPair], R], part: str) -> list[R]:
         """Applies ``function`` to each image of a part, in threads; results in the order of ids."""
@@ -117,17 +123,30 @@ class Fold:
         return sum(self.segmentation.classes(image).nbytes for image in ids)
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Case:
-    """An image to score, with the data that several families share."""
+    """An image to score, with the totals of its blocks."""
 
     pair: ScoredPair
-    fold: Scored
-
-    @cached_property
-    def table(self) -> Contingency:
-        """Pixels of each pair of true and predicted ids."""
-        return contingency_of(self.pair, self.fold.threads_within(), self.fold.block)
+    totals: Totals
 
 
-Scorer: TypeAlias = Callable[[Case], list[Score]]
+@dataclass(frozen=True, eq=False)
+class Scorer:
+    """Scores images by a family of metrics.
+
+    Attributes:
+        score: the rows of one image.
+        parts: what it needs in ``totals``; families share a part that is the same object.
+    """
+
+    score: Callable[[Case], list[Score]]
+    parts: tuple[Part[Any, Any], ...] = ()
+
+
+def score_image(pair: ScoredPair, scorers: Sequence[Scorer], fold: Scored) -> list[Score]:
+    """All scores of an image, in the order of the families; its blocks are read once."""
+    parts = [part for scorer in scorers for part in scorer.parts]
+    with scanned(pair, parts, fold.threads_within(), fold.block, fold.scratch) as totals:
+        case = Case(pair, totals)
+        return [score for scorer in scorers for score in scorer.score(case)]

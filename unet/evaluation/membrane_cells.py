@@ -64,7 +64,7 @@ def topology(fold: Fold) -> Scorer:
         rows = [Score(name, metric, value) for metric, value in found.items()]
         return [*rows, Score(name, THRESHOLD_OF["V_rand"], threshold)]
 
-    return score
+    return Scorer(score)
 
 
 # Error of the challenge -> function that computes it from a slice and a threshold.
@@ -107,7 +107,7 @@ def isbi2012(fold: Fold) -> Scorer:
         everything = _total(warping_errors(s, threshold)[1] for s in slices)
         return [*rows, ratio(name, "warping_error", *everything)]
 
-    return score
+    return Scorer(score)
 
 
 def _topology_class(fold: Fold) -> str:

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from unet.evaluation.metrics.nearest import Points, nearest
 from unet.evaluation.metrics.rows import NAN, Score, ratio
-
-Points = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -115,19 +114,9 @@ class Outlines(NamedTuple):
         if not all(self.sizes):
             return Distances.merged([]), Distances.merged([])
         scale = np.asarray(spacing or (1.0,) * self.truth.shape[1], np.float64)
-        truth, pred = (points * scale for points in self)
-        return Distances.of(nearest(pred, truth)), Distances.of(nearest(truth, pred))
-
-
-def nearest(points: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distance of each point [N, axes] to the nearest of the others [M, axes]; inf without any."""
-    from scipy.spatial import cKDTree
-
-    if not len(others):
-        return np.full(len(points), np.inf)
-    # Unbalanced trees are much faster to build for points on a grid.
-    found: NDArray[np.float64] = cKDTree(others, balanced_tree=False).query(points)[0]
-    return found
+        truth, pred = self
+        to_truth, to_pred = nearest(pred, truth, scale), nearest(truth, pred, scale)
+        return Distances.of(to_truth), Distances.of(to_pred)
 
 
 def outline(labels: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:

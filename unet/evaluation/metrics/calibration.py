@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unet.config.heads import IGNORE
+from unet.evaluation.metrics.chunks import chunks, kept
 from unet.evaluation.metrics.pixel import ALL
 from unet.evaluation.metrics.rows import Score, ratio
 
@@ -48,23 +49,35 @@ def statements(names: Sequence[str]) -> tuple[str, ...]:
     return (*names[1:], *([ALL] if len(names) > 2 else []))
 
 
-def reliability(truth: NDArray[Any], probabilities: NDArray[Any]) -> Reliability:
+def reliability(truth: NDArray[Any], probabilities: NDArray[Any], first: int = 0) -> Reliability:
     """Sums of one block.
 
     truth: class index [(Z,) Y, X], 255 = ignore. probabilities: float [K, (Z,) Y, X] of the K
-    classes. Bin b of n has confidences from b / n (included) to (b + 1) / n; 1 is in the last bin.
+    classes; ``first`` is the index of the first one given: with two classes, that of class 0 may be
+    left out. Bin b of n has confidences from b / n (included) to (b + 1) / n; 1 is in the last bin.
     """
     if truth.shape != probabilities.shape[1:]:
         raise ValueError(f"truth has shape {truth.shape}, probabilities {probabilities.shape}")
-    keep = truth != IGNORE
-    t = truth[keep]
-    p = probabilities[:, keep].astype(np.float64)
-    found = [_sums(p[k], t == k, (p[k] - (t == k)) ** 2) for k in range(1, len(p))]
-    if len(p) > 2:
-        squares = sum((p[k] - (t == k)) ** 2 for k in range(len(p)))
-        found.append(_sums(p.max(axis=0), t == p.argmax(axis=0), squares))
-    pixels, confidence, right, summed = zip(*found, strict=True)
-    return Reliability(np.stack(pixels), np.stack(confidence), np.stack(right), np.array(summed))
+    t, every = kept(truth != IGNORE, truth, probabilities)
+    classes = range(first, first + len(every))
+    number = len(classes[1 - first :]) + (classes.stop > 2)
+    counts = np.zeros((number, 2 * BINS), np.int64)
+    confidences = np.zeros((number, BINS))
+    summed = np.zeros(number)
+    for chunk in chunks(len(t)):
+        p = every[:, chunk].astype(np.float64)
+        own = [t[chunk] == k for k in classes]
+        squares = [(p[i] - own[i]) ** 2 for i in range(len(p))]
+        found = list(zip(p, own, squares, strict=True))[1 - first :]
+        if classes.stop > 2:
+            found.append((p.max(axis=0), t[chunk] == p.argmax(axis=0), sum(squares)))
+        for k, (confidence, right, square) in enumerate(found):
+            at = np.clip((confidence * BINS).astype(np.intp), 0, BINS - 1)
+            counts[k] += np.bincount(at + BINS * right, minlength=2 * BINS)
+            confidences[k] += np.bincount(at, confidence, BINS)
+            summed[k] += square.sum()
+    right = counts[:, BINS:]
+    return Reliability(counts[:, :BINS] + right, confidences, right, summed)
 
 
 def calibration_metrics(sums: Reliability, names: Sequence[str]) -> list[Score]:
@@ -88,15 +101,3 @@ def calibration_metrics(sums: Reliability, names: Sequence[str]) -> list[Score]:
             rows.append(ratio(name, f"reliability_{b + 1:02d}", float(right[b]), n))
             rows.append(ratio(name, f"confidence_{b + 1:02d}", float(confidence[b]), n))
     return rows
-
-
-def _sums(
-    confidence: NDArray[np.float64], right: NDArray[np.bool_], squares: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64], float]:
-    at = np.clip((confidence * BINS).astype(np.intp), 0, BINS - 1)
-    return (
-        np.bincount(at, minlength=BINS).astype(np.int64),
-        np.bincount(at, confidence, minlength=BINS).astype(np.float64),
-        np.bincount(at[right], minlength=BINS).astype(np.int64),
-        float(squares.sum()),
-    )

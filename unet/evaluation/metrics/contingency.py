@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unet.evaluation.metrics.chunks import runs
+
 Ids = NDArray[np.uint64]
 Counts = NDArray[np.int64]
 
@@ -58,20 +60,15 @@ def contingency(
     if truth.shape != pred.shape:
         raise ValueError(f"truth has shape {truth.shape}, prediction {pred.shape}")
     t, p = _flat_ids(truth, "truth"), _flat_ids(pred, "prediction")
+    if valid is not None and (valid.shape != truth.shape or valid.dtype != np.bool_):
+        raise ValueError(f"valid is {valid.dtype} {valid.shape}, it must be bool {truth.shape}")
+    starts, lengths = runs(t, p) if valid is None else runs(t, p, valid.reshape(-1))
     if valid is not None:
-        if valid.shape != truth.shape or valid.dtype != np.bool_:
-            raise ValueError(f"valid is {valid.dtype} {valid.shape}, it must be bool {truth.shape}")
-        keep = valid.reshape(-1)
-        t, p = t[keep], p[keep]
-    if not t.size:
-        return summed([])
-    # Find runs first: objects are wide, so there are far fewer runs than pixels to sort.
-    starts = np.flatnonzero((t[1:] != t[:-1]) | (p[1:] != p[:-1])) + 1
-    starts = np.concatenate([np.zeros(1, starts.dtype), starts])
-    lengths = np.diff(starts, append=t.size).astype(np.int64)
+        inside = valid.reshape(-1)[starts]
+        starts, lengths = starts[inside], lengths[inside]
     run_t, run_p = t[starts], p[starts]
     for name, ids in (("truth", run_t), ("prediction", run_p)):
-        if ids.min() < 0:
+        if ids.size and ids.min() < 0:
             raise ValueError(f"{name} contains the negative id {ids.min()}")
     return _sum_pairs(run_t.astype(np.uint64), run_p.astype(np.uint64), lengths)
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unet.config.heads import IGNORE
+from unet.evaluation.metrics.chunks import runs
 from unet.evaluation.metrics.rows import Score, ratio
 
 ALL = "all"
@@ -32,20 +33,23 @@ def confusion(
     """
     if truth.shape != pred.shape:
         raise ValueError(f"truth has shape {truth.shape}, prediction {pred.shape}")
-    t, p = truth.reshape(-1), pred.reshape(-1)
-    if ignore is not None:
-        keep = t != ignore
-        t, p = t[keep], p[keep]
-    for name, classes in (("truth", t), ("prediction", p)):
+    for name, classes in (("truth", truth), ("prediction", pred)):
         if classes.dtype.kind not in "biu":
             raise ValueError(f"{name} must contain integer classes, found {classes.dtype}")
+    t, p = truth.reshape(-1), pred.reshape(-1)
+    starts, lengths = runs(t, p)
+    t, p = t[starts], p[starts]
+    if ignore is not None:
+        keep = t != ignore
+        t, p, lengths = t[keep], p[keep], lengths[keep]
+    for name, classes in (("truth", t), ("prediction", p)):
         if classes.size and (classes.max() >= num_classes or classes.min() < 0):
             raise ValueError(
                 f"{name} contains classes {classes.min()}..{classes.max()}, "
                 f"expected 0..{num_classes - 1}"
             )
     joint = t.astype(np.intp) * num_classes + p
-    counts = np.bincount(joint, minlength=num_classes**2)
+    counts = np.bincount(joint, lengths, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes).astype(np.int64)
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unet.evaluation.metrics.chunks import chunks
+
 # Enough for a smooth curve; few enough for a table with a row per image, class and bin.
 PROBABILITY_BINS = 64
 
@@ -41,11 +43,13 @@ def probability_counts(
     """
     if positive.shape != probability.shape:
         raise ValueError(f"truth has shape {positive.shape}, probability {probability.shape}")
-    scaled = np.nan_to_num(probability.astype(np.float64)) * PROBABILITY_BINS
-    at = np.clip(scaled, 0, PROBABILITY_BINS - 1).astype(np.intp)
-    every = np.bincount(at, minlength=PROBABILITY_BINS).astype(np.int64)
-    own = np.bincount(at[positive], minlength=PROBABILITY_BINS).astype(np.int64)
-    return ProbabilityCounts(own, every - own)
+    counts = np.zeros(2 * PROBABILITY_BINS, np.int64)
+    for chunk in chunks(positive.size):
+        scaled = np.nan_to_num(probability[chunk].astype(np.float64)) * PROBABILITY_BINS
+        at = np.clip(scaled, 0, PROBABILITY_BINS - 1).astype(np.intp)
+        at += PROBABILITY_BINS * positive[chunk]
+        counts += np.bincount(at, minlength=2 * PROBABILITY_BINS)
+    return ProbabilityCounts(counts[PROBABILITY_BINS:], counts[:PROBABILITY_BINS])
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,21 +8,17 @@ with all points at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unet.data.blocks import Grid, Index, ordered
-from unet.evaluation.metrics.boundary import Distances, Points, nearest
-
-# Finds the points of one block: an array of points in the image for each kind of outline.
-Find = Callable[[Index], Sequence[Points]]
+from unet.evaluation.metrics.boundary import Distances
+from unet.evaluation.metrics.nearest import Points, nearest
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,25 +46,13 @@ def _file(folder: Path, number: int, kind: int) -> Path:
     return folder / f"{number}-{kind}.npy"
 
 
-@contextmanager
-def point_files(grid: Grid, find: Find, threads: int, beside: Path) -> Iterator[PointFiles]:
-    """Finds the points of all blocks and keeps them in files as long as the context lasts.
-
-    Args:
-        beside: folder for the temporary hidden folder with the files.
-    """
-    with TemporaryDirectory(prefix=".outlines-", suffix=".tmp", dir=beside) as name:
-        folder = Path(name)
-
-        def one(index: Index) -> list[int]:
-            found = find(index)
-            for kind, points in enumerate(found):
-                if len(points):
-                    np.save(_file(folder, grid.number(index), kind), points)
-            return [len(points) for points in found]
-
-        counts = list(ordered(one, grid, threads, what="outlines", total=len(grid)))
-        yield PointFiles(folder, grid, np.array(counts, np.int64))
+def save_points(folder: Path, number: int, kinds: Sequence[Points]) -> list[int]:
+    """Writes the points of all kinds of a block, whose number in raster order is given, and returns
+    how many there are."""
+    for kind, points in enumerate(kinds):
+        if len(points):
+            np.save(_file(folder, number, kind), points)
+    return [len(points) for points in kinds]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +95,8 @@ def _block(
     files: PointFiles, index: Index, kind: int, other: int, scale: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Distances from one block's points of a kind to the nearest of the other kind in the image."""
-    points = files.read(index, kind) * scale
+    pixels = files.read(index, kind)
+    points = pixels * scale
     best = np.full(len(points), np.inf)
     if not len(points):
         return best
@@ -123,12 +108,14 @@ def _block(
         for near in _ring(grid, index, radius):
             if not files.counts[grid.number(near), other]:
                 continue
-            others = files.read(near, other) * scale
+            others = files.read(near, other)
             # Only points of this block that can be nearer than the nearest one found so far.
             low = (points[open_] - best[open_, None]).min(axis=0)
             high = (points[open_] + best[open_, None]).max(axis=0)
-            inside = ((others >= low) & (others <= high)).all(axis=1)
-            best[open_] = np.minimum(best[open_], nearest(points[open_], others[inside]))
+            place = others * scale
+            inside = ((place >= low) & (place <= high)).all(axis=1)
+            found = nearest(pixels[open_], others[inside], scale)
+            best[open_] = np.minimum(best[open_], found)
     return best
 
 

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import zarr
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 from zarr.codecs import BloscCodec
 
 from unet.data.tiling import Slices
@@ -26,6 +26,8 @@ from unet.export.pyramid import REDUCTIONS, Reduction
 from unet.io.checksums import CHECKSUM, COMPLETE
 
 ZarrArray: TypeAlias = "zarr.Array[Any]"
+# An array that is read by region.
+Pixels: TypeAlias = "ZarrArray | NDArray[Any]"
 Version: TypeAlias = Literal["0.4", "0.5"]
 
 # The Zarr version of each OME-Zarr version.
@@ -218,8 +220,9 @@ def write_regions(shape: Sequence[int], channels: int) -> list[Slices]:
     return list(_parts(shape, _layout(shape, channels)[1]))
 
 
-def reduce_region(source: ZarrArray, target: ZarrArray, region: Slices, by: Reduction) -> None:
-    """Writes one region of the next coarser level, which is half as large along Y and X.
+def reduce_region(source: Pixels, target: ZarrArray, region: Slices, by: Reduction) -> NDArray[Any]:
+    """Writes one region of the next coarser level, which is half as large along Y and X; returns
+    what it wrote.
 
     Args:
         source, target: levels [(C,) (Z,) Y, X] of one image.
@@ -246,6 +249,7 @@ def reduce_region(source: ZarrArray, target: ZarrArray, region: Slices, by: Redu
         pixels = np.asarray(source[(*part[: len(lead)], *fine)])
         out[part] = reduce(pixels)
     target[(*lead, *region)] = out
+    return out
 
 
 def _parts(shape: Sequence[int], steps: Sequence[int]) -> Iterator[Slices]:

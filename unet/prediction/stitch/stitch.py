@@ -16,6 +16,7 @@ from unet.data.blocks import grid_of, ordered
 from unet.errors import UserError, how_many
 from unet.export import object_table, ome_zarr_writer
 from unet.files import remove, replacing, write_sentinel
+from unet.prediction.objects.temporary_arrays import HELD_BLOCKS
 from unet.prediction.objects.threshold import choose_threshold
 from unet.prediction.stitch.stitch_image import Stitched, StitchJob, mask_values, stitch_image
 from unet.provenance import write_sidecar
@@ -176,10 +177,13 @@ def _threshold(
 
 
 def _stitch_all(job: StitchJob, ids: list[str]) -> Iterator[Stitched]:
-    """All images in order: small ones in parallel, large ones one by one with all threads."""
+    """All images in order: small ones side by side, large ones one by one with all threads."""
 
     def small(image: str) -> bool:
-        return len(grid_of(job.tiles.attrs(image)["shape"], job.block)) == 1
+        grid = grid_of(job.tiles.attrs(image)["shape"], job.block)
+        # The parts that threads write at the same time: with one, only one thread would work.
+        parts = ome_zarr_writer.write_regions(grid.shape, len(job.settings.head))
+        return len(grid) <= HELD_BLOCKS and len(parts) == 1
 
     def one_after_other() -> Iterator[Stitched]:
         for is_small, group in groupby(ids, key=small):

@@ -214,7 +214,7 @@ class Prepared:
 
     def attrs(self, image: str) -> dict[str, Any]:
         """key, axes, pixel_size_um, statistics, channels, group, display."""
-        found = dict(self._group(image).attrs)
+        found = dict(zarr.open_group(self._folder(image), mode="r").attrs)
         if self._place(image)[0] is not self and found.get("group"):
             # Groups of two datasets may have the same name.
             found["group"] = member_id(image.partition(OF_MEMBER)[0], str(found["group"]))
@@ -225,23 +225,22 @@ class Prepared:
         member, _, name = image.partition(OF_MEMBER)
         return (self.members[member], name) if member in self.members else (self, image)
 
-    def _group(self, image: str) -> zarr.Group:
+    def _folder(self, image: str) -> Path:
         store, name = self._place(image)
         if name.startswith(".") or not (store.path / name / "zarr.json").is_file():
             raise UserError(
                 f"{store.path}: has no image {name!r} among its {len(store.ids())}; run the "
                 "prepare stage"
             )
-        return zarr.open_group(store.path / name, mode="r")
+        return store.path / name
 
     def _array(self, image: str, name: str) -> zarr.Array[Any] | None:
-        array = self._group(image).get(name)
-        if not isinstance(array, zarr.Array):
+        folder = self._folder(image)
+        if not (folder / name / "zarr.json").is_file():
             return None
-        store, at = self._place(image)
         return checked(
-            array,
-            f"remove {store.path / at} and {store.path.with_suffix('.json')} and run again to "
+            zarr.open_array(folder / name, mode="r"),
+            f"remove {folder} and {folder.parent.with_suffix('.json')} and run again to "
             "prepare this image again",
         )
 

@@ -91,7 +91,8 @@ class ChunkFiles:
                 yield file, self._decoded(handle.read())
                 return
             shape = self._index_shape
-            handle.seek(-int(np.prod(shape)) * _INDEX.itemsize - _CHECKSUM_BYTES, os.SEEK_END)
+            size = int(np.prod(shape)) * _INDEX.itemsize + _CHECKSUM_BYTES
+            handle.seek(max(0, os.fstat(handle.fileno()).st_size - size))
             index = np.frombuffer(_verified(handle.read()), _INDEX).reshape(shape)
             for start in _starts(box, self.chunks):
                 offset, length = index[self._place(start, file)].tolist()

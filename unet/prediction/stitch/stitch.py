@@ -187,8 +187,10 @@ def _stitch_all(job: StitchJob, ids: list[str]) -> Iterator[Stitched]:
 
     def one_after_other() -> Iterator[Stitched]:
         for is_small, group in groupby(ids, key=small):
-            across, each = (job.threads, 1) if is_small else (1, job.threads)
-            yield from ordered(partial(stitch_image, replace(job, threads=each)), group, across)
+            images = list(group)
+            across = min(job.threads, len(images)) if is_small else 1
+            one = partial(stitch_image, replace(job, threads=job.threads // across))
+            yield from ordered(one, images, across)
 
     return ordered(lambda done: done, one_after_other(), 1, what="stitched images", total=len(ids))
 

@@ -27,7 +27,6 @@ from zarr.storage import LocalStore, MemoryStore, StorePath
 from unet.data.tiling import Slices
 from unet.export.pyramid import REDUCTIONS, Reduction
 from unet.io.checksums import CHECKSUM, COMPLETE
-from unet.io.chunk_files import ChunkFiles
 from unet.io.zarr_metadata import read_metadata
 
 ZarrArray: TypeAlias = "zarr.Array[Any]"
@@ -218,16 +217,6 @@ def write_regions(shape: Sequence[int], channels: int) -> list[Slices]:
     return list(_parts(shape, _layout(shape, channels)[1]))
 
 
-def write_region(level: ZarrArray, region: Slices, pixels: NDArray[Any]) -> None:
-    """Writes a spatial region, from :func:`write_regions`, of a level [(C,) (Z,) Y, X]."""
-    region = (*(slice(0, n) for n in level.shape[: -len(region)]), *region)
-    files = ChunkFiles.of(level)
-    if files is None:
-        level[region] = pixels
-    else:
-        files.write(region, pixels)
-
-
 def reduce_region(source: Pixels, target: ZarrArray, region: Slices, by: Reduction) -> NDArray[Any]:
     """Writes one region of the next coarser level, which is half as large along Y and X; returns
     what it wrote.
@@ -256,7 +245,7 @@ def reduce_region(source: Pixels, target: ZarrArray, region: Slices, by: Reducti
         ]
         pixels = np.asarray(source[(*part[: len(lead)], *fine)])
         out[part] = reduce(pixels)
-    write_region(target, region, out)
+    target[(..., *region)] = out
     return out
 
 

@@ -21,7 +21,6 @@ import zarr
 from zarr.codecs import Crc32cCodec, ShardingCodec
 
 from unet.errors import UserError
-from unet.io.chunk_files import ChunkFiles, file_of
 
 CHECKSUM = Crc32cCodec()
 # Option for `zarr.create_array` and `open_array`: chunks of zeros are written to files, too.
@@ -39,14 +38,12 @@ class Checked(zarr.Array[Any]):
 
     remedy: str
     complete: bool
-    files: ChunkFiles | None
 
     def __getitem__(self, selection: Any) -> Any:
         if self.complete:
             self._check_files(selection)
         try:
-            found = self.files.read(selection) if self.files else None
-            return super().__getitem__(selection) if found is None else found
+            return super().__getitem__(selection)
         except (OSError, MemoryError, UserError):
             raise
         except Exception:
@@ -54,13 +51,13 @@ class Checked(zarr.Array[Any]):
             if start is None:
                 raise  # the data is not the cause
         raise UserError(
-            f"{file_of(self, start)}: damaged, the data of the chunk at {list(start)} of "
+            f"{self._file(start)}: damaged, the data of the chunk at {list(start)} of "
             f"{list(self.shape)} fail their checksum; {self.remedy}"
         ) from None
 
     def _check_files(self, selection: Any) -> None:
         for start in _chunks(selection, self.shape, self.shards or self.chunks):
-            file = file_of(self, start)
+            file = self._file(start)
             # Zarr reads an empty shard file as zeros, too.
             if not os.path.exists(file) or not os.path.getsize(file):  # noqa: PTH110, PTH202
                 raise UserError(
@@ -80,6 +77,13 @@ class Checked(zarr.Array[Any]):
                 return start
         return None
 
+    def _file(self, start: Sequence[int]) -> str:
+        """The file of the shard that contains a chunk."""
+        sides = self.shards or self.chunks
+        place = tuple(a // n for a, n in zip(start, sides, strict=True))
+        root = str(getattr(self.store, "root", ""))
+        return os.path.join(root, self.path, self.metadata.encode_chunk_key(place))  # noqa: PTH118
+
 
 def checked(array: zarr.Array[Any], remedy: str) -> zarr.Array[Any]:
     """The same array, but its errors name the damaged file.
@@ -91,7 +95,6 @@ def checked(array: zarr.Array[Any], remedy: str) -> zarr.Array[Any]:
     # The class is a frozen dataclass.
     object.__setattr__(found, "remedy", remedy)
     object.__setattr__(found, "complete", _has_checksums(array))
-    object.__setattr__(found, "files", ChunkFiles.of(array))
     return found
 
 

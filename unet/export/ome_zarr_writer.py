@@ -245,7 +245,7 @@ def reduce_region(source: Pixels, target: ZarrArray, region: Slices, by: Reducti
         ]
         pixels = np.asarray(source[(*part[: len(lead)], *fine)])
         out[part] = reduce(pixels)
-    target[(..., *region)] = out
+    target[(*lead, *region)] = out
     return out
 
 

@@ -147,7 +147,7 @@ def _write_probabilities(
         around = seams.around(region)
         found = job.tiles.read(image, around)
         pixels = found[(slice(None), *within(region, around))].astype(level.dtype, copy=False)
-        level[(..., *region)] = pixels
+        level[(slice(None), *region)] = pixels
         level_pixels = _kept(pixels, level)
         return _digest(pixels), seams.jumps(region, found)
 
@@ -202,7 +202,7 @@ def _write_labels(
             parts = {"classes": (ids > 0).view(np.uint8), "instances": ids}
         for name, part in parts.items():
             level = labels[name][0]
-            level[(..., *region)] = part
+            level[region] = part
             kept[name] = _kept(part, level)
         # The classes say nothing that the instances do not.
         return _digest(part)

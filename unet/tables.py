@@ -28,6 +28,9 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?")
 _GUARDED = re.compile(r"'+[=+\-@\t\r]")
 
+# What a formula or a guarded text may start with.
+_SUSPECT = frozenset("'=+-@\t\r")
+
 # Rows of a long table that are in memory at once.
 CHUNK = 50_000
 
@@ -36,7 +39,7 @@ Append = Callable[[Iterable[Sequence[Any]]], None]
 
 def guarded(text: str) -> str:
     """The text as written to a cell, so that no spreadsheet runs it as a formula."""
-    formula = _FORMULA.match(text) and not _NUMBER.fullmatch(text)
+    formula = text[:1] in _SUSPECT and _FORMULA.match(text) and not _NUMBER.fullmatch(text)
     return f"'{text}" if formula else text
 
 
@@ -102,7 +105,11 @@ def table_writer(
         writer.writerow(columns)
 
         def append(rows: Iterable[Sequence[Any]]) -> None:
-            writer.writerows(map(cell, row) for row in rows)
+            # Most cells are text that needs no guard, so they are tested here, without a call.
+            writer.writerows(
+                [v if type(v) is str and v[:1] not in _SUSPECT else cell(v) for v in row]
+                for row in rows
+            )
 
         yield append
 

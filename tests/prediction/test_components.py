@@ -307,7 +307,7 @@ def test_any_region_reads_as_the_whole(tmp_path):
 
 
 def test_temporary_arrays_are_removed_after_a_failure(tmp_path):
-    grid = Grid((10, 10), (5, 5))
+    grid = Grid((10, 15), (5, 5))
 
     def work() -> None:
         with scratch(tmp_path, grid) as temporary:
@@ -341,18 +341,22 @@ def by_definition(seeds: NDArray, reach: int) -> NDArray:
         arrays(np.uint32, (4, 5, 3), elements=st.sampled_from([0] * 9 + [1, 2, 3])),
     ),
     st.integers(0, 6),
+    st.data(),
 )
-def test_nearest_seed_is_the_definition(seeds, reach):
-    everything = tuple(slice(0, n) for n in seeds.shape)
-    np.testing.assert_array_equal(
-        nearest_seed(seeds, reach, everything), by_definition(seeds, reach)
-    )
+def test_nearest_seed_is_the_definition(seeds, reach, data):
+    starts = [data.draw(st.integers(0, n - 1)) for n in seeds.shape]
+    stops = [data.draw(st.integers(a + 1, n)) for a, n in zip(starts, seeds.shape, strict=True)]
+    inner = tuple(map(slice, starts, stops))
+    wanted = data.draw(arrays(np.bool_, tuple(s.stop - s.start for s in inner)))
+    expected = by_definition(seeds, reach)[inner][wanted]
+    np.testing.assert_array_equal(nearest_seed(seeds, wanted, reach, inner), expected)
 
 
 def test_nearest_seed_agrees_with_skimage_where_there_are_no_ties():
     seeds = np.zeros((40, 40), np.uint32)
     seeds[5:9, 6:12], seeds[20, 30], seeds[33:36, 3] = 1, 2, 3
-    ours = nearest_seed(seeds, 7, (slice(0, 40), slice(0, 40)))
+    everything = (slice(0, 40), slice(0, 40))
+    ours = nearest_seed(seeds, np.ones((40, 40), np.bool_), 7, everything).reshape(40, 40)
     distances = np.stack([ndimage.distance_transform_edt(seeds != i) for i in (1, 2, 3)])
     ties = (distances == distances.min(axis=0)).sum(axis=0) > 1
     np.testing.assert_array_equal(ours[~ties], expand_labels(seeds, 7)[~ties])

@@ -9,7 +9,7 @@ from the corner of the object's own box, and intensities from their own mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import Any
@@ -167,32 +167,33 @@ def _run_intensities(
 
 def _grouped(rows: Sums) -> Sums:
     """Adds up the entries of each label."""
-    labels, at = np.unique(rows.labels, return_inverse=True)
-    if not len(labels):
+    if not len(rows.labels):
         return rows
-    order = np.argsort(at, kind="stable")
-    starts = np.searchsorted(at[order], np.arange(len(labels)))
+    order = np.argsort(rows.labels, kind="stable")
+    rows = Sums(*(getattr(rows, name)[order] for name in Sums.__dataclass_fields__))
+    starts = np.flatnonzero(np.diff(rows.labels, prepend=-1))
+    at = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(order)))
 
     def added(values: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray(np.add.reduceat(values[order], starts))
+        return np.asarray(np.add.reduceat(values, starts))
 
     size, total = added(rows.size), added(rows.total)
-    low = np.minimum.reduceat(rows.low[order], starts)
+    low = np.minimum.reduceat(rows.low, starts)
     # Squares around another mean: those around the own mean, plus the distance of the means.
     mean = total / size[:, None]
     away = rows.total / rows.size[:, None] - mean[at]
     return Sums(
-        labels=labels,
+        labels=rows.labels[starts],
         size=size,
         positions=added(rows.positions),
         low=low,
-        high=np.maximum.reduceat(rows.high[order], starts),
+        high=np.maximum.reduceat(rows.high, starts),
         products=added(_moved(rows, rows.low - low[at])),
         faces=added(rows.faces),
         total=total,
         spread=added(rows.spread + rows.size[:, None] * away * away),
-        least=np.minimum.reduceat(rows.least[order], starts),
-        most=np.maximum.reduceat(rows.most[order], starts),
+        least=np.minimum.reduceat(rows.least, starts),
+        most=np.maximum.reduceat(rows.most, starts),
     )
 
 
@@ -209,26 +210,29 @@ def _moved(rows: Sums, by: Ints) -> Floats:
 
 def _with_faces(found: Sums, around: NDArray[Any]) -> Sums:
     """Counts the steps into and out of the labels, for the pixels in the block."""
-    shape = tuple(n - 2 for n in around.shape)
-    for k, step in enumerate(directions(len(shape))):
-        for ids in _changes(around, shape, step):
-            at = np.searchsorted(found.labels, ids)
-            found.faces[:, k] += np.bincount(at, minlength=len(found.labels))
+    flat = np.ascontiguousarray(around).reshape(-1)
+    # Zeros around the block, so that the extra pixels are not counted themselves.
+    inside = (slice(1, -1),) * around.ndim
+    own = np.zeros_like(around)
+    own[inside] = around[inside]
+    own = own.reshape(-1)
+    strides = np.cumprod([1, *around.shape[:0:-1]])[::-1]
+    for k, step in enumerate(directions(around.ndim)):
+        # Some steps wrap around the ends of rows, from one extra pixel to another.
+        apart = int(np.dot(step, strides))
+        changes = np.flatnonzero(flat[apart:] != flat[:-apart])
+        for where in (changes, changes + apart):
+            found.faces[:, k] += _counts(own[where], found.labels)
     return found
 
 
-def _changes(around: NDArray[Any], shape: tuple[int, ...], step: tuple[int, ...]) -> Iterator[Ints]:
-    """Labels of the block's pixels whose next or previous pixel along ``step`` differs in label."""
-    # Pairs of pixels with at least one pixel in the block, as positions in ``around``.
-    first = [slice(1 - max(d, 0), n + 1 - min(d, 0)) for d, n in zip(step, shape, strict=True)]
-    second = [slice(s.start + d, s.stop + d) for s, d in zip(first, step, strict=True)]
-    one, other = around[tuple(first)], around[tuple(second)]
-    differ = one != other
-    # Much faster on a flat array than np.nonzero.
-    where = np.unravel_index(np.flatnonzero(differ), differ.shape)
-    for ids, start in ((one[where], first), (other[where], second)):
-        there = ids > 0
-        for axis, n in enumerate(shape):
-            place = where[axis] + start[axis].start
-            there &= (place >= 1) & (place <= n)
-        yield ids[there].astype(np.int64)
+def _counts(ids: NDArray[Any], labels: Ints) -> Ints:
+    """How often each label occurs among ``ids``, which contain no others except 0."""
+    ids = ids[ids > 0].astype(np.int64)
+    if not len(ids):
+        return np.zeros(len(labels), np.int64)
+    first = int(labels[0])
+    if labels[-1] - first < len(ids) + len(labels):
+        # A block has most of the labels between its first and its last one.
+        return np.bincount(ids - first, minlength=int(labels[-1]) + 1 - first)[labels - first]
+    return np.bincount(np.searchsorted(labels, ids), minlength=len(labels))

@@ -103,6 +103,7 @@ class Table:
         self._image, self._found = image, found
         self._size, self._pixel_size_um, self._scale = tuple(size), pixel_size_um, scale
         self._formats = _formats(len(size), len(scale.shift))
+        self._row = " ".join(f"%{form}" for _, form in self._formats)
         self._values = lru_cache(RANGES)(self._range)
         self._unknown = ["0", "" if pixel_size_um is None else "0"]
 
@@ -152,14 +153,12 @@ class Table:
         }
 
     def _cells(self, label: int) -> list[str] | None:
-        i = int(np.searchsorted(self.labels, label))
+        i = int(self.labels.searchsorted(label))
         if i == len(self.labels) or self.labels[i] != label:
             return None
         values = self._values(i // RANGE)[i % RANGE].tolist()
-        return [
-            "" if value != value else format(value, form)
-            for value, (_, form) in zip(values, self._formats, strict=True)
-        ]
+        cells = (self._row % tuple(values)).split(" ")
+        return cells if "nan" not in cells else ["" if c == "nan" else c for c in cells]
 
 
 def _axis_names(dims: int) -> tuple[str, ...]:

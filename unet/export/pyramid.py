@@ -74,5 +74,7 @@ REDUCTIONS: dict[Reduction, Reducer] = {
 
 
 def _even(pixels: NDArray[Any]) -> NDArray[Any]:
+    if not any(n % 2 for n in pixels.shape[-2:]):
+        return pixels
     odd = [(0, 0)] * (pixels.ndim - 2) + [(0, n % 2) for n in pixels.shape[-2:]]
     return np.pad(pixels, odd, mode="edge")

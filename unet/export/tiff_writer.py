@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from unet import __version__
+from unet.data.blocks import ordered
 from unet.data.tiling import Slices
 from unet.files import replacing
 from unet.provenance import SOFTWARE
@@ -62,6 +63,7 @@ def write_mask(
     *,
     top: int = 0,
     made_by: Mapping[str, Any] | None = None,
+    threads: int = 1,
 ) -> None:
     """Writes a mask, some rows at a time; the file appears whole or not at all.
 
@@ -73,6 +75,7 @@ def write_mask(
         classic_bytes: larger masks (uncompressed) are BigTIFF with tiles.
         top: largest value of the mask, for the display range.
         made_by: provenance of the mask (:func:`unet.provenance.made_by`), for its description.
+        threads: for compressing.
     """
     import tifffile
 
@@ -89,7 +92,7 @@ def write_mask(
         tifffile.TiffWriter(temporary, bigtiff=big, byteorder="<") as writer,
     ):
         writer.write(
-            (zlib.compress(part.tobytes(), 6) for part in parts),
+            ordered(lambda part: zlib.compress(part.tobytes(), 6), parts, threads),
             shape=tuple(shape),
             dtype=kind,
             photometric="minisblack",

@@ -18,7 +18,7 @@ rule stitch:
         PATHS.benchmark("stitch", "{dataset}", "{model}", "{fold}")
     conda:
         "../envs/unet.yaml"
-    threads: 4
+    threads: 8
     resources:
         mem_mb=memory_of("stitch"),
         runtime=minutes_of("stitch"),

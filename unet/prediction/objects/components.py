@@ -34,7 +34,7 @@ class LabelArray:
         grid: the blocks.
         local: uint32 [(Z,) Y, X], labels within each block, 0 = none.
         offsets: int64 [blocks], added to a block's labels (0 stays 0) before the lookup.
-        lookup: [fragments + 1], final value of each fragment; entry 0 is 0.
+        lookup: [fragments + 1], final value of each fragment; entry 0 is that of "none".
     """
 
     count: int
@@ -50,10 +50,11 @@ class LabelArray:
             block = self.grid.region(index)
             local = np.asarray(self.local[_common(region, block)])
             offset = int(self.offsets[self.grid.number(index)])
-            # This block's part of the lookup, with a 0 in front for "none".
+            # This block's part of the lookup, with "none" in front.
             part = self.lookup[offset : offset + int(local.max()) + 1].copy()
-            part[:1] = 0
-            out[within(block, region)] = part[local]
+            part[:1] = self.lookup[:1]
+            # Clipping changes nothing, but is faster than checking the indices.
+            out[within(block, region)] = part.take(local, mode="clip")
         return out
 
 
@@ -130,8 +131,9 @@ def filled(
     dual: Connectivity = "full" if connectivity == "face" else "face"
     found = _label(lambda r: ~read(r), grid, local, dual, threads, "finding holes in blocks")
     hole = ~found.at_border & (found.sizes <= largest)
-    holes = LabelArray(0, grid, local, found.offsets, hole[found.root])
-    return lambda region: read(region) | holes.read(region)
+    # What is no background is in the mask already.
+    hole[0] = True
+    return LabelArray(0, grid, local, found.offsets, hole[found.root]).read
 
 
 def _label(
@@ -151,10 +153,10 @@ def _label(
 
     def one(index: Index) -> tuple[_Found, NDArray[np.uint32]]:
         region = grid.region(index)
-        labels, _ = ndimage.label(read(region), around, output=np.uint32)
+        labels, count = ndimage.label(read(region), around, output=np.uint32)
         local[region] = labels
-        _, sizes, first = runs_of_labels(labels, region, grid.shape)
-        return _Found(index, sizes, first, _at_border(labels, len(sizes), region, grid)), labels
+        sizes, first = sizes_of(labels, count, region, grid.shape)
+        return _Found(index, sizes, first, _at_border(labels, count, region, grid)), labels
 
     seams = Seams(grid, connectivity)
     blocks: list[_Found] = []
@@ -197,21 +199,32 @@ def numbered(kept: Mask, first: Ids) -> tuple[NDArray[np.uint32], int]:
 
 
 def runs_of_labels(
-    labels: NDArray[np.uint32], region: Slices, shape: tuple[int, ...]
+    labels: NDArray[np.unsignedinteger], region: Slices, shape: tuple[int, ...]
 ) -> tuple[Ids, Ids, Ids]:
-    """The labels in a block (sorted, without 0), their sizes in pixels, and the raster position in
-    the image of their first pixel (int64 each)."""
+    """The runs of labelled pixels in a block: their labels, their lengths in pixels, and the raster
+    position in the image of their first pixel (int64 each)."""
     flat = labels.reshape(-1)
     starts = run_starts(flat)
-    ids, where, run = np.unique(flat[starts], return_index=True, return_inverse=True)
-    sizes = np.zeros(len(ids), np.int64)
-    np.add.at(sizes, run, np.diff(starts, append=flat.size))
-    position = np.unravel_index(starts[where], labels.shape)
+    lengths = np.diff(starts, append=flat.size)
+    labelled = flat[starts] > 0
+    starts = starts[labelled]
+    position = np.unravel_index(starts, labels.shape)
     first = np.ravel_multi_index(
         tuple(p + s.start for p, s in zip(position, region, strict=True)), shape
     )
-    labelled = ids > 0
-    return ids[labelled].astype(np.int64), sizes[labelled], first[labelled].astype(np.int64)
+    return flat[starts].astype(np.int64), lengths[labelled], first.astype(np.int64)
+
+
+def sizes_of(
+    labels: NDArray[np.unsignedinteger], count: int, region: Slices, shape: tuple[int, ...]
+) -> tuple[Ids, Ids]:
+    """Sizes in pixels of the labels 1..count in a block, all of which are there, and the raster
+    position in the image of their first pixel (int64 [count] each)."""
+    ids, lengths, starts = runs_of_labels(labels, region, shape)
+    sizes, first = np.zeros(count, np.int64), np.full(count, np.iinfo(np.int64).max)
+    np.add.at(sizes, ids - 1, lengths)
+    np.minimum.at(first, ids - 1, starts)
+    return sizes, first
 
 
 def _at_border(labels: NDArray[np.uint32], count: int, region: Slices, grid: Grid) -> Mask:

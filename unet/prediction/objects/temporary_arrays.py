@@ -1,4 +1,4 @@
-"""Temporary arrays for the labels of one image: in memory if it is one block, else on disk."""
+"""Temporary arrays for the labels of one image: in memory if it is a few blocks, else on disk."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from numpy.typing import DTypeLike
 from unet.data.blocks import Grid
 from unet.data.tiling import Slices
 from unet.files import remove
+
+# The arrays of an image with this many blocks are as large as what a few threads work on.
+HELD_BLOCKS = 4
 
 
 class Store(Protocol):
@@ -34,7 +37,7 @@ class Scratch:
     def array(self, dtype: DTypeLike = np.uint32) -> Store:
         """An array of zeros with the image's spatial shape. One chunk is one block, so threads can
         write different blocks at the same time."""
-        if len(self._grid) == 1:
+        if len(self._grid) <= HELD_BLOCKS:
             return np.zeros(self._grid.shape, dtype)
         import zarr
         from zarr.codecs import BloscCodec
@@ -54,7 +57,7 @@ class Scratch:
 @contextmanager
 def scratch(folder: Path, grid: Grid) -> Iterator[Scratch]:
     """Temporary arrays in a hidden folder below ``folder``, which is always removed at the end."""
-    if len(grid) == 1:
+    if len(grid) <= HELD_BLOCKS:
         yield Scratch(folder, grid)
         return
     temporary = Path(tempfile.mkdtemp(prefix=".labels-", suffix=".tmp", dir=folder))

@@ -20,7 +20,7 @@ from unet.data.tiling import Slices
 from unet.prediction.objects.components import LabelArray, run_starts
 from unet.prediction.objects.methods import segment
 from unet.prediction.objects.probabilities import ReadClass
-from unet.prediction.objects.temporary_arrays import scratch
+from unet.prediction.objects.temporary_arrays import HELD_BLOCKS, scratch
 
 if TYPE_CHECKING:
     from unet.data.store import Prepared
@@ -125,7 +125,7 @@ def iou_curve(
 
     def one(region: Slices) -> NDArray[np.int64]:
         truth = np.asarray(classes[region])
-        p = tiles.read(image, region)[1]
+        p = tiles.read(image, region)[1].astype(np.float32)
         # How many candidates p exceeds; summed from the end, the counts are pixels above each one.
         above = np.searchsorted(levels, p[truth != IGNORE], side="left")
         size = len(levels) + 1
@@ -217,9 +217,8 @@ def _pairs_of_region(
 
 
 def _reader(tiles: Tiles, image: str, grid: Grid) -> ReadClass:
-    """Reads the probabilities; only once for all candidates if the image is one block."""
-    if len(grid) > 1:
-        return lambda channel, region: tiles.read(image, region)[channel]
-    (index,) = grid
-    whole = tiles.read(image, grid.region(index))
+    """Reads the probabilities; only once for all candidates if the image is a few blocks."""
+    if len(grid) > HELD_BLOCKS:
+        return lambda channel, region: tiles.read(image, region)[channel].astype(np.float32)
+    whole = tiles.read(image, tuple(slice(0, n) for n in grid.shape)).astype(np.float32)
     return lambda channel, region: whole[channel][region]

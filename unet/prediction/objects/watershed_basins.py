@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from unet.data.blocks import Grid, Index, within
 from unet.data.tiling import Slices
-from unet.prediction.objects.components import LabelArray, Mask, runs_of_labels
+from unet.prediction.objects.components import LabelArray, Mask, sizes_of
 from unet.prediction.objects.merge_labels import Connectivity, Ids
 from unet.prediction.objects.watershed_merge import Saddles, end_of_path, merge_basins
 from unet.prediction.objects.watershed_order import (
@@ -77,7 +77,7 @@ def fragments_of(
     kept = root == np.arange(len(root))
     label = (np.cumsum(kept) - 1)[root]
     labels = label.astype(np.uint32)[labels]
-    _, sizes, first = runs_of_labels(labels, core, grid.shape)
+    sizes, first = sizes_of(labels, int(kept.sum()) - 1, core, grid.shape)
     exits = _moved(exits, halo, _everything(grid.shape))
     return Block(index, tops[kept][1:], exits, sizes, first, saddles.highest_between(label)), labels
 

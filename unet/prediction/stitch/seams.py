@@ -85,7 +85,7 @@ class SeamScore:
             for s, lines in zip(region, self._lines, strict=True)
         )
 
-    def jumps(self, region: Slices, read: NDArray[np.float32]) -> Jumps:
+    def jumps(self, region: Slices, read: NDArray[np.floating]) -> Jumps:
         """Per axis: the region's used lines and their sums. Changes no state, so any thread may
         call it.
 
@@ -93,6 +93,8 @@ class SeamScore:
             read: float [C, *around(region)].
         """
         found: Jumps = []
+        # Half precision would round the jumps.
+        kind = np.result_type(read, np.float32)
         before = [s.start - a.start for s, a in zip(region, self.around(region), strict=True)]
         inner = [slice(b, None) for b in before]
         for axis, (s, lines) in enumerate(zip(region, self._lines, strict=True)):
@@ -103,7 +105,8 @@ class SeamScore:
             sums = np.zeros(len(mine))
             # Line by line: no copy of the region.
             for i, x in enumerate((mine - s.start + before[axis]).tolist()):
-                sums[i] = np.abs(pixels[x] - pixels[x - 1]).sum(dtype=np.float64)
+                here, there = (pixels[k].astype(kind, copy=False) for k in (x, x - 1))
+                sums[i] = np.abs(here - there).sum(dtype=np.float64)
             found.append((mine, sums))
         return found
 

@@ -53,7 +53,7 @@ class ResampledTiles(Tiles):
         read, grid = super().read, self._grid(image)
         if grid is None:
             return read(image, region)
-        return grid.read(lambda window: read(image, window), region)
+        return grid.read(lambda window: read(image, window).astype(np.float32), region)
 
     def _grid(self, image: str) -> Resampling | None:
         """Resampling from the tiles' grid to the image's own; None if they are the same."""

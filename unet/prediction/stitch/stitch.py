@@ -16,6 +16,7 @@ from unet.data.blocks import grid_of, ordered
 from unet.errors import UserError, how_many
 from unet.export import object_table, ome_zarr_writer
 from unet.files import remove, replacing, write_sentinel
+from unet.prediction.objects.temporary_arrays import HELD_BLOCKS
 from unet.prediction.objects.threshold import choose_threshold
 from unet.prediction.stitch.stitch_image import Stitched, StitchJob, mask_values, stitch_image
 from unet.provenance import write_sidecar
@@ -176,15 +177,20 @@ def _threshold(
 
 
 def _stitch_all(job: StitchJob, ids: list[str]) -> Iterator[Stitched]:
-    """All images in order: small ones in parallel, large ones one by one with all threads."""
+    """All images in order: small ones side by side, large ones one by one with all threads."""
 
     def small(image: str) -> bool:
-        return len(grid_of(job.tiles.attrs(image)["shape"], job.block)) == 1
+        grid = grid_of(job.tiles.attrs(image)["shape"], job.block)
+        # The parts that threads write at the same time: with one, only one thread would work.
+        parts = ome_zarr_writer.write_regions(grid.shape, len(job.settings.head))
+        return len(grid) <= HELD_BLOCKS and len(parts) == 1
 
     def one_after_other() -> Iterator[Stitched]:
         for is_small, group in groupby(ids, key=small):
-            across, each = (job.threads, 1) if is_small else (1, job.threads)
-            yield from ordered(partial(stitch_image, replace(job, threads=each)), group, across)
+            images = list(group)
+            across = min(job.threads, len(images)) if is_small else 1
+            one = partial(stitch_image, replace(job, threads=job.threads // across))
+            yield from ordered(one, images, across)
 
     return ordered(lambda done: done, one_after_other(), 1, what="stitched images", total=len(ids))
 

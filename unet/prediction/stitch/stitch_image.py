@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from unet.data.tiling import Slices
 from unet.errors import UserError
 from unet.export import ome_zarr_writer, tiff_writer
 from unet.export.object_table import Scale, Table
+from unet.export.ome_zarr_writer import Pixels
 from unet.export.pyramid import Reduction
 from unet.files import replacing
 from unet.prediction.objects.methods import segment
@@ -94,13 +94,14 @@ def stitch_image(job: StitchJob, image: str) -> Stitched:
     with replacing(job.store / image) as path:
         path.unlink()
         levels, labels = _create(path, pyramid, settings, attrs.get("dtype", "float32"), about)
-        ids = labels["instances" if settings.task == "instances" else "classes"][0]
         seams = SeamScore.of(attrs)
-        sha = hashlib.sha256(_write_probabilities(job, image, levels[0], seams))
+        digests, probabilities = _write_probabilities(job, image, levels[0], seams)
+        sha = hashlib.sha256(digests)
         with scratch(job.store, grid) as temporary:
-            _write_labels(job, image, grid, temporary, levels[0], labels, sha)
-        _write_pyramids(job, image, levels, labels)
+            found = _write_labels(job, image, grid, temporary, probabilities, labels, sha)
+        _write_pyramids(job, image, levels, labels, {"": probabilities, **found})
         # Before the rename, because the open arrays use the temporary name.
+        ids = found["instances" if settings.task == "instances" else "classes"]
         table = _write_objects(job, image, ids, pixel_size)
         count = len(table.labels)
         if settings.stitch.tiff:
@@ -136,16 +137,19 @@ def _create(
 
 def _write_probabilities(
     job: StitchJob, image: str, level: ome_zarr_writer.ZarrArray, seams: SeamScore
-) -> bytes:
-    """Writes level 0 of the image, shard by shard; returns the digests of its shards and adds the
-    jumps of the probabilities to ``seams``."""
+) -> tuple[bytes, Pixels]:
+    """Writes level 0 of the image, shard by shard, and adds the jumps of the probabilities to
+    ``seams``. Returns the digests of the shards, and where to read the image."""
+    level_pixels: Pixels = level
 
     def one(region: Slices) -> tuple[bytes, Jumps]:
+        nonlocal level_pixels
         around = seams.around(region)
         found = job.tiles.read(image, around)
-        pixels = found[(slice(None), *within(region, around))].astype(level.dtype)
+        pixels = found[(slice(None), *within(region, around))].astype(level.dtype, copy=False)
         level[(slice(None), *region)] = pixels
-        return hashlib.sha256(pixels.tobytes()).digest(), seams.jumps(region, found)
+        level_pixels = _kept(pixels, level)
+        return _digest(pixels), seams.jumps(region, found)
 
     regions = ome_zarr_writer.write_regions(level.shape[1:], level.shape[0])
     what = f"{image}: probabilities"
@@ -153,7 +157,17 @@ def _write_probabilities(
     for digest, jumps in ordered(one, regions, job.threads, what=what, total=len(regions)):
         digests.append(digest)
         seams.add(jumps)
-    return b"".join(digests)
+    return b"".join(digests), level_pixels
+
+
+def _kept(pixels: NDArray[Any], level: ome_zarr_writer.ZarrArray) -> Pixels:
+    """Where to read a level of which ``pixels`` were just written: they are all of a small image,
+    which need not be read from the disk again."""
+    return pixels if pixels.shape == level.shape else level
+
+
+def _digest(pixels: NDArray[Any]) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(pixels).reshape(-1).view(np.uint8).data).digest()
 
 
 def _write_labels(
@@ -161,17 +175,19 @@ def _write_labels(
     image: str,
     grid: Grid,
     temporary: Scratch,
-    level: ome_zarr_writer.ZarrArray,
+    probabilities: Pixels,
     labels: Mapping[str, list[ome_zarr_writer.ZarrArray]],
     sha: Any,
-) -> None:
-    """Writes level 0 of the labels, and adds their content to ``sha``."""
+) -> dict[str, Pixels]:
+    """Writes level 0 of the labels, and adds their content to ``sha``. Returns where to read
+    them."""
     settings, found = job.settings, None
+    kept: dict[str, Pixels] = {name: levels[0] for name, levels in labels.items()}
     if settings.task == "instances":
 
         def read(channel: int, region: Slices) -> NDArray[np.float32]:
             where: tuple[int | slice, ...] = (channel, *region)
-            return np.asarray(level[where]).astype(np.float32)
+            return np.asarray(probabilities[where], np.float32)
 
         found = segment(
             read, grid, temporary, settings.head, settings.stitch, job.threshold, job.threads
@@ -179,21 +195,23 @@ def _write_labels(
 
     def one(region: Slices) -> bytes:
         if found is None:
-            probabilities = np.asarray(level[(slice(None), *region)]).astype(np.float32)
-            classes = class_map(probabilities, job.threshold)
-            digest = hashlib.sha256(classes.tobytes()).digest()
+            pixels = np.asarray(probabilities[(slice(None), *region)], np.float32)
+            parts = {"classes": class_map(pixels, job.threshold)}
         else:
             ids = found.read(region)
-            classes = (ids > 0).astype(np.uint8)
-            labels["instances"][0][region] = ids
-            digest = hashlib.sha256(ids.tobytes()).digest()
-        labels["classes"][0][region] = classes
-        return digest
+            parts = {"classes": (ids > 0).view(np.uint8), "instances": ids}
+        for name, part in parts.items():
+            level = labels[name][0]
+            level[region] = part
+            kept[name] = _kept(part, level)
+        # The classes say nothing that the instances do not.
+        return _digest(part)
 
-    regions = ome_zarr_writer.write_regions(grid.shape, level.shape[0])
+    regions = ome_zarr_writer.write_regions(grid.shape, len(settings.head))
     what = f"{image}: labels"
     for digest in ordered(one, regions, job.threads, what=what, total=len(regions)):
         sha.update(digest)
+    return kept
 
 
 def _write_pyramids(
@@ -201,25 +219,28 @@ def _write_pyramids(
     image: str,
     levels: list[ome_zarr_writer.ZarrArray],
     labels: Mapping[str, list[ome_zarr_writer.ZarrArray]],
+    finest: Mapping[str, Pixels],
 ) -> None:
+    """Writes the coarser levels; ``finest``: where to read level 0 of the image, "", and of its
+    labels."""
     by = job.settings.stitch.label_pyramid
-    pyramids: list[tuple[list[ome_zarr_writer.ZarrArray], Reduction]] = [
-        (levels, "mean"),
-        *((found, by) for found in labels.values()),
+    pyramids: list[tuple[Pixels, list[ome_zarr_writer.ZarrArray], Reduction]] = [
+        (finest[""], levels, "mean"),
+        *((finest[name], arrays, by) for name, arrays in labels.items()),
     ]
-    for arrays, way in pyramids:
-        for source, target in pairwise(arrays):
+    for source, arrays, way in pyramids:
+        for target in arrays[1:]:
             reduce = partial(ome_zarr_writer.reduce_region, source, target, by=way)
             # Probabilities have one more axis: the classes.
             shape = target.shape[1:] if way == "mean" else target.shape
             regions = ome_zarr_writer.write_regions(shape, levels[0].shape[0])
             what = f"{image}: pyramid"
-            for _ in ordered(reduce, regions, job.threads, what=what, total=len(regions)):
-                pass
+            for part in ordered(reduce, regions, job.threads, what=what, total=len(regions)):
+                source = _kept(part, target)
 
 
 def _write_objects(
-    job: StitchJob, image: str, labels: ome_zarr_writer.ZarrArray, pixel_size_um: list[float] | None
+    job: StitchJob, image: str, labels: Pixels, pixel_size_um: list[float] | None
 ) -> Table:
     """Measures the objects and writes their outlines, if requested.
 
@@ -245,7 +266,7 @@ def _write_objects(
 def _write_tiff(
     job: StitchJob,
     image: str,
-    level: ome_zarr_writer.ZarrArray,
+    labels: Pixels,
     count: int,
     pixel_size_um: list[float] | None,
 ) -> None:
@@ -259,13 +280,14 @@ def _write_tiff(
         top = int(values.max())
 
     def read(region: Slices) -> NDArray[Any]:
-        pixels = np.asarray(level[region])
+        pixels = np.asarray(labels[region])
         return pixels if values is None else values[pixels]
 
     path = job.masks / f"{image}.tif"
     tiff_writer.write_mask(
-        path, read, level.shape, dtype, pixel_size_um, top=top, made_by=job.made_by
-    )
+        path, read, labels.shape, dtype, pixel_size_um,
+        top=top, made_by=job.made_by, threads=job.threads,
+    )  # fmt: skip
 
 
 def class_map(probabilities: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:

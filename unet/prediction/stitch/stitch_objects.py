@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from unet.data.blocks import ordered
 from unet.data.tiling import Slices
-from unet.export import ome_zarr_writer, outlines
+from unet.export import outlines
 from unet.export.collected_sums import CollectedSums
 from unet.export.geojson import geojson_writer
 from unet.export.object_sums import Sums, read_around, sums
 from unet.export.object_table import Table
+from unet.export.ome_zarr_writer import Pixels
 from unet.export.rois import roi_writer
 
 # All objects belong to one class, so they have one colour.
@@ -29,7 +30,7 @@ COLOUR = (0xE6, 0x9F, 0x00)
 
 
 def measure(
-    labels: ome_zarr_writer.ZarrArray,
+    labels: Pixels,
     intensity: Any,
     regions: list[Slices],
     threads: int,
@@ -61,7 +62,7 @@ def measure(
 
 
 def write_outlines(
-    labels: ome_zarr_writer.ZarrArray,
+    labels: Pixels,
     table: Table,
     kind: str,
     image: str,

@@ -77,18 +77,18 @@ class Tiles:
         """Probabilities of a region, assembled from the cores.
 
         Blended tiles are averaged by their weights, in the order of the tiles, so a pixel's value
-        does not depend on the requested region.
+        does not depend on the requested region. Others are returned as they are stored.
 
         Args:
             region: one slice with start and stop per spatial axis, within the image.
 
         Returns:
-            [class, *region] float32.
+            [class, *region], float32 or (not blended) float16.
         """
         array: Any = self._array(image)  # zarr's types do not allow tuples of unknown length
         blended = array.attrs.get("blend", "none") != "none"
         size = [s.stop - s.start for s in region]
-        out = np.zeros((array.shape[1], *size), np.float64 if blended else np.float32)
+        out = np.zeros((array.shape[1], *size), np.float64 if blended else array.dtype)
         total = np.zeros(size if blended else 0, np.float64)
         for index, core in self._touching(image, region):
             common = [
@@ -104,9 +104,10 @@ class Tiles:
             weights = weights_of(core, source)
             out[(slice(None), *target)] += weights * pixels
             total[target] += weights
-        if blended:
-            out /= total
-        return out.astype(np.float32, copy=False)
+        if not blended:
+            return out
+        out /= total
+        return out.astype(np.float32)
 
     def _touching(self, image: str, region: Slices) -> Iterator[tuple[int, Slices]]:
         """The numbers and cores of the tiles that share pixels with a region, in order."""

@@ -17,7 +17,7 @@ rule details:
         PATHS.benchmark("details", "{dataset}", "{model}")
     conda:
         "../envs/unet.yaml"
-    threads: 4
+    threads: 8
     resources:
         mem_mb=memory_of("details"),
         runtime=minutes_of("details"),

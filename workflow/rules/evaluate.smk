@@ -14,7 +14,7 @@ rule evaluate:
         PATHS.benchmark("evaluate", "{dataset}", "{model}")
     conda:
         "../envs/unet.yaml"
-    threads: 4
+    threads: 8
     resources:
         mem_mb=memory_of("evaluate"),
         runtime=minutes_of("evaluate"),

@@ -161,8 +161,8 @@ class TrainSection(StartKeys):
     """GPUs that train one model together and share each batch. Without GPUs: processes."""
     compile: Annotated[bool, Shown(reruns="-")] = False
     """Whether steps run as compiled code (torch.compile): the same weights except for rounding.
-    Compiling takes a minute or two and needs a C++ compiler, so it pays off in long trainings on a
-    GPU. Not with several `gpus`."""
+    Compiling can take minutes and needs a C++ compiler, so it is for long trainings on a GPU. Not
+    with several `gpus`."""
 
     @model_validator(mode="before")
     @classmethod

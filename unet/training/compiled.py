@@ -29,7 +29,7 @@ class CompiledNetwork:
     def __init__(self, network: Network) -> None:
         self._network, self._tried = network, False
         self._run: Any = None
-        log.info("the first step compiles the network, which can take a minute or two")
+        log.info("the first step compiles the network, which can take minutes")
 
     def __call__(self, x: Tensor) -> Any:
         if self._run is None:

@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -194,7 +195,7 @@ def objects_audit(work: Work) -> Audit:
             parts[image.fold] -= work.suspects(image)[1]
     trusts = trusts_of(parts)
     suspects = [s for found in kept.values() for s in found if s.doubt.image not in away]
-    doubts = [*whole.doubts, *_weighed(suspects, trusts, work.images)]
+    doubts = [*whole.doubts, *_weighed(suspects, trusts, work)]
     everything = sum(parts.values(), ObjectTrust())
     return Audit(
         tuple(ranked(doubts, work.settings.most)), 0, len(work.images), 0,
@@ -203,17 +204,27 @@ def objects_audit(work: Work) -> Audit:
 
 
 def _weighed(
-    suspects: Iterable[Suspect], trusts: Mapping[int, ObjectTrust], images: Sequence[AuditedImage]
+    suspects: Iterable[Suspect], trusts: Mapping[int, ObjectTrust], work: Work
 ) -> Iterable[Doubt]:
-    by_id = {image.image: image for image in images}
+    of_image: dict[str, list[Suspect]] = {}
     for suspect in suspects:
-        doubt = suspect.doubt
-        confidence = object_doubts.confidence(suspect, trusts[doubt.fold])
-        if doubt.kind == "shifted" and confidence > 0:
-            confidence *= explained(by_id[doubt.image].open(), suspect)
-        elif doubt.kind in ("merged", "split") and confidence > 0:
-            confidence *= contact(by_id[doubt.image].open(), suspect)
-        yield replace(doubt, confidence=confidence, what=object_doubts.words(suspect))
+        of_image.setdefault(suspect.doubt.image, []).append(suspect)
+
+    def one(image: AuditedImage) -> list[Doubt]:
+        pair, found = image.open(), list[Doubt]()
+        for suspect in of_image[image.image]:
+            doubt = suspect.doubt
+            confidence = object_doubts.confidence(suspect, trusts[doubt.fold])
+            if doubt.kind == "shifted" and confidence > 0:
+                confidence *= explained(pair, suspect)
+            elif doubt.kind in ("merged", "split") and confidence > 0:
+                confidence *= contact(pair, suspect)
+            words = object_doubts.words(suspect)
+            found.append(replace(doubt, confidence=confidence, what=words))
+        return found
+
+    images = [image for image in work.images if image.image in of_image]
+    return chain.from_iterable(ordered(one, images, work.threads))
 
 
 def classes_audit(work: Work) -> Audit:

@@ -264,7 +264,8 @@ ROWS: list[Row] = [
     *only_with("paper", "optimizer: sgd or nesterov", "train", {"train.momentum": 0.9}),
     *only_with("paper", "schedule: plateau", "train",
                {"train.plateau_patience": 2, "train.plateau_factor": 0.3}),
-    *of_all("", train__checkpoint_seconds=7, train__cache_gb=1, train__gpus=2, train__compile=True),
+    *of_all("", train__checkpoint_seconds=7, train__cache_gb=1, train__gpus=2),
+    *of_all("", train__compile=True),
     *of_all("train", **{f"train__augment__{k}": v for k, v in {
         "flip": False, "rotate90": False, "rotate_deg": 5, "scale": 0.1, "elastic_px": 2,
         "elastic_grid": 4, "geometric_probability": 0.2, "gamma": 0.1, "contrast": 0.1,

@@ -124,7 +124,7 @@ def lines_of(error: ValidationError, raw: Any, prefix: tuple[str, ...] = ()) -> 
         if item["type"] == "too_short" and len(items) > 1 and item["input"]:
             continue  # the list is not too short, its entries are wrong
         where, value = _located(item["loc"], raw)
-        if item["loc"][-1] == "[key]":
+        if item["loc"][-1:] == ("[key]",):
             name = where[-1] if where else "name"
             advice = f"write it in quotes, such as '{name}'"
             if name in ("True", "False"):

@@ -95,7 +95,7 @@ MISTAKES: list[tuple[dict[str, Any], str, list[str]]] = [
     (in_dataset(train={"lr": -1}), "datasets.d.train.lr", ["-1", "greater than 0"]),
     ({"train": {"compile": True, "gpus": 2}}, "train", ["one GPU per training, and gpus is 2"]),
     (in_model(train={"compile": True, "gpus": 2}), "models.m.train", ["write compile: false"]),
-    (in_model(predict={"precision": "int8"}), "models.m.predict", ["engine torch does not", "int8"]),
+    (in_model(predict={"precision": "int8"}), "models.m.predict", ["torch does not", "int8"]),
     ({"prepare": {"tile": 8}}, "prepare.tile", ["8", "32"]),
     ({"report": {"bootstrap": 5}}, "report.bootstrap", ["5", "100"]),
     ({"report": {"confidence": 0.9999}}, "report",

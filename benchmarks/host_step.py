@@ -231,6 +231,23 @@ def child(tree: Path, way: str, batch: int, device_ms: float | None) -> dict[str
     return found
 
 
+def table(result: dict[str, Any]) -> str:
+    """The result as Markdown: a line per code and batch, with all figures that it has."""
+    found: dict[tuple[str, int], dict[str, float]] = {}
+    for row in result["rows"]:
+        cells = found.setdefault((row["code"], row["batch"]), {})
+        for name, value in row.items():
+            if name not in ("batch", "device, ms", "code"):
+                given = row["device, ms"]
+                at = f", device {given:g} ms" if name == "step, ms" else ""
+                cells.setdefault(name + at, value)
+    names = list(dict.fromkeys(name for cells in found.values() for name in cells))
+    lines = [["code", "batch", *names], ["---", *["---:"] * (1 + len(names))]]
+    for (code, batch), cells in sorted(found.items(), key=lambda item: item[0][1]):
+        lines.append([code, str(batch), *(f"{cells[name]:.3g}" for name in names)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def commit_of(tree: Path) -> str:
     command = ["git", "-C", str(tree), "rev-parse", "--short", "HEAD"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -243,8 +260,12 @@ def main() -> None:
     p.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--out", type=Path, default=RESULT)
+    p.add_argument("--show", action="store_true", help="print the table of a result")
     p.add_argument("--child", help=argparse.SUPPRESS)
     args = p.parse_args()
+    if args.show:
+        print(table(json.loads(args.out.read_text(encoding="utf-8"))))
+        return
     if args.child:
         print(json.dumps(measured(*json.loads(args.child))))
         return
@@ -271,7 +292,9 @@ def main() -> None:
     about: dict[str, Any] = {"patch": PATCH, "tiny": TINY, "steps": STEPS, "rounds": args.rounds}
     if args.before:
         about |= {"before": commit_of(args.before), "now": commit_of(ROOT)}
-    write_json(args.out, {"machine": torch_machine(), "load": load(), **about, "rows": rows})
+    result = {"machine": torch_machine(), "load": load(), **about, "rows": rows}
+    write_json(args.out, result)
+    print(table(result))
 
 
 if __name__ == "__main__":

@@ -62,7 +62,9 @@ STAGES: dict[str, tuple[str, ...] | None] = {
 }
 
 
-def config_of(output: Path, images: int, size: int, width: int) -> dict[str, Any]:
+def config_of(
+    output: Path, images: int, size: int, width: int, models: Sequence[str]
+) -> dict[str, Any]:
     """A small network for each way to make objects; most of the images are tested."""
     network = {"preset": "unet-bn", "width": width, "depth": 3, "train": {"patch": 128}}
     return {
@@ -75,7 +77,7 @@ def config_of(output: Path, images: int, size: int, width: int) -> dict[str, Any
                 "split": {"test": 0.6, "val": 0.5},
             }
         },
-        "models": {name: {**network, **own} for name, own in MODELS.items()},
+        "models": {name: {**network, **MODELS[name]} for name in models},
         "train": {
             "batch": 4, "epochs": 3, "steps_per_epoch": 50, "warmup_steps": 10, "lr": 0.003,
             "validate_every": 3,
@@ -102,11 +104,13 @@ def on_one_core(command: Sequence[str], folder: Path) -> None:
 class Workflow:
     """A run by the code in a folder, on a number of images."""
 
-    def __init__(self, tree: Path, folder: Path, images: int, size: int, width: int) -> None:
-        self.tree, self.folder = tree, folder
+    def __init__(
+        self, tree: Path, folder: Path, images: int, size: int, width: int, models: Sequence[str]
+    ) -> None:
+        self.tree, self.folder, self.models = tree, folder, models
         self.paths = Paths(folder / "results")
         folder.mkdir(parents=True)
-        config = config_of(self.paths.output, images, size, width)
+        config = config_of(self.paths.output, images, size, width, models)
         (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
 
     def run(self) -> dict[str, float]:
@@ -119,7 +123,7 @@ class Workflow:
             stage, names = path.parent.name, path.name.split(".")
             if stage not in STAGES:
                 continue
-            model = names[1] if len(names) > 2 and names[1] in MODELS else ""
+            model = names[1] if len(names) > 2 and names[1] in self.models else ""
             key = " ".join(filter(None, (stage, model)))
             rows = read_table(path, stage, numbers=["s"], delimiter="\t")
             found[key] = found.get(key, 0.0) + float(rows["s"].sum())
@@ -134,7 +138,7 @@ class Workflow:
     def content(self) -> str:
         """A hash of the masks, tables of objects and scores."""
         digest = hashlib.sha256()
-        for model in MODELS:
+        for model in self.models:
             files = [self.paths.metrics(DATASET, model), self.paths.objects(DATASET, model, 0)]
             files += sorted(self.paths.masks(DATASET, model, 0).rglob("*.tif"))
             for path in files:
@@ -182,7 +186,7 @@ def measured(args: argparse.Namespace, trees: dict[str, Path], work: Path) -> di
             runs, times = [], []
             for images in args.images:
                 folder = work / f"{name}-{turn}-{images}"
-                runs.append(Workflow(tree, folder, images, args.size, args.width))
+                runs.append(Workflow(tree, folder, images, args.size, args.width, args.models))
                 times.append(runs[-1].run())
             rounds[name].append(per_image(runs[0], runs[1], times))
             contents.append([run.content() for run in runs])
@@ -233,6 +237,7 @@ def main() -> None:
     p.add_argument("--images", type=int, nargs=2, default=[4, 10], metavar=("FEW", "MANY"))
     p.add_argument("--size", type=int, default=2048, help="side of an image in px")
     p.add_argument("--width", type=int, default=4, help="of the networks")
+    p.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--out", type=Path, default=RESULT)
     p.add_argument("--show", action="store_true", help="print the table of a result")
@@ -244,7 +249,7 @@ def main() -> None:
     result: dict[str, Any] = {
         "machine": torch_machine(),
         "load": load(),
-        **{key: getattr(args, key) for key in ("size", "width", "rounds", "images")},
+        **{key: getattr(args, key) for key in ("size", "width", "rounds", "images", "models")},
         "commits": {name: commit_of(tree) for name, tree in trees.items()},
         "network": round(network_seconds(args.size, args.width), 3),
     }

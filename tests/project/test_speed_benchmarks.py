@@ -62,17 +62,16 @@ def test_the_table_of_steps_by_hand() -> None:
 def test_the_masks_and_scores_are_compared(tmp_path: Path) -> None:
     found = []
     for name, value in (("a", b"1"), ("b", b"1"), ("c", b"2")):
-        run = stages.Workflow(tmp_path, tmp_path / name, 4, 64, 4)
-        for model in stages.MODELS:
-            masks = run.paths.masks(stages.DATASET, model, 0)
-            masks.mkdir(parents=True)
-            (masks / "x.tif").write_bytes(value)
-            for path in (
-                run.paths.metrics(stages.DATASET, model),
-                run.paths.objects(stages.DATASET, model, 0),
-            ):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(b"same")
+        run = stages.Workflow(tmp_path, tmp_path / name, 4, 64, 4, ["grow"])
+        masks = run.paths.masks(stages.DATASET, "grow", 0)
+        masks.mkdir(parents=True)
+        (masks / "x.tif").write_bytes(value)
+        for path in (
+            run.paths.metrics(stages.DATASET, "grow"),
+            run.paths.objects(stages.DATASET, "grow", 0),
+        ):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"same")
         found.append(run.content())
     assert found[0] == found[1] != found[2]
 

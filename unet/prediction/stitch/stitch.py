@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STITCH_BLOCK = 1024
+# Probabilities of the images that are processed side by side; for each, about 10 bytes are needed.
+HELD_VALUES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -179,16 +182,19 @@ def _threshold(
 def _stitch_all(job: StitchJob, ids: list[str]) -> Iterator[Stitched]:
     """All images in order: small ones side by side, large ones one by one with all threads."""
 
-    def small(image: str) -> bool:
+    def side_by_side(image: str) -> int:
         grid = grid_of(job.tiles.attrs(image)["shape"], job.block)
         # The parts that threads write at the same time: with one, only one thread would work.
         parts = ome_zarr_writer.write_regions(grid.shape, len(job.settings.head))
-        return len(grid) <= HELD_BLOCKS and len(parts) == 1
+        if len(grid) > HELD_BLOCKS or len(parts) > 1:
+            return 1
+        values = math.prod(grid.shape) * len(job.settings.head)
+        return max(1, min(job.threads, HELD_VALUES // values))
 
     def one_after_other() -> Iterator[Stitched]:
-        for is_small, group in groupby(ids, key=small):
+        for most, group in groupby(ids, key=side_by_side):
             images = list(group)
-            across = min(job.threads, len(images)) if is_small else 1
+            across = min(most, len(images))
             one = partial(stitch_image, replace(job, threads=job.threads // across))
             yield from ordered(one, images, across)
 

@@ -157,19 +157,23 @@ def per_image(few: Workflow, many: Workflow, times: Sequence[dict[str, float]]) 
 
 
 def network_seconds(size: int, width: int) -> float:
-    """Seconds of a network alone for an image, on one core."""
+    """Seconds of a network alone for an image, on one core, in the precision that the stage
+    chooses."""
     import torch
 
     from unet.config.presets import architecture_of
     from unet.models.build import build
+    from unet.models.devices import choose_precision
+    from unet.models.engines import autocast
     from unet.models.inference import to_device
 
     torch.set_num_threads(1)
-    network = build(1, 2, architecture_of("unet-bn", width=width, depth=3), 0)
-    network = to_device(network, torch.device("cpu")).eval()
+    cpu = torch.device("cpu")
+    network = build(1, 3, architecture_of("unet-bn", width=width, depth=3), 0)
+    network = to_device(network, cpu).eval()
     window = torch.zeros(1, 1, 512, 512).contiguous(memory_format=torch.channels_last)
     seconds = []
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast(choose_precision("auto", cpu), cpu):
         for _ in range(6):
             started = time.perf_counter()
             network(window)

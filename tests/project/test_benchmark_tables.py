@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import annotate, finetune, found_mistakes, quality
+from benchmarks import annotate, finetune, found_mistakes, host_step, quality
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("audit", "audit.md", lambda found: found_mistakes.table(found["sets"])),
         ("quality", "apply.md", lambda found: quality.show(found["datasets"])),
         ("annotate", "annotate.md", lambda found: annotate.table(found["summary"])),
+        ("host_step", "benchmarks.md", host_step.table),
         ("finetune", "results.md", finetune.table),
         ("finetune", "results.md", lambda found: finetune.table(found, "validation")),
     ],

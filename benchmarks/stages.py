@@ -41,6 +41,8 @@ from unet.tables import read_table
 
 RESULT = ROOT / "benchmarks" / "results" / "stages.json"
 MANY = 1000
+# Shorter differences of two runs, in seconds per image, are noise: no ratio is shown.
+LEAST = 0.05
 DATASET = "nuclei"
 # By the way that objects are made of probabilities.
 MODELS: dict[str, dict[str, Any]] = {
@@ -224,7 +226,9 @@ def table(result: dict[str, Any]) -> str:
         cells = [key, f"{each:.2f}", f"{mpx / each:.1f}", f"{minutes:.0f} min"]
         if before:
             old = before.get(key)
-            cells += [f"{old['each']:.2f}", f"{old['each'] / each:.2f}"] if old else ["", ""]
+            told = old and min(old["each"], each) >= LEAST
+            cells.append(f"{old['each']:.2f}" if old else "")
+            cells.append(f"{old['each'] / each:.2f}" if told else "")
         lines.append(cells)
     lines.insert(1, ["---", *["---:"] * (len(lines[0]) - 1)])
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

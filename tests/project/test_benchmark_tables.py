@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import annotate, finetune, found_mistakes, host_step, quality
+from benchmarks import annotate, finetune, found_mistakes, host_step, quality, stages
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("quality", "apply.md", lambda found: quality.show(found["datasets"])),
         ("annotate", "annotate.md", lambda found: annotate.table(found["summary"])),
         ("host_step", "benchmarks.md", host_step.table),
+        ("stages", "benchmarks.md", stages.table),
         ("finetune", "results.md", finetune.table),
         ("finetune", "results.md", lambda found: finetune.table(found, "validation")),
     ],

@@ -39,10 +39,13 @@ def test_the_table_of_stages_by_hand() -> None:
         "| audit | 2.00 | 0.5 | 33 min |",
         "| the network alone | 0.25 | 4.0 | 4 min |",
     ]
-    result["stages"]["before"] = {"prepare": {"each": 1.5, "once": 20.0}}
+    result["stages"]["before"] = {
+        "prepare": {"each": 1.5, "once": 20.0},
+        "audit": {"each": 0.02, "once": 1.0},
+    }
     assert stages.table(result).splitlines()[2:] == [
         "| prepare | 0.50 | 2.0 | 9 min | 1.50 | 3.00 |",
-        "| audit | 2.00 | 0.5 | 33 min |  |  |",
+        "| audit | 2.00 | 0.5 | 33 min | 0.02 |  |",
         "| the network alone | 0.25 | 4.0 | 4 min |  |  |",
     ]
 

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hypothesis.extra import numpy as hnp
 from tests.evaluated import BORDER, NAMES, PIXEL, Stores, add_cells, cells, probability, values
 from unet.config.sections import EvaluateSection
 from unet.errors import UserError
-from unet.evaluation.block_parts import TABLE, confusion_matrix
+from unet.evaluation.block_parts import TABLE, confusion_matrix, outlines
 from unet.evaluation.blockwise import ScoredPair
 from unet.evaluation.families import FAMILIES
 from unet.evaluation.metrics.contingency import contingency
@@ -109,6 +110,19 @@ def test_no_objects_in_semantic_tasks(stores: Stores) -> None:
 
 MAP = hnp.arrays(np.uint8, (7, 9), elements=st.sampled_from([0, 1, 2, 255]))
 IDS = hnp.arrays(np.uint32, (7, 9), elements=st.integers(0, 4))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_files_of_a_pass_are_removed(tmp_path: Path, fails: bool) -> None:
+    labels = in_memory(np.zeros((20, 20), np.uint8))
+    pair = ScoredPair("a", labels, labels, labels, labels, labels, NAMES)
+    seen: list[list[Path]] = []
+    with suppress(ZeroDivisionError), scanned(pair, (outlines(2),), 1, 8, tmp_path):
+        seen.append(list(tmp_path.iterdir()))
+        if fails:
+            raise ZeroDivisionError
+    assert len(seen[0]) == 1
+    assert not list(tmp_path.iterdir())
 
 
 @settings(max_examples=20, deadline=None)

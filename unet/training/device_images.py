@@ -36,12 +36,27 @@ class DeviceImages:
         )
         # The number of channels of each map.
         self.maps = {name: len(values) for name, values in sorted(patches[0].maps.items())}
-        parts = {"images": [p.image for p in patches], "targets": [p.target[None] for p in patches]}
-        if self.maps:
-            parts["maps"] = [np.concatenate([p.maps[name] for name in self.maps]) for p in patches]
         self._channels = len(patches[0].image)
         # [C, pixels of all images], so that one number says where a pixel is in each channel.
-        self._pixels = {name: _together(arrays, device) for name, arrays in parts.items()}
+        # Filled image by image, so that the processor's memory never holds all of them twice.
+        self._pixels: dict[str, Tensor] = {}
+        start = 0
+        for patch in patches:
+            stop = start + patch.target.size
+            for name, array in self._arrays(patch).items():
+                values = torch.from_numpy(array).flatten(1)
+                if name not in self._pixels:
+                    shape = (len(values), sum(sizes))
+                    self._pixels[name] = torch.empty(shape, dtype=values.dtype, device=device)
+                self._pixels[name][:, start:stop] = values
+            start = stop
+
+    def _arrays(self, patch: Patch) -> dict[str, np.ndarray]:
+        """The arrays [C, *S] of an image, as they are in a batch."""
+        found = {"images": patch.image, "targets": patch.target[None]}
+        if self.maps:
+            found["maps"] = np.concatenate([patch.maps[name] for name in self.maps])
+        return found
 
     def places(self, drawn: Sequence[PatchPlace]) -> dict[str, Tensor]:
         """Where to read the patches, on the CPU.
@@ -96,17 +111,3 @@ def _whole(image: TrainingImage) -> Patch:
     if image.whole is None:
         raise ValueError(f"{image.name} is not in memory")
     return image.whole
-
-
-def _together(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:
-    """Arrays [C, *S] as one tensor [C, pixels]; filled one by one, so that the processor's memory
-    never holds them twice."""
-    first = arrays[0]
-    total = sum(array[0].size for array in arrays)
-    found = torch.empty(len(first), total, dtype=torch.from_numpy(first[:0]).dtype, device=device)
-    start = 0
-    for array in arrays:
-        size = array[0].size
-        found[:, start : start + size] = torch.from_numpy(array).flatten(1)
-        start += size
-    return found

@@ -76,13 +76,14 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     meter = GpuMeter()
     try:
         with joined() as ranks:
-            train_fold(data, settings, args.fold, outputs, TrainingResources(*given, ranks, meter))
+            resources = TrainingResources(*given, ranks, meter)
+            noted = train_fold(data, settings, args.fold, outputs, resources)
     except Stopped as error:
         raise Interrupted(str(error)) from None
     if ranks.first:
         provenance.write_sidecar(paths.history(*where), made_by)
         wanted = start is not None and settings.train.epochs > 0
-        warn_of_training(outputs.start, paths, args, wanted, settings.train)
+        warn_of_training(outputs.start, paths, args, wanted, settings.train, noted)
         save_curves(paths.history(*where), paths.curves(*where))
         meter.write(paths.gpu_use("train", args.dataset, args.model, fold_name(args.fold)))
 
@@ -154,12 +155,18 @@ def start_file(args: argparse.Namespace, settings: TrainSettings, paths: Paths) 
 
 
 def warn_of_training(
-    about: Path, paths: Paths, args: argparse.Namespace, wanted: bool, train: TrainSection
+    about: Path,
+    paths: Paths,
+    args: argparse.Namespace,
+    wanted: bool,
+    train: TrainSection,
+    noted: Sequence[str] = (),
 ) -> None:
     """Passes the warnings about a training on to console and report.
 
     Args:
         about: what a training from trained weights says, if ``wanted``.
+        noted: warnings that the training has logged.
     """
     from unet.config.warm_up import WARM_UP_KEY, long_warm_up
     from unet.data.dataset_warnings import write_training_warnings
@@ -172,7 +179,8 @@ def warn_of_training(
     of_settings = [f"{WARM_UP_KEY}: {text}"] if text else []
     for line in of_settings:
         log.warning("warning: %s", line)
-    write_training_warnings(paths, args.dataset, args.model, args.fold, lines, of_settings)
+    found = [*of_settings, *noted]
+    write_training_warnings(paths, args.dataset, args.model, args.fold, lines, found)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_IFDIR, S_IFIFO, S_IFMT, S_IFSOCK, S_ISREG
@@ -276,6 +276,25 @@ def write_sentinel(
     value = {"version": version, "images": images, **more}
     made = {} if made_by is None else {"made_by": dict(made_by)}
     write_json(path, {**value, **made, "content": digest(value)})
+
+
+def check_complete(store: Path, ids: Iterable[str], remedy: str) -> None:
+    """Checks that a store has all images that its sentinel lists; one that is being made has none.
+
+    Args:
+        ids: the images that are there.
+        remedy: which stage makes them.
+
+    Raises:
+        UserError: images are missing.
+    """
+    done = store.with_suffix(".json")
+    missing = sorted(set(read_json(done)["images"]) - set(ids)) if done.is_file() else []
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise UserError(
+            f"{store / missing[0]}: missing{more}; remove {done} and run again to {remedy}"
+        )
 
 
 # Suffixes of tables that people write: those that can be read, and common ones that cannot.

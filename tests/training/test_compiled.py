@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,13 @@ from typing import Any
 import pytest
 import torch
 
+from scripts.train import warn_of_training
 from tests.trainings import trainer
 from unet.config.presets import architecture_of
+from unet.config.sections import TrainSection
+from unet.data.dataset_warnings import training_warnings
 from unet.errors import UserError
+from unet.paths import Paths
 from unet.training.trainer import Trainer
 
 # Dropout, whose masks must be those of plain steps, and statistics that must count each step once.
@@ -65,11 +70,14 @@ def test_without_a_compiler_training_goes_on(
 ) -> None:
     plain = weights(trainer(tmp_path / "plain", **SIZES))
     monkeypatch.setattr(torch, "compile", broken(RuntimeError("no C++ compiler\nand more")))
-    found = weights(trainer(tmp_path / "other", **SIZES, compile=True))
+    run = trainer(tmp_path / "other", **SIZES, compile=True)
+    found = weights(run)
     assert all(torch.equal(found[name], values) for name, values in plain.items())
     (line,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert line.startswith("train.compile: the network could not be compiled here (no C++ compiler")
+    start = "warning: train.compile: the network could not be compiled here (no C++ compiler), so"
+    assert line.startswith(start)
     assert "\n" not in line
+    assert [f"warning: {text}" for text in run.warnings] == [line]
 
 
 @pytest.mark.parametrize(
@@ -95,3 +103,12 @@ def test_a_mistake_of_the_network_stays_one(
     monkeypatch.setattr(run.network, "forward", fail)
     with pytest.raises(ZeroDivisionError, match="of the network"):
         run.run()
+
+
+def test_the_report_says_that_nothing_was_compiled(
+    tmp_path: Path,
+) -> None:
+    paths, args = Paths(tmp_path), Namespace(dataset="d", model="m", fold=0)
+    section = TrainSection(epochs=100)
+    warn_of_training(tmp_path / "start.json", paths, args, False, section, ["train.compile: no"])
+    assert training_warnings(paths, "d", "m", 0) == ["train.compile: no"]

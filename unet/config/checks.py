@@ -227,6 +227,11 @@ def _pair_mistakes(config: Config, dataset: str, model: str) -> list[str]:
         blended = predict.blend != "none"
         lines += _size_mistakes(train.patch, predict.tile, footprint(arch), derived, where, blended)
         lines += _norm_mistakes(train, arch, footprint(arch), where)
+    if train.compile and train.gpus > 1:
+        lines.append(
+            f"config: train.compile: works with one GPU per training, and train.gpus is "
+            f"{train.gpus} {where}; write compile: false, or gpus: 1"
+        )
     if HEADS[section.head].needs_instances and data.task != "instances":
         lines.append(
             f"config: models.{model}.head: {section.head} needs instance labels, but dataset "

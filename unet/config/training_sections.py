@@ -168,12 +168,3 @@ class TrainSection(StartKeys):
     @classmethod
     def _expanded(cls, value: Any) -> Any:
         return expanded(value)
-
-    @model_validator(mode="after")
-    def _alone(self) -> TrainSection:
-        if self.compile and self.gpus > 1:
-            raise ValueError(
-                f"compile: works with one GPU per training, and gpus is {self.gpus}; write "
-                "compile: false, or gpus: 1"
-            )
-        return self

@@ -28,6 +28,8 @@ class CompiledNetwork:
 
     def __init__(self, network: Network) -> None:
         self._network, self._tried = network, False
+        # Why it was not compiled, for console and report; "" if it was.
+        self.failure = ""
         self._run: Any = None
         log.info("the first step compiles the network, which can take minutes")
 
@@ -54,7 +56,12 @@ class CompiledNetwork:
         except Exception as error:
             if is_out_of_memory(error) or self._run is self._network:
                 raise
-            reason = one_line(error, 160)
+            # Other lines are advice for those who develop torch.
+            first, *_ = str(error).strip().splitlines() or [type(error).__name__]
+            self.failure = (
+                f"train.compile: the network could not be compiled here ({one_line(first, 160)}), "
+                "so it trained without; write compile: false, or install what is missing"
+            )
         else:
             self._tried = True
             return result
@@ -62,9 +69,5 @@ class CompiledNetwork:
         if not self._tried:
             restore_statistics(self._network, before)
         self._run, self._tried = self._network, True
-        log.warning(
-            "train.compile: the network could not be compiled here (%s); training goes on without; "
-            "write compile: false, or install what is missing",
-            reason,
-        )
+        log.warning("warning: %s", self.failure)
         return compute()

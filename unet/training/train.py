@@ -139,7 +139,7 @@ def train_fold(
     fold: int,
     outputs: TrainingOutputs,
     resources: TrainingResources | None = None,
-) -> None:
+) -> list[str]:
     """Trains one model on one fold and writes ``model.pt`` and ``history.csv``; with a start also
     ``start.json``.
 
@@ -147,6 +147,9 @@ def train_fold(
 
     Args:
         fold: part of the seed, so that folds differ in more than their images.
+
+    Returns:
+        Warnings about how it trained.
 
     Raises:
         UserError: no images to train on, labels missing, a loss that is NaN or infinite.
@@ -166,7 +169,7 @@ def train_fold(
         if ranks.first:
             finished.restore()
             log.info("already trained: restored %s from %s", outputs.model, finished.folder)
-        return
+        return []
     torch.set_num_threads(max(1, resources.threads // ranks.size))
     device = choose_device(settings.device, ranks.local)
     checkpoints = Checkpoints(outputs.checkpoints, key)
@@ -179,7 +182,7 @@ def train_fold(
         trainer.run()
     resources.meter.add(trainer.step_seconds, trainer.busy_seconds)
     if not ranks.first:
-        return
+        return []
     save_model(outputs.model, _model_file(settings, data, network_design.arch, trainer))
     write_history(outputs.history, trainer.progress.history)
     if start is not None and trainer.started is not None:
@@ -189,6 +192,7 @@ def train_fold(
         "best validation score %.4f at step %d; wrote %s",
         trainer.progress.best_score, trainer.progress.best_step, outputs.model,
     )  # fmt: skip
+    return trainer.warnings
 
 
 def _trainer(

@@ -129,6 +129,12 @@ class Trainer:
         # Seconds of all steps of this run, and of those the seconds that were no waiting for data.
         self.step_seconds = self.busy_seconds = 0.0
 
+    @property
+    def warnings(self) -> list[str]:
+        """About how it trained."""
+        compiled = isinstance(self.forward, CompiledNetwork) and self.forward.failure
+        return [compiled] if compiled else []
+
     def run(self) -> None:
         """Trains from the last checkpoint, if there is one, to the end or to the early stop.
 

@@ -10,7 +10,7 @@ from typing import Any
 import zarr
 
 from unet.errors import UserError
-from unet.files import read_json
+from unet.files import check_complete, read_json
 from unet.io.checksums import checked
 
 
@@ -27,14 +27,20 @@ class Segmentation:
         self.path = path
 
     def ids(self) -> list[str]:
-        """Ids of the images, sorted."""
+        """Ids of the images, sorted.
+
+        Raises:
+            UserError: images of a finished segmentation are missing.
+        """
         # A leading dot marks an image that is being written; the list of images has no level 0.
-        return sorted(
+        found = sorted(
             child.name
             for child in self.path.iterdir()
             if not child.name.startswith(".")
             and ((child / "0").is_dir() or (child / "labels" / "classes").is_dir())
         )
+        check_complete(self.path, found, "stitch the images again")
+        return found
 
     def attrs(self, image: str) -> dict[str, Any]:
         """``head`` (names of the probability channels), ``part`` ("test" or "val"), ``axes``

@@ -18,6 +18,7 @@ from zarr.codecs import BloscCodec
 from unet.data.blending import weights_of
 from unet.data.tiling import Slices, WindowPlan
 from unet.errors import UserError
+from unet.files import check_complete
 from unet.io.checksums import CHECKSUM, COMPLETE, checked
 
 
@@ -59,9 +60,15 @@ class Tiles:
             raise UserError(f"{path}: tile store is missing; run the predict stage")
 
     def ids(self) -> list[str]:
-        """Sorted ids of the finished images."""
+        """Sorted ids of the finished images.
+
+        Raises:
+            UserError: images of a finished prediction are missing.
+        """
         names = (p.parent.name for p in self.path.glob("*/zarr.json"))
-        return sorted(name for name in names if not name.startswith("."))
+        found = sorted(name for name in names if not name.startswith("."))
+        check_complete(self.path, found, "predict the images again")
+        return found
 
     def attrs(self, image: str) -> dict[str, Any]:
         """shape ((Z,) Y, X), head, axes, pixel_size_um, part, channels, window, cores, dtype."""

@@ -248,11 +248,6 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def commit_of(tree: Path) -> str:
-    command = ["git", "-C", str(tree), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--before", type=Path, help="a checkout of the code to compare with")
@@ -270,7 +265,7 @@ def main() -> None:
         print(json.dumps(measured(*json.loads(args.child))))
         return
     sys.path.insert(0, str(ROOT))
-    from benchmarks.machine import load, torch_machine
+    from benchmarks.machine import commit_of, load, torch_machine
     from unet.files import write_json
 
     ways = WAYS if args.before else WAYS[1:]

@@ -28,6 +28,7 @@ import yaml
 
 from benchmarks.machine import load, machine, usable_cores, versions
 from unet.config.load import load_file
+from unet.config.stage_settings import SETTINGS
 from unet.data.records import SplitRecord, write_splits
 from unet.data.store import add_image, add_labels, clean, layout_of, new_image
 from unet.files import remove, write_sentinel
@@ -98,8 +99,9 @@ def generate(paths: Paths, side: int) -> None:
     write_splits(paths.splits("d"), [SplitRecord(image="image", fold=0, part="test")])
 
 
-def model(paths: Paths, width: int, depth: int, steps: int = 60) -> None:
-    """Trains a network of this width on the pattern for some seconds."""
+def model(paths: Paths, width: int, depth: int, settings: dict[str, Any], steps: int = 60) -> None:
+    """Trains a network of this width on the pattern for some seconds; ``settings`` are those of a
+    training by the config, since the stages compare them."""
     import torch
     import torch.nn.functional as F
 
@@ -127,7 +129,7 @@ def model(paths: Paths, width: int, depth: int, steps: int = 60) -> None:
         ModelFile(
             architecture=arch, in_channels=1, head=("background", "foreground"),
             class_names=("background", "foreground"), class_values=None, task="instances",
-            normalize={}, pixel_size_um=None, settings={}, versions={}, score=0.0, step=steps,
+            normalize={}, pixel_size_um=None, settings=settings, versions={}, score=0.0, step=steps,
             weights=network.eval().state_dict(),
         ),
     )  # fmt: skip
@@ -174,7 +176,8 @@ def measure(side: int, args: argparse.Namespace) -> dict[str, dict[str, float]]:
         )
     )
     generate(paths, side)
-    model(paths, args.width, args.depth)
+    settings = SETTINGS["train"].of(load_file(config), "d", "m").to_json()
+    model(paths, args.width, args.depth, settings)
     found = {}
     for stage in STAGES:
         found[stage] = run_stage(stage, config, paths, args.threads)

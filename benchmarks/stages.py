@@ -33,7 +33,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.machine import load, torch_machine
+from benchmarks.machine import commit_of, load, torch_machine
 from unet.data.records import read_splits
 from unet.files import write_json
 from unet.paths import Paths
@@ -41,8 +41,6 @@ from unet.tables import read_table
 
 RESULT = ROOT / "benchmarks" / "results" / "stages.json"
 MANY = 1000
-# Shorter differences of two runs, in seconds per image, are noise: no ratio is shown.
-LEAST = 0.05
 DATASET = "nuclei"
 # By the way that objects are made of probabilities.
 MODELS: dict[str, dict[str, Any]] = {
@@ -207,10 +205,19 @@ def measured(args: argparse.Namespace, trees: dict[str, Path], work: Path) -> di
                 part: round(statistics.median(found[key][part] for found in all_rounds), 3)
                 for part in ("each", "once")
             }
+            | {"rounds": sorted(round(found[key]["each"], 3) for found in all_rounds)}
             for key in all_rounds[0]
         }
         for name, all_rounds in rounds.items()
     }
+
+
+def _ratio(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """How many times as fast it is now; "~" if the rounds of the two codes overlap, so that the
+    difference may be chance."""
+    (a, *_, b), (c, *_, d) = before["rounds"], now["rounds"]
+    apart = b < c or d < a
+    return f"{before['each'] / now['each']:.2f}" if apart and min(a, c) > 0 else "~"
 
 
 def table(result: dict[str, Any]) -> str:
@@ -221,22 +228,16 @@ def table(result: dict[str, Any]) -> str:
     lines = [[*head, *(["s per image before", "ratio"] if before else [])]]
     rows = {**now, "the network alone": {"each": result["network"], "once": 0.0}}
     for key, row in rows.items():
-        each = max(row["each"], 1e-3)
+        each = max(row["each"], 0.0)
         minutes = (row["once"] + MANY * each) / 60
-        cells = [key, f"{each:.2f}", f"{mpx / each:.1f}", f"{minutes:.0f} min"]
+        rate = f"{mpx / each:.1f}" if each > 0 else ""
+        cells = [key, f"{each:.2f}", rate, f"{minutes:.0f} min"]
         if before:
             old = before.get(key)
-            told = old and min(old["each"], each) >= LEAST
-            cells.append(f"{old['each']:.2f}" if old else "")
-            cells.append(f"{old['each'] / each:.2f}" if told else "")
+            cells += [f"{max(old['each'], 0.0):.2f}", _ratio(old, row)] if old else ["", ""]
         lines.append(cells)
     lines.insert(1, ["---", *["---:"] * (len(lines[0]) - 1)])
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
-def commit_of(tree: Path) -> str:
-    command = ["git", "-C", str(tree), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def main() -> None:

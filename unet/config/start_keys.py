@@ -82,9 +82,9 @@ else:
                 Field(
                     default=None,
                     description="Start from trained weights: the path of a model.pt or of a "
-                    "package of the BioImage Model Zoo (.zip), from data_root, or a model of this "
-                    "run, whose training then comes first. Layers that do not fit get random "
-                    "weights: docs/finetuning.md.",
+                    "package of the BioImage Model Zoo (.zip), from data_root, or "
+                    "<dataset>/<model> of this run, whose training then comes first. Layers "
+                    "that do not fit get random weights: docs/finetuning.md.",
                 ),
             )
         },

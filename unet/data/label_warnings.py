@@ -79,7 +79,10 @@ def _covered(label: LabelStatistics, instances: bool) -> str:
         return ""
     if instances:
         return f"objects cover {share:.0%} of the pixels: is the background 0?"
-    return f"all classes but the first cover {share:.0%} of the pixels: are the values swapped?"
+    question = (
+        "are the values swapped?" if len(label.shares) == 2 else "is the first the background?"
+    )
+    return f"all classes but the first cover {share:.0%} of the pixels: {question}"
 
 
 def class_table(labels: Mapping[str, LabelStatistics]) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ OF_IMAGES: Known = (
     (r"are images and labels swapped\?", "warn", "images_labels_swapped"),
     (r"occur in several places", "warn", "scattered_numbers"),
     (r"are the values swapped\?", "warn", "swapped_classes"),
-    (r"is the background 0\?", "warn", "covered"),
+    (r"is the (background 0|first the background)\?", "warn", "covered"),
     (r"label is one object that covers", "warn", "covered"),
     (r"label is identical to the image", "warn", "label_is_image"),
     (r"label contains no object", "warn", "empty_label"),

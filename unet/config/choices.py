@@ -53,6 +53,10 @@ FORMAT_TABLE = {
     ".tiff": Entry(text="TIFF and OME-TIFF"),
     ".png": Entry(text="PNG"),
     ".zarr": Entry(text="OME-Zarr, a folder"),
+    ".jpg": Entry(text="JPEG"),
+    ".jpeg": Entry(text="JPEG"),
+    ".jp2": Entry(text="JPEG 2000"),
+    ".j2k": Entry(text="JPEG 2000, the bare codestream"),
 }
 
 # `unet.data.layouts.LAYOUTS`

@@ -57,6 +57,12 @@ FORMAT_TABLE = {
     ".jpeg": Entry(text="JPEG"),
     ".jp2": Entry(text="JPEG 2000"),
     ".j2k": Entry(text="JPEG 2000, the bare codestream"),
+    ".lsm": Entry(text="Zeiss LSM"),
+    ".stk": Entry(text="MetaMorph STK"),
+    ".svs": Entry(text="slides of Aperio scanners"),
+    ".ndpi": Entry(text="slides of Hamamatsu scanners"),
+    ".scn": Entry(text="slides of Leica scanners"),
+    ".bif": Entry(text="slides of Ventana scanners"),
 }
 
 # `unet.data.layouts.LAYOUTS`

@@ -65,6 +65,12 @@ READERS: dict[str, Reader] = {
     ".jpeg": _jpeg,
     ".jp2": _jpeg2000,
     ".j2k": _jpeg2000,
+    ".lsm": _tiff,
+    ".stk": _tiff,
+    ".svs": _tiff,
+    ".ndpi": _tiff,
+    ".scn": _tiff,
+    ".bif": _tiff,
 }
 SUFFIXES = frozenset(READERS)
 # Formats that cannot store a label, whose values must be exact.

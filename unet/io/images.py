@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from unet.errors import UserError, one_line
 from unet.files import check_regular
-from unet.io.axes import DaskArray, LazyImage, Raw, arrange, pages_of
+from unet.io.axes import DaskArray, LazyImage, Pages, Raw, arrange, pages_of
 from unet.io.formats import (
     CHANNEL_FILES,
     LABEL_READERS,
@@ -72,13 +72,18 @@ def _read(path: Path, page: int | None, *, label: bool, inverted: bool = False) 
         raise UserError(f"{path}: cannot be read ({one_line(error, 200)})") from error
 
 
-def page_count(path: Path, *, axes: str | None = None, label: bool = False) -> int:
-    """Number of images in a stack, from the header; 1 for a file with a single image.
+def pages_in(path: Path, *, axes: str | None = None, label: bool = False) -> Pages:
+    """The images in a stack, from the header; one for a file with a single image.
 
     Raises:
         UserError: the file cannot be read, or ``axes`` do not fit it.
     """
     return pages_of(path, _read(path, 0, label=label), axes, label=label)
+
+
+def page_count(path: Path, *, axes: str | None = None, label: bool = False) -> int:
+    """Number of images in a stack (see ``pages_in``)."""
+    return len(pages_in(path, axes=axes, label=label).names)
 
 
 def open_image(

@@ -63,6 +63,9 @@ FORMAT_TABLE = {
     ".ndpi": Entry(text="slides of Hamamatsu scanners"),
     ".scn": Entry(text="slides of Leica scanners"),
     ".bif": Entry(text="slides of Ventana scanners"),
+    ".nrrd": Entry(text="NRRD"),
+    ".nii": Entry(text="NIfTI"),
+    ".nii.gz": Entry(text="NIfTI, packed"),
 }
 
 # `unet.data.layouts.LAYOUTS`

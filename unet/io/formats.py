@@ -56,6 +56,18 @@ def _npy(path: Path, page: int | None, label: bool) -> Raw:
     return read_npy(path)
 
 
+def _nrrd(path: Path, page: int | None, label: bool) -> Raw:
+    from unet.io.volume_readers import read_nrrd
+
+    return read_nrrd(path)
+
+
+def _nifti(path: Path, page: int | None, label: bool) -> Raw:
+    from unet.io.volume_readers import read_nifti
+
+    return read_nifti(path)
+
+
 READERS: dict[str, Reader] = {
     ".tif": _tiff,
     ".tiff": _tiff,
@@ -71,6 +83,9 @@ READERS: dict[str, Reader] = {
     ".ndpi": _tiff,
     ".scn": _tiff,
     ".bif": _tiff,
+    ".nrrd": _nrrd,
+    ".nii": _nifti,
+    ".nii.gz": _nifti,
 }
 SUFFIXES = frozenset(READERS)
 # Formats that cannot store a label, whose values must be exact.
@@ -84,6 +99,8 @@ OUTLINES = frozenset({".geojson", ".roi", ".zip"})
 def format_of(path: Path) -> str:
     """The suffix in ``READERS`` that the file's name has; "" if it has none of them."""
     suffix = path.suffix.lower()
+    if suffix == ".gz":
+        suffix = "".join(path.suffixes[-2:]).lower()
     return suffix if suffix in SUFFIXES else ""
 
 

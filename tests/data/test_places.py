@@ -102,9 +102,9 @@ def test_a_label_with_the_content_of_the_image(tmp_path: Path) -> None:
 
 
 def test_files_of_other_kinds_are_reported(tmp_path: Path) -> None:
-    touch(tmp_path, "i/a.tif", "i/b.JPG", "i/c.czi", "i/d.czi", "i/notes.txt", "i/.hidden.czi")
+    touch(tmp_path, "i/a.tif", "i/b.BMP", "i/c.czi", "i/d.czi", "i/notes.txt", "i/.hidden.czi")
     touch(tmp_path, "i/sub.czi/x", "i/Thumbs.db", "i/README")
-    line = "images: 3 files of other kinds (.czi, .jpg) are not read; convert to TIFF or OME-Zarr "
+    line = "images: 3 files of other kinds (.bmp, .czi) are not read; convert to TIFF or OME-Zarr "
     for images in ("i", "i/*", "**/*"):
         (only,) = [text for text in told(RawSource(tmp_path, images)) if "kind" in text]
         assert only.startswith(line)

@@ -53,6 +53,19 @@ FORMAT_TABLE = {
     ".tiff": Entry(text="TIFF and OME-TIFF"),
     ".png": Entry(text="PNG"),
     ".zarr": Entry(text="OME-Zarr, a folder"),
+    ".jpg": Entry(text="JPEG"),
+    ".jpeg": Entry(text="JPEG"),
+    ".jp2": Entry(text="JPEG 2000"),
+    ".j2k": Entry(text="JPEG 2000, the bare codestream"),
+    ".lsm": Entry(text="Zeiss LSM"),
+    ".stk": Entry(text="MetaMorph STK"),
+    ".svs": Entry(text="slides of Aperio scanners"),
+    ".ndpi": Entry(text="slides of Hamamatsu scanners"),
+    ".scn": Entry(text="slides of Leica scanners"),
+    ".bif": Entry(text="slides of Ventana scanners"),
+    ".nrrd": Entry(text="NRRD"),
+    ".nii": Entry(text="NIfTI"),
+    ".nii.gz": Entry(text="NIfTI, packed"),
 }
 
 # `unet.data.layouts.LAYOUTS`

@@ -17,8 +17,8 @@ from unet.data.mask_pairs import find_masks, label_inside
 from unet.data.raw_changes import fingerprint
 from unet.errors import UserError, how_many
 from unet.files import read_json
-from unet.io.formats import SUFFIXES, stem
-from unet.io.mask_files import MASK_SUFFIXES
+from unet.io.formats import format_of, stem
+from unet.io.mask_files import MASK_SUFFIXES, mask_format
 
 if TYPE_CHECKING:
     from unet.data.records import ImageRecord
@@ -72,7 +72,7 @@ def find_compared(pattern: str, root: Path, key: str, label: str = "instances") 
             (path.relative_to(folder).parent / _bare_file(path)).as_posix(),
         )
         for path in paths
-        if path.suffix.lower() in MASK_SUFFIXES and not path.name.startswith(".")
+        if mask_format(path) and not path.name.startswith(".")
     ]
     if not found:
         kinds = ", ".join(sorted(MASK_SUFFIXES))
@@ -83,7 +83,7 @@ def find_compared(pattern: str, root: Path, key: str, label: str = "instances") 
 
 
 def _bare_file(path: Path) -> str:
-    return stem(path) if path.suffix.lower() in SUFFIXES else path.stem
+    return stem(path) if format_of(path) else path.stem
 
 
 def masks_fingerprint(found: FoundMasks, noted: Path) -> str:
@@ -123,7 +123,7 @@ def match_masks(
         pairs = {k: v for k, v in matched[kind].pairs.items() if k in wanted}
         marked = bool(pairs) and matched[kind].marked
         order = _MARKED if marked else _PLAIN
-        return len(pairs), marked, -order.index(kind)
+        return len(pairs), marked, -order.index(kind) if kind in order else -len(order)
 
     best = max(kinds, key=rank) if kinds else ""
     if not best or not rank(best)[0]:
@@ -188,9 +188,9 @@ def _unclear(unclear: Sequence[tuple[str, Sequence[str]]]) -> str:
 
 
 def _kind(path: Path) -> str:
-    suffix = path.suffix.lower()
+    suffix = mask_format(path)
     # A label inside an OME-Zarr image has no suffix.
-    return _KINDS.get(suffix, suffix[1:]) if suffix in MASK_SUFFIXES else "zarr"
+    return _KINDS.get(suffix, suffix[1:]) if suffix else "zarr"
 
 
 def _no_match(

@@ -17,7 +17,7 @@ from pathlib import Path
 from unet.data.dataset_warnings import Warn, ignore_warning
 from unet.errors import UserError
 from unet.files import is_sheet
-from unet.io.formats import SUFFIXES, stem
+from unet.io.formats import SUFFIXES, format_of, stem
 from unet.io.zarr_metadata import images_inside
 
 _MAGIC = re.compile(r"(\*\*/|\*|\?|\[[^\]]+\])")
@@ -61,7 +61,7 @@ class Found:
 
 def is_image(path: Path) -> bool:
     """Whether a file (or .zarr folder) has a known suffix and is not hidden."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    return bool(format_of(path)) and not path.name.startswith(".")
 
 
 # Sort key: the same order as that of paths, but much faster.
@@ -164,7 +164,7 @@ def unread_kinds(paths: Iterable[Path]) -> Counter[str]:
     kinds: Counter[str] = Counter()
     for path in paths:
         suffix = path.suffix.lower()
-        aside = not suffix or suffix in SUFFIXES or suffix in _ASIDE or path.name.startswith(".")
+        aside = not suffix or suffix in _ASIDE or path.name.startswith(".") or format_of(path)
         if not aside and not path.is_dir():
             kinds[suffix] += 1
     return kinds
@@ -218,7 +218,7 @@ def _glob(where: Path, key: str, warn: Warn) -> list[Found]:
     for path in filter(is_image, paths):
         below = path.relative_to(fixed)
         match = expression.fullmatch(below.as_posix())
-        wild = tuple(_bare(part) for part in match.groups("")) if match else ()
+        wild = tuple(stem(Path(part)) for part in match.groups("")) if match else ()
         found.append(Found(path, (below.parent / stem(path)).as_posix(), wild))
     return found
 
@@ -261,7 +261,7 @@ def fixed_part(where: Path) -> Path:
         # A folder that really is called [2024] is not a pattern.
         if glob.has_magic(part) and not Path(*where.parts[: i + 1]).exists():
             return Path(*where.parts[:i])
-    return where.parent if where.suffix.lower() in SUFFIXES or is_sheet(where.name) else where
+    return where.parent if format_of(where) or is_sheet(where.name) else where
 
 
 def _translated(pattern: str) -> str:
@@ -279,10 +279,6 @@ def _translated(pattern: str) -> str:
         else:
             parts.append(re.escape(piece))
     return "".join(parts)
-
-
-def _bare(text: str) -> str:
-    return stem(Path(text)) if Path(text).suffix.lower() in SUFFIXES else text
 
 
 def _check_unique(found: Iterable[Found], key: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from unet.data.file_names import Found, find, glob_paths, is_image, safe_id, warn_of_unread_files
 from unet.data.raw_files import RawPair, RawSource, read_sheet, with_labels
 from unet.errors import UserError
-from unet.io.formats import CHANNEL_FILES, SUFFIXES, channel_files
+from unet.io.formats import CHANNEL_FILES, channel_files, format_of
 from unet.io.zarr_metadata import is_zarr
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def plain_folders(source: RawSource) -> list[Path] | None:
         folder = where if where.is_dir() else where.parent
         if glob.has_magic(str(folder)) or "**" in pattern or not folder.is_dir():
             return None
-        if folder.suffix.lower() in SUFFIXES or is_zarr(folder):
+        if format_of(folder) or is_zarr(folder):
             return None  # an image, or a plate of images
         found.append(folder)
     return found
@@ -189,7 +189,7 @@ def ome_zarr(source: RawSource) -> list[RawPair]:
     labels/<name>, where the name is the config's ``labels``, or the only one."""
     pairs = []
     for item in find(source.images, source.root, "images", source.warn):
-        if item.path.suffix.lower() not in SUFFIXES - {".zarr"}:
+        if format_of(item.path) in ("", ".zarr"):
             label = _zarr_label(item.path, source.labels) if source.labelled else None
             pairs.append(_pair(item, label))
     return _not_empty(pairs, source, "folders *.zarr")

@@ -10,7 +10,7 @@ from pathlib import Path
 from unet.data.dataset_warnings import Warn, ignore_warning
 from unet.data.file_names import MATCHES, Found, common_ending, find, safe_id
 from unet.errors import UserError, how_many
-from unet.io.formats import SUFFIXES
+from unet.io.formats import format_of
 from unet.io.zarr_metadata import images_inside, is_zarr
 
 # Endings of names that say what a file is, not which image it belongs to.
@@ -113,7 +113,7 @@ def _refuse_pickles(where: Path, key: str) -> None:
     files = [where] if where.suffix == ".npy" else []
     if where.is_dir() and where.suffix.lower() != ".zarr":
         names = sorted(where.iterdir())
-        if not any(path.suffix.lower() in SUFFIXES for path in names):
+        if not any(format_of(path) for path in names):
             files = [path for path in names if path.name.endswith("_seg.npy")]
     if files:
         raise UserError(

@@ -32,6 +32,18 @@ def _png(path: Path, page: int | None, label: bool) -> Raw:
     return read_png(path, label=label)
 
 
+def _jpeg(path: Path, page: int | None, label: bool) -> Raw:
+    from unet.io.jpeg_reader import read_jpeg
+
+    return read_jpeg(path, label=label)
+
+
+def _jpeg2000(path: Path, page: int | None, label: bool) -> Raw:
+    from unet.io.jpeg2000_reader import read_jpeg2000
+
+    return read_jpeg2000(path, label=label)
+
+
 def _zarr(path: Path, page: int | None, label: bool) -> Raw:
     from unet.io.ome_zarr_reader import read_ome_zarr
 
@@ -44,19 +56,59 @@ def _npy(path: Path, page: int | None, label: bool) -> Raw:
     return read_npy(path)
 
 
-READERS: dict[str, Reader] = {".tif": _tiff, ".tiff": _tiff, ".png": _png, ".zarr": _zarr}
+def _nrrd(path: Path, page: int | None, label: bool) -> Raw:
+    from unet.io.volume_readers import read_nrrd
+
+    return read_nrrd(path)
+
+
+def _nifti(path: Path, page: int | None, label: bool) -> Raw:
+    from unet.io.volume_readers import read_nifti
+
+    return read_nifti(path)
+
+
+READERS: dict[str, Reader] = {
+    ".tif": _tiff,
+    ".tiff": _tiff,
+    ".png": _png,
+    ".zarr": _zarr,
+    ".jpg": _jpeg,
+    ".jpeg": _jpeg,
+    ".jp2": _jpeg2000,
+    ".j2k": _jpeg2000,
+    ".lsm": _tiff,
+    ".stk": _tiff,
+    ".svs": _tiff,
+    ".ndpi": _tiff,
+    ".scn": _tiff,
+    ".bif": _tiff,
+    ".nrrd": _nrrd,
+    ".nii": _nifti,
+    ".nii.gz": _nifti,
+}
 SUFFIXES = frozenset(READERS)
+# Formats that cannot store a label, whose values must be exact.
+INEXACT = frozenset({".jpg", ".jpeg"})
 # Formats of labels only: a folder of images may hold such files, which are no images.
 LABEL_READERS: dict[str, Reader] = {".npy": _npy}
 # Outlines, from which labels are drawn (`unet.io.mask_files`).
 OUTLINES = frozenset({".geojson", ".roi", ".zip"})
 
 
+def format_of(path: Path) -> str:
+    """The suffix in ``READERS`` that the file's name has; "" if it has none of them."""
+    suffix = path.suffix.lower()
+    if suffix == ".gz":
+        suffix = "".join(path.suffixes[-2:]).lower()
+    return suffix if suffix in SUFFIXES else ""
+
+
 def stem(path: Path) -> str:
     """The file's name without the suffix of its format (``.ome.tif`` counts as one suffix)."""
-    name = path.name
-    if path.suffix.lower() in SUFFIXES:
-        name = name[: -len(path.suffix)]
+    name, suffix = path.name, format_of(path)
+    if suffix:
+        name = name[: -len(suffix)]
         if name.lower().endswith(".ome"):
             name = name[:-4]
     return name

@@ -13,8 +13,15 @@ from numpy.typing import NDArray
 
 from unet.errors import UserError, one_line
 from unet.files import check_regular
-from unet.io.axes import DaskArray, LazyImage, Raw, arrange, pages_of
-from unet.io.formats import CHANNEL_FILES, LABEL_READERS, READERS, SUFFIXES, channel_files
+from unet.io.axes import DaskArray, LazyImage, Pages, Raw, arrange, pages_of
+from unet.io.formats import (
+    CHANNEL_FILES,
+    LABEL_READERS,
+    READERS,
+    SUFFIXES,
+    channel_files,
+    format_of,
+)
 from unet.io.pixel_size import partly_known
 from unet.io.raw import Decoded, black_is_zero, lazily
 
@@ -39,8 +46,9 @@ def _read(path: Path, page: int | None, *, label: bool, inverted: bool = False) 
             return read_ome_zarr(path, label=label)
         if label:
             return read_mask_folder(path)
-    readers = {**READERS, **LABEL_READERS} if label else READERS
-    reader = readers.get(path.suffix.lower())
+    reader = READERS.get(format_of(path))
+    if reader is None and label:
+        reader = LABEL_READERS.get(path.suffix.lower())
     if reader is None:
         raise UserError(
             f"{path}: no reader for {path.suffix or 'a name without suffix'}; convert the file to "
@@ -64,13 +72,18 @@ def _read(path: Path, page: int | None, *, label: bool, inverted: bool = False) 
         raise UserError(f"{path}: cannot be read ({one_line(error, 200)})") from error
 
 
-def page_count(path: Path, *, axes: str | None = None, label: bool = False) -> int:
-    """Number of images in a stack, from the header; 1 for a file with a single image.
+def pages_in(path: Path, *, axes: str | None = None, label: bool = False) -> Pages:
+    """The images in a stack, from the header; one for a file with a single image.
 
     Raises:
         UserError: the file cannot be read, or ``axes`` do not fit it.
     """
     return pages_of(path, _read(path, 0, label=label), axes, label=label)
+
+
+def page_count(path: Path, *, axes: str | None = None, label: bool = False) -> int:
+    """Number of images in a stack (see ``pages_in``)."""
+    return len(pages_in(path, axes=axes, label=label).names)
 
 
 def open_image(
@@ -84,7 +97,7 @@ def open_image(
     """Opens an image without decoding it, except to check that an opacity channel is opaque.
 
     Args:
-        path: TIFF, OME-TIFF, PNG, OME-Zarr, or ``name_????.tif`` for one file per channel.
+        path: of any format in `unet.io.formats`, or ``name_????.tif`` for one file per channel.
         axes: meaning of the file's axes in their order (letters S C Z Y X; S = separate images);
             overrides what the file declares.
         channels: which to take, by index from 0 or by name; None = all (opaque alpha left out).
@@ -204,9 +217,7 @@ def _computed(value: DaskArray) -> bool:
 def mask_files(folder: Path) -> list[Path]:
     """The mask files of a folder, in the order of their names. Entries that are not files are
     included, so that reading them raises an error and no object is silently left out."""
-    return sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
-    )
+    return sorted(p for p in folder.iterdir() if format_of(p) and not p.name.startswith("."))
 
 
 def _merge_masks(folder: Path) -> Array:

@@ -33,6 +33,20 @@ def check_pixels(path: Path, shape: tuple[int, ...]) -> None:
         raise UserError(f"{path}: the header claims {size} pixels; the file is damaged")
 
 
+def check_claim(
+    path: Path, shape: tuple[int, ...], itemsize: int, ratio: int = OTHER_RATIO
+) -> None:
+    """Refuses a header that claims more than the file can hold (before any allocation).
+
+    Args:
+        ratio: the largest factor by which the format's compression can shrink pixels.
+    """
+    claimed = np.prod([float(n) for n in shape]) * itemsize
+    if claimed > max(CHECKED_FROM, ratio * path.stat().st_size):
+        size = " x ".join(map(str, shape))
+        raise UserError(f"{path}: the header claims {size} pixels, more than the file can hold")
+
+
 class Decoded:
     """A picklable array that is decoded as a whole, once, on first use."""
 

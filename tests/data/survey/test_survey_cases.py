@@ -110,7 +110,7 @@ def test_labels_among_images_partners_and_other_kinds(tmp_path: Path) -> None:
         tifffile.imwrite(tmp_path / "images" / f"a{i}_masks.tif", labels)
     write(tmp_path, "lonely", scene(9)[0])
     tifffile.imwrite(tmp_path / "images" / "other_masks.tif", scene(9)[1])
-    for name in ("b.jpg", "c.czi", "d.czi"):
+    for name in ("b.bmp", "c.czi", "d.czi"):
         (tmp_path / "images" / name).touch()
     found = survey(tmp_path, labels="images/*_masks.tif")
     assert {
@@ -121,7 +121,7 @@ def test_labels_among_images_partners_and_other_kinds(tmp_path: Path) -> None:
     } <= kinds(found)
     assert [Path(name).name for name in found.images_alone] == ["lonely.tif"]
     assert found.labels_alone == ("other_masks.tif",)
-    assert found.unread == {".czi": 2, ".jpg": 1}
+    assert found.unread == {".czi": 2, ".bmp": 1}
 
 
 def test_one_absurd_pixel_size(tmp_path: Path) -> None:

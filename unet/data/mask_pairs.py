@@ -71,7 +71,7 @@ def find_masks(
     if where.is_dir() and all((where / name).exists() for name in _PREDICTED):
         where = where / _PREDICTED[1]
     _refuse_pickles(where, key)
-    found = find(str(where), Path.cwd(), key, warn)
+    found = find(str(where), Path.cwd(), key, warn, labels=True)
     if where.suffix.lower() == ".zarr" and (parts := images_inside(Path.cwd() / where)):
         # In a collection, the images' own names are those of the other masks.
         names = {part.path: part.name for part in parts}

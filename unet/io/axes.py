@@ -152,7 +152,10 @@ def _described(letters: str, shape: Sequence[int]) -> str:
 
 
 def page_axis(letters: str, shape: Sequence[int]) -> int | None:
-    """The axis along which the pages of a stack lie; None if the file is one image."""
+    """The axis along which the pages of a stack lie; None if the file is one image, or if nothing
+    is declared of its axes."""
+    if not {"Y", "X"} <= set(letters):
+        return None
     for letter in PAGE_AXES:
         for axis, found in enumerate(letters):
             if found == letter and shape[axis] > 1:
@@ -189,7 +192,8 @@ def arrange(
         pages = len(pages_of(path, raw, axes, label=label).names)
         if not 0 <= page < pages:
             raise UserError(f"{path}: page {page} requested, but the file has {pages}")
-        axis = page_axis(letters, array.shape)
+        # A reader that names the pages has picked this one; its sections stay together.
+        axis = None if raw.page_names else page_axis(letters, array.shape)
         if axis is not None:
             array = array[(slice(None),) * axis + (page,)]
             letters = letters[:axis] + letters[axis + 1 :]
@@ -214,6 +218,12 @@ def _check_letters(path: Path, letters: str, shape: Sequence[int], separate: int
         raise UserError(
             f"{path}: {separate} images of different sizes; write layout: stack (pages are "
             "separate images)"
+        )
+    if "?" in letters and not {"Y", "X"} & set(letters):
+        size = " x ".join(map(str, shape))
+        raise UserError(
+            f"{path}: {size} values without declared axes; write axes, a letter "
+            "for each, such as ZYX, CYX, YXC (or SYX with layout: stack)"
         )
     unknown = [axis for axis, letter in enumerate(letters) if letter in "?TP"]
     if unknown:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from unet.errors import UserError
 from unet.io.axes import DaskArray, LazyImage
-from unet.io.formats import INEXACT, LABEL_READERS, OUTLINES, SUFFIXES, format_of
+from unet.io.formats import INEXACT, LABEL_READERS, OUTLINES, WHOLE, format_of
 
-MASK_SUFFIXES = SUFFIXES - INEXACT | LABEL_READERS.keys() | OUTLINES
+MASK_SUFFIXES = WHOLE - INEXACT | LABEL_READERS.keys() | OUTLINES
 
 
 @dataclass(frozen=True)

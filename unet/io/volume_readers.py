@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,15 @@ from numpy.typing import NDArray
 from unet.errors import UserError
 from unet.io.axes import Raw
 from unet.io.pixel_size import Declared, read_sizes
-from unet.io.raw import DEFLATE_RATIO, OTHER_RATIO, Decoded, check_claim, check_pixels, lazily
+from unet.io.raw import (
+    DEFLATE_RATIO,
+    OTHER_RATIO,
+    Decoded,
+    check_claim,
+    check_pixels,
+    lazily,
+    needed,
+)
 
 Array = NDArray[Any]
 
@@ -20,21 +27,6 @@ Array = NDArray[Any]
 _NRRD_KINDS = {"time": "T", "list": "C", "vector": "C", "rgb-color": "S", "rgba-color": "S"}
 _NRRD_KINDS |= {"scalar": "C", "color": "S"}
 _SPACE = ("domain", "space")
-
-
-def needed(path: Path, module: str, package: str) -> Any:
-    """A package of the extra ``formats``.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UserError(
-            f"{path}: reading {path.suffix} needs the package {package} ({error}); run "
-            "pip install 'unet-pipeline[formats]'"
-        ) from None
 
 
 def _checked(path: Path, shape: tuple[int, ...], dtype: Any, ratio: int = OTHER_RATIO) -> None:

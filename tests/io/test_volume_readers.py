@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from tests.format_files import check_bad_files, check_random_damage, manifest_of, pixels
+from unet.data.layouts import find_pairs
+from unet.data.raw_files import RawSource
 from unet.errors import UserError
 from unet.io.formats import stem
 from unet.io.images import open_image, open_label
@@ -97,3 +99,15 @@ def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "nrrd", None)
     with pytest.raises(UserError, match=r"pynrrd.*pip install 'unet-pipeline\[formats\]'"):
         open_image(path)
+
+
+def test_nnunet_with_packed_volumes(tmp_path: Path) -> None:
+    """Their suffix has two parts."""
+    (tmp_path / "imagesTr").mkdir()
+    (tmp_path / "labelsTr").mkdir()
+    for channel in range(2):
+        write_nifti(tmp_path / "imagesTr" / f"a_000{channel}.nii.gz", channel)
+    write_nifti(tmp_path / "labelsTr" / "a.nii.gz")
+    (pair,) = find_pairs(RawSource(tmp_path, ".", layout="nnunet"))
+    assert (pair.id, pair.label) == ("a", tmp_path / "labelsTr" / "a.nii.gz")
+    assert open_image(pair.image).shape == (2, *VOLUME.shape)

@@ -102,15 +102,15 @@ def test_a_label_with_the_content_of_the_image(tmp_path: Path) -> None:
 
 
 def test_files_of_other_kinds_are_reported(tmp_path: Path) -> None:
-    touch(tmp_path, "i/a.tif", "i/b.JPG", "i/c.czi", "i/d.czi", "i/notes.txt", "i/.hidden.czi")
-    touch(tmp_path, "i/sub.czi/x", "i/Thumbs.db", "i/README")
-    line = "images: 3 files of other kinds (.czi, .jpg) are not read; convert to TIFF or OME-Zarr "
+    touch(tmp_path, "i/a.tif", "i/b.BMP", "i/c.vsi", "i/d.vsi", "i/notes.txt", "i/.hidden.vsi")
+    touch(tmp_path, "i/sub.vsi/x", "i/Thumbs.db", "i/README")
+    line = "images: 3 files of other kinds (.bmp, .vsi) are not read; convert to TIFF or OME-Zarr "
     for images in ("i", "i/*", "**/*"):
         (only,) = [text for text in told(RawSource(tmp_path, images)) if "kind" in text]
         assert only.startswith(line)
     assert told(RawSource(tmp_path, "i/*.tif")) == []
-    touch(tmp_path, "n/imagesTr/a_0000.tif", "n/imagesTr/b_0000.nii.gz")
-    assert "1 file of another kind (.gz) is" in told(RawSource(tmp_path, "n", layout="nnunet"))[0]
+    touch(tmp_path, "n/imagesTr/a_0000.tif", "n/imagesTr/b_0000.mha")
+    assert "1 file of another kind (.mha) is" in told(RawSource(tmp_path, "n", layout="nnunet"))[0]
 
 
 # Names

@@ -38,7 +38,7 @@ TESTING = requirements(pyproject()["optional-dependencies"]["test"])
 # What users choose to install; imported where it is used.
 OPTIONAL = {
     name: requirement
-    for extra in ("cluster", "cluster-generic", "engines", "keras", "slurm", "zoo")
+    for extra in ("cluster", "cluster-generic", "engines", "formats", "keras", "slurm", "zoo")
     for name, requirement in requirements(pyproject()["optional-dependencies"][extra]).items()
 }
 # Not in the lock: it would make every setup half as large again. `make view-test` installs it.
@@ -137,6 +137,7 @@ def imported(folder: str) -> set[str]:
 
 IMPORT_NAMES = {
     "skimage": "scikit-image", "yaml": "pyyaml", "cc3d": "connected-components-3d",
+    "nrrd": "pynrrd",
     "PIL": "pillow", "git": "gitpython", "sklearn": "scikit-learn", "ctc_metrics": "py-ctcmetrics",
     # bioimageio.core, for tests, has the same name above it and brings this one.
     "bioimageio": "bioimageio-spec",

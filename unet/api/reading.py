@@ -72,7 +72,7 @@ def read_image(
     channels: Sequence[int | str] | None = None,
     page: int | None = None,
 ) -> Image:
-    """Opens an image file: TIFF, OME-TIFF, PNG or OME-Zarr. Pixels are read when they are needed.
+    """Opens an image file of any format in docs/data.md. Pixels are read when they are needed.
 
     Args:
         axes: meaning of the file's axes in their order (C, Z, Y, X; S = separate images), if the

@@ -136,14 +136,15 @@ class DatasetSection(Section):
             _BY_CONTENT,
         ),
     ] = None
-    """Where the images are, relative to `data_root` or absolute."""
+    """Where the images are, relative to `data_root` or absolute. Of an HDF5 file or a plain Zarr
+    store, write the array inside, too: `dir/*.h5::/raw`."""
     labels: Annotated[
         str | None,
         Shown("folder, glob or file; GT or ST; name of a label", reruns=_BY_CONTENT),
     ] = None
-    """Where the labels are. The layouts folders and stack need it; the others find the labels
-    themselves. Layout ctc takes GT or ST, ome-zarr and plate the label's name. A file that is a
-    label is never read as an image."""
+    """Where the labels are, as for `images`. The layouts folders and stack need it; the others find
+    the labels themselves. Layout ctc takes GT or ST, ome-zarr and plate the label's name. A file
+    that is a label is never read as an image."""
     synthetic: Annotated[SyntheticSection | None, Shown(reruns="synthesize")] = None
     """Generate images instead of reading files."""
     join: Annotated[

@@ -17,8 +17,9 @@ from unet.data.mask_pairs import find_masks, label_inside
 from unet.data.raw_changes import fingerprint
 from unet.errors import UserError, how_many
 from unet.files import read_json
-from unet.io.formats import SUFFIXES, stem
-from unet.io.mask_files import MASK_SUFFIXES
+from unet.io.array_paths import split_inside, with_inside
+from unet.io.formats import ARRAY_FILES, format_of, stem
+from unet.io.mask_files import MASK_SUFFIXES, mask_format
 
 if TYPE_CHECKING:
     from unet.data.records import ImageRecord
@@ -47,15 +48,15 @@ def find_compared(pattern: str, root: Path, key: str, label: str = "instances") 
     """The masks in a folder, of a glob, or a single file (then for all images of a stack).
 
     Args:
-        pattern: absolute, or relative to ``root``.
+        pattern: absolute, or relative to ``root``; ``*.h5::/masks`` for an array in each file.
         key: of the config, for messages.
         label: the one to take of an OME-Zarr image with several labels.
 
     Raises:
         UserError: no such folder, or it holds no file of a known format.
     """
-    where = root / Path(pattern).expanduser()
-    if where.is_dir() and where.suffix.lower() == ".zarr":
+    where, inside = split_inside(root / Path(pattern).expanduser())
+    if not inside and where.is_dir() and where.suffix.lower() == ".zarr":
         # An OME-Zarr image, or a collection of them.
         return FoundMasks(where.parent, tuple(find_masks(str(where), key, label=label)))
     if glob.has_magic(str(where)) and not where.exists():
@@ -68,11 +69,12 @@ def find_compared(pattern: str, root: Path, key: str, label: str = "instances") 
         raise UserError(f"{key}: no folder or file {where}; write a folder or a glob of masks")
     found = [
         Found(
-            label_inside(path, label, key),
+            with_inside(path, inside) if inside else label_inside(path, label, key),
             (path.relative_to(folder).parent / _bare_file(path)).as_posix(),
         )
         for path in paths
-        if path.suffix.lower() in MASK_SUFFIXES and not path.name.startswith(".")
+        if (format_of(path) in ARRAY_FILES if inside else mask_format(path))
+        and not path.name.startswith(".")
     ]
     if not found:
         kinds = ", ".join(sorted(MASK_SUFFIXES))
@@ -83,7 +85,7 @@ def find_compared(pattern: str, root: Path, key: str, label: str = "instances") 
 
 
 def _bare_file(path: Path) -> str:
-    return stem(path) if path.suffix.lower() in SUFFIXES else path.stem
+    return stem(path) if format_of(path) else path.stem
 
 
 def masks_fingerprint(found: FoundMasks, noted: Path) -> str:
@@ -95,7 +97,8 @@ def masks_fingerprint(found: FoundMasks, noted: Path) -> str:
     """
     stored = read_json(noted) if noted.is_file() else None
     seen = None if stored is None else noted.with_name(f".{noted.stem}-seen.json")
-    return fingerprint((item.path for item in found.files), found.root, stored, seen)
+    files = (split_inside(item.path)[0] for item in found.files)
+    return fingerprint(files, found.root, stored, seen)
 
 
 def match_masks(
@@ -123,7 +126,7 @@ def match_masks(
         pairs = {k: v for k, v in matched[kind].pairs.items() if k in wanted}
         marked = bool(pairs) and matched[kind].marked
         order = _MARKED if marked else _PLAIN
-        return len(pairs), marked, -order.index(kind)
+        return len(pairs), marked, -order.index(kind) if kind in order else -len(order)
 
     best = max(kinds, key=rank) if kinds else ""
     if not best or not rank(best)[0]:
@@ -188,9 +191,9 @@ def _unclear(unclear: Sequence[tuple[str, Sequence[str]]]) -> str:
 
 
 def _kind(path: Path) -> str:
-    suffix = path.suffix.lower()
+    suffix = mask_format(path)
     # A label inside an OME-Zarr image has no suffix.
-    return _KINDS.get(suffix, suffix[1:]) if suffix in MASK_SUFFIXES else "zarr"
+    return _KINDS.get(suffix, suffix[1:]) if suffix else "zarr"
 
 
 def _no_match(

@@ -8,16 +8,17 @@ import os
 import re
 import sys
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 
 from unet.data.dataset_warnings import Warn, ignore_warning
+from unet.data.unread_files import left_out_lines, second_choices, warn_of_unread_files
 from unet.errors import UserError
 from unet.files import is_sheet
-from unet.io.formats import SUFFIXES, stem
+from unet.io.array_paths import split_inside, with_inside
+from unet.io.formats import ARRAY_FILES, NAMED, WHOLE, format_of, stem
 from unet.io.zarr_metadata import images_inside
 
 _MAGIC = re.compile(r"(\*\*/|\*|\?|\[[^\]]+\])")
@@ -26,15 +27,6 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 LONGEST_ID = 100
 # OME-Zarr reserves this folder in a collection.
 _TAKEN = "OME"
-# Files that often lie next to images and are ignored without a warning.
-_ASIDE = frozenset(
-    {
-        ".txt", ".md", ".rst", ".rtf", ".pdf", ".doc", ".docx", ".ppt", ".pptx", ".html", ".htm",
-        ".csv", ".tsv", ".xlsx", ".xlsm", ".xls", ".ods", ".numbers", ".json", ".xml", ".yaml",
-        ".yml", ".toml", ".ini", ".cfg", ".log", ".db", ".lnk", ".url", ".py", ".ipynb", ".m",
-        ".r", ".ijm", ".sh", ".bat", ".md5", ".sha256", ".roi", ".tmp", ".bak", ".part",
-    }
-)  # fmt: skip
 # Names that tools give to labels next to images: img_000_masks.tif (Cellpose) and others.
 _LIKE_LABELS = re.compile(
     r"(.+?)([_-](?:cp_masks?|masks?|labels?|labelled|seg|segmentation|gt|instances))", re.IGNORECASE
@@ -60,8 +52,12 @@ class Found:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file (or .zarr folder) has a known suffix and is not hidden."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    """Whether a file (or .zarr folder) has the suffix of an image and is not hidden."""
+    return _is_of(path, WHOLE)
+
+
+def _is_of(path: Path, formats: Collection[str]) -> bool:
+    return format_of(path) in formats and not path.name.startswith(".")
 
 
 # Sort key: the same order as that of paths, but much faster.
@@ -87,37 +83,57 @@ MATCHES: tuple[Callable[[Found], tuple[str, ...]], ...] = (
 )
 
 
-def find(pattern: str, root: Path, key: str, warn: Warn = ignore_warning) -> list[Found]:
+def find(
+    pattern: str, root: Path, key: str, warn: Warn = ignore_warning, *, labels: bool = False
+) -> list[Found]:
     """Images in a folder or matching a glob, sorted by path; plates and collections are replaced by
     their images.
 
     Args:
-        pattern: absolute, or relative to ``root``. A folder stands for all images directly in it.
+        pattern: absolute, or relative to ``root``. A folder stands for all images directly in it;
+            ``*.h5::/raw`` for the array ``raw`` in each file.
         key: of the config, for messages.
         warn: receives a warning about files that are not read.
+        labels: whether they are labels, which no JPEG can be.
 
     Raises:
         UserError: no such folder, nothing matches, or two files have the same name.
     """
-    where = root / Path(pattern).expanduser()
+    where, inside = split_inside(root / Path(pattern).expanduser())
+    wanted = ARRAY_FILES if inside else WHOLE
+    paths: list[Path] = []
     if glob.has_magic(str(where)) and not where.exists():
-        found = _glob(where, key, warn)
+        fixed, paths = glob_paths(where)
+        found = _matched(where, fixed, [path for path in paths if _is_of(path, wanted)])
     elif where.is_dir() and where.suffix.lower() != ".zarr" and images_inside(where) is None:
         paths = sorted(where.iterdir(), key=_parts)
-        warn_of_unread_files(paths, key, warn)
         found = [Found(p, stem(p)) for p in paths if is_image(p)]
     elif where.exists():
         found = [Found(where, stem(where))]
     else:
         raise UserError(f"{key}: no folder or file {where}; write a folder, a glob or a sheet.csv")
+    if not inside:
+        warn_of_unread_files(paths, key, warn)
+        found = _first_choices(found, key, warn, labels=labels)
     found = _named(found, key, warn)
     alone = len(found) == 1 and found[0].path == where
-    found = [one for item in found for one in _unfolded(item, alone)]
+    if inside:
+        found = [replace(item, path=with_inside(item.path, inside)) for item in found]
+    else:
+        found = [one for item in found for one in _unfolded(item, alone)]
     if not found:
-        kinds = ", ".join(sorted(SUFFIXES))
-        raise UserError(f"{key}: {where} matches no image ({kinds}); write dir/*.tif or a folder")
+        raise UserError(f"{key}: {_nothing(where, wanted, paths)}")
     _check_unique(found, key)
     return found
+
+
+def _nothing(where: Path, wanted: Collection[str], paths: Iterable[Path]) -> str:
+    kinds = ", ".join(sorted(wanted))
+    if files := [path for path in paths if _is_of(path, NAMED)]:
+        from unet.io.hdf5_reader import unnamed
+
+        return str(unnamed(files[0]))
+    return f"{where} matches no image ({kinds}); write dir/*.tif or a folder"
 
 
 def _unfolded(item: Found, alone: bool) -> list[Found]:
@@ -159,30 +175,11 @@ def _named(found: list[Found], key: str, warn: Warn) -> list[Found]:
     return [item for item in found if item not in strange]
 
 
-def unread_kinds(paths: Iterable[Path]) -> Counter[str]:
-    """Number of the files that may be images but have no reader, by ending."""
-    kinds: Counter[str] = Counter()
-    for path in paths:
-        suffix = path.suffix.lower()
-        aside = not suffix or suffix in SUFFIXES or suffix in _ASIDE or path.name.startswith(".")
-        if not aside and not path.is_dir():
-            kinds[suffix] += 1
-    return kinds
-
-
-def warn_of_unread_files(paths: Iterable[Path], key: str, warn: Warn) -> None:
-    """Warns about files that may be images but have no reader."""
-    if warn is ignore_warning:
-        return  # there may be millions
-    if kinds := unread_kinds(paths):
-        count, listed = kinds.total(), ", ".join(sorted(kinds))
-        many = f"{count} files of other kinds ({listed}) are" if count > 1 else (
-            f"1 file of another kind ({listed}) is"
-        )  # fmt: skip
-        warn(
-            f"{key}: {many} not read; convert to TIFF or OME-Zarr (Fiji, bioformats2raw), or "
-            "write a glob such as dir/*.tif if you do not need them"
-        )
+def _first_choices(found: list[Found], key: str, warn: Warn, *, labels: bool) -> list[Found]:
+    left = second_choices((item.path for item in found), labels=labels)
+    for line in left_out_lines(left):
+        warn(f"{key}: {line}")
+    return [item for item in found if item.path not in left] if left else found
 
 
 def warn_of_label_names(found: list[Found], key: str, warn: Warn) -> None:
@@ -210,15 +207,13 @@ def common_ending(found: list[Found]) -> str | None:
     return endings.pop() if len(endings) == 1 else None
 
 
-def _glob(where: Path, key: str, warn: Warn) -> list[Found]:
-    fixed, paths = glob_paths(where)
-    warn_of_unread_files(paths, key, warn)
+def _matched(where: Path, fixed: Path, paths: Iterable[Path]) -> list[Found]:
     expression = re.compile(_translated(where.relative_to(fixed).as_posix()))
     found = []
-    for path in filter(is_image, paths):
+    for path in paths:
         below = path.relative_to(fixed)
         match = expression.fullmatch(below.as_posix())
-        wild = tuple(_bare(part) for part in match.groups("")) if match else ()
+        wild = tuple(stem(Path(part)) for part in match.groups("")) if match else ()
         found.append(Found(path, (below.parent / stem(path)).as_posix(), wild))
     return found
 
@@ -257,11 +252,12 @@ def _folders(top: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
 
 def fixed_part(where: Path) -> Path:
     """The folders of a glob before its first wildcard; a folder itself; or the folder of a file."""
+    where = split_inside(where)[0]
     for i, part in enumerate(where.parts):
         # A folder that really is called [2024] is not a pattern.
         if glob.has_magic(part) and not Path(*where.parts[: i + 1]).exists():
             return Path(*where.parts[:i])
-    return where.parent if where.suffix.lower() in SUFFIXES or is_sheet(where.name) else where
+    return where.parent if format_of(where) or is_sheet(where.name) else where
 
 
 def _translated(pattern: str) -> str:
@@ -279,10 +275,6 @@ def _translated(pattern: str) -> str:
         else:
             parts.append(re.escape(piece))
     return "".join(parts)
-
-
-def _bare(text: str) -> str:
-    return stem(Path(text)) if Path(text).suffix.lower() in SUFFIXES else text
 
 
 def _check_unique(found: Iterable[Found], key: str) -> None:

@@ -14,10 +14,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from unet.data.file_names import Found, find, glob_paths, is_image, safe_id, warn_of_unread_files
+from unet.data.file_names import Found, find, glob_paths, is_image, safe_id
 from unet.data.raw_files import RawPair, RawSource, read_sheet, with_labels
+from unet.data.unread_files import left_out_lines, second_choices, warn_of_unread_files
 from unet.errors import UserError
-from unet.io.formats import CHANNEL_FILES, SUFFIXES, channel_files
+from unet.io.array_paths import split_inside
+from unet.io.formats import CHANNEL_FILES, channel_files, format_of
 from unet.io.zarr_metadata import is_zarr
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,7 @@ def list_files(source: RawSource) -> list[Path]:
     for pair in find_pairs(source):
         files.update(parts_of(pair.image))
         if pair.label is not None:
-            files.add(pair.label)
+            files.update(parts_of(pair.label))
     return sorted(files, key=lambda path: path.parts)
 
 
@@ -64,21 +66,21 @@ def plain_folders(source: RawSource) -> list[Path] | None:
     for pattern in (source.images, labels):
         if pattern is None:
             continue
-        where = source.root / Path(pattern).expanduser()
+        where = split_inside(source.root / Path(pattern).expanduser())[0]
         folder = where if where.is_dir() else where.parent
         if glob.has_magic(str(folder)) or "**" in pattern or not folder.is_dir():
             return None
-        if folder.suffix.lower() in SUFFIXES or is_zarr(folder):
+        if format_of(folder) or is_zarr(folder):
             return None  # an image, or a plate of images
         found.append(folder)
     return found
 
 
 def parts_of(image: Path) -> list[Path]:
-    """The files that an image's path stands for: itself, or one per channel."""
+    """The files of an image: itself, one per channel, or the one that holds the array it names."""
     if CHANNEL_FILES.search(image.name) and not image.exists():
         return channel_files(image)
-    return [image]
+    return [split_inside(image)[0]]
 
 
 # The layouts
@@ -105,9 +107,11 @@ def stack(source: RawSource) -> list[RawPair]:
 
 def dsb2018(source: RawSource) -> list[RawPair]:
     """A folder per image: <id>/images/<one file> and <id>/masks/<one file per object>."""
-    pairs = []
+    pairs, left = [], dict[Path, Path | None]()
     for folder in _folders(source):
         images = sorted(p for p in (folder / "images").glob("*") if is_image(p))
+        left |= second_choices(images)
+        images = [path for path in images if path not in left]
         if not images:
             continue
         if len(images) > 1:
@@ -115,6 +119,7 @@ def dsb2018(source: RawSource) -> list[RawPair]:
         masks = folder / "masks"
         labelled = masks.is_dir() and any(is_image(p) for p in masks.iterdir())
         pairs.append(RawPair(safe_id(folder.name), images[0], masks if labelled else None))
+    _warn_of_choices(left, source)
     return _not_empty(pairs, source, "folders <id>/images with one image each")
 
 
@@ -155,7 +160,7 @@ def _ctc_labels(sequence: Path, wanted: str | None) -> Path | None:
     return next((folder for folder in found if folder.is_dir()), None)
 
 
-_NNUNET = re.compile(r"(.+)_(\d{4})(\.[A-Za-z]+)")
+_NNUNET = re.compile(r"(.+)_(\d{4})(\.[A-Za-z0-9]+(?:\.gz)?)")
 
 
 def nnunet(source: RawSource) -> list[RawPair]:
@@ -169,8 +174,10 @@ def nnunet(source: RawSource) -> list[RawPair]:
     cases: dict[str, list[tuple[str, str]]] = {}
     paths = sorted(folder.iterdir())
     warn_of_unread_files(paths, "images", source.warn)
+    left = second_choices(filter(is_image, paths))
+    _warn_of_choices(left, source)
     for path in paths:
-        if is_image(path) and (parts := _NNUNET.fullmatch(path.name)):
+        if is_image(path) and path not in left and (parts := _NNUNET.fullmatch(path.name)):
             cases.setdefault(parts[1], []).append((parts[2], parts[3]))
     pairs = []
     for case, files in sorted(cases.items()):
@@ -189,7 +196,7 @@ def ome_zarr(source: RawSource) -> list[RawPair]:
     labels/<name>, where the name is the config's ``labels``, or the only one."""
     pairs = []
     for item in find(source.images, source.root, "images", source.warn):
-        if item.path.suffix.lower() not in SUFFIXES - {".zarr"}:
+        if format_of(item.path) in ("", ".zarr"):
             label = _zarr_label(item.path, source.labels) if source.labelled else None
             pairs.append(_pair(item, label))
     return _not_empty(pairs, source, "folders *.zarr")
@@ -234,6 +241,11 @@ def _folders(source: RawSource) -> list[Path]:
     if not found:
         raise UserError(f"images: {where} contains no folders; see layout: {source.layout}")
     return found
+
+
+def _warn_of_choices(left: dict[Path, Path | None], source: RawSource) -> None:
+    for line in left_out_lines(left):
+        source.warn(f"images: {line}")
 
 
 def _not_empty(pairs: list[RawPair], source: RawSource, wanted: str) -> list[RawPair]:

@@ -41,7 +41,8 @@ PART_COLUMNS = ("part", "split")
 class Item:
     """One image to inspect: a pair, or one page of it. An image with a ``reason`` is already bad.
 
-    ``group`` and ``part`` are for the split, from the config or the sheet.
+    ``group`` and ``part`` are for the split, from the config or the sheet; ``file_group`` is the
+    group of all times of a file, if these name none.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Item:
     reason: str = ""
     group: str = ""
     part: str = ""
+    file_group: str = ""
 
 
 def manifest_stage(
@@ -192,19 +194,25 @@ def _expander(axes: str | None) -> Callable[[RawPair], list[Item]]:
     """Returns a function that gives the items of a pair: one per page of a stack, otherwise one."""
 
     def items(pair: RawPair) -> list[Item]:
-        from unet.io.images import page_count
+        from unet.io.images import page_count, pages_in
 
         if not pair.stack:
             return [Item(pair.id, pair)]
         try:
-            pages = page_count(pair.image, axes=axes)
+            found = pages_in(pair.image, axes=axes)
+            pages = len(found.names)
             marked = page_count(pair.label, axes=axes, label=True) if pair.label else pages
         except UserError as error:
             return [Item(pair.id, pair, reason=_reason(error, pair))]
         reason = ""
         if marked != pages:
             reason = f"{pages} pages, but its label has {marked}"
-        return [Item(f"{pair.id}-p{page:03d}", pair, page, reason) for page in range(pages)]
+        # An image of a single page has nothing to stay with.
+        own = pair.id if found.together and pages > 1 else ""
+        return [
+            Item(f"{pair.id}-{name}", pair, page, reason, file_group=own)
+            for page, name in enumerate(found.names)
+        ]
 
     return items
 
@@ -230,7 +238,7 @@ def _grouping(group: str | None, pairs: Sequence[RawPair]) -> Callable[[Item], s
     """Returns a function that gives an item's group, from a column, a regular expression, or the
     layout."""
     if group is None:
-        return lambda item: item.pair.group or item.pair.columns.get("group", "")
+        return lambda item: item.pair.group or item.pair.columns.get("group", "") or item.file_group
     columns = pairs[0].columns
     if group in columns:
         # Not every image has to belong to a plate.

@@ -10,7 +10,7 @@ from pathlib import Path
 from unet.data.dataset_warnings import Warn, ignore_warning
 from unet.data.file_names import MATCHES, Found, common_ending, find, safe_id
 from unet.errors import UserError, how_many
-from unet.io.formats import SUFFIXES
+from unet.io.formats import format_of
 from unet.io.zarr_metadata import images_inside, is_zarr
 
 # Endings of names that say what a file is, not which image it belongs to.
@@ -71,7 +71,7 @@ def find_masks(
     if where.is_dir() and all((where / name).exists() for name in _PREDICTED):
         where = where / _PREDICTED[1]
     _refuse_pickles(where, key)
-    found = find(str(where), Path.cwd(), key, warn)
+    found = find(str(where), Path.cwd(), key, warn, labels=True)
     if where.suffix.lower() == ".zarr" and (parts := images_inside(Path.cwd() / where)):
         # In a collection, the images' own names are those of the other masks.
         names = {part.path: part.name for part in parts}
@@ -113,7 +113,7 @@ def _refuse_pickles(where: Path, key: str) -> None:
     files = [where] if where.suffix == ".npy" else []
     if where.is_dir() and where.suffix.lower() != ".zarr":
         names = sorted(where.iterdir())
-        if not any(path.suffix.lower() in SUFFIXES for path in names):
+        if not any(format_of(path) for path in names):
             files = [path for path in names if path.name.endswith("_seg.npy")]
     if files:
         raise UserError(

@@ -19,6 +19,7 @@ from unet.data.layouts import parts_of, plain_folders
 from unet.data.raw_files import RawSource
 from unet.errors import UserError
 from unet.files import digest, file_sha256, write_json
+from unet.io.array_paths import split_inside
 from unet.io.formats import SUFFIXES
 
 log = logging.getLogger(__name__)
@@ -211,6 +212,8 @@ class Hashes:
     def _made(self, path: Path) -> str:
         try:
             parts = parts_of(path)
+            if inside := split_inside(path)[1]:
+                return digest([self.of(parts[0]), inside])
             if parts != [path]:
                 return digest([self.of(part) for part in parts])
             return file_sha256(path)

@@ -24,6 +24,7 @@ from unet.data.file_names import (
 from unet.data.sheets import read_rows
 from unet.errors import UserError
 from unet.files import is_sheet
+from unet.io.array_paths import split_inside, with_inside
 from unet.io.formats import stem
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ def with_labels(source: RawSource, images: list[Found]) -> tuple[list[Found], Ma
     """
     labels: list[Found] = []
     if source.labels is not None and source.labelled:
-        labels = find(source.labels, source.root, "labels", source.warn)
+        labels = find(source.labels, source.root, "labels", source.warn, labels=True)
         images, labels = _without_overlap(source, images, labels)
     warn_of_label_names(images, "images", source.warn)
     if not labels:
@@ -183,6 +184,9 @@ def _pair_of_row(sheet: Path, number: int, columns: Mapping[str, str]) -> RawPai
 def _existing_spelling(path: Path) -> Path:
     """The path as it exists on disk: accents in file names can be stored in two ways, as on macOS
     or as elsewhere."""
+    file, inside = split_inside(path)
+    if inside:
+        return with_inside(_existing_spelling(file), inside)
     text = str(path)
     if text.isascii() or path.exists():
         return path

@@ -35,10 +35,13 @@ class Raw:
         alpha: index of the opacity sample along S.
         separate: number of images in the file if their shapes differ (the reader has then already
             picked the requested one).
+        page_names: names of these images, if the file has any.
         black: the stored value that means black, if an image file says that zero is white.
         inverted: whether the stored values are inverted because of that.
         warnings: what looks wrong in the file, one line each without the file's name.
         size_warnings: the same for ``pixel_size``, which the config can override.
+        together: whether times in this file are known to show one place, so that they belong in
+            one part of a split: those along T and, if ``page_names`` has any, all its images.
     """
 
     array: DaskArray
@@ -51,6 +54,21 @@ class Raw:
     inverted: bool = False
     warnings: tuple[str, ...] = ()
     size_warnings: tuple[str, ...] = ()
+    page_names: tuple[str, ...] = ()
+    together: bool = False
+
+
+@dataclass(frozen=True)
+class Pages:
+    """The separate images in a file.
+
+    Attributes:
+        names: each ends the id of its image.
+        together: whether they are times of one place, so that they belong in one part of a split.
+    """
+
+    names: tuple[str, ...]
+    together: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,7 +152,10 @@ def _described(letters: str, shape: Sequence[int]) -> str:
 
 
 def page_axis(letters: str, shape: Sequence[int]) -> int | None:
-    """The axis along which the pages of a stack lie; None if the file is one image."""
+    """The axis along which the pages of a stack lie; None if the file is one image, or if nothing
+    is declared of its axes."""
+    if not {"Y", "X"} <= set(letters):
+        return None
     for letter in PAGE_AXES:
         for axis, found in enumerate(letters):
             if found == letter and shape[axis] > 1:
@@ -142,13 +163,17 @@ def page_axis(letters: str, shape: Sequence[int]) -> int | None:
     return None
 
 
-def pages_of(path: Path, raw: Raw, axes: str | None, *, label: bool = False) -> int:
-    """Number of separate images in a file that is a stack, according to the user."""
-    if raw.separate > 1:
-        return raw.separate
-    letters = letters_of(path, raw, axes, label=label)
-    axis = page_axis(letters, raw.array.shape)
-    return 1 if axis is None else int(raw.array.shape[axis])
+def pages_of(path: Path, raw: Raw, axes: str | None, *, label: bool = False) -> Pages:
+    """The separate images in a file that is a stack, according to the user."""
+    if raw.page_names:
+        return Pages(raw.page_names, raw.together)
+    count, times = raw.separate, False
+    if count == 1:
+        letters = letters_of(path, raw, axes, label=label)
+        axis = page_axis(letters, raw.array.shape)
+        if axis is not None:
+            count, times = int(raw.array.shape[axis]), letters[axis] == "T"
+    return Pages(tuple(f"p{number:03d}" for number in range(count)), raw.together and times)
 
 
 def arrange(
@@ -164,10 +189,11 @@ def arrange(
     """
     letters, array, pages = letters_of(path, raw, axes, label=label), raw.array, raw.separate
     if page is not None and pages == 1:
-        pages = pages_of(path, raw, axes, label=label)
+        pages = len(pages_of(path, raw, axes, label=label).names)
         if not 0 <= page < pages:
             raise UserError(f"{path}: page {page} requested, but the file has {pages}")
-        axis = page_axis(letters, array.shape)
+        # A reader that names the pages has picked this one; its sections stay together.
+        axis = None if raw.page_names else page_axis(letters, array.shape)
         if axis is not None:
             array = array[(slice(None),) * axis + (page,)]
             letters = letters[:axis] + letters[axis + 1 :]
@@ -175,6 +201,12 @@ def arrange(
         if letters[axis] not in "YXCS" and array.shape[axis] == 1:
             array = array[(slice(None),) * axis + (0,)]
             letters = letters[:axis] + letters[axis + 1 :]
+    if page is None and len(raw.page_names) > 1:
+        shown = ", ".join(raw.page_names[:3]) + (", ..." if len(raw.page_names) > 3 else "")
+        raise UserError(
+            f"{path}: {len(raw.page_names)} images ({shown}); write layout: stack (each is an "
+            "image of its own)"
+        )
     _check_letters(path, letters, array.shape, separate=raw.separate if page is None else 1)
     letters = letters.replace("S", "C")
     order = [letters.index(letter) for letter in "CZYX" if letter in letters]
@@ -186,6 +218,12 @@ def _check_letters(path: Path, letters: str, shape: Sequence[int], separate: int
         raise UserError(
             f"{path}: {separate} images of different sizes; write layout: stack (pages are "
             "separate images)"
+        )
+    if "?" in letters and not {"Y", "X"} & set(letters):
+        size = " x ".join(map(str, shape))
+        raise UserError(
+            f"{path}: {size} values without declared axes; write axes, a letter "
+            "for each, such as ZYX, CYX, YXC (or SYX with layout: stack)"
         )
     unknown = [axis for axis, letter in enumerate(letters) if letter in "?TP"]
     if unknown:

@@ -13,8 +13,17 @@ from numpy.typing import NDArray
 
 from unet.errors import UserError, one_line
 from unet.files import check_regular
-from unet.io.axes import DaskArray, LazyImage, Raw, arrange, pages_of
-from unet.io.formats import CHANNEL_FILES, LABEL_READERS, READERS, SUFFIXES, channel_files
+from unet.io.array_paths import split_inside, with_inside
+from unet.io.axes import DaskArray, LazyImage, Pages, Raw, arrange, pages_of
+from unet.io.formats import (
+    CHANNEL_FILES,
+    INEXACT,
+    LABEL_READERS,
+    READERS,
+    SUFFIXES,
+    channel_files,
+    format_of,
+)
 from unet.io.pixel_size import partly_known
 from unet.io.raw import Decoded, black_is_zero, lazily
 
@@ -31,26 +40,30 @@ def _read(path: Path, page: int | None, *, label: bool, inverted: bool = False) 
         files = channel_files(path)
         channels = [_read(p, page, label=False, inverted=inverted) for p in files]
         return read_channel_files(path, channels)
-    if path.is_dir() and path.suffix.lower() != ".zarr":
+    file, inside = split_inside(path)
+    if inside:
+        path = with_inside(file, inside)
+    if file.is_dir() and format_of(file) != ".zarr":
         from unet.io.ome_zarr_reader import read_ome_zarr
         from unet.io.zarr_metadata import is_zarr
 
-        if is_zarr(path):
-            return read_ome_zarr(path, label=label)
+        if is_zarr(file):
+            return read_ome_zarr(file, label=label)
         if label:
-            return read_mask_folder(path)
-    readers = {**READERS, **LABEL_READERS} if label else READERS
-    reader = readers.get(path.suffix.lower())
+            return read_mask_folder(file)
+    reader = READERS.get(format_of(path))
+    if reader is None and label:
+        reader = LABEL_READERS.get(path.suffix.lower())
     if reader is None:
         raise UserError(
             f"{path}: no reader for {path.suffix or 'a name without suffix'}; convert the file to "
             f"one of {', '.join(sorted(SUFFIXES))}"
         )
-    if not path.exists():
-        raise UserError(f"{path}: no such file")
-    if path.suffix.lower() != ".zarr":
-        check_regular(path)
-        if path.stat().st_size == 0:
+    if not file.exists():
+        raise UserError(f"{file}: no such file")
+    if format_of(path) != ".zarr":
+        check_regular(file)
+        if file.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty")
     try:
         raw = reader(path, page, label)
@@ -64,13 +77,18 @@ def _read(path: Path, page: int | None, *, label: bool, inverted: bool = False) 
         raise UserError(f"{path}: cannot be read ({one_line(error, 200)})") from error
 
 
-def page_count(path: Path, *, axes: str | None = None, label: bool = False) -> int:
-    """Number of images in a stack, from the header; 1 for a file with a single image.
+def pages_in(path: Path, *, axes: str | None = None, label: bool = False) -> Pages:
+    """The images in a stack, from the header; one for a file with a single image.
 
     Raises:
         UserError: the file cannot be read, or ``axes`` do not fit it.
     """
     return pages_of(path, _read(path, 0, label=label), axes, label=label)
+
+
+def page_count(path: Path, *, axes: str | None = None, label: bool = False) -> int:
+    """Number of images in a stack (see ``pages_in``)."""
+    return len(pages_in(path, axes=axes, label=label).names)
 
 
 def open_image(
@@ -84,7 +102,7 @@ def open_image(
     """Opens an image without decoding it, except to check that an opacity channel is opaque.
 
     Args:
-        path: TIFF, OME-TIFF, PNG, OME-Zarr, or ``name_????.tif`` for one file per channel.
+        path: of any format in `unet.io.formats`, or ``name_????.tif`` for one file per channel.
         axes: meaning of the file's axes in their order (letters S C Z Y X; S = separate images);
             overrides what the file declares.
         channels: which to take, by index from 0 or by name; None = all (opaque alpha left out).
@@ -201,18 +219,19 @@ def _computed(value: DaskArray) -> bool:
 # One mask file per object
 
 
-def mask_files(folder: Path) -> list[Path]:
-    """The mask files of a folder, in the order of their names. Entries that are not files are
-    included, so that reading them raises an error and no object is silently left out."""
-    return sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
-    )
+def mask_files(folder: Path) -> tuple[list[Path], int]:
+    """The mask files of a folder, in the order of their names, and the number of JPEG files that
+    are left out, since other files hold the masks. Entries that are not files are included, so that
+    reading them raises an error and no object is silently left out."""
+    found = sorted(p for p in folder.iterdir() if format_of(p) and not p.name.startswith("."))
+    exact = [path for path in found if format_of(path) not in INEXACT]
+    return (exact, len(found) - len(exact)) if exact else (found, 0)
 
 
 def _merge_masks(folder: Path) -> Array:
     """Ids [Y, X] uint32, from 1 in the order of the names; where masks overlap, the first wins."""
     merged: Array | None = None
-    for number, path in enumerate(mask_files(folder), start=1):
+    for number, path in enumerate(mask_files(folder)[0], start=1):
         mask = open_label(path).array.compute(scheduler="synchronous")
         if merged is None:
             merged = np.zeros(mask.shape, np.uint32)
@@ -226,12 +245,13 @@ def _merge_masks(folder: Path) -> Array:
 
 def read_mask_folder(folder: Path) -> Raw:
     """A label with one file per object (as in the 2018 Data Science Bowl)."""
-    files = mask_files(folder)
+    files, left = mask_files(folder)
     if not files:
         raise UserError(f"{folder}: no mask files")
     first = open_label(files[0])
     source = Decoded(folder, first.shape, np.uint32, _merge_masks)
-    return Raw(array=lazily(source, first.shape), axes=first.axes)
+    warnings = (f"{left} JPEG files in its folder of masks are not read",) if left else ()
+    return Raw(array=lazily(source, first.shape), axes=first.axes, warnings=warnings)
 
 
 # One file per channel

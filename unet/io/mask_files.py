@@ -11,9 +11,9 @@ from pathlib import Path
 
 from unet.errors import UserError
 from unet.io.axes import DaskArray, LazyImage
-from unet.io.formats import LABEL_READERS, OUTLINES, SUFFIXES
+from unet.io.formats import INEXACT, LABEL_READERS, OUTLINES, WHOLE, format_of
 
-MASK_SUFFIXES = SUFFIXES | LABEL_READERS.keys() | OUTLINES
+MASK_SUFFIXES = WHOLE - INEXACT | LABEL_READERS.keys() | OUTLINES
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,12 @@ class MaskFile:
 
     array: DaskArray
     warnings: Callable[[], list[str]]
+
+
+def mask_format(path: Path) -> str:
+    """The suffix in ``MASK_SUFFIXES`` that the file's name has; "" if it has none of them."""
+    suffix = format_of(path) or path.suffix.lower()
+    return suffix if suffix in MASK_SUFFIXES else ""
 
 
 def open_mask(

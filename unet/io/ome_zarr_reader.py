@@ -48,7 +48,7 @@ class _Store(LocalStore):
         return await super().get(key, prototype, byte_range)
 
 
-def _level(path: Path, name: str) -> Any:
+def open_level(path: Path, name: str) -> Any:
     """The array of a level.
 
     Raises:
@@ -75,7 +75,7 @@ def _level(path: Path, name: str) -> Any:
     return array
 
 
-def _check_claim(path: Path, folder: Path, array: Any) -> None:
+def check_store(path: Path, folder: Path, array: Any) -> None:
     """Refuses chunks that fit into no memory, and arrays with far more pixels than their files can
     hold (some chunks of an array may be missing, but not nearly all)."""
     if min(array.chunks) < 1 or math.prod(array.chunks) * array.dtype.itemsize > MAX_CHUNK:
@@ -112,7 +112,7 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _locate_chunks(
+def locate_chunks(
     path: Path, folder: Path, array: Any, *, label: bool
 ) -> tuple[Any, tuple[str, ...]]:
     """The array, after a check that its chunks are where its metadata says; and warnings.
@@ -193,14 +193,14 @@ def read_ome_zarr(path: Path, *, label: bool = False) -> Raw:
         raise UserError(f"{path}: OME-Zarr version {version} declares no axes; convert it to 0.4")
     axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in scale["axes"]]
     level = scale["datasets"][0]
-    array = _level(path, str(level["path"]))
+    array = open_level(path, str(level["path"]))
     letters = "".join(_axis_letter(axis) for axis in axes)
     if len(letters) != array.ndim:
         raise UserError(f"{path}: {len(letters)} axes declared for an array of {array.ndim}")
     check_pixels(path, array.shape)
     folder = path / str(level["path"])
-    _check_claim(path, folder, array)
-    array, warnings = _locate_chunks(path, folder, array, label=label)
+    check_store(path, folder, array)
+    array, warnings = locate_chunks(path, folder, array, label=label)
     factors = np.ones(array.ndim)
     for source in (level, scale):
         for step in source.get("coordinateTransformations", ()):

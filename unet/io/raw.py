@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,11 +27,45 @@ CHECKED_FROM = 1 << 28  # bytes: smaller false claims do no harm, and small regi
 RGB_NAMES = ("red", "green", "blue")
 
 
+def needed(path: Path, module: str, package: str) -> Any:
+    """A module of a package of the extra ``formats``.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"{path}: reading this format needs the package {package} ({one_line(error, 100)}); "
+            "run pip install 'unet-pipeline[formats]'"
+        ) from None
+
+
 def check_pixels(path: Path, shape: tuple[int, ...]) -> None:
     """Refuses a header that claims more pixels than any memory holds (before any allocation)."""
     if np.prod([float(n) for n in shape]) > MAX_PIXELS or min(shape, default=0) < 1:
         size = " x ".join(map(str, shape))
         raise UserError(f"{path}: the header claims {size} pixels; the file is damaged")
+
+
+def check_claim(
+    path: Path,
+    shape: tuple[int, ...],
+    itemsize: int,
+    ratio: int = OTHER_RATIO,
+    stored: int | None = None,
+) -> None:
+    """Refuses a header that claims more than the file can hold (before any allocation).
+
+    Args:
+        ratio: the largest factor by which the format's compression can shrink pixels.
+        stored: bytes that hold the pixels; None = the whole file.
+    """
+    claimed = np.prod([float(n) for n in shape]) * itemsize
+    if claimed > max(CHECKED_FROM, ratio * (path.stat().st_size if stored is None else stored)):
+        size = " x ".join(map(str, shape))
+        raise UserError(f"{path}: the header claims {size} pixels, more than the file can hold")
 
 
 class Decoded:

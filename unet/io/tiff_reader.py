@@ -1,4 +1,4 @@
-"""Reads TIFF and OME-TIFF by region: tiled, striped, pyramidal (level 0), stacks, palettes."""
+"""Reads TIFF by region: tiled, striped, pyramidal (level 0), stacks, palettes, OME-TIFF, slides."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ from unet.errors import UserError, one_line
 from unet.io.axes import KNOWN, DaskArray, Raw, block_shape
 from unet.io.pixel_size import Declared, read_sizes
 from unet.io.raw import CHECKED_FROM, OTHER_RATIO, RGB_NAMES, check_pixels, lazily
+from unet.io.tiff_vendors import (
+    MICROSCOPES,
+    SLIDES,
+    slide_image,
+    slide_warnings,
+    vendor_names,
+    vendor_sizes,
+)
 
 Array = NDArray[Any]
 
@@ -90,10 +98,13 @@ def read_tiff(path: Path, page: int | None, *, label: bool = False) -> Raw:
         if by_page:
             pages: Any = file.pages
             indices = [i for i, p in enumerate(pages) if not p.keyframe.is_reduced]
+        elif series[0].kind in SLIDES:
+            indices = [slide_image(path, series)]
         else:
-            # Other kinds (from slide scanners) keep a label and a thumbnail next to the image.
+            # Other kinds keep a thumbnail next to the image.
             indices = list(range(len(series) if series[0].kind in ("ome", "shaped") else 1))
         separate, chosen = len(indices), (page or 0) if len(indices) > 1 else 0
+        kind = series[0].kind
         if not 0 <= chosen < separate:
             raise UserError(f"{path}: page {page} requested, but the file has {separate}")
         index = indices[chosen]
@@ -102,8 +113,9 @@ def read_tiff(path: Path, page: int | None, *, label: bool = False) -> Raw:
         _check_whole(path, item, [item] if by_page else _pages(path, item, page))
         key = item.keyframe
         axes = "".join(letter if letter in KNOWN else "?" for letter in item.axes)
-        sizes, size_warnings = read_sizes(_declared_sizes(file, key, index), axes)
-        names = _channel_names(file, key, index)
+        sizes, size_warnings = read_sizes(_declared_sizes(file, item, index), axes)
+        names = vendor_names(file, item) or _channel_names(file, key, index)
+        warnings = slide_warnings(series, index) if kind in SLIDES else ()
         _check_claim(path, item)
         alpha = _alpha(key) if "S" in axes else None
         palette = key.photometric == 3 and key.colormap is not None and not label
@@ -113,14 +125,16 @@ def read_tiff(path: Path, page: int | None, *, label: bool = False) -> Raw:
         black = int(2**key.bitspersample - 1) if white else None
     source = TiffSource(path, index, by_page)
     array = lazily(source, block_shape(source.chunks, source.shape, axes))
-    warnings: tuple[str, ...] = ()
     if colours is not None:
         array, axes, names = _coloured(array, colours), axes + "S", RGB_NAMES
         warnings += (
             "a palette file: its colours are read as the channels red, green and blue; if its "
             "values are intensities, save it as grey",
         )
-    return Raw(array, axes, sizes, names, alpha, separate, black, False, warnings, size_warnings)
+    return Raw(
+        array, axes, sizes, names, alpha, separate, black, False, warnings, size_warnings,
+        together=kind in MICROSCOPES,
+    )  # fmt: skip
 
 
 def _check_whole(path: Path, item: Any, pages: Any) -> None:
@@ -135,6 +149,9 @@ def _check_whole(path: Path, item: Any, pages: Any) -> None:
     for page in pages:
         if page is None:
             raise UserError(f"{path}: pages that its metadata declares are missing")
+        if not page.dataoffsets:
+            # tifffile would read zeros.
+            raise UserError(f"{path}: the header says nowhere where pixels are; it is damaged")
         ends = np.add(page.dataoffsets, page.databytecounts, dtype=np.float64)
         size = page.parent.filehandle.size
         if ends.size and ends.max() > size:
@@ -213,9 +230,12 @@ def _ome_image(file: tifffile.TiffFile, index: int) -> ElementTree.Element | Non
     return images[index] if index < len(images) else None
 
 
-def _declared_sizes(file: tifffile.TiffFile, key: Any, index: int) -> list[Declared]:
-    """Pixel sizes along Z, Y, X that the file declares: in OME-XML, by ImageJ, by NIS-Elements, or
-    in resolution tags with a real unit."""
+def _declared_sizes(file: tifffile.TiffFile, item: Any, index: int) -> list[Declared]:
+    """Pixel sizes along Z, Y, X that the file declares: in OME-XML, by ImageJ, by the maker of the
+    microscope, or in resolution tags with a real unit."""
+    key = item.keyframe
+    if isinstance(item, tifffile.TiffPageSeries) and (sizes := vendor_sizes(file, item)):
+        return sizes
     if file.is_ome:
         image = _ome_image(file, index)
         pixels = None if image is None else image.find("{*}Pixels")

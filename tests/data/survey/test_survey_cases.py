@@ -43,7 +43,7 @@ def test_a_good_dataset_has_no_finding_but_notes(tmp_path: Path) -> None:
 def test_a_finished_manifest_gives_the_same(tmp_path: Path) -> None:
     for i in range(8):
         write(tmp_path, f"a{i}", *scene(i))
-    (tmp_path / "images" / "x.czi").touch()
+    (tmp_path / "images" / "x.vsi").touch()
     data = {"images": "images", "labels": "labels", "task": "instances"}
     config = config_of(tmp_path, data)
     source = source_of(tmp_path, config)
@@ -53,7 +53,7 @@ def test_a_finished_manifest_gives_the_same(tmp_path: Path) -> None:
     made = survey_dataset(config, "d", source, threads=1)
     given = survey_dataset(config, "d", source, threads=3, records=records)
     assert made == given
-    assert made.unread == {".czi": 1}
+    assert made.unread == {".vsi": 1}
     few = survey_dataset(config, "d", source, threads=1, records=records, sampled=3)
     assert [image.id for image in few.images if image.hash] == ["a0", "a2", "a5"]
 
@@ -110,7 +110,7 @@ def test_labels_among_images_partners_and_other_kinds(tmp_path: Path) -> None:
         tifffile.imwrite(tmp_path / "images" / f"a{i}_masks.tif", labels)
     write(tmp_path, "lonely", scene(9)[0])
     tifffile.imwrite(tmp_path / "images" / "other_masks.tif", scene(9)[1])
-    for name in ("b.jpg", "c.czi", "d.czi"):
+    for name in ("b.bmp", "c.vsi", "d.vsi"):
         (tmp_path / "images" / name).touch()
     found = survey(tmp_path, labels="images/*_masks.tif")
     assert {
@@ -121,7 +121,7 @@ def test_labels_among_images_partners_and_other_kinds(tmp_path: Path) -> None:
     } <= kinds(found)
     assert [Path(name).name for name in found.images_alone] == ["lonely.tif"]
     assert found.labels_alone == ("other_masks.tif",)
-    assert found.unread == {".czi": 2, ".jpg": 1}
+    assert found.unread == {".vsi": 2, ".bmp": 1}
 
 
 def test_one_absurd_pixel_size(tmp_path: Path) -> None:

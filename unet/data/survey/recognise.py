@@ -20,6 +20,7 @@ from unet.data.file_names import Found, common_ending, is_image, paired_by_name
 from unet.data.layouts import find_pairs
 from unet.data.raw_files import RawPair, RawSource
 from unet.data.sheets import read_rows
+from unet.data.unread_files import second_choices
 from unet.errors import UserError
 from unet.files import is_sheet
 from unet.io.formats import stem
@@ -140,8 +141,10 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Images directly in a folder, sorted."""
-    return sorted(p for p in folder.iterdir() if is_image(p))
+    """Images directly in a folder, sorted, without previews of others."""
+    found = sorted(p for p in folder.iterdir() if is_image(p))
+    left = second_choices(found)
+    return [path for path in found if path not in left]
 
 
 # The forms

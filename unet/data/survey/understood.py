@@ -12,13 +12,14 @@ from pathlib import Path
 
 from unet.config.data_settings import ManifestSettings, SplitsSettings
 from unet.config.run import Config
-from unet.data.file_names import find, glob_paths, unread_kinds
+from unet.data.file_names import find, glob_paths
 from unet.data.layouts import find_pairs
 from unet.data.manifest import build_manifest
 from unet.data.raw_files import RawPair, RawSource
 from unet.data.records import ImageRecord, SplitRecord
 from unet.data.split_checks import check_learnable, part_warnings
 from unet.data.splits import groups_of, make_splits
+from unet.data.unread_files import unread_kinds
 from unet.errors import UserError
 
 
@@ -121,7 +122,7 @@ def _labels_alone(source: RawSource, pairs: Sequence[RawPair]) -> tuple[str, ...
         return ()
     used = {pair.label for pair in pairs} | {pair.image for pair in pairs}
     try:
-        labels = find(source.labels, source.root, "labels")
+        labels = find(source.labels, source.root, "labels", labels=True)
     except UserError:
         return ()  # the stage's message is already among the stops
     return tuple(item.path.name for item in labels if item.path not in used)

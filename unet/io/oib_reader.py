@@ -1,0 +1,118 @@
+"""Reader for Olympus OIB: channels, sections; each time is a page."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unet.errors import UserError
+from unet.io.axes import Raw
+from unet.io.pixel_size import Declared, read_sizes
+from unet.io.plane_source import PlaneSource, chosen_page, page_names
+from unet.io.raw import check_claim, check_pixels, lazily, needed
+
+Array = NDArray[Any]
+
+
+def _open_oib(path: Path) -> Any:
+    return needed(path, "oiffile", "oiffile").OifFile(path)
+
+
+def _read_plane(
+    files: tuple[str, ...], sections: int, file: Any, place: tuple[int, ...],
+    rows: slice, columns: slice,
+) -> Array:  # fmt: skip
+    """Pixels [y, x] of one channel and section.
+
+    Args:
+        files: names of the planes, channel by channel.
+    """
+    channel, section = place
+    pixels: Array = file.asarray(series=files[channel * sections + section])
+    return np.ascontiguousarray(pixels[rows, columns])
+
+
+def read_oib(path: Path, page: int | None) -> Raw:
+    """Opens an OIB; each time is an image [C, Z, Y, X].
+
+    Raises:
+        UserError: axes other than these, planes that are missing, no library.
+        Exception: any error of the library for a file that it cannot parse.
+    """
+    file = _open_oib(path)
+    try:
+        settings = file.mainfile
+        sizes, declared = _axes(settings)
+        planes = file.series[0] if file.series else ()
+        files, letters = list(getattr(planes, "files", planes)), getattr(planes, "axes", "")
+        counts = tuple(int(n) for n in getattr(planes, "shape", ()))
+        first: Array = file.asarray(series=files[0]) if files else np.empty(0)
+        names = _channel_names(settings, sizes.get("C", 1))
+    finally:
+        file.close()
+    there = dict(zip(letters, counts, strict=True))
+    wanted = {axis: sizes.get(axis, 1) for axis in "CZT"}
+    if others := [axis for axis, size in sizes.items() if size > 1 and axis not in "XYCZT"]:
+        raise UserError(f"{path}: an axis {others[0]}; convert it to OME-TIFF with Fiji")
+    if first.ndim != 2 or any(there.get(axis, 1) != n for axis, n in wanted.items()):
+        raise UserError(
+            f"{path}: {len(files)} planes ({' x '.join(map(str, counts))}), but its header says "
+            f"{' x '.join(f'{n} {axis}' for axis, n in wanted.items())}; convert it to OME-TIFF "
+            "with Fiji"
+        )
+    times = page_names(wanted["T"], "t", 3)
+    time = chosen_page(path, page, len(times))
+    number = np.arange(len(files)).reshape(counts)
+    chosen = tuple(
+        files[int(number[tuple({"C": c, "Z": z, "T": time}[axis] for axis in letters)])]
+        for c in range(wanted["C"])
+        for z in range(wanted["Z"])
+    )
+    shape = (wanted["C"], wanted["Z"], *first.shape)
+    check_pixels(path, shape)
+    check_claim(path, shape, first.dtype.itemsize)
+    read = partial(_read_plane, chosen, wanted["Z"])
+    source = PlaneSource(path, shape, "CZYX", first.dtype, _open_oib, read)
+    found, told = read_sizes(declared, "CZYX")
+    return Raw(
+        lazily(source, (1, 1, *first.shape)),
+        "CZYX",
+        found,
+        names=names,
+        size_warnings=told,
+        page_names=tuple(times) if len(times) > 1 else (),
+        together=len(times) > 1,
+    )
+
+
+def _axes(settings: Any) -> tuple[dict[str, int], list[Declared]]:
+    """Size of each axis, and the way from the first to the last pixel of those of space."""
+    sizes: dict[str, int] = {}
+    declared: list[Declared] = []
+    for number in range(8):
+        about = settings.get(f"Axis {number} Parameters Common", {})
+        axis, size = str(about.get("AxisCode", "")), int(about.get("MaxSize", 0))
+        if not axis or size < 1:
+            continue
+        sizes[axis] = size
+        ends = about.get("StartPosition"), about.get("EndPosition")
+        if axis in "ZYX" and size > 1 and None not in ends:
+            # From the first to the last pixel.
+            length = abs(float(ends[1]) - float(ends[0]))
+            unit = str(about.get("UnitName", ""))
+            declared += [Declared(axis, length / (size - 1), unit)] if length else []
+    return sizes, declared
+
+
+def _channel_names(settings: Any, count: int) -> tuple[str, ...]:
+    """The dyes of the channels that were recorded, or else the detectors."""
+    names = []
+    for number in range(1, count + 1):
+        about = settings.get(f"Channel {number} Parameters", {})
+        dye = str(about.get("DyeName", ""))
+        names.append(str(about.get("CH Name", "")) if dye in ("", "None") else dye)
+    return tuple(names) if any(names) else ()

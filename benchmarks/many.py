@@ -4,10 +4,11 @@
     git worktree add ../before COMMIT
     python benchmarks/many.py --before ../before --before-images 500
 
-Runs the workflow on generated images until all are segmented, with all jobs on one core: one model,
-one fold, default outputs. Nine in ten images are predicted. What a job costs once (starting Python,
-loading libraries) is taken off the time per image if there are two numbers of images. The images
-themselves, which a user has elsewhere, count as a row of their own.
+Runs the stages on generated images until all are segmented, on one core: one model, one fold,
+default outputs. Nine in ten images are predicted. Time is that of the processor and by the clock;
+what a stage costs once (starting Python, loading libraries) is taken off the time per image if
+there are two numbers of images. The images themselves, which a user has elsewhere, count as a row
+of their own.
 
 Prints a table and writes benchmarks/results/many.json.
 """
@@ -17,9 +18,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,11 +34,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.machine import load, torch_machine
-from benchmarks.stages import commit_of, on_one_core
+from benchmarks.stages import commit_of
 from unet.data.records import read_splits
-from unet.files import write_json
+from unet.files import read_json, write_json
 from unet.paths import Paths
-from unet.tables import read_table
 
 RESULT = ROOT / "benchmarks" / "results" / "many.json"
 DATASET, MODEL = "nuclei", "unet"
@@ -103,26 +106,61 @@ def entries_of(paths: Paths, dataset: str = DATASET) -> dict[str, dict[str, int]
     return {**found, "other": rest}
 
 
+def stages(paths: Paths) -> list[tuple[str, tuple[str, ...]]]:
+    """The scripts to run, and their words."""
+    of, fold = ("--dataset", DATASET), ("--dataset", DATASET, "--model", MODEL, "--fold", "0")
+    files = ("--root", str(paths.raw(DATASET)), "--images", "images", "--labels", "labels")
+    return [
+        ("synthesize", of), ("manifest", (*of, *files)), ("splits", of), ("prepare", of),
+        ("train", (*fold, "--threads", "1")), ("predict", (*fold, "--threads", "1")),
+        ("stitch", fold),
+    ]  # fmt: skip
+
+
 def measured(tree: Path, folder: Path, images: int, size: int) -> dict[str, Any]:
-    """Runs the code of a tree until all images are segmented."""
+    """Runs the code of a tree until all images are segmented; finished stages are not repeated."""
     paths = Paths(folder / "results")
     folder.mkdir(parents=True, exist_ok=True)
-    config = config_of(paths.output, images, size)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    words = [sys.executable, "-m", "snakemake", "--cores", "1", "--quiet", "all"]
-    words += ["--snakefile", str(tree / "workflow" / "Snakefile"), "--configfile", "config.yaml"]
-    on_one_core([*words, "--", str(paths.segmentation_done(DATASET, MODEL, 0))], folder)
+    config, log = folder / "config.yaml", folder / "seconds.json"
+    config.write_text(yaml.safe_dump(config_of(paths.output, images, size)), encoding="utf-8")
+    seconds = read_json(log) if log.is_file() else {}
+    for name, words in stages(paths):
+        if name not in seconds:
+            given = ("--output", str(paths.output), "--config", str(config), *words)
+            seconds[name] = spent(tree, [str(tree / "scripts" / f"{name}.py"), *given])
+            write_json(log, seconds)
+            print(f"{images:,} images, {name}: {seconds[name]}", flush=True)
     predicted = sum(row.part != "train" for row in read_splits(paths.splits(DATASET)))
-    seconds = {}
-    for stage in PLACES:
-        for path in (paths.output / "benchmarks" / stage).glob("*.tsv"):
-            rows = read_table(path, stage, numbers=["s"], delimiter="\t")
-            seconds[stage] = float(rows["s"].sum())
     return {"predicted": predicted, "entries": entries_of(paths), "seconds": seconds}
 
 
-def milliseconds(runs: dict[str, Any], stage: str) -> float:
-    """Per image of the largest run; the images of the smallest are taken off with their time."""
+def spent(tree: Path, words: list[str]) -> dict[str, float]:
+    """Seconds of a program on one core, by the clock and of the processor.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    core = min(os.sched_getaffinity(0))
+    env = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=tree, env=env, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit((done.stdout + done.stderr)[-3000:])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"clock": round(time.monotonic() - started, 2), "processor": round(cpu, 2)}
+
+
+def milliseconds(runs: dict[str, Any], stage: str, how: str) -> float:
+    """Per image of the largest run; the images of the smallest are taken off with their time.
+
+    Args:
+        how: by the "clock", or of the "processor".
+    """
     few, many = (runs[str(n)] for n in (min(map(int, runs)), max(map(int, runs))))
 
     def images(run: dict[str, Any]) -> int:
@@ -130,29 +168,30 @@ def milliseconds(runs: dict[str, Any], stage: str) -> float:
         return int(run["predicted"]) if stage in ("predict", "stitch") else count
 
     if few is many:
-        return float(1000 * many["seconds"][stage] / images(many))
+        return float(1000 * many["seconds"][stage][how] / images(many))
     more = images(many) - images(few)
-    return float(1000 * (many["seconds"][stage] - few["seconds"][stage]) / more)
+    return float(1000 * (many["seconds"][stage][how] - few["seconds"][stage][how]) / more)
 
 
 def table(result: dict[str, Any]) -> str:
     """The result as Markdown: per image of the run, by code and number of images."""
-    head = ["code", "images", "what", "files", "folders", "bytes", "ms of its stage"]
-    lines = [head, ["---", "---:", "---", *["---:"] * 4]]
+    head = ["code", "images", "what", "files", "folders", "bytes", "core-ms", "ms"]
+    lines = [head, ["---", "---:", "---", *["---:"] * 5]]
     for code, runs in result["runs"].items():
         for count, run in runs.items():
             total = dict.fromkeys(COUNTS, 0)
             for place, found in run["entries"].items():
                 stage = next((s for s, places in PLACES.items() if place == places[0]), "")
-                spent = ""
+                times = ["", ""]
                 if stage and int(count) == max(map(int, runs)):
-                    spent = f"{milliseconds(runs, stage):.1f}"
+                    hows = ("processor", "clock")
+                    times = [f"{milliseconds(runs, stage, how):.1f}" for how in hows]
                 lines.append([code, f"{int(count):,}", f"`{place}`" if place != "other" else place,
-                              *_cells(found, int(count)), spent])  # fmt: skip
+                              *_cells(found, int(count)), *times])  # fmt: skip
                 if place != "raw":
                     total = {key: total[key] + found[key] for key in COUNTS}
             cells = _cells(total, int(count))
-            lines.append([code, f"{int(count):,}", "all but `raw`", *cells, ""])
+            lines.append([code, f"{int(count):,}", "all but `raw`", *cells, "", ""])
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 

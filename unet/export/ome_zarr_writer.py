@@ -245,7 +245,7 @@ def write_group(path: Place, attributes: dict[str, Any], version: Version) -> No
     if isinstance(path, Path):
         path.mkdir(parents=True)
     for name, content in files.items():
-        put(path, name, json.dumps(content, indent=2).encode())
+        put(path, name, json.dumps(content).encode())
 
 
 def _levels(

@@ -130,7 +130,8 @@ def new_hierarchy(folder: Path, suffix: str | None) -> Iterator[Place]:
         return
     packing = Packing()
     yield packing
-    with replacing(zip_of(folder, suffix)) as temporary:
+    # As the files of a folder: what a power failure cuts off fails its checksum.
+    with replacing(zip_of(folder, suffix), sync=False) as temporary:
         packing.save(temporary)
 
 
@@ -168,10 +169,13 @@ class Members(Mapping[str, Buffer]):
     remedy: str
 
     @cached_property
-    def names(self) -> frozenset[str]:
-        """The paths of all files."""
+    def _seen(self) -> dict[str, bytes | None]:
+        """The paths of all files; the content of metadata, so that one opening finds it all."""
         with self._opened() as archive:
-            return frozenset(archive.namelist())
+            return {
+                name: archive.read(name) if name.endswith(_METADATA) else None
+                for name in archive.namelist()
+            }
 
     @contextmanager
     def _opened(self) -> Iterator[zipfile.ZipFile]:
@@ -182,19 +186,20 @@ class Members(Mapping[str, Buffer]):
             raise UserError(f"{self.file}: damaged ({one_line(error)}); {self.remedy}") from None
 
     def __getitem__(self, name: str) -> Buffer:
-        if name not in self.names:
-            raise KeyError(name)
+        found = self._seen[name]
+        if found is not None:
+            return _buffer(found)
         with self._opened() as archive:
             return _buffer(archive.read(name))
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names
+        return name in self._seen
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
+        return iter(self._seen)
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self._seen)
 
 
 class StoredImage:

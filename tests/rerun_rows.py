@@ -286,7 +286,7 @@ ROWS: list[Row] = [
                datasets=("sem",)),
     # Stitch.
     *of_all("stitch", stitch__threshold=0.4, stitch__tiff=False, stitch__ome_zarr="0.4",
-            stitch__pyramid=2, stitch__label_pyramid="mode"),
+            stitch__pyramid=2, stitch__label_pyramid="mode", stitch__zip_images="always"),
     *[Row(f"stitch.{k}", at(f"stitch.{k}", v), "stitch", ("own",), only="task: instances")
       for k, v in {"connectivity": "full", "min_size": 9, "fill_holes": 3, "geojson": True,
                    "rois": True}.items()],

@@ -13,13 +13,8 @@ import yaml
 from numpy.typing import NDArray
 
 from unet.data.records import ImageRecord, write_manifest
-from unet.export.ome_zarr_writer import (
-    create_collection,
-    create_image,
-    create_labels,
-    list_images,
-    pyramid_of,
-)
+from unet.export.ome_zarr_collection import create_collection, list_images
+from unet.export.ome_zarr_writer import create_image, create_labels, pyramid_of
 from unet.files import write_json
 from unet.paths import ENSEMBLE, Paths
 
@@ -68,7 +63,7 @@ def write_store(store: Path, images: Mapping[str, Made], names: tuple[str, ...],
         arrays["classes"][0][...] = classes
         if ids:
             arrays["instances"][0][...] = made.labels
-    list_images(store, list(images), "0.5")
+    list_images(store, {n: (len(names), *m.labels.shape) for n, m in images.items()}, "0.5")
 
 
 def write_images(folder: Path, images: Mapping[str, Made]) -> list[ImageRecord]:

@@ -73,12 +73,15 @@ def file_sha256(path: Path) -> str:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """Yields a temporary path in the same folder, which is renamed to ``path`` on success.
 
     On an error the temporary file or folder is removed and ``path`` stays unchanged. If ``path`` is
     an existing folder, all of it is replaced. Temporary files that a killed process left in the
     folder over an hour ago are removed.
+
+    Args:
+        sync: whether to wait until a file is on the disk (some milliseconds) before it is renamed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path.parent)
@@ -95,7 +98,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         if temporary.is_dir():
             remove(path)
-        elif temporary.exists():
+        elif sync and temporary.exists():
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
         temporary.replace(path)

@@ -18,13 +18,8 @@ from unet.cli.view_command import add_layers
 from unet.data.records import ImageRecord, write_manifest
 from unet.data.store import OwnGrid
 from unet.errors import UserError
-from unet.export.ome_zarr_writer import (
-    create_collection,
-    create_image,
-    create_labels,
-    list_images,
-    pyramid_of,
-)
+from unet.export.ome_zarr_collection import create_collection, list_images
+from unet.export.ome_zarr_writer import Pyramid, create_image, create_labels
 from unet.paths import Paths
 from unet.report.view_layers import LayerData, find_result, layers_of
 
@@ -36,7 +31,8 @@ def write_segmentation(store: Path, shapes: dict[str, tuple[int, ...]], size: An
     """A segmentation.zarr with the probabilities and labels of images of these shapes."""
     create_collection(store, "0.5")
     for number, (image, shape) in enumerate(shapes.items()):
-        pyramid = pyramid_of(shape, 2, size)
+        coarse = (*shape[:-2], -(-shape[-2] // 2), -(-shape[-1] // 2))
+        pyramid = Pyramid((shape, coarse), None if size is None else tuple(size))
         axes = "CYX" if len(shape) == 2 else "CZYX"
         about = {"head": list(HEAD), "part": "test", "axes": axes, "pixel_size_um": size}
         levels = create_image(store / image, pyramid, "float16", HEAD, {"unet": about})
@@ -49,7 +45,7 @@ def write_segmentation(store: Path, shapes: dict[str, tuple[int, ...]], size: An
             level[...] = np.ones(level.shape, np.uint8)
         for level in labels["instances"]:
             level[...] = np.full(level.shape, number + 3, np.uint32)
-    list_images(store, list(shapes), "0.5")
+    list_images(store, {name: (2, *shape) for name, shape in shapes.items()}, "0.5")
 
 
 def named(layers: list[LayerData]) -> dict[str, LayerData]:

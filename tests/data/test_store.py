@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unet.data.blocks import Grid, ReadPlan, plan_reads
-from unet.data.store import Prepared, add_image, add_labels, clean, layout_of, new_image
+from unet.data.store import (
+    Prepared,
+    add_image,
+    add_labels,
+    clean,
+    layout_of,
+    new_image,
+    update_attrs,
+)
 from unet.errors import UserError
 
 SIZES = st.integers(1, 700)
@@ -117,6 +125,43 @@ def test_clean_keeps_what_is_wanted_and_removes_the_rest(tmp_path: Path) -> None
     kept = clean(tmp_path, wanted)
     assert kept == {"same": {"key": "1"}}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["same", "zarr.json"]
+
+
+def test_small_images_of_many_are_files(tmp_path: Path) -> None:
+    clean(tmp_path, {})
+    for name, zipped in (("file", True), ("folder", False), ("stale", True)):
+        with new_image(tmp_path, name, zipped) as group:
+            add_image(group, 1, (5, 7), layout_of((5, 7), 8, 2))[:] = 1.5
+            group.attrs.update({"key": "1"})
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "file.zip",
+        "folder",
+        "stale.zip",
+        "zarr.json",
+    ]
+    (tmp_path / "broken.zip").write_bytes(b"PK")
+    kept = clean(tmp_path, {"file": "1", "folder": "1", "stale": "2", "broken": "1"})
+    assert kept == {"file": {"key": "1"}, "folder": {"key": "1"}}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file.zip", "folder", "zarr.json"]
+    update_attrs(tmp_path, "file", {"group": "g"})
+    store = Prepared(tmp_path)
+    assert store.ids() == ["file", "folder"]
+    assert store.attrs("file") == {"key": "1", "group": "g"}
+    assert (store.image("file")[:] == store.image("folder")[:]).all()
+    assert store.classes("file") is None
+    with pytest.raises(UserError, match="has no image"):
+        store.image("stale")
+
+
+def test_stores_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    """Their chunks lie in a folder for each axis."""
+    clean(tmp_path, {})
+    group = zarr.create_group(tmp_path / "a", attributes={"key": "1"})
+    array = group.create_array("image", shape=(1, 5, 7), chunks=(1, 4, 4), dtype="float32")
+    array[:] = 1.5
+    assert (tmp_path / "a" / "image" / "c" / "0" / "1" / "0").is_file()
+    assert clean(tmp_path, {"a": "1"}) == {"a": {"key": "1"}}
+    assert (Prepared(tmp_path).image("a")[:] == 1.5).all()
 
 
 def test_read_side(tmp_path: Path) -> None:

@@ -93,11 +93,15 @@ def test_levels_stop_before_they_are_small():
     )
     assert ome_zarr_writer.pyramid_of((300, 700), 2, None).shapes == ((300, 700), (150, 350))
     assert ome_zarr_writer.pyramid_of((20, 700), 5, None).shapes == ((20, 700),)
-    assert ome_zarr_writer.pyramid_of((127, 127), 5, None).shapes == ((127, 127), (64, 64))
+    assert ome_zarr_writer.pyramid_of((513, 127), 5, None).shapes == ((513, 127), (257, 64))
+    # Of one chunk.
+    assert ome_zarr_writer.pyramid_of((512, 512), 5, None).shapes == ((512, 512),)
+    assert ome_zarr_writer.pyramid_of((64, 64, 64), 5, None).shapes == ((64, 64, 64),)
+    assert len(ome_zarr_writer.pyramid_of((65, 128, 128), 5, None).shapes) == 2
 
 
 def test_scale_and_translation_say_where_the_pixels_lie():
-    pyramid = ome_zarr_writer.pyramid_of((256, 256), 3, (0.5, 0.25))
+    pyramid = ome_zarr_writer.pyramid_of((1024, 256), 3, (0.5, 0.25))
     mean = pyramid.multiscales("x", "0.5", channels=True, by="mean")[0]["datasets"][2]
     # A mean of 4 x 4 pixels lies at the centre of pixels 0 to 3, that is 1.5 pixels in.
     assert mean["coordinateTransformations"] == [

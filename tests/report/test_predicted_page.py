@@ -20,6 +20,7 @@ from unet.data.records import ImageRecord
 from unet.data.store import OwnGrid
 from unet.export import ome_zarr_writer
 from unet.export.mark_colours import OUTLINES
+from unet.export.ome_zarr_collection import create_collection
 from unet.prediction.apply.result_folder import Output
 from unet.prediction.object_counts import Counted
 from unet.prediction.stitch.segmentation import Segmentation
@@ -59,7 +60,7 @@ def made(
     folder: Path, names: list[str], task: str = "instances", shape: tuple[int, ...] = (1, 60, 80)
 ) -> Made:
     out = Output(folder)
-    ome_zarr_writer.create_collection(out.segmentation)
+    create_collection(out.segmentation)
     store, rng = store_at(out.store), np.random.default_rng(0)
     for name in names:
         labels = squares(shape[1:])
@@ -218,7 +219,7 @@ def test_many_images_are_a_bounded_page(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_hundred_noisy_images_stay_below_15_mb(tmp_path: Path) -> None:
     """Noise with many small objects is the worst case for both formats."""
     out, rng = Output(tmp_path), np.random.default_rng(0)
-    ome_zarr_writer.create_collection(out.segmentation)
+    create_collection(out.segmentation)
     store = store_at(out.store)
     stored(store, "x", rng.random((3, 400, 400)).astype(np.float32))
     small = np.arange(1, 50 * 50 + 1, dtype=np.uint32).reshape(50, 50)
@@ -241,7 +242,7 @@ def test_blocks_give_every_nth_pixel(monkeypatch: pytest.MonkeyPatch, stride: in
 def test_a_large_image_takes_bounded_memory(tmp_path: Path) -> None:
     side = 6000
     out = Output(tmp_path)
-    ome_zarr_writer.create_collection(out.segmentation)
+    create_collection(out.segmentation)
     store = store_at(out.store)
     stored(store, "x", np.zeros((1, side, side), np.float32))
     segmented(out, "x", squares((side, side)), "instances")

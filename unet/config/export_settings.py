@@ -33,7 +33,8 @@ class ExportSettings(Settings):
     def untracked(self) -> frozenset[str]:
         # The fold is written with its number; a package that is not wanted has no job. The other
         # keys are about files that the run writes.
-        return frozenset({"write", "fold", "tiff", "ome_zarr", "pyramid", "label_pyramid"})
+        files = {"tiff", "ome_zarr", "zip_images", "pyramid", "label_pyramid"}
+        return frozenset({"write", "fold", *files})
 
     @classmethod
     def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:

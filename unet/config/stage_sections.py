@@ -77,8 +77,12 @@ class StitchSection(Section):
     ] = "0.5"
     """Version of the OME-Zarr written. 0.4 (Zarr v2, a file per chunk) is for programs that do not
     read 0.5 yet."""
+    zip_images: Literal["auto", "always", "never"] = "auto"
+    """Store an image of up to 512 pixels a side (volumes: 64) as a zip file, `<id>.ozx`, instead of
+    24 files and folders. auto: if the fold has over 200 images, but not with OME-Zarr 0.4."""
     pyramid: Annotated[int, Field(ge=1, le=10)] = 3
-    """Largest number of levels of the OME-Zarr pyramids. No level is smaller than 64 pixels."""
+    """Largest number of levels of the OME-Zarr pyramids. No level is smaller than 64 pixels; an
+    image of up to 512 pixels a side (volumes: 64) has only one."""
     label_pyramid: Literal["nearest", "mode"] = "nearest"
     """Coarser levels of the labels. nearest: every second pixel. mode: the most frequent of four (a
     little slower, smoother)."""

@@ -32,6 +32,7 @@ from unet.data.scale_check import quarantine_far, scale_factor, scale_warnings
 from unet.data.store import clean, free_bytes, update_attrs
 from unet.errors import UserError
 from unet.files import digest, lock_of, locked, read_json, write_sentinel
+from unet.io.zipped_images import MANY
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,8 @@ def prepare_dataset(
     keys = _keys(wanted, settings, target)
     attrs = clean(store_path, keys)
     todo = [record for name, record in wanted.items() if name not in attrs]
-    stage = _stage(root, store_path, settings, threads, memory_bytes, len(todo), target)
+    many = len(wanted) > MANY
+    stage = _stage(root, store_path, settings, threads, memory_bytes, len(todo), target, many)
     _log_estimate(stage, wanted, todo, memory_bytes)
     if target is not None:
         _log_sizes(wanted, target)
@@ -153,6 +155,7 @@ def _stage(
     memory_bytes: int,
     images: int,
     target: Target | None,
+    many: bool,
 ) -> Stage:
     workers = max(1, min(threads, images))
     return Stage(
@@ -169,6 +172,7 @@ def _stage(
         threads=max(1, threads // workers),
         target=target,
         binary=settings.label_kind == "binary",
+        many=many,
     )
 
 

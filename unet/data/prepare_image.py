@@ -64,6 +64,7 @@ class Stage:
     threads: int  # to decode one image with
     target: Target | None = None
     binary: bool = False  # labels are masks whose connected components are the objects
+    many: bool = False  # small images are zip files
 
     def resampling(self, record: ImageRecord) -> Resampling | None:
         return None if self.target is None else self.target.resampling(record)
@@ -74,6 +75,13 @@ class Stage:
 
     def layout(self, record: ImageRecord) -> Layout:
         return layout_of(record.shape[1:], self.section.tile, self.section.shard)
+
+    def zipped(self, record: ImageRecord) -> bool:
+        """Whether the image becomes a zip file: one of many whose arrays have one chunk."""
+        found = self.resampling(record)
+        shapes = [record.shape[1:]] if found is None else [record.shape[1:], found.shape]
+        tile, shard = self.section.tile, self.section.shard
+        return self.many and all(layout_of(shape, tile, shard).chunk == shape for shape in shapes)
 
     def image_source(self, record: ImageRecord) -> tuple[ArraySource, Layout]:
         """Opens a record's image.
@@ -147,7 +155,7 @@ def prepare_image(
     progress: Progress,
 ) -> dict[str, Any]:
     """Writes one image's group and returns its attributes; ``shared``: the dataset's statistics."""
-    with new_image(stage.store, record.id) as group:
+    with new_image(stage.store, record.id, stage.zipped(record)) as group:
         statistics = _write_image(stage, record, group, shared, progress)
         if record.label:
             _write_labels(stage, record, group)

@@ -1,5 +1,7 @@
 """The prepared store: one zarr v3 group per image, which appears whole or not at all.
 
+It is a folder or, for a small image of a large dataset, a zip file (:mod:`unet.io.zipped_images`).
+
 A group contains ``image`` float32 [C, (Z,) Y, X], ``classes`` uint8 [(Z,) Y, X] (255 = ignore) and
 ``instances`` uint32 [(Z,) Y, X] (0 = background). If an image was resampled for a model that is
 applied to it, ``image`` is on the model's pixel grid; the labels and ``own``, the same image before
@@ -30,7 +32,15 @@ from zarr.codecs import BloscCodec, ZstdCodec
 from unet.data.joined_stores import MEMBERS, OF_MEMBER, member_id, stores_of
 from unet.errors import UserError
 from unet.files import remove, replacing
-from unet.io.checksums import CHECKSUM, COMPLETE, checked
+from unet.io.checksums import CHECKSUM, COMPLETE, FLAT
+from unet.io.zipped_images import (
+    PLAIN,
+    StoredImage,
+    image_names,
+    new_hierarchy,
+    store_of,
+    update_attributes,
+)
 
 log = logging.getLogger(__name__)
 
@@ -71,11 +81,14 @@ def layout_of(shape: tuple[int, ...], tile: int, shard: int) -> Layout:
 
 
 @contextmanager
-def new_image(store: Path, image: str) -> Iterator[zarr.Group]:
-    """A group to fill; it takes the image's name when the block ends without an error."""
-    with replacing(store / image) as temporary:
-        temporary.unlink()
-        yield zarr.open_group(temporary, mode="w", zarr_format=3)
+def new_image(store: Path, image: str, zipped: bool = False) -> Iterator[zarr.Group]:
+    """A group to fill; it takes the image's name when the block ends without an error.
+
+    Args:
+        zipped: it is collected in memory and becomes a zip file.
+    """
+    with new_hierarchy(store / image, PLAIN if zipped else None) as place:
+        yield zarr.open_group(store_of(place), mode="w", zarr_format=3)
 
 
 def add_image(
@@ -107,6 +120,7 @@ def _create(
         # With one chunk per shard, the shard's index would be useless.
         shards=layout.shard if layout.shard != layout.chunk else None,
         compressors=(codec, CHECKSUM),
+        chunk_key_encoding=FLAT,
         fill_value=0,
         config=COMPLETE,
     )
@@ -130,10 +144,11 @@ def clean(store: Path, keys: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     for path in sorted(store.iterdir()):
         if path.name.startswith("."):
             remove(path)
-        elif path.is_dir():
-            attrs = _attrs(path) if path.name in keys else {}
-            if path.name in keys and attrs.get("key") == keys[path.name]:
-                kept[path.name] = attrs
+        elif path.is_dir() or path.suffix == PLAIN:
+            name = path.name if path.is_dir() else path.stem
+            attrs = _attrs(store / name) if name in keys else {}
+            if name in keys and name not in kept and attrs.get("key") == keys[name]:
+                kept[name] = attrs
             else:
                 remove(path)
     return kept
@@ -142,15 +157,15 @@ def clean(store: Path, keys: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 def _attrs(path: Path) -> dict[str, Any]:
     """The attributes of an image's group; empty if it cannot be read."""
     try:
-        return dict(zarr.open_group(path, mode="r").attrs)
-    except (OSError, ValueError, KeyError) as error:
+        return StoredImage(path).attributes()
+    except (OSError, ValueError, KeyError, UserError) as error:
         log.warning("%s: not a usable image (%s), prepared again", path, error)
         return {}
 
 
 def update_attrs(store: Path, image: str, attrs: Mapping[str, Any]) -> None:
     """Changes attributes of an existing image; its arrays stay as they are."""
-    zarr.open_group(store / image, mode="r+").attrs.update(dict(attrs))
+    update_attributes(store / image, attrs)
 
 
 def join_stores(store: Path, members: Mapping[str, Path]) -> None:
@@ -193,9 +208,9 @@ class Prepared:
 
     def ids(self) -> list[str]:
         """Sorted ids of the images in the store."""
-        names = [p.parent.name for p in self.path.glob("*/zarr.json")]
+        names = list(image_names(self.path, "zarr.json"))
         names += [member_id(m, name) for m, store in self.members.items() for name in store.ids()]
-        return sorted(name for name in names if not name.startswith("."))
+        return sorted(names)
 
     def image(self, image: str) -> zarr.Array[Any]:
         """The normalised image, float32 [C, (Z,) Y, X]."""
@@ -215,7 +230,7 @@ class Prepared:
     def attrs(self, image: str) -> dict[str, Any]:
         """key, axes, pixel_size_um, statistics, channels, group, display."""
         store, name = self._place(image)
-        found = dict(zarr.open_group(store.path / name, mode="r").attrs)
+        found = store._stored(name).attributes()
         if store is not self and found.get("group"):
             # Groups of two datasets may have the same name.
             found["group"] = member_id(image.partition(OF_MEMBER)[0], str(found["group"]))
@@ -225,7 +240,7 @@ class Prepared:
         """The store that holds an image, and its id there."""
         member, _, rest = image.partition(OF_MEMBER)
         store, name = (self.members[member], rest) if member in self.members else (self, image)
-        if name.startswith(".") or not (store.path / name / "zarr.json").is_file():
+        if name.startswith(".") or not store._stored(name).has("zarr.json"):
             raise UserError(
                 f"{store.path}: has no image {name!r} among its {len(store.ids())}; run the "
                 "prepare stage"
@@ -234,12 +249,15 @@ class Prepared:
 
     def _array(self, image: str, name: str) -> zarr.Array[Any] | None:
         store, at = self._place(image)
-        if not (store.path / at / name / "zarr.json").is_file():
-            return None
-        return checked(
-            zarr.open_array(store.path / at / name, mode="r"),
-            f"remove {store.path / at} and {store.path.with_suffix('.json')} and run again to "
-            "prepare this image again",
+        stored = store._stored(at)
+        return stored.array(name) if stored.has(f"{name}/zarr.json") else None
+
+    def _stored(self, name: str) -> StoredImage:
+        """An image of this very store."""
+        done = self.path.with_suffix(".json")
+        return StoredImage(
+            self.path / name,
+            f"remove {{path}} and {done} and run again to prepare this image again",
         )
 
 

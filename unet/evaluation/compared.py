@@ -30,7 +30,7 @@ from unet.evaluation.compared_store import ImageGrid, store_mask
 from unet.evaluation.evaluate import evaluate_model
 from unet.evaluation.mask_folders import are_images
 from unet.evaluation.metrics.rows import MetricRow
-from unet.export import ome_zarr_writer
+from unet.export.ome_zarr_collection import create_collection
 from unet.files import replacing
 from unet.io.mask_files import open_mask
 from unet.paths import ENSEMBLE
@@ -133,7 +133,7 @@ def _store_fold(
     classes = None
     if settings.class_values is not None:
         classes = dict(zip(settings.class_names, settings.class_values, strict=True))
-    ome_zarr_writer.create_collection(store)
+    create_collection(store)
     for image in job.tested[fold]:
         path = matched.get(image)
         if path is None:

@@ -16,18 +16,17 @@ from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
-from xml.etree import ElementTree
 
 import numpy as np
 import zarr
 from numpy.typing import DTypeLike, NDArray
 from zarr.codecs import BloscCodec
-from zarr.storage import LocalStore, MemoryStore, StorePath
+from zarr.storage import MemoryStore
 
 from unet.data.tiling import Slices
 from unet.export.pyramid import REDUCTIONS, Reduction
 from unet.io.checksums import CHECKSUM, COMPLETE
-from unet.io.zarr_metadata import read_metadata
+from unet.io.zipped_images import Place, put, store_of
 
 ZarrArray: TypeAlias = "zarr.Array[Any]"
 # An array that is read by region.
@@ -36,16 +35,12 @@ Version: TypeAlias = Literal["0.4", "0.5"]
 
 # The Zarr version of each OME-Zarr version.
 _FORMAT: dict[Version, Literal[2, 3]] = {"0.4": 2, "0.5": 3}
-_ARRAY_FILE: dict[Version, str] = {"0.4": ".zarray", "0.5": "zarr.json"}
 SMALLEST_LEVEL = 64
 # Pixels per side, by number of spatial axes.
 _CHUNK = {2: 512, 3: 64}
 _SHARD = {2: 2048, 3: 256}
 # A shard is held in memory as float32 while it is written.
 _SHARD_BYTES = 1 << 28
-# The group that lists a collection's images (layout of bioformats2raw); no image has this name.
-LISTING = "OME"
-_OME_XML = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 # Colours that colour-blind people can tell apart, too (Okabe & Ito 2008).
 _COLOURS = ("E69F00", "56B4E9", "009E73", "F0E442", "0072B2", "D55E00", "CC79A7")
 
@@ -99,9 +94,10 @@ class Pyramid:
 
 def pyramid_of(shape: Sequence[int], levels: int, pixel_size_um: Sequence[float] | None) -> Pyramid:
     """Plans at most ``levels`` levels for an image [(Z,) Y, X]; none except the first is smaller
-    than 64 pixels along Y or X."""
+    than 64 pixels along Y or X. An image that fits into one chunk has one level: a coarser one
+    would be no faster to read."""
     shapes = [tuple(shape)]
-    while len(shapes) < levels:
+    while len(shapes) < levels and not one_chunk(shape):
         *lead, y, x = shapes[-1]
         y, x = -(-y // 2), -(-x // 2)
         if min(y, x) < SMALLEST_LEVEL:
@@ -110,38 +106,13 @@ def pyramid_of(shape: Sequence[int], levels: int, pixel_size_um: Sequence[float]
     return Pyramid(tuple(shapes), tuple(pixel_size_um) if pixel_size_um else None)
 
 
-def create_collection(path: Path, version: Version = "0.5") -> None:
-    """Creates a store for several images, which viewers open as a whole.
-
-    It has the layout of bioformats2raw (https://ngff.openmicroscopy.org/0.5/#bf2raw): the group
-    ``OME`` lists the paths of the images. :func:`list_images` writes the list once all exist.
-    """
-    _write_group(path, _metadata(version, {"bioformats2raw.layout": 3}), version)
-
-
-def list_images(path: Path, images: Sequence[str], version: Version = "0.5") -> None:
-    """Lists the images of a collection, in the order in which viewers show them.
-
-    The list is written twice, since viewers use one or the other: as the attribute "series", and as
-    the metadata file of bioformats2raw, in which the IDs of the images are their paths.
-    """
-    _write_group(path / LISTING, _metadata(version, {"series": list(images)}), version)
-    root = ElementTree.Element("OME", {"xmlns": _OME_XML})
-    for index, name in enumerate(images):
-        about = read_metadata(path / name / "0" / _ARRAY_FILE[version])
-        channels, *depth, height, width = about["shape"]
-        image = ElementTree.SubElement(root, "Image", {"ID": f"Image:{name}", "Name": name})
-        # OME-XML has no name for float16.
-        about = {"ID": f"Pixels:{index}", "DimensionOrder": "XYZCT", "Type": "float"}
-        for axis, size in zip("XYZCT", (width, height, *(depth or [1]), channels, 1), strict=True):
-            about[f"Size{axis}"] = str(size)
-        ElementTree.SubElement(ElementTree.SubElement(image, "Pixels", about), "MetadataOnly")
-    where = path / LISTING / "METADATA.ome.xml"
-    ElementTree.ElementTree(root).write(where, encoding="utf-8", xml_declaration=True)
+def one_chunk(shape: Sequence[int]) -> bool:
+    """Whether an image of this spatial shape ((Z,) Y, X) is a single chunk."""
+    return max(shape) <= _CHUNK[len(shape)]
 
 
 def create_image(
-    path: Path,
+    path: Place,
     pyramid: Pyramid,
     dtype: DTypeLike,
     channels: Sequence[str],
@@ -151,7 +122,7 @@ def create_image(
     """Creates a new image group whose channels are probabilities (shown from 0 to 1).
 
     Args:
-        path: of the group, which must not exist yet.
+        path: of the group, which must not exist yet, or where its files are collected.
         channels: names.
         attributes: more attributes for the group, in addition to those of OME-Zarr.
 
@@ -162,13 +133,13 @@ def create_image(
     omero: dict[str, Any] = {"channels": [_channel(i, name) for i, name in enumerate(channels)]}
     if version == "0.4":
         omero["version"] = version
-    ome = _metadata(version, {"multiscales": scales, "omero": omero})
-    _write_group(path, {**ome, **attributes}, version)
+    ome = metadata(version, {"multiscales": scales, "omero": omero})
+    write_group(path, {**ome, **attributes}, version)
     return _levels(path, pyramid, dtype, len(channels), version, lead=(len(channels),))
 
 
 def create_labels(
-    path: Path,
+    path: Place,
     pyramid: Pyramid,
     dtypes: dict[str, DTypeLike],
     class_names: Sequence[str],
@@ -189,7 +160,7 @@ def create_labels(
     Returns:
         Name -> the levels' arrays [(Z,) Y, X], empty.
     """
-    _write_group(path / "labels", _metadata(version, {"labels": list(dtypes)}), version)
+    write_group(path / "labels", metadata(version, {"labels": list(dtypes)}), version)
     found = {}
     for name, dtype in dtypes.items():
         about: dict[str, Any] = {"version": version, "source": {"image": "../../"}}
@@ -201,8 +172,8 @@ def create_labels(
                 {"label-value": i, "class": text} for i, text in enumerate(class_names)
             ]
         scales = pyramid.multiscales(name, version, channels=False, by=by)
-        attributes = _metadata(version, {"multiscales": scales, "image-label": about})
-        _write_group(path / "labels" / name, attributes, version)
+        attributes = metadata(version, {"multiscales": scales, "image-label": about})
+        write_group(path / "labels" / name, attributes, version)
         found[name] = _levels(path / "labels" / name, pyramid, dtype, channels, version, lead=())
     return found
 
@@ -258,12 +229,12 @@ def _parts(shape: Sequence[int], steps: Sequence[int]) -> Iterator[Slices]:
         )
 
 
-def _metadata(version: Version, entries: dict[str, Any]) -> dict[str, Any]:
+def metadata(version: Version, entries: dict[str, Any]) -> dict[str, Any]:
     """A group's attributes: below "ome" in version 0.5, at the root in 0.4."""
     return entries if version == "0.4" else {"ome": {"version": version, **entries}}
 
 
-def _write_group(path: Path, attributes: dict[str, Any], version: Version) -> None:
+def write_group(path: Place, attributes: dict[str, Any], version: Version) -> None:
     """Creates a group. Zarr itself writes the same files, but takes a millisecond for each."""
     files: dict[str, Any]
     if version == "0.4":
@@ -271,13 +242,14 @@ def _write_group(path: Path, attributes: dict[str, Any], version: Version) -> No
     else:
         group = {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
         files = {"zarr.json": group}
-    path.mkdir(parents=True)
+    if isinstance(path, Path):
+        path.mkdir(parents=True)
     for name, content in files.items():
-        (path / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
+        put(path, name, json.dumps(content).encode())
 
 
 def _levels(
-    group: Path,
+    group: Place,
     pyramid: Pyramid,
     dtype: DTypeLike,
     channels: int,
@@ -288,11 +260,9 @@ def _levels(
     for level, shape in enumerate(pyramid.shapes):
         files, made = _empty_array(shape, np.dtype(dtype), channels, version, lead)
         path = group / str(level)
-        path.mkdir()
         for name, content in files.items():
-            (path / name).write_bytes(content)
-        where = StorePath(LocalStore(path))
-        arrays.append(zarr.Array(zarr.AsyncArray(made.metadata, where, made.config)))
+            put(path, name, content)
+        arrays.append(zarr.Array(zarr.AsyncArray(made.metadata, store_of(path), made.config)))
     return arrays
 
 

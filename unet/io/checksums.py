@@ -25,6 +25,8 @@ from unet.errors import UserError
 CHECKSUM = Crc32cCodec()
 # Option for `zarr.create_array` and `open_array`: chunks of zeros are written to files, too.
 COMPLETE: Any = {"write_empty_chunks": True}
+# Option for `zarr.create_array`: all files of an array lie in one folder, not in one for each axis.
+FLAT: Any = {"name": "default", "separator": "."}
 
 
 class Checked(zarr.Array[Any]):
@@ -57,13 +59,20 @@ class Checked(zarr.Array[Any]):
 
     def _check_files(self, selection: Any) -> None:
         for start in _chunks(selection, self.shape, self.shards or self.chunks):
-            file = self._file(start)
-            # Zarr reads an empty shard file as zeros, too.
-            if not os.path.exists(file) or not os.path.getsize(file):  # noqa: PTH110, PTH202
+            if not self._has_file(start):
+                file = self._file(start)
                 raise UserError(
                     f"{file}: damaged, the chunk at {list(start)} of {list(self.shape)} is "
                     f"missing; {self.remedy}"
                 )
+
+    def _has_file(self, start: Sequence[int]) -> bool:
+        members = getattr(self.store, "members", None)
+        if members is not None:  # the image is a zip file
+            return self._key(start) in members
+        file = self._file(start)
+        # Zarr reads an empty shard file as zeros, too.
+        return os.path.exists(file) and os.path.getsize(file) > 0  # noqa: PTH110, PTH202
 
     def _damaged(self, selection: Any) -> tuple[int, ...] | None:
         """Start of the first chunk that cannot be read on its own."""
@@ -78,11 +87,17 @@ class Checked(zarr.Array[Any]):
         return None
 
     def _file(self, start: Sequence[int]) -> str:
-        """The file of the shard that contains a chunk."""
+        """The file of the shard that contains a chunk; the zip file, if the image is one."""
+        members = getattr(self.store, "members", None)
+        root = str(getattr(self.store, "root", ""))
+        return os.path.join(root, self._key(start)) if members is None else str(members.file)  # noqa: PTH118
+
+    def _key(self, start: Sequence[int]) -> str:
+        """The path of that file in the store."""
         sides = self.shards or self.chunks
         place = tuple(a // n for a, n in zip(start, sides, strict=True))
-        root = str(getattr(self.store, "root", ""))
-        return os.path.join(root, self.path, self.metadata.encode_chunk_key(place))  # noqa: PTH118
+        name = self.metadata.encode_chunk_key(place)
+        return f"{self.path}/{name}" if self.path else name
 
 
 def checked(array: zarr.Array[Any], remedy: str) -> zarr.Array[Any]:

@@ -125,9 +125,7 @@ def example_image(paths: Paths, dataset: str, fold: int, file: Path) -> NDArray[
 
     The prepared images are normalised; their stored shift and scale take this back.
     """
-    import zarr
-
-    from unet.io.checksums import checked
+    from unet.io.zipped_images import StoredImage
 
     splits, prepared = paths.splits(dataset), paths.prepared(dataset)
     if not splits.is_file() or not prepared.is_dir():
@@ -135,11 +133,10 @@ def example_image(paths: Paths, dataset: str, fold: int, file: Path) -> NDArray[
     rows = read_splits(splits)
     parts: tuple[Part, ...] = ("test", "val", "train")
     for name in (name for part in parts for name in ids_of(rows, fold, part)):
-        if (prepared / name).is_dir():
-            group = zarr.open_group(prepared / name, mode="r")
-            statistics: Any = group.attrs.get("statistics") or {}
-            array: Any = group["image"]
-            return _raw(checked(array, REMEDY), statistics, load_model(file))
+        image = StoredImage(prepared / name, REMEDY)
+        if image.has("image"):
+            statistics: Any = image.attributes().get("statistics") or {}
+            return _raw(image.array("image"), statistics, load_model(file))
     return None
 
 

@@ -11,7 +11,7 @@ import zarr
 
 from unet.errors import UserError
 from unet.files import check_complete, read_json
-from unet.io.checksums import checked
+from unet.io.zipped_images import StoredImage, image_names
 
 
 class Segmentation:
@@ -33,19 +33,14 @@ class Segmentation:
             UserError: images of a finished segmentation are missing.
         """
         # A leading dot marks an image that is being written; the list of images has no level 0.
-        found = sorted(
-            child.name
-            for child in self.path.iterdir()
-            if not child.name.startswith(".")
-            and ((child / "0").is_dir() or (child / "labels" / "classes").is_dir())
-        )
+        found = sorted(image_names(self.path, "0", "labels/classes"))
         check_complete(self.path, found, "stitch the images again")
         return found
 
     def attrs(self, image: str) -> dict[str, Any]:
         """``head`` (names of the probability channels), ``part`` ("test" or "val"), ``axes``
         ("CYX" or "CZYX") and ``pixel_size_um`` (per spatial axis, or None)."""
-        found = self._group(image).attrs["unet"]
+        found = self._image(image).attributes()["unet"]
         if not isinstance(found, dict):
             raise ValueError(f"image {image}: its 'unet' attributes are not a mapping")
         return dict(found)
@@ -56,7 +51,7 @@ class Segmentation:
 
     def has_probabilities(self, image: str) -> bool:
         """Whether the image has probabilities; the masks of other tools have labels only."""
-        return (self.path / image / "0").is_dir()
+        return self._image(image).has("0")
 
     def classes(self, image: str) -> zarr.Array[Any]:
         """uint8 [(Z,) Y, X], class index; for task instances 0 = background, 1 = foreground."""
@@ -64,15 +59,15 @@ class Segmentation:
 
     def instances(self, image: str) -> zarr.Array[Any] | None:
         """uint32 [(Z,) Y, X], object ids, 0 = background; None for task semantic."""
-        if not (self.path / image / "labels" / "instances").is_dir():
+        if not self._image(image).has("labels/instances"):
             return None
         return self._array(image, "labels/instances/0")
 
     def levels(self, image: str, name: str = "") -> list[zarr.Array[Any]]:
         """All levels of a pyramid, the finest first: of the probabilities [C, (Z,) Y, X], or of
         ``labels/classes`` or ``labels/instances`` [(Z,) Y, X]."""
-        folder = self.path / image / name
-        numbers = sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
+        folders = self._image(image).folders(name)
+        numbers = sorted(int(each) for each in folders if each.isdecimal())
         return [self._array(image, f"{name}/{number}".lstrip("/")) for number in numbers]
 
     def seam_score(self, image: str) -> float | None:
@@ -87,14 +82,14 @@ class Segmentation:
         found: dict[str, Any] = read_json(done)["images"] if done.is_file() else {}
         return found
 
-    def _group(self, image: str) -> zarr.Group:
-        return zarr.open_group(str(self.path / image), mode="r")
+    def _image(self, image: str) -> StoredImage:
+        done = self.path.with_suffix(".json")
+        return StoredImage(
+            self.path / image, f"remove {done} and run again to stitch the images again"
+        )
 
     def _array(self, image: str, name: str) -> zarr.Array[Any]:
-        return checked(
-            zarr.open_array(str(self.path / image / name), mode="r"),
-            f"remove {self.path.with_suffix('.json')} and run again to stitch the images again",
-        )
+        return self._image(image).array(name)
 
 
 def _is_group(path: Path) -> bool:

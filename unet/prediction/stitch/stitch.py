@@ -16,7 +16,9 @@ from unet.config.stage_settings import StitchSettings
 from unet.data.blocks import grid_of, ordered
 from unet.errors import UserError, how_many
 from unet.export import object_table, ome_zarr_writer
+from unet.export.ome_zarr_collection import create_collection, list_images
 from unet.files import remove, replacing, write_sentinel
+from unet.io.zipped_images import MANY
 from unet.prediction.objects.temporary_arrays import HELD_BLOCKS
 from unet.prediction.objects.threshold import choose_threshold
 from unet.prediction.stitch.stitch_image import Stitched, StitchJob, mask_values, stitch_image
@@ -78,7 +80,7 @@ def stitch_dataset(
     """
     _remove_old(outputs)
     version, ids = settings.stitch.ome_zarr, tiles.ids()
-    ome_zarr_writer.create_collection(outputs.segmentation, version)
+    create_collection(outputs.segmentation, version)
     for image in ids:
         _check(tiles, prepared, image, settings)
     threshold = _threshold(tiles, prepared, outputs, settings, threads, block)
@@ -93,12 +95,18 @@ def stitch_dataset(
         job = StitchJob(
             tiles, prepared, outputs.segmentation, masks, geojson, rois,
             settings=settings, threshold=threshold, block=block, threads=threads, made_by=made_by,
+            zipped=_zipped(settings, len(ids)),
         )  # fmt: skip
         for done in _stitch_all(job, ids):
             append(_rows(done, settings))
             done.table.close()
             entries[done.image] = done.entry
-    ome_zarr_writer.list_images(outputs.segmentation, ids, version)
+    folders = {
+        image: (len(settings.head), *entry["shape"])
+        for image, entry in entries.items()
+        if (outputs.segmentation / image).is_dir()
+    }
+    list_images(outputs.segmentation, folders, version)
     if made_by is not None:
         write_sidecar(outputs.objects, made_by)
     write_sentinel(
@@ -107,6 +115,14 @@ def stitch_dataset(
     )  # fmt: skip
     log.info("stitched %s at threshold %.2f", how_many(len(ids), "image"), threshold)
     return entries
+
+
+def _zipped(settings: StitchSettings, images: int) -> bool:
+    """Whether small images become zip files."""
+    section = settings.stitch
+    if section.zip_images == "auto":
+        return images > MANY and section.ome_zarr == "0.5"
+    return section.zip_images == "always"
 
 
 def _remove_old(outputs: Outputs) -> None:

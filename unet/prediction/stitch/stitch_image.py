@@ -20,7 +20,7 @@ from unet.export import ome_zarr_writer, tiff_writer
 from unet.export.object_table import Scale, Table
 from unet.export.ome_zarr_writer import Pixels
 from unet.export.pyramid import Reduction
-from unet.files import replacing
+from unet.io.zipped_images import OME, Place, new_hierarchy
 from unet.prediction.objects.methods import segment
 from unet.prediction.objects.temporary_arrays import Scratch, scratch
 from unet.prediction.stitch.seams import Jumps, SeamScore
@@ -50,6 +50,7 @@ class StitchJob:
 
     ``geojson`` and ``rois``: folders for outlines of objects, None = not requested.
     ``made_by``: provenance of the results (:func:`unet.provenance.made_by`), None = unknown.
+    ``zipped``: images of one chunk become zip files.
     """
 
     tiles: Tiles
@@ -63,6 +64,7 @@ class StitchJob:
     block: int
     threads: int
     made_by: Mapping[str, Any] | None
+    zipped: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +79,8 @@ class Stitched:
 def stitch_image(job: StitchJob, image: str) -> Stitched:
     """Writes the OME-Zarr image, its labels, the TIFF mask and the outlines of one image.
 
-    The group gets its name once it is complete. The mask of a failed run is removed with its
-    folder.
+    The group (a folder, or a zip file) gets its name once it is complete. The mask of a
+    failed run is removed with its folder.
     """
     settings, attrs = job.settings, job.tiles.attrs(image)
     grid = grid_of(attrs["shape"], job.block)
@@ -91,9 +93,9 @@ def stitch_image(job: StitchJob, image: str) -> Stitched:
         "pixel_size_um": pixel_size,
         **({} if job.made_by is None else {"made_by": job.made_by}),
     }
-    with replacing(job.store / image) as path:
-        path.unlink()
-        levels, labels = _create(path, pyramid, settings, attrs.get("dtype", "float32"), about)
+    suffix = OME if job.zipped and ome_zarr_writer.one_chunk(grid.shape) else None
+    with new_hierarchy(job.store / image, suffix) as place:
+        levels, labels = _create(place, pyramid, settings, attrs.get("dtype", "float32"), about)
         seams = SeamScore.of(attrs)
         digests, probabilities = _write_probabilities(job, image, levels[0], seams)
         sha = hashlib.sha256(digests)
@@ -117,7 +119,7 @@ def stitch_image(job: StitchJob, image: str) -> Stitched:
 
 
 def _create(
-    path: Path,
+    path: Place,
     pyramid: ome_zarr_writer.Pyramid,
     settings: StitchSettings,
     dtype: str,

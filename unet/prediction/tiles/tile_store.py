@@ -19,7 +19,8 @@ from unet.data.blending import weights_of
 from unet.data.tiling import Slices, WindowPlan
 from unet.errors import UserError
 from unet.files import check_complete
-from unet.io.checksums import CHECKSUM, COMPLETE, checked
+from unet.io.checksums import CHECKSUM, COMPLETE, FLAT
+from unet.io.zipped_images import StoredImage
 
 
 def create_tiles(
@@ -34,6 +35,7 @@ def create_tiles(
         dtype=dtype,
         fill_value=0,
         compressors=(BloscCodec(cname="lz4", clevel=1, shuffle="shuffle"), CHECKSUM),
+        chunk_key_encoding=FLAT,
         attributes={
             **attrs,
             "shape": list(plan.shape),
@@ -54,7 +56,7 @@ class Tiles:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._open: dict[str, zarr.Array[Any]] = {}
+        self._open: dict[str, tuple[zarr.Array[Any], dict[str, Any]]] = {}
         self._cores: dict[str, np.ndarray] = {}
         if not path.is_dir():
             raise UserError(f"{path}: tile store is missing; run the predict stage")
@@ -72,12 +74,12 @@ class Tiles:
 
     def attrs(self, image: str) -> dict[str, Any]:
         """shape ((Z,) Y, X), head, axes, pixel_size_um, part, channels, window, cores, dtype."""
-        array = self._array(image)
-        return {**array.attrs, "dtype": str(array.dtype)}
+        array, attributes = self._opened(image)
+        return {**attributes, "dtype": str(array.dtype)}
 
     def cores(self, image: str) -> list[Slices]:
         """Position of each tile's core in the image (with blending they overlap)."""
-        cores: Any = self._array(image).attrs["cores"]
+        cores: Any = self._opened(image)[1]["cores"]
         return [tuple(slice(a, b) for a, b in core) for core in cores]
 
     def read(self, image: str, region: Slices) -> np.ndarray:
@@ -92,8 +94,9 @@ class Tiles:
         Returns:
             [class, *region], float32 or (not blended) float16.
         """
-        array: Any = self._array(image)  # zarr's types do not allow tuples of unknown length
-        blended = array.attrs.get("blend", "none") != "none"
+        opened: tuple[Any, dict[str, Any]] = self._opened(image)
+        array, attributes = opened
+        blended = attributes.get("blend", "none") != "none"
         size = [s.stop - s.start for s in region]
         out = np.zeros((array.shape[1], *size), np.float64 if blended else array.dtype)
         total = np.zeros(size if blended else 0, np.float64)
@@ -120,24 +123,24 @@ class Tiles:
         """The numbers and cores of the tiles that share pixels with a region, in order."""
         if image not in self._cores:
             # [tile, axis, 2]; one vectorised search, because large images have very many tiles.
-            self._cores[image] = np.array(self._array(image).attrs["cores"], np.int64)
+            self._cores[image] = np.array(self._opened(image)[1]["cores"], np.int64)
         cores = self._cores[image]
         starts, stops = np.array([(s.start, s.stop) for s in region]).T
         touching = ((cores[..., 0] < stops) & (cores[..., 1] > starts)).all(axis=1)
         for index in np.flatnonzero(touching).tolist():
             yield index, tuple(slice(a, b) for a, b in cores[index].tolist())
 
-    def _array(self, image: str) -> zarr.Array[Any]:
+    def _opened(self, image: str) -> tuple[zarr.Array[Any], dict[str, Any]]:
+        """The array of an image, and its attributes."""
         if image not in self._open:
-            path = self.path / image
-            if image.startswith(".") or not (path / "zarr.json").is_file():
-                raise UserError(f"{self.path}: has no image {image!r}; run the predict stage")
-            found = zarr.open_array(path, mode="r")
-            self._open[image] = checked(
-                found,
-                f"remove {path} and {self.path.with_suffix('.json')} and run again to predict "
-                "this image again",
+            done = self.path.with_suffix(".json")
+            stored = StoredImage(
+                self.path / image,
+                f"remove {{path}} and {done} and run again to predict this image again",
             )
+            if image.startswith(".") or not stored.has("zarr.json"):
+                raise UserError(f"{self.path}: has no image {image!r}; run the predict stage")
+            self._open[image] = stored.array(""), stored.attributes()
         return self._open[image]
 
 

@@ -33,7 +33,9 @@ class ExportSettings(Settings):
     def untracked(self) -> frozenset[str]:
         # The fold is written with its number; a package that is not wanted has no job. The other
         # keys are about files that the run writes.
-        return frozenset({"write", "fold", "tiff", "ome_zarr", "pyramid", "label_pyramid"})
+        return frozenset(
+            {"write", "fold", "tiff", "ome_zarr", "pyramid", "label_pyramid", "write_back"}
+        )
 
     @classmethod
     def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:

@@ -116,7 +116,7 @@ def create_collection(path: Path, version: Version = "0.5") -> None:
     It has the layout of bioformats2raw (https://ngff.openmicroscopy.org/0.5/#bf2raw): the group
     ``OME`` lists the paths of the images. :func:`list_images` writes the list once all exist.
     """
-    _write_group(path, _metadata(version, {"bioformats2raw.layout": 3}), version)
+    write_group(path, group_metadata(version, {"bioformats2raw.layout": 3}), version)
 
 
 def list_images(path: Path, images: Sequence[str], version: Version = "0.5") -> None:
@@ -125,7 +125,7 @@ def list_images(path: Path, images: Sequence[str], version: Version = "0.5") -> 
     The list is written twice, since viewers use one or the other: as the attribute "series", and as
     the metadata file of bioformats2raw, in which the IDs of the images are their paths.
     """
-    _write_group(path / LISTING, _metadata(version, {"series": list(images)}), version)
+    write_group(path / LISTING, group_metadata(version, {"series": list(images)}), version)
     root = ElementTree.Element("OME", {"xmlns": _OME_XML})
     for index, name in enumerate(images):
         about = read_metadata(path / name / "0" / _ARRAY_FILE[version])
@@ -162,9 +162,9 @@ def create_image(
     omero: dict[str, Any] = {"channels": [_channel(i, name) for i, name in enumerate(channels)]}
     if version == "0.4":
         omero["version"] = version
-    ome = _metadata(version, {"multiscales": scales, "omero": omero})
-    _write_group(path, {**ome, **attributes}, version)
-    return _levels(path, pyramid, dtype, len(channels), version, lead=(len(channels),))
+    ome = group_metadata(version, {"multiscales": scales, "omero": omero})
+    write_group(path, {**ome, **attributes}, version)
+    return empty_levels(path, pyramid, dtype, len(channels), version, lead=(len(channels),))
 
 
 def create_labels(
@@ -189,7 +189,7 @@ def create_labels(
     Returns:
         Name -> the levels' arrays [(Z,) Y, X], empty.
     """
-    _write_group(path / "labels", _metadata(version, {"labels": list(dtypes)}), version)
+    write_group(path / "labels", group_metadata(version, {"labels": list(dtypes)}), version)
     found = {}
     for name, dtype in dtypes.items():
         about: dict[str, Any] = {"version": version, "source": {"image": "../../"}}
@@ -201,9 +201,10 @@ def create_labels(
                 {"label-value": i, "class": text} for i, text in enumerate(class_names)
             ]
         scales = pyramid.multiscales(name, version, channels=False, by=by)
-        attributes = _metadata(version, {"multiscales": scales, "image-label": about})
-        _write_group(path / "labels" / name, attributes, version)
-        found[name] = _levels(path / "labels" / name, pyramid, dtype, channels, version, lead=())
+        attributes = group_metadata(version, {"multiscales": scales, "image-label": about})
+        where = path / "labels" / name
+        write_group(where, attributes, version)
+        found[name] = empty_levels(where, pyramid, dtype, channels, version, lead=())
     return found
 
 
@@ -258,12 +259,12 @@ def _parts(shape: Sequence[int], steps: Sequence[int]) -> Iterator[Slices]:
         )
 
 
-def _metadata(version: Version, entries: dict[str, Any]) -> dict[str, Any]:
+def group_metadata(version: Version, entries: dict[str, Any]) -> dict[str, Any]:
     """A group's attributes: below "ome" in version 0.5, at the root in 0.4."""
     return entries if version == "0.4" else {"ome": {"version": version, **entries}}
 
 
-def _write_group(path: Path, attributes: dict[str, Any], version: Version) -> None:
+def write_group(path: Path, attributes: dict[str, Any], version: Version) -> None:
     """Creates a group. Zarr itself writes the same files, but takes a millisecond for each."""
     files: dict[str, Any]
     if version == "0.4":
@@ -276,7 +277,7 @@ def _write_group(path: Path, attributes: dict[str, Any], version: Version) -> No
         (path / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
-def _levels(
+def empty_levels(
     group: Path,
     pyramid: Pyramid,
     dtype: DTypeLike,

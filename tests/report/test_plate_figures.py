@@ -106,12 +106,11 @@ def test_a_map_shows_each_well_in_its_place() -> None:
     wells = [Well("", "B3", "B", "3", ("a",), {"objects": 7.0}),
              Well("", "H12", "H", "12", ("b",), {"objects": math.nan})]  # fmt: skip
     figure = heat_map(wells, "objects", (8, 12), (0, 9), "objects")
-    (drawn,) = [each for each in figure.axes[0].collections if hasattr(each, "_coordinates")]
-    values = drawn.get_array().reshape(8, 12)
-    assert values[1, 2] == 7
-    assert values.mask.sum() == 95
-    (empty,) = [each for each in figure.axes[0].collections if each is not drawn]
-    assert len(empty.get_offsets()) == 95
+    filled, empty = figure.axes[0].collections
+    assert list(filled.get_array()) == [7]
+    (square,) = filled.get_paths()
+    assert tuple(square.get_extents().bounds) == pytest.approx((2 - 0.43, 1 - 0.43, 0.86, 0.86))
+    assert len(empty.get_paths()) == 95
     plot = plate_plot({"m": wells}, "objects", "Objects", "objects", whole=True)
     assert plot is not None
     assert plot.findings == ("m: objects in 1 well: from 7 (B3) to 7 (B3), median 7.",)

@@ -31,7 +31,7 @@ CONFIG: dict[str, Any] = {
     "device": "cpu",
     "datasets": {
         "old": {"images": "old.zarr", "layout": "plate", "labels": "nuclei", "task": "instances",
-                "split": {"folds": 5, "run": [0, 1]}, **WRITTEN},
+                "split": {"test": 0.4, "val": 0.34}, **WRITTEN},
         "new": {"images": "new.zarr", "layout": "plate", "labels": "nuclei",
                 "predict_with": ["old/a"], **WRITTEN},
         "files": {"images": "files/{row}{col}_c{channel}.tif", "layout": "plate",
@@ -137,7 +137,7 @@ def test_only_ome_zarr_can_have_labels_inside(place: Workplace) -> None:
     done = place.snakemake("--dry-run", config=config)
     said = done.stdout + done.stderr
     assert done.returncode != 0
-    assert "datasets.files: stitch.write_back: A01_c1.tif is no OME-Zarr image" in said
+    assert "datasets.files: stitch.write_back: A01_c{1,2}.tif is no OME-Zarr image" in said
     config = merge(CONFIG, {"datasets": {"new": {"stitch": {"write_back": "labels/nuclei"}}}})
     done = place.snakemake("--dry-run", config=config)
     assert "labels/nuclei exists, and this pipeline did not write it" in done.stdout + done.stderr

@@ -122,8 +122,8 @@ def read_manifest(path: Path) -> list[ImageRecord]:
 
 
 def well_of(columns: Mapping[str, str]) -> dict[str, str] | None:
-    """Where an image is on a plate, from the columns of its sheet or layout; None if they do not say
-    it."""
+    """Where an image is on a plate, from the columns of its sheet or layout; None if they do not
+    say it."""
     if not columns.keys() >= _WELL or not (columns["row"] and columns["column"]):
         return None
     return {key: columns[key] for key in WELL_KEYS if key in columns}

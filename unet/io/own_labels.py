@@ -135,8 +135,8 @@ def check_target(image: Path, name: str, key: str, label: Path | None = None) ->
     target = image / LABELS / name
     if not (image.is_dir() and is_zarr(image)):
         raise UserError(
-            f"{key}: {image.name} is no OME-Zarr image, and only those have labels inside; leave it "
-            "out, or convert the images with bioformats2raw"
+            f"{key}: {image.name} is no OME-Zarr image, and only those have labels inside; leave "
+            "it out, or convert the images with bioformats2raw"
         )
     if os.path.lexists(target) and not is_own(target):
         raise UserError(

@@ -26,7 +26,13 @@ COLOURS = "viridis"
 
 
 def heat_map(
-    wells: Sequence[Well], name: str, shape: tuple[int, int], ends: tuple[float, float], label: str
+    wells: Sequence[Well],
+    name: str,
+    shape: tuple[int, int],
+    ends: tuple[float, float],
+    label: str,
+    *,
+    whole: bool = False,
 ) -> Figure:
     """A square per well, coloured by its value; wells without one are empty squares.
 
@@ -35,27 +41,35 @@ def heat_map(
         shape: rows and columns of the plate.
         ends: the values at the ends of the colour bar.
         label: of the colour bar.
+        whole: whether the values are whole numbers.
     """
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+    from matplotlib.ticker import MaxNLocator
+
     rows, columns = shape
-    grid = np.full(shape, math.nan)
+    values = np.full(shape, math.nan)
     for well in wells:
-        row, column = place(well.row)[0] - 1, place(well.column)[0] - 1
-        if 0 <= row < rows and 0 <= column < columns:
-            grid[row, column] = well.values.get(name, math.nan)
-    figure = new_figure(7.6, 0.9 + 6.2 * rows / columns)
+        at = place(well.row)[0] - 1, place(well.column)[0] - 1
+        if at[0] < rows and at[1] < columns:
+            values[at] = well.values.get(name, math.nan)
+    figure = new_figure(7.6, 0.55 + 6.1 * rows / columns)
     axis = figure.subplots()
-    low, high = ends
-    edges = (np.arange(columns + 1) - 0.5, np.arange(rows + 1) - 0.5)
-    shown = np.ma.masked_invalid(grid)
-    drawn = axis.pcolormesh(*edges, shown, cmap=COLOURS, vmin=low, vmax=high)
-    empty = np.argwhere(np.isnan(grid))
-    side = 5.2 / columns * 72 * 0.42
-    axis.scatter(
-        empty[:, 1], empty[:, 0], s=side**2, marker="s", facecolors="none", edgecolors=INK,
-        linewidths=0.7, alpha=0.55,
+    # With gaps, because neighbours may have the same colour.
+    squares = {at: Rectangle((at[1] - 0.43, at[0] - 0.43), 0.86, 0.86) for at in np.ndindex(shape)}
+    known = [at for at in squares if not math.isnan(values[at])]
+    filled = PatchCollection([squares[at] for at in known], cmap=COLOURS, linewidths=0)
+    filled.set_array(np.array([values[at] for at in known]))
+    filled.set_clim(*ends)
+    empty = PatchCollection(
+        [one for at, one in squares.items() if at not in set(known)],
+        facecolors="none", edgecolors=INK, linewidths=0.6, alpha=0.45,
     )  # fmt: skip
+    axis.add_collection(filled)
+    axis.add_collection(empty)
     axis.patch.set_alpha(0)
     axis.set_aspect("equal")
+    axis.set_xlim(-0.5, columns - 0.5)
     axis.set_ylim(rows - 0.5, -0.5)
     size = 8.5 if columns <= 24 else 5.5
     axis.set_yticks(range(rows), [row_letters(k + 1) for k in range(rows)], fontsize=size)
@@ -64,7 +78,8 @@ def heat_map(
     axis.tick_params(colors=INK, length=0)
     for spine in axis.spines.values():
         spine.set_visible(False)
-    bar = figure.colorbar(drawn, ax=axis, shrink=0.8, pad=0.02, aspect=18)
+    ticks = MaxNLocator(6, integer=whole)
+    bar = figure.colorbar(filled, ax=axis, shrink=0.85, pad=0.02, aspect=18, ticks=ticks)
     bar.set_label(label, color=INK, fontsize=8.5)
     bar.ax.tick_params(colors=INK, labelsize=8.5)
     bar.outline.set_visible(False)
@@ -103,7 +118,7 @@ def plate_plot(
         sentence = _finding(head, wells, name, label, text)
         findings.append(sentence)
         if len(pictures) < MOST_MAPS:
-            figure = heat_map(wells, name, shape, ends, label)
+            figure = heat_map(wells, name, shape, ends, label, whole=whole)
             what = f"Heat map of a plate with {shape[0]} rows and {shape[1]} columns: {label}"
             pictures.append(picture(figure, what, [sentence]))
     more = len(maps) - len(pictures)

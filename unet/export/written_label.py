@@ -65,10 +65,10 @@ def write_label(
     version, was = version_of(image), own_labels.before(image) or own_labels.as_it_is(image)
     pyramid = Pyramid(tuple(tuple(level.shape) for level in levels), None)
     scales = _placed(image, pyramid, name, version, by)
-    label = {"multiscales": scales, "image-label": {"source": {"image": "../../"}}}
-    if version == "0.4":
-        label["image-label"] = {"version": version, **label["image-label"]}
-    attributes = {**group_metadata(version, label), "unet": {"made_by": about}}
+    # As in the labels of our own stores.
+    label = {"version": version, "source": {"image": "../../"}}
+    ome = group_metadata(version, {"multiscales": scales, "image-label": label})
+    attributes = {**ome, "unet": {"made_by": about}}
     times = own_labels.times_kept(image)
     try:
         with replacing(image / own_labels.LABELS / name) as path:
@@ -157,7 +157,7 @@ def _list(folder: Path, name: str, version: Version) -> None:
         listed = content
     else:
         file = folder / "zarr.json"
-        new = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
+        new: dict[str, Any] = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
         content = read_metadata(file) if file.is_file() else new
         attributes = content.setdefault("attributes", {})
         # Some writers put the list beside the attribute "ome".

@@ -110,7 +110,7 @@ def plate_plot(
     def text(value: float) -> str:
         return f"{value:.0f}" if whole and not math.isnan(value) else number(value)
 
-    pictures, findings = [], []
+    pictures, findings = list[tuple[str, str]](), list[str]()
     maps = [(m, p) for m in models for p in dict.fromkeys(w.plate for w in models[m])]
     for model, plate in maps:
         wells = [w for w in models[model] if w.plate == plate]

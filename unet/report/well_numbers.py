@@ -44,12 +44,12 @@ class Well:
 
 def wells_of(records: Iterable[ImageRecord], images: Iterable[str]) -> list[Well]:
     """The wells that have at least one of these images, by plate, row and column."""
-    known, found = set(images), dict[tuple[str, ...], list[str]]()
+    known, found = set(images), dict[tuple[str, str, str, str], list[str]]()
     for record in records:
         if record.well is not None and record.id in known:
-            key = tuple(record.well.get(name, "") for name in KEYS)
-            found.setdefault(key, []).append(record.id)
-    wells = [Well(*key[:4], tuple(sorted(ids))) for key, ids in found.items()]
+            plate, well, row, column = (record.well.get(name, "") for name in KEYS)
+            found.setdefault((plate, well, row, column), []).append(record.id)
+    wells = [Well(*key, tuple(sorted(ids))) for key, ids in found.items()]
     return sorted(wells, key=lambda w: (w.plate, place(w.row), place(w.column)))
 
 
@@ -96,7 +96,8 @@ def with_objects(
     summed = pd.concat(sums).groupby(level=0).sum(min_count=1) if sums else pd.DataFrame()
     found = []
     for number, well in enumerate(wells):
-        row = summed.loc[number] if number in summed.index else pd.Series(dtype=float)
+        known = summed[summed.index == number].to_dict("records")
+        row = {str(name): float(value) for name, value in known[0].items()} if known else {}
         values = _shares(row) if task == "semantic" else _means(row, len(well.images))
         found.append(Well(*_keys(well), well.images, {**well.values, **values}))
     return found
@@ -126,17 +127,19 @@ def _sums(path: Path, wells: Mapping[str, int], task: str) -> pd.DataFrame:
     return pd.concat(parts).groupby(level=0).sum(min_count=1)
 
 
-def _shares(row: pd.Series[float]) -> dict[str, float]:
-    total = row.sum()
-    return {f"share_{name}": size / total for name, size in row.items() if total}
+def _shares(sums: Mapping[str, float]) -> dict[str, float]:
+    # A class that occurs in no image of the well has no sum.
+    known = {name: 0.0 if math.isnan(size) else size for name, size in sums.items()}
+    total = sum(known.values())
+    return {f"share_{name}": size / total for name, size in known.items() if total}
 
 
-def _means(row: pd.Series[float], images: int) -> dict[str, float]:
-    count = row.get("objects", 0.0)
+def _means(sums: Mapping[str, float], images: int) -> dict[str, float]:
+    count = sums.get("objects", 0.0)
     means = {
-        f"{name}_mean": row[name] / row[f"n {name}"] if row[f"n {name}"] else NAN
-        for name in row.index
-        if f"n {name}" in row.index
+        f"{name}_mean": sums[name] / number if (number := sums[f"n {name}"]) else NAN
+        for name in sums
+        if f"n {name}" in sums
     }
     return {"objects": count, "objects_per_image": count / images, **means}
 

@@ -33,8 +33,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.machine import load, torch_machine
-from benchmarks.stages import commit_of
+from benchmarks.machine import commit_of, load, torch_machine
 from unet.data.records import read_splits
 from unet.files import read_json, write_json
 from unet.paths import Paths

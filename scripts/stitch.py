@@ -21,11 +21,13 @@ from unet.paths import Paths, origin_of
 def run_stage(args: argparse.Namespace, paths: Paths) -> None:
     from unet.cli.stage_inputs import check_inputs
     from unet.config.stage_settings import StitchSettings
+    from unet.data.records import read_manifest, wells_in
     from unet.data.store import OwnGrid, Prepared
-    from unet.files import lock_of, locked
+    from unet.files import lock_of, locked, read_json
     from unet.prediction.objects.threshold import carried_threshold
     from unet.prediction.stitch.source_scale import ResampledTiles
     from unet.prediction.stitch.stitch import Outputs, stitch_dataset
+    from unet.prediction.stitch.write_back import write_targets
     from unet.prediction.tiles.tile_store import Tiles
 
     settings = settings_of(args, StitchSettings)
@@ -48,12 +50,23 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
         masks=paths.masks(*where),
         objects=paths.objects(*where),
     )
+    manifest, write_back = paths.manifest(args.dataset), settings.stitch.write_back
+    targets = None
+    if write_back is not None:
+        root = args.root or Path(read_json(paths.inputs(args.dataset))["root"])
+        targets = write_targets(read_manifest(manifest), root, write_back)
     with locked(lock_of(outputs.segmentation), "stitching this fold"):
-        stitch_dataset(tiles, prepared, outputs, settings, threads=args.threads, made_by=made_by)
+        stitch_dataset(
+            tiles, prepared, outputs, settings, threads=args.threads, made_by=made_by,
+            wells=wells_in(manifest), targets=targets,
+        )  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
     p = parser("stitch", __doc__ or "", model=True, fold=True)
+    p.add_argument(
+        "--root", type=Path, help="folder of the raw files, if it has moved since the manifest"
+    )
     return run(p.parse_args(argv), run_stage)
 
 

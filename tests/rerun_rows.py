@@ -164,6 +164,9 @@ APPLIED = _jobs(
     "manifest new", "prepare_applied new a@own", "predict new a@own ensemble",
     "stitch new a@own ensemble", "quality new a@own", "report_dataset new", "report",
 )  # fmt: skip
+# Of the finished run itself, which has the only OME-Zarr images there.
+ZARR = {"images": "../out/own/a/fold-0/segmentation.zarr", "predict_with": ["own/a"],
+        "stitch": {"write_back": "labels/cells"}}  # fmt: skip
 # A second dataset of the same images, and one of both.
 JOINED = {
     "twin": {**copy.deepcopy(CONFIG["datasets"]["own"]), "models": ["a"]},
@@ -290,6 +293,8 @@ ROWS: list[Row] = [
     *[Row(f"stitch.{k}", at(f"stitch.{k}", v), "stitch", ("own",), only="task: instances")
       for k, v in {"connectivity": "full", "min_size": 9, "fill_holes": 3, "geojson": True,
                    "rois": True}.items()],
+    # The images of `own` are no OME-Zarr, and those of `sem` are generated.
+    Row("stitch.write_back", at("datasets.new", ZARR), "", jobs=APPLIED, only="OME-Zarr images"),
     Row("stitch.method", at("models.b.stitch.method", "components"), "stitch", ("own",), ("b",),
         addition="paper", only="head: border or distance"),
     Row("stitch.grow_px", at("stitch.grow_px", 5), "stitch", ("own",), ("b",), "paper",

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -23,6 +24,9 @@ _O_CLOEXEC: int = getattr(os, "O_CLOEXEC", 0)
 _O_NONBLOCK: int = getattr(os, "O_NONBLOCK", 0)
 
 log = logging.getLogger(__name__)
+# A part of a file name that differs, such as {row}; a list such as {a,b} is none.
+PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_PLACES = frozenset({"row", "col", "column", "well"})
 
 
 def canonical(value: Any) -> str:
@@ -303,6 +307,11 @@ def check_complete(store: Path, ids: Iterable[str], remedy: str) -> None:
 # Suffixes of tables that people write: those that can be read, and common ones that cannot.
 SHEETS = (".csv", ".tsv")
 WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a path names images by their place on a plate: ``{row}{col}_f{field}.tif``."""
+    return not _PLACES.isdisjoint(PLACEHOLDER.findall(text))
 
 
 def is_sheet(name: str) -> bool:

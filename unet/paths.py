@@ -170,6 +170,10 @@ class Paths:
     def dataset_report_csv(self, dataset: str) -> Path:
         return self._under(dataset, "report.csv")
 
+    def wells(self, dataset: str) -> Path:
+        """The numbers of each well, for images of plates; not an output of the workflow."""
+        return self._under(dataset, "wells.csv")
+
     def dataset_report_html(self, dataset: str) -> Path:
         return self._under(dataset, "report.html")
 

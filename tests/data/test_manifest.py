@@ -444,7 +444,7 @@ def test_touched_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.Monke
     def never(path: Path) -> str:
         raise AssertionError(path)
 
-    monkeypatch.setattr("unet.data.raw_changes.file_sha256", never)
+    monkeypatch.setattr("unet.data.raw_changes.image_sha256", never)
     assert taken(source, stored, seen) == first
     monkeypatch.undo()
     seen.write_text("{")  # damaged: made again

@@ -9,7 +9,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from unet.cli.predict_request import add_request, image_files, requested
+from unet.cli.predict_request import add_request, found_images, requested
 from unet.cli.predict_review import review
 from unet.cli.stage import run
 from unet.errors import how_many
@@ -58,9 +58,11 @@ def predict_images(args: argparse.Namespace, paths: Paths) -> None:
     out, asked = Output(paths.output), requested(args)
     models = [args.model, *args.with_model]
     members = [Member.load(path) for path in model_files(models)]
-    images = image_files(args.images, out.folder)
+    images = found_images(args.images, out.folder)
     with out.locked():
-        source = source_of(images, out, stack=args.stack)
+        files = [(name, item.path) for name, item in images]
+        columns = {name: item.columns for name, item in images}
+        source = source_of(files, out, stack=args.stack, columns=columns)
         task = task_of(members, source, asked)
         if out.is_done(task.key):
             log.info("%s: all results exist; nothing to do", out.folder)

@@ -6,12 +6,13 @@ import argparse
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unet.cli.arguments import axes, length, lengths, number, positive
 from unet.config.choices import METHOD_TABLE
+from unet.config.sections import StitchSection
 from unet.errors import UserError
 from unet.prediction.apply.applied_images import top_folder
 from unet.prediction.apply.chosen_settings import OUTLINES, Requested
@@ -39,7 +40,7 @@ def add_request(p: argparse.ArgumentParser) -> None:
         help="model.pt, the results folder of a fold, that of a model (all its folds together), or "
         "a package of the BioImage Model Zoo (.zip)",
     )  # fmt: skip
-    p.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders or globs")
+    p.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders, globs or patterns")
     p.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
     p.add_argument(
         "--model", dest="with_model", type=Path, action="append", default=[], metavar="MODEL",
@@ -56,6 +57,10 @@ def add_request(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--rois", action=argparse.BooleanOptionalAction,
         help="also write outlines of objects as ImageJ ROIs",
+    )  # fmt: skip
+    p.add_argument(
+        "--write-back", type=_label, metavar="labels/NAME",
+        help="also write the result as this label into the OME-Zarr images or plates",
     )  # fmt: skip
     p.add_argument(
         "--tta", action=argparse.BooleanOptionalAction,
@@ -93,6 +98,16 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _label(text: str) -> str:
+    try:
+        StitchSection(write_back=text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"got {text}; write labels/ and a name, such as labels/nuclei"
+        ) from None
+    return text
+
+
 def _sizes(text: str) -> int | list[int]:
     found = [positive(part) for part in text.split(",")]
     if not all(8 <= size <= 16384 for size in found) or len(found) > 3:
@@ -111,7 +126,12 @@ def requested(args: argparse.Namespace) -> Requested:
 
 
 def image_files(given: Sequence[str], output: Path) -> list[tuple[str, Path]]:
-    """Id and path of each image of the files, folders and globs, sorted by id.
+    """Id and path of each image of :func:`found_images`."""
+    return [(name, item.path) for name, item in found_images(given, output)]
+
+
+def found_images(given: Sequence[str], output: Path) -> list[tuple[str, Found]]:
+    """Id of each image of the files, folders, globs and patterns, and where it is, sorted by id.
 
     Args:
         output: folder for the results. Files that this command wrote, to this or another folder,
@@ -148,7 +168,10 @@ def image_files(given: Sequence[str], output: Path) -> list[tuple[str, Path]]:
         # The same names occur in different folders: include the folders.
         top = top_folder(list(names))
         names = {p: p.relative_to(top).with_name(_last(n)).as_posix() for p, n in names.items()}
-    return sorted((safe_id(name), path) for path, name in names.items())
+    return sorted(
+        ((safe_id(name), replace(found[path], path=path)) for path, name in names.items()),
+        key=lambda pair: (pair[0], pair[1].path),
+    )
 
 
 def _written(paths: Iterable[Path], output: Path) -> list[Path]:

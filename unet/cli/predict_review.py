@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from unet.prediction.apply.result_folder import Output
 
 if TYPE_CHECKING:
     from unet.prediction.object_counts import Counted
+    from unet.report.explained_plot import ExplainedPlot
     from unet.report.predicted_page import PredictedImages
 
 log = logging.getLogger("unet")
@@ -41,6 +43,7 @@ def review(
     from unet.report.predicted_page import write_predicted
 
     found = examined(task, out, applied, lines)
+    found = replace(found, maps=_plate(task, out, applied, found))
     # The stages have logged their warnings themselves.
     for line in first_lines(found.new_warnings, out.pages[0].name if page else out.done.name):
         log.warning("warning: %s", line)
@@ -97,6 +100,21 @@ def examined(
         if settings.task == "instances"
         else {},
     )
+
+
+def _plate(
+    task: PredictTask, out: Output, applied: Applied, found: PredictedImages
+) -> list[ExplainedPlot]:
+    """Writes ``wells.csv`` if the images are of a plate; returns its heat maps."""
+    from unet.report.plate_figures import result_plots
+    from unet.report.well_numbers import wells_of, with_objects, write_wells
+
+    wells = wells_of(applied.records, found.counted)
+    if not wells:
+        return []
+    models = {"": with_objects(wells, {out.objects: list(found.counted)}, task.stitch.task)}
+    write_wells(out.wells, models)
+    return result_plots(models, found.task, found.class_names)
 
 
 def _odd(

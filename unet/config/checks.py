@@ -107,6 +107,26 @@ def _export_mistakes(config: Config) -> list[str]:
     return list(lines)
 
 
+def _written_mistakes(config: Config) -> list[str]:
+    """Checks that labels in the images of a dataset come from one model."""
+    lines = []
+    for dataset, data in config.datasets.items():
+        models: dict[str, list[str]] = {}
+        for model in config.models_for(dataset):
+            if name := config.stitch_for(dataset, model).write_back:
+                models.setdefault(name, []).append(model)
+        where = f"config: datasets.{dataset}: stitch.write_back"
+        if models and data.images is None:
+            lines.append(f"{where}: the dataset has no image files of its own; drop the key here")
+        lines += [
+            f"{where}: {', '.join(found)} would all write {name}; write it in the section stitch "
+            "of one model"
+            for name, found in models.items()
+            if len(found) > 1
+        ]
+    return lines
+
+
 def _compare_mistakes(config: Config, name: str) -> list[str]:
     """Checks the masks of other tools against the dataset's labels, models and metrics."""
     data, lines = config.datasets[name], []
@@ -299,4 +319,4 @@ def mistakes(config: Config) -> list[str]:
                 lines += _applied_mistakes(config, dataset, model)
         for model in config.trained_for(dataset):
             lines += _pair_mistakes(config, dataset, model)
-    return list(dict.fromkeys(lines + _export_mistakes(config)))
+    return list(dict.fromkeys(lines + _export_mistakes(config) + _written_mistakes(config)))

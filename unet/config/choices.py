@@ -82,7 +82,10 @@ LAYOUT_TABLE = {
     "ctc": Entry(text="Cell Tracking Challenge: 01/t000.tif, 01_GT/SEG/man_seg000.tif"),
     "nnunet": Entry(text="nnU-Net: imagesTr/case_0000.tif, labelsTr/case.tif"),
     "ome-zarr": Entry(text="OME-Zarr images with their labels inside"),
-    "plate": Entry(text="OME-Zarr plates: each field is an image, the fields of a well a group"),
+    "plate": Entry(
+        text="OME-Zarr plates, or files named by a pattern: each field is an image, the fields of "
+        "a well a group"
+    ),
 }
 
 # `unet.data.synthetic.KINDS`

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from unet.config.choices import LAYOUT_TABLE, SYNTHETIC_TABLE, OneOf
 from unet.config.section_base import Changes, Count, Section, Share, Shown, Size
-from unet.files import is_sheet
+from unet.files import is_pattern, is_sheet
 from unet.paths import ENSEMBLE, NAME
 
 _BY_CONTENT = "- (files are compared by content)"
@@ -131,13 +131,14 @@ class DatasetSection(Section):
     images: Annotated[
         str | None,
         Shown(
-            "folder, glob, file, plate (.zarr) or sheet (.csv, .tsv)",
+            "folder, glob, file, pattern, plate (.zarr) or sheet (.csv, .tsv)",
             "needed, unless synthetic is given",
             _BY_CONTENT,
         ),
     ] = None
-    """Where the images are, relative to `data_root` or absolute. Of an HDF5 file or a plain Zarr
-    store, write the array inside, too: `dir/*.h5::/raw`."""
+    """Where the images are, relative to `data_root` or absolute. A pattern says where the name of a
+    file has its well, field and channel: `plate/{row}{col}_f{field}_c{channel}.tif`. Of an HDF5
+    file or a plain Zarr store, write the array inside, too: `dir/*.h5::/raw`."""
     labels: Annotated[
         str | None,
         Shown("folder, glob or file; GT or ST; name of a label", reruns=_BY_CONTENT),
@@ -320,7 +321,7 @@ class DatasetSection(Section):
         datasets have some."""
         if self.join is not None:
             return True
-        by_name = self.layout in ("folders", "stack")
+        by_name = self.layout in ("folders", "stack") or is_pattern(self.images or "")
         return self.labels is not None or self.synthetic is not None or self.sheet or not by_name
 
     @property

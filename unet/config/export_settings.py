@@ -33,7 +33,7 @@ class ExportSettings(Settings):
     def untracked(self) -> frozenset[str]:
         # The fold is written with its number; a package that is not wanted has no job. The other
         # keys are about files that the run writes.
-        files = {"tiff", "ome_zarr", "zip_images", "pyramid", "label_pyramid"}
+        files = {"tiff", "ome_zarr", "zip_images", "pyramid", "label_pyramid", "write_back"}
         return frozenset({"write", "fold", *files})
 
     @classmethod

@@ -174,7 +174,11 @@ class Config(Section):
         return overlaid(self.predict, *self._overrides("predict", dataset, model))
 
     def stitch_for(self, dataset: str, model: str) -> StitchSection:
-        return overlaid(self.stitch, *self._overrides("stitch", dataset, model))
+        over = self._overrides("stitch", dataset, model)
+        if origin_of(model) is not None:
+            # What is written into the files of one dataset says nothing about those of another.
+            over[0] = {name: value for name, value in over[0].items() if name != "write_back"}
+        return overlaid(self.stitch, *over)
 
     def _overrides(self, section: str, dataset: str, model: str) -> list[dict[str, Any]]:
         """The overrides of a section, in the order in which they are applied. For a model of

@@ -91,6 +91,19 @@ class StitchSection(Section):
     2D)."""
     rois: bool = False
     """Also write the outlines of objects as ImageJ ROIs (task instances, 2D)."""
+    write_back: Annotated[str | None, Shown("labels/<name>", "none")] = None
+    """Also write the results as a label of this name into the OME-Zarr images or plates that they
+    were predicted from. It replaces only a label that this pipeline wrote."""
+
+    @field_validator("write_back")
+    @classmethod
+    def _label_named(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"labels/[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+            raise ValueError(
+                f"got {value!r}; write labels/ and a name of letters, digits, ., _ and -, such as "
+                "labels/nuclei"
+            )
+        return value
 
     @field_validator("ome_zarr", mode="before")
     @classmethod

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unet.data.dataset_warnings import Warn
-from unet.data.file_names import Found, glob_paths
+from unet.data.file_names import Found
+from unet.data.globs import glob_paths
 from unet.data.mask_claims import Matches, Named, match_names
 from unet.data.mask_pairs import find_masks, label_inside
 from unet.data.raw_changes import fingerprint
 from unet.errors import UserError, how_many
 from unet.files import read_json
 from unet.io.array_paths import split_inside, with_inside
+from unet.io.channel_files import plain_name
 from unet.io.formats import ARRAY_FILES, format_of, stem
 from unet.io.mask_files import MASK_SUFFIXES, mask_format
 
@@ -255,7 +257,7 @@ def names_of(records: Iterable[ImageRecord], root: Path) -> list[Named]:
         Named(
             record.id,
             root / record.image,
-            (Path(record.image).parent / _file_name(record.image)).as_posix(),
+            (Path(plain_name(record.image)).parent / _file_name(record.image)).as_posix(),
             record.page,
         )
         for record in records
@@ -263,5 +265,5 @@ def names_of(records: Iterable[ImageRecord], root: Path) -> list[Named]:
 
 
 def _file_name(path: str) -> str:
-    """A file's name without suffix; ``a`` for ``a_????.tif``, which stands for its channels."""
-    return stem(Path(path)).removesuffix("_????")
+    """A file's name without suffix; without what stands for the channels."""
+    return stem(Path(plain_name(path)))

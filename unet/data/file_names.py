@@ -8,20 +8,21 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 
 from unet.data.dataset_warnings import Warn, ignore_warning
+from unet.data.file_patterns import left_out_line, plate_images
+from unet.data.globs import glob_paths, translated
 from unet.data.unread_files import left_out_lines, second_choices, warn_of_unread_files
 from unet.errors import UserError
-from unet.files import is_sheet
+from unet.files import is_pattern
 from unet.io.array_paths import split_inside, with_inside
 from unet.io.formats import ARRAY_FILES, NAMED, WHOLE, format_of, stem
-from unet.io.zarr_metadata import images_inside
+from unet.io.zarr_metadata import SubImage, images_inside
 
-_MAGIC = re.compile(r"(\*\*/|\*|\?|\[[^\]]+\])")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 LONGEST_ID = 100
@@ -86,8 +87,8 @@ MATCHES: tuple[Callable[[Found], tuple[str, ...]], ...] = (
 def find(
     pattern: str, root: Path, key: str, warn: Warn = ignore_warning, *, labels: bool = False
 ) -> list[Found]:
-    """Images in a folder or matching a glob, sorted by path; plates and collections are replaced by
-    their images.
+    """Images in a folder, or matching a glob or pattern (:mod:`unet.data.file_patterns`), sorted by
+    path; plates and collections are replaced by their images.
 
     Args:
         pattern: absolute, or relative to ``root``. A folder stands for all images directly in it;
@@ -102,7 +103,10 @@ def find(
     where, inside = split_inside(root / Path(pattern).expanduser())
     wanted = ARRAY_FILES if inside else WHOLE
     paths: list[Path] = []
-    if glob.has_magic(str(where)) and not where.exists():
+    if is_pattern(pattern) and not where.exists():
+        fixed, paths = glob_paths(where)
+        found = _of_pattern(where, fixed, filter(is_image, paths), key, warn)
+    elif glob.has_magic(str(where)) and not where.exists():
         fixed, paths = glob_paths(where)
         found = _matched(where, fixed, [path for path in paths if _is_of(path, wanted)])
     elif where.is_dir() and where.suffix.lower() != ".zarr" and images_inside(where) is None:
@@ -146,10 +150,16 @@ def _unfolded(item: Found, alone: bool) -> list[Found]:
     if len(parts) == 1 and not parts[0].well:
         return [Found(parts[0].path, item.name)]
     before = "" if alone and any(part.well for part in parts) else f"{item.name}-"
+    plate = item.name if before else ""
     return [
-        Found(p.path, before + p.name, (), before + p.well if p.well else "", p.columns)
+        Found(p.path, before + p.name, (), before + p.well if p.well else "", _placed(p, plate))
         for p in parts
     ]
+
+
+def _placed(part: SubImage, plate: str) -> Mapping[str, str]:
+    """The columns of an image in a plate, with the name of the plate if there may be several."""
+    return {"plate": plate, **part.columns} if plate and part.columns else part.columns
 
 
 def _named(found: list[Found], key: str, warn: Warn) -> list[Found]:
@@ -208,7 +218,7 @@ def common_ending(found: list[Found]) -> str | None:
 
 
 def _matched(where: Path, fixed: Path, paths: Iterable[Path]) -> list[Found]:
-    expression = re.compile(_translated(where.relative_to(fixed).as_posix()))
+    expression = re.compile(translated(where.relative_to(fixed).as_posix()))
     found = []
     for path in paths:
         below = path.relative_to(fixed)
@@ -218,63 +228,13 @@ def _matched(where: Path, fixed: Path, paths: Iterable[Path]) -> list[Found]:
     return found
 
 
-def glob_paths(where: Path) -> tuple[Path, list[Path]]:
-    """The part of a glob before its first wildcard, and the sorted paths that match it."""
-    fixed = fixed_part(where)
-    return fixed, sorted(set(_expanded(fixed, where.relative_to(fixed).parts)), key=_parts)
-
-
-def _expanded(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
-    """Paths below a folder that match the parts of a glob."""
-    if "**" not in parts:
-        # Not Path.glob: it finds hidden files.
-        names = glob.iglob(str(Path(*parts)), root_dir=folder)  # noqa: PTH207
-        yield from (folder / name for name in names)
-        return
-    at = parts.index("**")
-    rest = parts[at + 1 :] or ("*",)
-    for top in _expanded(folder, parts[:at]) if at else (folder,):
-        for below in _folders(top):
-            yield from _expanded(below, rest)
-
-
-def _folders(top: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """A folder and all folders below it, except hidden ones. Links to folders are followed (as in
-    glob, unlike Path.glob), except a link to a folder that contains it, which would be endless."""
-    place = top.resolve()
-    if not top.is_dir() or place in above:
-        return
-    yield top
-    for path in sorted(top.iterdir()):
-        if path.is_dir() and not path.name.startswith("."):
-            yield from _folders(path, (*above, place))
-
-
-def fixed_part(where: Path) -> Path:
-    """The folders of a glob before its first wildcard; a folder itself; or the folder of a file."""
-    where = split_inside(where)[0]
-    for i, part in enumerate(where.parts):
-        # A folder that really is called [2024] is not a pattern.
-        if glob.has_magic(part) and not Path(*where.parts[: i + 1]).exists():
-            return Path(*where.parts[:i])
-    return where.parent if format_of(where) or is_sheet(where.name) else where
-
-
-def _translated(pattern: str) -> str:
-    """A regular expression for a glob, with one group for each wildcard."""
-    parts = []
-    for piece in _MAGIC.split(pattern):
-        if piece == "**/":
-            parts.append("(.*/)?")
-        elif piece == "*":
-            parts.append("([^/]*)")
-        elif piece == "?":
-            parts.append("([^/])")
-        elif _MAGIC.fullmatch(piece):
-            parts.append("([" + ("^" + piece[2:-1] if piece[1] == "!" else piece[1:-1]) + "])")
-        else:
-            parts.append(re.escape(piece))
-    return "".join(parts)
+def _of_pattern(
+    where: Path, fixed: Path, paths: Iterable[Path], key: str, warn: Warn
+) -> list[Found]:
+    images, left = plate_images(where, fixed, paths, key)
+    if left:
+        warn(left_out_line(left, where, key))
+    return [Found(image.path, image.id, (), image.group, image.columns) for image in images]
 
 
 def _check_unique(found: Iterable[Found], key: str) -> None:

@@ -14,12 +14,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from unet.data.file_names import Found, find, glob_paths, is_image, safe_id
+from unet.data.file_names import Found, find, is_image, safe_id
+from unet.data.globs import glob_paths
 from unet.data.raw_files import RawPair, RawSource, read_sheet, with_labels
 from unet.data.unread_files import left_out_lines, second_choices, warn_of_unread_files
 from unet.errors import UserError
+from unet.files import is_pattern
 from unet.io.array_paths import split_inside
-from unet.io.formats import CHANNEL_FILES, channel_files, format_of
+from unet.io.channel_files import parts_of
+from unet.io.formats import format_of
+from unet.io.own_labels import is_own
 from unet.io.zarr_metadata import is_zarr
 
 log = logging.getLogger(__name__)
@@ -74,13 +78,6 @@ def plain_folders(source: RawSource) -> list[Path] | None:
             return None  # an image, or a plate of images
         found.append(folder)
     return found
-
-
-def parts_of(image: Path) -> list[Path]:
-    """The files of an image: itself, one per channel, or the one that holds the array it names."""
-    if CHANNEL_FILES.search(image.name) and not image.exists():
-        return channel_files(image)
-    return [split_inside(image)[0]]
 
 
 # The layouts
@@ -204,7 +201,9 @@ def ome_zarr(source: RawSource) -> list[RawPair]:
 
 def plate(source: RawSource) -> list[RawPair]:
     """OME-Zarr plates: each field is an image, and the fields of a well are a group; labels are
-    found as in ``ome_zarr``."""
+    found as in ``ome_zarr``. Or files named by a pattern, with labels as in ``folders``."""
+    if is_pattern(source.images):
+        return folders(source)
     pairs = [pair for pair in ome_zarr(source) if pair.group]
     return _not_empty(pairs, source, "OME-Zarr plate, such as plate.zarr")
 
@@ -262,6 +261,8 @@ def _zarr_label(image: Path, wanted: str | None) -> Path | None:
     names = sorted(p.name for p in folder.iterdir() if p.is_dir())
     if wanted is not None:
         return folder / wanted if wanted in names else None
+    # What was predicted is a label only if it is asked for by its name.
+    names = [name for name in names if not is_own(folder / name)]
     if len(names) > 1:
         raise UserError(f"{image}: has labels {', '.join(names)}; choose one with the key labels")
     return folder / names[0] if names else None

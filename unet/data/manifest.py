@@ -18,13 +18,14 @@ from unet.data.dataset_warnings import grouped, write_warnings
 from unet.data.file_names import relative
 from unet.data.fit_checks import IN_CONFIG, Remedies
 from unet.data.label_warnings import class_table, label_warnings, table_line
-from unet.data.layouts import find_pairs, list_files, parts_of
+from unet.data.layouts import find_pairs, list_files
 from unet.data.manifest_checks import note_copies, quarantine_mixed, summarise, warn_of_sizes
 from unet.data.raw_changes import Hashes, fingerprint, stamp, write_inputs
 from unet.data.raw_files import RawPair, RawSource
-from unet.data.records import PARTS, ImageRecord, write_manifest
+from unet.data.records import PARTS, ImageRecord, well_of, write_manifest
 from unet.errors import UserError
 from unet.files import digest
+from unet.io.channel_files import parts_of
 
 if TYPE_CHECKING:
     from unet.data.inspection import Expected
@@ -290,6 +291,7 @@ def _examined(
         label_sha256=hashes.of(label) if label else "",
         group=item.group,
         part=item.part,
+        well=well_of(item.pair.columns),
     )
     reason = item.reason
     if not reason and expected.learned and item.pair.label is None:

@@ -15,12 +15,15 @@ from stat import S_ISDIR, S_ISREG
 from typing import Any
 
 from unet.data.file_names import relative
-from unet.data.layouts import parts_of, plain_folders
+from unet.data.layouts import plain_folders
 from unet.data.raw_files import RawSource
 from unet.errors import UserError
-from unet.files import digest, file_sha256, write_json
+from unet.files import digest, write_json
+from unet.io import own_labels
 from unet.io.array_paths import split_inside
+from unet.io.channel_files import parts_of
 from unet.io.formats import SUFFIXES
+from unet.io.own_labels import image_sha256
 
 log = logging.getLogger(__name__)
 
@@ -34,16 +37,21 @@ _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 def stamp(path: Path) -> Stamp:
     """Size in bytes and time of the last change in nanoseconds. For a folder, the sum of the sizes
-    and the latest time below it; ``NO_FILE`` if the path is missing, ``SPECIAL`` if it is neither a
-    file nor a folder."""
+    and the latest time below it, without the labels that this pipeline wrote; ``NO_FILE`` if the
+    path is missing, ``SPECIAL`` if it is neither a file nor a folder."""
     try:
         status = path.stat()
         if S_ISREG(status.st_mode):
             return status.st_size, status.st_mtime_ns
         if not S_ISDIR(status.st_mode):
             return SPECIAL
-        size, latest = 0, status.st_mtime_ns
-        for status in _below(path):
+        size, latest, left_out = 0, status.st_mtime_ns, frozenset[Path]()
+        if (was := own_labels.before(path)) is not None:
+            # As before the results were written into it.
+            left_out = own_labels.left_out_of(path, was)
+            for time, text in was.lists.values():
+                size, latest = size + len(text.encode()), max(latest, time)
+        for status in _below(path, left_out):
             latest = max(latest, status.st_mtime_ns)
             size += 0 if S_ISDIR(status.st_mode) else status.st_size
         return size, latest
@@ -53,12 +61,16 @@ def stamp(path: Path) -> Stamp:
         raise
 
 
-def _below(folder: Path, above: tuple[Path, ...] = ()) -> Iterable[os.stat_result]:
+def _below(
+    folder: Path, left_out: frozenset[Path], above: tuple[Path, ...] = ()
+) -> Iterable[os.stat_result]:
     """All entries, including those in linked folders. A link to a folder that contains it is
     skipped; for a link to nothing, the status is that of the link."""
     above = (*above, folder.resolve())
     with os.scandir(folder) as entries:
         for entry in entries:
+            if left_out and Path(entry.path) in left_out:
+                continue
             try:
                 status = entry.stat()
             except OSError as error:
@@ -69,7 +81,7 @@ def _below(folder: Path, above: tuple[Path, ...] = ()) -> Iterable[os.stat_resul
                 yield status
             elif not entry.is_symlink() or Path(entry.path).resolve() not in above:
                 yield status
-                yield from _below(Path(entry.path), above)
+                yield from _below(Path(entry.path), left_out, above)
 
 
 def fingerprint(
@@ -121,7 +133,7 @@ class _SeenHashes:
     def of(self, name: str, path: Path, now: Stamp) -> str:
         known = self._known.get(name)
         if known is None or (known[0], known[1]) != now:
-            known = self._known[name] = [*now, file_sha256(path)]
+            known = self._known[name] = [*now, image_sha256(path)]
             self._changed = True
         return str(known[2])
 
@@ -201,7 +213,7 @@ class Hashes:
         self._found: dict[Path, str] = {}
 
     def of(self, path: Path) -> str:
-        """64 hex digits, or "" for an unreadable file. ``case_????.tif`` gets a single hash."""
+        """64 hex digits, or "" for an unreadable file. Files of channels get a single one."""
         with self._guard:
             lock = self._locks.setdefault(path, threading.Lock())
         with lock:
@@ -216,7 +228,7 @@ class Hashes:
                 return digest([self.of(parts[0]), inside])
             if parts != [path]:
                 return digest([self.of(part) for part in parts])
-            return file_sha256(path)
+            return image_sha256(path)
         except (UserError, OSError):
             # Missing, or no read permission: opening the file reports it.
             return ""

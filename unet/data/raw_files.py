@@ -15,21 +15,21 @@ from unet.data.file_names import (
     common_ending,
     composed,
     find,
-    fixed_part,
     paired_by_name,
     relative,
     safe_id,
     warn_of_label_names,
 )
+from unet.data.globs import fixed_part
 from unet.data.sheets import read_rows
 from unet.errors import UserError
-from unet.files import is_sheet
+from unet.files import is_pattern, is_sheet
 from unet.io.array_paths import split_inside, with_inside
 from unet.io.formats import stem
 
 log = logging.getLogger(__name__)
 
-# Layouts in which the key labels is a name, not a path.
+# Layouts in which the key labels is a name, not a path; unless images are named by a pattern.
 NO_LABEL_PATHS = ("ctc", "ome-zarr", "plate")
 
 
@@ -39,7 +39,8 @@ class RawSource:
 
     Attributes:
         root: folder that the manifest's paths are relative to.
-        images: folder, glob, plate (.zarr) or sheet (.csv, .tsv); absolute or relative to ``root``.
+        images: folder, glob, pattern, plate (.zarr) or sheet (.csv, .tsv); absolute or relative to
+            ``root``.
         labels: the same for labels; for CTC "GT" or "ST", for OME-Zarr the label's name.
         layout: key of LAYOUTS.
         labelled: whether to look for labels.
@@ -73,7 +74,7 @@ class RawSource:
             base: folder that the config's relative paths are relative to.
         """
         wheres = [base / Path(images).expanduser()]
-        if labels is not None and layout not in NO_LABEL_PATHS:
+        if labels is not None and (layout not in NO_LABEL_PATHS or is_pattern(images)):
             wheres.append(base / Path(labels).expanduser())
         tops = [str(fixed_part(where).absolute()) for where in wheres]
         root = Path(os.path.commonpath(tops))
@@ -97,7 +98,8 @@ class RawPair:
 
     Attributes:
         id: see :func:`unet.data.file_names.safe_id`.
-        image, label: paths; ``case_????.tif`` stands for one file per channel.
+        image, label: paths; an image's may stand for one file per channel
+            (:mod:`unet.io.channel_files`).
         stack: whether each page of the files is an image.
         group: from the layout itself, such as the sequence of a time series.
         columns: all columns of the sheet.

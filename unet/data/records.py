@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -12,6 +13,10 @@ from unet.tables import read_table, write_table
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
+# Where an image is on a plate, in the order of the columns of tables; the first and the last two
+# only if they are known.
+WELL_KEYS = ("plate", "well", "row", "column", "field", "z", "t")
+_WELL = frozenset({"well", "row", "column", "field"})
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class ImageRecord:
         warnings: about things that look wrong but are used anyway, one line each.
         inverted: whether its values are inverted, because the file says that zero is white; always
             False in manifests of older versions, which read values as stored.
+        well: for an image of a plate: see :data:`WELL_KEYS`; None for any other image, and in
+            manifests of older versions.
     """
 
     id: str
@@ -59,6 +66,7 @@ class ImageRecord:
     class_shares: Mapping[str, float] | None = field(default=None, hash=False)
     warnings: tuple[str, ...] = ()
     inverted: bool = False
+    well: Mapping[str, str] | None = field(default=None, hash=False)
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ class SplitRecord:
 
 
 SPLIT_COLUMNS = ("image", "fold", "part")
-_JSON_FIELDS = {"page", "shape", "pixel_size_um", "channels", "objects", "class_shares"}
+_JSON_FIELDS = {"page", "shape", "pixel_size_um", "channels", "objects", "class_shares", "well"}
 # Empty cells for images without any, which are most.
 _TEXTS_FIELDS = {"warnings"}
 _FLAGS = {"inverted"}
@@ -79,11 +87,14 @@ _FLAGS = {"inverted"}
 
 def write_manifest(path: Path, records: Iterable[ImageRecord]) -> None:
     """Writes the rows as CSV; tuples and numbers that may be missing are written as JSON."""
+    found = list(records)
     names = [f.name for f in fields(ImageRecord)]
+    if all(record.well is None for record in found):
+        names.remove("well")
     rows = []
-    for record in records:
+    for record in found:
         row = {name: getattr(record, name) for name in names}
-        for name in _JSON_FIELDS:
+        for name in _JSON_FIELDS.intersection(names):
             value = row[name]
             row[name] = "" if value is None else json.dumps(value)
         for name in _TEXTS_FIELDS:
@@ -108,6 +119,27 @@ def read_manifest(path: Path) -> list[ImageRecord]:
             values[name] = row.get(name) == "yes"
         records.append(ImageRecord(**values))
     return records
+
+
+def well_of(columns: Mapping[str, str]) -> dict[str, str] | None:
+    """Where an image is on a plate, from the columns of its sheet or layout; None if they do not
+    say it."""
+    if not columns.keys() >= _WELL or not (columns["row"] and columns["column"]):
+        return None
+    return {key: columns[key] for key in WELL_KEYS if key in columns}
+
+
+def wells_in(path: Path) -> dict[str, dict[str, str]]:
+    """Image id -> where it is on its plate, for the images of a manifest that are on one.
+
+    Light, since most manifests have no such column.
+    """
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", newline="") as handle:
+        if "well" not in next(csv.reader(handle), ()):
+            return {}
+    return {r.id: dict(r.well) for r in read_manifest(path) if r.well is not None}
 
 
 def write_splits(path: Path, rows: Iterable[SplitRecord]) -> None:

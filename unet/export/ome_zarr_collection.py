@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from unet.export.ome_zarr_writer import Version, metadata, write_group
+from unet.export.ome_zarr_writer import Version, group_metadata, write_group
 
 # The group that lists a collection's images; no image has this name.
 LISTING = "OME"
@@ -16,7 +16,7 @@ _OME_XML = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 
 def create_collection(path: Path, version: Version = "0.5") -> None:
     """Creates the store. :func:`list_images` writes the list of its images once all exist."""
-    write_group(path, metadata(version, {"bioformats2raw.layout": 3}), version)
+    write_group(path, group_metadata(version, {"bioformats2raw.layout": 3}), version)
 
 
 def list_images(path: Path, images: Mapping[str, Sequence[int]], version: Version = "0.5") -> None:
@@ -30,7 +30,7 @@ def list_images(path: Path, images: Mapping[str, Sequence[int]], version: Versio
         images: name -> shape [C, (Z,) Y, X] of those that are folders: a list cannot name those in
             zip files.
     """
-    write_group(path / LISTING, metadata(version, {"series": list(images)}), version)
+    write_group(path / LISTING, group_metadata(version, {"series": list(images)}), version)
     root = ElementTree.Element("OME", {"xmlns": _OME_XML})
     for index, (name, shape) in enumerate(images.items()):
         channels, *depth, height, width = shape

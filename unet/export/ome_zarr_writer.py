@@ -133,9 +133,9 @@ def create_image(
     omero: dict[str, Any] = {"channels": [_channel(i, name) for i, name in enumerate(channels)]}
     if version == "0.4":
         omero["version"] = version
-    ome = metadata(version, {"multiscales": scales, "omero": omero})
+    ome = group_metadata(version, {"multiscales": scales, "omero": omero})
     write_group(path, {**ome, **attributes}, version)
-    return _levels(path, pyramid, dtype, len(channels), version, lead=(len(channels),))
+    return empty_levels(path, pyramid, dtype, len(channels), version, lead=(len(channels),))
 
 
 def create_labels(
@@ -160,7 +160,7 @@ def create_labels(
     Returns:
         Name -> the levels' arrays [(Z,) Y, X], empty.
     """
-    write_group(path / "labels", metadata(version, {"labels": list(dtypes)}), version)
+    write_group(path / "labels", group_metadata(version, {"labels": list(dtypes)}), version)
     found = {}
     for name, dtype in dtypes.items():
         about: dict[str, Any] = {"version": version, "source": {"image": "../../"}}
@@ -172,9 +172,10 @@ def create_labels(
                 {"label-value": i, "class": text} for i, text in enumerate(class_names)
             ]
         scales = pyramid.multiscales(name, version, channels=False, by=by)
-        attributes = metadata(version, {"multiscales": scales, "image-label": about})
-        write_group(path / "labels" / name, attributes, version)
-        found[name] = _levels(path / "labels" / name, pyramid, dtype, channels, version, lead=())
+        attributes = group_metadata(version, {"multiscales": scales, "image-label": about})
+        where = path / "labels" / name
+        write_group(where, attributes, version)
+        found[name] = empty_levels(where, pyramid, dtype, channels, version, lead=())
     return found
 
 
@@ -229,7 +230,7 @@ def _parts(shape: Sequence[int], steps: Sequence[int]) -> Iterator[Slices]:
         )
 
 
-def metadata(version: Version, entries: dict[str, Any]) -> dict[str, Any]:
+def group_metadata(version: Version, entries: dict[str, Any]) -> dict[str, Any]:
     """A group's attributes: below "ome" in version 0.5, at the root in 0.4."""
     return entries if version == "0.4" else {"ome": {"version": version, **entries}}
 
@@ -248,7 +249,7 @@ def write_group(path: Place, attributes: dict[str, Any], version: Version) -> No
         put(path, name, json.dumps(content).encode())
 
 
-def _levels(
+def empty_levels(
     group: Place,
     pyramid: Pyramid,
     dtype: DTypeLike,

@@ -7,18 +7,14 @@ listing files stays fast.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
-from unet.errors import UserError
 from unet.io.array_paths import MARK, split_inside
 from unet.io.axes import Raw
 
 # A reader takes the path, the requested page, and whether the file is a label.
 Reader = Callable[[Path, int | None, bool], Raw]
-# An image with one file per channel: "case_????.tif" (nnU-Net).
-CHANNEL_FILES = re.compile(r"_\?{4}(?=\.)")
 
 
 def _tiff(path: Path, page: int | None, label: bool) -> Raw:
@@ -163,13 +159,3 @@ def stem(path: Path) -> str:
         if name.lower().endswith(".ome"):
             name = name[:-4]
     return name
-
-
-def channel_files(path: Path) -> list[Path]:
-    """The files that ``case_????.tif`` stands for, in channel order."""
-    found: list[Path] = []
-    while (file := path.with_name(path.name.replace("????", f"{len(found):04d}"))).exists():
-        found.append(file)
-    if not found:
-        raise UserError(f"{path}: no such files")
-    return found

@@ -15,15 +15,8 @@ from unet.errors import UserError, one_line
 from unet.files import check_regular
 from unet.io.array_paths import split_inside, with_inside
 from unet.io.axes import DaskArray, LazyImage, Pages, Raw, arrange, pages_of
-from unet.io.formats import (
-    CHANNEL_FILES,
-    INEXACT,
-    LABEL_READERS,
-    READERS,
-    SUFFIXES,
-    channel_files,
-    format_of,
-)
+from unet.io.channel_files import check_all_there, listed_names, parts_of
+from unet.io.formats import INEXACT, LABEL_READERS, READERS, SUFFIXES, format_of
 from unet.io.pixel_size import partly_known
 from unet.io.raw import Decoded, black_is_zero, lazily
 
@@ -36,11 +29,12 @@ def _read(path: Path, page: int | None, *, label: bool, inverted: bool = False) 
     Raises:
         UserError: no such file, no reader for it, or the file cannot be decoded.
     """
-    if not label and CHANNEL_FILES.search(path.name) and not path.exists():
-        files = channel_files(path)
+    file, inside = split_inside(path)
+    files = [path] if label or inside else parts_of(path)
+    if files != [path]:
+        check_all_there(path, files)
         channels = [_read(p, page, label=False, inverted=inverted) for p in files]
         return read_channel_files(path, channels)
-    file, inside = split_inside(path)
     if inside:
         path = with_inside(file, inside)
     if file.is_dir() and format_of(file) != ".zarr":
@@ -102,7 +96,8 @@ def open_image(
     """Opens an image without decoding it, except to check that an opacity channel is opaque.
 
     Args:
-        path: of any format in `unet.io.formats`, or ``name_????.tif`` for one file per channel.
+        path: of any format in `unet.io.formats`, or a path that stands for one file per channel
+            (:mod:`unet.io.channel_files`).
         axes: meaning of the file's axes in their order (letters S C Z Y X; S = separate images);
             overrides what the file declares.
         channels: which to take, by index from 0 or by name; None = all (opaque alpha left out).
@@ -277,8 +272,16 @@ def read_channel_files(path: Path, channels: list[Raw]) -> Raw:
     return Raw(
         array=stack([raw.array for raw in channels]),
         axes="C" + first.axes,
+        names=_channel_names(path),
         pixel_size=first.pixel_size,
         inverted=any(raw.inverted for raw in channels),
         warnings=tuple(dict.fromkeys(text for raw in channels for text in raw.warnings)),
         size_warnings=first.size_warnings,
     )
+
+
+def _channel_names(path: Path) -> tuple[str, ...]:
+    """The names that the files have in a path such as ``A1_{DAPI,GFP}.tif``; none for numbers."""
+    names = listed_names(path)
+    # Several lists: a name and what a wildcard stands for.
+    return tuple(names[0]) if len(names) == 1 and not "".join(names[0]).isdecimal() else ()

@@ -214,6 +214,25 @@ class Sources:
             self._raw[dataset] = raw_images(self._files(dataset))
         return self._raw[dataset]
 
+    def _check_written(self, dataset: str) -> None:
+        """Checks that results can be written into the images, if that is asked for.
+
+        Raises:
+            UserError: they are no OME-Zarr, or have another label of this name.
+        """
+        models = self.config.models_for(dataset)
+        asked = {self.config.stitch_for(dataset, model).write_back for model in models}
+        if not (names := sorted(filter(None, asked))):
+            return
+        from unet.data.layouts import find_pairs
+        from unet.io.own_labels import check_target
+
+        key = f"config: datasets.{dataset}: stitch.write_back"
+        for pair in find_pairs(self._source(dataset)):
+            # A plate may list wells that were never imaged; the manifest leaves them out.
+            for name in names if pair.image.exists() or pair.image.suffix else ():
+                check_target(pair.image, name.removeprefix("labels/"), key, pair.label)
+
     def compared_fingerprint(self, dataset: str, tool: str) -> str:
         """Identifies the content of another tool's masks, as :meth:`fingerprint` does for images.
 
@@ -258,6 +277,7 @@ class Sources:
             }
             checks += [partial(self.start_content, *start) for start in sorted(starts)]
             checks += [partial(self.compared_fingerprint, dataset, tool) for tool in tools]
+            checks.append(partial(self._check_written, dataset))
             for check in checks:
                 try:
                     check()

@@ -19,6 +19,7 @@ from unet.prediction.object_counts import Counted
 from unet.prediction.stitch.segmentation import Segmentation
 from unet.report import collect, figures
 from unet.report.collect import evenly_spaced
+from unet.report.explained_plot import ExplainedPlot
 from unet.report.numbers import NO_VALUE
 from unet.report.overlays import mark_colour
 from unet.report.page_file import render, write_page
@@ -48,6 +49,7 @@ class PredictedImages:
         threshold: minimum foreground probability.
         models: name -> hash of each network.
         settings: name -> value of the settings that made the objects.
+        maps: heat maps of the plate, for images of one.
     """
 
     task: str
@@ -61,6 +63,7 @@ class PredictedImages:
     threshold: float = 0.5
     models: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    maps: Sequence[ExplainedPlot] = ()
 
     @property
     def all_warnings(self) -> list[str]:
@@ -219,6 +222,7 @@ def _values(found: PredictedImages, rows: Sequence[ImageRow], marks: set[int]) -
         "models": found.models,
         "threshold": found.threshold,
         "settings": found.settings,
+        "maps": found.maps,
         "versions": collect.versions(),
     }
 

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from unet.data.records import WELL_KEYS
 from unet.errors import UserError
 from unet.evaluation.metrics.rows import METRIC_COLUMNS
 from unet.report.score_tables import REPORT_COLUMNS
 from unet.tables import read_table
 
-TEXTS = ("dataset", "model", "fold", "image", "group", "class", "metric", "best", "clear")
+TEXTS = (
+    "dataset", "model", "fold", "image", "group", "class", "metric", "best", "clear", *WELL_KEYS,
+)  # fmt: skip
 COUNTS = ("n", "units", "far")
 
 

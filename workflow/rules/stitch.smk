@@ -1,6 +1,6 @@
 """tiles.zarr -> segmentation.zarr (OME-Zarr: probabilities [C, Y, X], labels/classes uint8 and
-labels/instances uint32 [Y, X]), masks/*.tif, objects.csv, and on request geojson/*.geojson and
-rois/*.zip; segmentation.json is their sentinel.
+labels/instances uint32 [Y, X]), masks/*.tif, objects.csv, and on request geojson/*.geojson,
+rois/*.zip and labels in the raw images; segmentation.json is their sentinel.
 """
 
 
@@ -25,8 +25,9 @@ rule stitch:
     params:
         common=common_options("stitch"),
         settings=lambda w: RUN.settings("stitch", w.dataset, w.model),
+        root=root_option,
         results=lambda w: Untracked(*RUN.results(w.dataset, w.model, w.fold)),
     shell:
         "python {params.common} --dataset {wildcards.dataset}"
-        " --model {wildcards.model} --fold {wildcards.fold} --threads {threads}"
+        " --model {wildcards.model} --fold {wildcards.fold} --threads {threads} {params.root}"
         " --settings {params.settings:q} --log {log:q}"

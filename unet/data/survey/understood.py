@@ -12,7 +12,8 @@ from pathlib import Path
 
 from unet.config.data_settings import ManifestSettings, SplitsSettings
 from unet.config.run import Config
-from unet.data.file_names import find, glob_paths
+from unet.data.file_names import find
+from unet.data.globs import glob_paths
 from unet.data.layouts import find_pairs
 from unet.data.manifest import build_manifest
 from unet.data.raw_files import RawPair, RawSource
@@ -21,6 +22,7 @@ from unet.data.split_checks import check_learnable, part_warnings
 from unet.data.splits import groups_of, make_splits
 from unet.data.unread_files import unread_kinds
 from unet.errors import UserError
+from unet.files import is_pattern
 
 
 @dataclass
@@ -136,7 +138,7 @@ def unread_files(source: RawSource) -> dict[str, int]:
         where = source.root / Path(pattern).expanduser()
         if where.is_dir() and where.suffix.lower() != ".zarr":
             paths.update(where.iterdir())
-        elif glob.has_magic(str(where)) and not where.exists():
+        elif (glob.has_magic(str(where)) or is_pattern(pattern)) and not where.exists():
             paths.update(glob_paths(where)[1])
     kinds: Counter[str] = unread_kinds(paths)
     return dict(sorted(kinds.items()))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,15 +135,31 @@ def top_folder(paths: Sequence[Path]) -> Path:
     return Path(os.path.commonpath([path.parent for path in paths]))
 
 
-def source_of(images: Sequence[tuple[str, Path]], out: Output, *, stack: bool = False) -> RawSource:
-    """Writes the images (id, path) into a sheet, which may list files from any folder."""
+def source_of(
+    images: Sequence[tuple[str, Path]],
+    out: Output,
+    *,
+    stack: bool = False,
+    columns: Mapping[str, Mapping[str, str]] | None = None,
+) -> RawSource:
+    """Writes the images (id, path) into a sheet, which may list files from any folder.
+
+    Args:
+        stack: whether each page of a file is an image.
+        columns: id -> more cells, of which those that say where it is on a plate are written.
+    """
     from unet.data.raw_files import RawSource
+    from unet.data.records import WELL_KEYS
+
+    more = columns or {}
+    keys = [key for key in WELL_KEYS if any(key in cells for cells in more.values())]
 
     sheet = out.work / SHEET
     with replacing(sheet) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
         writer = csv_writer(handle)
-        writer.writerow(SHEET_COLUMNS)
-        writer.writerows(images)
+        writer.writerow([*SHEET_COLUMNS, *keys])
+        for name, path in images:
+            writer.writerow([name, path, *(more.get(name, {}).get(key, "") for key in keys)])
     root = top_folder([path for _, path in images])
     return RawSource(root, str(sheet.absolute()), None, "stack" if stack else "folders", False)
 
@@ -180,6 +196,8 @@ def apply(task: PredictTask, source: RawSource, out: Output, asked: Requested) -
     write_manifest(out.manifest, records)
     usable = [record for record in records if record.status == "ok"]
     check_fit(usable, task.target, remedies)
+    # Before anything is computed.
+    targets = _targets(task, usable, source, asked)
     memory = asked.memory_gb * 1e9
     sentinel = out.work / "prepared.json"
     prepare_stage(
@@ -195,7 +213,8 @@ def apply(task: PredictTask, source: RawSource, out: Output, asked: Requested) -
         task.predict,
         PredictionResources(memory_bytes=memory, threads=asked.threads),
     )
-    threshold = _stitched(task, tiles, store, out, asked.threads)
+    wells = {record.id: dict(record.well) for record in usable if record.well is not None}
+    threshold = _stitched(task, tiles, store, out, asked.threads, wells, targets)
     return Applied(records, tuple(parts), threshold, store)
 
 
@@ -221,7 +240,25 @@ def mark_done(
     )
 
 
-def _stitched(task: PredictTask, tiles: Path, store: Path, out: Output, threads: int) -> float:
+def _targets(
+    task: PredictTask, records: Sequence[ImageRecord], source: RawSource, asked: Requested
+) -> dict[str, Path]:
+    """The user's images that the results are written into, if that is asked for."""
+    from unet.prediction.stitch.write_back import write_targets
+
+    write_back, key = task.stitch.stitch.write_back, asked.word("write_back")
+    return write_targets(records, source.root, write_back, key)
+
+
+def _stitched(
+    task: PredictTask,
+    tiles: Path,
+    store: Path,
+    out: Output,
+    threads: int,
+    wells: Mapping[str, Mapping[str, str]],
+    targets: Mapping[str, Path],
+) -> float:
     """Stitches the tiles; returns the threshold that was used."""
     from unet.data.store import OwnGrid
     from unet.prediction.stitch.source_scale import ResampledTiles
@@ -239,6 +276,8 @@ def _stitched(task: PredictTask, tiles: Path, store: Path, out: Output, threads:
             **provenance.made_by("stitch", task.stitch.to_json(), {}),
             "models": {name: provenance.content_id(path) for path, name in names.items()},
         },
+        wells=wells,
+        targets=targets,
     )
     return float(read_json(done)["threshold"])
 

@@ -40,7 +40,8 @@ class Requested:
 
     Attributes:
         axes, channels, pixel_size: override those of the files.
-        threshold, method, grow_px, min_size, geojson, rois: keys of the section stitch.
+        threshold, method, grow_px, min_size, geojson, rois, write_back: keys of the section
+            stitch.
         tta, tile: keys of the section predict; float32: compute and store in 32 bits.
         threads: number of CPU threads.
         memory_gb: memory for pixels.
@@ -59,6 +60,7 @@ class Requested:
     min_size: int | None = None
     geojson: bool | None = None
     rois: bool | None = None
+    write_back: str | None = None
     tta: bool | None = None
     tile: int | Sequence[int] | None = None
     float32: bool = False
@@ -250,7 +252,7 @@ def stitch_settings(model: ModelFile, asked: Requested, known: TrainingChoices) 
     # Objects grow back over their border, plus one pixel for the outline.
     grow_px = int(model.settings.get("border_width", 2)) + 1
     values = {"grow_px": grow_px, **known.stitch, "method": method}
-    for name in ("threshold", "min_size", "grow_px", *OUTLINES):
+    for name in ("threshold", "min_size", "grow_px", "write_back", *OUTLINES):
         if getattr(asked, name) is not None:
             values[name] = getattr(asked, name)
     if not asked.viewed:

@@ -17,7 +17,7 @@ from unet.prediction.apply.chosen_settings import OUTLINES
 
 # The page and the sheet of pictures.
 PAGES = ("index.html", "overview.png")
-# The sheet of the images, which a run writes first into its work folder, and its first line.
+# The sheet of the images, which a run writes first into its work folder, and its first columns.
 SHEET, SHEET_COLUMNS = "images.csv", ["id", "image"]
 # A copy of an image that is no file.
 IMAGE = "image.zarr"
@@ -61,6 +61,11 @@ class Output:
         return (provenance.sidecar(self.objects),)
 
     @property
+    def wells(self) -> Path:
+        """The numbers of each well; only for images of plates."""
+        return self.folder / "wells.csv"
+
+    @property
     def pages(self) -> tuple[Path, ...]:
         """To look at the results; written unless they are not wanted."""
         return tuple(self.folder / name for name in PAGES)
@@ -102,7 +107,7 @@ class Output:
                 f"{self.work}: already exists and is not a work folder of this command, which "
                 f"removes it at the end; {another}"
             )
-        written = (*self.results, *self.tables_metadata, *self.outlines, *self.pages)
+        written = (*self.results, *self.tables_metadata, *self.outlines, *self.pages, self.wells)
         existing = [p for p in (*written, self.manifest, self.done) if os.path.lexists(p)]
         if existing and not finished and not half:
             raise UserError(
@@ -155,9 +160,9 @@ class Output:
         return finished or names <= {"lock"}
 
     def reopen(self) -> None:
-        """Removes what says that the results are complete, and the pages that show them: call it
-        before results are replaced."""
-        for path in (self.done, *self.pages):
+        """Removes what says that the results are complete, the pages that show them, and the table
+        of wells: call it before results are replaced."""
+        for path in (self.done, *self.pages, self.wells):
             remove(path)
 
     def is_done(self, key: str) -> bool:
@@ -170,6 +175,6 @@ class Output:
 def _is_own_sheet(path: Path) -> bool:
     try:
         with path.open(newline="", encoding="utf-8") as handle:
-            return next(csv.reader(handle), None) == SHEET_COLUMNS
+            return next(csv.reader(handle), [])[: len(SHEET_COLUMNS)] == SHEET_COLUMNS
     except (OSError, ValueError, csv.Error):
         return False

@@ -21,7 +21,9 @@ from unet.files import remove, replacing, write_sentinel
 from unet.io.zipped_images import MANY
 from unet.prediction.objects.temporary_arrays import HELD_BLOCKS
 from unet.prediction.objects.threshold import choose_threshold
+from unet.prediction.stitch.plate_columns import Places
 from unet.prediction.stitch.stitch_image import Stitched, StitchJob, mask_values, stitch_image
+from unet.prediction.stitch.write_back import write_image_back
 from unet.provenance import write_sidecar
 from unet.tables import table_writer
 
@@ -63,6 +65,8 @@ def stitch_dataset(
     threads: int = 1,
     block: int = STITCH_BLOCK,
     made_by: Mapping[str, Any] | None = None,
+    wells: Mapping[str, Mapping[str, str]] | None = None,
+    targets: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
     """Stitches all predicted images, validation and test, of one fold.
 
@@ -70,6 +74,9 @@ def stitch_dataset(
         block: side of the blocks in which images are processed (memory grows with it; the result
             does not depend on it).
         made_by: provenance (:func:`unet.provenance.made_by`) to store in each result.
+        wells: image id -> where it is on its plate (:data:`unet.data.records.WELL_KEYS`).
+        targets: image id -> the user's image that its result becomes a label of
+            (:func:`unet.prediction.stitch.write_back.write_targets`).
 
     Returns:
         Image id -> its entry in the sentinel: shape, part, number of objects (for task semantic of
@@ -90,7 +97,8 @@ def stitch_dataset(
     with ExitStack() as stack:
         masks = _folder(stack, outputs.masks)
         geojson, rois = _outlines(stack, outputs, settings, dims)
-        columns = object_table.columns(dims, channels)
+        places = Places(wells or {}, ids)
+        columns = places.columns(object_table.columns(dims, channels))
         append = stack.enter_context(table_writer(outputs.objects, columns))
         job = StitchJob(
             tiles, prepared, outputs.segmentation, masks, geojson, rois,
@@ -98,9 +106,16 @@ def stitch_dataset(
             zipped=_zipped(settings, len(ids)),
         )  # fmt: skip
         for done in _stitch_all(job, ids):
-            append(_rows(done, settings))
+            append(places.rows(done.image, _rows(done, settings)))
             done.table.close()
             entries[done.image] = done.entry
+    written = [k for k in targets or () if k in entries and entries[k]["part"] == "test"]
+    for image in written:
+        group = (targets or {})[image]
+        write_image_back(outputs.segmentation, image, group, settings, made_by, threads)
+    if written:
+        what, where = how_many(len(written), "image"), settings.stitch.write_back
+        log.info("%s written into the images: %s", where, what)
     folders = {
         image: (len(settings.head), *entry["shape"])
         for image, entry in entries.items()

@@ -28,6 +28,7 @@ help:
 	@echo "make build   build the wheel into dist and test it"
 	@echo "make container  build the container image"
 	@echo "make config-docs  write the tables of config/README.md, the JSON schema, docs/commands.md"
+	@echo "                  docs/datasets.md and config/examples/public"
 	@echo "make clean   remove the results of the demos and the small run, and the built files"
 
 # pip's output goes to a file; on an error, one line of it is shown.
@@ -135,6 +136,7 @@ actions: setup
 config-docs: setup
 	$(BIN)/python -m docs.config_docs
 	$(BIN)/python -m docs.commands_docs
+	$(BIN)/python -m docs.datasets_docs
 
 stage-hashes: setup
 	$(BIN)/python -m tests.key_table

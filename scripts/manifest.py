@@ -21,14 +21,16 @@ def run_stage(args: argparse.Namespace, paths: Paths) -> None:
 
     settings = settings_of(args, ManifestSettings)
     generated = args.root.resolve() == paths.raw(args.dataset).resolve()
-    made_by = check_inputs(args, settings, [paths.raw_done(args.dataset)] if generated else [])
+    made = [paths.raw_done(args.dataset)] if generated else []
+    made += [paths.download_done(args.dataset)] if args.downloaded else []
+    made_by = check_inputs(args, settings, made)
     where = (args.root, args.images, args.labels)
     source = RawSource(*where, settings.layout, settings.labelled, settings.required)
     if not settings.fingerprint:
         there = fingerprint(list_files(source), source.root, None)
         settings = settings.model_copy(update={"fingerprint": there})
-    if not generated:
-        # The workflow has no fingerprint of generated files, so it must not be recorded here.
+    if not made:
+        # The workflow has no fingerprint of files that a stage makes, so none is recorded for them.
         made_by["settings"] = settings.to_json()
     manifest_stage(
         source,
@@ -46,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--root", type=Path, default=Path(), help="folder that paths are relative to")
     p.add_argument("--images", required=True, help="folder, glob or sheet (.csv) of the images")
     p.add_argument("--labels", help="folder or glob of the labels (or what the layout needs)")
+    p.add_argument(
+        "--downloaded", action="store_true", help="the files were made by scripts/download.py"
+    )
     return run(p.parse_args(argv), run_stage)
 
 

@@ -45,6 +45,7 @@ ADDITIONS: dict[str, dict[str, Any]] = {
     "start": {"models": {"a": {"train": {"from": "own/b", "show_start": False}}}},
     "auto": {"models": {"a": {"preset": "auto", "width": None, "depth": None}}},
     "export": {"export": EXPORTED},
+    "download": {"datasets": {"own": {"download": "isbi2012"}}},
 }  # fmt: skip
 
 
@@ -182,6 +183,7 @@ SHARDED = frozenset(
     | {f"predict_shard {d} {m} {k} {i}" for d, m, k in
        (("sem", "a", 0), ("sem", "a", 1), ("own", "a", 0), ("own", "b", 0)) for i in (0, 1)}
 )  # fmt: skip
+DOWNLOADED = frozenset(follows("manifest", ("own",), ("a", "b")) | {"download own"})
 EXPORTS = _jobs("export sem a", "export own a", "export own b")
 SKIP = "predict.skip"
 
@@ -213,6 +215,9 @@ ROWS: list[Row] = [
     Row("datasets.<name>.predict_with",
         at("datasets.new", {"images": "images", "predict_with": ["own/a"]}), "", jobs=APPLIED),
     Row("datasets.<name>.join", at("datasets", JOINED), "", jobs=TWINS),
+    Row("datasets.<name>.download", ADDITIONS["download"], "", jobs=DOWNLOADED),
+    Row("datasets.<name>.download_from", at("datasets.own.download_from", "mine.zip"), "",
+        addition="download", only="download"),
     *of_dataset("prepare", "own", prepare={"tile": 32}),
     *of_dataset("train", "own", train={"lr": 0.02}),
     *of_dataset("predict", "own", predict={"tta": True}),

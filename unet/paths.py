@@ -135,6 +135,10 @@ class Paths:
     def raw_done(self, dataset: str) -> Path:
         return self._under(dataset, "raw.json")
 
+    def download_done(self, dataset: str) -> Path:
+        """Says which archives a public dataset was made from; its files are in ``data_root``."""
+        return self._under(dataset, "download.json")
+
     def manifest(self, dataset: str) -> Path:
         return self._under(dataset, "manifest.csv")
 

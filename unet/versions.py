@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 STAGES: dict[str, int] = {
     "synthesize": 1,
+    "download": 1,
     "manifest": 2,
     "splits": 1,
     "check": 1,

@@ -216,7 +216,7 @@ OTHERS = [
       # they are not exported, and none joins others.
       for stage in VERSIONS
       if stage not in ("prepare_applied", "check", "join", "quality", "compare", "choose",
-                       "export")],
+                       "export", "download")],
 ]  # fmt: skip
 CASES = [*FILES, *OTHERS]
 
@@ -266,6 +266,7 @@ def found(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Found
         package.touch()
         # Older than its inputs, so that it is noted as made from them.
         os.utime(package, (1e9, 1e9))
+    downloaded(folders["download"])
     record = [
         Request(folders[name], base_of(name), ("--touch", "--cores", "1")) for name in ADDITIONS
     ]
@@ -289,6 +290,17 @@ def found(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Found
     }
     answers = iter(plans([request for group in asked.values() for request in group.values()]))
     return Found(**{name: {key: next(answers) for key in group} for name, group in asked.items()})
+
+
+def downloaded(folder: Path) -> None:
+    """Makes the files of `own` those of a public dataset, as if they had been downloaded."""
+    raw = folder / "raw"
+    (raw / "isbi2012").mkdir()
+    for name in ("images", "labels"):
+        (raw / name).rename(raw / "isbi2012" / name)
+    (raw / "isbi2012.download.json").touch()
+    (folder / OUT.download_done("own")).touch()
+    os.utime(folder / OUT.download_done("own"), (1e9, 1e9))
 
 
 def check(plan: Plan, expected: set[str]) -> None:

@@ -119,7 +119,9 @@ def _config(args: argparse.Namespace) -> tuple[Config, Machine | None]:
 
 
 def _names(config: Config, wanted: Sequence[str] | None) -> list[str]:
-    """The datasets to check; generated ones that are not there yet are named and left out."""
+    """The datasets to check; those that a stage is yet to make are named and left out."""
+    from unet.planning.sources import Sources
+
     known = list(config.datasets)
     for name in wanted or ():
         if name not in known:
@@ -131,6 +133,12 @@ def _names(config: Config, wanted: Sequence[str] | None) -> list[str]:
             log.warning("%s: joins %s; the check is of these", name, " and ".join(members))
         elif config.datasets[name].synthetic is not None and not paths.raw_done(name).exists():
             log.warning("%s: not generated yet; `snakemake check` generates and checks it", name)
+        elif not Sources(config, paths).is_there(name):
+            data = config.datasets[name]
+            log.warning(
+                "%s: not downloaded yet; `snakemake check` downloads and checks it, or `unet "
+                "download %s` first", name, data.download,
+            )  # fmt: skip
         else:
             found.append(name)
     return found

@@ -47,6 +47,7 @@ class Command:
 # In the order in which people use them.
 COMMANDS = (
     Command("init", "unet.cli.init_command", "write a config for a folder of images and labels"),
+    Command("download", "unet.cli.download_command", "fetch a public dataset, and write a config"),
     Command("check", "unet.cli.check_command", "look at images and labels before training"),
     Command("run", "unet.cli.run_command", "check, train, predict, evaluate and report"),
     Command("predict", "unet.cli.predict_command", "apply a trained model to images", True),
@@ -74,7 +75,7 @@ COMMANDS = (
 
 # How the help groups the commands; a command that is in no group is listed last.
 GROUPS = {
-    "start with your images": ("init", "check", "run"),
+    "start with your images": ("init", "download", "check", "run"),
     "use a trained model": ("predict", "evaluate", "info", "export", "report", "view", "annotate"),
     "look things up": ("models", "config", "completion"),
 }

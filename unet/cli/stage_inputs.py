@@ -109,8 +109,9 @@ def _check_settings(path: Path, record: Mapping[str, Any], config: Config, args:
             raise UserError(f"{path}: {args.config} has no masks {model!r} in {key}")
     elif model and model not in {*config.models, *config.models_for(dataset)}:
         raise UserError(f"{path}: {args.config} has no model {model!r}")
-    if stage == "synthesize" and config.datasets[dataset].synthetic is None:
-        return  # the config lists generated files in the same way as other images
+    data = config.datasets[dataset]
+    if {"synthesize": data.synthetic, "download": data.download}.get(stage, stage) is None:
+        return  # the config lists such files in the same way as other images
     wanted = SETTINGS[stage].of(config, dataset, model).to_json()
     found = _difference(_configured(record["settings"]), _configured(wanted))
     if found is not None:

@@ -140,7 +140,8 @@ def _without_start(train: Any) -> Any:
 def _without_paths(section: Mapping[str, Any]) -> dict[str, Any]:
     """A dataset's keys with names instead of its paths. A sheet stays a sheet: it has columns."""
     found = dict(section)
-    found.pop("compare", None)
+    for key in ("compare", "download", "download_from"):
+        found.pop(key, None)
     if found.get("images") is not None:
         found["images"] = "sheet.csv" if is_sheet(found["images"]) else "images"
     if found.get("labels") is not None:

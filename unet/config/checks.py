@@ -17,9 +17,10 @@ from unet.config.licences import licence_mistake
 from unet.config.loss_table import LOSS_TABLE, check_options
 from unet.config.messages import OVERRIDES, lines_of
 from unet.config.presets import AnyArchitecture, AnyUNet
+from unet.config.public_datasets import public_set
 from unet.config.recipes import expanded
 from unet.config.run import Config, merge, overlaid
-from unet.config.sections import TrainSection
+from unet.config.sections import DatasetSection, TrainSection
 from unet.config.start_checks import start_mistakes
 from unet.errors import UserError, did_you_mean
 from unet.paths import origin_of
@@ -73,6 +74,7 @@ def _dataset_mistakes(config: Config) -> list[str]:
                     f"{key}.split.folds: {folds} folds need at least {least} images, "
                     f"datasets.{name}.synthetic.images is {images}"
                 )
+        lines += _download_mistakes(key, data)
         lines += _compare_mistakes(config, name)
         wanted = config.evaluate_for(name)
         if wanted.topology_class is not None and wanted.topology_class not in data.class_names:
@@ -81,6 +83,20 @@ def _dataset_mistakes(config: Config) -> list[str]:
                 f"{', '.join(data.class_names)}"
             )
     return lines
+
+
+def _download_mistakes(key: str, data: DatasetSection) -> list[str]:
+    """Checks the name of a public dataset, and the keys beside it."""
+    if data.download is None:
+        alone = data.download_from is not None
+        return [f"{key}.download_from: needs download, the dataset's name; or drop it"] * alone
+    try:
+        public_set(data.download)
+    except UserError as error:
+        return [f"{key}.download: {error}"]
+    if data.synthetic is not None:
+        return [f"{key}.download: generated images are not downloaded; drop this key or synthetic"]
+    return []
 
 
 def _export_mistakes(config: Config) -> list[str]:

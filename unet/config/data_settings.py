@@ -45,6 +45,19 @@ class SynthesizeSettings(Settings):
         return super().from_json({**own, "synthetic": section})
 
 
+class DownloadSettings(Settings):
+    """Settings of a public dataset; where it is fetched from changes nothing."""
+
+    stage = "download"
+    name: str
+
+    @classmethod
+    def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:
+        if (name := config.datasets[dataset].download) is None:
+            raise ValueError(f"{dataset} has no download")
+        return cls.made(name=name)
+
+
 class DataSettings(Settings):
     """Keys of a dataset that are also settings of several stages."""
 

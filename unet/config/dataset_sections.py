@@ -148,6 +148,15 @@ class DatasetSection(Section):
     that is a label is never read as an image."""
     synthetic: Annotated[SyntheticSection | None, Shown(reruns="synthesize")] = None
     """Generate images instead of reading files."""
+    download: Annotated[str | None, Shown("name of a public dataset", reruns="download")] = None
+    """Download a public dataset first, unless it is there: into a folder of its name in
+    `data_root`, from which `images` and `labels` then start. docs/datasets.md lists them."""
+    download_from: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Shown("URL, file or folder", "the dataset's own address", "-"),
+    ] = None
+    """With download: where to get the archive instead, such as a mirror, or a file fetched by hand.
+    For several archives: the folder that holds them, or a URL that ends in `/`."""
     join: Annotated[
         Annotated[tuple[str, ...], Field(min_length=1)] | dict[str, float] | None,
         Shown(

@@ -18,6 +18,7 @@ from unet.config.check_settings import CheckSettings
 from unet.config.choose_settings import ChooseSettings
 from unet.config.compare_settings import CompareSettings
 from unet.config.data_settings import (
+    DownloadSettings,
     ManifestSettings,
     PrepareAppliedSettings,
     PrepareSettings,
@@ -339,7 +340,8 @@ def _without_starts(config: Config, dataset: str) -> tuple[str, ...]:
 SETTINGS: dict[str, type[Settings]] = {
     kind.stage: kind
     for kind in (
-        SynthesizeSettings, ManifestSettings, SplitsSettings, CheckSettings, PrepareSettings,
+        SynthesizeSettings, DownloadSettings, ManifestSettings, SplitsSettings, CheckSettings,
+        PrepareSettings,
         JoinSettings, PrepareAppliedSettings, TrainSettings, ChooseSettings, PredictSettings,
         StitchSettings, EvaluateSettings, DetailsSettings, CompareSettings, AuditSettings,
         QualitySettings, ReportSettings, ExportSettings,

@@ -282,6 +282,8 @@ def _no_time(job: PlannedJob) -> float:
 # Stage -> bytes, seconds.
 NEEDS: dict[str, tuple[Callable[[PlannedJob], float], Callable[[PlannedJob], float | None]]] = {
     "synthesize": (_plain, _no_time),
+    # It runs where snakemake runs, as long as the connection needs.
+    "download": (_plain, _no_time),
     "manifest": (_manifest, _read),
     "splits": (_plain, _no_time),
     "check": (_check, _read),

@@ -18,7 +18,7 @@ from unet.errors import UserError
 from unet.files import file_sha256, read_json
 from unet.paths import Paths
 from unet.planning.image_sizes import Images, raw_images
-from unet.provenance import content_id
+from unet.provenance import content_id, read_made_by
 
 if TYPE_CHECKING:
     from unet.data.raw_files import RawSource
@@ -55,21 +55,40 @@ class Sources:
     def is_synthetic(self, dataset: str) -> bool:
         return self.config.datasets[dataset].synthetic is not None
 
+    def is_downloaded(self, dataset: str) -> bool:
+        return self.config.datasets[dataset].download is not None
+
+    def is_there(self, dataset: str) -> bool:
+        """Whether the raw files exist at planning, before any stage makes them."""
+        from unet.data.download import is_there
+
+        name = self.config.datasets[dataset].download
+        return not self.is_synthetic(dataset) and (name is None or is_there(name, self.data_root))
+
+    def made_by_stage(self, dataset: str) -> list[Path]:
+        """The sentinel of the stage that makes the raw files; none for a user's own."""
+        if self.is_synthetic(dataset):
+            return [self.paths.raw_done(dataset)]
+        return [self.paths.download_done(dataset)] if self.is_downloaded(dataset) else []
+
+    @property
+    def data_root(self) -> Path:
+        return Path(os.path.expandvars(self.config.data_root)).expanduser()
+
     def of(self, dataset: str) -> SourcePaths:
-        """The paths of the raw files: below ``data_root``, or where they are generated."""
+        """The paths of the raw files: below ``data_root``, in the folder of a public dataset, or
+        where they are generated."""
         data = self.config.datasets[dataset]
         if data.synthetic is not None:
             return SourcePaths(self.paths.raw(dataset), "images", "labels")
-        root = Path(os.path.expandvars(self.config.data_root)).expanduser()
-        return SourcePaths(root, data.images or "", data.labels)
+        return SourcePaths(self.data_root / (data.download or ""), data.images or "", data.labels)
 
     def encoder_weights(self, model: str) -> Path | None:
         """The file with the weights that a model's encoder starts from."""
         given = self.config.models[model].encoder_weights
         if given is None:
             return None
-        root = Path(os.path.expandvars(self.config.data_root)).expanduser()
-        return root / Path(os.path.expandvars(given)).expanduser()
+        return self.data_root / Path(os.path.expandvars(given)).expanduser()
 
     def weights_fingerprint(self, model: str) -> str:
         """Identifies the content of that file; "" without one.
@@ -99,14 +118,12 @@ class Sources:
 
     def compared(self, dataset: str, tool: str) -> SourcePaths:
         """Where the masks of another tool are."""
-        root = Path(os.path.expandvars(self.config.data_root)).expanduser()
         masks = str(Path(self.config.datasets[dataset].compare[tool]).expanduser())
-        return SourcePaths(root, masks, None)
+        return SourcePaths(self.data_root, masks, None)
 
     def start_path(self, start: str) -> Path:
         """The file that ``train.from`` names, from ``data_root`` like those of the datasets."""
-        root = Path(os.path.expandvars(self.config.data_root)).expanduser()
-        return root / Path(os.path.expandvars(start)).expanduser()
+        return self.data_root / Path(os.path.expandvars(start)).expanduser()
 
     def start_content(self, start: str | None, key: str = "train.from") -> str:
         """Identifies the content of the file that a training starts from.
@@ -162,25 +179,48 @@ class Sources:
         Raises:
             UserError: a folder is missing or a glob matches nothing.
         """
-        from unet.data.raw_changes import FolderListing, fingerprint
-
         if self.is_synthetic(dataset):
             return ""  # the synthesize stage's sentinel identifies them
         if dataset not in self._fingerprints:
-            inputs, root = self.paths.inputs(dataset), self.of(dataset).root
-            if not inputs.is_file():
-                value = fingerprint(self._files(dataset), root, None)
-                return self._fingerprints.setdefault(dataset, value)
-            note, seen = (inputs.with_name(f".inputs-{name}.json") for name in ("listed", "seen"))
-            listed = FolderListing(note, self._source(dataset), inputs)
-            known = listed.fingerprint()
-            if known is None:
-                stored = read_json(inputs)
-                known = fingerprint(self._files(dataset), root, stored, seen)
-                if known == stored["fingerprint"]:
-                    listed.keep(known)
-            self._fingerprints[dataset] = known
+            of = self._of_download if self.is_downloaded(dataset) else self._of_files
+            self._fingerprints[dataset] = of(dataset)
         return self._fingerprints[dataset]
+
+    def _of_files(self, dataset: str) -> str:
+        from unet.data.raw_changes import FolderListing, fingerprint
+
+        inputs, root = self.paths.inputs(dataset), self.of(dataset).root
+        if not inputs.is_file():
+            return fingerprint(self._files(dataset), root, None)
+        note, seen = (inputs.with_name(f".inputs-{name}.json") for name in ("listed", "seen"))
+        listed = FolderListing(note, self._source(dataset), inputs)
+        known = listed.fingerprint()
+        if known is None:
+            stored = read_json(inputs)
+            known = fingerprint(self._files(dataset), root, stored, seen)
+            if known == stored["fingerprint"]:
+                listed.keep(known)
+        return known
+
+    def _of_download(self, dataset: str) -> str:
+        """As before the download, when nothing was known of the files, unless they were edited
+        since: otherwise the second run would differ from the first."""
+        done, inputs = self.paths.download_done(dataset), self.paths.inputs(dataset)
+        if not self.is_there(dataset):
+            if done.exists():
+                name = self.config.datasets[dataset].download
+                raise UserError(
+                    f"config: datasets.{dataset}.download: {self.of(dataset).root} is gone; `unet "
+                    f"download {name} {self.data_root}` brings it back, or delete {done}"
+                )
+            return ""  # the download stage's sentinel identifies them
+        self._files(dataset)  # a wrong path shows now
+        if not inputs.is_file():
+            return ""
+        now, made = self._of_files(dataset), read_made_by(self.paths.manifest(dataset))
+        if now != read_json(inputs)["fingerprint"]:
+            return now
+        return str(made["settings"].get("fingerprint", "")) if made is not None else ""
 
     def _source(self, dataset: str) -> RawSource:
         """A dataset's raw files, with the same arguments as in the manifest stage."""
@@ -207,8 +247,8 @@ class Sources:
         return self._listed[dataset]
 
     def images(self, dataset: str) -> Images:
-        """Image sizes estimated from the raw files; empty if they are generated."""
-        if self.is_synthetic(dataset):
+        """Image sizes estimated from the raw files; empty if a stage is yet to make them."""
+        if not self.is_there(dataset):
             return Images()
         if dataset not in self._raw:
             self._raw[dataset] = raw_images(self._files(dataset))

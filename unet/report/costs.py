@@ -16,9 +16,9 @@ from unet.tables import read_table
 from unet.versions import STAGES
 
 # Splits take no time worth a row. No result needs the check. The report cannot know its own cost,
-# and would never be the same twice. Earlier versions had a stage "download".
+# and would never be the same twice.
 _WITHOUT = ("splits", "check", "report")
-STAGES_WITH_COSTS = ("download", *(stage for stage in STAGES if stage not in _WITHOUT))
+STAGES_WITH_COSTS = tuple(stage for stage in STAGES if stage not in _WITHOUT)
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,16 @@ def source_options(wildcards):
     """The paths of a dataset's raw files; their content is tracked by the manifest's settings."""
     raw = RUN.sources.of(wildcards.dataset)
     labels = [] if raw.labels is None else [f"--labels={raw.labels}"]
+    made = ["--downloaded"] if RUN.sources.is_downloaded(wildcards.dataset) else []
     # With =, so that a name with a leading dash is not read as an option.
-    return Untracked(f"--root={raw.root}", f"--images={raw.images}", *labels)
+    return Untracked(f"--root={raw.root}", f"--images={raw.images}", *labels, *made)
+
+
+def download_options(wildcards):
+    """Where a public dataset is put, and fetched from if not from its own address."""
+    source = CONFIG.datasets[wildcards.dataset].download_from
+    given = [] if source is None else [f"--from={source}"]
+    return Untracked(f"--root={RUN.sources.data_root}", *given)
 
 
 def compared_options(wildcards):

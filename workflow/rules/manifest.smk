@@ -4,9 +4,7 @@ time and hash of each file), splits.csv (image x fold -> train, val, test)."""
 
 rule manifest:
     input:
-        lambda w: (
-            [PATHS.raw_done(w.dataset)] if RUN.sources.is_synthetic(w.dataset) else []
-        ),
+        lambda w: RUN.sources.made_by_stage(w.dataset),
     output:
         manifest=PATHS.manifest("{dataset}"),
         inputs=PATHS.inputs("{dataset}"),

@@ -36,6 +36,8 @@ class Expected:
         classes: the same by class name, in order; empty for numbered objects.
         binary: whether the label is a mask whose connected components are the objects (instances).
         ignore: label value of ignored pixels.
+        sparse: whether pixels without a label (instances: of value 0) are unknown.
+        background: label value of background pixels beside 0 (instances).
         axes, channels, pixel_size_um: override those of the files.
         learned: whether a network is trained on them. An image with a single value is useless for
             training, but fine for prediction (an empty well has no objects).
@@ -46,6 +48,8 @@ class Expected:
     classes: Mapping[str, int] = field(default_factory=dict)
     binary: bool = False
     ignore: int | None = None
+    sparse: bool = False
+    background: int | None = None
     axes: str | None = None
     channels: tuple[int | str, ...] | None = None
     pixel_size_um: float | tuple[float, ...] | None = None
@@ -77,7 +81,10 @@ def inspect(image: Path, label: Path | None, page: int | None, expected: Expecte
     """
     opened = open_image(image, axes=expected.axes, channels=expected.channels, page=page)
     size = _pixel_size(image, opened, expected.pixel_size_um)
-    scan = LabelScan(opened.shape[1:], expected.classes, expected.ignore, expected.binary)
+    scan = LabelScan(
+        opened.shape[1:], expected.classes, expected.ignore, expected.binary,
+        expected.sparse, expected.background,
+    )  # fmt: skip
     blank = _one_value(image, opened, scan)
     if blank and expected.learned:
         raise UserError(f"{image}: {blank}")
@@ -98,6 +105,7 @@ def inspect(image: Path, label: Path | None, page: int | None, expected: Expecte
             _check_objects(label, objects, neighbours)
         statistics = scan.statistics()
         objects = statistics.objects if expected.binary else objects
+        warnings += _unused_values(found, expected)
         if marked.dtype.kind == "f":
             warnings.append(f"label: values of type {marked.dtype}; save labels as integers")
         warnings += [f"label: {text}" for text in marked.warnings]
@@ -244,10 +252,25 @@ def _check_classes(
     raise UserError(f"{path}: values {listed} belong to no class (classes have {known}); {advice}")
 
 
+def _unused_values(found: Array, expected: Expected) -> list[str]:
+    """A warning about values that only unlabelled: ignore allows, besides 0; they may be slips."""
+    if expected.task != "semantic" or not expected.sparse:
+        return []
+    known = {0, expected.ignore, *expected.values}
+    unused = [int(v) for v in found if int(v) not in known]
+    if not unused:
+        return []
+    more = f" and {len(unused) - LISTED_VALUES} more" if len(unused) > LISTED_VALUES else ""
+    listed = ", ".join(map(str, unused[:LISTED_VALUES])) + more
+    return [f"label: values {listed} belong to no class and count as unlabelled"]
+
+
 def _check_label(path: Path, found: Array, neighbours: Neighbours, expected: Expected) -> int:
     """Number of classes present (semantic) or of objects (instances)."""
-    values = [int(v) for v in found if int(v) != expected.ignore]
+    values = [int(v) for v in found if int(v) not in (expected.ignore, expected.background)]
     if expected.task == "semantic":
+        if expected.sparse:
+            return len(expected.values.intersection(values))
         _check_classes(path, values, neighbours, expected)
         return len(values)
     if values and values[0] < 0:
@@ -259,6 +282,8 @@ def _check_label(path: Path, found: Array, neighbours: Neighbours, expected: Exp
             f"{path}: {len(objects)} different values besides 0, but label_kind: binary; write "
             "label_kind: instances, or name one of them as ignore"
         )
+    if expected.sparse and values and values[-1] == LARGEST_ID:
+        raise UserError(f"{path}: no object can have the id {LARGEST_ID} with unlabelled: ignore")
     if values and values[-1] > LARGEST_ID:
         raise UserError(
             f"{path}: instance id {values[-1]} does not fit into 32 bits; number them from 1"

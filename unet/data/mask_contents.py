@@ -149,8 +149,10 @@ def label_content(record: ImageRecord, root: Path, data: DatasetSection) -> str:
         label = open_label(root / record.label, axes=data.axes, page=record.page)
         pixels = np.asarray(label.array)
         if data.task == "semantic":
-            return content_of(semantic_classes(pixels, data.classes or {}, data.ignore))
-        ids = instance_maps(pixels, data.ignore)[1]
+            return content_of(
+                semantic_classes(pixels, data.classes or {}, data.ignore, sparse=data.sparse)
+            )
+        ids = instance_maps(pixels, data.ignore, background=data.background)[1]
         if data.label_kind == "binary":
             numbering = ConnectedComponents(ids.shape)
             ids = numbering.add(tuple(slice(0, side) for side in ids.shape), ids > 0)

@@ -169,6 +169,9 @@ def _stage(
         threads=max(1, threads // workers),
         target=target,
         binary=settings.label_kind == "binary",
+        sparse=settings.sparse,
+        background=settings.background,
+        background_px=settings.background_px,
     )
 
 

@@ -144,8 +144,9 @@ def _computed(opened: LazyImage, where: tuple[int | slice, ...]) -> NDArray[Any]
 
 def _shown(label: NDArray[Any], task: str, data: DatasetSection) -> NDArray[np.integer[Any]]:
     """Class indices (task semantic) or ids of objects; 0 for ignored pixels."""
-    if data.ignore is not None:
-        label = np.where(label == data.ignore, 0 if task == "instances" else -1, label)
+    for value in (data.ignore, data.background):
+        if value is not None:
+            label = np.where(label == value, 0 if task == "instances" else -1, label)
     if task == "instances":
         return label.astype(np.int64)
     indices = np.zeros(label.shape, np.int64)
@@ -167,8 +168,9 @@ def _foreground(depth: int, label: LazyImage, data: DatasetSection) -> Iterator[
     for z in range(0, depth, -(-depth // SECTIONS)):
         values = _computed(label, (z,))
         inside = values != first
-        if data.ignore is not None:
-            inside &= values != data.ignore
+        for value in (data.ignore, data.background):
+            if value is not None:
+                inside &= values != value
         yield z, int(np.count_nonzero(inside))
 
 

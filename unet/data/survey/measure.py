@@ -123,16 +123,23 @@ def _measured(
         classes = data.classes or {}
         masks = {name: cut.pixels == value for name, value in classes.items()}
         return Measured(record, kept, borders, None, _intensity(facts.pixels, masks))
-    ids = numbered(cut.pixels, ignore=data.ignore, binary=data.label_kind == "binary")
-    masks = {"background": cut.pixels == 0, "foreground": ids > 0}
+    ground = data.background if data.sparse else 0
+    labels = cut.pixels
+    none = np.zeros(labels.shape, bool) if ground is None else labels == ground
+    ids = numbered(
+        np.where(none, labels.dtype.type(0), labels),
+        ignore=data.ignore,
+        binary=data.label_kind == "binary",
+    )
+    masks = {"background": none, "foreground": ids > 0}
     return Measured(
         record,
         kept,
         borders,
         object_facts(ids, whole=whole),
         _intensity(facts.pixels, masks),
-        # Pixels that are ignored say that objects without a label are expected.
-        None if data.ignore is not None else unlabelled_share(facts.pixels, ids),
+        # Pixels that are ignored or unknown say that objects without a label are expected.
+        None if data.sparse or data.ignore is not None else unlabelled_share(facts.pixels, ids),
     )
 
 

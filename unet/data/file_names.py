@@ -17,7 +17,7 @@ from pathlib import Path
 from unet.data.dataset_warnings import Warn, ignore_warning
 from unet.errors import UserError
 from unet.files import is_sheet
-from unet.io.formats import SUFFIXES, stem
+from unet.io.formats import LABEL_OUTLINES, LABEL_READERS, SUFFIXES, label_stem, stem
 from unet.io.zarr_metadata import images_inside
 
 _MAGIC = re.compile(r"(\*\*/|\*|\?|\[[^\]]+\])")
@@ -87,7 +87,9 @@ MATCHES: tuple[Callable[[Found], tuple[str, ...]], ...] = (
 )
 
 
-def find(pattern: str, root: Path, key: str, warn: Warn = ignore_warning) -> list[Found]:
+def find(
+    pattern: str, root: Path, key: str, warn: Warn = ignore_warning, *, labels: bool = False
+) -> list[Found]:
     """Images in a folder or matching a glob, sorted by path; plates and collections are replaced by
     their images.
 
@@ -95,19 +97,20 @@ def find(pattern: str, root: Path, key: str, warn: Warn = ignore_warning) -> lis
         pattern: absolute, or relative to ``root``. A folder stands for all images directly in it.
         key: of the config, for messages.
         warn: receives a warning about files that are not read.
+        labels: whether to take files of formats that only labels have, if there are no others.
 
     Raises:
         UserError: no such folder, nothing matches, or two files have the same name.
     """
     where = root / Path(pattern).expanduser()
     if glob.has_magic(str(where)) and not where.exists():
-        found = _glob(where, key, warn)
+        found = _glob(where, key, warn, labels=labels)
     elif where.is_dir() and where.suffix.lower() != ".zarr" and images_inside(where) is None:
         paths = sorted(where.iterdir(), key=_parts)
-        warn_of_unread_files(paths, key, warn)
-        found = [Found(p, stem(p)) for p in paths if is_image(p)]
+        readable = _readable(paths, key, warn, labels=labels)
+        found = [Found(p, label_stem(p) if labels else stem(p)) for p in readable]
     elif where.exists():
-        found = [Found(where, stem(where))]
+        found = [Found(where, label_stem(where) if labels else stem(where))]
     else:
         raise UserError(f"{key}: no folder or file {where}; write a folder, a glob or a sheet.csv")
     found = _named(found, key, warn)
@@ -210,16 +213,28 @@ def common_ending(found: list[Found]) -> str | None:
     return endings.pop() if len(endings) == 1 else None
 
 
-def _glob(where: Path, key: str, warn: Warn) -> list[Found]:
-    fixed, paths = glob_paths(where)
+def _readable(paths: list[Path], key: str, warn: Warn, *, labels: bool) -> list[Path]:
+    """The images among the paths; without any, the labels of other formats if ``labels``."""
+    images = [path for path in paths if is_image(path)]
+    if labels and not images:
+        others = LABEL_OUTLINES | LABEL_READERS.keys()
+        found = [p for p in paths if p.suffix.lower() in others and not p.name.startswith(".")]
+        if found:
+            return found
     warn_of_unread_files(paths, key, warn)
+    return images
+
+
+def _glob(where: Path, key: str, warn: Warn, *, labels: bool = False) -> list[Found]:
+    fixed, paths = glob_paths(where)
     expression = re.compile(_translated(where.relative_to(fixed).as_posix()))
     found = []
-    for path in filter(is_image, paths):
+    for path in _readable(paths, key, warn, labels=labels):
         below = path.relative_to(fixed)
         match = expression.fullmatch(below.as_posix())
         wild = tuple(_bare(part) for part in match.groups("")) if match else ()
-        found.append(Found(path, (below.parent / stem(path)).as_posix(), wild))
+        name = label_stem(path) if labels else stem(path)
+        found.append(Found(path, (below.parent / name).as_posix(), wild))
     return found
 
 

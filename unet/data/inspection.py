@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from unet.data.label_statistics import LabelScan, LabelStatistics
 from unet.errors import UserError
-from unet.io.axes import LazyImage
-from unet.io.images import open_image, open_label
+from unet.io.axes import DaskArray, LazyImage
+from unet.io.images import open_image
+from unet.io.mask_files import open_label_of
 
 Array = NDArray[Any]
 
@@ -93,22 +94,25 @@ def inspect(image: Path, label: Path | None, page: int | None, expected: Expecte
     if expected.pixel_size_um is None:
         warnings += opened.size_warnings
     if label is not None:
-        marked = open_label(label, axes=expected.axes, page=page)
-        if marked.shape != opened.shape[1:]:
+        marked = open_label_of(
+            image, label, opened.shape[1:], axes=expected.axes, page=page,
+            classes=expected.classes or None,
+        )  # fmt: skip
+        shape = tuple(map(int, marked.array.shape))
+        if shape != opened.shape[1:]:
             raise UserError(
-                f"{label}: has {_times(marked.shape)} pixels, but its image has "
-                f"{_times(opened.shape[1:])}"
+                f"{label}: has {_times(shape)} pixels, but its image has {_times(opened.shape[1:])}"
             )
-        found, neighbours = _values(label, marked, scan)
+        found, neighbours = _values(label, marked.array, scan)
         objects = _check_label(label, found, neighbours, expected)
         if expected.task == "instances":
             _check_objects(label, objects, neighbours)
         statistics = scan.statistics()
         objects = statistics.objects if expected.binary else objects
         warnings += _unused_values(found, expected)
-        if marked.dtype.kind == "f":
-            warnings.append(f"label: values of type {marked.dtype}; save labels as integers")
-        warnings += [f"label: {text}" for text in marked.warnings]
+        if (dtype := marked.array.dtype).kind == "f":
+            warnings.append(f"label: values of type {dtype}; save labels as integers")
+        warnings += [f"label: {text}" for text in marked.warnings()]
     return ImageFacts(
         axes=opened.axes,
         shape=opened.shape,
@@ -203,12 +207,12 @@ def _check_objects(path: Path, objects: int, neighbours: Neighbours) -> None:
         )
 
 
-def _values(path: Path, opened: LazyImage, scan: LabelScan) -> tuple[Array, Neighbours]:
+def _values(path: Path, labels: DaskArray, scan: LabelScan) -> tuple[Array, Neighbours]:
     """The distinct values of a label, sorted, as int64; and how many neighbours are equal."""
-    if opened.dtype.kind not in "uif":
-        raise UserError(f"{path}: values of type {opened.dtype}; save them as integers")
+    if labels.dtype.kind not in "uif":
+        raise UserError(f"{path}: values of type {labels.dtype}; save them as integers")
     found, neighbours = np.empty(0, np.int64), Neighbours()
-    for start, block in blocks_of(opened.array):
+    for start, block in blocks_of(labels):
         values, counts = _distinct(block)
         if values.dtype.kind == "f" and not (np.isfinite(values) & (values % 1 == 0)).all():
             raise UserError(f"{path}: values that are not integers")

@@ -21,7 +21,8 @@ from unet.data.records import ImageRecord
 from unet.data.resample import Resampling, peak_bytes, pixel_sizes, resampling
 from unet.data.store import OWN, UNLABELLED_ARE, Layout, add_image, add_labels, layout_of, new_image
 from unet.errors import UserError
-from unet.io.images import open_image, open_label
+from unet.io.images import open_image
+from unet.io.mask_files import open_label_of
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,10 @@ class Stage:
         Raises:
             UserError: it cannot be read, or does not have the image's spatial shape.
         """
-        opened = open_label(self.root / record.label, axes=self.axes, page=record.page)
+        opened = open_label_of(
+            self.root / record.image, self.root / record.label, record.shape[1:],
+            axes=self.axes, page=record.page, classes=self.classes or None,
+        )  # fmt: skip
         found = tuple(int(n) for n in opened.array.shape)
         if found != record.shape[1:]:
             raise UserError(

@@ -19,7 +19,8 @@ from unet.data.survey.fingerprints import Borders, borders_of
 from unet.data.survey.image_facts import REGION_PIXELS, Cut, PixelFacts, pixel_facts
 from unet.data.survey.object_facts import ObjectFacts, numbered, object_facts, unlabelled_share
 from unet.errors import UserError
-from unet.io.images import open_image, open_label
+from unet.io.images import open_image
+from unet.io.mask_files import open_label_of
 
 Array = NDArray[Any]
 
@@ -115,8 +116,11 @@ def _measured(
     kept = replace(facts, pixels=np.zeros((0,) * facts.pixels.ndim, facts.pixels.dtype))
     if not record.label:
         return Measured(record, kept, borders, None, {})
-    marked = open_label(source.root / record.label, axes=data.axes, page=record.page)
-    cut = Cut(facts.region, marked.dtype)
+    marked = open_label_of(
+        source.root / record.image, source.root / record.label, opened.shape[1:],
+        axes=data.axes, page=record.page, classes=data.classes,
+    )  # fmt: skip
+    cut = Cut(facts.region, marked.array.dtype)
     for start, block in blocks_of(marked.array):
         cut.add(start, block)
     if data.task == "semantic":

@@ -121,7 +121,7 @@ def _labels_alone(source: RawSource, pairs: Sequence[RawPair]) -> tuple[str, ...
         return ()
     used = {pair.label for pair in pairs} | {pair.image for pair in pairs}
     try:
-        labels = find(source.labels, source.root, "labels")
+        labels = find(source.labels, source.root, "labels", labels=True)
     except UserError:
         return ()  # the stage's message is already among the stops
     return tuple(item.path.name for item in labels if item.path not in used)

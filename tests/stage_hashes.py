@@ -25,7 +25,7 @@ EXCLUDED = {"unet"} | {
         "planning.resources", "config.checks", "config.choices", "config.data_settings",
         "config.dataset_sections", "config.inactive", "config.load", "config.messages",
         "config.model_section", "config.prediction_sections", "config.recipes", "config.run",
-        "config.section_base", "config.sections", "config.stage_sections",
+        "config.section_base", "config.sections", "config.split_section", "config.stage_sections",
         "config.stage_settings", "config.tracked", "config.training_sections",
     )
 }  # fmt: skip

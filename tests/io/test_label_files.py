@@ -22,7 +22,8 @@ from unet.export.rois import roi_writer
 from unet.io.formats import LABEL_READERS, OUTLINES
 from unet.io.images import open_image, open_label
 from unet.io.mask_files import MASK_SUFFIXES, open_mask
-from unet.io.outline_files import Drawing, Outline, read_geojson
+from unet.io.outline_drawing import Drawing, Outline
+from unet.io.outline_files import read_geojson
 
 MASKS = np.array([[0, 1, 1], [2, 2, 0]], np.uint16)
 

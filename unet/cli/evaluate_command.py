@@ -72,6 +72,7 @@ def evaluate_folders(args: argparse.Namespace, paths: Paths) -> None:
     scoring = MaskScoring(
         "instances" if args.classes is None else "semantic",
         *(args.classes, args.ignore, args.metrics, args.binary, args.boundary_tolerance),
+        unlabelled=args.unlabelled,
     )
     files = MaskFiles(args.axes, args.pixel_size)
     if args.output is not None:
@@ -254,6 +255,9 @@ def _facts(args: argparse.Namespace, scoring: MaskScoring) -> list[tuple[str, st
         else ", ".join(f"{name} = {value}" for name, value in scoring.classes.items()),
         "Connected pieces as objects": scoring.binary,
         "Ignored value of the truth": scoring.ignore,
+        "Pixels of the truth without a label": (
+            "not counted" if scoring.unlabelled == "ignore" else None
+        ),
         "Metrics": ", ".join(scoring.section.metrics),
         "Boundary tolerance": scoring.section.boundary_tolerance,
         "Pixel size (um)": args.pixel_size,

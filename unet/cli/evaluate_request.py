@@ -38,6 +38,11 @@ def add_request(p: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     p.add_argument("--ignore", type=int, metavar="VALUE", help="pixels of the truth not to count")
     p.add_argument(
+        "--unlabelled", choices=("background", "ignore"), default="background",
+        help="pixels of the truth without a label: background, or not to count because only some "
+        "objects have one (default background)",
+    )  # fmt: skip
+    p.add_argument(
         "--missing", choices=("leave-out", "zero"), default="leave-out",
         help="images without a predicted mask: leave them out, or count them as if nothing had "
         "been predicted (default leave-out)",

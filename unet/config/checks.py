@@ -55,6 +55,13 @@ def _dataset_mistakes(config: Config) -> list[str]:
                 f"{key}.label_kind: binary numbers the pieces of masks for task: instances; drop "
                 f"this key (the task is {data.task})"
             )
+        alone = data.background is None and data.background_px is None
+        if data.sparse and data.task == "instances" and alone and not data.predict_with:
+            lines.append(
+                f"{key}.unlabelled: ignore leaves no background to learn; write background_px: 3 "
+                "(unlabelled pixels so near a labelled object are background), or background: "
+                "<the value of pixels that are marked as background>"
+            )
         if data.models is not None and len(set(data.models)) != len(data.models):
             lines.append(f"{key}.models: got {list(data.models)}; name each model once")
         for model in data.models or ():

@@ -64,8 +64,15 @@ class DataSettings(Settings):
     task: Task
     label_kind: Literal["instances", "binary"] = "instances"
     ignore: int | None
+    unlabelled: Literal["background", "ignore"] = "background"
+    background: int | None = None
     axes: str | None
     channels: tuple[int | str, ...] | None
+
+    @property
+    def sparse(self) -> bool:
+        """Whether pixels without a label are unknown."""
+        return self.unlabelled == "ignore"
 
 
 class ManifestSettings(DataSettings):
@@ -75,6 +82,7 @@ class ManifestSettings(DataSettings):
         group, column: from the dataset's split.
         strict: stop at the first unusable image.
         labelled, required: whether labels are searched for, and whether they are required.
+        only_marked: whether only pixels marked as background say what background is.
         fingerprint: identifies the content of the raw files; "" for generated files, whose
             sentinel does this.
     """
@@ -88,6 +96,7 @@ class ManifestSettings(DataSettings):
     strict: bool
     labelled: bool
     required: bool = True
+    only_marked: bool = False
     fingerprint: str
 
     @classmethod
@@ -95,7 +104,12 @@ class ManifestSettings(DataSettings):
         data = config.datasets[dataset]
         # If models of other datasets predict, labels are optional.
         required = not config.origins_for(dataset)
-        own = {"labelled": data.labelled or required, "required": required, "fingerprint": ""}
+        own = {
+            "labelled": data.labelled or required,
+            "required": required,
+            "only_marked": data.background is not None and data.background_px is None,
+            "fingerprint": "",
+        }
         split = data.split
         return cls.filled(config, dataset, group=split.group, column=split.column, **own)
 
@@ -124,11 +138,13 @@ class PrepareSettings(DataSettings):
     Attributes:
         classes: pairs of name and label value. Not a mapping, because canonical JSON sorts
             mappings, and the order of the classes is their index.
+        background_px: see :class:`unet.config.dataset_sections.DatasetSection`.
     """
 
     stage = "prepare"
     prepare: PrepareSection
     classes: tuple[tuple[str, int], ...] | None
+    background_px: float | None = None
 
     @classmethod
     def of(cls, config: Config, dataset: str = "", model: str = "") -> Self:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from unet.config.choices import LAYOUT_TABLE, SYNTHETIC_TABLE, OneOf
-from unet.config.section_base import Changes, Count, Section, Share, Shown, Size
+from unet.config.section_base import Changes, Section, Shown, Size
+from unet.config.split_section import SplitSection
 from unet.files import is_pattern, is_sheet
-from unet.paths import ENSEMBLE, NAME
+from unet.paths import NAME
 
 _BY_CONTENT = "- (files are compared by content)"
 
@@ -26,103 +26,6 @@ class SyntheticSection(Section):
     """Side of an image, in pixels."""
     pixel_size_um: Size = 0.5
     """Pixel size that the files declare, in micrometres. It does not change the images."""
-
-
-class SplitSection(Section):
-    reruns: ClassVar[str] = "splits"
-
-    folds: Annotated[int, Field(ge=2, le=100)] | None = None
-    """Cross-validation with this many folds: each image is tested once. It compares models most
-    reliably, and trains each of them this many times. With `test` the folds form an ensemble: all
-    of them test the same images, each validates on one part of the others, and the networks'
-    probabilities are averaged ([data.md](../docs/data.md#splits))."""
-    test: Annotated[Share | None, Shown(default="0.25 without folds and column")] = None
-    """Share of the images that are tested. With `folds`, all folds test these images."""
-    column: Annotated[str | None, Shown("part or split", reruns="manifest")] = None
-    """Column of the sheet that says train, val or test for each image."""
-    group: Annotated[
-        str | None,
-        Shown(
-            "column of the sheet, or a regular expression with one group",
-            "the layout's own groups, or the sheet's column group",
-            "manifest",
-        ),
-    ] = None
-    """Images of one group (slide, animal, film) always stay in the same part. An expression is
-    searched in the image's id, such as `(plate\\d+)`."""
-    val: Share = 0.2
-    """Share of the images not tested that is used for validation: it chooses weights and
-    thresholds. With `column` it is used only if the sheet names no val image. It has no effect if
-    both `folds` and `test` are given."""
-    run: Annotated[
-        tuple[Count, ...] | None,
-        Shown("list of folds, from 0", "all", "train of the folds that are new"),
-    ] = None
-    """The folds to train: `[0]` for a first look at one of several. In an ensemble: the networks
-    that belong to it."""
-    redraw: Count = 0
-    """Another number draws all parts again from today's images. Otherwise an image keeps the part
-    that it had in earlier runs. Models whose images change are trained again."""
-
-    @field_validator("group")
-    @classmethod
-    def _group_readable(cls, value: str | None) -> str | None:
-        try:
-            re.compile(value or "")
-        except re.error as error:
-            raise ValueError(f"{value!r} is not a regular expression ({error})") from None
-        return value
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> SplitSection:
-        given = [k for k in ("folds", "test", "column") if getattr(self, k) is not None]
-        if len(given) > 1 and given != ["folds", "test"]:
-            raise ValueError(
-                f"give one of folds, test, column, or folds and test (got {', '.join(given)})"
-            )
-        if self.run is not None:
-            bad = [k for k in self.run if k >= self.number]
-            if bad or not self.run:
-                raise ValueError(
-                    f"run: got {list(self.run)}; allowed are folds 0 to {self.number - 1}"
-                )
-            if len(set(self.run)) != len(self.run):
-                raise ValueError(f"run: got {list(self.run)}; name each fold once")
-        return self
-
-    @property
-    def number(self) -> int:
-        """How many folds the split has (1 for a single held-out set)."""
-        return self.folds or 1
-
-    @property
-    def ensemble(self) -> bool:
-        """Whether the folds share their test images, which all their networks predict together."""
-        return self.folds is not None and self.test is not None
-
-    @property
-    def same_test(self) -> bool:
-        """Whether all folds test the same images. Otherwise a validation image of one fold is a
-        test image of another."""
-        return self.folds is None or self.ensemble
-
-    @property
-    def validated_by(self) -> Literal["val", "folds", "sheet"]:
-        """What decides how many images validate: the share `val`, the parts of an ensemble, or
-        the sheet."""
-        if self.column is not None:
-            return "sheet"
-        return "folds" if self.ensemble else "val"
-
-    @property
-    def to_run(self) -> tuple[int, ...]:
-        """The folds that are trained."""
-        return tuple(range(self.number)) if self.run is None else tuple(sorted(self.run))
-
-    @property
-    def tested(self) -> tuple[int, ...]:
-        """The folds that are predicted and evaluated."""
-        return (ENSEMBLE,) if self.ensemble else self.to_run
 
 
 class DatasetSection(Section):
@@ -182,6 +85,19 @@ class DatasetSection(Section):
     one counts as background in means over the foreground."""
     ignore: int | None = None
     """Label value of pixels that are ignored in losses and scores."""
+    unlabelled: Literal["background", "ignore"] = "background"
+    """What pixels without a label are: value 0 with task instances, values that belong to no class
+    with task semantic. background: the background (values that belong to no class are an error).
+    ignore: unknown, for labels of some of the objects, or scribbles: such pixels are ignored in
+    losses and scores ([data.md](../docs/data.md#sparse-labels))."""
+    background: int | None = None
+    """With `unlabelled: ignore` and task instances: label value of pixels that are background."""
+    background_px: Annotated[
+        Annotated[float, Field(gt=0, le=1000)] | None, Shown(reruns="prepare")
+    ] = None
+    """With `unlabelled: ignore` and task instances: unlabelled pixels at most this far from a
+    labelled object are background (in pixels; in volumes in units of the finest axis). A network
+    learns what background is only from such pixels and from those of `background`."""
     label_kind: Literal["instances", "binary"] = "instances"
     """For task instances. binary: labels are masks of one value (such as 0 and 255), and each
     connected piece is an object; pieces that touch at a corner are one. Touching objects then count
@@ -305,6 +221,7 @@ class DatasetSection(Section):
                 "classes: task instances reads instance ids (0 = background); drop this key or "
                 "write task: semantic"
             )
+        self._unlabelled_fits()
         if self.classes is not None:
             if len(self.classes) < 2:
                 raise ValueError(f"classes: got {len(self.classes)}; at least two are needed")
@@ -315,6 +232,27 @@ class DatasetSection(Section):
             if self.ignore in self.classes.values():
                 raise ValueError(f"ignore: value {self.ignore} is also the value of a class")
         return self
+
+    def _unlabelled_fits(self) -> None:
+        for key in ("background", "background_px"):
+            if getattr(self, key) is None:
+                continue
+            if not self.sparse:
+                raise ValueError(f"{key}: has no effect without unlabelled: ignore; write both")
+            if self.task == "semantic":
+                raise ValueError(
+                    f"{key}: task semantic names its background in classes; drop this key"
+                )
+        if self.background is not None and self.background in (0, self.ignore):
+            raise ValueError(
+                f"background: value {self.background} is that of "
+                f"{'pixels without a label' if self.background == 0 else 'ignore'}; write another"
+            )
+
+    @property
+    def sparse(self) -> bool:
+        """Whether pixels without a label are unknown."""
+        return self.unlabelled == "ignore"
 
     @property
     def weights(self) -> dict[str, float]:

@@ -15,8 +15,8 @@ from unet.errors import did_you_mean
 
 # Keys of a dataset that say what its files are or how they are read: the members have them.
 _OF_FILES = (
-    "images", "labels", "synthetic", "download", "download_from", "layout", "ignore", "label_kind",
-    "axes", "pixel_size_um", "channels", "prepare",
+    "images", "labels", "synthetic", "download", "download_from", "layout", "ignore", "unlabelled",
+    "background", "background_px", "label_kind", "axes", "pixel_size_um", "channels", "prepare",
 )  # fmt: skip
 # The split of a dataset that says nothing about it.
 _UNWRITTEN = SplitSection(test=0.25)

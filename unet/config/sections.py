@@ -1,7 +1,7 @@
 """All sections of the config, which :mod:`unet.config.run` combines."""
 
 from unet.config.choices import CHOOSING
-from unet.config.dataset_sections import DatasetSection, SplitSection, SyntheticSection
+from unet.config.dataset_sections import DatasetSection, SyntheticSection
 from unet.config.export_section import ExportSection
 from unet.config.model_section import ModelSection
 from unet.config.prediction_sections import (
@@ -11,6 +11,7 @@ from unet.config.prediction_sections import (
     SkipSection,
 )
 from unet.config.section_base import Section, sections_of
+from unet.config.split_section import SplitSection
 from unet.config.stage_sections import (
     EvaluateSection,
     NormalizeSection,

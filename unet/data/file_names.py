@@ -20,7 +20,16 @@ from unet.data.unread_files import left_out_lines, second_choices, warn_of_unrea
 from unet.errors import UserError
 from unet.files import is_pattern
 from unet.io.array_paths import split_inside, with_inside
-from unet.io.formats import ARRAY_FILES, NAMED, WHOLE, format_of, stem
+from unet.io.formats import (
+    ARRAY_FILES,
+    LABEL_OUTLINES,
+    LABEL_READERS,
+    NAMED,
+    WHOLE,
+    format_of,
+    label_stem,
+    stem,
+)
 from unet.io.zarr_metadata import SubImage, images_inside
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -95,7 +104,8 @@ def find(
             ``*.h5::/raw`` for the array ``raw`` in each file.
         key: of the config, for messages.
         warn: receives a warning about files that are not read.
-        labels: whether they are labels, which no JPEG can be.
+        labels: whether they are labels, which no JPEG can be; files of formats that only labels
+            have are taken if there are no others.
 
     Raises:
         UserError: no such folder, nothing matches, or two files have the same name.
@@ -108,16 +118,18 @@ def find(
         found = _of_pattern(where, fixed, filter(is_image, paths), key, warn)
     elif glob.has_magic(str(where)) and not where.exists():
         fixed, paths = glob_paths(where)
-        found = _matched(where, fixed, [path for path in paths if _is_of(path, wanted)])
+        found = _matched(where, fixed, _readable(paths, wanted, labels=labels), labels=labels)
     elif where.is_dir() and where.suffix.lower() != ".zarr" and images_inside(where) is None:
         paths = sorted(where.iterdir(), key=_parts)
-        found = [Found(p, stem(p)) for p in paths if is_image(p)]
+        readable = _readable(paths, WHOLE, labels=labels)
+        found = [Found(p, label_stem(p) if labels else stem(p)) for p in readable]
     elif where.exists():
-        found = [Found(where, stem(where))]
+        found = [Found(where, label_stem(where) if labels else stem(where))]
     else:
         raise UserError(f"{key}: no folder or file {where}; write a folder, a glob or a sheet.csv")
     if not inside:
-        warn_of_unread_files(paths, key, warn)
+        taken = {item.path for item in found}
+        warn_of_unread_files((path for path in paths if path not in taken), key, warn)
         found = _first_choices(found, key, warn, labels=labels)
     found = _named(found, key, warn)
     alone = len(found) == 1 and found[0].path == where
@@ -217,14 +229,24 @@ def common_ending(found: list[Found]) -> str | None:
     return endings.pop() if len(endings) == 1 else None
 
 
-def _matched(where: Path, fixed: Path, paths: Iterable[Path]) -> list[Found]:
+def _readable(paths: list[Path], wanted: Collection[str], *, labels: bool) -> list[Path]:
+    """The paths of the formats; without any, the labels of other formats if ``labels``."""
+    images = [path for path in paths if _is_of(path, wanted)]
+    if images or not labels or wanted is not WHOLE:
+        return images
+    others = LABEL_OUTLINES | LABEL_READERS.keys()
+    return [p for p in paths if p.suffix.lower() in others and not p.name.startswith(".")]
+
+
+def _matched(where: Path, fixed: Path, paths: Iterable[Path], *, labels: bool) -> list[Found]:
     expression = re.compile(translated(where.relative_to(fixed).as_posix()))
+    bare = label_stem if labels else stem
     found = []
     for path in paths:
         below = path.relative_to(fixed)
         match = expression.fullmatch(below.as_posix())
-        wild = tuple(stem(Path(part)) for part in match.groups("")) if match else ()
-        found.append(Found(path, (below.parent / stem(path)).as_posix(), wild))
+        wild = tuple(bare(Path(part)) for part in match.groups("")) if match else ()
+        found.append(Found(path, (below.parent / bare(path)).as_posix(), wild))
     return found
 
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from unet.data.label_statistics import LabelScan, LabelStatistics
 from unet.errors import UserError
-from unet.io.axes import LazyImage
-from unet.io.images import open_image, open_label
+from unet.io.axes import DaskArray, LazyImage
+from unet.io.images import open_image
+from unet.io.mask_files import open_label_of
 
 Array = NDArray[Any]
 
@@ -36,6 +37,8 @@ class Expected:
         classes: the same by class name, in order; empty for numbered objects.
         binary: whether the label is a mask whose connected components are the objects (instances).
         ignore: label value of ignored pixels.
+        sparse: whether pixels without a label (instances: of value 0) are unknown.
+        background: label value of background pixels beside 0 (instances).
         axes, channels, pixel_size_um: override those of the files.
         learned: whether a network is trained on them. An image with a single value is useless for
             training, but fine for prediction (an empty well has no objects).
@@ -46,6 +49,8 @@ class Expected:
     classes: Mapping[str, int] = field(default_factory=dict)
     binary: bool = False
     ignore: int | None = None
+    sparse: bool = False
+    background: int | None = None
     axes: str | None = None
     channels: tuple[int | str, ...] | None = None
     pixel_size_um: float | tuple[float, ...] | None = None
@@ -77,7 +82,10 @@ def inspect(image: Path, label: Path | None, page: int | None, expected: Expecte
     """
     opened = open_image(image, axes=expected.axes, channels=expected.channels, page=page)
     size = _pixel_size(image, opened, expected.pixel_size_um)
-    scan = LabelScan(opened.shape[1:], expected.classes, expected.ignore, expected.binary)
+    scan = LabelScan(
+        opened.shape[1:], expected.classes, expected.ignore, expected.binary,
+        expected.sparse, expected.background,
+    )  # fmt: skip
     blank = _one_value(image, opened, scan)
     if blank and expected.learned:
         raise UserError(f"{image}: {blank}")
@@ -86,21 +94,25 @@ def inspect(image: Path, label: Path | None, page: int | None, expected: Expecte
     if expected.pixel_size_um is None:
         warnings += opened.size_warnings
     if label is not None:
-        marked = open_label(label, axes=expected.axes, page=page)
-        if marked.shape != opened.shape[1:]:
+        marked = open_label_of(
+            image, label, opened.shape[1:], axes=expected.axes, page=page,
+            classes=expected.classes or None,
+        )  # fmt: skip
+        shape = tuple(map(int, marked.array.shape))
+        if shape != opened.shape[1:]:
             raise UserError(
-                f"{label}: has {_times(marked.shape)} pixels, but its image has "
-                f"{_times(opened.shape[1:])}"
+                f"{label}: has {_times(shape)} pixels, but its image has {_times(opened.shape[1:])}"
             )
-        found, neighbours = _values(label, marked, scan)
+        found, neighbours = _values(label, marked.array, scan)
         objects = _check_label(label, found, neighbours, expected)
         if expected.task == "instances":
             _check_objects(label, objects, neighbours)
         statistics = scan.statistics()
         objects = statistics.objects if expected.binary else objects
-        if marked.dtype.kind == "f":
-            warnings.append(f"label: values of type {marked.dtype}; save labels as integers")
-        warnings += [f"label: {text}" for text in marked.warnings]
+        warnings += _unused_values(found, expected)
+        if (dtype := marked.array.dtype).kind == "f":
+            warnings.append(f"label: values of type {dtype}; save labels as integers")
+        warnings += [f"label: {text}" for text in marked.warnings()]
     return ImageFacts(
         axes=opened.axes,
         shape=opened.shape,
@@ -195,12 +207,12 @@ def _check_objects(path: Path, objects: int, neighbours: Neighbours) -> None:
         )
 
 
-def _values(path: Path, opened: LazyImage, scan: LabelScan) -> tuple[Array, Neighbours]:
+def _values(path: Path, labels: DaskArray, scan: LabelScan) -> tuple[Array, Neighbours]:
     """The distinct values of a label, sorted, as int64; and how many neighbours are equal."""
-    if opened.dtype.kind not in "uif":
-        raise UserError(f"{path}: values of type {opened.dtype}; save them as integers")
+    if labels.dtype.kind not in "uif":
+        raise UserError(f"{path}: values of type {labels.dtype}; save them as integers")
     found, neighbours = np.empty(0, np.int64), Neighbours()
-    for start, block in blocks_of(opened.array):
+    for start, block in blocks_of(labels):
         values, counts = _distinct(block)
         if values.dtype.kind == "f" and not (np.isfinite(values) & (values % 1 == 0)).all():
             raise UserError(f"{path}: values that are not integers")
@@ -244,10 +256,25 @@ def _check_classes(
     raise UserError(f"{path}: values {listed} belong to no class (classes have {known}); {advice}")
 
 
+def _unused_values(found: Array, expected: Expected) -> list[str]:
+    """A warning about values that only unlabelled: ignore allows, besides 0; they may be slips."""
+    if expected.task != "semantic" or not expected.sparse:
+        return []
+    known = {0, expected.ignore, *expected.values}
+    unused = [int(v) for v in found if int(v) not in known]
+    if not unused:
+        return []
+    more = f" and {len(unused) - LISTED_VALUES} more" if len(unused) > LISTED_VALUES else ""
+    listed = ", ".join(map(str, unused[:LISTED_VALUES])) + more
+    return [f"label: values {listed} belong to no class and count as unlabelled"]
+
+
 def _check_label(path: Path, found: Array, neighbours: Neighbours, expected: Expected) -> int:
     """Number of classes present (semantic) or of objects (instances)."""
-    values = [int(v) for v in found if int(v) != expected.ignore]
+    values = [int(v) for v in found if int(v) not in (expected.ignore, expected.background)]
     if expected.task == "semantic":
+        if expected.sparse:
+            return len(expected.values.intersection(values))
         _check_classes(path, values, neighbours, expected)
         return len(values)
     if values and values[0] < 0:
@@ -259,6 +286,8 @@ def _check_label(path: Path, found: Array, neighbours: Neighbours, expected: Exp
             f"{path}: {len(objects)} different values besides 0, but label_kind: binary; write "
             "label_kind: instances, or name one of them as ignore"
         )
+    if expected.sparse and values and values[-1] == LARGEST_ID:
+        raise UserError(f"{path}: no object can have the id {LARGEST_ID} with unlabelled: ignore")
     if values and values[-1] > LARGEST_ID:
         raise UserError(
             f"{path}: instance id {values[-1]} does not fit into 32 bits; number them from 1"

@@ -74,11 +74,13 @@ class LabelStatistics:
     """Statistics of one label and its image.
 
     Attributes:
-        shares: of the pixels that are not ignored, by class, in the order of the classes.
+        shares: of the pixels that are not ignored or unknown, by class, in the order of the
+            classes.
         intensity: sum and number of the sampled pixels of the first channel, by class.
         numbering: of numbered objects; empty for classes.
         objects: number of components of a binary mask, None if the mask is too large to count them.
         copy: whether the label is identical to the image, which has more than one value.
+        labelled: share of the pixels that have a label, if the others are unknown; None: all have.
     """
 
     shares: Mapping[str, float]
@@ -86,6 +88,7 @@ class LabelStatistics:
     numbering: Numbering = Numbering()
     objects: int | None = None
     copy: bool = False
+    labelled: float | None = None
 
 
 @dataclass
@@ -97,12 +100,16 @@ class LabelScan:
         classes: name -> label value; empty for numbered objects.
         ignore: label value of ignored pixels.
         binary: whether all values except 0 mean foreground.
+        sparse: whether pixels without a label are unknown.
+        background: label value of background pixels, if they are not those of value 0.
     """
 
     shape: tuple[int, ...]
     classes: Mapping[str, int]
     ignore: int | None = None
     binary: bool = False
+    sparse: bool = False
+    background: int | None = None
     _counts: Counter[int] = field(default_factory=Counter, init=False)
 
     def __post_init__(self) -> None:
@@ -119,18 +126,27 @@ class LabelScan:
         self._label.add(start, block)
         if self._mask is not None:
             self._mask.add(start, self._foreground(block))
-        # For numbered objects only 0 and the ignored value: there may be a million others.
-        wanted = {0, *self.classes.values()} | ({self.ignore} if self.ignore is not None else set())
+        # For numbered objects only those that mean no object: there may be a million others.
+        wanted = {0, *self.classes.values(), *self._no_objects}
         for value in wanted:
             self._counts[value] += int(counts[values == value].sum())
 
     def statistics(self) -> LabelStatistics:
         """The result, after all blocks were added."""
         image, label = self._image.pixels, self._label.pixels
-        total = math.prod(self.shape) - (0 if self.ignore is None else self._counts[self.ignore])
+        pixels = math.prod(self.shape)
         numbers = {name: self._counts[value] for name, value in self.classes.items()}
         if not self.classes:
-            numbers = {"background": self._counts[0], "foreground": total - self._counts[0]}
+            of_none = {0, *self._no_objects}
+            foreground = pixels - sum(self._counts[value] for value in of_none)
+            ground = self.background if self.sparse else 0
+            numbers = {
+                "background": 0 if ground is None else self._counts[ground],
+                "foreground": foreground,
+            }
+        total = pixels - (0 if self.ignore is None else self._counts[self.ignore])
+        if self.sparse:
+            total = sum(numbers.values())
         # Six significant digits, so that the share of a class that occurs is never 0.
         shares = {name: float(f"{n / max(total, 1):.6g}") for name, n in numbers.items()}
         return LabelStatistics(
@@ -140,12 +156,18 @@ class LabelScan:
             self._objects(),
             # If both have a single value (an empty well), equality does not mean a mistake.
             copy=bool(np.array_equal(image, label) and image.min() < image.max()),
+            labelled=total / pixels if self.sparse else None,
         )
 
     def _intensity(self, image: Array, label: Array) -> dict[str, tuple[float, int]]:
         masks = {name: label == value for name, value in self.classes.items()}
         if not self.classes:
-            masks = {"background": label == 0, "foreground": self._foreground(label)}
+            ground = self.background if self.sparse else 0
+            none = np.zeros(label.shape, bool)
+            masks = {
+                "background": none if ground is None else label == ground,
+                "foreground": self._foreground(label),
+            }
         return {
             name: (float(image[mask].sum(dtype=np.float64)), int(mask.sum()))
             for name, mask in masks.items()
@@ -160,7 +182,14 @@ class LabelScan:
 
     def _foreground(self, label: Array) -> NDArray[np.bool_]:
         marked: NDArray[np.bool_] = label != 0
-        return marked if self.ignore is None else marked & (label != self.ignore)
+        for value in self._no_objects:
+            marked &= label != value
+        return marked
+
+    @property
+    def _no_objects(self) -> list[int]:
+        """Values besides 0 that mean no object."""
+        return [value for value in (self.ignore, self.background) if value is not None]
 
     def _numbering(self, label: Array) -> Numbering:
         from scipy import ndimage

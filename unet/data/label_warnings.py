@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from unet.errors import how_many
+
 if TYPE_CHECKING:
     from unet.data.label_statistics import LabelStatistics
 
@@ -32,7 +34,8 @@ def label_warnings(
             warn(name, "the label is identical to the image")
         if instances and name not in marked:
             warn(name, "its label contains no object")
-        if label.numbering.numbers == 1 and label.shares["background"] == 0:
+        alone = label.numbering.numbers == 1 and label.shares["background"] == 0
+        if alone and label.labelled is None:
             warn(name, "its label is one object that covers the whole image")
         present = [class_ for class_, share in label.shares.items() if share > 0]
         if not instances and len(present) < 2:
@@ -75,6 +78,8 @@ def _scattered(label: LabelStatistics, instances: bool) -> str:
 
 def _covered(label: LabelStatistics, instances: bool) -> str:
     share = _foreground(label)
+    if label.labelled is not None:
+        return ""  # nothing says how much of the image objects cover
     if share <= COVERED:
         return ""
     if instances:
@@ -86,7 +91,8 @@ def _covered(label: LabelStatistics, instances: bool) -> str:
 
 
 def class_table(labels: Mapping[str, LabelStatistics]) -> list[dict[str, Any]]:
-    """Name, mean share (0 to 1) and mean intensity of each class over all images.
+    """Name, mean share (0 to 1) and mean intensity of each class over all images; of sparse labels
+    also the share without a label.
 
     Intensities are those of the first channel, as stored in the files; None for a class without
     pixels.
@@ -95,10 +101,37 @@ def class_table(labels: Mapping[str, LabelStatistics]) -> list[dict[str, Any]]:
     for name in next(iter(labels.values())).shares if labels else ():
         sums = [label.intensity[name] for label in labels.values()]
         number = sum(n for _, n in sums)
-        share = sum(label.shares[name] for label in labels.values()) / len(labels)
+        share = sum(label.shares[name] * _labelled(label) for label in labels.values())
+        share /= len(labels)
         mean = sum(value for value, _ in sums) / number if number else None
         rows.append({"name": name, "share": share, "intensity": mean})
+    if any(label.labelled is not None for label in labels.values()):
+        share = 1 - sum(map(_labelled, labels.values())) / len(labels)
+        rows.append({"name": "no label", "share": share, "intensity": None})
     return rows
+
+
+def _labelled(label: LabelStatistics) -> float:
+    return 1.0 if label.labelled is None else label.labelled
+
+
+def sparse_notice(labels: Mapping[str, LabelStatistics], *, instances: bool) -> list[str]:
+    """What scores on sparse labels say, in one line; none if all pixels have a label."""
+    found = [label.labelled for label in labels.values() if label.labelled is not None]
+    if not found:
+        return []
+    share = 100 * sum(found) / len(found)
+    what = (
+        "scores say how many labelled objects are found, and how well; predicted objects that lie "
+        "mostly on unlabelled pixels count as neither right nor wrong, so precision, AP, F1 and PQ "
+        "see few false objects"
+        if instances
+        else "scores count labelled pixels alone"
+    )
+    return [
+        f"unlabelled: ignore: {share:.3g} % of the pixels of {how_many(len(found), 'label')} have "
+        f"a label, the others are unknown; {what} (docs/metrics.md)"
+    ]
 
 
 def table_line(rows: list[dict[str, Any]]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from unet.config.data_settings import ManifestSettings
 from unet.data.dataset_warnings import grouped, write_warnings
 from unet.data.file_names import relative
 from unet.data.fit_checks import IN_CONFIG, Remedies
-from unet.data.label_warnings import class_table, label_warnings, table_line
+from unet.data.label_warnings import class_table, label_warnings, sparse_notice, table_line
 from unet.data.layouts import find_pairs, list_files
 from unet.data.manifest_checks import note_copies, quarantine_mixed, summarise, warn_of_sizes
 from unet.data.raw_changes import Hashes, fingerprint, stamp, write_inputs
@@ -117,8 +117,29 @@ def build_manifest(
         log.info("classes, share of the pixels: %s", table_line(rows))
     if classes is not None:
         classes += rows
+    _check_sparse(source, settings, labels)
     texts = label_warnings(labels, instances=settings.task == "instances")
     return note_copies([_warned(r, texts.get(r.id, ())) for r in records], source)
+
+
+def _check_sparse(
+    source: RawSource, settings: ManifestSettings, labels: Mapping[str, LabelStatistics]
+) -> None:
+    """Warns of what scores on sparse labels say.
+
+    Raises:
+        UserError: no pixel says what background is, so that no network can learn it.
+    """
+    for line in sparse_notice(labels, instances=settings.task == "instances"):
+        source.warn(line)
+    if not (settings.only_marked and labels and source.required):
+        return
+    if not any(label.shares["background"] for label in labels.values()):
+        raise UserError(
+            f"background: no label has a pixel of value {settings.background}, so no network can "
+            "learn what background is; mark some, or write background_px: 3 (unlabelled pixels so "
+            "near a labelled object are background)"
+        )
 
 
 def _all_examined(
@@ -176,6 +197,8 @@ def _expected(source: RawSource, settings: ManifestSettings) -> Expected:
         classes=settings.classes or {},
         binary=settings.label_kind == "binary",
         ignore=settings.ignore,
+        sparse=settings.sparse,
+        background=settings.background,
         axes=settings.axes,
         channels=settings.channels,
         pixel_size_um=settings.pixel_size_um,

@@ -17,8 +17,7 @@ from unet.data.connected_components import ConnectedComponents
 from unet.data.label_maps import instance_maps, semantic_classes
 from unet.data.records import ImageRecord
 from unet.errors import UserError
-from unet.io.images import open_label
-from unet.io.mask_files import open_mask
+from unet.io.mask_files import open_label_of, open_mask
 
 # Number of masks that are read as a whole, and the most pixels of one.
 LOOKED_AT = 5
@@ -146,11 +145,16 @@ def label_content(record: ImageRecord, root: Path, data: DatasetSection) -> str:
         root: folder of the record's paths.
     """
     try:
-        label = open_label(root / record.label, axes=data.axes, page=record.page)
+        label = open_label_of(
+            root / record.image, root / record.label, record.shape[1:],
+            axes=data.axes, page=record.page, classes=data.classes,
+        )  # fmt: skip
         pixels = np.asarray(label.array)
         if data.task == "semantic":
-            return content_of(semantic_classes(pixels, data.classes or {}, data.ignore))
-        ids = instance_maps(pixels, data.ignore)[1]
+            return content_of(
+                semantic_classes(pixels, data.classes or {}, data.ignore, sparse=data.sparse)
+            )
+        ids = instance_maps(pixels, data.ignore, background=data.background)[1]
         if data.label_kind == "binary":
             numbering = ConnectedComponents(ids.shape)
             ids = numbering.add(tuple(slice(0, side) for side in ids.shape), ids > 0)

@@ -173,6 +173,9 @@ def _stage(
         target=target,
         binary=settings.label_kind == "binary",
         many=many,
+        sparse=settings.sparse,
+        background=settings.background,
+        background_px=settings.background_px,
     )
 
 

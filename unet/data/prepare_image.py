@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 import zarr
 
+from unet.config.heads import IGNORE
 from unet.config.sections import PrepareSection
-from unet.data import normalize
+from unet.data import background_rings, normalize
 from unet.data.blocks import ArraySource, Budget, Grid, Progress, mapped
 from unet.data.connected_components import ConnectedComponents
-from unet.data.label_maps import instance_maps, semantic_classes
+from unet.data.label_maps import UNLABELLED, instance_maps, semantic_classes
 from unet.data.normalize import ImageStatistics
 from unet.data.records import ImageRecord
 from unet.data.resample import Resampling, peak_bytes, pixel_sizes, resampling
-from unet.data.store import OWN, Layout, add_image, add_labels, layout_of, new_image
+from unet.data.store import OWN, UNLABELLED_ARE, Layout, add_image, add_labels, layout_of, new_image
 from unet.errors import UserError
-from unet.io.images import open_image, open_label
+from unet.io.images import open_image
+from unet.io.mask_files import open_label_of
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,9 @@ class Stage:
     target: Target | None = None
     binary: bool = False  # labels are masks whose connected components are the objects
     many: bool = False  # small images are zip files
+    sparse: bool = False  # pixels without a label are unknown
+    background: int | None = None  # label value of pixels that are background
+    background_px: float | None = None  # of sparse labels: width of rings of background
 
     def resampling(self, record: ImageRecord) -> Resampling | None:
         return None if self.target is None else self.target.resampling(record)
@@ -113,7 +118,10 @@ class Stage:
         Raises:
             UserError: it cannot be read, or does not have the image's spatial shape.
         """
-        opened = open_label(self.root / record.label, axes=self.axes, page=record.page)
+        opened = open_label_of(
+            self.root / record.image, self.root / record.label, record.shape[1:],
+            axes=self.axes, page=record.page, classes=self.classes or None,
+        )  # fmt: skip
         found = tuple(int(n) for n in opened.array.shape)
         if found != record.shape[1:]:
             raise UserError(
@@ -165,6 +173,7 @@ def prepare_image(
             "display": {name: statistics[name] for name in ("low", "high")},
             **manifest_attrs(record),
             **resampled_attrs(record, stage.resampling(record)),
+            **(UNLABELLED_ARE if stage.sparse and record.label else {}),
         }
         group.attrs.put(attrs)
     progress.advance(0, images=1)
@@ -268,12 +277,29 @@ def _write_labels(stage: Stage, record: ImageRecord, group: zarr.Group) -> None:
         for region, block in source.regions():
             try:
                 if stage.task == "instances":
-                    classes[region], ids = instance_maps(block, stage.ignore)
+                    classes[region], ids = _instance_maps(stage, block)
                     instances[region] = ids if numbering is None else numbering.add(region, ids > 0)
                 else:
-                    classes[region] = semantic_classes(block, stage.classes, stage.ignore)
+                    classes[region] = semantic_classes(
+                        block, stage.classes, stage.ignore, sparse=stage.sparse
+                    )
             except UserError as error:
                 page = "" if record.page is None else f" (page {record.page})"
                 raise UserError(f"{record.label}{page}: {error}") from None
         if numbering is not None:
             numbering.settle(instances)
+    if stage.background_px is not None:
+        width, size = stage.background_px, record.pixel_size_um or (1.0,) * len(source.shape)
+        steps = [length / min(size) for length in size]
+        margin = background_rings.margin_of(width, steps)
+        wide = np.prod([s + 2 * m for s, m in zip(layout.shard, margin, strict=True)], dtype=float)
+        needed = min(stage.budget.total, int(background_rings.BYTES_PER_PIXEL * wide))
+        with stage.budget.reserve(needed, record.label):
+            background_rings.mark_background(classes, instances, layout.shard, width, steps)
+
+
+def _instance_maps(stage: Stage, block: Any) -> tuple[Any, Any]:
+    if not stage.sparse:
+        return instance_maps(block, stage.ignore)
+    unlabelled = IGNORE if stage.background_px is None else UNLABELLED
+    return instance_maps(block, stage.ignore, unlabelled=unlabelled, background=stage.background)

@@ -25,7 +25,7 @@ from unet.data.sheets import read_rows
 from unet.errors import UserError
 from unet.files import is_pattern, is_sheet
 from unet.io.array_paths import split_inside, with_inside
-from unet.io.formats import stem
+from unet.io.formats import OF_MANY_IMAGES, stem
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +121,8 @@ def with_labels(source: RawSource, images: list[Found]) -> tuple[list[Found], Ma
     """
     labels: list[Found] = []
     if source.labels is not None and source.labelled:
+        if (one := of_many_images(source)) is not None:
+            return images, {item.path: one for item in images}
         labels = find(source.labels, source.root, "labels", source.warn, labels=True)
         images, labels = _without_overlap(source, images, labels)
     warn_of_label_names(images, "images", source.warn)
@@ -133,6 +135,14 @@ def with_labels(source: RawSource, images: list[Found]) -> tuple[list[Found], Ma
         names = ", ".join(p.name for p in lonely[:3]) + (", ..." if len(lonely) > 3 else "")
         source.warn(f"{len(lonely)} labels match no image and are left out: {names}")
     return images, pairs
+
+
+def of_many_images(source: RawSource) -> Path | None:
+    """The file that ``labels`` names, if its format may hold the labels of many images. Which of
+    them it holds is seen when they are read."""
+    where = source.root / Path(source.labels or "").expanduser()
+    many = where.suffix.lower() in OF_MANY_IMAGES and where.is_file()
+    return where if many else None
 
 
 def _without_overlap(

@@ -50,6 +50,8 @@ CHUNK_DEPTH = 8
 CHUNK_STEP = 16
 # The image as it was before it was resampled.
 OWN = "own"
+# The attribute of an image whose pixels without a label are unknown (255 in `classes`).
+UNLABELLED_ARE = {"unlabelled": "ignore"}
 
 
 @dataclass(frozen=True)
@@ -235,6 +237,10 @@ class Prepared:
             # Groups of two datasets may have the same name.
             found["group"] = member_id(image.partition(OF_MEMBER)[0], str(found["group"]))
         return found
+
+    def sparse(self, image: str) -> bool:
+        """Whether its pixels without a label are unknown, so that some objects have no label."""
+        return "unlabelled" in self.attrs(image)
 
     def _place(self, image: str) -> tuple[Prepared, str]:
         """The store that holds an image, and its id there."""

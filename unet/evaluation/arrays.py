@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
+from unet.config.heads import IGNORE
 from unet.config.sections import EvaluateSection
 from unet.data.blocks import ArraySource, grid_of
 from unet.data.connected_components import ConnectedComponents
@@ -50,6 +51,7 @@ def evaluate(
     pixel_size_um: float | Sequence[float] | None = None,
     binary: str | None = None,
     boundary_tolerance: str = "2 px",
+    unlabelled: str = "background",
     threads: int = 1,
     image: str = "image",
 ) -> pd.DataFrame:
@@ -57,7 +59,8 @@ def evaluate(
 
     Args:
         predicted, truth: labels [(Z,) Y, X] of the same shape: NumPy, dask or zarr, whole numbers.
-        task, classes, ignore, metrics, binary, boundary_tolerance: see :class:`MaskScoring`.
+        task, classes, ignore, metrics, binary, boundary_tolerance, unlabelled: see
+            :class:`MaskScoring`.
         pixel_size_um: micrometres per pixel, one number or one per axis; None: distances in pixels.
         threads: for the blocks of large images.
         image: its name in the table.
@@ -74,7 +77,7 @@ def evaluate(
 
     if (threads := whole("threads", threads)) < 1:
         raise ArgumentError(f"threads: got {threads}; write a whole number above 0")
-    scoring = MaskScoring(task, classes, ignore, metrics, binary, boundary_tolerance)
+    scoring = MaskScoring(task, classes, ignore, metrics, binary, boundary_tolerance, unlabelled)
     with opened(scoring, predicted, truth, pixel_size_um, threads, image) as pair:
         rows = [(image, *score[:3]) for score in scores(scoring, pair, threads)]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"value": np.float64})
@@ -157,7 +160,7 @@ def opened(
         pred_maps = _converted(group, predicted, "predicted", *args)
         yield ScoredPair(
             *(image, truth_maps[0], pred_maps[0], truth_maps[1], pred_maps[1]),
-            *(None, scoring.class_names, spacing),
+            *(None, scoring.class_names, spacing, scoring.unlabelled == "ignore"),
         )
 
 
@@ -265,6 +268,7 @@ def _maps(scoring: MaskScoring, values: Any, side: str, split: bool) -> tuple[An
             )
         values = values.astype(np.uint8)
     ignore = scoring.ignore if side == "truth" else None
+    sparse = side == "truth" and scoring.unlabelled == "ignore"
     if scoring.classes is None:
-        return instance_maps(values, ignore)
-    return semantic_classes(values, dict(scoring.classes), ignore), None
+        return instance_maps(values, ignore, unlabelled=IGNORE if sparse else 0)
+    return semantic_classes(values, dict(scoring.classes), ignore, sparse=sparse), None

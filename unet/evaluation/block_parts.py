@@ -19,12 +19,13 @@ from unet.evaluation.blockwise import channel_of, probability_of
 from unet.evaluation.metrics.boundary import Outlines, Surfaces, outline
 from unet.evaluation.metrics.calibration import Reliability, reliability
 from unet.evaluation.metrics.chunks import kept
-from unet.evaluation.metrics.contingency import Contingency, contingency, summed
+from unet.evaluation.metrics.contingency import Contingency, contingency, of_counted, summed
 from unet.evaluation.metrics.nearest import Points
 from unet.evaluation.metrics.pixel import confusion
 from unet.evaluation.metrics.precision_recall import ProbabilityCounts, probability_counts
 from unet.evaluation.metrics.surfaces import BlockOutlines, PointFiles, save_points
 from unet.evaluation.scan import Block, Part, Scan
+from unet.prediction.objects.counted_pairs import UNLABELLED_ID
 
 
 def confusion_matrix(num_classes: int) -> Part[NDArray[np.int64], NDArray[np.int64]]:
@@ -35,11 +36,18 @@ def confusion_matrix(num_classes: int) -> Part[NDArray[np.int64], NDArray[np.int
     )
 
 
+def _ids_in(block: Block) -> Contingency:
+    truth, pred = block.labels("truth_ids"), block.labels("pred_ids")
+    if not block.pair.sparse:
+        return contingency(truth, pred, block.valid)
+    return contingency(np.where(block.valid, truth, np.uint32(UNLABELLED_ID)), pred)
+
+
 # Table of the true and predicted ids, without ignored pixels. An object that consists only of
-# ignored pixels does not count.
+# ignored pixels does not count. With sparse labels objects are whole, see `of_counted`.
 TABLE: Part[Contingency, Contingency] = Part(
-    lambda block: contingency(block.labels("truth_ids"), block.labels("pred_ids"), block.valid),
-    lambda _, found: summed(found),
+    _ids_in,
+    lambda scan, found: of_counted(summed(found)) if scan.pair.sparse else summed(found),
 )
 
 

@@ -30,6 +30,8 @@ class ScoredPair:
         probabilities: [C, (Z,) Y, X], float16 or float32; None for masks without them.
         head: names of the C classes.
         pixel_size_um: per spatial axis, None = unknown.
+        sparse: whether ignored pixels of the truth are pixels that nobody labelled, so that objects
+            may lie there.
     """
 
     image: str
@@ -40,6 +42,7 @@ class ScoredPair:
     probabilities: ZarrArray | None
     head: tuple[str, ...]
     pixel_size_um: tuple[float, ...] | None = None
+    sparse: bool = False
 
 
 def open_pair(prepared: Prepared, segmentation: Segmentation, image: str, task: str) -> ScoredPair:
@@ -80,6 +83,7 @@ def open_pair(prepared: Prepared, segmentation: Segmentation, image: str, task: 
         segmentation.probabilities(image) if segmentation.has_probabilities(image) else None,
         tuple(attrs["head"]),
         tuple(float(length) for length in size) if size else None,
+        prepared.sparse(image),
     )
 
 

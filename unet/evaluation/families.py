@@ -42,7 +42,8 @@ def _of_table(metrics: Callable[[Contingency], list[Score]]) -> Callable[[Scored
 
 
 def boundary(fold: Scored) -> Scorer:
-    """Distances between outlines: per class except the first, and of the objects."""
+    """Distances between outlines: per class except the first, and of the objects. Images with
+    sparse labels have none."""
     tolerance = Tolerance.parse(fold.settings.boundary_tolerance)
     if tolerance.unit == "um":
         for image in fold.ids("test"):
@@ -56,6 +57,8 @@ def boundary(fold: Scored) -> Scorer:
     found = outlines(len(names))
 
     def score(case: Case) -> list[Score]:
+        if case.pair.sparse:
+            return []  # outlines on unlabelled pixels may be right
         spacing = case.pair.pixel_size_um
         classes, objects = case.totals[found]
         rows: list[Score] = []

@@ -14,6 +14,7 @@ from unet.evaluation.families import MASK_FAMILIES
 
 TASKS = ("instances", "semantic")
 SIDES = ("predicted", "truth", "both")
+UNLABELLED = ("background", "ignore")
 OBJECT_CLASSES = ("background", "foreground")
 # As many as in a config; higher class indices mean something else.
 MOST_CLASSES = 200
@@ -27,6 +28,8 @@ class MaskScoring:
         task: "instances" (values are ids of objects) or "semantic" (values are classes).
         classes: task semantic: name -> value in the masks; the first one is the background.
         ignore: value in the truth whose pixels do not count.
+        unlabelled: what pixels of the truth without a label are (value 0; task semantic: values of
+            no class): "background", or "ignore" if nobody labelled them.
         metrics: families of metrics (`MASK_FAMILIES`) or one of them, None = all that fit the task.
         binary: whose masks are only foreground and background, so that the connected components
             are the objects: "predicted", "truth", "both" or None. Task instances.
@@ -43,6 +46,7 @@ class MaskScoring:
     metrics: str | Sequence[str] | None = None
     binary: str | None = None
     boundary_tolerance: str = "2 px"
+    unlabelled: str = "background"
     section: EvaluateSection = field(init=False)
 
     def __post_init__(self) -> None:
@@ -63,6 +67,9 @@ class MaskScoring:
             raise ArgumentError(f"task: got {self.task!r}; write instances or semantic")
         if self.binary is not None and self.binary not in SIDES:
             raise ArgumentError(f"binary: got {self.binary!r}; write one of {', '.join(SIDES)}")
+        if self.unlabelled not in UNLABELLED:
+            known = " or ".join(UNLABELLED)
+            raise ArgumentError(f"unlabelled: got {self.unlabelled!r}; write {known}")
         if self.ignore is not None:
             object.__setattr__(self, "ignore", whole("ignore", self.ignore))
         if self.classes is not None:

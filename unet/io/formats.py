@@ -137,8 +137,19 @@ ARRAY_FILES = NAMED | {".zarr"}
 WHOLE = SUFFIXES - NAMED
 # Formats of labels only: a folder of images may hold such files, which are no images.
 LABEL_READERS: dict[str, Reader] = {".npy": _npy}
-# Outlines, from which labels are drawn (`unet.io.mask_files`).
+# Outlines, from which labels are drawn (`unet.io.drawn_labels`).
 OUTLINES = frozenset({".geojson", ".roi", ".zip"})
+# Outlines that only labels of a dataset may be: other tools write tables and settings with these
+# endings beside their masks.
+LABEL_OUTLINES = OUTLINES | {".json", ".xml", ".csv"}
+# Formats of which one file may hold the labels of many images.
+OF_MANY_IMAGES = frozenset({".json", ".xml"})
+
+
+def label_stem(path: Path) -> str:
+    """The same for a label, which may be of more formats."""
+    others = LABEL_OUTLINES | LABEL_READERS.keys()
+    return path.stem if path.suffix.lower() in others else stem(path)
 
 
 def format_of(path: Path) -> str:

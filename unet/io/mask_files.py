@@ -1,4 +1,4 @@
-"""Opens the masks that other tools write: label images, ``_seg.npy``, GeoJSON, ImageJ ROIs.
+"""Opens labels, and the masks that other tools write: label images, ``_seg.npy``, outlines.
 
 Heavy packages are imported inside functions, so that listing files stays fast.
 """
@@ -11,7 +11,14 @@ from pathlib import Path
 
 from unet.errors import UserError
 from unet.io.axes import DaskArray, LazyImage
-from unet.io.formats import INEXACT, LABEL_READERS, OUTLINES, WHOLE, format_of
+from unet.io.formats import (
+    INEXACT,
+    LABEL_OUTLINES,
+    LABEL_READERS,
+    OUTLINES,
+    WHOLE,
+    format_of,
+)
 
 MASK_SUFFIXES = WHOLE - INEXACT | LABEL_READERS.keys() | OUTLINES
 
@@ -54,7 +61,7 @@ def open_mask(
         UserError: it cannot be read, or does not have the image's pixels.
     """
     if path.suffix.lower() in OUTLINES:
-        from unet.io.outline_files import open_outlines
+        from unet.io.drawn_labels import open_outlines
 
         array, drawing = open_outlines(path, shape, classes)
         return MaskFile(array, drawing.warnings)
@@ -66,6 +73,38 @@ def open_mask(
         )
     if label.array.dtype.kind not in "biuf":
         raise UserError(f"{path}: pixels of type {label.array.dtype}; write whole numbers")
+    return MaskFile(label.array, lambda: list(label.warnings))
+
+
+def open_label_of(
+    image: Path,
+    path: Path,
+    shape: tuple[int, ...],
+    *,
+    axes: str | None = None,
+    page: int | None = None,
+    classes: Mapping[str, int] | None = None,
+) -> MaskFile:
+    """Opens a dataset's label of any format.
+
+    Args:
+        image, path: files of the image and of the label, which may be that of many images.
+        shape: of the image, (Z,) Y, X; outlines are drawn on it, other labels may differ.
+        axes, page, classes: as for :func:`open_mask`.
+
+    Raises:
+        UserError: it cannot be read, or has no label of this image.
+    """
+    if path.suffix.lower() in LABEL_OUTLINES:
+        from unet.io.drawn_labels import open_outlines
+
+        if page is not None:
+            raise UserError(f"{path}: outlines cannot label a stack of images; write one TIFF each")
+        array, drawing = open_outlines(path, shape, classes, image=image)
+        return MaskFile(array, drawing.warnings)
+    from unet.io.images import open_label
+
+    label = open_label(path, axes=axes, page=page)
     return MaskFile(label.array, lambda: list(label.warnings))
 
 

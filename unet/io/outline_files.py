@@ -1,35 +1,24 @@
-"""Labels drawn from outlines: GeoJSON (QuPath) and ImageJ ROIs (.roi, or several in a .zip).
+"""Reads outlines of objects: GeoJSON (QuPath) and ImageJ ROIs (.roi, or several in a .zip).
 
-A pixel belongs to an object if its centre lies inside its outline. Coordinates are corners of
-pixels, as in ImageJ and QuPath: the pixel at x = 3 reaches from 3 to 4. So the outlines that
-:mod:`unet.export` writes give exactly the objects that they were made from.
+The outlines that :mod:`unet.export` writes give exactly the objects that they were made from.
 """
 
 from __future__ import annotations
 
 import json
-import threading
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from unet.errors import UserError, how_many
-from unet.io.axes import DaskArray
-from unet.io.raw import lazily
+from unet.errors import UserError
+from unet.io.outline_drawing import Outline, Ring
 
 if TYPE_CHECKING:
     from roifile import ImagejRoi
 
-Ring = NDArray[np.float64]
-
-GEOJSON, ROIS = (".geojson",), (".roi", ".zip")
-# Side in pixels of the parts that are drawn at a time.
-BLOCK = 2048
 # Largest coordinate, and most bytes of a ZIP's members together when they are unpacked.
 FARTHEST, MOST_BYTES = 1e9, 256 << 20
 # Most members of a ZIP, and most corners of all its outlines together (16 bytes each).
@@ -41,156 +30,6 @@ _COLLECTION = "GeometryCollection"
 # QuPath's objects that are regions around others, not objects themselves.
 _AROUND = "annotation"
 _OBJECTS = frozenset({"detection", "cell", "tile"})
-
-
-@dataclass(frozen=True)
-class Outline:
-    """An object: its rings, each [N, 2] as x, y; a pixel inside an odd number of them is drawn.
-
-    ``kind``: name of its class, "" if it has none.
-    """
-
-    rings: tuple[Ring, ...]
-    kind: str = ""
-
-    @property
-    def box(self) -> tuple[float, float, float, float]:
-        """Lowest and highest x and y: x0, y0, x1, y1."""
-        corners = np.concatenate(self.rings)
-        low, high = corners.min(axis=0), corners.max(axis=0)
-        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
-
-
-class Drawing:
-    """Outlines as labels [Y, X] uint32, drawn where they are read. Where outlines overlap, the
-    first one in the file has the pixel.
-
-    Args:
-        values: the label of each outline.
-        skipped: number of entries of the file that are no outlines.
-    """
-
-    def __init__(
-        self,
-        outlines: Sequence[Outline],
-        values: Sequence[int],
-        shape: tuple[int, int],
-        skipped: int = 0,
-    ) -> None:
-        self.shape, self.dtype, self.ndim = shape, np.dtype(np.uint32), 2
-        self._outlines, self._values, self._skipped = outlines, values, skipped
-        self._boxes = np.array([outline.box for outline in outlines]).reshape(-1, 4)
-        self._lock = threading.Lock()
-        self._drawn: set[int] = set()
-        self._overlapping: set[int] = set()
-
-    def __getitem__(self, region: tuple[slice, slice]) -> NDArray[np.uint32]:
-        rows, columns = (range(*s.indices(n)) for s, n in zip(region, self.shape, strict=True))
-        labels = np.zeros((len(rows), len(columns)), np.uint32)
-        if labels.size == 0:
-            return labels
-        x0, y0, x1, y1 = self._boxes.T
-        near = (x1 > columns[0]) & (x0 <= columns[-1] + 1) & (y1 > rows[0]) & (y0 <= rows[-1] + 1)
-        for number in np.flatnonzero(near):
-            self._draw(int(number), labels, rows[0], columns[0])
-        return labels
-
-    def _draw(self, number: int, labels: NDArray[np.uint32], top: int, left: int) -> None:
-        inside = _filled(self._outlines[number].rings, labels.shape, top, left)
-        if inside is None:
-            return
-        window, mask = inside
-        part = labels[window]
-        taken = mask & (part != 0) & (part != self._values[number])
-        part[mask & (part == 0)] = self._values[number]
-        with self._lock:
-            self._drawn.add(number)
-            if taken.any():
-                self._overlapping.add(number)
-
-    def warnings(self) -> list[str]:
-        """What looked wrong in the parts that were read."""
-        total, found = len(self._outlines), []
-        if self._skipped:
-            found.append(
-                f"{self._skipped} of {total + self._skipped} entries are no outlines of objects "
-                "and left out"
-            )
-        if self._overlapping:
-            found.append(
-                f"{len(self._overlapping)} of {total} outlines overlap others; pixels that two "
-                "share belong to the first"
-            )
-        if lost := total - len(self._drawn):
-            found.append(f"{lost} of {total} outlines cover no pixel of the image")
-        return found
-
-
-def _filled(
-    rings: Sequence[Ring], shape: tuple[int, ...], top: int, left: int
-) -> tuple[tuple[slice, slice], NDArray[np.bool_]] | None:
-    """The pixels of a part of the image inside the rings, and where they are in it."""
-    from skimage import draw
-
-    polygon: Any = draw.polygon
-    corners = np.concatenate(rings) - (left, top)
-    # Clipped before they become integers, which hold less than coordinates may be.
-    low = np.clip(np.floor(corners.min(axis=0)), 0, shape[::-1]).astype(int)
-    high = np.clip(np.ceil(corners.max(axis=0)), 0, shape[::-1]).astype(int)
-    x, y = low
-    width, height = high - low
-    if width <= 0 or height <= 0:
-        return None
-    mask = np.zeros((height, width), bool)
-    for ring in rings:
-        # Coordinates of the centres of pixels are half a pixel smaller.
-        rows, columns = ring[:, 1] - 0.5 - top - y, ring[:, 0] - 0.5 - left - x
-        inside = polygon(rows, columns, mask.shape)
-        mask[inside] = ~mask[inside]
-    return ((slice(y, y + height), slice(x, x + width)), mask) if mask.any() else None
-
-
-def open_outlines(
-    path: Path, shape: tuple[int, ...], classes: Mapping[str, int] | None = None
-) -> tuple[DaskArray, Drawing]:
-    """Labels [Y, X] uint32 from outlines, drawn part by part, and what draws them.
-
-    Args:
-        path: a .geojson, .roi or .zip file.
-        shape: of the image.
-        classes: name -> label value, for task semantic; None: the outlines are numbered from 1.
-
-    Raises:
-        UserError: the file cannot be read or holds entries but no outline, the image is a volume,
-            or an outline has no class.
-    """
-    if len(shape) != 2:
-        raise UserError(
-            f"{path}: outlines are flat, but the image is a volume of "
-            f"{' x '.join(map(str, shape))}; give labels as TIFF or OME-Zarr"
-        )
-    read = read_geojson if path.suffix.lower() in GEOJSON else read_rois
-    outlines, skipped = read(path)
-    if skipped and not outlines:
-        # An empty file says that there are no objects; this one says nothing about objects.
-        raise UserError(
-            f"{path}: {how_many(skipped, 'feature')}, none of which is the outline of an object; "
-            "write polygons (GeoJSON) or areas (ImageJ), or label images (TIFF or PNG)"
-        )
-    values = list(range(1, len(outlines) + 1))
-    if classes is not None:
-        values = [_class_value(path, outline.kind, classes) for outline in outlines]
-    drawing = Drawing(outlines, values, (shape[0], shape[1]), skipped)
-    return lazily(drawing, tuple(min(BLOCK, n) for n in shape)), drawing
-
-
-def _class_value(path: Path, kind: str, classes: Mapping[str, int]) -> int:
-    if kind not in classes:
-        has = f"the class {kind!r}" if kind else "no class"
-        raise UserError(
-            f"{path}: an outline has {has}; the dataset's classes are {', '.join(classes)}"
-        )
-    return classes[kind]
 
 
 # GeoJSON (RFC 7946), with QuPath's properties

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from unet.config.dataset_sections import DatasetSection
 from unet.data.survey.facts import DatasetSurvey, SurveyedImage
 from unet.errors import UserError, one_line
-from unet.io.axes import LazyImage
-from unet.io.images import open_image, open_label
+from unet.io.axes import DaskArray, LazyImage
+from unet.io.images import open_image
+from unet.io.mask_files import open_label_of
 from unet.io.raw import RGB_NAMES
 from unet.report.overlays import Marked, OverlayView, marked
 
@@ -102,7 +103,12 @@ def _thumbnail(
         page=image.page,
         inverted=image.inverted,
     )
-    label = open_label(root / image.label, axes=data.axes, page=image.page) if image.label else None
+    label = None
+    if image.label:
+        files, classes = (root / image.image, root / image.label), data.classes
+        label = open_label_of(
+            *files, opened.shape[1:], axes=data.axes, page=image.page, classes=classes
+        ).array
     if label is not None and label.shape != opened.shape[1:]:
         label = None
     notes = list[str]()
@@ -113,7 +119,7 @@ def _thumbnail(
         notes.append(f"section z = {z} of {opened.shape[1]}")
     stride = -(-max(opened.shape[-2:]) // LIMIT)
     where = (slice(None, None, stride), slice(None, None, stride))
-    pixels = _computed(opened, (slice(0, 3), *section, *where))
+    pixels = _computed(opened.array, (slice(0, 3), *section, *where))
     if label is None:
         nothing = np.zeros(pixels.shape[1:], np.uint8)
         view = OverlayView(pixels, nothing, nothing, nothing > 0)
@@ -138,14 +144,15 @@ def _drawn(view: OverlayView, task: str, opened: LazyImage) -> Marked:
     return replace(drawn, image=pixels)
 
 
-def _computed(opened: LazyImage, where: tuple[int | slice, ...]) -> NDArray[Any]:
-    return np.asarray(opened.array[where].compute(scheduler="synchronous"))
+def _computed(array: DaskArray, where: tuple[int | slice, ...]) -> NDArray[Any]:
+    return np.asarray(array[where].compute(scheduler="synchronous"))
 
 
 def _shown(label: NDArray[Any], task: str, data: DatasetSection) -> NDArray[np.integer[Any]]:
     """Class indices (task semantic) or ids of objects; 0 for ignored pixels."""
-    if data.ignore is not None:
-        label = np.where(label == data.ignore, 0 if task == "instances" else -1, label)
+    for value in (data.ignore, data.background):
+        if value is not None:
+            label = np.where(label == value, 0 if task == "instances" else -1, label)
     if task == "instances":
         return label.astype(np.int64)
     indices = np.zeros(label.shape, np.int64)
@@ -154,7 +161,7 @@ def _shown(label: NDArray[Any], task: str, data: DatasetSection) -> NDArray[np.i
     return indices
 
 
-def _section(depth: int, label: LazyImage | None, data: DatasetSection) -> int:
+def _section(depth: int, label: DaskArray | None, data: DatasetSection) -> int:
     """The section of a volume with the most foreground; without a label the middle one."""
     if label is None:
         return depth // 2
@@ -162,13 +169,14 @@ def _section(depth: int, label: LazyImage | None, data: DatasetSection) -> int:
     return max(counts, key=lambda z: (counts[z], -abs(z - (depth - 1) / 2)))
 
 
-def _foreground(depth: int, label: LazyImage, data: DatasetSection) -> Iterator[tuple[int, int]]:
+def _foreground(depth: int, label: DaskArray, data: DatasetSection) -> Iterator[tuple[int, int]]:
     first = next(iter((data.classes or {"background": 0}).values()))
     for z in range(0, depth, -(-depth // SECTIONS)):
         values = _computed(label, (z,))
         inside = values != first
-        if data.ignore is not None:
-            inside &= values != data.ignore
+        for value in (data.ignore, data.background):
+            if value is not None:
+                inside &= values != value
         yield z, int(np.count_nonzero(inside))
 
 

@@ -94,4 +94,6 @@ def small_view(paths: Paths, dataset: str, model: str, task: str, pick: Pick) ->
         nothing = np.zeros(predicted.shape, bool)
         return OverlayView(pixels, predicted, predicted, nothing, stride, labelled=False)
     ignored = every_nth(classes, section, stride) == IGNORE
+    if prepared.sparse(pick.image):
+        ignored[:] = False  # objects without a label lie there
     return OverlayView(pixels, every_nth(truth, section, stride), predicted, ignored, stride)

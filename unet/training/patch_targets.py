@@ -35,6 +35,8 @@ class TargetSettings:
         w0, sigma: of ``border-weight`` (Ronneberger et al. 2015, eq. 2).
         cells: index of the class whose connected components are the cells of that map if there are
             no instances; None = all classes except the first.
+        sparse: whether pixels that are ignored have no label: objects end there, since each
+            labelled object is labelled as a whole.
     """
 
     head: str = "classes"
@@ -46,6 +48,7 @@ class TargetSettings:
     w0: float = 10.0
     sigma: float = 5.0
     cells: int | None = None
+    sparse: bool = False
 
     def margin(self, dims: int) -> tuple[int, ...]:
         """Pixels around a patch that its targets depend on, per spatial axis."""
@@ -102,7 +105,8 @@ def _border_weight(labels: PatchLabels, settings: TargetSettings) -> np.ndarray:
 def _distance(labels: PatchLabels, settings: TargetSettings) -> np.ndarray:
     cells = labels.cells(settings)
     steps = settings.steps(cells.ndim)
-    return object_distance(cells, settings.distance_px, labels.classes == IGNORE, steps)[None]
+    unknown = None if settings.sparse else labels.classes == IGNORE
+    return object_distance(cells, settings.distance_px, unknown, steps)[None]
 
 
 def _signed_distance(labels: PatchLabels, settings: TargetSettings) -> np.ndarray:
@@ -149,7 +153,12 @@ def _border(
 ) -> np.ndarray:
     if instances is None:
         raise ValueError("the border head needs instances")
-    return border_classes(instances, settings.border_width, classes == IGNORE)
+    unknown = classes == IGNORE
+    if not settings.sparse:
+        return border_classes(instances, settings.border_width, unknown)
+    found = border_classes(instances, settings.border_width)
+    found[unknown] = IGNORE
+    return found
 
 
 # By the head; the target of any other is the dataset's classes.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from unet.config.heads import IGNORE
 from unet.data.blocks import grid_of
 from unet.data.store import Prepared
 from unet.data.tiling import read_window
+from unet.errors import UserError, how_many
 from unet.training.patch_targets import MAPS, TargetSettings, make_targets
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class TrainingImage:
         image, classes, instances: lazy arrays [C, *S], [*S], [*S] (instances may be None).
         settings: which targets to compute from the labels.
         cached: whether to keep image and targets in memory.
+        sparse: whether pixels without a label are unknown; then each patch has a labelled one.
     """
 
     def __init__(
@@ -54,10 +56,12 @@ class TrainingImage:
         instances: Any,
         settings: TargetSettings,
         cached: bool,
+        sparse: bool = False,
     ) -> None:
         self.name = name
+        self.sparse = sparse
         self.shape: tuple[int, ...] = tuple(image.shape[1:])
-        self._settings = settings
+        self._settings = settings = replace(settings, sparse=sparse)
         self._image, self._classes, self._instances = image, classes, instances
         self._patch: Patch | None = None
         if cached:
@@ -95,7 +99,8 @@ class TrainingImage:
         )
 
     def positions(self, seed: int) -> tuple[dict[int, np.ndarray], np.ndarray]:
-        """Positions of each foreground class, and pixel counts, of the label's class map.
+        """Positions of each foreground class (with sparse labels also of the first class), and
+        pixel counts, of the label's class map.
 
         Returns:
             class -> [n, spatial axes] int32 positions (at most about ``POSITIONS``, drawn
@@ -110,7 +115,7 @@ class TrainingImage:
             counts += np.bincount(block.ravel(), minlength=256)
             share = max(1, round(POSITIONS * block.size / total))
             for value in np.unique(block):
-                if value in (0, IGNORE):
+                if value == IGNORE or (value == 0 and not self.sparse):
                     continue
                 flat = np.flatnonzero(block == value)
                 flat = rng.choice(flat, size=min(share, len(flat)), replace=False)
@@ -138,9 +143,31 @@ def open_images(
         whole = instances is None and any(MAPS[key].uses_components for key in settings.maps)
         cached = whole or used + size <= cache_bytes
         used += size if cached else 0
-        images.append(TrainingImage(name, image, classes, instances, settings, cached))
+        sparse = prepared.sparse(name)
+        images.append(TrainingImage(name, image, classes, instances, settings, cached, sparse))
     log.info("%d images, %.0f MB of them in memory", len(images), used / 1e6)
     return images
+
+
+def _check_sparse(images: Sequence[TrainingImage], counts: np.ndarray) -> None:
+    """Refuses sparse labels from which nothing can be learnt.
+
+    Args:
+        counts: pixels of each class in all images.
+
+    Raises:
+        UserError: no labelled pixel, or none of them is background (of the first class).
+    """
+    if not all(image.sparse for image in images) or (counts[0] and counts[1:IGNORE].any()):
+        return
+    number = how_many(len(images), "training image")
+    if counts[0]:
+        raise UserError(f"unlabelled: ignore: no labelled object in {number}; label some")
+    raise UserError(
+        f"unlabelled: ignore: no background pixel in {number}, so the network cannot learn what "
+        "background is; write background_px: 3 (unlabelled pixels so near a labelled object are "
+        "background), or mark some background"
+    )
 
 
 # An image, and a window of it: (start, stop) per spatial axis.
@@ -168,7 +195,8 @@ class PatchSampler:
             (mirrored).
         batch: N.
         foreground: share of the patches that have a pixel of a random foreground class at a random
-            place in the middle half of the output.
+            place in the middle half of the output. Patches of images with sparse labels all have
+            one of a random class, the first one included.
         seed: with the step, the only source of randomness.
         weights: of a pixel of each image; None: all alike.
     """
@@ -196,6 +224,10 @@ class PatchSampler:
         areas = np.array([float(np.prod(image.shape)) for image in images])
         if weights is not None:
             areas = areas * np.array(weights)
+        for index, image in enumerate(images):
+            if image.sparse and not self._positions[index]:
+                areas[index] = 0  # nothing to learn from
+        _check_sparse(images, self.counts)
         self._chances = areas / areas.sum()
 
     def batch(self, step: int, rows: slice | None = None) -> Batch:
@@ -217,7 +249,7 @@ class PatchSampler:
         index = int(rng.choice(len(self._images), p=self._chances))
         image, positions = self._images[index], self._positions[index]
         target = None
-        if positions and rng.random() < self._foreground:
+        if positions and (rng.random() < self._foreground or image.sparse):
             places = positions[sorted(positions)[rng.integers(len(positions))]]
             target = places[rng.integers(len(places))]
         window = []

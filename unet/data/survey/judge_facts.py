@@ -180,8 +180,8 @@ def _objects(
     if shares and 2 * len(sparse) > len(shares):
         text = (
             f"regions that look like the objects, with {np.median(shares):.1f} times their pixels, "
-            "have no label: are all objects labelled? if not, give the pixels that nobody "
-            "labelled a value of their own and write ignore: <value>"
+            "have no label: are all objects labelled? if not, write unlabelled: ignore "
+            "and background_px: 3 (docs/data.md)"
         )
         yield Finding("warn", "sparse_labels", text, "labels")
 

@@ -27,6 +27,7 @@ OF_IMAGES: Known = (
     (r"white is zero", "note", "white_is_zero"),
     (r"palette file", "note", "palette_file"),
     (r"values of type float", "note", "float_label"),
+    (r"count as unlabelled", "warn", "unknown_values"),
     (r"pixel size|pixels of .* um|pixel_size_um", "warn", "odd_pixel_size"),
     (r"all pixels have the value", "note", "blank_image"),
 )
@@ -56,10 +57,12 @@ OF_DATASETS: Known = (
     (r"no training image has class", "warn", "class_missing"),
     (r"is never split up", "warn", "huge_group"),
     (r"were requested", "warn", "uneven_split"),
+    (r"^unlabelled: ignore:", "note", "some_labelled"),
 )
 
 # Messages of errors.
 OF_ERRORS: Known = (
+    (r"^background: no label has a pixel", "stop", "no_background"),
     (r"no object in any of its", "stop", "no_objects"),
     (r"^split: no training image has class", "stop", "class_missing"),
     (r"all labels of its .* training images are", "stop", "one_class"),

@@ -19,7 +19,8 @@ from unet.data.survey.fingerprints import Borders, borders_of
 from unet.data.survey.image_facts import REGION_PIXELS, Cut, PixelFacts, pixel_facts
 from unet.data.survey.object_facts import ObjectFacts, numbered, object_facts, unlabelled_share
 from unet.errors import UserError
-from unet.io.images import open_image, open_label
+from unet.io.images import open_image
+from unet.io.mask_files import open_label_of
 
 Array = NDArray[Any]
 
@@ -115,24 +116,34 @@ def _measured(
     kept = replace(facts, pixels=np.zeros((0,) * facts.pixels.ndim, facts.pixels.dtype))
     if not record.label:
         return Measured(record, kept, borders, None, {})
-    marked = open_label(source.root / record.label, axes=data.axes, page=record.page)
-    cut = Cut(facts.region, marked.dtype)
+    marked = open_label_of(
+        source.root / record.image, source.root / record.label, opened.shape[1:],
+        axes=data.axes, page=record.page, classes=data.classes,
+    )  # fmt: skip
+    cut = Cut(facts.region, marked.array.dtype)
     for start, block in blocks_of(marked.array):
         cut.add(start, block)
     if data.task == "semantic":
         classes = data.classes or {}
         masks = {name: cut.pixels == value for name, value in classes.items()}
         return Measured(record, kept, borders, None, _intensity(facts.pixels, masks))
-    ids = numbered(cut.pixels, ignore=data.ignore, binary=data.label_kind == "binary")
-    masks = {"background": cut.pixels == 0, "foreground": ids > 0}
+    ground = data.background if data.sparse else 0
+    labels = cut.pixels
+    none = np.zeros(labels.shape, bool) if ground is None else labels == ground
+    ids = numbered(
+        np.where(none, labels.dtype.type(0), labels),
+        ignore=data.ignore,
+        binary=data.label_kind == "binary",
+    )
+    masks = {"background": none, "foreground": ids > 0}
     return Measured(
         record,
         kept,
         borders,
         object_facts(ids, whole=whole),
         _intensity(facts.pixels, masks),
-        # Pixels that are ignored say that objects without a label are expected.
-        None if data.ignore is not None else unlabelled_share(facts.pixels, ids),
+        # Pixels that are ignored or unknown say that objects without a label are expected.
+        None if data.sparse or data.ignore is not None else unlabelled_share(facts.pixels, ids),
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unet.evaluation.metrics.chunks import runs
+from unet.prediction.objects.counted_pairs import counted_pairs
 
 Ids = NDArray[np.uint64]
 Counts = NDArray[np.int64]
@@ -81,6 +82,17 @@ def summed(tables: Iterable[Contingency]) -> Contingency:
         np.concatenate([np.empty(0, np.uint64), *(table.pred_ids for table in parts)]),
         np.concatenate([np.empty(0, np.int64), *(table.counts for table in parts)]),
     )
+
+
+def of_counted(table: Contingency) -> Contingency:
+    """The table of an image with sparse labels: whole objects, without the predicted ones that do
+    not count (:mod:`unet.prediction.objects.counted_pairs`).
+
+    Args:
+        table: with UNLABELLED_ID for the truth of unlabelled pixels.
+    """
+    ids = counted_pairs(table.truth_ids, table.pred_ids, table.counts)
+    return _sum_pairs(*ids, table.counts)
 
 
 def marginal(ids: Ids, counts: Counts) -> tuple[Ids, Counts]:

@@ -18,6 +18,7 @@ from unet.config.sections import StitchSection
 from unet.data.blocks import Grid, grid_of, ordered
 from unet.data.tiling import Slices
 from unet.prediction.objects.components import LabelArray, run_starts
+from unet.prediction.objects.counted_pairs import UNLABELLED_ID, counted_pairs
 from unet.prediction.objects.methods import segment
 from unet.prediction.objects.probabilities import ReadClass
 from unet.prediction.objects.temporary_arrays import HELD_BLOCKS, scratch
@@ -196,24 +197,38 @@ def _ap_curve(
     """AP at IoU 0.5 at every candidate."""
     read = _reader(tiles, image, grid)
     truth, classes = prepared.instances(image), prepared.classes(image)
-    scores = {}
+    sparse, scores = prepared.sparse(image), {}
     for candidate in CANDIDATES:
         with scratch(folder, grid) as temporary:
             labels = segment(read, grid, temporary, head, section, candidate, threads)
-            count = partial(_pairs_of_region, truth, classes, labels)
+            count = partial(_pairs_of_region, truth, classes, labels, sparse)
             tables = list(ordered(count, (grid.region(index) for index in grid), threads))
         keys, counts = zip(*tables, strict=True)
         table = add_pairs(np.concatenate(keys), np.concatenate(counts))
+        if sparse:
+            table = _counted(*table)
         scores[candidate] = average_precision(*table)
     return scores
 
 
 def _pairs_of_region(
-    truth: Any, classes: Any, labels: LabelArray, region: Slices
+    truth: Any, classes: Any, labels: LabelArray, sparse: bool, region: Slices
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    joint = np.asarray(truth[region]).astype(np.uint64) << np.uint64(32)
+    known = np.asarray(classes[region]) != IGNORE
+    joint = np.asarray(truth[region]).astype(np.uint64)
+    if sparse:
+        joint[~known] = UNLABELLED_ID
+    joint <<= np.uint64(32)
     joint |= labels.read(region)
-    return count_pairs(joint[np.asarray(classes[region]) != IGNORE])
+    return count_pairs(joint.ravel() if sparse else joint[known])
+
+
+def _counted(
+    keys: NDArray[np.uint64], counts: NDArray[np.int64]
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """The pairs of sparse labels that count."""
+    truth, pred = counted_pairs(keys >> np.uint64(32), keys & np.uint64(0xFFFFFFFF), counts)
+    return add_pairs((truth << np.uint64(32)) | pred, counts)
 
 
 def _reader(tiles: Tiles, image: str, grid: Grid) -> ReadClass:

@@ -40,6 +40,7 @@ class SeenPlane:
         ignored: bool [Y, X], pixels that no score counts.
         predictions: model -> its labels [Y, X], as ``truth``; a model without is left out.
         stride: distance between these pixels in the stored image.
+        sparse: whether ignored pixels are those without a label, where objects may lie.
     """
 
     note: str
@@ -48,6 +49,7 @@ class SeenPlane:
     ignored: NDArray[np.bool_]
     predictions: Mapping[str, Labels]
     stride: int = 1
+    sparse: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +61,7 @@ class _Stored:
     truth: Any
     predictions: Mapping[str, Any]
     cuts: list[Cut | None]
+    sparse: bool
 
 
 def read_planes(
@@ -111,7 +114,7 @@ def _open(paths: Paths, dataset: str, task: str, image: str, folds: Mapping[str,
     size = prepared.attrs(image).get("pixel_size_um")
     pixels = prepared.image(image)
     planes = _middle(pixels) if chosen_by is None else cuts_of(chosen_by, size)
-    return _Stored(pixels, classes, truth, predictions, planes)
+    return _Stored(pixels, classes, truth, predictions, planes, prepared.sparse(image))
 
 
 def _with(prepared: OwnGrid, image: str) -> OwnGrid:
@@ -169,4 +172,4 @@ def _plane(stored: _Stored, read: Any, note: str, stride: int) -> SeenPlane:
     truth = None if stored.truth is None else classes if same else read(stored.truth, ())
     ignored = np.zeros(image.shape[1:], bool) if classes is None else classes == IGNORE
     predictions = {model: read(labels, ()) for model, labels in stored.predictions.items()}
-    return SeenPlane(note, image, truth, ignored, predictions, stride)
+    return SeenPlane(note, image, truth, ignored, predictions, stride, stored.sparse)

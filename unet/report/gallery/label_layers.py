@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unet.evaluation.metrics.contingency import contingency
+from unet.evaluation.metrics.contingency import contingency, of_counted
 from unet.evaluation.metrics.instance import match
 from unet.export.mark_colours import BOTH, FALSE, IGNORED, MISSED, PREDICTION, SWAPPED, TRUTH
+from unet.prediction.objects.counted_pairs import UNLABELLED_ID
 from unet.report import overlays
 from unet.report.figures import image_uri
 from unet.report.gallery.gallery_reader import SeenPlane
@@ -112,6 +113,8 @@ class _Layer:
         self.plane = plane
         self.shape = overlays.panel_shape(plane.ignored.shape, side)
         self.ignored = overlays.nearest(plane.ignored, self.shape)
+        # What is predicted on pixels without a label is shown, though no score counts it.
+        self.hidden = self.ignored & (not plane.sparse)
 
     def truth(self) -> str:
         raise NotImplementedError
@@ -130,25 +133,25 @@ class _Classes(_Layer):
 
     def truth(self) -> str:
         assert self.true is not None
-        return self._map(self.true)
+        return self._map(self.true, self.ignored)
 
     def model(self, name: str) -> tuple[str, str]:
         pred = overlays.nearest(self.plane.predictions[name], self.shape)
         true = self.true
         if true is None:
-            return self._map(pred), ""
+            return self._map(pred, self.hidden), ""
         wrong = (true != pred) & ~self.ignored
         errors = np.zeros(self.shape, np.uint8)
         errors[wrong] = _SWAPPED
         errors[wrong & (pred == 0)] = _MISSED
         errors[wrong & (true == 0)] = _FALSE
-        errors[self.ignored] = _NOT_SCORED
-        return self._map(pred), _picture(errors, _CLASS_ERRORS)
+        errors[self.hidden] = _NOT_SCORED
+        return self._map(pred, self.hidden), _picture(errors, _CLASS_ERRORS)
 
-    def _map(self, classes: Labels) -> str:
+    def _map(self, classes: Labels, ignored: NDArray[np.bool_]) -> str:
         """Opaque, since thin structures are hard to see over the image."""
         # A class map has at most 254 classes; 255 are ignored pixels.
-        shown = np.where(self.ignored, 255, classes + 1).astype(np.uint8)
+        shown = np.where(ignored, 255, classes + 1).astype(np.uint8)
         colours = {
             k + 1: (*overlays.class_colour(k), _SOLID) for k in range(int(classes.max()) + 1)
         }
@@ -158,12 +161,14 @@ class _Classes(_Layer):
 @dataclass(frozen=True, eq=False)
 class _Matched:
     """The objects of a model: ``dense`` [Y, X] numbers 1 .. n, and which of them were found: the
-    numbers of the true and the predicted objects, pair by pair."""
+    numbers of the true and the predicted objects, pair by pair; ``aside``: predicted ones
+    that no score counts."""
 
     number: int
     dense: Labels
     found_true: NDArray[np.intp]
     found: NDArray[np.intp]
+    aside: NDArray[np.intp]
 
 
 class PlaneObjects:
@@ -176,13 +181,19 @@ class PlaneObjects:
         self.models = {model: self._matched(plane, own) for model, own in plane.predictions.items()}
 
     def _matched(self, plane: SeenPlane, labels: Labels) -> _Matched:
-        ids, dense = overlays.dense_ids(np.where(plane.ignored, 0, labels))
-        if not len(ids) or not self.number:
-            none = np.zeros(0, np.intp)
-            return _Matched(len(ids), dense, none, none)
-        pairs = match(contingency(self.dense, dense, ~plane.ignored), 0.5)
+        hidden = plane.ignored & (not plane.sparse)
+        ids, dense = overlays.dense_ids(np.where(hidden, 0, labels))
+        none = np.zeros(0, np.intp)
+        if not len(ids) or (not self.number and not plane.sparse):
+            return _Matched(len(ids), dense, none, none, none)
+        table, aside = contingency(self.dense, dense, ~hidden), none
+        if plane.sparse:
+            truth = np.where(plane.ignored, UNLABELLED_ID, self.dense)
+            table = of_counted(contingency(truth, dense))
+            aside = np.setdiff1d(np.arange(1, len(ids) + 1), table.pred_ids.astype(np.intp))
+        pairs = match(table, 0.5)
         found = (pairs.truth_ids.astype(np.intp), pairs.pred_ids.astype(np.intp))
-        return _Matched(len(ids), dense, *found)
+        return _Matched(len(ids), dense, *found, aside)
 
 
 class _Objects(_Layer):
@@ -214,7 +225,9 @@ class _Objects(_Layer):
             return coloured, _picture(errors, _ERRORS)
         missed, false = np.ones(number + 1, bool), np.ones(own.number + 1, bool)
         missed[0], missed[own.found_true] = False, False
-        false[0], false[own.found] = False, False
+        false[0], false[own.found], false[own.aside] = False, False, False
+        aside = np.zeros(own.number + 1, bool)
+        aside[own.aside] = True
         errors[missed[self.true]] = _MISSED
         errors[false[pred]] = _FALSE
         errors[self.true_line & ~missed[self.true]] = _TRUE
@@ -223,7 +236,8 @@ class _Objects(_Layer):
         errors[line & ~false[pred]] = _FOUND
         errors[line & ~false[pred] & agreed] = _AGREED
         errors[line & false[pred]] = _FALSE_LINE
-        errors[self.ignored] = _NOT_SCORED
+        errors[line & aside[pred]] = _NOT_SCORED
+        errors[self.hidden] = _NOT_SCORED
         return coloured, _picture(errors, _ERRORS)
 
     def _coloured(self, labels: Labels, line: NDArray[np.bool_], colours: NDArray[Any]) -> str:
@@ -231,7 +245,7 @@ class _Objects(_Layer):
         n = len(OBJECT_COLOURS)
         index = np.where(colours == 0, 0, 1 + (colours - 1) % n)[labels]
         index = np.where(line, index + n, index)
-        shown = np.where(self.ignored, 2 * n + 1, index).astype(np.uint8)
+        shown = np.where(self.hidden, 2 * n + 1, index).astype(np.uint8)
         palette = {k: (*colour, _FILL) for k, colour in enumerate(OBJECT_COLOURS, start=1)}
         palette |= {k + n: (*colour[:3], _SOLID) for k, colour in palette.items()}
         return _picture(shown, palette | {2 * n + 1: (*IGNORED, _IGNORED)})

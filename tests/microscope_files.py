@@ -97,9 +97,11 @@ def _loops(times: int, positions: int, sections: int, step: float) -> dict[str, 
     return found
 
 
-def write_nd2(path: Path, data: Array, step: tuple[float, float], *, skip: int = -1) -> Path:
+def write_nd2(
+    path: Path, data: Array, step: tuple[float, float], *, skip: int = -1, times: int = 0
+) -> Path:
     """Data [T, P, Z, C, Y, X] (or [..., X, S]); ``step``: micrometres along Y and X, and Z;
-    ``skip``: number of a frame that is left out."""
+    ``skip``: number of a frame that is left out; ``times``: a false number of them."""
     t, p, z, c, height, width = data.shape[:6]
     samples = data.shape[6] if data.ndim > 6 else 1
     bits = 8 * data.itemsize
@@ -115,7 +117,7 @@ def write_nd2(path: Path, data: Array, step: tuple[float, float], *, skip: int =
             "bCalibrated": step[0] > 0, "dCalibration": step[0],
             "sPicturePlanes": {"uiCount": c, "sPlane": planes},
         }),
-        b"ImageMetadata!": _variant(_loops(t, p, z, step[1])),
+        b"ImageMetadata!": _variant(_loops(times or t, p, z, step[1])),
     }  # fmt: skip
     frames = data.reshape(t * p * z, *data.shape[3:])
     for number, frame in enumerate(frames):

@@ -69,6 +69,12 @@ def test_a_frame_that_is_missing(tmp_path: Path) -> None:
         open_image(path)
 
 
+def test_a_false_number_of_frames(tmp_path: Path) -> None:
+    path = write_nd2(tmp_path / "a.nd2", DATA[:, :1, :1, :1], STEP, times=4_000_000_000)
+    with pytest.raises(UserError, match="the header claims 4000000000 frames, more than the file"):
+        open_image(path)
+
+
 def test_bad_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def write(path: Path, number: int = 0) -> None:
         write_nd2(path, np.roll(DATA[:1, :1, :1, :1], number, -1), STEP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.microscope_files import write_oif
 from unet.errors import UserError
 from unet.io.axes import arrange, pages_of
 from unet.io.images import open_image
-from unet.io.oib_reader import read_oib
+from unet.io.oib_reader import check_chains, read_oib
 
 # [C, Z, T, Y, X]
 DATA = np.random.default_rng(0).integers(0, 4000, (2, 4, 3, 50, 60), dtype=np.uint16)
@@ -54,8 +55,30 @@ def test_no_oib(tmp_path: Path, content: bytes) -> None:
     assert "\n" not in str(error.value)
 
 
+def compound(table: list[int], mini: list[int] = []) -> bytes:  # noqa: B006
+    """A compound document of a header, a table of sectors, and one of small sectors."""
+    head = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(16)
+    head += struct.pack("<5H6x9I", 0x3E, 3, 0xFFFE, 9, 6, 0, 1, 3, 0, 4096, 1, 1, 0xFFFFFFFE, 0)
+    head += struct.pack("<109I", 0, *[0xFFFFFFFF] * 108)
+    parts = [np.array([*part, *[0xFFFFFFFF] * (128 - len(part))], "<u4") for part in (table, mini)]
+    return head + b"".join(part.tobytes() for part in parts) + bytes(1024)
+
+
+@pytest.mark.parametrize(
+    ("table", "mini"),
+    [([0xFFFFFFFD, 0xFFFFFFFE, 3, 2], []), ([0xFFFFFFFD, 0xFFFFFFFE, 0xFFFFFFFE], [1, 2, 0])],
+)
+def test_sectors_in_a_circle(tmp_path: Path, table: list[int], mini: list[int]) -> None:
+    path = tmp_path / "a.oib"
+    path.write_bytes(compound(table, mini))
+    with pytest.raises(UserError, match=r"a\.oib: its sectors follow each other in a circle"):
+        open_image(path)
+    path.write_bytes(compound([0xFFFFFFFD, 0xFFFFFFFE, 3, 0xFFFFFFFE], [1, 2, 0xFFFFFFFE]))
+    check_chains(path)
+
+
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.oib").write_bytes(b"x")
+    (tmp_path / "a.oib").write_bytes(compound([0xFFFFFFFD, 0xFFFFFFFE]))
     monkeypatch.setitem(sys.modules, "oiffile", None)
     with pytest.raises(UserError, match=r"oiffile.*pip install 'unet-pipeline\[formats\]'$"):
         open_image(tmp_path / "a.oib")

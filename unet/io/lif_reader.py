@@ -66,13 +66,13 @@ def read_lif(path: Path, page: int | None) -> Raw:
         if not good:
             told = next(iter(strange.values()), "it holds none")
             raise UserError(f"{path}: no image that can be read ({told}); convert it to OME-TIFF")
+        end = max(images[i].memory_block.offset + images[i].nbytes for i in good)
+        if end > path.stat().st_size:
+            raise UserError(f"{path}: cut short ({path.stat().st_size} bytes of {end})")
         pages = list(_pages(images, good))
         chosen = pages[chosen_page(path, page, len(pages))]
         image = images[chosen.image]
         sizes, dtype = dict(image.sizes), np.dtype(image.dtype)
-        end = image.memory_block.offset + image.nbytes
-        if end > path.stat().st_size:
-            raise UserError(f"{path}: cut short ({path.stat().st_size} bytes of {end})")
         declared, names = _sizes(image), _channel_names(image, sizes.get("C", 1))
     shape = tuple(sizes.get(letter, 1) for letter in "CZYX")
     axes = "CZYX"

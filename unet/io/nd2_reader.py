@@ -52,12 +52,17 @@ def read_nd2(path: Path, page: int | None) -> Raw:
         dtype = np.dtype(file.dtype)
         channels = int(about.channelCount or 1)
         samples = int(about.componentCount) // channels
+        loops = {axis: int(sizes.get(axis, 1)) for axis in "PTZ"}
+        if math.prod(loops.values()) > path.stat().st_size:
+            raise UserError(
+                f"{path}: the header claims {math.prod(loops.values())} frames, more "
+                "than the file can hold"
+            )
         places = [dict(one) for one in file.loop_indices]
         declared, names = _sizes(file), _channel_names(file, channels)
         there = _frames_there(file)
     if samples not in (1, 3):
         raise UserError(f"{path}: {samples} colours per channel; convert it to OME-TIFF with Fiji")
-    loops = {axis: sizes.get(axis, 1) for axis in "PTZ"}
     if math.prod(loops.values()) != len(places) or set().union(*places) - set("PTZC"):
         found = " x ".join(f"{size} {axis}" for axis, size in sizes.items())
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,59 @@ from unet.io.plane_source import PlaneSource, chosen_page, page_names
 from unet.io.raw import check_claim, check_pixels, lazily, needed
 
 Array = NDArray[Any]
+
+
+# The header of a compound document (MS-CFB, 2.2), in which an OIB holds its files.
+_SIGNATURE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+
+
+def check_chains(path: Path) -> None:
+    """Refuses a file whose chains of sectors run in circles: the library would follow them until
+    the memory is full.
+
+    Raises:
+        UserError: they do, or the file is cut short or of another kind.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        head = handle.read(512)
+        shift = int.from_bytes(head[30:32], "little")
+        if len(head) < 512 or head[:8] != _SIGNATURE or shift not in (9, 12):
+            raise UserError(f"{path}: cannot be read (not an OIB file)")
+        side = 1 << shift
+        (counted,) = struct.unpack_from("<I", head, 44)
+        mini_start, mini_counted, more_start, more_counted = struct.unpack_from("<4I", head, 60)
+
+        def sector(number: int) -> Array:
+            handle.seek(side * (number + 1))
+            content = handle.read(side)
+            if len(content) < side:
+                raise UserError(f"{path}: cut short ({size} bytes)")
+            return np.frombuffer(content, "<u4")
+
+        if max(counted, mini_counted, more_counted) * side > size:
+            raise UserError(f"{path}: its header claims more sectors than it has; it is damaged")
+        places = list(struct.unpack_from("<109I", head, 76))
+        for _ in range(more_counted):
+            *found, more_start = map(int, sector(more_start))
+            places += found
+        table = np.concatenate([*map(sector, places[:counted]), np.empty(0, "<u4")])
+        circle = _has_circle(table)
+        small, at = [np.empty(0, "<u4")], mini_start
+        while not circle and at < len(table) and len(small) <= mini_counted:
+            small.append(sector(at))
+            at = int(table[at])
+    if circle or _has_circle(np.concatenate(small)):
+        raise UserError(f"{path}: its sectors follow each other in a circle; it is damaged")
+
+
+def _has_circle(table: Array) -> bool:
+    """Whether following the table from some entry never ends."""
+    end = len(table)
+    step = np.append(np.minimum(table, end), end).astype(np.int64)
+    for _ in range(end.bit_length()):
+        step = step[step]  # twice as many steps at once
+    return bool((step != end).any())
 
 
 def _open_oib(path: Path) -> Any:
@@ -43,6 +97,8 @@ def read_oib(path: Path, page: int | None) -> Raw:
         UserError: axes other than these, planes that are missing, no library.
         Exception: any error of the library for a file that it cannot parse.
     """
+    if path.suffix.lower() == ".oib":
+        check_chains(path)
     file = _open_oib(path)
     try:
         settings = file.mainfile

@@ -16,6 +16,8 @@ from unet.errors import UserError, one_line
 
 Array = NDArray[Any]
 
+# Most scenes, or times, of a file.
+_MOST = 1 << 20
 # Opens a file with its library; what it returns has a method ``close``.
 Opener = Callable[[Path], Any]
 # Reads pixels [y, x] or [y, x, s]: the open file, the place along the axes before Y, rows, columns.
@@ -116,7 +118,13 @@ def _slice(side: range) -> slice:
 
 def page_names(count: int, letter: str, digits: int = 1) -> list[str]:
     """The ends of the ids of several scenes (``s0``) or times (``t000``); one empty text if there
-    is one."""
+    is one.
+
+    Raises:
+        ValueError: more than any file has, so its header is false.
+    """
+    if count > _MOST:
+        raise ValueError(f"the header claims {count} images; the file is damaged")
     return [f"{letter}{n:0{digits}d}" for n in range(count)] if count > 1 else [""]
 
 

@@ -230,7 +230,7 @@ def main() -> None:
     if not args.work:
         shutil.rmtree(work)
     write_json(args.out, result)
-    print(table(result))
+    print(table(read_json(args.out)))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import annotate, finetune, found_mistakes, host_step, quality, stages
+from benchmarks import annotate, finetune, found_mistakes, host_step, many, quality, stages
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("annotate", "annotate.md", lambda found: annotate.table(found["summary"])),
         ("host_step", "benchmarks.md", host_step.table),
         ("stages", "benchmarks.md", stages.table),
+        ("many", "benchmarks.md", many.table),
         ("finetune", "results.md", finetune.table),
         ("finetune", "results.md", lambda found: finetune.table(found, "validation")),
     ],

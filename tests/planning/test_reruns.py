@@ -32,7 +32,7 @@ pytestmark = pytest.mark.workflow
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reruns.md"
 ORDER = [
-    *STAGES[:4], "join", "prepare_applied", "train", "choose", "predict_shard",
+    "download", *STAGES[:4], "join", "prepare_applied", "train", "choose", "predict_shard",
     *STAGES[5:-1], "quality", "compare", "report_dataset", "report", "export",
 ]  # fmt: skip
 

@@ -192,7 +192,7 @@ def config_of(name: str, data_root: str) -> str:
             *(f"    {line}" for line in lines),
             "",
             "models:",
-            "  auto: {preset: auto}    # layers, patch and batch follow from the images",
+            "  auto: {preset: auto}    # chooses the layers by the images: docs/auto.md",
             "",
         ]
     )

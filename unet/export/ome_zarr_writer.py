@@ -164,7 +164,7 @@ def create_image(
         omero["version"] = version
     ome = group_metadata(version, {"multiscales": scales, "omero": omero})
     write_group(path, {**ome, **attributes}, version)
-    return empty_levels(path, pyramid, dtype, len(channels), version, lead=(len(channels),))
+    return new_levels(path, pyramid, dtype, len(channels), version, lead=(len(channels),))
 
 
 def create_labels(
@@ -202,9 +202,8 @@ def create_labels(
             ]
         scales = pyramid.multiscales(name, version, channels=False, by=by)
         attributes = group_metadata(version, {"multiscales": scales, "image-label": about})
-        where = path / "labels" / name
-        write_group(where, attributes, version)
-        found[name] = empty_levels(where, pyramid, dtype, channels, version, lead=())
+        write_group(path / "labels" / name, attributes, version)
+        found[name] = new_levels(path / "labels" / name, pyramid, dtype, channels, version, lead=())
     return found
 
 
@@ -277,7 +276,7 @@ def write_group(path: Path, attributes: dict[str, Any], version: Version) -> Non
         (path / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
-def empty_levels(
+def new_levels(
     group: Path,
     pyramid: Pyramid,
     dtype: DTypeLike,

@@ -135,7 +135,7 @@ def create_image(
         omero["version"] = version
     ome = group_metadata(version, {"multiscales": scales, "omero": omero})
     write_group(path, {**ome, **attributes}, version)
-    return empty_levels(path, pyramid, dtype, len(channels), version, lead=(len(channels),))
+    return new_levels(path, pyramid, dtype, len(channels), version, lead=(len(channels),))
 
 
 def create_labels(
@@ -173,9 +173,8 @@ def create_labels(
             ]
         scales = pyramid.multiscales(name, version, channels=False, by=by)
         attributes = group_metadata(version, {"multiscales": scales, "image-label": about})
-        where = path / "labels" / name
-        write_group(where, attributes, version)
-        found[name] = empty_levels(where, pyramid, dtype, channels, version, lead=())
+        write_group(path / "labels" / name, attributes, version)
+        found[name] = new_levels(path / "labels" / name, pyramid, dtype, channels, version, lead=())
     return found
 
 
@@ -249,7 +248,7 @@ def write_group(path: Place, attributes: dict[str, Any], version: Version) -> No
         put(path, name, json.dumps(content).encode())
 
 
-def empty_levels(
+def new_levels(
     group: Place,
     pyramid: Pyramid,
     dtype: DTypeLike,

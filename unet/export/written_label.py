@@ -23,8 +23,8 @@ from unet.export.ome_zarr_writer import (
     Pyramid,
     Version,
     ZarrArray,
-    empty_levels,
     group_metadata,
+    new_levels,
     write_group,
     write_regions,
 )
@@ -76,7 +76,7 @@ def write_label(
             write_group(path, attributes, version)
             (path / own_labels.MARK).write_text(json.dumps(was.to_json()), encoding="utf-8")
             dtype = levels[0].dtype if values is None else values.dtype
-            made = empty_levels(path, pyramid, dtype, 1, version, lead=())
+            made = new_levels(path, pyramid, dtype, 1, version, lead=())
             for source, target in zip(levels, made, strict=True):
                 regions = write_regions(target.shape, 1)
                 copy = partial(_copied, source, target, values)

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from unet import provenance
+from unet.data.records import WELL_KEYS
 from unet.errors import UserError
 from unet.files import locked, read_json, remove
 from unet.prediction.apply.chosen_settings import OUTLINES
@@ -175,6 +176,9 @@ class Output:
 def _is_own_sheet(path: Path) -> bool:
     try:
         with path.open(newline="", encoding="utf-8") as handle:
-            return next(csv.reader(handle), [])[: len(SHEET_COLUMNS)] == SHEET_COLUMNS
+            header = next(csv.reader(handle), [])
     except (OSError, ValueError, csv.Error):
         return False
+    # For images of plates the sheet says where they are, too.
+    first, more = header[: len(SHEET_COLUMNS)], header[len(SHEET_COLUMNS) :]
+    return first == SHEET_COLUMNS and more == [k for k in WELL_KEYS if k in more]

@@ -4,7 +4,7 @@
 - Notebooks become pages of their cells (they are stored without outputs).
 - Links between all of these lead to the site's pages; a link to another file of the repository
   becomes plain text.
-- A Mermaid flowchart becomes a table: to draw it, a reader's browser would load a script from another
+- A Mermaid flowchart becomes a table: to draw it, a browser would load a script from another
   host.
 """
 
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -30,6 +31,10 @@ LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
 # GitHub begins a list below a line of text, Markdown for Python needs an empty line between.
 TEXT_THEN_LIST = re.compile(r"^((?![-#|>`<\s]|\d+\. ).+\n)(?=(?:- |1\. )\S)", re.M)
 PLACEHOLDER = re.compile(r"^(\| [\w.]*)<name>", re.M)
+FOREIGN = re.compile(
+    r'<(?:script|img|iframe|source)\b[^>]*\bsrc="?(?:https?:)?//[^>]*>'
+    r'|<link\b[^>]*\brel="?(?:stylesheet|preconnect|preload)[^>]*\bhref="?(?:https?:)?//[^>]*>'
+)
 EDGE = re.compile(r"^ *(.+?) (?:-->|-\.->)(?:\|(.*?)\|)? (\w+)$")
 
 
@@ -48,6 +53,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """The page's text as the site needs it."""
     source = page.file.src_uri
     return outside_code(_flowcharts(markdown), lambda text: _text(text, source, files))
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Raises PluginError for a page that loads a script, a picture or a font from another host."""
+    if found := FOREIGN.search(output):
+        raise PluginError(f"{page.file.src_uri}: loads from another host: {found[0]}")
+    return output
 
 
 def outside_code(markdown: str, change: Callable[[str], str]) -> str:
@@ -97,7 +109,7 @@ def _flowcharts(markdown: str) -> str:
 
 
 def _table(flowchart: str) -> str:
-    """Each arrow of a flowchart as a row; those that are dotted exist only if they are asked for."""
+    """Each arrow of a flowchart as a row; dotted ones exist only if they are asked for."""
     rows = ["| from | what | to | always |", "|---|---|---|---|"]
     for line in flowchart.splitlines():
         if edge := EDGE.match(line):

@@ -322,8 +322,8 @@ def test_what_needs_another_machine(command: Command) -> None:
 def test_the_stages_by_hand(project: Path) -> None:
     words = [
         c.words[1:] for c in COMMANDS
-        if c.page == "docs/own_workflow.md" and c.program == "python" and c.words[1].startswith("scripts/")
-        and "--config" in c.words
+        if c.page == "docs/own_workflow.md" and c.program == "python"
+        and c.words[1].startswith("scripts/") and "--config" in c.words
     ]  # fmt: skip
     assert [Path(w[0]).stem for w in words] == [
         "synthesize", "manifest", "splits", "prepare", "train", "predict", "stitch", "evaluate",

@@ -4,10 +4,10 @@ builds all of it, and fails for a broken link."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -91,11 +91,22 @@ def test_notebooks_are_pages_of_their_cells(files: Files) -> None:
         assert "```python\n" in text
 
 
-def test_pages_of_other_hosts_are_not_needed(config: MkDocsConfig) -> None:
-    settings: dict[str, Any] = {}
-    for line in (ROOT / "mkdocs.yml").read_text("utf-8").splitlines():
-        key, _, value = line.strip().partition(": ")
-        settings.setdefault(key, value)
-    assert settings["font"].startswith("false")
-    assert "- offline" in (ROOT / "mkdocs.yml").read_text("utf-8")
-    assert "mermaid" not in (ROOT / "mkdocs.yml").read_text("utf-8")
+@pytest.mark.parametrize(
+    ("html", "refused"),
+    [
+        ('<script src="https://unpkg.com/x"></script>', True),
+        ('<img alt="x" src=//x.org/a.png>', True),
+        ('<link rel="stylesheet" href="https://fonts.googleapis.com/css">', True),
+        ('<link rel="canonical" href="https://x.org"><a href="https://x.org">x</a>', False),
+        ('<script src="../iframe-worker.js"></script><img src="images/demo.png">', False),
+    ],
+)
+def test_a_page_loads_nothing_from_other_hosts(
+    html: str, refused: bool, files: Files, config: MkDocsConfig
+) -> None:
+    page = Page(None, files.src_uris["data.md"], config)
+    if refused:
+        with pytest.raises(PluginError, match=r"data\.md: loads from another host"):
+            site_hooks.on_post_page(html, page, config)
+    else:
+        assert site_hooks.on_post_page(html, page, config) == html

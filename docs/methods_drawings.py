@@ -97,8 +97,8 @@ def u_net() -> None:
     for kind, text in words.items():
         style = ":" if kind == "join" else "-"
         axes.plot([], [], color=colours[kind], label=text, linestyle=style, linewidth=2)
-    axes.legend(loc="upper center", fontsize=8, frameon=False, bbox_to_anchor=(0.5, 0.98))
-    axes.set(xlim=(1.0, x + 0.6), ylim=(-5.8, 1.4))
+    axes.legend(loc="upper center", fontsize=8, frameon=False, bbox_to_anchor=(0.5, 1.0))
+    axes.set(xlim=(1.0, x + 0.6), ylim=(-5.8, 1.9))
     axes.set_axis_off()
     save(figure, "methods_unet.svg")
 

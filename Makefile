@@ -7,7 +7,7 @@ CORES  ?= all
 TEST_JOBS ?= auto
 
 .PHONY: help setup demo demo-full small-run test test-processors lint actions build container clean \
-  stage-hashes config-docs faults slurm-test view-test resume notebooks report-test gpu
+  stage-hashes config-docs site faults slurm-test view-test resume notebooks report-test gpu
 
 help:
 	@echo "make demo    set up, check and run the default config on generated data, show the scores"
@@ -29,6 +29,7 @@ help:
 	@echo "make container  build the container image"
 	@echo "make config-docs  write the tables of config/README.md, the JSON schema, docs/commands.md"
 	@echo "                  docs/datasets.md and config/examples/public"
+	@echo "make site    build these pages as a website into site/ (a broken link is an error)"
 	@echo "make clean   remove the results of the demos and the small run, and the built files"
 
 # pip's output goes to a file; on an error, one line of it is shown.
@@ -138,9 +139,13 @@ config-docs: setup
 	$(BIN)/python -m docs.commands_docs
 	$(BIN)/python -m docs.datasets_docs
 
+# Needs no network. Material's note on the next MkDocs is left out.
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 stage-hashes: setup
 	$(BIN)/python -m tests.key_table
 	$(BIN)/python -m tests.stage_hashes
 
 clean:
-	rm -rf results results-full results-full-data .test/results .test/.snakemake build dist
+	rm -rf results results-full results-full-data .test/results .test/.snakemake build dist site

@@ -29,8 +29,9 @@ LEGEND = (
 )
 
 
-def _panels(config: Config, paths: Paths, dataset: str) -> list[Image.Image]:
-    """Image, truth and the errors of each model, for the median image of the best model."""
+def panels(config: Config, paths: Paths, dataset: str, height: int = HEIGHT) -> list[Image.Image]:
+    """Image, truth and the errors of each model, for the median image of the best model; the middle
+    of each, ``height`` pixels high."""
     task, models = config.datasets[dataset].task, config.models_for(dataset)
     rows = read_report(paths.dataset_report_csv(dataset))
     score = columns_for(rows, task)[0]
@@ -44,12 +45,12 @@ def _panels(config: Config, paths: Paths, dataset: str) -> list[Image.Image]:
             raise SystemExit(f"{dataset}: its stores are missing; run make demo")
         image, truth, _, error = overlays.panels(view, task, SIDE)
         uris += [error.uri] if uris else [image.uri, truth.uri, error.uri]
-    top = (SIDE - HEIGHT) // 2
+    top = (SIDE - height) // 2
     return [
         Image.open(io.BytesIO(base64.b64decode(uri.split(",", 1)[1])))
         .convert("RGB")
         .resize((SIDE, SIDE))
-        .crop((0, top, SIDE, top + HEIGHT))
+        .crop((0, top, SIDE, top + height))
         for uri in uris
     ]
 
@@ -84,7 +85,7 @@ def main() -> None:
     # A column for each place in the lists of models: what stands there in any dataset.
     columns = zip(*(config.models_for(name) for name in names), strict=True)
     headings = ["image", "truth", *(", ".join(dict.fromkeys(column)) for column in columns)]
-    sheet = _sheet(headings, {name: _panels(config, Paths(results), name) for name in names})
+    sheet = _sheet(headings, {name: panels(config, Paths(results), name) for name in names})
     target = Path(__file__).resolve().parent / "images" / "demo.png"
     sheet.quantize(256, kmeans=2).save(target, optimize=True)
     print(f"wrote {target} ({target.stat().st_size // 1024} KiB)")

@@ -57,6 +57,12 @@ def test_names() -> None:
     assert paths.tiles("new", "plain@nuclei", ENSEMBLE).parent.name == "fold-ensemble"
 
 
+@pytest.mark.parametrize("split", [{"group": "(plate)"}, {"group": "(plate)", "test": 0.25}, {}])
+def test_the_group_alone_may_be_given(split: dict[str, Any]) -> None:
+    section = load(merge(RAW, new(split=split))).datasets["new"].split
+    assert section.group == split.get("group")
+
+
 def test_what_a_dataset_takes_from_the_models() -> None:
     config = load(RAW)
     data = config.datasets["new"]

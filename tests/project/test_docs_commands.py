@@ -21,7 +21,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "config/README.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 # Blocks without a language that are not commands, by the start of their first line.
 TEXTS = ("results/", "data_root/", "30 pages of 512 x 512")
@@ -29,12 +29,12 @@ TEXTS = ("results/", "data_root/", "30 pages of 512 x 512")
 PROGRAMS = (
     "snakemake", "python", ".venv-peers/bin/python", "unet", "make", "pip", "conda", "source",
     "docker", "apptainer", "sbatch", "squeue", "scancel", "tail", "git", "pre-commit",
-    "bioimageio",
+    "bioimageio", "mike",
 )  # fmt: skip
 # Commands that need a cluster, a container or another environment: only the syntax is checked.
 ELSEWHERE = (
     "docker", "apptainer", "sbatch", "squeue", "scancel", "tail", "source", "git", "pre-commit",
-    "bioimageio",
+    "bioimageio", "mike",
 )  # fmt: skip
 CONFIG: dict[str, Any] = {
     "output": "results-my",
@@ -254,6 +254,9 @@ def test_python(command: Command) -> None:
             shown = help_of("-m", "unet", *names[:1])
             assert all(option in shown for option in options(tuple(names)))
         return
+    if words[0] == "-c":  # tests/project/test_tutorial.py runs it
+        compile(words[1], command.page, "exec")
+        return
     path = ROOT / words[0]
     assert path.is_file(), path
     before = words[1 : words.index("--")] if "--" in words else words[1:]
@@ -319,8 +322,8 @@ def test_what_needs_another_machine(command: Command) -> None:
 def test_the_stages_by_hand(project: Path) -> None:
     words = [
         c.words[1:] for c in COMMANDS
-        if c.page == "README.md" and c.program == "python" and c.words[1].startswith("scripts/")
-        and "--config" in c.words
+        if c.page == "docs/own_workflow.md" and c.program == "python"
+        and c.words[1].startswith("scripts/") and "--config" in c.words
     ]  # fmt: skip
     assert [Path(w[0]).stem for w in words] == [
         "synthesize", "manifest", "splits", "prepare", "train", "predict", "stitch", "evaluate",

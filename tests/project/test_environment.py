@@ -38,7 +38,9 @@ TESTING = requirements(pyproject()["optional-dependencies"]["test"])
 # What users choose to install; imported where it is used.
 OPTIONAL = {
     name: requirement
-    for extra in ("cluster", "cluster-generic", "engines", "formats", "keras", "slurm", "zoo")
+    for extra in (
+        "cluster", "cluster-generic", "docs", "engines", "formats", "keras", "slurm", "zoo",
+    )  # fmt: skip
     for name, requirement in requirements(pyproject()["optional-dependencies"][extra]).items()
 }
 # Not in the lock: it would make every setup half as large again. `make view-test` installs it.

@@ -81,10 +81,15 @@ def _named(origin: Origin) -> str:
 def _without_effect(name: str, data: DatasetSection) -> list[str]:
     """Keys that have no effect if nothing is trained: an error, so that nobody relies on them."""
     key = f"config: datasets.{name}"
-    grouped = SplitSection(test=0.25, group=data.split.group)
+    group = data.split.group
+    # The default of the key, and a section with the group alone.
+    grouped = (SplitSection(test=0.25, group=group), SplitSection(group=group))
     wrong = {
         "models": (data.models is not None, "predict_with names the models"),
-        "split": (data.split != grouped, "every image is tested (split.group alone may be given)"),
+        "split": (
+            data.split not in grouped,
+            "every image is tested (split.group alone may be given)",
+        ),
         "train": (bool(data.train), "nothing is trained"),
         "prepare.normalize": ("normalize" in data.prepare, "the model's own normalisation is used"),
     }

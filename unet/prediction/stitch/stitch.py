@@ -121,6 +121,12 @@ def stitch_dataset(
         for image, entry in entries.items()
         if (outputs.segmentation / image).is_dir()
     }
+    if len(folders) < len(entries):
+        log.info(
+            "%s: %d of %d images are zip files (.ozx), since there are many; stitch: "
+            "{zip_images: never} makes folders of them, which more viewers open",
+            outputs.segmentation, len(entries) - len(folders), len(entries),
+        )  # fmt: skip
     list_images(outputs.segmentation, folders, version)
     if made_by is not None:
         write_sidecar(outputs.objects, made_by)

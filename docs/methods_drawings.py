@@ -34,7 +34,7 @@ IMAGES = ROOT / "docs" / "images"
 SEED = 8
 # Okabe and Ito, as in the reports.
 BLUE, ORANGE, GREEN, GREY = "#56b4e9", "#e69f00", "#009e73", "#999999"
-STYLE = {"svg.hashsalt": "unet", "svg.fonttype": "none", "font.family": "sans-serif"}
+STYLE: Any = {"svg.hashsalt": "unet", "svg.fonttype": "none", "font.family": "sans-serif"}
 
 
 def save(figure: Any, name: str) -> None:
@@ -68,7 +68,8 @@ def maps_of() -> list[tuple[str, str, int, int]]:
 def u_net() -> None:
     """The figure 1 of the paper, as a path of maps: level by level, with sizes and channels."""
     figure, axes = plt.subplots(figsize=(11, 5.4), layout="constrained")
-    x, level, ends = 0.0, 0, {}
+    x, level = 0.0, 0
+    ends: dict[int, tuple[float, float]] = {}
     colours = {"conv": BLUE, "pool": "#d55e00", "up": GREEN, "join": GREY, "head": "#cc79a7"}
     before: tuple[float, float] | None = None
     for _, kind, channels, side in maps_of():

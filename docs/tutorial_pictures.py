@@ -20,9 +20,9 @@ import numpy as np
 import tifffile
 from matplotlib import colormaps
 from numpy.typing import NDArray
+from picture import panels
 from PIL import Image
 
-from docs.picture import panels
 from unet.config.load import load_file
 from unet.paths import Paths
 

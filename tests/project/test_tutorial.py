@@ -55,6 +55,8 @@ def test_the_tutorial(tmp_path: Path) -> None:
     config = yaml.safe_load(path.read_text("utf-8"))
     (written,) = [yaml.safe_load(text) for _, text in blocks(PAGE) if "data_root" in text]
     assert written.pop("data_root") == Path(config["data_root"]).name
+    # On a slow machine the network is narrower.
+    assert written["models"]["unet"].pop("width") >= config["models"]["unet"].pop("width")
     assert {key: config[key] for key in written} == written
 
     config["train"] |= SHORT

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.made import check_made_by
+from tests.once import once
 from tests.planner import Plan, Request, plans
 from tests.planning.test_reruns import OWN, B, copied, edited, image
 from tests.rerun_rows import follows
@@ -188,6 +189,10 @@ CASES: dict[str, tuple[Callable[[Path], None], Mapping[str, Any], set[str]]] = {
 @pytest.fixture(scope="module")
 def found(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Plan]:
     scratch = tmp_path_factory.mktemp("moved")
+    return once(tmp_path_factory, "moved", lambda: planned(finished_run, scratch))
+
+
+def planned(finished_run: Path, scratch: Path) -> dict[str, Plan]:
     requests, places = [], {}
     for number, (change, config, _) in enumerate(CASES.values()):
         if change not in places:

@@ -18,6 +18,7 @@ import tifffile
 import yaml
 
 from tests.config.test_config import KEYS, README
+from tests.once import once
 from tests.planner import REASONS, Plan, Request, plans
 from tests.rerun_rows import ADDITIONS, EVERYTHING, ROWS, Row, base_of, config_of, follows
 from tests.workflow.test_workflow import CONFIG, STAGES, Workplace, jobs_of, since, turned, without
@@ -255,6 +256,10 @@ AGAIN = ROWS[::6]
 @pytest.fixture(scope="module")
 def found(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
     scratch = tmp_path_factory.mktemp("reruns")
+    return once(tmp_path_factory, "reruns", lambda: planned(finished_run, scratch))
+
+
+def planned(finished_run: Path, scratch: Path) -> Found:
     folders = {name: copied(finished_run, scratch / (name or "run")) for name in ("", *ADDITIONS)}
     # Planning only compares its content.
     (folders["encoder"] / "raw" / "resnet34.pt").write_bytes(b"weights")

@@ -39,8 +39,15 @@ TESTING = requirements(pyproject()["optional-dependencies"]["test"])
 OPTIONAL = {
     name: requirement
     for extra in (
-        "cluster", "cluster-generic", "docs", "engines", "formats", "keras", "slurm", "zoo",
-    )  # fmt: skip
+        "cluster",
+        "cluster-generic",
+        "docs",
+        "engines",
+        "formats",
+        "keras",
+        "slurm",
+        "zoo",
+    )
     for name, requirement in requirements(pyproject()["optional-dependencies"][extra]).items()
 }
 # Not in the lock: it would make every setup half as large again. `make view-test` installs it.

@@ -381,7 +381,7 @@ def test_memory_is_bounded(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> N
         prepare_image, "open_image", lambda *a, **k: SimpleNamespace(array=image.array)
     )
     monkeypatch.setattr(
-        prepare_image, "open_label", lambda *a, **k: SimpleNamespace(array=label.array)
+        prepare_image, "open_label_of", lambda *a, **k: SimpleNamespace(array=label.array)
     )
     normalised: list[int] = []
     apply = prepare_image.normalize.apply

@@ -74,6 +74,9 @@ class FakePrepared:
     def attrs(self, image):
         return {}
 
+    def sparse(self, image):
+        return False
+
     def classes(self, image):
         return self._classes.get(image)
 

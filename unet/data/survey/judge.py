@@ -57,6 +57,8 @@ r"""Turns the facts of a dataset into findings: what stops, what looks wrong, wh
 | `in_pieces` | warn, note | one number in several pieces (note: in few objects) |
 | `with_holes` | warn, note | objects with holes (note: few) |
 | `sparse_labels` | warn | much that looks like the objects has no label |
+| `some_labelled` | note | only some objects have a label, and the config says so |
+| `no_background` | stop | sparse labels, and no pixel is marked as background |
 | `same_across_parts`, `near_across_parts`, `neighbours_across_parts` | warn | images that look \
 alike, in different parts of the split |
 | `same_images`, `near_images`, `neighbours_images` | note | images that look alike |

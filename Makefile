@@ -56,9 +56,10 @@ demo: setup
 	$(BIN)/unet run config/config.yaml --cores $(CORES)
 
 # The data stay as they are if they are there, so a corrected label is not overwritten.
+# MORE_CONFIG: a file whose keys replace those of the config.
 demo-full: setup
 	$(BIN)/python benchmarks/demo_data.py results-full-data
-	$(BIN)/unet run config/demo-full.yaml --cores $(CORES)
+	$(BIN)/unet run config/demo-full.yaml $(MORE_CONFIG) --cores $(CORES)
 
 small-run: setup
 	$(BIN)/snakemake --directory .test --cores $(CORES) --quiet rules

@@ -9,7 +9,7 @@ import pytest
 
 from unet.data.records import ImageRecord
 from unet.evaluation.metrics.rows import MetricRow
-from unet.report.plate_figures import heat_map, plate_plot, result_plots
+from unet.report.plate_figures import colour_ends, heat_map, plate_plot, result_plots
 from unet.report.score_tables import MeanScore
 from unet.report.well_numbers import (
     Well,
@@ -116,3 +116,13 @@ def test_a_map_shows_each_well_in_its_place() -> None:
     assert plot.findings == ("m: objects in 1 well: from 7 (B3) to 7 (B3), median 7.",)
     assert plot.rows == (("B3", "7"), ("H12", "–"))
     assert plate_plot({"m": wells[1:]}, "objects", "Objects", "objects") is None
+
+
+@pytest.mark.parametrize(
+    ("values", "ends"),
+    [([3, 13, 7], (3, 13)), ([0.0, 0.0], (0, 1)), ([0.25], (0, 1)), ([32.5, 32.5], (0, 32.5))],
+)
+def test_the_colour_bar_never_shows_negative_scores(
+    values: list[float], ends: tuple[float, float]
+) -> None:
+    assert colour_ends(values) == ends

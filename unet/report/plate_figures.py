@@ -102,9 +102,7 @@ def plate_plot(
     values = [value for value in values if not math.isnan(value)]
     if not values:
         return None
-    ends = min(values), max(values)
-    if ends[0] == ends[1]:
-        ends = ends[0] - 0.5, ends[1] + 0.5
+    ends = colour_ends(values)
     shape = plate_shape(w for wells in models.values() for w in wells)
 
     def text(value: float) -> str:
@@ -128,6 +126,13 @@ def plate_plot(
     return ExplainedPlot(
         title, note, tuple(findings), tuple(pictures), *_numbers(models, name, text)
     )
+
+
+def colour_ends(values: Sequence[float]) -> tuple[float, float]:
+    """The values at the ends of the colour bar; from 0 if all are the same, since counts, shares
+    and scores are never below it."""
+    low, high = min(values), max(values)
+    return (low, high) if low < high else (min(0.0, low), max(1.0, high))
 
 
 def result_plots(
